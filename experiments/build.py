@@ -1,0 +1,268 @@
+"""From the blocks of a config to the parts of a run. Checks everything that needs no data."""
+
+import dataclasses
+import functools
+import inspect
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from lm import losses, objectives
+from lm import workdir as workdir_lib
+from lm.cache import cache_folder
+from lm.data import preparation
+from lm.data.rows import Rows
+from lm.errors import UserError
+from lm.models.attention import choose_attention
+from lm.models.families import FAMILIES
+from lm.train import flops, sharding
+from lm.train.checkpoints import restore_params
+from lm.train.optimizers import make_optimizer
+from lm.train.schedules import Schedule
+from lm.train.state import Params, TrainState
+from lm.train.step import LossFn, train_step
+
+OBJECTIVES = {"causal": objectives.causal}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a config stands for, before any data is read or any array exists."""
+
+    model: nn.Module
+    loss_fn: LossFn
+    eval_loss_fn: Callable[[Params, Rows], losses.Sums]
+    tx: optax.GradientTransformation
+    schedule: Schedule
+    mesh: Mesh
+
+
+def call(function: Callable, block: str, settings: dict, **extra) -> Any:
+    """Unpacks a block of the config into a function, so that no key can be unknown or missing."""
+    try:
+        inspect.signature(function).bind(**settings, **extra)
+    except TypeError as error:
+        raise UserError(f"config.{block}: {error}") from None
+    return function(**settings, **extra)
+
+
+def lookup(key: str, name: str, table: dict) -> Any:
+    """The entry of a table, or a UserError that lists what there is."""
+    if name not in table:
+        raise UserError(f"{key}={name!r} is unknown; choose {', '.join(sorted(table))}")
+    return table[name]
+
+
+def make_parts(config: ml_collections.ConfigDict) -> Parts:
+    """Builds and cross-checks model, loss, optimiser and mesh.
+
+    Raises:
+      UserError: a value or a combination that cannot work, named by its key.
+    """
+    model = make_model(config.model)
+    model_config = model.config
+    if config.data.seq_len > model_config.max_len:
+        raise UserError(
+            f"data.seq_len={config.data.seq_len} exceeds the model's positions, "
+            f"model.max_len={model_config.max_len}; lower the one or raise the other"
+        )
+    mesh = sharding.make_mesh(**config.parallel)
+    _check_batch(config, mesh.size)
+    if config.train.num_steps < 1:
+        raise UserError(f"train.num_steps={config.train.num_steps} must be at least 1")
+    tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
+    objective = lookup("objective.kind", config.objective.kind, OBJECTIVES)
+    return Parts(
+        model=model,
+        loss_fn=call(functools.partial(make_loss_fn, model, objective), "loss", {**config.loss}),
+        eval_loss_fn=make_eval_loss_fn(model, objective),
+        tx=tx,
+        schedule=schedule,
+        mesh=mesh,
+    )
+
+
+def make_model(block: ml_collections.ConfigDict) -> nn.Module:
+    """The model of a config's `model` block, with "auto" resolved for this machine."""
+    settings = block.to_dict()
+    family = lookup("model.name", settings.pop("name"), FAMILIES)
+    platform = jax.default_backend()
+    if settings["dtype"] == "auto":
+        settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
+    model_config = call(family.config, "model", settings)
+    kernel = choose_attention(
+        model_config.attention,
+        platform=platform,
+        dtype=model_config.dtype,
+        dropout=model_config.dropout,
+    )
+    return family.module(dataclasses.replace(model_config, attention=kernel))
+
+
+def make_loss_fn(model: nn.Module, objective, *, z_loss: float, label_smoothing: float) -> LossFn:
+    """Closes the model over its objective and loss, leaving a function of arrays alone."""
+
+    def loss_fn(params, rows, key):
+        batch = objective(rows)
+        logits_BLV = model.apply(
+            {"params": params},
+            batch.tokens_BL,
+            batch.positions_BL,
+            batch.segment_ids_BL,
+            deterministic=False,
+            rngs={"dropout": key},
+        )
+        return losses.cross_entropy(
+            logits_BLV,
+            batch.targets_BL,
+            batch.weights_BL,
+            z_loss=z_loss,
+            label_smoothing=label_smoothing,
+        )
+
+    return loss_fn
+
+
+def make_eval_loss_fn(model: nn.Module, objective) -> Callable[[Params, Rows], losses.Sums]:
+    """The plain negative log-likelihood: no dropout, no smoothing, no penalties."""
+
+    def loss_fn(params, rows):
+        batch = objective(rows)
+        logits_BLV = model.apply(
+            {"params": params}, batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL
+        )
+        return losses.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
+
+    return loss_fn
+
+
+def make_data(config: ml_collections.ConfigDict, model_config: Any) -> preparation.Prepared:
+    """Opens the config's corpus, which the first run prepares.
+
+    Raises:
+      UserError: a source or tokenizer that does not work, or one that does not fit the model.
+    """
+    block = {k: v for k, v in config.data.items() if k != "batch_size"}
+    prepared = call(
+        preparation.prepare,
+        "data",
+        block,
+        tokenizer=config.tokenizer.to_dict(),
+        cache_dir=cache_folder("data"),
+    )
+    if prepared.tokenizer.vocab_size > model_config.vocab_size:
+        raise UserError(
+            f"the tokenizer's vocabulary of {prepared.tokenizer.vocab_size} is larger than the "
+            f"model's, model.vocab_size={model_config.vocab_size}; raise it"
+        )
+    return prepared
+
+
+def make_init(parts: Parts) -> Callable[[jax.Array], TrainState]:
+    """key -> the state before the first step."""
+
+    def init(key):
+        tokens_BL = jnp.zeros((1, 1), jnp.int32)
+        params = parts.model.init(key, tokens_BL, tokens_BL, None)["params"]
+        return TrainState.create(params, parts.tx)
+
+    return init
+
+
+def abstract_state(parts: Parts) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without any array."""
+    shapes = jax.eval_shape(make_init(parts), jax.random.key(0))
+    shardings = sharding.state_sharding(shapes, parts.mesh)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def initial_state(parts: Parts, config: ml_collections.ConfigDict, abstract: TrainState):
+    """Random parameters, each device making its own part; or those of `init_from`."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    if not config.init_from:
+        return jax.jit(make_init(parts), out_shardings=shardings)(jax.random.key(config.seed))
+    params = load_params(pathlib.Path(config.init_from), abstract.params)
+    create = lambda params: TrainState.create(params, parts.tx)
+    return jax.jit(create, out_shardings=shardings)(params)
+
+
+def load_params(folder: pathlib.Path, abstract_params: Params) -> Params:
+    """The parameters of a run, checked against the shapes that this config's model has.
+
+    Raises:
+      UserError: not a run's folder, or another model.
+    """
+    workdir_lib.load_config(folder)
+    _, params = restore_params(folder / "checkpoints")
+    shapes = lambda tree: {
+        jax.tree_util.keystr(path, simple=True, separator="/"): x.shape
+        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+    found, wanted = shapes(params), shapes(abstract_params)
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise UserError(
+                f"init_from={folder}: {name} has shape {found.get(name)} there and "
+                f"{wanted.get(name)} in this config's model; make the model block the same"
+            )
+    return params
+
+
+def flops_per_token(parts: Parts, abstract: TrainState, seq_len: int) -> float:
+    """See `flops.train_flops_per_token`."""
+    model_config = parts.model.config
+    return flops.train_flops_per_token(
+        num_params=num_params(abstract.params),
+        num_layers=model_config.num_layers,
+        attention_dim=model_config.num_heads * model_config.head_dim,
+        seq_len=seq_len,
+    )
+
+
+def num_params(params: Params) -> int:
+    """How many numbers a tree holds."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def make_step(parts: Parts, config: ml_collections.ConfigDict, abstract: TrainState) -> Callable:
+    """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
+    step = functools.partial(
+        train_step,
+        loss_fn=parts.loss_fn,
+        tx=parts.tx,
+        accumulate_steps=config.train.accumulate_steps,
+    )
+    state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(
+        step,
+        in_shardings=(state_shardings, sharding.batch_sharding(parts.mesh), None),
+        out_shardings=(state_shardings, None),
+        donate_argnums=0,
+    )
+
+
+def _check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    batch_size, pieces = config.data.batch_size, config.train.accumulate_steps
+    if pieces < 1 or batch_size % pieces:
+        raise UserError(
+            f"data.batch_size={batch_size} is not a multiple of train.accumulate_steps={pieces}"
+        )
+    for key, rows in (
+        ("data.batch_size / train.accumulate_steps", batch_size // pieces),
+        ("eval.batch_size", config.eval.batch_size),
+    ):
+        if rows < 1 or rows % num_devices:
+            raise UserError(
+                f"{key} = {rows} rows cannot be divided over {num_devices} devices; "
+                f"choose a multiple of {num_devices}"
+            )

@@ -1,0 +1,100 @@
+"""Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
+
+import pathlib
+import re
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from lm.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/quickstart.py", "The config file; FILE.py:key=value,... passes arguments."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Output folder; runs/CONFIG if not given.")
+_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, then exit.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print parameters, FLOPs, memory and a decoded batch; train nothing."
+)
+_SHOW_BATCH = flags.DEFINE_integer("show_batch", None, "Print what this step saw, then exit.")
+_PROFILE = flags.DEFINE_string("profile", None, "FIRST:LAST, the steps to trace for XProf.")
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags, runs what they ask for, returns the exit code.
+
+    0: done. 2: a mistake that the user can mend, one line of it on stderr. 75: told to stop, and saved;
+    the same command goes on from there.
+    """
+    try:
+        config = _parse(argv)
+        if _PRINT_CONFIG.value:
+            print(config)
+            return 0
+        return _dispatch(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(argv: list[str]):
+    """The locked config of the command line; every failure is a UserError of one line."""
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        message = error.args[0] if error.args else error  # str() of a KeyError is quoted.
+        raise UserError(" ".join(str(message).split())) from None
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
+    logging.use_absl_handler()
+    return _CONFIG.value
+
+
+def _dispatch(config) -> int:
+    # Imported here, so that a mistyped flag is answered at once.
+    import jax
+
+    from experiments import dry_run, pretrain
+    from lm.cache import cache_folder
+
+    # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
+    experiments = {
+        "pretrain": pretrain.run,
+
+
+
+    }
+    if config.experiment not in experiments:
+        raise UserError(
+            f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
+        )
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if _DRY_RUN.value:
+        dry_run.run(config)
+    elif _SHOW_BATCH.value is not None:
+        dry_run.show_batch(config, _SHOW_BATCH.value)
+    elif _PROFILE.value is not None:
+        pretrain.run(config, _workdir(), profile_steps=_profile_steps(_PROFILE.value))
+    else:
+        return experiments[config.experiment](config, _workdir()) or 0
+    return 0
+
+
+def _workdir() -> pathlib.Path:
+    """--workdir, or a folder named after the config file."""
+    config_path = config_flags.get_config_filename(flags.FLAGS["config"])
+    name = pathlib.Path(config_path.split(":")[0]).stem
+    return pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
+
+
+def _profile_steps(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise UserError(f"--profile={text} must be FIRST:LAST, two steps, such as 10:15")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

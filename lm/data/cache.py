@@ -1,0 +1,98 @@
+"""Packed rows on disk: ArrayRecord files, written and read through TFDS.
+
+A row is one byte string: the number of its pieces, their lengths, the tokens that follow them, and
+all their tokens. TFDS reads one such string about fifty times faster than sequences of numbers.
+"""
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lm.data.packing import Piece
+
+_INT = np.dtype("<i4")
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest type that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def encode_row(row: Sequence[Piece], dtype: np.dtype) -> bytes:
+    """[Piece([7, 8, 9], 4), Piece([5], -1)] is 2 | 3 1 | 4 -1 | 7 8 9 5."""
+    header = [len(row), *(len(p.tokens) for p in row), *(p.next_token for p in row)]
+    tokens = np.concatenate([p.tokens for p in row])
+    return np.array(header, _INT).tobytes() + tokens.astype(dtype).tobytes()
+
+
+def decode_row(record: bytes, dtype: np.dtype) -> list[Piece]:
+    """Inverts `encode_row`; the tokens are read-only views."""
+    (count,) = np.frombuffer(record, _INT, count=1)
+    header = np.frombuffer(record, _INT, count=1 + 2 * count).tolist()
+    tokens = np.frombuffer(record, dtype, offset=_INT.itemsize * len(header))
+    pieces, start = [], 0
+    for length, next_token in zip(header[1 : 1 + count], header[1 + count :], strict=True):
+        pieces.append(Piece(tokens[start : start + length], next_token))
+        start += length
+    return pieces
+
+
+class PackedRows(tfds.core.GeneratorBasedBuilder):
+    """Writes splits of packed rows, in order."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self,
+        *,
+        folder: pathlib.Path,
+        splits: dict[str, Callable[[], Iterable[list[Piece]]]],
+        vocab_size: int,
+    ):
+        self._splits = splits
+        self._dtype = token_dtype(vocab_size)
+        super().__init__(data_dir=folder, file_format="array_record")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"row": tfds.features.Scalar(np.object_)}),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(rows()) for split, rows in self._splits.items()}
+
+    def _generate_examples(self, rows):
+        for index, row in enumerate(rows):
+            yield index, {"row": encode_row(row, self._dtype)}
+
+    def write(self) -> None:
+        """Writes every split, without the progress bars of TFDS."""
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.download_and_prepare()
+
+
+class RowReader:
+    """The rows of one split, by index."""
+
+    def __init__(self, folder: pathlib.Path, split: str, vocab_size: int):
+        builder = tfds.builder_from_directory(folder / "packed_rows" / str(PackedRows.VERSION))
+        self._source = builder.as_data_source(split=split)
+        self._dtype = token_dtype(vocab_size)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def records(self, indices: Sequence[int]) -> list[bytes]:
+        """These rows as they are on disk."""
+        return [r["row"] for r in self._source.__getitems__(list(map(int, indices)))]
+
+    def read(self, indices: Sequence[int]) -> list[list[Piece]]:
+        """The pieces of each of these rows."""
+        return [decode_row(record, self._dtype) for record in self.records(indices)]

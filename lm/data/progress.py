@@ -1,0 +1,52 @@
+"""What people see while a corpus is prepared: a moving bar on a terminal, plain lines elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+
+import rich.console
+import rich.progress
+
+from lm.data.sources import Document
+
+_CONSOLE = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """Prints one line."""
+    _CONSOLE.print(line, markup=False)
+
+
+def track(documents: Iterable[Document], what: str) -> Iterator[Document]:
+    """Passes documents on and shows how many; a line with the totals stays at the end."""
+    columns = (
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.DownloadColumn(),
+        rich.progress.TransferSpeedColumn(),
+        rich.progress.TimeElapsedColumn(),
+    )
+    start, count, size, shown = time.perf_counter(), 0, 0, 0
+    with rich.progress.Progress(
+        *columns, console=_CONSOLE, disable=not _CONSOLE.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        for document in documents:
+            yield document
+            count += 1
+            size += len(document.text)
+            if size - shown > 2**16:  # Drawing for each short document would cost more than it.
+                bar.update(task, completed=size)
+                shown = size
+    seconds = time.perf_counter() - start
+    say(f"{what}: {count:,} documents, {size / 1e6:.1f} M characters in {seconds:.1f} s")
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says what takes time, and afterwards how much it took."""
+    start = time.perf_counter()
+    with _CONSOLE.status(what) if _CONSOLE.is_terminal else contextlib.nullcontext():
+        yield
+    say(f"{what}: {time.perf_counter() - start:.1f} s")

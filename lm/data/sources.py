@@ -1,0 +1,338 @@
+"""Sources: where documents come from. One function a kind, listed in SOURCES.
+
+A source of one's own is a function that returns a `Source`, and a line in SOURCES; docs/data.md
+shows one in ten lines.
+"""
+
+import concurrent.futures
+import difflib
+import glob
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import pathlib
+import sysconfig
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple
+
+from backports import zstd
+
+from lm.errors import UserError
+
+
+class Document(NamedTuple):
+    """One text, and the name that errors call it by: a path, or path:line."""
+
+    text: str
+    name: str
+
+
+class Source(NamedTuple):
+    """One split of a corpus.
+
+    documents: starts anew on every call, and yields the documents in a fixed order; in place of one
+      that cannot be read, the UserError that says why.
+    fingerprint: a string that changes whenever the contents do; what the config says about the
+      source need not be in it.
+    """
+
+    documents: Callable[[], Iterable[Document | UserError]]
+    fingerprint: Callable[[], str]
+
+
+def make_source(source: str, *, split: str, spec: str, field: str) -> Source:
+    """One split of the source that a config names.
+
+    Args:
+      source: `data.source`: a kind, or kind:argument.
+      split: "train" or "validation".
+      spec: `data.train` or `data.validation`: a glob, or a split as TFDS and Hugging Face name it.
+      field: `data.field`: where a record keeps its text.
+
+    Raises:
+      UserError: the kind is unknown, or nothing is there.
+    """
+    kind, _, argument = source.partition(":")
+    if kind not in SOURCES:
+        near = difflib.get_close_matches(kind, SOURCES, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"data.source={source!r} is unknown; did you mean {near!r}? "
+            f"There are {', '.join(SOURCES)}"
+        )
+    return SOURCES[kind](argument=argument, split=split, spec=spec, field=field)
+
+
+def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterator[Document]:
+    """The documents that can be read and are valid Unicode.
+
+    Args:
+      source: what to read.
+      on_error: "raise" raises the first error; "skip" appends errors to `skipped` and goes on.
+      skipped: grows by one for each document that is left out.
+
+    Raises:
+      UserError: a document cannot be read, and `on_error` is "raise".
+    """
+    for document in source.documents():
+        error = document if isinstance(document, UserError) else _surrogate(document)
+        if error is None:
+            yield document
+        elif on_error == "raise":
+            raise error
+        else:
+            skipped.append(error)
+
+
+def _surrogate(document: Document) -> UserError | None:
+    """JSON can spell half a surrogate pair, which no UTF-8 can hold."""
+    try:
+        document.text.encode()
+    except UnicodeEncodeError as error:
+        return UserError(
+            f"{document.name}: character {error.start} is half a surrogate pair, not Unicode text; "
+            'mend it, or set data.on_error="skip"'
+        )
+    return None
+
+
+# Python's own library --------------------------------------------------------------------------
+
+
+def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """The running Python's standard library, without its tests: 12 MB of text on every machine.
+
+    A file belongs to the validation split if the hash of its relative path says so (one in twenty).
+    """
+    _refuse("python_stdlib", {"data.source": argument, f"data.{split}": spec, "data.field": field})
+    root = pathlib.Path(sysconfig.get_path("stdlib"))
+    others = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+    names = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = set(subfolders) - others  # What is left out is not even walked through.
+        relative = pathlib.Path(folder).relative_to(root)
+        names += [(relative / file).as_posix() for file in files if file.endswith(".py")]
+    wanted = [name for name in sorted(names) if _is_held_out(name) == (split == "validation")]
+    paths = [root / name for name in wanted]
+    return _files(paths, root, _whole_file)
+
+
+def _is_held_out(name: str) -> bool:
+    return hashlib.sha256(name.encode()).digest()[0] < 256 / 20
+
+
+# Files -----------------------------------------------------------------------------------------
+
+
+def text_files(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """Files by glob, one document a file; .gz, .zst and .xz are unpacked."""
+    _refuse("text", {"data.source": argument, "data.field": field})
+    return _files(_glob(split, spec), None, _whole_file)
+
+
+def json_lines(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """JSON Lines by glob, one document a line; .gz, .zst and .xz are unpacked."""
+    _refuse("jsonl", {"data.source": argument})
+    _require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
+    return _files(_glob(split, spec), None, lambda path: _json_lines(path, field))
+
+
+def hash_files(paths: Iterable[pathlib.Path], root: pathlib.Path | None = None) -> str:
+    """SHA-256 over the names (from `root` on, if given) and the bytes of files, read in threads."""
+
+    def one(path: pathlib.Path) -> bytes:
+        with path.open("rb") as file:
+            contents = hashlib.file_digest(file, "sha256").hexdigest()
+        name = path.relative_to(root) if root else path
+        return f"{name.as_posix()}\0{contents}\n".encode()
+
+    total = hashlib.sha256()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for line in pool.map(one, paths):
+            total.update(line)
+    return total.hexdigest()
+
+
+def _files(
+    paths: list[pathlib.Path],
+    root: pathlib.Path | None,
+    read: Callable[[pathlib.Path], Iterator[Document | UserError]],
+) -> Source:
+    return Source(
+        documents=lambda: (document for path in paths for document in read(path)),
+        fingerprint=lambda: hash_files(paths, root),
+    )
+
+
+def _glob(split: str, spec: str) -> list[pathlib.Path]:
+    _require("files", f"data.{split}", spec, "a glob, such as 'corpus/*.txt'")
+    paths = sorted(pathlib.Path(name) for name in glob.glob(spec, recursive=True))
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        raise UserError(
+            f"data.{split}={spec!r} matches no file from {pathlib.Path.cwd()}; mend the glob"
+        )
+    return paths
+
+
+_OPENERS: dict[str, Callable[..., IO[bytes]]] = {
+    ".gz": gzip.open,
+    ".zst": zstd.open,
+    ".xz": lzma.open,
+}
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+
+
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+    """The lines of a file, unpacked."""
+    with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+        yield from file
+
+
+def _whole_file(path: pathlib.Path) -> Iterator[Document | UserError]:
+    try:
+        contents = b"".join(_lines(path))
+        yield Document(contents.decode(), str(path))
+    except UnicodeDecodeError as error:
+        yield _not_utf8(str(path), contents, error, error.start)
+    except _DAMAGED as error:
+        yield _unreadable(path, error)
+
+
+def _json_lines(path: pathlib.Path, field: str) -> Iterator[Document | UserError]:
+    offset = 0
+    try:
+        for number, line in enumerate(_lines(path), start=1):
+            if line.strip():
+                yield _json_line(line, f"{path}:{number}", field, offset)
+            offset += len(line)
+    except _DAMAGED as error:
+        yield _unreadable(path, error)
+
+
+def _json_line(line: bytes, name: str, field: str, offset: int) -> Document | UserError:
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return _not_utf8(name, line, error, offset + error.start)
+    except json.JSONDecodeError as error:
+        return UserError(
+            f"{name}: not JSON ({error.msg} at column {error.colno}); "
+            'mend the line, or set data.on_error="skip"'
+        )
+    return _text_of(record, field, name)
+
+
+def _text_of(record: Any, field: str, name: str) -> Document | UserError:
+    """The document in a record, which is a JSON object, a TFDS example or a Hugging Face row."""
+    if not isinstance(record, dict):
+        return UserError(f"{name}: holds a {type(record).__name__}, not an object with {field!r}")
+    text = record.get(field)
+    if isinstance(text, bytes):  # TFDS keeps text as UTF-8.
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            return _not_utf8(name, text, error, error.start)
+    if not isinstance(text, str):
+        found = f"is a {type(text).__name__}" if field in record else "is missing"
+        return UserError(
+            f"{name}: data.field={field!r} {found}; "
+            f"there are {', '.join(map(repr, record)) or 'none'}"
+        )
+    return Document(text, name)
+
+
+def _not_utf8(name: str, data: bytes, error: UnicodeDecodeError, offset: int) -> UserError:
+    return UserError(
+        f"{name}: byte 0x{data[error.start]:02x} at offset {offset} is not UTF-8 ({error.reason}); "
+        'convert the file, or set data.on_error="skip"'
+    )
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
+    reason = str(error) or type(error).__name__
+    return UserError(f'{path}: cannot be read ({reason}); mend it, or set data.on_error="skip"')
+
+
+def _refuse(kind: str, settings: dict[str, str]) -> None:
+    """A key that a source does not read must be empty, so that none is set in vain."""
+    for key, value in settings.items():
+        if value:
+            raise UserError(f"{key}: {value!r} means nothing to the source {kind!r}; leave it out")
+
+
+def _require(kind: str, key: str, value: str, meaning: str) -> None:
+    if not value:
+        raise UserError(f"{key} is empty; a source of {kind} needs {meaning}")
+
+
+# Data sets by name -----------------------------------------------------------------------------
+
+
+def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """`tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
+    import tensorflow_datasets as tfds
+
+    _require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
+    _require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
+    _require("tfds", "data.field", field, "the feature that holds the text")
+    try:
+        builder = tfds.builder(argument, file_format="array_record")
+        builder.download_and_prepare()
+        records = builder.as_data_source(split=spec)
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"data.source='tfds:{argument}', data.{split}={spec!r}: {reason}") from None
+
+    files = [pathlib.Path(path) for path in builder.info.splits[spec].filepaths]
+    return Source(
+        documents=lambda: _records(records, field, f"tfds:{argument}[{spec}]"),
+        fingerprint=lambda: hash_files(files, files[0].parent),
+    )
+
+
+def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """A data set of the Hugging Face Hub or a folder that `save_to_disk` wrote.
+
+    It is `hf:owner/name`, `hf:owner/name:config` or `hf:FOLDER`; splits are named as there.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"data.source='hf:{argument}' needs the datasets library; run: pip install datasets"
+        ) from None
+
+    _require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
+    _require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
+    _require("hf", "data.field", field, "the column that holds the text")
+    try:
+        if pathlib.Path(argument).is_dir():
+            records = datasets.load_from_disk(argument)[spec]
+        else:
+            name, _, config = argument.partition(":")
+            records = datasets.load_dataset(name, config or None, split=spec)
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"data.source='hf:{argument}', data.{split}={spec!r}: {reason}") from None
+    files = [pathlib.Path(file["filename"]) for file in records.cache_files]
+    return Source(
+        documents=lambda: _records(records, field, f"hf:{argument}[{spec}]"),
+        fingerprint=lambda: hash_files(files, files[0].parent),
+    )
+
+
+def _records(records: Iterable[dict], field: str, name: str) -> Iterator[Document | UserError]:
+    for index, record in enumerate(records):
+        yield _text_of(record, field, f"{name}:{index}")
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "python_stdlib": python_stdlib,
+    "text": text_files,
+    "jsonl": json_lines,
+    "tfds": tfds_dataset,
+    "hf": hugging_face,
+}

@@ -1,0 +1,300 @@
+"""Tokenizers: text to ids and back, whatever library stands behind them.
+
+`decode` inverts `encode_batch` for bytes and SentencePiece on any Unicode text. Text that merely
+looks like a special token stays text.
+"""
+
+import hashlib
+import io
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from lm.errors import UserError
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer can do. A special id is None where the tokenizer has no such token."""
+
+    vocab_size: int
+    pad_id: int | None
+    bos_id: int | None
+    eos_id: int | None
+    fingerprint: str
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, int32, without special tokens around them."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text; special tokens leave nothing, bytes that are no UTF-8 become U+FFFD."""
+
+    def piece(self, token_id: int) -> str:
+        """One printable token, as people read it in a table."""
+
+    def num_bytes(self, token_id: int) -> int:
+        """How many UTF-8 bytes of text the token stands for."""
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the files that `load` reads."""
+
+
+class ByteTokenizer:
+    """Pad 0, bos 1, eos 2, then the 256 bytes of UTF-8."""
+
+    vocab_size = 259
+    pad_id, bos_id, eos_id = 0, 1, 2
+    fingerprint = "bytes"
+
+    def encode_batch(self, texts):
+        return [
+            np.frombuffer(text.encode(), np.uint8).astype(np.int32) + np.int32(3) for text in texts
+        ]
+
+    def decode(self, ids):
+        return bytes(i - 3 for i in map(int, ids) if i >= 3).decode(errors="replace")
+
+    def piece(self, token_id):
+        special = ("<pad>", "<s>", "</s>")
+        return special[token_id] if token_id < 3 else printable(bytes([token_id - 3]))
+
+    def num_bytes(self, token_id):
+        return int(token_id >= 3)
+
+    def save(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _KIND).write_text("bytes\n")
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model (Kudo and Richardson 2018)."""
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._model = model
+        self._processor = processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = processor.get_piece_size()
+        self.pad_id, self.bos_id, self.eos_id = (
+            None if i < 0 else i
+            for i in (processor.pad_id(), processor.bos_id(), processor.eos_id())
+        )
+        self.fingerprint = f"sentencepiece {hashlib.sha256(model).hexdigest()}"
+
+    def encode_batch(self, texts):
+        # One thread: preparation runs one process a core.
+        encoded = self._processor.encode(list(texts), num_threads=1)
+        for index, text in enumerate(texts):
+            if _SPACE_MARK in text:
+                encoded[index] = self._encode_space_marks(text)
+        return [np.asarray(ids, np.int32) for ids in encoded]
+
+    def _encode_space_marks(self, text: str) -> list[int]:
+        """SentencePiece spells a space as U+2581; one in the text must not come back as a space."""
+        mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+        if self._processor.unk_id() in mark:  # No byte fallback: the model cannot say it at all.
+            mark = [self._processor.unk_id()]
+        first, *rest = (self._processor.encode(part) for part in text.split(_SPACE_MARK))
+        return first + [i for part in rest for i in mark + part]
+
+    def decode(self, ids):
+        return self._processor.decode([int(i) for i in ids])
+
+    def piece(self, token_id):
+        piece = self._processor.id_to_piece(int(token_id))
+        if self._processor.is_byte(int(token_id)):
+            return printable(bytes([int(piece[3:-1], 16)]))
+        if self._processor.is_control(int(token_id)):
+            return piece
+        return printable(piece.replace(_SPACE_MARK, " ").encode())
+
+    def num_bytes(self, token_id):
+        token_id = int(token_id)
+        if self._processor.is_control(token_id):
+            return 0
+        if self._processor.is_byte(token_id):
+            return 1
+        return len(self._processor.id_to_piece(token_id).replace(_SPACE_MARK, " ").encode())
+
+    def save(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MODEL).write_bytes(self._model)
+        (folder / _KIND).write_text("sentencepiece\n")
+
+
+class HuggingFaceTokenizer:
+    """A `tokenizer.json` of the `tokenizers` library, with its special tokens found by name.
+
+    The names come from the files that `transformers` writes beside it, or else from a list of usual
+    ones. Text that spells a special token is encoded as text, which is not so in `transformers`.
+    """
+
+    def __init__(self, files: dict[str, bytes]):
+        import tokenizers
+
+        self._files = files
+        self._tokenizer = tokenizers.Tokenizer.from_str(files[_TOKENIZER_JSON].decode())
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # That is: as text.
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.pad_id, self.bos_id, self.eos_id = (
+            self._find(f"{name}_token", usual) for name, usual in _USUAL_NAMES.items()
+        )
+        decoder = json.loads(files[_TOKENIZER_JSON]).get("decoder")
+        self._is_byte_level = "ByteLevel" in json.dumps(decoder)
+        self._special = {
+            i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+        }
+        digest = hashlib.sha256(b"".join(files[name] for name in sorted(files))).hexdigest()
+        self.fingerprint = f"tokenizer.json {digest}"
+
+    def _find(self, key: str, usual: tuple[str, ...]) -> int | None:
+        names = list(usual)
+        for file in _BESIDE:
+            token = json.loads(self._files.get(file, b"{}")).get(key)
+            if token is not None:  # A string, or an AddedToken as a dict.
+                names.insert(0, token["content"] if isinstance(token, dict) else token)
+        ids = (self._tokenizer.token_to_id(name) for name in names)
+        return next((i for i in ids if i is not None), None)
+
+    def encode_batch(self, texts):
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+
+    def decode(self, ids):
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def piece(self, token_id):
+        if int(token_id) in self._special:
+            return self._tokenizer.id_to_token(int(token_id))
+        return printable(self._tokenizer.decode([int(token_id)]).encode())
+
+    def num_bytes(self, token_id):
+        if int(token_id) in self._special:
+            return 0
+        if self._is_byte_level:  # One character of the vocabulary is one byte of text.
+            return len(self._tokenizer.id_to_token(int(token_id)))
+        return len(self._tokenizer.decode([int(token_id)]).encode())
+
+    def save(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, contents in self._files.items():
+            (folder / name).write_bytes(contents)
+        (folder / _KIND).write_text("file\n")
+
+
+NEWLINE_MARK = "⏎"
+_SPACE_MARK = "\u2581"
+_KIND = "kind.txt"
+_MODEL = "sentencepiece.model"
+_TOKENIZER_JSON = "tokenizer.json"
+_BESIDE = ("special_tokens_map.json", "tokenizer_config.json")  # The latter has the last word.
+_USUAL_NAMES = {
+    "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
+    "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]", "<|endoftext|>"),
+    "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "[SEP]"),
+}
+
+
+def printable(data: bytes) -> str:
+    r"""Text as it reads in a table: b"a\n" is "a⏎", and a byte that is no UTF-8 alone is "\xNN"."""
+    text = data.decode(errors="backslashreplace").replace("\n", NEWLINE_MARK).replace("\t", "⇥")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def load(folder: str | pathlib.Path) -> Tokenizer:
+    """Reads what `save` wrote.
+
+    Raises:
+      UserError: the folder holds no tokenizer.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / _KIND).is_file():
+        raise UserError(
+            f"{folder} holds no tokenizer: {_KIND} is missing; give the folder of a run"
+        )
+    match (folder / _KIND).read_text().strip():
+        case "bytes":
+            return ByteTokenizer()
+        case "sentencepiece":
+            return SentencePieceTokenizer((folder / _MODEL).read_bytes())
+        case "file":
+            return load_file(folder / _TOKENIZER_JSON)
+        case kind:
+            raise UserError(f"{folder / _KIND} says {kind!r}, which is unknown; restore the folder")
+
+
+def load_file(path: str | pathlib.Path) -> Tokenizer:
+    """Reads a `tokenizer.json` with its companions, or a SentencePiece model.
+
+    Raises:
+      UserError: there is no such file, or it is neither.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"tokenizer.path={str(path)!r} is no file; give a tokenizer.json or a .model"
+        )
+    if path.suffix != ".json":
+        try:
+            return SentencePieceTokenizer(path.read_bytes())
+        except RuntimeError:
+            raise UserError(f"tokenizer.path={str(path)!r} is no SentencePiece model") from None
+    beside = [path.parent / name for name in _BESIDE]
+    files = {other.name: other.read_bytes() for other in beside if other.is_file()}
+    try:
+        return HuggingFaceTokenizer({_TOKENIZER_JSON: path.read_bytes()} | files)
+    except Exception as error:  # `tokenizers` raises nothing narrower.
+        raise UserError(f"tokenizer.path={str(path)!r} is no tokenizer.json: {error}") from None
+
+
+def train_sentencepiece(
+    texts: Iterable[str],
+    *,
+    algorithm: str,
+    vocab_size: int,
+    user_symbols: Sequence[str],
+) -> SentencePieceTokenizer:
+    """Trains on texts; the same texts give the same model.
+
+    Bytes 0 to 255 have pieces of their own, so that no text is unknown, and nothing is normalised,
+    so that decoding gives the text back. Ids: pad 0, bos 1, eos 2, unk 3, then the user's symbols.
+
+    Raises:
+      UserError: the algorithm is unknown, or the vocabulary does not fit the texts.
+    """
+    import sentencepiece
+
+    if algorithm not in ("bpe", "unigram"):
+        raise UserError(f"tokenizer.algorithm={algorithm!r} is unknown; choose bpe or unigram")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type=algorithm,
+            vocab_size=vocab_size,
+            user_defined_symbols=list(user_symbols),
+            pad_id=0,
+            bos_id=1,
+            eos_id=2,
+            unk_id=3,
+            pad_piece="<pad>",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            allow_whitespace_only_pieces=True,
+            max_sentence_length=2**30,  # Longer texts would be left out without a word.
+            num_threads=2,  # A constant: unigram's sums depend on it.
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rpartition("] ")[2]  # Without the place in its source.
+        raise UserError(
+            f"tokenizer.vocab_size={vocab_size} cannot be trained on this text: {reason}"
+        ) from None
+    return SentencePieceTokenizer(model.getvalue())

@@ -1,0 +1,119 @@
+"""GPT-2 (Radford et al. 2019), and GPT-3's dense shapes (Brown et al. 2020), which are the same model.
+
+Dimension key:
+  B batch    L query length    M key length    D model width    P positions    V vocabulary
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lm.errors import UserError
+from lm.models import attention
+from lm.models.layers import LayerNorm, Mlp
+from lm.models.stack import check_remat, stack
+
+_EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GPT2Config:
+    """Everything needed to build a `GPT2`. No defaults: configs decide."""
+
+    vocab_size: int
+    max_len: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    model_dim: int
+    mlp_dim: int
+    dropout: float
+    dtype: str
+    attention: str
+    remat: str
+    scan_layers: bool
+
+    def __post_init__(self):
+        for name in ("vocab_size", "max_len", "num_layers", "num_heads", "head_dim", "mlp_dim"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout={self.dropout} must lie in [0, 1)")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise UserError(f"model.dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
+        check_remat(self.remat)
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each behind a norm and added to the residual stream."""
+
+    config: GPT2Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array, mask_BLM: jax.Array | None):
+        """B x L x D, B x L x M -> B x L x D, and None for the scan."""
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
+        in_init = nn.initializers.normal(0.02)
+        # Two residual additions a layer: their variances add up over the depth (section 2.3).
+        out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
+        if c.attention == "cudnn":
+            attend = attention.cudnn_attention
+        else:
+            attend = attention.einsum_attention(dropout("probs_dropout") if c.dropout else None)
+
+        y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
+        y_BLD = attention.Attention(
+            c.num_heads, c.head_dim, attend, in_init, out_init, dtype, name="attention"
+        )(y_BLD, mask_BLM)
+        x_BLD += dropout("attention_dropout")(y_BLD)
+        y_BLD = LayerNorm(_EPSILON, dtype, name="mlp_norm")(x_BLD)
+        y_BLD = Mlp(c.mlp_dim, in_init, out_init, dtype, name="mlp")(y_BLD)
+        return x_BLD + dropout("mlp_dropout")(y_BLD), None
+
+
+class GPT2(nn.Module):
+    """Pre-norm decoder with learned positions and a tied output."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """B x L three times -> logits, B x L x V in `config.dtype`.
+
+        Args:
+          tokens_BL: token ids.
+          positions_BL: each token's position in its own document.
+          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention never
+            crosses from one to another. None: every row is one document.
+          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
+        """
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        token_init, position_init = nn.initializers.normal(0.02), nn.initializers.normal(0.01)
+        embed_VD = self.param("token_embedding", token_init, (c.vocab_size, c.model_dim))
+        embed_PD = self.param("position_embedding", position_init, (c.max_len, c.model_dim))
+        mask_BLM = None if segment_ids_BL is None else attention.causal_mask(segment_ids_BL)
+
+        embed_VD = embed_VD.astype(dtype)
+        x_BLD = embed_VD[tokens_BL] + embed_PD.astype(dtype)[positions_BL]
+        x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
+        x_BLD, _ = stack(
+            Block,
+            num_layers=c.num_layers,
+            remat=c.remat,
+            scan_layers=c.scan_layers,
+            config=c,
+            deterministic=deterministic,
+        )(x_BLD, mask_BLM)
+        x_BLD = LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD)
+        return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)

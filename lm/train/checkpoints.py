@@ -1,0 +1,308 @@
+"""Checkpoints: written by Orbax in the background, proved complete by a manifest of checksums.
+
+    checkpoints/<step>/state/          Orbax
+    checkpoints/<step>/host.json       what the host keeps besides: counters, and the metrics of this step
+    checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
+
+Orbax restores a flipped byte without a word. So a step counts only when its manifest is there and
+agrees with its files; any other is named, set aside, and the one before it is used.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import threading
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+
+from lm.errors import UserError
+
+_STATE, _HOST, _MANIFEST, _DAMAGED = "state", "host.json", "manifest.json", "damaged"
+
+
+class Checkpoints:
+    """Saves and restores the steps of one run; a context manager that waits for the last save.
+
+    Args:
+      folder: made when the first step is saved.
+      keep_last: how many of the newest steps to keep; at least 1.
+      keep_every: also keeps each multiple of this many steps; 0 keeps none for that.
+      best_metric: also keeps the step where this metric was lowest, such as "eval/loss"; "" keeps none
+        for that.
+
+    Raises:
+      UserError: a number that makes no sense.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, *, keep_last: int, keep_every: int = 0, best_metric: str = ""
+    ):
+        if keep_last < 1:
+            raise UserError(f"checkpoint.keep_last={keep_last} must be at least 1")
+        self._folder = folder.absolute()
+        self._keep_last, self._keep_every, self._best_metric = keep_last, keep_every, best_metric
+        self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._finisher: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.wait()
+        finally:
+            self._orbax.close()
+
+    def steps(self) -> list[int]:
+        """The complete steps, oldest first; a step without a manifest is not one."""
+        return [s for s in _step_folders(self._folder) if (_path(self._folder, s) / _MANIFEST).exists()]
+
+    def save(
+        self, step: int, state: Any, host: dict[str, Any], metrics: dict[str, float]
+    ) -> None:
+        """Copies the state and returns; the files are written while training goes on.
+
+        Waits for the save before it. The state may be donated as soon as this returns.
+
+        Raises:
+          UserError: this save or the one before it failed; the older checkpoints are untouched.
+        """
+        self.wait()
+        path = _path(self._folder, step)
+        if jax.default_backend() == "cpu":
+            # There the host's view of an array is the array: the next step would overwrite it.
+            state = jax.tree.map(jnp.copy, state)
+        try:
+            shutil.rmtree(path, ignore_errors=True)  # What a killed process may have left half done.
+            self._orbax.save(path / _STATE, args=ocp.args.PyTreeSave(state))
+        except OSError as error:
+            raise _save_error(step, error) from error
+        self._finisher = threading.Thread(
+            target=self._finish, args=(step, {"host": host, "metrics": metrics}), daemon=True
+        )
+        self._finisher.start()
+
+    def _finish(self, step: int, host: dict[str, Any]) -> None:
+        """In the background: completes a step, and only then deletes older ones."""
+        try:
+            self._orbax.wait_until_finished()
+            path = _path(self._folder, step)
+            _write_durably(path / _HOST, json.dumps(host))
+            _write_durably(path / _MANIFEST, json.dumps(_checksums(path), indent=1))
+            self._delete_old()
+        except Exception as error:  # Raised where the run can act on it, in `wait`.
+            self._error = _save_error(step, error)
+
+    def wait(self) -> None:
+        """Returns when nothing is being saved any more.
+
+        Raises:
+          UserError: the save failed.
+        """
+        if self._finisher is not None:
+            self._finisher.join()
+            self._finisher = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """The newest step whose files are as they were written; None where there never was one.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings to restore to, which need not be those of the
+            run that saved.
+
+        Returns:
+          The step, the state, and the `host` dict that was saved with it.
+
+        Raises:
+          UserError: no step is intact, or what was saved has another shape, dtype or structure.
+        """
+        path = _newest_intact(self._folder)
+        if path is None:
+            return None
+        _check_alike(path, self._orbax.metadata(path / _STATE).item_metadata.tree, abstract_state)
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract_state)
+        state = self._orbax.restore(
+            path / _STATE,
+            args=ocp.args.PyTreeRestore(item=abstract_state, restore_args=restore_args),
+        )
+        return int(path.name), state, json.loads((path / _HOST).read_text())["host"]
+
+    def _delete_old(self) -> None:
+        steps = self.steps()
+        keep = set(steps[-self._keep_last :])
+        if self._keep_every:
+            keep |= {step for step in steps if step % self._keep_every == 0}
+        if self._best_metric:
+            scores = {step: self.metrics(step).get(self._best_metric, math.inf) for step in steps}
+            keep |= {min(steps, key=lambda step: (scores[step], -step))}
+        for step in set(steps) - keep:
+            # The manifest first: a deletion that is cut short leaves nothing that looks complete.
+            (_path(self._folder, step) / _MANIFEST).unlink()
+            shutil.rmtree(_path(self._folder, step))
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """The metrics that a step was saved with."""
+        return json.loads((_path(self._folder, step) / _HOST).read_text())["metrics"]
+
+
+def restore_params(folder: pathlib.Path) -> tuple[int, Any]:
+    """The newest intact step, and its parameters on the first device: averaged ones where it has them.
+
+    Raises:
+      UserError: there is no intact step.
+    """
+    path = _newest_intact(folder.absolute())
+    if path is None:
+        raise UserError(f"{folder} holds no checkpoint; train longer, or name another run")
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        saved = checkpointer.metadata(path / _STATE).item_metadata.tree
+        where = _average_path(saved["opt_state"], ("opt_state",)) or ("params",)
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        wanted = lambda keys: tuple(getattr(k, "key", getattr(k, "idx", None)) for k in keys)[: len(where)] == where
+        item = jax.tree_util.tree_map_with_path(
+            lambda keys, x: x if wanted(keys) else ocp.PLACEHOLDER, saved
+        )
+        restore_args = jax.tree.map(
+            lambda x: x if x is ocp.PLACEHOLDER else ocp.ArrayRestoreArgs(sharding=sharding), item
+        )
+        restored = checkpointer.restore(
+            path / _STATE, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
+        )
+    for key in where:
+        restored = restored[key]
+    return int(path.name), restored
+
+
+def bytes_needed(abstract_state: Any, *, keep_last: int) -> int:
+    """What a run's checkpoints take on disk at most, the one being written included."""
+    leaves = jax.tree.leaves(abstract_state)
+    return (keep_last + 1) * sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
+
+
+def check_disk_room(folder: pathlib.Path, num_bytes: int) -> None:
+    """Raises UserError if the disk that `folder` will lie on has less room than this."""
+    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise UserError(
+            f"--workdir={folder}: its disk has {free / 1e9:.2f} GB free and the checkpoints need "
+            f"{num_bytes / 1e9:.2f} GB; free some, lower checkpoint.keep_last, or choose another disk"
+        )
+
+
+def _newest_intact(folder: pathlib.Path) -> pathlib.Path | None:
+    """The newest step that its manifest proves; sets damaged ones aside on the way."""
+    steps = _step_folders(folder)
+    for step in reversed(steps):
+        path = _path(folder, step)
+        problem = _problem(path)
+        if problem is None:
+            return path
+        aside = folder / _DAMAGED / f"{step}-{len(list(folder.glob(f'{_DAMAGED}/{step}-*')))}"
+        aside.parent.mkdir(exist_ok=True)
+        path.rename(aside)
+        logging.warning("checkpoint %s is damaged (%s); set aside as %s", path, problem, aside)
+    if steps and any((folder / _DAMAGED).glob(f"*/{_MANIFEST}")):
+        raise UserError(
+            f"{folder}: no checkpoint is intact, all were moved to {folder / _DAMAGED}; restore one "
+            "from a backup, or start in another workdir"
+        )
+    return None
+
+
+def _average_path(tree: Any, path: tuple) -> tuple | None:
+    """Where an optimiser's saved state keeps `AverageState.average`, if it does."""
+    if not isinstance(tree, dict | list | tuple):
+        return None
+    if "average" in tree:
+        return (*path, "average")
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    found = (_average_path(child, (*path, key)) for key, child in children)
+    return next((p for p in found if p is not None), None)
+
+
+def _problem(path: pathlib.Path) -> str | None:
+    """What is wrong with a step's files, or None."""
+    if not (path / _MANIFEST).exists():
+        return "it has no manifest: the process ended while it was being written"
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+    except ValueError:
+        return f"{_MANIFEST} cannot be read"
+    for name, (size, checksum) in manifest.items():
+        file = path / name
+        if not file.exists():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if _sha256(file) != checksum:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
+    """Raises UserError at the first array that was saved otherwise: Orbax would cast it silently."""
+    as_dict = lambda tree: {
+        jax.tree_util.keystr(keys, simple=True, separator="."): (tuple(x.shape), str(x.dtype))
+        for keys, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+    saved, wanted = as_dict(saved), as_dict(wanted)
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            raise UserError(
+                f"{path}: {name} was saved as {saved.get(name)} and this config needs "
+                f"{wanted.get(name)}; use the config that made it, or another workdir"
+            )
+
+
+def _checksums(path: pathlib.Path) -> dict[str, tuple[int, str]]:
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != _MANIFEST)
+    return {str(p.relative_to(path)): (p.stat().st_size, _sha256(p)) for p in files}
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_durably(path: pathlib.Path, text: str) -> None:
+    """Either the whole file is there afterwards, also after a power cut, or none of it."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def _save_error(step: int, error: Exception) -> Exception:
+    text = " ".join(str(error).split())
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
+    if full or "RESOURCE_EXHAUSTED" in text:
+        return UserError(
+            f"the disk is full: checkpoint {step} could not be saved ({text[:200]}); the ones before "
+            "it are intact. Free some space and run the same command again"
+        )
+    return error
+
+
+def _step_folders(folder: pathlib.Path) -> list[int]:
+    if not folder.exists():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
+    return folder / str(step)

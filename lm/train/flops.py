@@ -1,0 +1,60 @@
+"""Floating-point operations: what a token costs, and what devices could do at best."""
+
+from collections.abc import Sequence
+
+import jax
+
+# Dense bfloat16 FLOP/s of one JAX device, by the start of its `device_kind` (longest match wins).
+# Sources: NVIDIA's data sheets of each product (dense figures, half of those with sparsity; float16
+# where there is no bfloat16); Google Cloud's "TPU versions" pages, where a v2 or v3 device is one
+# core, half of a chip.
+_PEAKS = {
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA A10G": 70e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40S": 362e12,
+    "Tesla V100": 125e12,
+    "Tesla T4": 65e12,
+    "TPU v2": 22.5e12,
+    "TPU v3": 61.5e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a device; None where no figure is known, as for CPUs."""
+    matches = [name for name in _PEAKS if device_kind.startswith(name)]
+    return _PEAKS[max(matches, key=len)] if matches else None
+
+
+def total_peak_flops(devices: Sequence[jax.Device]) -> float | None:
+    """Of all devices together; None if any is unknown."""
+    peaks = [peak_flops(device.device_kind) for device in devices]
+    return None if None in peaks else sum(peaks)
+
+
+def train_flops_per_token(
+    *, num_params: int, num_layers: int, attention_dim: int, seq_len: int
+) -> float:
+    """Forward and backward FLOPs of one token: 6N + 12 L d T (Chowdhery et al. 2022, appendix B).
+
+    N counts every parameter, embeddings too, because the tied one is multiplied as the output; d is
+    heads x head width. Attention counts all T keys, also those that the causal mask hides: that is the
+    convention, and it makes figures comparable.
+    """
+    return 6 * num_params + 12 * num_layers * attention_dim * seq_len
+
+
+def mfu(tokens_per_second: float, flops_per_token: float, peak: float) -> float:
+    """Model FLOPs utilisation: the share of the peak that went into the model's own arithmetic."""
+    return tokens_per_second * flops_per_token / peak

@@ -1,0 +1,81 @@
+"""The host loop: the one place that counts steps and calls side effects."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lm.train.state import TrainState
+from lm.train.step import Metrics
+
+
+class Hook(NamedTuple):
+    """Something that needs the state after steps n, 2n, 3n, ... and after the last (0: only then)."""
+
+    every_steps: int
+    call: Callable[[int, TrainState], None]
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        return step == num_steps or (self.every_steps > 0 and step % self.every_steps == 0)
+
+
+def fit(
+    state: TrainState,
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    batches: Iterator[Any],
+    *,
+    num_steps: int,
+    report: Callable[[int, dict[str, float]], None],
+    hooks: Sequence[Hook],
+    stop_requested: Callable[[], bool],
+) -> TrainState:
+    """Trains from `state.step` up to `num_steps`, or until a stop is requested.
+
+    Args:
+      state: donated to `step_fn`.
+      step_fn: the compiled train step.
+      batches: yields the batch of each step in turn, the first being that of `state.step`.
+      num_steps: the step to end at.
+      report: gets every step's metrics in order, those of step t once step t + 1 was dispatched, so
+        that a device never waits for the host. At most two steps are in flight.
+      hooks: called in order, with everything reported up to their step.
+      stop_requested: asked after each step.
+    """
+    pending: tuple[int, Metrics] | None = None
+
+    def flush():
+        nonlocal pending
+        if pending is not None:
+            step, metrics = pending
+            report(step, {name: float(value) for name, value in metrics.items()})
+            pending = None
+
+    for step in range(int(state.step) + 1, num_steps + 1):
+        state, metrics = step_fn(state, next(batches))
+        flush()
+        pending = (step, metrics)
+        for hook in hooks:
+            if hook.is_due(step, num_steps):
+                flush()
+                hook.call(step, state)
+        if stop_requested():
+            break
+    flush()
+    return state
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGTERM or SIGINT has arrived; a second one kills as usual."""
+    received: list[int] = []
+
+    def note(signum, _):
+        received.append(signum)
+        signal.signal(signum, previous[signum])
+
+    previous = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

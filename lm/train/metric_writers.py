@@ -1,0 +1,250 @@
+"""Where metrics go: metrics.jsonl and TensorBoard always, the terminal, Weights & Biases if asked."""
+
+import contextlib
+import importlib
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+
+from lm import workdir as workdir_lib
+from lm.errors import UserError
+
+Scalars = Mapping[str, float]
+
+
+class Writer(Protocol):
+    """One place that metrics go to."""
+
+    def scalars(self, step: int, values: Scalars) -> None: ...
+
+    def text(self, step: int, name: str, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Writers:
+    """Several places that look like one."""
+
+    def __init__(self, writers: list[Writer]):
+        self._writers = writers
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        """Names as in DESIGN: train/loss, eval/loss, ...; a value that is not finite is null in JSON."""
+        for writer in self._writers:
+            writer.scalars(step, values)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """A sample, or anything else that is not a number."""
+        for writer in self._writers:
+            writer.text(step, name, text)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+@contextlib.contextmanager
+def opened(
+    workdir: pathlib.Path, *, step: int, num_steps: int, config: Mapping[str, Any], wandb_project: str
+) -> Iterator[Writers]:
+    """All writers of a run that goes on from `step`; what was logged after it is taken back.
+
+    Args:
+      workdir: exists.
+      step: the step of the checkpoint that was restored, 0 for a new run.
+      num_steps: where the run will end, for the time left.
+      config: shown by Weights & Biases.
+      wandb_project: "" for none.
+
+    Raises:
+      UserError: Weights & Biases is asked for and not installed.
+    """
+    console = rich.console.Console()
+    writers = [JsonLines(workdir / "metrics.jsonl", step), TensorBoard(workdir / "tensorboard", step)]
+    writers.append(
+        Terminal(console, step, num_steps) if console.is_terminal else Plain(step, num_steps)
+    )
+    if wandb_project:
+        writers.append(WeightsAndBiases(workdir, wandb_project, config))
+    together = Writers(writers)
+    try:
+        yield together
+    finally:
+        together.close()
+
+
+class JsonLines:
+    """metrics.jsonl: one JSON object a line, whole lines only, none newer than the restored step."""
+
+    def __init__(self, path: pathlib.Path, step: int):
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _is_record_until(line, step)]
+        if kept != lines:
+            workdir_lib.write_whole(path, "".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        record = {"step": step} | {name: _finite(value) for name, value in values.items()}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Samples are for TensorBoard; this file holds numbers."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _is_record_until(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False  # A half-written last line.
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN. Floats keep all their bits: repr is exact."""
+    return value if math.isfinite(value) else None
+
+
+class TensorBoard:
+    """Event files, from which TensorBoard drops what a restored run will log again."""
+
+    def __init__(self, folder: pathlib.Path, step: int):
+        self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, np.float32(value), step)
+        self._writer.flush()
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self._writer.add_text(name, "```\n" + text + "\n```", step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Plain:
+    """A line for each record, for log files and pipes."""
+
+    def __init__(self, step: int, num_steps: int):
+        self._clock = _Clock(step, num_steps)
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        print(f"step {step:>6}  {_summary(values)}{self._clock.time_left(step)}", flush=True)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        print(f"step {step:>6}  {name}:\n{text}", flush=True)
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class Terminal:
+    """A progress line that stays at the bottom; evaluations and samples scroll above it."""
+
+    def __init__(self, console: rich.console.Console, step: int, num_steps: int):
+        self._clock = _Clock(step, num_steps)
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("[bold]step {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.TextColumn("{task.description}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("", total=num_steps, completed=step)
+        self._progress.start()
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        if "train/loss" in values:
+            line = _summary(values) + self._clock.time_left(step)
+            self._progress.update(self._task, completed=step, description=line)
+        else:
+            self._progress.console.print(f"step {step}  {_summary(values)}", highlight=False)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self._progress.console.print(f"[bold]step {step}  {name}")
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class WeightsAndBiases:
+    """One run on the server, however often it is restarted."""
+
+    def __init__(self, workdir: pathlib.Path, project: str, config: Mapping[str, Any]):
+        try:
+            self._wandb = importlib.import_module("wandb")
+        except ImportError:
+            raise UserError(
+                f"log.wandb_project={project!r} needs Weights & Biases: pip install wandb"
+            ) from None
+        id_file = workdir / "wandb_run_id"
+        if not id_file.exists():
+            workdir_lib.write_whole(id_file, self._wandb.util.generate_id())
+        self._run = self._wandb.init(
+            project=project,
+            id=id_file.read_text(),
+            resume="allow",
+            name=workdir.name,
+            dir=str(workdir),
+            config=dict(config),
+        )
+
+    def scalars(self, step: int, values: Scalars) -> None:
+        self._run.log(dict(values), step=step)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self._run.log({name: self._wandb.Html(f"<pre>{_escape(text)}</pre>")}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+class _Clock:
+    """How long the rest will take, at the pace so far."""
+
+    def __init__(self, step: int, num_steps: int):
+        self._start_seconds, self._start_step, self._num_steps = None, step, num_steps
+
+    def time_left(self, step: int) -> str:
+        now = time.perf_counter()
+        if self._start_seconds is None:  # The first record: compilation lies behind, pace unknown.
+            self._start_seconds, self._start_step = now, step
+            return ""
+        if step <= self._start_step:
+            return ""
+        pace_seconds = (now - self._start_seconds) / (step - self._start_step)
+        seconds = round(pace_seconds * (self._num_steps - step))
+        return f"  {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+
+
+_SHOWN = {  # Of the training metrics, what fits on a line.
+    "train/loss": "loss {:.4f}",
+    "train/learning_rate": "lr {:.2e}",
+    "train/tokens_per_second": "{:,.0f} tokens/s",
+    "train/mfu": "MFU {:.1%}",
+}
+
+
+def _summary(values: Scalars) -> str:
+    if "train/loss" not in values:
+        return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    shown = [(_SHOWN[name], values[name]) for name in _SHOWN if name in values]
+    known = [(pattern, value) for pattern, value in shown if not math.isnan(value)]
+    return "  ".join(pattern.format(value) for pattern, value in known)

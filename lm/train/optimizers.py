@@ -1,0 +1,172 @@
+"""Optimisers from one block of the config: clipping, the rule, decay, the schedule, averaged weights."""
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from lm.errors import UserError
+from lm.train import schedules
+from lm.train.state import Params
+
+Mask = Callable[[Params], Params]
+
+
+def decays(path: tuple) -> bool:
+    """Whether weight decay acts on a parameter: on matrices and embeddings, not on biases and gains."""
+    return path[-1].key not in ("bias", "scale")
+
+
+def _decay_mask(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), params)
+
+
+def adamw(lr, mask: Mask, *, b1: float, b2: float, eps: float, weight_decay: float):
+    """Loshchilov & Hutter 2019, algorithm 2, with the decay multiplied by the rate as in PyTorch."""
+    return optax.adamw(lr, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+
+
+def lion(lr, mask: Mask, *, b1: float, b2: float, weight_decay: float):
+    """Chen et al. 2023, algorithm 2."""
+    return optax.lion(lr, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
+
+
+def adafactor(lr, mask: Mask, *, weight_decay: float):
+    """Shazeer & Stern 2018, algorithm 4, at the given rate: updates scale with their parameter's size."""
+    return optax.adafactor(
+        lr,
+        min_dim_size_to_factor=128,
+        multiply_by_parameter_scale=True,
+        weight_decay_rate=weight_decay or None,
+        weight_decay_mask=mask,
+    )
+
+
+def muon(lr, mask: Mask, *, beta: float, b1: float, b2: float, eps: float, weight_decay: float):
+    """Jordan et al. 2024 on the layers' matrices, AdamW on all else.
+
+    Updates are scaled to AdamW's size (Liu et al. 2025, eq. 4), so one rate serves both.
+    """
+    return contrib.muon(
+        lr,
+        beta=beta,
+        adam_b1=b1,
+        adam_b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        weight_decay_mask=mask,
+        adam_weight_decay=weight_decay,
+        muon_weight_dimension_numbers=_muon_matrices,
+        consistent_rms=0.2,
+    )
+
+
+def _muon_matrices(params: Params) -> Params:
+    """Which dimensions of each kernel a matrix multiplies, behind the leading one of the layers."""
+
+    def numbers(path, x):
+        if path[-1].key != "kernel" or x.ndim < 3:
+            return None
+        num_in = 2 if path[-2].key == "out" and x.ndim == 4 else 1  # (N, H, K, D) reads two.
+        dims = tuple(range(1, x.ndim))
+        return contrib.MuonDimensionNumbers(dims[:num_in], dims[num_in:])
+
+    return jax.tree_util.tree_map_with_path(numbers, params)
+
+
+OPTIMIZERS = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon}
+
+
+def make_optimizer(
+    *,
+    name: str,
+    peak_lr: float,
+    schedule: str,
+    warmup_steps: int,
+    clip_norm: float,
+    ema_decay: float,
+    num_steps: int,
+    **settings,
+) -> tuple[optax.GradientTransformation, schedules.Schedule]:
+    """Builds the optimiser and returns its schedule beside it, for the log.
+
+    Args:
+      name: adamw, lion, adafactor or muon.
+      peak_lr: the rate after the warmup.
+      schedule: constant, linear, cosine, rsqrt or wsd.
+      warmup_steps: linear warmup.
+      clip_norm: gradients longer than this are scaled back to it; 0 does not clip.
+      ema_decay: keeps an exponential average of the weights for evaluation; 0 keeps none.
+      num_steps: of the whole run.
+      **settings: what the rule and the schedule take besides, and nothing that neither takes.
+
+    Raises:
+      UserError: unknown names, a setting that nothing would read, one that is missing.
+    """
+    rule = _lookup("optimizer.name", name, OPTIMIZERS)
+    make_schedule = _lookup("optimizer.schedule", schedule, schedules.SCHEDULES)
+    if not 0 <= warmup_steps < num_steps:
+        raise UserError(
+            f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than "
+            f"train.num_steps={num_steps}"
+        )
+    known = {"peak_lr": peak_lr, "warmup_steps": warmup_steps, "num_steps": num_steps - warmup_steps}
+    of_rule, of_schedule = _keywords(rule), _keywords(make_schedule)
+    wanted = (of_rule | of_schedule) - known.keys()
+    for key in settings.keys() - wanted:
+        raise UserError(
+            f"optimizer.{key}={settings[key]} is read neither by name={name} nor by "
+            f"schedule={schedule}; remove it from the config"
+        )
+    for key in wanted - settings.keys():
+        raise UserError(f"optimizer.{key} is missing, and name={name}, schedule={schedule} need it")
+    rate = schedules.with_warmup(
+        make_schedule(**{k: v for k, v in (known | settings).items() if k in of_schedule}),
+        peak_lr=peak_lr,
+        warmup_steps=warmup_steps,
+    )
+    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    chain += [rule(rate, _decay_mask, **{k: v for k, v in settings.items() if k in of_rule})]
+    chain += [average_weights(ema_decay)] if ema_decay else []
+    return optax.chain(*chain), rate
+
+
+def _keywords(function: Callable) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _lookup(key: str, name: str, table: dict):
+    if name not in table:
+        raise UserError(f"{key}={name!r} is unknown; choose {', '.join(table)}")
+    return table[name]
+
+
+class AverageState(NamedTuple):
+    """The averaged weights: they travel in the optimiser's state, and so in every checkpoint."""
+
+    average: Params
+
+
+def average_weights(decay: float) -> optax.GradientTransformation:
+    """Exponential moving average of the weights after each update; leaves the update as it is."""
+
+    def update(updates, state, params):
+        step = lambda a, p, u: decay * a + (1 - decay) * (p + u)
+        return updates, AverageState(jax.tree.map(step, state.average, params, updates))
+
+    # A copy: the state is donated, and one buffer cannot be given away twice.
+    return optax.GradientTransformation(
+        lambda params: AverageState(jax.tree.map(jnp.copy, params)), update
+    )
+
+
+def evaluation_params(params: Params, opt_state: optax.OptState) -> Params:
+    """The averaged weights where the optimiser keeps them, else the weights."""
+    states = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, AverageState))
+    averages = [s.average for s in states if isinstance(s, AverageState)]
+    return averages[0] if averages else params

@@ -1,0 +1,98 @@
+"""From each step's metrics to what is logged: rates, running counts, skipped steps."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from lm.errors import UserError
+from lm.train import flops
+from lm.train.schedules import Schedule
+
+
+class Progress:
+    """Collects every step's metrics and writes them every n steps.
+
+    Args:
+      write: (step, scalars) of a logged step.
+      on_skip: (step, metrics) of a step whose loss or gradient was not finite.
+      every_steps: how often to write; the last step is always written.
+      num_steps: the last step.
+      max_skipped: skipped steps in a row after which the run stops.
+      num_tokens: seen before the first step that will be reported.
+      flops_per_token: for model FLOPs utilisation.
+      peak_flops: of all devices together; None where no peak is known.
+      schedule: learning rate by step.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[int, dict[str, float]], None],
+        on_skip: Callable[[int, dict[str, float]], None],
+        *,
+        every_steps: int,
+        num_steps: int,
+        max_skipped: int,
+        num_tokens: int,
+        flops_per_token: float,
+        peak_flops: float | None,
+        schedule: Schedule,
+    ):
+        self.num_tokens = num_tokens
+        self._write, self._on_skip = write, on_skip
+        self._every_steps, self._num_steps = every_steps, num_steps
+        self._max_skipped, self._skipped_in_row = max_skipped, 0
+        self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+        self._schedule = schedule
+        self._window_tokens, self._window_skipped = 0, 0
+        self._window_start_seconds = time.perf_counter()
+
+    def __call__(self, step: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of one finished step; steps come in order.
+
+        Raises:
+          UserError: too many steps in a row were not finite.
+        """
+        self.num_tokens += int(metrics["num_tokens"])
+        self._window_tokens += int(metrics["num_tokens"])
+        self._count_skipped(step, metrics)
+        if step % self._every_steps == 0 or step == self._num_steps:
+            self._write(step, self._scalars(step, metrics))
+            self._window_tokens, self._window_skipped = 0, 0
+            self._window_start_seconds = time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside (evaluation, checkpoints) does not count as training."""
+        start_seconds = time.perf_counter()
+        yield
+        self._window_start_seconds += time.perf_counter() - start_seconds
+
+    def _scalars(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        seconds = time.perf_counter() - self._window_start_seconds
+        tokens_per_second = self._window_tokens / seconds
+        mfu = float("nan")  # Written as null: no peak is known for this device.
+        if self._peak_flops is not None:
+            mfu = flops.mfu(tokens_per_second, self._flops_per_token, self._peak_flops)
+        return {
+            "train/loss": metrics["loss"],
+            "train/grad_norm": metrics["grad_norm"],
+            "train/learning_rate": float(self._schedule(step - 1)),
+            "train/tokens": self.num_tokens,
+            "train/skipped": self._window_skipped,
+            "train/tokens_per_second": tokens_per_second,
+            "train/mfu": mfu,
+        }
+
+    def _count_skipped(self, step: int, metrics: dict[str, float]) -> None:
+        if not metrics["skipped"]:
+            self._skipped_in_row = 0
+            return
+        self._window_skipped += 1
+        self._skipped_in_row += 1
+        self._on_skip(step, metrics)
+        if self._skipped_in_row >= self._max_skipped:
+            raise UserError(
+                f"stopped at step {step}: the loss or gradient of {self._skipped_in_row} steps in a "
+                "row was not finite (train.max_skipped); the parameters are those before them. Lower "
+                "optimizer.peak_lr, or look at the rows named in skipped.jsonl"
+            )

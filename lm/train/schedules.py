@@ -1,0 +1,57 @@
+"""Learning-rate schedules: functions from the step (counted from 0) to a rate."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+
+from lm.errors import UserError
+
+Schedule = Callable[[int], float]
+
+
+def constant(*, peak_lr: float, num_steps: int) -> Schedule:
+    """The peak, for ever."""
+    return optax.constant_schedule(peak_lr)
+
+
+def linear(*, peak_lr: float, num_steps: int, final_lr_ratio: float) -> Schedule:
+    """A straight line from the peak to `final_lr_ratio` of it."""
+    return optax.linear_schedule(peak_lr, peak_lr * final_lr_ratio, num_steps)
+
+
+def cosine(*, peak_lr: float, num_steps: int, final_lr_ratio: float) -> Schedule:
+    """Half a cosine from the peak to `final_lr_ratio` of it (Loshchilov & Hutter 2017, eq. 5)."""
+    return optax.cosine_decay_schedule(peak_lr, num_steps, alpha=final_lr_ratio)
+
+
+def wsd(*, peak_lr: float, num_steps: int, final_lr_ratio: float, decay_steps: int) -> Schedule:
+    """Stays at the peak, and falls linearly in the last `decay_steps` (Hu et al. 2024, section 4)."""
+    if not 0 <= decay_steps <= num_steps:
+        raise UserError(
+            f"optimizer.decay_steps={decay_steps} does not fit into the {num_steps} steps that follow "
+            "the warmup; lower it"
+        )
+    fall = optax.linear_schedule(peak_lr, peak_lr * final_lr_ratio, decay_steps)
+    return optax.join_schedules([optax.constant_schedule(peak_lr), fall], [num_steps - decay_steps])
+
+
+def with_warmup(schedule: Schedule, *, peak_lr: float, warmup_steps: int) -> Schedule:
+    """Rises linearly to the peak, which step `warmup_steps` reaches, and then follows `schedule`."""
+    if not warmup_steps:
+        return schedule
+    rise = optax.linear_schedule(peak_lr / (warmup_steps + 1), peak_lr, warmup_steps)
+    return optax.join_schedules([rise, schedule], [warmup_steps])
+
+
+def rsqrt(*, peak_lr: float, warmup_steps: int) -> Schedule:
+    """The peak, then falling as 1/sqrt(step) (Vaswani et al. 2017, section 5.3).
+
+    It starts where the warmup ends, so it counts from there: peak * sqrt(w / (w + step)).
+    """
+    start = max(warmup_steps, 1)
+    return lambda step: peak_lr * jnp.sqrt(start / (start + step))
+
+
+# Each takes `peak_lr`; what else it takes of the optimizer block, its signature says.
+SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "rsqrt": rsqrt, "wsd": wsd}

@@ -1,0 +1,27 @@
+"""What a training run carries from step to step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+Params = Any
+
+
+@struct.dataclass
+class TrainState:
+    """All that a checkpoint must hold, and nothing that it must not.
+
+    Random keys are `fold_in(key, step)`, so none is kept here.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+
+    @classmethod
+    def create(cls, params: Params, tx: optax.GradientTransformation) -> "TrainState":
+        """The state before the first step."""
+        return cls(jnp.zeros((), jnp.int32), params, tx.init(params))

@@ -1,0 +1,140 @@
+"""A run's folder: which config it belongs to, where each of its starts came from, who is using it."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lm.errors import UserError
+
+_CONFIG, _PROVENANCE, _LOCK = "config.json", "provenance.json", ".lock"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+_SECRET = re.compile(r"(key|token|password|secret)\w*=", re.IGNORECASE)
+
+
+def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+    """Raises UserError if `workdir` was made by another config, or is something else altogether."""
+    if not workdir.exists():
+        return
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; name a folder")
+    if not (workdir / _CONFIG).exists():
+        if any(p.name != _LOCK for p in workdir.iterdir()):
+            raise UserError(f"--workdir={workdir} holds other files and no run; name another folder")
+        return
+    ours, theirs = _flat(json.loads(_dump(config))), _flat(load_config(workdir))
+    differing = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    if differing:
+        key = differing[0]
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise UserError(
+            f"--workdir={workdir} was made by another config: {key} is {theirs.get(key)!r} there and "
+            f"{ours.get(key)!r} here{more}; choose another --workdir, or the config that made it"
+        )
+
+
+@contextlib.contextmanager
+def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> Iterator[None]:
+    """Makes the folder or checks that it belongs to this config, and keeps others out until the end.
+
+    Args:
+      workdir: need not exist.
+      config: the resolved config; written once, and compared at every later start.
+      data_hash: names the prepared data.
+
+    Raises:
+      UserError: another config made it, it is no run's folder, or another process is using it.
+    """
+    check(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / _LOCK).open("a+") as lock:
+        # The kernel lets go of it when the process ends, however it ends: no lock is ever stale.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"--workdir={workdir} is in use by {lock.read().strip()}; wait for it, or name another"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        if not (workdir / _CONFIG).exists():
+            write_whole(workdir / _CONFIG, _dump(config))
+        _add_provenance(workdir, data_hash)
+        yield
+
+
+def load_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config that made a run.
+
+    Raises:
+      UserError: this is not the folder of a run.
+    """
+    path = workdir / _CONFIG
+    if not path.exists():
+        raise UserError(f"{workdir} is not a run's folder: it has no {_CONFIG}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Replaces a file in one go: a reader sees the old text or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _add_provenance(workdir: pathlib.Path, data_hash: str) -> None:
+    """Appends this start: a run that was resumed has several."""
+    path = workdir / _PROVENANCE
+    starts = json.loads(path.read_text()) if path.exists() else []
+    root = pathlib.Path(__file__).parent.parent
+    devices = jax.devices()
+    starts.append(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": ["<redacted>" if _SECRET.search(arg) else arg for arg in sys.argv],
+            "git_commit": _git(root, "rev-parse", "HEAD"),
+            "git_dirty": bool(_git(root, "status", "--porcelain")),
+            "python": platform.python_version(),
+            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "devices": f"{len(devices)} x {devices[0].device_kind}",
+            "data_hash": data_hash,
+        }
+    )
+    write_whole(path, json.dumps(starts, indent=1))
+
+
+def _git(root: pathlib.Path, *args: str) -> str | None:
+    """What git prints, or None outside a checkout."""
+    try:
+        done = subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _dump(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=1, sort_keys=True)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}{key}.").items()}

@@ -1,0 +1,62 @@
+import io
+
+import numpy as np
+import rich.console
+
+from lm.data import tokenizers
+from lm.data.packing import NO_NEXT, Piece
+from lm.data.rows import rows_from_pieces
+from lm.data.show import render
+
+
+def shown(renderable, **settings):
+    console = rich.console.Console(file=io.StringIO(), width=80, **settings)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def example():
+    tokenizer = tokenizers.ByteTokenizer()
+
+    def piece(text, next_token):
+        (ids,) = tokenizer.encode_batch([text])
+        return Piece(np.concatenate([[tokenizer.bos_id], ids]), next_token)
+
+    rows = [[piece("if x:\n\ty", 70), piece("ü [b]", NO_NEXT)], [piece("two", 5)], [piece("3", 5)]]
+    return tokenizer, rows_from_pieces(rows, seq_len=20, pad_id=0)
+
+
+def test_a_batch_reads_as_text_without_colour():
+    tokenizer, rows = example()
+    lines = [line.rstrip("─ ") for line in shown(render(rows, tokenizer, max_rows=2)).splitlines()]
+    assert lines == [
+        "row 0 of 3: 2 segments, 16 tokens, 15 in the loss, 4 of 20 empty",
+        "[1] positions 0 to 8",
+        "<s>if x:⏎",
+        "⇥y",
+        "[2] positions 0 to 6",
+        r"<s>\xc3\xbc [b⟨]⟩",
+        "row 1 of 3: 1 segments, 4 tokens, 4 in the loss, 16 of 20 empty",
+        "[1] positions 0 to 3",
+        "<s>two",
+        "and 1 rows more",
+    ]
+
+
+def test_given_weights_are_what_is_marked():
+    tokenizer, rows = example()
+    weights_BL = np.ones((3, 20), np.float32)
+    weights_BL[1, :3] = 0, 1, 0.5
+    text = shown(render(rows, tokenizer, weights_BL))
+    assert "⟨<s>⟩tw×0.5o" in text
+
+
+def test_segments_differ_in_colour_and_the_text_does_not():
+    tokenizer, rows = example()
+    segments = render(rows, tokenizer).renderables
+    first, second = segments[2], segments[4]
+    colours = [{span.style for span in text.spans} for text in (first, second)]
+    assert colours[0].isdisjoint(colours[1])
+    assert any("dim" in style for style in colours[1])
+    coloured = shown(render(rows, tokenizer), force_terminal=True, color_system="truecolor")
+    assert "\x1b[" in coloured and "\x1b[" not in shown(render(rows, tokenizer))

@@ -1,0 +1,173 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm import losses, objectives
+from lm.data.packing import Piece
+from lm.data.rows import rows_from_pieces
+from lm.errors import UserError
+from lm.models.gpt2 import GPT2, GPT2Config
+
+TINY = GPT2Config(
+    vocab_size=23,
+    max_len=16,
+    num_layers=3,
+    num_heads=2,
+    head_dim=4,
+    model_dim=8,
+    mlp_dim=32,
+    dropout=0.0,
+    dtype="float32",
+    attention="einsum",
+    remat="none",
+    scan_layers=False,
+)
+POSITIONS_BL = jnp.broadcast_to(jnp.arange(12), (2, 12))
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Larger than initial ones, so that every path through the model matters."""
+    tokens_BL = jnp.zeros((1, 4), jnp.int32)
+    params = GPT2(TINY).init(jax.random.key(0), tokens_BL, tokens_BL, None)["params"]
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(treedef, noisy)
+
+
+@pytest.fixture(scope="module")
+def logits_of(params):
+    apply = jax.jit(GPT2(TINY).apply)
+    return lambda tokens_BL, segments_BL, positions_BL=POSITIONS_BL: apply(
+        {"params": params}, tokens_BL, positions_BL, segments_BL
+    )
+
+
+def random_tokens(key=1):
+    return jax.random.randint(jax.random.key(key), (2, 12), 0, 23)
+
+
+@pytest.mark.parametrize("position", [0, 5, 11])
+def test_logits_ignore_the_future(logits_of, position):
+    tokens_BL = random_tokens()
+    edited_BL = tokens_BL.at[:, position].set((tokens_BL[:, position] + 1) % 23)
+
+    before = logits_of(tokens_BL, jnp.ones((2, 12), jnp.int32))
+    after = logits_of(edited_BL, jnp.ones((2, 12), jnp.int32))
+
+    np.testing.assert_array_equal(before[:, :position], after[:, :position])
+    assert not np.allclose(before[:, position:], after[:, position:])
+
+
+def test_logits_ignore_other_documents_of_the_row(logits_of):
+    tokens_BL = random_tokens()
+    segments_BL = jnp.asarray([[1] * 5 + [2] * 4 + [0] * 3] * 2)
+    edited_BL = tokens_BL.at[:, 1].set((tokens_BL[:, 1] + 1) % 23)
+
+    before, after = logits_of(tokens_BL, segments_BL), logits_of(edited_BL, segments_BL)
+
+    np.testing.assert_array_equal(before[:, 5:], after[:, 5:])
+    assert not np.allclose(before[:, 1:5], after[:, 1:5])
+
+
+def test_padding_gives_finite_logits_and_gradients(params):
+    def total(params):
+        logits_BLV = GPT2(TINY).apply(
+            {"params": params}, random_tokens(), POSITIONS_BL, jnp.zeros((2, 12), jnp.int32)
+        )
+        return jnp.sum(jax.nn.log_softmax(logits_BLV)[..., 0])
+
+    value, grads = jax.jit(jax.value_and_grad(total))(params)
+
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_a_packed_row_costs_what_its_documents_cost_alone(params):
+    documents = [np.arange(n) * 7 % 23 for n in (6, 2, 3)]
+    pieces = [Piece(d, next_token) for d, next_token in zip(documents, (9, -1, -1), strict=True)]
+    packed = rows_from_pieces([pieces, []], 12, pad_id=0)
+    alone = rows_from_pieces([[piece] for piece in pieces], 12, pad_id=0)
+
+    @jax.jit
+    def sums(rows):
+        batch = objectives.causal(rows)
+        logits_BLV = GPT2(TINY).apply(
+            {"params": params}, batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL
+        )
+        return losses.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
+
+    assert sums(packed)["num_tokens"] == sums(alone)["num_tokens"] == 6 + 1 + 2
+    np.testing.assert_allclose(sums(packed)["nll"], sums(alone)["nll"], rtol=1e-6)
+
+
+def gradients(params, rngs=None, **changes):
+    model = GPT2(dataclasses.replace(TINY, **changes))
+    dropout = {} if rngs is None else {"deterministic": False, "rngs": {"dropout": rngs}}
+
+    def loss(params):
+        logits_BLV = model.apply(
+            {"params": params}, random_tokens(), POSITIONS_BL, jnp.ones((2, 12), int), **dropout
+        )
+        weights_BL = jnp.ones((2, 12))
+        return losses.cross_entropy(logits_BLV, random_tokens(2), weights_BL)["loss"]
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(scan_layers=True), dict(remat="dots"), dict(remat="full", scan_layers=True)],
+    ids=str,
+)
+def test_how_layers_are_computed_changes_neither_names_nor_numbers(params, changes):
+    key = jax.random.key(5)
+    loss, grads = gradients(params, key, dropout=0.2)
+    other_loss, other_grads = gradients(params, key, dropout=0.2, **changes)
+    tokens_BL = jnp.zeros((1, 4), jnp.int32)
+    init = GPT2(dataclasses.replace(TINY, **changes)).init
+    plain_init = GPT2(TINY).init(jax.random.key(0), tokens_BL, tokens_BL, None)
+
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        plain_init,
+        init(jax.random.key(0), tokens_BL, tokens_BL, None),
+    )
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, other_grads
+    )
+
+
+def test_dropout_depends_on_its_key_and_is_off_in_evaluation(params):
+    first, again, other = (
+        gradients(params, jax.random.key(k), dropout=0.5)[0] for k in (0, 0, 1)
+    )
+    plain, evaluated = gradients(params)[0], gradients(params, dropout=0.5)[0]
+
+    assert first == again
+    assert first != other
+    assert plain == evaluated
+
+
+def test_residual_projections_start_smaller_with_depth():
+    tokens_BL = jnp.zeros((1, 4), jnp.int32)
+    config = dataclasses.replace(TINY, num_layers=8, model_dim=64, head_dim=32, mlp_dim=256)
+    params = GPT2(config).init(jax.random.key(0), tokens_BL, tokens_BL, None)["params"]["layers"]
+
+    np.testing.assert_allclose(params["attention"]["query"]["kernel"].std(), 0.02, rtol=0.02)
+    np.testing.assert_allclose(params["attention"]["out"]["kernel"].std(), 0.02 / 4, rtol=0.02)
+    np.testing.assert_allclose(params["mlp"]["out"]["kernel"].std(), 0.02 / 4, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(remat="some"), dict(dropout=1.0), dict(num_heads=0), dict(dtype="int8")], ids=str
+)
+def test_impossible_hyperparameters_are_named(changes):
+    (name,) = changes
+    with pytest.raises(UserError, match=f"model.{name}"):
+        dataclasses.replace(TINY, **changes)
