@@ -55,15 +55,15 @@ def _dispatch(config) -> int:
     # Imported here, so that a mistyped flag is answered at once.
     import jax
 
-    from experiments import dry_run, pretrain
+    from experiments import convert, dry_run, evaluate, generate, pretrain
     from lm.cache import cache_folder
 
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
         "pretrain": pretrain.run,
-
-
-
+        "evaluate": evaluate.run,
+        "generate": generate.run,
+        "convert": convert.run,
     }
     if config.experiment not in experiments:
         raise UserError(

@@ -146,8 +146,12 @@ def _prepare(
 
             def rows(split: str) -> Iterator[list[packing.Piece]]:
                 skipped: list[UserError] = []
-                documents = track(readable(sources[split], on_error, skipped), f"preparing {split}")
-                tokens = _with_specials(tokenize(documents), tokenizer, start, end, counts[split])
+                documents = track(
+                    tokenize(readable(sources[split], on_error, skipped)),
+                    f"preparing {split}",
+                    lambda document: document.num_bytes,
+                )
+                tokens = _with_specials(documents, tokenizer, start, end, counts[split])
                 for row in packing.pack(tokens, seq_len):
                     counts[split]["num_rows"] += 1
                     yield row
@@ -248,7 +252,8 @@ def _sentencepiece(
     options = dict(algorithm=algorithm, vocab_size=vocab_size, user_symbols=list(user_symbols))
 
     def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
-        texts = sample(track(documents, "reading train"), _SAMPLE_CHARS)
+        documents = track(documents, "reading train", lambda document: len(document.text.encode()))
+        texts = sample(documents, _SAMPLE_CHARS)
         if not any(texts):
             raise _no_text("train")
         with waiting(f"training a {algorithm} tokenizer of {vocab_size} pieces"):

@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import rich.console
 import rich.progress
 
-from lm.data.sources import Document
-
+T = TypeVar("T")
 _CONSOLE = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -17,7 +17,7 @@ def say(line: str) -> None:
     _CONSOLE.print(line, markup=False)
 
 
-def track(documents: Iterable[Document], what: str) -> Iterator[Document]:
+def track(documents: Iterable[T], what: str, num_bytes: Callable[[T], int]) -> Iterator[T]:
     """Passes documents on and shows how many; a line with the totals stays at the end."""
     columns = (
         rich.progress.SpinnerColumn(),
@@ -35,12 +35,12 @@ def track(documents: Iterable[Document], what: str) -> Iterator[Document]:
         for document in documents:
             yield document
             count += 1
-            size += len(document.text)
+            size += num_bytes(document)
             if size - shown > 2**16:  # Drawing for each short document would cost more than it.
                 bar.update(task, completed=size)
                 shown = size
     seconds = time.perf_counter() - start
-    say(f"{what}: {count:,} documents, {size / 1e6:.1f} M characters in {seconds:.1f} s")
+    say(f"{what}: {count:,} documents, {size / 1e6:.1f} MB in {seconds:.1f} s")
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes):
         import sentencepiece
 
-        self._model = model
+        self.model = model
         self._processor = processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = processor.get_piece_size()
         self.pad_id, self.bos_id, self.eos_id = (
@@ -120,7 +120,7 @@ class SentencePieceTokenizer:
 
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MODEL).write_bytes(self._model)
+        (folder / _MODEL).write_bytes(self.model)
         (folder / _KIND).write_text("sentencepiece\n")
 
 

@@ -95,7 +95,11 @@ def load_params(
 
 
 def save(
-    folder: pathlib.Path, model: dict[str, Any], params: dict[str, Any], dtype: str
+    folder: pathlib.Path,
+    model: dict[str, Any],
+    params: dict[str, Any],
+    dtype: str,
+    special_ids: dict[str, int],
 ) -> None:
     """Writes config.json and the weights, in shards where they are large.
 
@@ -104,11 +108,15 @@ def save(
       model: the `model` block of the config.
       params: the parameter tree, float32.
       dtype: of the files.
+      special_ids: bos_token_id and the like, for config.json and generation_config.json.
     """
     family = FAMILIES[model["name"]]
-    config = family.hf_config(model) | {"dtype": dtype}
+    # Named also where they are None: transformers would put GPT-2's own ids there.
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | special_ids
+    config = family.hf_config(model) | {"dtype": dtype} | ids
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    flat = _flat(params)
+    (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
+    flat = flatten(params)
     shapes = {path: x.shape for path, x in flat.items()}
     shards: list[dict[str, np.ndarray]] = [{}]
     size = 0
@@ -175,10 +183,11 @@ def _normal(name: str, family) -> str:
     return name.removeprefix(family.PREFIX)
 
 
-def _flat(tree: Any, path: tuple[str, ...] = ()) -> Paths:
+def flatten(tree: Any, path: tuple[str, ...] = ()) -> Paths:
+    """Nested dicts -> one dict by path."""
     if not isinstance(tree, dict):
         return {path: tree}
-    return {p: x for key, child in tree.items() for p, x in _flat(child, (*path, key)).items()}
+    return {p: x for key, child in tree.items() for p, x in flatten(child, (*path, key)).items()}
 
 
 def _nested(flat: Paths) -> dict[str, Any]:

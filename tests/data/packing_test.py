@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lm.data.cache import decode_row, encode_row
+from lm.data.cache import decode_row, encode_row, token_dtype
 from lm.data.packing import NO_NEXT, Piece, pack
 from lm.data.rows import rows_from_pieces
 
@@ -77,32 +77,27 @@ def test_segments_are_runs_and_positions_count_within_them():
         np.testing.assert_array_equal(positions, list(itertools.chain(*counts)))
 
 
-def test_best_fit_leaves_little_empty_and_holds_few_rows():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 100, size=3000)
-    waiting = 0
-
-    def documents():
-        nonlocal waiting
-        for n in lengths:
-            waiting += 1
-            yield np.ones(n, int)
-
-    num_rows, most = 0, 0
-    for row in pack(documents(), 100, max_open=64):
-        waiting -= len(row)
-        most = max(most, waiting)
-        num_rows += 1
-
+def test_best_fit_leaves_little_empty():
+    lengths = np.random.default_rng(0).integers(1, 100, size=3000)
+    num_rows = len(list(pack([np.ones(n, int) for n in lengths], 100, max_open=64)))
     assert 1 - lengths.sum() / (100 * num_rows) < 0.03
-    assert most <= 64 * 100  # Pieces in open rows; a hundred tokens a row bound them.
 
 
-@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
-def test_a_row_survives_its_bytes(dtype):
-    top = np.iinfo(dtype).max
+def test_few_rows_wait_however_long_the_corpus():
+    given = itertools.count()
+    documents = (np.ones(60, int) for _ in zip(range(1000), given, strict=False))  # No two fit.
+    for taken, _ in enumerate(pack(documents, 100, max_open=8)):
+        if taken == 500:
+            break
+    assert next(given) - taken <= 8 + 2
+
+
+@pytest.mark.parametrize("vocab_size, num_bytes", [(300, 2), (2**16, 2), (2**16 + 1, 4)])
+def test_a_row_survives_its_bytes(vocab_size, num_bytes):
+    dtype, top = token_dtype(vocab_size), vocab_size - 1
     row = [Piece(np.array([7, top, 9]), 4), Piece(np.array([5]), NO_NEXT)]
 
-    back = decode_row(encode_row(row, np.dtype(dtype)), np.dtype(dtype))
+    back = decode_row(encode_row(row, dtype), dtype)
 
+    assert dtype.itemsize == num_bytes
     assert [(p.tokens.tolist(), p.next_token) for p in back] == [([7, top, 9], 4), ([5], NO_NEXT)]

@@ -1,0 +1,116 @@
+"""Moves weights, hyperparameters and tokenizers between runs and folders of `transformers`."""
+
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tokenizers as tokenizers_lib
+
+from experiments import build, runs
+from lm import workdir as workdir_lib
+from lm.data import tokenizers
+from lm.errors import UserError
+from lm.interop import hugging_face, tokenizer_files
+from lm.train.checkpoints import Checkpoints
+from lm.train.state import TrainState
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
+    """From `source` to `target`, in the direction that `source` tells; `workdir` is not used."""
+    del workdir
+    if not config.source or not config.target:
+        raise UserError("name both folders: --config.source=DIR --config.target=DIR")
+    source, target = pathlib.Path(config.source), pathlib.Path(config.target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"target={target} exists already; name a new folder")
+    # Built beside the target and moved there whole: a failure leaves nothing behind.
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        if hugging_face.is_folder(source):
+            import_folder(source, partial)
+            then = f"--config=configs/generate.py --config.checkpoint={target} --config.prompt=..."
+        elif (source / "config.json").exists():
+            export_run(source, partial)
+            then = ""
+        else:
+            raise UserError(f"source={source} is neither a run nor a folder of transformers")
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{source} -> {target}")
+    if then:
+        print(f"sample from it: python launch.py {then}")
+    return 0
+
+
+def import_folder(source: pathlib.Path, target: pathlib.Path) -> None:
+    """A folder of `transformers` -> a run at step 0 that can be sampled, evaluated and trained on.
+
+    Raises:
+      UserError: see `lm.interop.hugging_face`.
+    """
+    hf_config = hugging_face.load_config(source)
+    block = hugging_face.FAMILIES[hf_config["model_type"]].model_block(hf_config)
+    model = build.make_model(ml_collections.ConfigDict(block))
+    tokens_BL = jnp.zeros((1, 1), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens_BL, tokens_BL, None)["params"]
+    params, dtype = hugging_face.load_params(
+        source, {path: x.shape for path, x in hugging_face.flatten(shapes).items()}
+    )
+    tokenizer = _import_tokenizer(source)
+    if tokenizer.vocab_size > block["vocab_size"]:
+        raise UserError(
+            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens and the model only "
+            f"{block['vocab_size']}"
+        )
+    config = {
+        "experiment": "convert",
+        "source": str(source),
+        "weights_dtype": dtype,
+        "model": block,
+    }
+    with (
+        workdir_lib.opened(target, config, data_hash=""),
+        Checkpoints(target / "checkpoints", keep_last=1) as checkpoints,
+    ):
+        tokenizer.save(target / "tokenizer")
+        checkpoints.save(0, TrainState(np.int32(0), params, ()), {"num_tokens": 0}, {})
+
+
+def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
+    """A run -> a folder that `AutoModelForCausalLM` and `AutoTokenizer` load.
+
+    Raises:
+      UserError: the run has no checkpoint, or a shape that `transformers` does not know.
+    """
+    loaded = runs.load(source)
+    imported = loaded.config.experiment == "convert"
+    dtype = loaded.config.weights_dtype if imported else "float32"
+    target.mkdir(parents=True)
+    params = jax.tree.map(np.asarray, loaded.params)
+    ids = {
+        f"{name}_token_id": token_id
+        for name in ("bos", "eos", "pad")
+        if (token_id := getattr(loaded.tokenizer, f"{name}_id")) is not None
+    }
+    hugging_face.save(target, loaded.config.model.to_dict(), params, dtype, ids)
+    tokenizer_files.save(loaded.tokenizer, target, loaded.config.model.max_len)
+
+
+def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:
+    if (source / "tokenizer.json").exists():
+        return tokenizers.load_file(source / "tokenizer.json")
+    vocabulary, merges = source / "vocab.json", source / "merges.txt"
+    if not (vocabulary.exists() and merges.exists()):
+        raise UserError(f"{source} holds no tokenizer: neither tokenizer.json nor vocab.json, merges.txt")
+    library = tokenizers_lib.ByteLevelBPETokenizer(str(vocabulary), str(merges))
+    special = tokenizers_lib.AddedToken("<|endoftext|>", special=True, normalized=False)
+    if library.token_to_id(special.content) is not None:
+        library.add_special_tokens([special])
+    return tokenizers.HuggingFaceTokenizer({"tokenizer.json": library.to_str().encode()})

@@ -1,0 +1,43 @@
+"""Opens a finished (or running) run: its config, model, parameters and tokenizer."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+from flax import linen as nn
+
+from experiments import build
+from lm import workdir as workdir_lib
+from lm.data import tokenizers
+from lm.train.checkpoints import restore_params
+
+
+class Run(NamedTuple):
+    """What a workdir holds."""
+
+    config: ml_collections.ConfigDict
+    model: nn.Module
+    step: int
+    params: Any
+    tokenizer: tokenizers.Tokenizer
+
+
+def load(folder: pathlib.Path) -> Run:
+    """The newest intact checkpoint of a run, with its averaged weights where it keeps them.
+
+    Raises:
+      UserError: not a run's folder, or one without a checkpoint.
+    """
+    config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
+    model = build.make_model(config.model)
+    step, params = restore_params(folder / "checkpoints")
+    return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
+
+
+def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
+    """The `tokenizer` block of a config that uses the tokenizer of this run."""
+    for name in ("sentencepiece.model", "tokenizer.json"):
+        path = folder / "tokenizer" / name
+        if path.exists():
+            return {"kind": "file", "path": str(path)}
+    return {"kind": "bytes"}
