@@ -24,8 +24,8 @@ _PROFILE = flags.DEFINE_string("profile", None, "FIRST:LAST, the steps to trace 
 def main(argv: list[str]) -> int:
     """Parses the flags, runs what they ask for, returns the exit code.
 
-    0: done. 2: a mistake that the user can mend, one line of it on stderr. 75: told to stop, and saved;
-    the same command goes on from there.
+    0: done. 2: a mistake that the user can mend, one line of it on stderr. 75: told to stop, and
+    saved; the same command goes on from there.
     """
     try:
         config = _parse(argv)

@@ -6,8 +6,8 @@ import ml_collections
 def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
     """Parses `--config=file.py:size=small,debug` into typed values.
 
-    Each default gives its option's type; a bare name means True. Unknown names raise, so that a typo
-    never trains the wrong model.
+    Each default gives its option's type; a bare name means True. Unknown names raise, so that a
+    typo never trains the wrong model.
     """
     given = dict(
         (part.split("=", 1) if "=" in part else (part, "true"))
@@ -15,7 +15,9 @@ def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
         if part
     )
     if unknown := sorted(given.keys() - defaults.keys()):
-        raise ValueError(f"unknown argument {unknown[0]!r}; this config takes {', '.join(defaults)}")
+        raise ValueError(
+            f"unknown argument {unknown[0]!r}; this config takes {', '.join(defaults)}"
+        )
     parsed = dict(defaults)
     for name, text in given.items():
         kind = type(defaults[name])
@@ -43,7 +45,7 @@ _SCHEDULES = {
     "linear": dict(final_lr_ratio=0.1),
     "cosine": dict(final_lr_ratio=0.1),
     "rsqrt": dict(),
-    "wsd": dict(final_lr_ratio=0.1, decay_steps=0),
+    "wsd": dict(final_lr_ratio=0.1, decay_ratio=0.2),
 }
 
 
@@ -60,7 +62,7 @@ def optimizer(name: str, schedule: str, **settings) -> dict:
 
 
 def trunk(experiment: str) -> ml_collections.ConfigDict:
-    """The keys that every training config shares, with the values that hardly any needs to change."""
+    """The keys that every training config shares, with values that hardly any changes."""
     config = ml_collections.ConfigDict()
     config.experiment = experiment
     config.seed = 0
@@ -69,4 +71,82 @@ def trunk(experiment: str) -> ml_collections.ConfigDict:
     config.checkpoint = dict(every_steps=0, keep_last=2, keep_every=0, best_metric="")
     config.log = dict(every_steps=10, wandb_project="")
     config.parallel = dict(data=-1, fsdp=1)
+    return config
+
+
+def gpt2_model(
+    num_layers: int, num_heads: int, head_dim: int, width: int, *, vocab_size: int, max_len: int
+) -> dict:
+    """The model block of a GPT-2 or GPT-3 shape."""
+    return dict(
+        name="gpt2",
+        vocab_size=vocab_size,
+        max_len=max_len,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        model_dim=width,
+        mlp_dim=4 * width,
+        dropout=0.0,
+        dtype="auto",
+        attention="auto",
+        remat="none",
+        scan_layers=False,
+    )
+
+
+def stdlib_data(seq_len: int, batch_size: int) -> dict:
+    """The data block of the corpus that every machine has: Python's own standard library."""
+    return dict(
+        source="python_stdlib",
+        train="",
+        validation="",
+        field="",
+        seq_len=seq_len,
+        batch_size=batch_size,
+        add_bos=True,
+        add_eos=True,
+        on_error="raise",
+    )
+
+
+def gpt_pretraining(
+    model: dict,
+    *,
+    peak_lr: float,
+    batch_size: int,
+    num_steps: int,
+    optimizer_name: str,
+    schedule: str,
+) -> ml_collections.ConfigDict:
+    """Causal pretraining as GPT-3's appendix B has it: warmup over 375M tokens, clipping at 1."""
+    config = trunk("pretrain")
+    config.tokenizer = dict(
+        kind="sentencepiece", algorithm="bpe", vocab_size=32768, user_symbols=()
+    )
+    config.data = stdlib_data(model["max_len"], batch_size)
+    config.objective = dict(kind="causal")
+    config.model = model
+    config.train = dict(num_steps=num_steps, accumulate_steps=1, max_skipped=10)
+    warmup_steps = round(375e6 / (batch_size * model["max_len"]))
+    config.optimizer = optimizer(
+        optimizer_name, schedule, peak_lr=peak_lr, warmup_steps=warmup_steps
+    )
+    config.eval = dict(every_steps=1000, batch_size=16, sample_tokens=100, compressors=False)
+    config.checkpoint.every_steps = 1000
+    return config
+
+
+def debug_size(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The same recipe for seconds on a CPU: a tiny model, a few steps, a small vocabulary."""
+    config.tokenizer.vocab_size = 1024
+    config.model.update(
+        vocab_size=1024, max_len=64, num_layers=2, num_heads=2, head_dim=8, model_dim=16, mlp_dim=64
+    )
+    config.data.update(seq_len=64, batch_size=16)
+    config.train.num_steps = 4
+    config.optimizer.warmup_steps = 1
+    config.eval.update(every_steps=2, batch_size=64, sample_tokens=8)
+    config.checkpoint.every_steps = 2
+    config.log.every_steps = 1
     return config

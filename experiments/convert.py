@@ -108,7 +108,9 @@ def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:
         return tokenizers.load_file(source / "tokenizer.json")
     vocabulary, merges = source / "vocab.json", source / "merges.txt"
     if not (vocabulary.exists() and merges.exists()):
-        raise UserError(f"{source} holds no tokenizer: neither tokenizer.json nor vocab.json, merges.txt")
+        raise UserError(
+            f"{source} holds no tokenizer: neither tokenizer.json nor vocab.json, merges.txt"
+        )
     library = tokenizers_lib.ByteLevelBPETokenizer(str(vocabulary), str(merges))
     special = tokenizers_lib.AddedToken("<|endoftext|>", special=True, normalized=False)
     if library.token_to_id(special.content) is not None:

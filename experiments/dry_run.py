@@ -1,6 +1,5 @@
 """Looks without training: what a config would build, and what a step sees."""
 
-
 import jax
 import ml_collections
 import numpy as np
@@ -28,9 +27,11 @@ def run(config: ml_collections.ConfigDict) -> None:
 
 
 def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
-    """Prints the batch that turns `state.step = step - 1` into `step`: what training step `step` saw."""
+    """Prints what training step `step` sees; the first one is 1."""
     if not 1 <= step <= config.train.num_steps:
-        raise UserError(f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}")
+        raise UserError(
+            f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}"
+        )
     parts = build.make_parts(config)
     _show(config, build.make_data(config, parts.model.config), step - 1)
 

@@ -55,9 +55,10 @@ def run(
         else:
             step, state, host = restored
             print(f"continuing from step {step}", flush=True)
+        first_step = int(state.step)
         with metric_writers.opened(
             workdir,
-            step=int(state.step),
+            step=first_step,
             num_steps=num_steps,
             config=config.to_dict(),
             wandb_project=config.log.wandb_project,
@@ -93,7 +94,7 @@ def run(
                 state = loop.fit(
                     state,
                     lambda state, rows: step_fn(state, rows, key),
-                    profiler.watch(batches.iterate(int(state.step), num_steps), int(state.step)),
+                    profiler.watch(batches.iterate(first_step, num_steps), first_step + 1),
                     num_steps=num_steps,
                     report=progress,
                     hooks=[

@@ -4,6 +4,7 @@
 class UserError(ValueError):
     """A mistake in a config, a flag or an input file.
 
-    Its message is one line that names the culprit, its value and the remedy; `launch.py` prints it to
-    stderr and exits with code 2. Everything else that is raised is a bug and keeps its traceback.
+    Its message is one line that names the culprit, its value and the remedy; `launch.py` prints it
+    to stderr and exits with code 2. Everything else that is raised is a bug and keeps its
+    traceback.
     """

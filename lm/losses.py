@@ -6,7 +6,8 @@ Dimension key: B batch, L length, V vocabulary.
 import jax
 import jax.numpy as jnp
 
-# Summed scalars by name. "loss" is what is differentiated, "num_tokens" what everything is divided by.
+# Summed scalars by name. "loss" is what is differentiated, "num_tokens" what everything is divided
+# by.
 Sums = dict[str, jax.Array]
 
 
@@ -27,7 +28,8 @@ def cross_entropy(
       logits_BLV: any float type; the arithmetic is float32.
       targets_BL: token ids; where the weight is 0 they may be anything in the vocabulary.
       weights_BL: 1 for a token that counts, 0 for one that does not.
-      z_loss: weight of log(Z)^2, which keeps logits from drifting (Chowdhery et al. 2022, section 5).
+      z_loss: weight of log(Z)^2, which keeps logits from drifting (Chowdhery et al. 2022, section
+        5).
       label_smoothing: share of the target spread evenly over the vocabulary (Szegedy et al. 2016,
         section 7).
 

@@ -21,7 +21,8 @@ class Batch:
 def causal(rows: Rows) -> Batch:
     """Every token predicts the one that follows it in its own document.
 
-    A literal row of two documents, `<s>ab</s>` and `<s>c`, the second of which goes on in another row:
+    A literal row of two documents, `<s>ab</s>` and `<s>c`, the second of which goes on in another
+    row:
 
         tokens      <s>  a    b    </s>  <s>  c    pad
         segments    1    1    1    1     2    2    0

@@ -1,4 +1,4 @@
-"""A run's folder: which config it belongs to, where each of its starts came from, who is using it."""
+"""A run's folder: which config it belongs to, how it was started, who is using it."""
 
 import contextlib
 import fcntl
@@ -32,7 +32,9 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
         raise UserError(f"--workdir={workdir} is a file; name a folder")
     if not (workdir / _CONFIG).exists():
         if any(p.name != _LOCK for p in workdir.iterdir()):
-            raise UserError(f"--workdir={workdir} holds other files and no run; name another folder")
+            raise UserError(
+                f"--workdir={workdir} holds other files and no run; name another folder"
+            )
         return
     ours, theirs = _flat(json.loads(_dump(config))), _flat(load_config(workdir))
     differing = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
@@ -40,14 +42,14 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
         key = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(
-            f"--workdir={workdir} was made by another config: {key} is {theirs.get(key)!r} there and "
+            f"--workdir={workdir} was made by another config: {key} is {theirs.get(key)!r} there, "
             f"{ours.get(key)!r} here{more}; choose another --workdir, or the config that made it"
         )
 
 
 @contextlib.contextmanager
 def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> Iterator[None]:
-    """Makes the folder or checks that it belongs to this config, and keeps others out until the end.
+    """Makes the folder or checks that it belongs to this config, and keeps others out.
 
     Args:
       workdir: need not exist.
@@ -66,7 +68,7 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
         except BlockingIOError:
             lock.seek(0)
             raise UserError(
-                f"--workdir={workdir} is in use by {lock.read().strip()}; wait for it, or name another"
+                f"--workdir={workdir} is in use by {lock.read().strip()}; wait, or name another"
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -123,7 +125,9 @@ def _add_provenance(workdir: pathlib.Path, data_hash: str) -> None:
 def _git(root: pathlib.Path, *args: str) -> str | None:
     """What git prints, or None outside a checkout."""
     try:
-        done = subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", root, *args], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -1,7 +1,39 @@
-"""What every test shares: strict numerics, simulated devices, and a cache that lives for one session."""
+"""What every test shares: strict numerics, simulated devices, and a cache of compiled programs."""
+
+import os
+import pathlib
+import tempfile
+
+# Compilation is the budget of this suite: programs run for milliseconds, so let LLVM hurry.
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    + os.environ.get("XLA_FLAGS", "")
+)
 
 import jax
+import numpy as np
+import pytest
+
+# One cache for a whole session, shared by the workers of pytest-xdist and the runs that tests
+# start.
+_SESSION = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+_CACHE = pathlib.Path(tempfile.gettempdir()) / f"lm-tests-{_SESSION}"
+os.environ["LM_CACHE"] = str(_CACHE)
 
 jax.config.update("jax_num_cpu_devices", 8)  # Sharding runs on a laptop.
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # Fewer cores than devices.
 jax.config.update("jax_numpy_rank_promotion", "raise")  # No accidental broadcasts.
+jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(scope="session")
+def random_like():
+    """(tree of shapes, scale) -> a tree of float32 noise, made by NumPy: nothing to compile."""
+
+    def make(shapes, scale=0.3, seed=0):
+        rng = np.random.default_rng(seed)
+        draw = lambda x: (scale * rng.standard_normal(x.shape)).astype(np.float32)
+        return jax.tree.map(draw, shapes)
+
+    return make

@@ -294,9 +294,9 @@ def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
 
 
 def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
-    """A data set of the Hugging Face Hub or a folder that `save_to_disk` wrote.
+    """`hf:owner/name` or `hf:owner/name:config` of the Hugging Face Hub, or `hf:FOLDER`.
 
-    It is `hf:owner/name`, `hf:owner/name:config` or `hf:FOLDER`; splits are named as there.
+    The folder holds files that `datasets` can load, or what `DatasetDict.save_to_disk` wrote.
     """
     try:
         import datasets
@@ -309,7 +309,7 @@ def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
     _require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     _require("hf", "data.field", field, "the column that holds the text")
     try:
-        if pathlib.Path(argument).is_dir():
+        if (pathlib.Path(argument) / "dataset_dict.json").is_file():
             records = datasets.load_from_disk(argument)[spec]
         else:
             name, _, config = argument.partition(":")

@@ -112,11 +112,11 @@ def draw(logits_BV, keys_B, *, temperature, top_k, top_p) -> jax.Array:
 
 
 def filter_logits(logits_BV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Sets the logits of tokens that must not be drawn to -inf: first top-k, then the nucleus of the
-    rest (Holtzman et al. 2020, section 3.1), which always holds the likeliest token.
+    """Sets the logits of tokens that must not be drawn to -inf: first top-k, then the nucleus of
+    the rest (Holtzman et al. 2020, section 3.1), which always holds the likeliest token.
 
-    With probabilities 0.5 0.3 0.15 0.05: top_k=3 keeps the first three; top_p=0.6 the first two, since
-    the first alone has not reached 0.6.
+    With probabilities 0.5 0.3 0.15 0.05: top_k=3 keeps the first three; top_p=0.6 the first two,
+    since the first alone has not reached 0.6.
     """
     V = logits_BV.shape[-1]
     order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)

@@ -23,8 +23,8 @@ class Entry(NamedTuple):
     """One tensor of theirs, and the arrays of ours that it holds side by side.
 
     theirs: its name without the prefix; `{i}` counts layers.
-    ours: paths in the parameter tree. More than one: they are concatenated along the last dimension of
-      theirs, each with the dimensions of ours behind the first flattened.
+    ours: paths in the parameter tree. More than one: they are concatenated along the last dimension
+      of theirs, each with the dimensions of ours behind the first flattened.
     """
 
     theirs: str
@@ -95,7 +95,7 @@ def join(entry: Entry, ours: list[np.ndarray], shape: tuple[int, ...]) -> np.nda
 
 
 def model_block(config: dict[str, Any]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours.
+    """config.json -> the `model` block of ours. Absent keys have the defaults of transformers.
 
     Raises:
       UserError: a setting that changes the arithmetic and that our model does not have.
@@ -109,12 +109,14 @@ def model_block(config: dict[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": (True, True),
     }
     for key, (default, wanted) in expected.items():
-        value = config[key] if key in config else default
+        value = config.get(key, default)
         if value != wanted:
             raise UserError(f"config.json: {key}={value!r} is not supported; only {wanted!r} is")
-    rates = {config[k] if k in config else 0.1 for k in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    rates = {config.get(k, 0.1) for k in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
     if len(rates) > 1:
-        raise UserError(f"config.json: three dropout rates {sorted(rates)}; only one rate is supported")
+        raise UserError(
+            f"config.json: three dropout rates {sorted(rates)}; only one rate is supported"
+        )
     width, heads = config["n_embd"], config["n_head"]
     return dict(
         name="gpt2",
@@ -124,7 +126,7 @@ def model_block(config: dict[str, Any]) -> dict[str, Any]:
         num_heads=heads,
         head_dim=width // heads,
         model_dim=width,
-        mlp_dim=(config["n_inner"] if "n_inner" in config else None) or 4 * width,
+        mlp_dim=config.get("n_inner") or 4 * width,
         dropout=rates.pop(),
         dtype="auto",
         attention="auto",

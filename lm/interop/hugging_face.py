@@ -66,7 +66,10 @@ def load_params(
     wanted = {key: (entry, i) for key, entry, i in _keys(family, shapes)}
     found = {_normal(name, family): name for name in tensors.names()}
     ignored = {k for k in found if k.endswith(family.IGNORED_SUFFIXES)} | {family.TIED[0]}
-    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys() - ignored)
+    missing, unknown = (
+        sorted(wanted.keys() - found.keys()),
+        sorted(found.keys() - wanted.keys() - ignored),
+    )
     if missing or unknown:
         raise UserError(
             f"{folder}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
@@ -80,7 +83,8 @@ def load_params(
         expected = family.shape_of(entry, shapes)
         if tensor.shape != expected:
             raise UserError(
-                f"{folder}: {found[key]} has shape {tensor.shape} and config.json asks for {expected}"
+                f"{folder}: {found[key]} has shape {tensor.shape}, and "
+                f"config.json asks for {expected}"
             )
         for path, array in family.split(entry, tensor, shapes):
             (params[path] if layer is None else params[path][layer])[...] = array
@@ -88,7 +92,9 @@ def load_params(
     if head in found and not np.array_equal(
         tensors.read(found[head]), tensors.read(found[embedding])
     ):
-        raise UserError(f"{folder}: {head} differs from {embedding}; an untied output is not supported")
+        raise UserError(
+            f"{folder}: {head} differs from {embedding}; an untied output is not supported"
+        )
     if len(dtypes) > 1:
         raise UserError(f"{folder}: the weights mix dtypes {', '.join(sorted(dtypes))}")
     return _nested(params), dtypes.pop()
@@ -152,8 +158,8 @@ class _Tensors:
                 self._files = dict.fromkeys(file.keys(), folder / _WEIGHTS)
         else:
             raise UserError(
-                f"{folder} holds no {_WEIGHTS}; pickled weights are never read. Convert them: python "
-                "-c \"from transformers import AutoModelForCausalLM as M; "
+                f"{folder} holds no {_WEIGHTS}; pickled weights are never read. Convert: python "
+                '-c "from transformers import AutoModelForCausalLM as M; '
                 f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
             )
         for file in set(self._files.values()):

@@ -26,9 +26,9 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int) -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
-    Ids are the same for every text that does not spell a special token (which `transformers` reads as
-    that token) or U+2581. A unigram model's may differ where two ways of splitting score alike to
-    float32's last bits, as SentencePiece adds them up: about one token in ten thousand.
+    Ids are the same for every text that does not spell a special token (which `transformers` reads
+    as that token) or U+2581. A unigram model's may differ where two ways of splitting score alike
+    to float32's last bits, as SentencePiece adds them up: about one token in ten thousand.
 
     Raises:
       UserError: a SentencePiece model whose pieces `tokenizers` cannot express.
@@ -46,8 +46,8 @@ def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int) -> None:
             proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
             if proto.normalizer_spec.name != "identity" or proto.normalizer_spec.add_dummy_prefix:
                 raise UserError(
-                    "this SentencePiece model normalises its text, which is not exported; train one "
-                    "with identity normalisation and without a dummy prefix"
+                    "this SentencePiece model normalises its text, which is not exported; train "
+                    "one with identity normalisation and without a dummy prefix"
                 )
             is_bpe = proto.trainer_spec.model_type == proto.trainer_spec.BPE
             converted = _from_sentencepiece(processor, is_bpe=is_bpe)
@@ -103,7 +103,7 @@ def _from_sentencepiece(processor, *, is_bpe: bool) -> tokenizers.Tokenizer:
 
 
 def _merges(pieces, scores, ordinary) -> list[tuple[str, str]]:
-    """SentencePiece merges whichever neighbours make the best-scored piece: that order, spelled out."""
+    """SentencePiece merges whichever neighbours make the best piece: that order, spelled out."""
     known = {pieces[i]: i for i in ordinary}
     merges = []
     for i in sorted(ordinary, key=lambda i: -scores[i]):
@@ -116,4 +116,3 @@ def _merges(pieces, scores, ordinary) -> list[tuple[str, str]]:
 
 def _special(piece: str) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(piece, special=True, normalized=False)
-

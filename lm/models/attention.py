@@ -47,7 +47,7 @@ def einsum_attention(dropout: nn.Module | None = None) -> Attend:
 
 
 def cudnn_attention(q_BLHK, k_BMHK, v_BMHK, mask_BLM):
-    """cuDNN's fused kernel: NVIDIA GPUs, 16-bit floats, no dropout; memory linear in L without a mask."""
+    """cuDNN's fused kernel: NVIDIA GPUs, 16-bit floats, no dropout; no L x L array if unmasked."""
     mask_B1LM = None if mask_BLM is None else mask_BLM[:, None]
     return jax.nn.dot_product_attention(
         q_BLHK,

@@ -1,4 +1,5 @@
-"""GPT-2 (Radford et al. 2019), and GPT-3's dense shapes (Brown et al. 2020), which are the same model.
+"""GPT-2 (Radford et al. 2019), and GPT-3's dense shapes (Brown et al. 2020), which are the same
+model.
 
 Dimension key:
   B batch    L query length    M key length    D model width    P positions    V vocabulary
@@ -94,8 +95,8 @@ class GPT2(nn.Module):
         Args:
           tokens_BL: token ids.
           positions_BL: each token's position in its own document.
-          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention never
-            crosses from one to another. None: every row is one document.
+          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
+            never crosses from one to another. None: every row is one document.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -104,8 +105,8 @@ class GPT2(nn.Module):
         embed_PD = self.param("position_embedding", position_init, (c.max_len, c.model_dim))
         mask_BLM = None if segment_ids_BL is None else attention.causal_mask(segment_ids_BL)
 
-        embed_VD = embed_VD.astype(dtype)
-        x_BLD = embed_VD[tokens_BL] + embed_PD.astype(dtype)[positions_BL]
+        embed_VD, embed_PD = jnp.asarray(embed_VD, dtype), jnp.asarray(embed_PD, dtype)
+        x_BLD = embed_VD[tokens_BL] + embed_PD[positions_BL]
         x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
         x_BLD, _ = stack(
             Block,

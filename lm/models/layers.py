@@ -16,8 +16,9 @@ from flax import linen as nn
 class Dense(nn.Module):
     """Affine map from the last dimensions of the input to `out_shape`.
 
-    The kernel keeps its logical shape (D x H x K for a projection into heads), so that sharding rules
-    and weight maps can name heads; it is multiplied as one matrix, which is what CPUs and GPUs like.
+    The kernel keeps its logical shape (D x H x K for a projection into heads), so that sharding
+    rules and weight maps can name heads; it is multiplied as one matrix, which is what CPUs and
+    GPUs like.
     """
 
     out_shape: tuple[int, ...]

@@ -25,8 +25,8 @@ def stack(
     """`num_layers` blocks in a row, named "layers", their parameters stacked along a leading axis.
 
     The parameters are stacked whether or not the layers are scanned, and rematerialised blocks keep
-    their names, so a checkpoint does not know how it was computed. `scan_layers` compiles one block and
-    loops over it: quicker to compile, slower to run.
+    their names, so a checkpoint does not know how it was computed. `scan_layers` compiles one block
+    and loops over it: quicker to compile, slower to run.
 
     A block maps (x_BLD, *broadcast) to (x_BLD, None), as `lax.scan` has it.
     """

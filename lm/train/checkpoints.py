@@ -1,8 +1,8 @@
 """Checkpoints: written by Orbax in the background, proved complete by a manifest of checksums.
 
     checkpoints/<step>/state/          Orbax
-    checkpoints/<step>/host.json       what the host keeps besides: counters, and the metrics of this step
-    checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
+    checkpoints/<step>/host.json       what the host keeps besides: counters, and the metrics of
+    this step checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
 
 Orbax restores a flipped byte without a word. So a step counts only when its manifest is there and
 agrees with its files; any other is named, set aside, and the one before it is used.
@@ -35,8 +35,8 @@ class Checkpoints:
       folder: made when the first step is saved.
       keep_last: how many of the newest steps to keep; at least 1.
       keep_every: also keeps each multiple of this many steps; 0 keeps none for that.
-      best_metric: also keeps the step where this metric was lowest, such as "eval/loss"; "" keeps none
-        for that.
+      best_metric: also keeps the step where this metric was lowest, such as "eval/loss"; "" keeps
+        none for that.
 
     Raises:
       UserError: a number that makes no sense.
@@ -64,11 +64,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete steps, oldest first; a step without a manifest is not one."""
-        return [s for s in _step_folders(self._folder) if (_path(self._folder, s) / _MANIFEST).exists()]
+        return [
+            s for s in _step_folders(self._folder) if (_path(self._folder, s) / _MANIFEST).exists()
+        ]
 
-    def save(
-        self, step: int, state: Any, host: dict[str, Any], metrics: dict[str, float]
-    ) -> None:
+    def save(self, step: int, state: Any, host: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state and returns; the files are written while training goes on.
 
         Waits for the save before it. The state may be donated as soon as this returns.
@@ -82,7 +82,9 @@ class Checkpoints:
             # There the host's view of an array is the array: the next step would overwrite it.
             state = jax.tree.map(jnp.copy, state)
         try:
-            shutil.rmtree(path, ignore_errors=True)  # What a killed process may have left half done.
+            shutil.rmtree(
+                path, ignore_errors=True
+            )  # What a killed process may have left half done.
             self._orbax.save(path / _STATE, args=ocp.args.PyTreeSave(state))
         except OSError as error:
             raise _save_error(step, error) from error
@@ -158,7 +160,8 @@ class Checkpoints:
 
 
 def restore_params(folder: pathlib.Path) -> tuple[int, Any]:
-    """The newest intact step, and its parameters on the first device: averaged ones where it has them.
+    """The newest intact step, and its parameters on the first device: averaged ones where it has
+    them.
 
     Raises:
       UserError: there is no intact step.
@@ -170,7 +173,9 @@ def restore_params(folder: pathlib.Path) -> tuple[int, Any]:
         saved = checkpointer.metadata(path / _STATE).item_metadata.tree
         where = _average_path(saved["opt_state"], ("opt_state",)) or ("params",)
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        wanted = lambda keys: tuple(getattr(k, "key", getattr(k, "idx", None)) for k in keys)[: len(where)] == where
+        wanted = lambda keys: (
+            tuple(getattr(k, "key", getattr(k, "idx", None)) for k in keys)[: len(where)] == where
+        )
         item = jax.tree_util.tree_map_with_path(
             lambda keys, x: x if wanted(keys) else ocp.PLACEHOLDER, saved
         )
@@ -198,7 +203,7 @@ def check_disk_room(folder: pathlib.Path, num_bytes: int) -> None:
     if free < num_bytes:
         raise UserError(
             f"--workdir={folder}: its disk has {free / 1e9:.2f} GB free and the checkpoints need "
-            f"{num_bytes / 1e9:.2f} GB; free some, lower checkpoint.keep_last, or choose another disk"
+            f"{num_bytes / 1e9:.2f} GB; free some, or lower checkpoint.keep_last"
         )
 
 
@@ -216,7 +221,7 @@ def _newest_intact(folder: pathlib.Path) -> pathlib.Path | None:
         logging.warning("checkpoint %s is damaged (%s); set aside as %s", path, problem, aside)
     if steps and any((folder / _DAMAGED).glob(f"*/{_MANIFEST}")):
         raise UserError(
-            f"{folder}: no checkpoint is intact, all were moved to {folder / _DAMAGED}; restore one "
+            f"{folder}: no checkpoint is intact, all are in {folder / _DAMAGED}; restore one "
             "from a backup, or start in another workdir"
         )
     return None
@@ -253,7 +258,7 @@ def _problem(path: pathlib.Path) -> str | None:
 
 
 def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
-    """Raises UserError at the first array that was saved otherwise: Orbax would cast it silently."""
+    """Raises UserError at the first array that was saved otherwise; Orbax would cast it."""
     as_dict = lambda tree: {
         jax.tree_util.keystr(keys, simple=True, separator="."): (tuple(x.shape), str(x.dtype))
         for keys, x in jax.tree_util.tree_flatten_with_path(tree)[0]
@@ -292,7 +297,7 @@ def _save_error(step: int, error: Exception) -> Exception:
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
     if full or "RESOURCE_EXHAUSTED" in text:
         return UserError(
-            f"the disk is full: checkpoint {step} could not be saved ({text[:200]}); the ones before "
+            f"the disk is full: checkpoint {step} could not be saved ({text[:200]}); those before "
             "it are intact. Free some space and run the same command again"
         )
     return error

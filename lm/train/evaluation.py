@@ -26,8 +26,8 @@ def evaluate(
       num_bytes: UTF-8 bytes of text that the split's predicted tokens stand for.
 
     Returns:
-      "eval/loss" in nats a token, "eval/perplexity", and "eval/bits_per_byte", which does not depend
-      on the tokenizer.
+      "eval/loss" in nats a token, "eval/perplexity", and "eval/bits_per_byte", which does not
+      depend on the tokenizer.
     """
     # Added exactly and in float64: a float32 total over many batches would lose the last ones.
     fetched, pending = [], None

@@ -49,8 +49,8 @@ def train_flops_per_token(
     """Forward and backward FLOPs of one token: 6N + 12 L d T (Chowdhery et al. 2022, appendix B).
 
     N counts every parameter, embeddings too, because the tied one is multiplied as the output; d is
-    heads x head width. Attention counts all T keys, also those that the causal mask hides: that is the
-    convention, and it makes figures comparable.
+    heads x head width. Attention counts all T keys, also those that the causal mask hides: that is
+    the convention, and it makes figures comparable.
     """
     return 6 * num_params + 12 * num_layers * attention_dim * seq_len
 

@@ -10,7 +10,7 @@ from lm.train.step import Metrics
 
 
 class Hook(NamedTuple):
-    """Something that needs the state after steps n, 2n, 3n, ... and after the last (0: only then)."""
+    """What needs the state after steps n, 2n, 3n, ... and after the last (0: only then)."""
 
     every_steps: int
     call: Callable[[int, TrainState], None]
@@ -66,7 +66,7 @@ def fit(
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGTERM or SIGINT has arrived; a second one kills as usual."""
+    """Yields a function: has SIGTERM or SIGINT arrived? A second one kills as usual."""
     received: list[int] = []
 
     def note(signum, _):

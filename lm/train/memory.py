@@ -10,7 +10,7 @@ from lm.train.state import Params
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes a device holds of a tree of shapes that carry shardings (the whole, if they carry none)."""
+    """Bytes a device holds of a tree of shapes; all of it, where they carry no shardings."""
 
     def leaf_bytes(x):
         shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
@@ -25,8 +25,8 @@ def saved_activation_bytes(
     """Bytes that the forward pass keeps for the backward pass, under whatever rematerialisation.
 
     These are the residuals of `jax.vjp`, without those that are the parameters or the batch
-    themselves. XLA may fuse some away, so the true peak lies lower, or somewhat higher where it needs
-    scratch space.
+    themselves. XLA may fuse some away, so the true peak lies lower, or somewhat higher where it
+    needs scratch space.
 
     Args:
       loss: (params, batch) -> scalar.

@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl and TensorBoard always, the terminal, Weights & Biases if asked."""
+"""Where metrics go: metrics.jsonl, TensorBoard, the terminal; Weights & Biases if asked."""
 
 import contextlib
 import importlib
@@ -38,7 +38,7 @@ class Writers:
         self._writers = writers
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """Names as in DESIGN: train/loss, eval/loss, ...; a value that is not finite is null in JSON."""
+        """Names are train/loss, eval/loss, ...; a value that is not finite is null in JSON."""
         for writer in self._writers:
             writer.scalars(step, values)
 
@@ -54,7 +54,12 @@ class Writers:
 
 @contextlib.contextmanager
 def opened(
-    workdir: pathlib.Path, *, step: int, num_steps: int, config: Mapping[str, Any], wandb_project: str
+    workdir: pathlib.Path,
+    *,
+    step: int,
+    num_steps: int,
+    config: Mapping[str, Any],
+    wandb_project: str,
 ) -> Iterator[Writers]:
     """All writers of a run that goes on from `step`; what was logged after it is taken back.
 
@@ -69,7 +74,10 @@ def opened(
       UserError: Weights & Biases is asked for and not installed.
     """
     console = rich.console.Console()
-    writers = [JsonLines(workdir / "metrics.jsonl", step), TensorBoard(workdir / "tensorboard", step)]
+    writers = [
+        JsonLines(workdir / "metrics.jsonl", step),
+        TensorBoard(workdir / "tensorboard", step),
+    ]
     writers.append(
         Terminal(console, step, num_steps) if console.is_terminal else Plain(step, num_steps)
     )
@@ -83,7 +91,7 @@ def opened(
 
 
 class JsonLines:
-    """metrics.jsonl: one JSON object a line, whole lines only, none newer than the restored step."""
+    """metrics.jsonl: one JSON object a line, none half-written or newer than the restored step."""
 
     def __init__(self, path: pathlib.Path, step: int):
         lines = path.read_text().splitlines() if path.exists() else []

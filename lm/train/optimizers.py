@@ -1,4 +1,4 @@
-"""Optimisers from one block of the config: clipping, the rule, decay, the schedule, averaged weights."""
+"""Optimisers from one block of the config: clipping, rule, decay, schedule, averaged weights."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Mask = Callable[[Params], Params]
 
 
 def decays(path: tuple) -> bool:
-    """Whether weight decay acts on a parameter: on matrices and embeddings, not on biases and gains."""
+    """Whether weight decay acts on a parameter: matrices and embeddings, not biases and gains."""
     return path[-1].key not in ("bias", "scale")
 
 
@@ -26,7 +26,7 @@ def _decay_mask(params: Params) -> Params:
 
 
 def adamw(lr, mask: Mask, *, b1: float, b2: float, eps: float, weight_decay: float):
-    """Loshchilov & Hutter 2019, algorithm 2, with the decay multiplied by the rate as in PyTorch."""
+    """Loshchilov & Hutter 2019, algorithm 2, with the rate times the decay as in PyTorch."""
     return optax.adamw(lr, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
 
 
@@ -36,7 +36,7 @@ def lion(lr, mask: Mask, *, b1: float, b2: float, weight_decay: float):
 
 
 def adafactor(lr, mask: Mask, *, weight_decay: float):
-    """Shazeer & Stern 2018, algorithm 4, at the given rate: updates scale with their parameter's size."""
+    """Shazeer & Stern 2018, algorithm 4, at a given rate, which a parameter's size scales."""
     return optax.adafactor(
         lr,
         min_dim_size_to_factor=128,
@@ -51,17 +51,21 @@ def muon(lr, mask: Mask, *, beta: float, b1: float, b2: float, eps: float, weigh
 
     Updates are scaled to AdamW's size (Liu et al. 2025, eq. 4), so one rate serves both.
     """
-    return contrib.muon(
-        lr,
+    directions = contrib.muon(
+        1.0,
         beta=beta,
         adam_b1=b1,
         adam_b2=b2,
         eps=eps,
-        weight_decay=weight_decay,
-        weight_decay_mask=mask,
-        adam_weight_decay=weight_decay,
         muon_weight_dimension_numbers=_muon_matrices,
         consistent_rms=0.2,
+    )
+    # Decay and rate come behind it, because its AdamW takes no mask: biases would decay.
+    return optax.chain(
+        directions,
+        optax.scale(-1.0),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(lr),
     )
 
 
@@ -114,7 +118,11 @@ def make_optimizer(
             f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than "
             f"train.num_steps={num_steps}"
         )
-    known = {"peak_lr": peak_lr, "warmup_steps": warmup_steps, "num_steps": num_steps - warmup_steps}
+    known = {
+        "peak_lr": peak_lr,
+        "warmup_steps": warmup_steps,
+        "num_steps": num_steps - warmup_steps,
+    }
     of_rule, of_schedule = _keywords(rule), _keywords(make_schedule)
     wanted = (of_rule | of_schedule) - known.keys()
     for key in settings.keys() - wanted:

@@ -26,9 +26,9 @@ class Profiler:
         if self._tracing:
             self._stop()
 
-    def watch(self, batches: Iterator[Any], step: int) -> Iterator[Any]:
-        """Passes the batches of steps step + 1, step + 2, ... on; starts and stops between them."""
-        for step, batch in enumerate(batches, start=step + 1):
+    def watch(self, batches: Iterator[Any], first_step: int) -> Iterator[Any]:
+        """Passes on the batches of `first_step` and after; starts and stops between them."""
+        for step, batch in enumerate(batches, start=first_step):
             if self._steps and step == self._steps[0]:
                 jax.profiler.start_trace(str(self._folder))
                 self._tracing = True

@@ -92,7 +92,7 @@ class Progress:
         self._on_skip(step, metrics)
         if self._skipped_in_row >= self._max_skipped:
             raise UserError(
-                f"stopped at step {step}: the loss or gradient of {self._skipped_in_row} steps in a "
-                "row was not finite (train.max_skipped); the parameters are those before them. Lower "
-                "optimizer.peak_lr, or look at the rows named in skipped.jsonl"
+                f"stopped at step {step}: loss or gradient in {self._skipped_in_row} steps "
+                "in a row was not finite (train.max_skipped); the parameters precede them. "
+                "Lower optimizer.peak_lr, or look at the rows named in skipped.jsonl"
             )

@@ -25,19 +25,17 @@ def cosine(*, peak_lr: float, num_steps: int, final_lr_ratio: float) -> Schedule
     return optax.cosine_decay_schedule(peak_lr, num_steps, alpha=final_lr_ratio)
 
 
-def wsd(*, peak_lr: float, num_steps: int, final_lr_ratio: float, decay_steps: int) -> Schedule:
-    """Stays at the peak, and falls linearly in the last `decay_steps` (Hu et al. 2024, section 4)."""
-    if not 0 <= decay_steps <= num_steps:
-        raise UserError(
-            f"optimizer.decay_steps={decay_steps} does not fit into the {num_steps} steps that follow "
-            "the warmup; lower it"
-        )
+def wsd(*, peak_lr: float, num_steps: int, final_lr_ratio: float, decay_ratio: float) -> Schedule:
+    """Stays at the peak, falls linearly in the last `decay_ratio` (Hu et al. 2024, section 4)."""
+    if not 0 <= decay_ratio <= 1:
+        raise UserError(f"optimizer.decay_ratio={decay_ratio} must lie in [0, 1]")
+    decay_steps = round(decay_ratio * num_steps)
     fall = optax.linear_schedule(peak_lr, peak_lr * final_lr_ratio, decay_steps)
     return optax.join_schedules([optax.constant_schedule(peak_lr), fall], [num_steps - decay_steps])
 
 
 def with_warmup(schedule: Schedule, *, peak_lr: float, warmup_steps: int) -> Schedule:
-    """Rises linearly to the peak, which step `warmup_steps` reaches, and then follows `schedule`."""
+    """Rises linearly to the peak, which step `warmup_steps` reaches, then follows `schedule`."""
     if not warmup_steps:
         return schedule
     rise = optax.linear_schedule(peak_lr / (warmup_steps + 1), peak_lr, warmup_steps)
@@ -50,7 +48,8 @@ def rsqrt(*, peak_lr: float, warmup_steps: int) -> Schedule:
     It starts where the warmup ends, so it counts from there: peak * sqrt(w / (w + step)).
     """
     start = max(warmup_steps, 1)
-    return lambda step: peak_lr * jnp.sqrt(start / (start + step))
+    # During the warmup optax asks for steps before the first, and throws the answer away.
+    return lambda step: peak_lr * jnp.sqrt(start / (start + jnp.maximum(step, 0)))
 
 
 # Each takes `peak_lr`; what else it takes of the optimizer block, its signature says.

@@ -20,7 +20,9 @@ def make_mesh(*, data: int, fsdp: int) -> Mesh:
     sizes = {"data": data, "fsdp": fsdp}
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
-        raise UserError("parallel.data=-1 and parallel.fsdp=-1: only one of them can be what is left")
+        raise UserError(
+            "parallel.data=-1 and parallel.fsdp=-1: only one of them can be what is left"
+        )
     if free:
         sizes[free[0]] = num_devices // max(1, -data * fsdp)
     if min(sizes.values()) < 1 or sizes["data"] * sizes["fsdp"] != num_devices:

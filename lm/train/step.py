@@ -26,8 +26,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One optimiser update from one global batch.
 
-    A loss or gradient that is not finite changes nothing but the step count: parameters and optimiser
-    state stay as they were, and "skipped" is 1.
+    A loss or gradient that is not finite changes nothing but the step count: parameters and
+    optimiser state stay as they were, and "skipped" is 1.
 
     Args:
       state: donated by the caller.
@@ -38,8 +38,8 @@ def train_step(
       accumulate_steps: micro-batches, whose sums are added before the one division.
 
     Returns:
-      The next state, and scalars: "loss" (nats a token), "grad_norm" (before clipping), "num_tokens",
-      "skipped".
+      The next state, and scalars: "loss" (nats a token), "grad_norm" (before clipping),
+      "num_tokens", "skipped".
     """
     key = jax.random.fold_in(key, state.step)
     grads, sums = summed_gradients(state.params, batch, key, loss_fn, accumulate_steps)

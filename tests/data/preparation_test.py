@@ -105,8 +105,9 @@ def test_the_rows_spell_the_documents(tmp_path):
 def test_two_preparations_are_the_same_bytes_from_any_number_of_processes(
     tmp_path, monkeypatch, tokenizer
 ):
-    monkeypatch.setattr(tokenization, "_CHUNK_CHARS", 100)  # Many chunks even of a small corpus.
-    settings = corpus(tmp_path) | dict(tokenizer=tokenizer)
+    monkeypatch.setattr(tokenization, "_CHUNK_CHARS", 100)  # Many chunks, more than may wait.
+    texts = [f"{i} of many short documents, " * (i % 7) for i in range(60)]
+    settings = corpus(tmp_path, train=texts) | dict(tokenizer=tokenizer)
 
     one = prepare(**settings)
     two = prepare(**settings | dict(cache_dir=tmp_path / "second", num_processes=2))
@@ -230,6 +231,7 @@ def test_a_script_without_a_main_guard_can_prepare(tmp_path):
         env={"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
+        timeout=60,  # Processes that start processes would wait for each other's locks.
     )
     assert out.stdout.split() == ["started", "4"], out.stderr
 

@@ -225,6 +225,7 @@ class FakeDataset(list):
 def test_hugging_face_data_sets_and_folders_are_sources(tmp_path, monkeypatch):
     arrow = tmp_path / "data.arrow"
     arrow.write_bytes(b"1")
+    (tmp_path / "dataset_dict.json").write_text("{}")
     records = FakeDataset(arrow, [{"text": "a"}, {"text": "b"}])
     fake = types.SimpleNamespace(
         load_dataset=lambda name, config, split: {("o/n", "en", "train[:2]"): records}[

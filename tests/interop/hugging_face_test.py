@@ -1,0 +1,251 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import tokenizers
+import torch
+import transformers
+
+from configs import convert as convert_config
+from experiments import convert, runs
+from lm.data.tokenizers import ByteTokenizer, train_sentencepiece
+from lm.errors import UserError
+from lm.interop import tokenizer_files
+
+VOCAB, POSITIONS = 301, 24
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """A GPT-2 of transformers at odd sizes, its weights large enough that an error would show."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=VOCAB,
+        n_positions=POSITIONS,
+        n_embd=24,
+        n_layer=3,
+        n_head=3,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="session")
+def folder(reference, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hf")
+    reference.save_pretrained(folder)
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        ["def f(x):\n    return x", "中文"], vocab_size=280, special_tokens=["<|endoftext|>"]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer._tokenizer,
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+    ).save_pretrained(folder)
+    return folder
+
+
+def run_convert(source, target):
+    config = convert_config.get_config()
+    config.update(source=str(source), target=str(target))
+    convert.run(config, None)
+    return target
+
+
+@pytest.fixture(scope="session")
+def imported(folder, tmp_path_factory):
+    return run_convert(folder, tmp_path_factory.mktemp("run") / "imported")
+
+
+@pytest.mark.parametrize("length", [1, 13, POSITIONS])
+def test_logits_agree_with_transformers(reference, imported, length):
+    run = runs.load(imported)
+    tokens_BL = np.random.default_rng(length).integers(0, VOCAB, (2, length))
+    positions_BL = jnp.broadcast_to(jnp.arange(length), (2, length))
+
+    ours = jax.jit(run.model.apply)({"params": run.params}, tokens_BL, positions_BL, None)
+
+    with torch.no_grad():
+        theirs = reference(torch.tensor(tokens_BL)).logits.numpy()
+    assert np.abs(theirs).max() > 5
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def tensors(folder):
+    return {
+        name: tensor
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, tensor in safetensors.numpy.load_file(file).items()
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_export_after_import_is_equal_to_the_bit(reference, folder, tmp_path, dtype):
+    source = tmp_path / "source"
+    source.mkdir()
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            (source / file.name).write_bytes(file.read_bytes())
+    original = {
+        name: np.asarray(tensor).astype(getattr(ml_dtypes, dtype, dtype))
+        for name, tensor in tensors(folder).items()
+    }
+    safetensors.numpy.save_file(original, source / "model.safetensors")
+
+    exported = tensors(run_convert(run_convert(source, tmp_path / "run"), tmp_path / "back"))
+
+    assert exported.keys() == original.keys()
+    for name, tensor in original.items():
+        assert exported[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(
+            exported[name].view(np.uint8), tensor.view(np.uint8), err_msg=name
+        )
+
+
+def test_transformers_loads_an_export_without_a_word(reference, imported, tmp_path, caplog):
+    target = run_convert(imported, tmp_path / "hf")
+
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        target, output_loading_info=True
+    )
+
+    assert not any(info.values()), info
+    tokens_BL = torch.arange(10)[None]
+    with torch.no_grad():
+        np.testing.assert_array_equal(model(tokens_BL).logits, reference(tokens_BL).logits)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+    run = runs.load(imported)
+    assert tokenizer("def 中").input_ids == run.tokenizer.encode_batch(["def 中"])[0].tolist()
+    assert tokenizer.eos_token_id == run.tokenizer.eos_id
+
+
+def test_sharded_files_are_read(folder, reference, imported, tmp_path):
+    sharded = tmp_path / "sharded"
+    reference.save_pretrained(sharded, max_shard_size="20KB")
+    (sharded / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+
+    params = runs.load(run_convert(sharded, tmp_path / "run")).params
+
+    jax.tree.map(np.testing.assert_array_equal, params, runs.load(imported).params)
+
+
+def edited(folder, tmp_path, *, config=None, weights=None):
+    """A copy of the folder with another config.json or other weights."""
+    copy = tmp_path / "edited"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    if config:
+        values = json.loads((folder / "config.json").read_text()) | config
+        (copy / "config.json").write_text(json.dumps(values))
+    if weights:
+        safetensors.numpy.save_file(weights(tensors(folder)), copy / "model.safetensors")
+    return copy
+
+
+def without(tensors, *names):
+    return {k: v for k, v in tensors.items() if k not in names}
+
+
+BAD = {
+    "a missing key": (
+        dict(weights=lambda t: without(t, "transformer.h.1.mlp.c_fc.bias")),
+        "missing keys: h.1.mlp.c_fc.bias",
+    ),
+    "an unknown key": (
+        dict(weights=lambda t: t | {"score.weight": t["transformer.wte.weight"]}),
+        "unknown keys: score.weight",
+    ),
+    "a wrong shape": (
+        dict(weights=lambda t: t | {"transformer.ln_f.bias": np.zeros(5, np.float32)}),
+        r"ln_f.bias has shape \(5,\)",
+    ),
+    "an untied output": (
+        dict(weights=lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1}),
+        "untied",
+    ),
+    "an unknown family": (dict(config={"model_type": "mamba"}), "known are gpt2"),
+    "another activation": (dict(config={"activation_function": "relu"}), "activation_function"),
+    "a small vocabulary": (
+        dict(
+            config={"vocab_size": 5},
+            weights=lambda t: t | {"transformer.wte.weight": t["transformer.wte.weight"][:5]},
+        ),
+        "tokenizer has",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_folder_that_cannot_be_read_right_is_refused(folder, tmp_path, name):
+    changes, message = BAD[name]
+
+    with pytest.raises(UserError, match=message):
+        run_convert(edited(folder, tmp_path, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_old_files_with_mask_buffers_and_without_the_prefix_are_read(folder, imported, tmp_path):
+    def old(t):
+        renamed = {k.removeprefix("transformer."): v for k, v in t.items()}
+        mask = {"h.0.attn.bias": np.ones((1, 1, 4, 4), np.float32)}
+        return renamed | mask | {"lm_head.weight": renamed["wte.weight"].copy()}
+
+    run = run_convert(edited(folder, tmp_path, weights=old), tmp_path / "run")
+
+    jax.tree.map(np.testing.assert_array_equal, runs.load(run).params, runs.load(imported).params)
+
+
+def test_pickled_weights_are_refused_with_the_command_that_converts_them(folder, tmp_path):
+    copy = edited(folder, tmp_path)
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+
+    with pytest.raises(UserError, match="save_pretrained"):
+        run_convert(copy, tmp_path / "run")
+
+
+def test_a_target_that_exists_is_left_alone(folder, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+
+    with pytest.raises(UserError, match="exists already"):
+        run_convert(folder, tmp_path)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+TEXTS = [
+    "def  f(x):\n\treturn x  # 🙂\n\n\n",
+    "中文测试，你好 世界",
+    " leading and trailing  ",
+    "e\u0301 \x00 \u200d",
+    "",
+]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "unigram"])
+def test_exported_tokenizers_give_transformers_the_same_ids(kind, tmp_path):
+    if kind == "bytes":
+        tokenizer = ByteTokenizer()
+    else:
+        tokenizer = train_sentencepiece(
+            TEXTS[:3] * 20, algorithm=kind, vocab_size=290, user_symbols=["<sep>"]
+        )
+    tokenizer_files.save(tokenizer, tmp_path, max_len=16)
+
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+
+    for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
+        assert theirs(text, add_special_tokens=False).input_ids == ids.tolist()
+        assert theirs.decode(ids.tolist()) == text
+    for name in ("bos", "eos", "pad"):
+        assert getattr(theirs, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")

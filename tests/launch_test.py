@@ -1,0 +1,273 @@
+"""The program as people use it: one process after another, killed and started again."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from configs import quickstart
+from experiments import pretrain, runs
+from lm.errors import UserError
+from lm.train import checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = [
+    "--config=configs/quickstart.py:debug",
+    "--config.tokenizer.vocab_size=512",
+    "--config.model.vocab_size=512",
+    "--config.data.source=text",
+    "--config.model.dropout=0.1",
+    "--config.optimizer.ema_decay=0.9",
+]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A few dozen short files; every fifth is held out."""
+    folder = tmp_path_factory.mktemp("corpus")
+    sources = sorted((ROOT / "lm").rglob("*.py"))
+    for i, source in enumerate(sources):
+        kind = "validation" if i % 5 == 0 else "train"
+        (folder / f"{i}.{kind}.txt").write_text(source.read_text())
+    return [
+        f"--config.data.train={folder}/*.train.txt",
+        f"--config.data.validation={folder}/*.validation.txt",
+    ]
+
+
+def command(*args):
+    return [sys.executable, "launch.py", *map(str, args)]
+
+
+def launch(*args, check=True):
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+LONG = ["--config.train.num_steps=40", "--config.checkpoint.every_steps=5"]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    launch(*TINY, *corpus, *LONG, f"--workdir={workdir}")
+    return workdir
+
+
+def logged(workdir):
+    """Every metric but those that depend on the clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    timed = ("train/tokens_per_second", "train/mfu")
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+
+def saved_arrays(workdir, step):
+    """Every array of a checkpoint, read without knowing what it is."""
+    import orbax.checkpoint as ocp
+
+    path = workdir / "checkpoints" / str(step) / "state"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_run_that_was_interrupted_ends_with_the_same_bits(
+    uninterrupted, corpus, tmp_path, signum
+):
+    args = [*TINY, *corpus, *LONG, f"--workdir={tmp_path}/run"]
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    process = subprocess.Popen(
+        command(*args), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
+    while process.poll() is None and not (metrics.exists() and '"step": 12' in metrics.read_text()):
+        time.sleep(0.005)
+    process.send_signal(signum)
+    process.wait()
+    interrupted_at = logged(tmp_path / "run")[-1]["step"]
+    assert process.returncode == (75 if signum == signal.SIGTERM else -signal.SIGKILL)
+    assert 12 <= interrupted_at < 40
+
+    resumed = launch(*args)
+
+    assert "continuing from step" in resumed.stdout
+    assert logged(tmp_path / "run") == logged(uninterrupted)
+    import jax
+
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        saved_arrays(tmp_path / "run", 40),
+        saved_arrays(uninterrupted, 40),
+    )
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted, corpus):
+    before = (uninterrupted / "metrics.jsonl").read_text()
+
+    done = launch(*TINY, *corpus, *LONG, f"--workdir={uninterrupted}")
+
+    assert (uninterrupted / "metrics.jsonl").read_text() == before
+    assert "bits per byte" in done.stdout
+
+
+def test_a_workdir_of_another_config_is_left_alone(uninterrupted, corpus):
+    files = sorted(uninterrupted.rglob("*"))
+
+    done = launch(
+        *TINY, *corpus, *LONG, "--config.seed=1", f"--workdir={uninterrupted}", check=False
+    )
+
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*seed is 0 there, and 1 here.*\n", done.stderr), done.stderr
+    assert sorted(uninterrupted.rglob("*")) == files
+
+
+def test_evaluating_a_run_gives_the_loss_that_it_logged(uninterrupted):
+    done = launch(
+        "--config=configs/evaluate.py",
+        f"--config.checkpoint={uninterrupted}",
+        "--config.data.batch_size=3",
+    )
+
+    printed = float(re.search(r"eval/loss ([\d.]+)", done.stdout)[1])
+    (expected,) = [r["eval/loss"] for r in logged(uninterrupted) if r.get("eval/loss")][-1:]
+    assert printed == pytest.approx(expected, abs=2e-6)
+
+
+def test_sampling_is_a_function_of_the_seed(uninterrupted):
+    args = ["--config=configs/generate.py", f"--config.checkpoint={uninterrupted}"]
+    args += ["--config.prompt=def ", "--config.max_new_tokens=12"]
+
+    first, again, other = (launch(*args, f"--config.seed={s}").stdout for s in (3, 3, 4))
+
+    assert first.startswith("def ")
+    assert first == again != other
+
+
+def test_training_goes_on_from_another_run(uninterrupted, corpus, tmp_path):
+    launch(
+        *TINY,
+        *corpus,
+        f"--config.init_from={uninterrupted}",
+        "--config.optimizer.peak_lr=0.0",
+        f"--workdir={tmp_path}/more",
+    )
+
+    start, end = (runs.load(w).params for w in (uninterrupted, tmp_path / "more"))
+    np.testing.assert_allclose(
+        start["token_embedding"], end["token_embedding"], rtol=1e-5, atol=1e-7
+    )
+
+
+def test_the_quickstart_of_the_readme(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    (line,) = re.findall(r"^python3 -m venv .venv && .*$", readme, re.MULTILINE)
+    program, *args = shlex.split(line.split("&&")[-1])
+    assert (program, args) == (".venv/bin/python", ["launch.py"])
+
+    done = launch(
+        "--config=configs/quickstart.py:debug",
+        "--config.tokenizer.vocab_size=512",
+        "--config.model.vocab_size=512",
+        f"--workdir={tmp_path}/quickstart",
+    )
+
+    last = done.stdout.splitlines()[-7:]
+    assert re.search(r"bits per byte +\d\.\d+ +this model", "\n".join(last))
+    assert any("gzip -9" in line for line in last)
+    assert any("xz -9" in line for line in last)
+    assert any(f"{tmp_path}/quickstart" in line for line in last)
+    assert any("configs/generate.py" in line for line in last)
+
+
+COMMAND_LINE = {
+    "an unknown key": (["--config.model.num_layer=3"], "num_layers"),
+    "a wrong type": (["--config.train.num_steps=many"], "num_steps"),
+    "a fraction for a count": (["--config.train.num_steps=2.5"], "num_steps"),
+    "no such config": (["--config=configs/none.py"], "configs/none.py"),
+    "an unknown argument": (["--config=configs/quickstart.py:size=9"], "size"),
+    "an unknown flag": (["--workdirr=x"], "workdir"),
+    "a word": (["train"], "train"),
+    "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
+    "half a range": (["--profile=10"], "FIRST:LAST"),
+}
+
+
+@pytest.mark.parametrize("name", COMMAND_LINE)
+def test_a_mistake_on_the_command_line_is_one_line(name, tmp_path):
+    args, culprit = COMMAND_LINE[name]
+
+    done = launch(f"--workdir={tmp_path}/run", *args, check=False)
+
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert culprit in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+CONFIG = {
+    "an unknown model": ({"model.name": "gtp2"}, "model.name='gtp2'.*gpt2"),
+    "an unknown source": ({"data.source": "python_stdlip"}, "python_stdlib"),
+    "a glob that matches nothing": ({"data.source": "text", "data.train": "none/*.txt"}, "none/"),
+    "rows beyond the positions": ({"data.seq_len": 99}, "data.seq_len=99.*model.max_len=64"),
+    "a vocabulary beyond the model's": ({"model.vocab_size": 99}, "model.vocab_size=99"),
+    "a batch that devices do not divide": (
+        {"data.batch_size": 12},
+        "data.batch_size.*multiple of 8",
+    ),
+    "micro-batches that do not divide": ({"train.accumulate_steps": 3}, "accumulate_steps=3"),
+    "a mesh that is too big": ({"parallel.fsdp": 16}, "parallel.fsdp=16"),
+    "more rows than there are": ({"data.batch_size": 80_000_000}, "data.batch_size=80000000"),
+    "no steps": ({"train.num_steps": 0}, "train.num_steps=0"),
+    "a kernel that is not here": ({"model.attention": "cudnn"}, "model.attention='cudnn'"),
+    "an objective that does not exist": ({"objective.kind": "masked"}, "objective.kind='masked'"),
+    "no such run": ({"init_from": "no/run"}, "no/run"),
+    "a best metric that is not there": (
+        {"checkpoint.best_metric": "eval/loss", "checkpoint.every_steps": 3},
+        "checkpoint.every_steps=3",
+    ),
+}
+
+
+def tiny_config(**changes):
+    config = quickstart.get_config("debug")
+    config.tokenizer = {"kind": "bytes"}
+    config.model.vocab_size = 259
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.mark.parametrize("name", CONFIG)
+def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, tmp_path):
+    changes, message = CONFIG[name]
+
+    with pytest.raises(UserError, match=message) as caught:
+        pretrain.run(tiny_config(**changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path):
+    config = tiny_config(
+        **{"optimizer.clip_norm": 0.0, "train.num_steps": 6, "train.max_skipped": 3}
+    )
+    config.loss.z_loss = float("inf")
+
+    with pytest.raises(UserError, match="stopped at step 3"):
+        pretrain.run(config, tmp_path / "run")
+
+    skipped = [json.loads(x) for x in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in skipped] == [1, 2, 3]
+    assert all(len(record["rows"]) == 16 for record in skipped)
+    assert [r["train/skipped"] for r in logged(tmp_path / "run")][:2] == [1, 1]
+    assert checkpoints.restore_params(tmp_path / "run" / "checkpoints")[0] == 2

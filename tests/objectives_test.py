@@ -1,0 +1,24 @@
+import numpy as np
+
+from lm import objectives
+from lm.data.packing import Piece
+from lm.data.rows import rows_from_pieces
+
+
+def test_causal_rows_as_a_table():
+    # <s> a b </s> and <s> c, which goes on with d in another row.
+    rows = rows_from_pieces(
+        [[Piece(np.array([1, 5, 6, 2]), -1), Piece(np.array([1, 7]), 8)]], 7, pad_id=0
+    )
+
+    batch = objectives.causal(rows)
+
+    table = {
+        "tokens_BL": [1, 5, 6, 2, 1, 7, 0],
+        "segment_ids_BL": [1, 1, 1, 1, 2, 2, 0],
+        "positions_BL": [0, 1, 2, 3, 0, 1, 0],
+        "targets_BL": [5, 6, 2, 0, 7, 8, 0],
+        "weights_BL": [1, 1, 1, 0, 1, 1, 0],
+    }
+    for name, row in table.items():
+        np.testing.assert_array_equal(getattr(batch, name), [row], err_msg=name)

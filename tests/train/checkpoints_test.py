@@ -1,0 +1,198 @@
+import errno
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lm.errors import UserError
+from lm.train import checkpoints as checkpoints_lib
+from lm.train.checkpoints import Checkpoints, check_disk_room, restore_params
+from lm.train.optimizers import average_weights
+from lm.train.state import TrainState
+
+TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+
+
+def make_state(step, tx=TX):
+    params = {"layer": {"kernel": jnp.full((4, 6), float(step))}, "bias": jnp.ones(3, jnp.bfloat16)}
+    return TrainState.create(params, tx).replace(step=jnp.int32(step))
+
+
+def abstract(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def save_all(folder, steps, losses=None, **policy):
+    with Checkpoints(folder, **{"keep_last": 10} | policy) as checkpoints:
+        for step in steps:
+            metrics = {} if losses is None else {"eval/loss": losses[step]}
+            checkpoints.save(step, make_state(step), {"num_tokens": 7 * step}, metrics)
+    return checkpoints
+
+
+def restore(folder, state=None, **policy):
+    with Checkpoints(folder, **{"keep_last": 10} | policy) as checkpoints:
+        return checkpoints.restore(abstract(make_state(0) if state is None else state))
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    save_all(tmp_path, [3, 5])
+
+    step, state, host = restore(tmp_path)
+
+    assert (step, host) == (5, {"num_tokens": 35})
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(5))
+    assert jax.tree.structure(state) == jax.tree.structure(make_state(5))
+
+
+def test_a_new_folder_has_nothing_to_restore(tmp_path):
+    assert restore(tmp_path / "new") is None
+
+
+def data_file(path):
+    """The largest file: the one that holds the arrays."""
+    return max(
+        (p for p in (path / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def flip(path):
+    file = data_file(path)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(path):
+    data_file(path).write_bytes(data_file(path).read_bytes()[:-1])
+
+
+DAMAGE = {
+    "a flipped byte": (flip, "has changed"),
+    "a truncated file": (truncate, "bytes instead of"),
+    "a missing file": (lambda path: data_file(path).unlink(), "is missing"),
+    "a missing folder": (lambda path: shutil.rmtree(path / "state"), "is missing"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), "no manifest"),
+    "half a manifest": (lambda path: (path / "manifest.json").write_text('{"a": [1'), "cannot be"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named_set_aside_and_the_older_checkpoint_used(tmp_path, name, caplog):
+    save_all(tmp_path, [3, 5])
+    damage, reason = DAMAGE[name]
+    damage(tmp_path / "5")
+
+    step, state, _ = restore(tmp_path)
+
+    assert step == 3
+    np.testing.assert_array_equal(state.params["layer"]["kernel"], 3.0)
+    assert reason in caplog.text
+    assert str(tmp_path / "5") in caplog.text
+    assert (tmp_path / "damaged" / "5-0").is_dir()
+    assert not (tmp_path / "5").exists()
+
+
+def test_when_nothing_is_intact_the_run_does_not_start_anew(tmp_path):
+    save_all(tmp_path, [3])
+    flip(tmp_path / "3")
+
+    with pytest.raises(UserError, match="no checkpoint is intact"):
+        restore(tmp_path)
+
+
+def test_the_last_the_nth_and_the_best_are_kept(tmp_path):
+    losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0, 6: 2.5, 7: 2.6}
+
+    kept = save_all(
+        tmp_path, losses, losses, keep_last=2, keep_every=3, best_metric="eval/loss"
+    ).steps()
+
+    assert kept == [2, 3, 6, 7]
+
+
+def test_the_state_may_be_donated_right_after_the_save(tmp_path):
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    state = make_state(4)
+    with Checkpoints(tmp_path, keep_last=1) as checkpoints:
+        checkpoints.save(4, state, {}, {})
+        jax.block_until_ready(overwrite(state))
+
+    _, restored, _ = restore(tmp_path)
+
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(4))
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+    save_all(tmp_path, [3], keep_last=1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints_lib, "_write_durably", full)
+    with pytest.raises(UserError, match="disk is full"):
+        save_all(tmp_path, [5], keep_last=1)
+    monkeypatch.undo()
+
+    assert restore(tmp_path)[0] == 3
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="keep_last"):
+        check_disk_room(tmp_path / "a" / "b", 10**18)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p | {"bias": jnp.ones(3)},
+        lambda p: p | {"bias": jnp.ones(4, jnp.bfloat16)},
+        lambda p: p | {"more": jnp.ones(1)},
+    ],
+    ids=["dtype", "shape", "name"],
+)
+def test_a_state_of_another_kind_is_refused_by_name(tmp_path, change):
+    save_all(tmp_path, [3])
+    other = TrainState.create(change(make_state(0).params), TX)
+
+    with pytest.raises(UserError, match=r"params\.(bias|more)|opt_state.*(bias|more)"):
+        restore(tmp_path, other)
+
+
+def test_a_checkpoint_moves_to_another_mesh(tmp_path):
+    save_all(tmp_path, [3])
+    mesh = jax.make_mesh((2,), ("x",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split if x.ndim == 2 else whole),
+        make_state(0),
+    )
+    with Checkpoints(tmp_path, keep_last=1) as checkpoints:
+        _, state, _ = checkpoints.restore(target)
+
+    jax.tree.map(np.testing.assert_array_equal, state, make_state(3))
+    assert state.params["layer"]["kernel"].sharding == split
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_parameters_alone_are_the_averaged_ones_where_there_are_any(tmp_path, averaged):
+    tx = optax.chain(TX, average_weights(0.9)) if averaged else TX
+    state = make_state(2, tx)
+    if averaged:
+        state.opt_state[1].average["layer"]["kernel"] = jnp.full((4, 6), 9.0)
+    with Checkpoints(tmp_path, keep_last=1) as checkpoints:
+        checkpoints.save(2, state, {}, {})
+
+    step, params = restore_params(tmp_path)
+
+    assert step == 2
+    np.testing.assert_array_equal(params["layer"]["kernel"], 9.0 if averaged else 2.0)
+    assert json.loads((tmp_path / "2" / "host.json").read_text()) == {"host": {}, "metrics": {}}

@@ -1,0 +1,134 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from configs import common
+from lm.errors import UserError
+from lm.train import schedules
+from lm.train.optimizers import evaluation_params, make_optimizer
+from tests import tiny
+
+
+def build(name="adamw", schedule="constant", num_steps=10, **changes):
+    block = common.optimizer(name, schedule, peak_lr=0.1, warmup_steps=0, **changes)
+    return make_optimizer(num_steps=num_steps, **block)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("constant", {}, [1, 1, 1]),
+        ("linear", dict(final_lr_ratio=0.2), [1, 0.6, 0.2]),
+        ("cosine", dict(final_lr_ratio=0.2), [1, 0.6, 0.2]),
+        ("wsd", dict(final_lr_ratio=0.0, decay_ratio=0.25), [1, 1, 0]),
+    ],
+)
+def test_schedules_at_their_start_middle_and_end(name, settings, expected):
+    schedule = schedules.SCHEDULES[name](peak_lr=1.0, num_steps=8, **settings)
+
+    np.testing.assert_allclose([schedule(s) for s in (0, 4, 8)], expected, rtol=1e-6)
+
+
+def test_wsd_falls_only_at_the_end():
+    schedule = schedules.wsd(peak_lr=1.0, num_steps=8, final_lr_ratio=0.0, decay_ratio=0.25)
+
+    np.testing.assert_allclose([schedule(s) for s in (6, 7, 8)], [1, 0.5, 0])
+
+
+def test_rsqrt_is_half_after_four_times_the_warmup():
+    _, rate = make_optimizer(
+        num_steps=100,
+        **common.optimizer("adamw", "rsqrt", peak_lr=1.0, warmup_steps=4),
+    )
+
+    np.testing.assert_allclose([rate(s) for s in (0, 1, 4, 16)], [0.2, 0.4, 1, 0.5], rtol=1e-6)
+
+
+def test_adamw_is_torch():
+    params = {"kernel": jnp.linspace(-1, 1, 6).reshape(2, 3), "bias": jnp.ones(3)}
+    grads = {"kernel": jnp.linspace(2, -3, 6).reshape(2, 3), "bias": jnp.linspace(0, 9, 3)}
+    tx, _ = build(clip_norm=0.5)
+    ours = torch.nn.ParameterDict(
+        {k: torch.nn.Parameter(torch.tensor(np.array(v))) for k, v in params.items()}
+    )
+    groups = [
+        {"params": [ours["kernel"]], "weight_decay": 0.1},
+        {"params": [ours["bias"]], "weight_decay": 0.0},
+    ]
+    theirs = torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.95), eps=1e-8)
+
+    opt_state = tx.init(params)
+    for _ in range(3):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        for name, p in ours.items():
+            p.grad = torch.tensor(np.array(grads[name]))
+        torch.nn.utils.clip_grad_norm_(ours.values(), 0.5)
+        theirs.step()
+
+    for name, p in ours.items():
+        np.testing.assert_allclose(params[name], p.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
+def test_every_rule_lowers_a_quadratic_and_decays_matrices_only(name, random_like):
+    params = random_like(tiny.shapes(), scale=1.0)
+    tx, _ = build(name, weight_decay=0.0)
+    decayed_tx, _ = build(name, weight_decay=0.5)
+    loss = lambda params: sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
+
+    @jax.jit
+    def step(params):
+        grads = jax.grad(loss)(params)
+        plain, _ = tx.update(grads, tx.init(params), params)
+        decayed, _ = decayed_tx.update(grads, decayed_tx.init(params), params)
+        return loss(optax.apply_updates(params, plain)), plain, decayed
+
+    after, plain, decayed = step(params)
+
+    assert after < loss(params)
+    for (path, a), b in zip(
+        jax.tree_util.tree_flatten_with_path(plain)[0], jax.tree.leaves(decayed), strict=True
+    ):
+        differs = not np.array_equal(a, b)
+        assert differs == (path[-1].key not in ("bias", "scale")), path
+
+
+def test_averaged_weights_follow_at_their_own_pace():
+    tx, _ = build(ema_decay=0.75, clip_norm=0.0, weight_decay=0.0)
+    params = {"kernel": jnp.zeros((2, 2))}
+    opt_state = tx.init(params)
+    assert evaluation_params(params, opt_state) is not params
+
+    updates, opt_state = tx.update({"kernel": jnp.ones((2, 2))}, opt_state, params)
+    params = optax.apply_updates(params, updates)
+
+    averaged = evaluation_params(params, opt_state)
+    np.testing.assert_allclose(averaged["kernel"], 0.25 * params["kernel"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(name="adamz"), "optimizer.name='adamz'"),
+        (dict(schedule="cosin"), "optimizer.schedule='cosin'"),
+        (dict(momentum=0.9), "optimizer.momentum=0.9 is read neither"),
+        (dict(warmup_steps=10), "optimizer.warmup_steps=10"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(changes, message):
+    block = common.optimizer("adamw", "cosine", peak_lr=0.1, warmup_steps=1) | changes
+
+    with pytest.raises(UserError, match=message):
+        make_optimizer(num_steps=10, **block)
+
+
+def test_a_setting_that_is_missing_is_named():
+    block = common.optimizer("adamw", "cosine", peak_lr=0.1, warmup_steps=1)
+    del block["b2"]
+
+    with pytest.raises(UserError, match=r"optimizer\.b2 is missing"):
+        make_optimizer(num_steps=10, **block)

@@ -1,0 +1,144 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import build
+from lm import objectives
+from lm.data.packing import Piece
+from lm.data.rows import rows_from_pieces
+from lm.models.gpt2 import GPT2
+from lm.train.evaluation import evaluate
+from lm.train.state import TrainState
+from lm.train.step import train_step
+from tests import tiny
+
+KEY = jax.random.key(0)
+
+
+def unequal_rows():
+    """Eight rows with 12, 1, 11, 2, ... tokens to predict: a mean of means would be far off."""
+    rng = np.random.default_rng(0)
+    lengths = [13, 2, 12, 3, 9, 4, 5, 2]
+    pieces = [[Piece(rng.integers(0, 23, n), -1)] for n in lengths]
+    return rows_from_pieces(pieces, 16, pad_id=0)
+
+
+@pytest.fixture(scope="module")
+def params(random_like):
+    return random_like(tiny.shapes())
+
+
+@pytest.fixture(scope="module")
+def loss_fn():
+    return build.make_loss_fn(
+        GPT2(tiny.CONFIG), objectives.causal, z_loss=1e-3, label_smoothing=0.1
+    )
+
+
+def step_once(params, loss_fn, rows, accumulate_steps=1):
+    tx = optax.sgd(1.0)
+    step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, accumulate_steps=accumulate_steps)
+    return jax.jit(step)(TrainState.create(params, tx), rows, KEY)
+
+
+@pytest.mark.parametrize("accumulate_steps", [2, 4])
+def test_micro_batches_make_the_same_update_as_the_batch(params, loss_fn, accumulate_steps):
+    whole, metrics = step_once(params, loss_fn, unequal_rows())
+    pieces, other_metrics = step_once(params, loss_fn, unequal_rows(), accumulate_steps)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6),
+        whole.params,
+        pieces.params,
+    )
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], other_metrics[name], rtol=1e-5, err_msg=name)
+    assert metrics["num_tokens"] == 12 + 1 + 11 + 2 + 8 + 3 + 4 + 1
+
+
+def test_padding_and_empty_rows_change_nothing(params, loss_fn):
+    rows = unequal_rows()
+    emptied = jax.tree.map(lambda x: np.concatenate([x, np.zeros_like(x)]), rows)
+    emptied = emptied.replace(
+        next_BL=np.concatenate([rows.next_BL, np.full_like(rows.next_BL, -1)])
+    )
+
+    before, after = (step_once(params, loss_fn, r)[0].params for r in (rows, emptied))
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), before, after)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(params, loss_fn, bad):
+    def poisoned(params, rows, key):
+        sums = loss_fn(params, rows, key)
+        return sums | {"loss": sums["loss"] * bad}
+
+    tx = optax.adamw(1e-3)
+    state = TrainState.create(params, tx)
+    step = jax.jit(functools.partial(train_step, loss_fn=poisoned, tx=tx, accumulate_steps=1))
+    after, metrics = step(state, unequal_rows(), KEY)
+
+    assert metrics["skipped"] == 1
+    assert after.step == 1
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state, state.opt_state)
+
+
+def test_the_loss_is_what_optax_computes(params):
+    rows = unequal_rows()
+    batch = objectives.causal(rows)
+    sums = jax.jit(build.make_eval_loss_fn(GPT2(tiny.CONFIG), objectives.causal))(params, rows)
+    logits_BLV = GPT2(tiny.CONFIG).apply(
+        {"params": params}, batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL
+    )
+    nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.targets_BL)
+
+    np.testing.assert_allclose(sums["nll"], jnp.sum(nll_BL * batch.weights_BL), rtol=1e-6)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(params):
+    rows = unequal_rows()
+    eval_step = jax.jit(build.make_eval_loss_fn(GPT2(tiny.CONFIG), objectives.causal))
+
+    def batches(size):
+        for start in range(0, 8, size):
+            batch = jax.tree.map(lambda x, s=start: x[s : s + size], rows)
+            missing = size - len(batch.tokens_BL)
+            empty = rows_from_pieces([[]] * missing, 16, pad_id=0)
+            yield jax.tree.map(lambda a, b: np.concatenate([a, b]), batch, empty)
+
+    results = [evaluate(params, eval_step, batches(size), num_bytes=100) for size in (1, 3, 8)]
+
+    for result in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_allclose(result[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_one_device_and_eight_make_the_same_update(params, loss_fn):
+    from lm.train import sharding
+
+    single, metrics = step_once(params, loss_fn, unequal_rows())
+    mesh = sharding.make_mesh(data=4, fsdp=2)
+    tx = optax.sgd(1.0)
+    state = TrainState.create(params, tx)
+    shardings = sharding.state_sharding(state, mesh)
+    step = jax.jit(
+        functools.partial(train_step, loss_fn=loss_fn, tx=tx, accumulate_steps=1),
+        in_shardings=(shardings, sharding.batch_sharding(mesh), None),
+        out_shardings=(shardings, None),
+    )
+    many, other_metrics = step(state, unequal_rows(), KEY)
+
+    assert mesh.size == 8
+    assert len(many.params["token_embedding"].sharding.device_set) == 8
+    np.testing.assert_allclose(metrics["loss"], other_metrics["loss"], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6),
+        single.params,
+        many.params,
+    )
