@@ -9,8 +9,11 @@ from ml_collections import config_flags
 
 from lm.errors import UserError
 
+# No default here: this library would load it while this file is imported, and so before `main`.
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/quickstart.py", "The config file; FILE.py:key=value,... passes arguments."
+    "config",
+    None,
+    "The config file; FILE.py:key=value,... passes arguments. configs/quickstart.py if not given.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Output folder; runs/CONFIG if not given.")
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, then exit.")
@@ -40,15 +43,35 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]):
     """The locked config of the command line; every failure is a UserError of one line."""
+    if not any(arg.split("=")[0] in ("--config", "-config") for arg in argv):
+        argv.insert(1, "--config=configs/quickstart.py")
+    for arg in argv:
+        name, _, value = arg.partition("=")
+        if name == "--config" and not pathlib.Path(value.split(":")[0]).is_file():
+            raise UserError(f"{arg}: there is no such file; see configs/README.md")
     try:
         rest = flags.FLAGS(argv)[1:]
+        config = _CONFIG.value.lock()
     except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        message = error.args[0] if error.args else error  # str() of a KeyError is quoted.
-        raise UserError(" ".join(str(message).split())) from None
+        raise UserError(_one_line(error, argv)) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
     logging.use_absl_handler()
-    return _CONFIG.value
+    return config
+
+
+def _one_line(error: Exception, argv: list[str]) -> str:
+    """An error of the flag or config library as one line that shows the argument it is about."""
+    message = error
+    while isinstance(message, Exception) and message.args:
+        message = message.args[0]  # A KeyError inside an AttributeError, each quoted once more.
+    # What a config file raises arrives with its whole traceback as text.
+    text = re.sub(r"Traceback \(most.* \w+Error: ", "", " ".join(str(message).split()))
+    unknown = re.match(r"'(\w+)'", text)
+    if unknown is None:
+        return text
+    at = [arg for arg in argv if re.match(rf"--config\.([\w.]+\.)?{unknown[1]}(=|\.|$)", arg)]
+    return f"{at[0] if at else unknown[1]} is no key of this config.{text[unknown.end() :]}"
 
 
 def _dispatch(config) -> int:

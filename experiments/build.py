@@ -191,31 +191,32 @@ def initial_state(parts: Parts, config: ml_collections.ConfigDict, abstract: Tra
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     if not config.init_from:
         return jax.jit(make_init(parts), out_shardings=shardings)(jax.random.key(config.seed))
-    params = load_params(pathlib.Path(config.init_from), abstract.params)
+    _, params = restore_params(pathlib.Path(config.init_from) / "checkpoints")
     create = lambda params: TrainState.create(params, parts.tx)
     return jax.jit(create, out_shardings=shardings)(params)
 
 
-def load_params(folder: pathlib.Path, abstract_params: Params) -> Params:
-    """The parameters of a run, checked against the shapes that this config's model has.
+def check_init_from(config: ml_collections.ConfigDict, params: Params) -> None:
+    """Compares the model of `init_from` with the shapes that this config's model has.
 
     Raises:
-      UserError: not a run's folder, or another model.
+      UserError: `init_from` is not a run's folder, or holds another model.
     """
-    workdir_lib.load_config(folder)
-    _, params = restore_params(folder / "checkpoints")
-    shapes = lambda tree: {
+    folder = pathlib.Path(config.init_from)
+    other = make_model(ml_collections.ConfigDict(workdir_lib.load_config(folder)["model"]))
+    tokens_BL = jnp.zeros((1, 1), jnp.int32)
+    found = jax.eval_shape(other.init, jax.random.key(0), tokens_BL, tokens_BL, None)["params"]
+    by_name = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator="/"): x.shape
         for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
-    found, wanted = shapes(params), shapes(abstract_params)
+    found, wanted = by_name(found), by_name(params)
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise UserError(
                 f"init_from={folder}: {name} has shape {found.get(name)} there and "
                 f"{wanted.get(name)} in this config's model; make the model block the same"
             )
-    return params
 
 
 def flops_per_token(parts: Parts, abstract: TrainState, seq_len: int) -> float:

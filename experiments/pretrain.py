@@ -35,16 +35,19 @@ def run(
       UserError: before anything is written, for whatever in the config cannot work.
     """
     parts = build.make_parts(config)
+    checkpoints = Checkpoints(workdir / "checkpoints", **_checkpoint_policy(config))
     workdir_lib.check(workdir, config.to_dict())
     prepared = build.make_data(config, parts.model.config)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     abstract = build.abstract_state(parts)
+    if config.init_from:
+        build.check_init_from(config, abstract.params)
     check_disk_room(workdir, bytes_needed(abstract, keep_last=config.checkpoint.keep_last))
     num_steps = config.train.num_steps
 
     with (
         workdir_lib.opened(workdir, config.to_dict(), data_hash=prepared.hash),
-        Checkpoints(workdir / "checkpoints", **_checkpoint_policy(config)) as checkpoints,
+        checkpoints,
         loop.stop_on_signals() as stop_requested,
     ):
         prepared.tokenizer.save(workdir / "tokenizer")

@@ -1,8 +1,8 @@
 """Checkpoints: written by Orbax in the background, proved complete by a manifest of checksums.
 
     checkpoints/<step>/state/          Orbax
-    checkpoints/<step>/host.json       what the host keeps besides: counters, and the metrics of
-    this step checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
+    checkpoints/<step>/host.json       what the host keeps besides: counters, this step's metrics
+    checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
 
 Orbax restores a flipped byte without a word. So a step counts only when its manifest is there and
 agrees with its files; any other is named, set aside, and the one before it is used.
