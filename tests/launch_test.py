@@ -266,5 +266,6 @@ def test_losses_that_are_not_finite_are_skipped_counted_and_end_the_run(corpus, 
     skipped = [json.loads(x) for x in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [record["step"] for record in skipped] == [1, 2, 3]
     assert all(len(record["rows"]) == 16 for record in skipped)
-    assert [r["train/skipped"] for r in logged(tmp_path / "run")][:2] == [1, 1]
+    counts = [r["train/skipped"] for r in logged(tmp_path / "run") if "train/skipped" in r]
+    assert counts == [1, 1]
     assert checkpoints.restore_params(tmp_path / "run" / "checkpoints")[0] == 2

@@ -61,10 +61,7 @@ class Block(nn.Module):
         in_init = nn.initializers.normal(0.02)
         # Two residual additions a layer: their variances add up over the depth (section 2.3).
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
-        if c.attention == "cudnn":
-            attend = attention.cudnn_attention
-        else:
-            attend = attention.einsum_attention(dropout("probs_dropout") if c.dropout else None)
+        attend = attention.make_attend(c.attention, dropout("probs_dropout") if c.dropout else None)
 
         y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
         y_BLD = attention.Attention(

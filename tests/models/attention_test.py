@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.errors import UserError
+from lm.models import attention
+from lm.models.layers import affine
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("length", [1, 3, 13, 16])
+@pytest.mark.parametrize("packed", [False, True])
+def test_blocked_attention_and_its_gradient_are_those_of_the_reference(length, packed):
+    q, k, v, do = (random(2, length, 3, 5, seed=s) for s in range(4))
+    segment_ids_BL = jnp.asarray(np.sort(random(2, length) > 0, axis=1).astype(np.int32))
+    mask_BLM = attention.causal_mask(segment_ids_BL) if packed else None
+
+    def with_gradients(attend):
+        total = lambda q, k, v: jnp.sum(attend(q, k, v, mask_BLM) * do)
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, k, v)
+
+    reference = with_gradients(attention.einsum_attention())
+    blocked = with_gradients(attention.blocked_attention)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), blocked, reference
+    )
+
+
+def test_the_affine_map_has_the_gradient_that_autodiff_gives():
+    x_ND, kernel_DF, bias_F, dy_NF = random(7, 4), random(4, 5), random(5), random(7, 5, seed=1)
+    plain = lambda x, w, b: jnp.sum((x @ w + b[None]) * dy_NF)
+    ours = lambda x, w, b: jnp.sum(affine(x, w, b) * dy_NF)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        jax.jit(jax.grad(ours, argnums=(0, 1, 2)))(x_ND, kernel_DF, bias_F),
+        jax.jit(jax.grad(plain, argnums=(0, 1, 2)))(x_ND, kernel_DF, bias_F),
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "dropout", "kernel"),
+    [
+        ("gpu", "bfloat16", 0.0, "cudnn"),
+        ("gpu", "bfloat16", 0.1, "einsum"),
+        ("gpu", "float32", 0.0, "einsum"),
+        ("cpu", "float32", 0.0, "blocked"),
+        ("cpu", "bfloat16", 0.0, "einsum"),
+        ("tpu", "bfloat16", 0.0, "einsum"),
+    ],
+)
+def test_auto_takes_the_fastest_kernel_that_can_do_it(platform, dtype, dropout, kernel):
+    choice = attention.choose_attention("auto", platform=platform, dtype=dtype, dropout=dropout)
+
+    assert choice == kernel
+
+
+def test_a_kernel_asked_for_by_name_is_never_replaced():
+    with pytest.raises(UserError, match="NVIDIA GPU and this is a tpu"):
+        attention.choose_attention("cudnn", platform="tpu", dtype="bfloat16", dropout=0.0)
+    with pytest.raises(UserError, match="flash"):
+        attention.choose_attention("flash", platform="gpu", dtype="bfloat16", dropout=0.0)
