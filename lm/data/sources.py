@@ -120,7 +120,7 @@ def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source
 
 
 def _is_held_out(name: str) -> bool:
-    return hashlib.sha256(name.encode()).digest()[0] < 256 / 20
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
 
 
 # Files -----------------------------------------------------------------------------------------
