@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from lm.errors import UserError
+from lm.generate import sampling
+from lm.models.gpt2 import GPT2
+from tests import tiny
+
+MODEL = GPT2(tiny.CONFIG)
+
+
+@pytest.fixture(scope="module")
+def params(random_like):
+    return random_like(tiny.shapes(), scale=0.5)
+
+
+def generate(params, prompts, key=0, **changes):
+    settings = dict(max_new_tokens=6, temperature=0.0, top_k=0, top_p=1.0, stop_ids=[])
+    return sampling.generate(MODEL, params, prompts, jax.random.key(key), **settings | changes)
+
+
+def test_greedy_takes_the_likeliest_token_each_time(params):
+    prompt = [3, 1, 4]
+    expected = list(prompt)
+    apply = jax.jit(MODEL.apply)
+    for _ in range(6):
+        row_BL = np.zeros((1, 16), np.int32)
+        row_BL[0, : len(expected)] = expected
+        logits_BLV = apply({"params": params}, row_BL, np.arange(16)[None], None)
+        expected.append(int(jnp.argmax(logits_BLV[0, len(expected) - 1])))
+
+    assert generate(params, [prompt]) == [expected[3:]]
+
+
+def test_prompts_of_unequal_lengths_do_not_disturb_each_other(params):
+    prompts = [[1], [5, 6, 7, 8], [2, 9]]
+    settings = dict(temperature=1.0, top_p=0.9)
+
+    together = generate(params, prompts, **settings)
+
+    assert together[0] == generate(params, prompts[:1], **settings)[0]
+    edited = generate(params, [prompts[0], [4, 4], prompts[2]], **settings)
+    assert (edited[0], edited[2]) == (together[0], together[2])
+
+
+def test_a_key_gives_the_same_sample_and_another_key_another(params):
+    first, again, other = (generate(params, [[1]] * 4, k, temperature=2.0) for k in (0, 0, 1))
+
+    assert first == again != other
+    assert len({tuple(sample) for sample in first}) > 1
+
+
+def test_a_stop_token_ends_a_sample_and_is_not_part_of_it(params):
+    (whole,) = generate(params, [[3, 1, 4]])
+
+    (stopped,) = generate(params, [[3, 1, 4]], stop_ids=[whole[2]])
+
+    assert stopped == whole[: whole.index(whole[2])]
+
+
+def test_top_k_of_one_is_greedy(params):
+    assert generate(params, [[2], [7]], temperature=1.0, top_k=1) == generate(params, [[2], [7]])
+
+
+PROBS = [0.05, 0.5, 0.15, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (0, 1.0, [0, 1, 2, 3]),
+        (2, 1.0, [1, 3]),
+        (0, 0.4, [1]),
+        (0, 0.6, [1, 3]),
+        (0, 0.9, [1, 2, 3]),
+        (2, 0.6, [1]),  # Of the two that are left, the first has 0.5 / 0.8 of the probability.
+        (0, 1e-9, [1]),
+    ],
+)
+def test_what_top_k_and_top_p_keep(top_k, top_p, kept):
+    logits_BV = jnp.log(jnp.asarray([PROBS]))
+
+    filtered_BV = sampling.filter_logits(logits_BV, top_k, top_p)
+
+    assert np.flatnonzero(np.isfinite(filtered_BV[0])).tolist() == kept
+    np.testing.assert_array_equal(filtered_BV[0, kept], logits_BV[0, kept])
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.7), (4, 0.5)])
+def test_the_filters_are_those_of_transformers(top_k, top_p):
+    logits_BV = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
+    theirs = torch.tensor(logits_BV)
+    if top_k:
+        theirs = transformers.TopKLogitsWarper(top_k)(None, theirs)
+    if top_p < 1:
+        theirs = transformers.TopPLogitsWarper(top_p)(None, theirs)
+
+    ours_BV = sampling.filter_logits(jnp.asarray(logits_BV), top_k, top_p)
+
+    np.testing.assert_array_equal(np.isfinite(ours_BV), np.isfinite(theirs.numpy()))
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says():
+    logits_BV = jnp.broadcast_to(jnp.log(jnp.asarray(PROBS)), (4000, 4))
+    keys_B = jax.random.split(jax.random.key(0), 4000)
+
+    drawn_B = sampling.draw(logits_BV, keys_B, temperature=1.0, top_k=0, top_p=1.0)
+
+    np.testing.assert_allclose(np.bincount(drawn_B) / 4000, PROBS, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(max_new_tokens=0), "max_new_tokens=0"),
+        (dict(max_new_tokens=14), "16 positions"),
+        (dict(temperature=-1.0), "temperature=-1.0"),
+        (dict(top_p=0.0), "top_p=0.0"),
+        (dict(top_k=-1), "top_k=-1"),
+    ],
+)
+def test_numbers_out_of_range_are_named(params, changes, message):
+    with pytest.raises(UserError, match=message):
+        generate(params, [[1, 2, 3]], **changes)

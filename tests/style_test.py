@@ -1,0 +1,81 @@
+"""Checks the conventions that a reviewer would otherwise have to remember."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+FORBIDDEN = {  # The dependency rule, as data: who must not import what.
+    "lm": {
+        "absl.flags",
+        "ml_collections",
+        "configs",
+        "experiments",
+        "tests",
+        "tensorflow",
+        "pickle",
+    },
+    "configs": {"lm", "experiments", "tests", "jax"},
+    "experiments": {"configs", "tests", "tensorflow", "pickle"},
+    "benchmarks": {"tests"},
+}
+MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
+
+
+def sources(*folders):
+    return [path for f in folders for path in sorted((ROOT / f).rglob("*.py"))]
+
+
+def suffix(node):
+    """'BLD' for the name x_BLD or the attribute batch.x_BLD; None otherwise."""
+    name = getattr(node, "id", None) or getattr(node, "attr", "")
+    match = re.search(r"_([A-Z0-9]+)$", name)
+    return match and match[1]
+
+
+@pytest.mark.parametrize("path", sources("lm"), ids=str)
+def test_einsum_letters_match_the_names(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "jnp.einsum"):
+            continue
+        terms = node.args[0].value.split("->")[0].split(",")
+        for term, operand in zip(terms, node.args[1:], strict=True):
+            assert suffix(operand) in (None, term), f"{path}:{node.lineno}: {term}"
+
+
+def imported(node):
+    """Every dotted name that an import statement brings in."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+@pytest.mark.parametrize("path", sources(*FORBIDDEN), ids=str)
+def test_imports_point_down(path):
+    forbidden = FORBIDDEN[path.relative_to(ROOT).parts[0]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        for name in imported(node):
+            parents = {".".join(name.split(".")[: i + 1]) for i in range(name.count(".") + 1)}
+            assert not parents & forbidden, f"{path}:{node.lineno} must not import {name}"
+
+
+@pytest.mark.parametrize("path", sources("lm", "configs", "experiments"), ids=str)
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("path", sources("lm"), ids=str)
+def test_public_things_say_what_they_are(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree) or not path.read_text(), path
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path}:{node.lineno}: {node.name}"

@@ -1,0 +1,130 @@
+import io
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+import rich.console
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import masked_crc32c
+
+from lm.errors import UserError
+from lm.train import metric_writers
+
+RECORD = {"train/loss": 3.25, "train/tokens_per_second": 1234.0, "train/mfu": float("nan")}
+
+
+def write(workdir, steps, from_step=0):
+    with metric_writers.opened(
+        workdir, step=from_step, num_steps=9, config={}, wandb_project=""
+    ) as writers:
+        for step in steps:
+            writers.scalars(step, {"train/loss": step / 3})
+            writers.text(step, "sample", "def f(): ...")
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_numbers_survive_to_the_bit_and_others_are_null(tmp_path):
+    with metric_writers.opened(
+        tmp_path, step=0, num_steps=9, config={}, wandb_project=""
+    ) as writers:
+        loss = float(np.float32(0.1))
+        writers.scalars(1, {"train/loss": loss, "a": float("nan"), "b": float("inf")})
+
+    assert lines(tmp_path) == [{"step": 1, "train/loss": loss, "a": None, "b": None}]
+
+
+def test_a_restored_run_takes_back_what_came_after_its_checkpoint(tmp_path):
+    write(tmp_path, [1, 2, 3, 4])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "train/lo')  # Killed here.
+
+    write(tmp_path, [3, 4, 5], from_step=2)
+
+    assert [record["step"] for record in lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def events(workdir):
+    """The events of all TensorBoard files: a length, two checksums and a protocol buffer each."""
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            body, data = data[12 : 12 + length], data[16 + length :]
+            assert masked_crc32c(body) >= 0
+            yield event_pb2.Event.FromString(body)
+
+
+def test_tensorboard_gets_scalars_and_text(tmp_path):
+    write(tmp_path, [1, 2])
+
+    values = [(e.step, v) for e in events(tmp_path) for v in e.summary.value]
+    assert [(s, v.simple_value) for s, v in values if v.tag == "train/loss"] == [
+        (1, pytest.approx(1 / 3)),
+        (2, pytest.approx(2 / 3)),
+    ]
+    assert any(b"def f(): ..." in v.tensor.string_val[0] for _, v in values if "sample" in v.tag)
+
+
+def test_plain_output_is_a_line_a_record(tmp_path, capsys):
+    write(tmp_path, [1, 2])
+
+    shown = capsys.readouterr().out
+    assert "step      1  loss 0.3333\n" in shown
+    assert "0:00:00 left" in shown
+
+
+def test_a_terminal_shows_progress_and_scrolls_evaluations():
+    screen = io.StringIO()
+    console = rich.console.Console(file=screen, force_terminal=True, width=100, color_system=None)
+    terminal = metric_writers.Terminal(console, step=0, num_steps=9)
+    terminal.scalars(1, RECORD)
+    terminal.scalars(4, {"eval/loss": 2.5})
+    terminal.close()
+
+    assert "step 1/9" in screen.getvalue()
+    assert "loss 3.2500  1,234 tokens/s" in screen.getvalue()
+    assert "step 4  eval/loss 2.5000" in screen.getvalue()
+    assert "nan" not in screen.getvalue()
+
+
+class FakeWandb(types.ModuleType):
+    """What this project uses of wandb, remembering what it was told."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.util = types.SimpleNamespace(generate_id=lambda: f"id{len(self.inits)}")
+        self.inits, self.logged = [], []
+
+    def init(self, **kwargs):
+        self.inits.append(kwargs)
+        log = lambda values, step: self.logged.append((step, values))
+        return types.SimpleNamespace(log=log, finish=lambda: None)
+
+
+def test_weights_and_biases_keeps_its_run_across_restarts(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for _ in range(2):
+        with metric_writers.opened(
+            tmp_path, step=0, num_steps=9, config={"seed": 1}, wandb_project="p"
+        ) as writers:
+            writers.scalars(1, {"train/loss": 2.0})
+
+    assert [init["id"] for init in fake.inits] == ["id0", "id0"]
+    assert fake.inits[0]["config"] == {"seed": 1}
+    assert fake.logged == [(1, {"train/loss": 2.0})] * 2
+
+
+def test_weights_and_biases_that_is_not_installed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+
+    with (
+        pytest.raises(UserError, match="pip install wandb"),
+        metric_writers.opened(tmp_path, step=0, num_steps=9, config={}, wandb_project="p"),
+    ):
+        pass

@@ -1,0 +1,97 @@
+import json
+import multiprocessing
+import os
+import re
+import sys
+
+import pytest
+
+from lm import workdir
+from lm.errors import UserError
+
+CONFIG = {"seed": 0, "model": {"width": 8, "sizes": (1, 2)}}
+
+
+def test_a_new_folder_gets_its_config_and_where_it_came_from(tmp_path):
+    with workdir.opened(tmp_path / "run", CONFIG, data_hash="abc"):
+        pass
+
+    assert workdir.load_config(tmp_path / "run") == {
+        "seed": 0,
+        "model": {"width": 8, "sizes": [1, 2]},
+    }
+    (start,) = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert start["data_hash"] == "abc"
+    assert start["packages"].keys() >= {"jax", "flax", "optax"}
+    assert re.fullmatch("[0-9a-f]{40}", start["git_commit"])
+
+
+def test_every_start_is_kept_and_secrets_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch.py", "--api_key=hunter2", "--config.seed=0"])
+    for _ in range(2):
+        with workdir.opened(tmp_path, CONFIG, data_hash=""):
+            pass
+
+    text = (tmp_path / "provenance.json").read_text()
+    assert [s["command"] for s in json.loads(text)] == [
+        ["launch.py", "<redacted>", "--config.seed=0"]
+    ] * 2
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"seed": 1, "model": CONFIG["model"]}, "seed is 0 there, 1 here"),
+        ({"seed": 0, "model": {"width": 9, "sizes": (1, 2)}}, "model.width is 8 there, 9 here"),
+        ({"seed": 0, "model": {"sizes": (1, 2)}}, "model.width is 8 there, None here"),
+        ({"seed": 1, "model": {"width": 9, "sizes": (1, 2)}}, r"\(and 1 more\)"),
+    ],
+)
+def test_another_config_is_told_apart_by_its_first_difference(tmp_path, other, message):
+    with workdir.opened(tmp_path, CONFIG, data_hash=""):
+        pass
+
+    with pytest.raises(UserError, match=message):
+        workdir.check(tmp_path, other)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+
+    with (
+        pytest.raises(UserError, match="other files"),
+        workdir.opened(tmp_path, CONFIG, data_hash=""),
+    ):
+        pass
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def hold(folder, ready, done):
+    with workdir.opened(folder, CONFIG, data_hash=""):
+        ready.set()
+        done.wait()
+
+
+def test_two_processes_cannot_share_a_folder_but_a_dead_one_does_not_block_it(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    ready, done = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=hold, args=(tmp_path, ready, done))
+    process.start()
+    assert ready.wait(120)
+
+    with (
+        pytest.raises(UserError, match=f"process {process.pid} on "),
+        workdir.opened(tmp_path, CONFIG, data_hash=""),
+    ):
+        pass
+    process.kill()
+    process.join()
+
+    with workdir.opened(tmp_path, CONFIG, data_hash=""):
+        pass
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        workdir.load_config(tmp_path)
