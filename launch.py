@@ -1,6 +1,5 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
-import ctypes
 import pathlib
 import re
 import sys
@@ -8,9 +7,8 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from lm import allocator
 from lm.errors import UserError
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # As in glibc's malloc.h.
 
 # No default here: this library would load it while this file is imported, and so before `main`.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -78,6 +76,7 @@ def _one_line(error: Exception, argv: list[str]) -> str:
 
 
 def _dispatch(config) -> int:
+    allocator.keep_freed_memory()
     # Imported here, so that a mistyped flag is answered at once.
     import jax
 
@@ -95,8 +94,6 @@ def _dispatch(config) -> int:
         raise UserError(
             f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
         )
-    if jax.default_backend() == "cpu":
-        _keep_freed_memory()
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if _DRY_RUN.value:
@@ -108,19 +105,6 @@ def _dispatch(config) -> int:
     else:
         return experiments[config.experiment](config, _workdir()) or 0
     return 0
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc not to hand memory back to the kernel.
-
-    XLA's CPU client allocates its workspace anew at every step: a fifth of a step went into page
-    faults (docs/performance.md).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)  # Other arenas cannot hold blocks of this size.
-        mallopt(_M_MMAP_MAX, 0)  # No block bypasses the heap.
-        mallopt(_M_TRIM_THRESHOLD, -1)  # The heap never shrinks.
 
 
 def _workdir() -> pathlib.Path:

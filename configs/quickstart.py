@@ -9,17 +9,23 @@ import ml_collections
 
 from configs import common
 
+# What each rule likes at this size and length.
+_PEAK_LR = {"adamw": 5e-3, "lion": 1e-3, "adafactor": 2e-2, "muon": 1e-2}
+
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: optimizer, schedule, or debug for a few steps of a tiny model."""
-    arg = common.parse_arg(arg, optimizer="adamw", schedule="cosine", debug=False)
+    arg = common.parse_arg(arg, optimizer="muon", schedule="cosine", debug=False)
     config = common.trunk("pretrain")
     config.tokenizer = dict(kind="sentencepiece", algorithm="bpe", vocab_size=2048, user_symbols=())
     config.data = common.stdlib_data(seq_len=256, batch_size=16)
     config.objective = dict(kind="causal")
-    config.model = common.gpt2_model(4, 4, 64, 256, vocab_size=2048, max_len=256)
-    config.train = dict(num_steps=400, accumulate_steps=1, max_skipped=10)
-    config.optimizer = common.optimizer(arg.optimizer, arg.schedule, peak_lr=3e-3, warmup_steps=20)
+    config.model = common.gpt2_model(4, 2, 64, 128, vocab_size=2048, max_len=256)
+    config.train = dict(num_steps=300, accumulate_steps=1, max_skipped=10)
+    peak_lr = common.choose("optimizer", arg.optimizer, _PEAK_LR)
+    config.optimizer = common.optimizer(
+        arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=20
+    )
     config.eval = dict(every_steps=0, batch_size=16, sample_tokens=100, compressors=True)
-    config.checkpoint.every_steps = 200
+    config.checkpoint.every_steps = 100
     return common.debug_size(config) if arg.debug else config

