@@ -94,6 +94,9 @@ def _dispatch(config) -> int:
         raise UserError(
             f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
         )
+    asked = [flag.name for flag in (_DRY_RUN, _SHOW_BATCH, _PROFILE) if flag.present]
+    if asked and config.experiment != "pretrain":
+        raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if _DRY_RUN.value:
@@ -101,9 +104,9 @@ def _dispatch(config) -> int:
     elif _SHOW_BATCH.value is not None:
         dry_run.show_batch(config, _SHOW_BATCH.value)
     elif _PROFILE.value is not None:
-        pretrain.run(config, _workdir(), profile_steps=_profile_steps(_PROFILE.value))
+        return pretrain.run(config, _workdir(), profile_steps=_profile_steps(_PROFILE.value))
     else:
-        return experiments[config.experiment](config, _workdir()) or 0
+        return experiments[config.experiment](config, _workdir())
     return 0
 
 

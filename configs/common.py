@@ -95,6 +95,15 @@ def gpt2_model(
     )
 
 
+def tokenizer(name: str, vocab_size: int) -> dict:
+    """The tokenizer block of bpe or unigram (trained on the source), bytes, or a file's path."""
+    if name == "bytes":
+        return dict(kind="bytes")
+    if name in ("bpe", "unigram"):
+        return dict(kind="sentencepiece", algorithm=name, vocab_size=vocab_size, user_symbols=())
+    return dict(kind="file", path=name)
+
+
 def stdlib_data(seq_len: int, batch_size: int) -> dict:
     """The data block of the corpus that every machine has: Python's own standard library."""
     return dict(
@@ -115,36 +124,38 @@ def gpt_pretraining(
     *,
     peak_lr: float,
     batch_size: int,
+    accumulate_steps: int,
     num_steps: int,
-    optimizer_name: str,
-    schedule: str,
+    arg: ml_collections.ConfigDict,
 ) -> ml_collections.ConfigDict:
-    """Causal pretraining as GPT-3's appendix B has it: warmup over 375M tokens, clipping at 1."""
+    """Causal pretraining as GPT-3's appendix B has it: warmup over 375M tokens, clipping at 1.
+
+    `arg` holds the config's arguments: tokenizer, optimizer, schedule and debug.
+    """
     config = trunk("pretrain")
-    config.tokenizer = dict(
-        kind="sentencepiece", algorithm="bpe", vocab_size=32768, user_symbols=()
-    )
+    config.tokenizer = tokenizer(arg.tokenizer, vocab_size=32768)
     config.data = stdlib_data(model["max_len"], batch_size)
     config.objective = dict(kind="causal")
     config.model = model
-    config.train = dict(num_steps=num_steps, accumulate_steps=1, max_skipped=10)
+    config.train = dict(num_steps=num_steps, accumulate_steps=accumulate_steps, max_skipped=10)
     warmup_steps = round(375e6 / (batch_size * model["max_len"]))
     config.optimizer = optimizer(
-        optimizer_name, schedule, peak_lr=peak_lr, warmup_steps=warmup_steps
+        arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=warmup_steps
     )
     config.eval = dict(every_steps=1000, batch_size=16, sample_tokens=100, compressors=False)
     config.checkpoint.every_steps = 1000
-    return config
+    return debug_size(config) if arg.debug else config
 
 
 def debug_size(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same recipe for seconds on a CPU: a tiny model, a few steps, a small vocabulary."""
-    config.tokenizer.vocab_size = 1024
+    if "vocab_size" in config.tokenizer:
+        config.tokenizer.vocab_size = 1024
     config.model.update(
         vocab_size=1024, max_len=64, num_layers=2, num_heads=2, head_dim=8, model_dim=16, mlp_dim=64
     )
     config.data.update(seq_len=64, batch_size=16)
-    config.train.num_steps = 4
+    config.train.update(num_steps=4, accumulate_steps=1)
     config.optimizer.warmup_steps = 1
     config.eval.update(every_steps=2, batch_size=64, sample_tokens=8)
     config.checkpoint.every_steps = 2

@@ -23,16 +23,17 @@ _PEAK_LR = {"small": 6e-4, "medium": 3e-4, "large": 2.5e-4, "xl": 2e-4}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size=small|medium|large|xl, optimizer, schedule, debug."""
-    arg = common.parse_arg(arg, size="small", optimizer="adamw", schedule="cosine", debug=False)
+    """`arg`: size=small|medium|large|xl, tokenizer, optimizer, schedule, debug."""
+    arg = common.parse_arg(
+        arg, size="small", tokenizer="bpe", optimizer="adamw", schedule="cosine", debug=False
+    )
     num_layers, num_heads, width = common.choose("size", arg.size, _SHAPES)
     model = common.gpt2_model(num_layers, num_heads, 64, width, vocab_size=50257, max_len=1024)
-    config = common.gpt_pretraining(
+    return common.gpt_pretraining(
         model,
         peak_lr=_PEAK_LR[arg.size],
         batch_size=512,
+        accumulate_steps=16,  # 32 rows at once, which one GPU holds at size=small.
         num_steps=100_000,
-        optimizer_name=arg.optimizer,
-        schedule=arg.schedule,
+        arg=arg,
     )
-    return common.debug_size(config) if arg.debug else config

@@ -14,10 +14,10 @@ _PEAK_LR = {"adamw": 5e-3, "lion": 1e-3, "adafactor": 2e-2, "muon": 1e-2}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: optimizer, schedule, or debug for a few steps of a tiny model."""
-    arg = common.parse_arg(arg, optimizer="muon", schedule="cosine", debug=False)
+    """`arg`: tokenizer, optimizer, schedule, or debug for a few steps of a tiny model."""
+    arg = common.parse_arg(arg, tokenizer="bpe", optimizer="muon", schedule="cosine", debug=False)
     config = common.trunk("pretrain")
-    config.tokenizer = dict(kind="sentencepiece", algorithm="bpe", vocab_size=2048, user_symbols=())
+    config.tokenizer = common.tokenizer(arg.tokenizer, vocab_size=2048)
     config.data = common.stdlib_data(seq_len=256, batch_size=16)
     config.objective = dict(kind="causal")
     config.model = common.gpt2_model(4, 2, 64, 128, vocab_size=2048, max_len=256)

@@ -25,6 +25,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         loaded.params,
         [x for x in ids for _ in range(config.num_samples)],
         jax.random.key(config.seed),
+        vocab_size=tokenizer.vocab_size,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         top_k=config.top_k,

@@ -132,12 +132,14 @@ def make_evaluation(config: ml_collections.ConfigDict, parts: build.Parts, prepa
 def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:
     """What the model writes by itself, from the start of a document."""
     tokenizer = prepared.tokenizer
-    start = tokenizer.bos_id if config.data.add_bos else tokenizer.eos_id
+    ends = (tokenizer.bos_id if config.data.add_bos else None, tokenizer.eos_id)
+    start = next((i for i in ends if i is not None), 0)  # No such token: from any other.
     (tokens,) = sampling.generate(
         parts.model,
         params,
         [[start]],
         jax.random.key(config.seed),
+        vocab_size=tokenizer.vocab_size,
         max_new_tokens=config.eval.sample_tokens,
         temperature=0.8,
         top_k=0,

@@ -3,7 +3,9 @@
 import gzip
 import lzma
 import pathlib
+import re
 import shlex
+import sys
 
 import jax
 import ml_collections
@@ -74,11 +76,11 @@ def end(
         "sample from it  python launch.py --config=configs/generate.py "
         f"--config.checkpoint={run} --config.prompt='def '"
     )
-    print(
-        f"train it on     python launch.py --config.init_from={run} "
-        f"--workdir={shlex.quote(str(workdir) + '-more')}",
-        flush=True,
+    kept = [arg for arg in sys.argv[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
+    again = shlex.join(
+        ["python", "launch.py", *kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more"]
     )
+    print(f"train it on     {again}", flush=True)
 
 
 def compressor_bits_per_byte(config: ml_collections.ConfigDict) -> dict[str, float]:

@@ -195,6 +195,7 @@ COMMAND_LINE = {
     "a word": (["train"], "train"),
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
     "half a range": (["--profile=10"], "FIRST:LAST"),
+    "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
 }
 
 

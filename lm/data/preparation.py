@@ -272,10 +272,12 @@ _KINDS: dict[str, Callable[..., tuple[MakeTokenizerFn, str]]] = {
 def _tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
     if kind not in _KINDS:
         raise UserError(f"tokenizer.kind={kind!r} is unknown; choose {', '.join(_KINDS)}")
-    try:
-        inspect.signature(_KINDS[kind]).bind(**options)
-    except TypeError as error:
-        raise UserError(f"config.tokenizer with kind={kind!r}: {error}") from None
+    takes = inspect.signature(_KINDS[kind]).parameters.keys()
+    if options.keys() != takes:
+        raise UserError(
+            f"config.tokenizer with kind={kind!r} takes {', '.join(takes) or 'no other key'}, "
+            f"but has {', '.join(options) or 'no other key'}"
+        )
     return _KINDS[kind](**options)
 
 

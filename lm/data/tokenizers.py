@@ -139,7 +139,8 @@ class HuggingFaceTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # That is: as text.
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        # Ids may have gaps, so that there are fewer tokens than the largest id says.
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         self.pad_id, self.bos_id, self.eos_id = (
             self._find(f"{name}_token", usual) for name, usual in _USUAL_NAMES.items()
         )

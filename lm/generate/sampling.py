@@ -23,6 +23,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     key: jax.Array,
     *,
+    vocab_size: int,
     max_new_tokens: int,
     temperature: float,
     top_k: int,
@@ -36,6 +37,7 @@ def generate(
       params: of the model.
       prompts: token ids, at least one each.
       key: each prompt draws from `fold_in(key, its index)`.
+      vocab_size: only ids below it are drawn; a tokenizer may know fewer than the model has.
       max_new_tokens: at most this many tokens are added.
       temperature: divides the logits; 0 takes the likeliest token.
       top_k: draws among the k likeliest only; 0 among all.
@@ -60,6 +62,7 @@ def generate(
         tokens_BL,
         np.asarray(lengths, np.int32),
         key,
+        vocab_size=np.int32(vocab_size),
         max_new_tokens=np.int32(max_new_tokens),
         temperature=np.float32(temperature),
         top_k=np.int32(top_k),
@@ -76,7 +79,18 @@ def generate(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _fill(
-    model, params, tokens_BL, lengths_B, key, *, max_new_tokens, temperature, top_k, top_p, stop_ids
+    model,
+    params,
+    tokens_BL,
+    lengths_B,
+    key,
+    *,
+    vocab_size,
+    max_new_tokens,
+    temperature,
+    top_k,
+    top_p,
+    stop_ids,
 ):
     """Writes one token a row and turn, until every row has stopped or has all its tokens."""
     B, L = tokens_BL.shape
@@ -94,6 +108,8 @@ def _fill(
         logits_BLV = model.apply({"params": params}, tokens_BL, positions_BL, None)
         at_B = lengths_B + turn
         logits_BV = logits_BLV[rows_B, at_B - 1].astype(jnp.float32)
+        known_V = jnp.arange(logits_BV.shape[-1]) < vocab_size
+        logits_BV = jnp.where(known_V[None], logits_BV, -jnp.inf)
         turn_keys_B = jax.vmap(lambda k: jax.random.fold_in(k, turn))(keys_B)
         new_B = draw(logits_BV, turn_keys_B, temperature=temperature, top_k=top_k, top_p=top_p)
         # A row that has stopped writes outside its buffer, which drops the token.

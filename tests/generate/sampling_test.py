@@ -19,7 +19,9 @@ def params(random_like):
 
 
 def generate(params, prompts, key=0, **changes):
-    settings = dict(max_new_tokens=6, temperature=0.0, top_k=0, top_p=1.0, stop_ids=[])
+    settings = dict(
+        vocab_size=23, max_new_tokens=6, temperature=0.0, top_k=0, top_p=1.0, stop_ids=[]
+    )
     return sampling.generate(MODEL, params, prompts, jax.random.key(key), **settings | changes)
 
 
@@ -52,6 +54,13 @@ def test_a_key_gives_the_same_sample_and_another_key_another(params):
 
     assert first == again != other
     assert len({tuple(sample) for sample in first}) > 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 9.0])
+def test_an_id_that_the_tokenizer_does_not_know_is_never_drawn(params, temperature):
+    samples = generate(params, [[1]] * 8, temperature=temperature, vocab_size=3)
+
+    assert {token for sample in samples for token in sample} <= {0, 1, 2}
 
 
 def test_a_stop_token_ends_a_sample_and_is_not_part_of_it(params):
