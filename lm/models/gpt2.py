@@ -14,7 +14,6 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.models import attention
 from lm.models.layers import LayerNorm, Mlp
-from lm.models.matmul import matmul
 from lm.models.stack import check_remat, stack
 
 _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
@@ -115,5 +114,4 @@ class GPT2(nn.Module):
             deterministic=deterministic,
         )(x_BLD, mask_BLM)
         x_BLD = LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD)
-        logits_BV = matmul(x_BLD.reshape(-1, c.model_dim), embed_VD.T)
-        return logits_BV.reshape(*tokens_BL.shape, c.vocab_size)
+        return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)

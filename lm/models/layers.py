@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models.matmul import matmul
-
 
 class Dense(nn.Module):
     """Affine map from the last dimensions of the input to `out_shape`.
@@ -36,8 +34,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*in_shape, *self.out_shape))
         bias = self.param("bias", nn.initializers.zeros_init(), self.out_shape)
         matrix = kernel.astype(self.dtype).reshape(math.prod(in_shape), -1)
-        y = matmul(x.reshape(-1, math.prod(in_shape)), matrix)
-        y += bias.astype(self.dtype).reshape(1, -1)
+        y = x.reshape(-1, math.prod(in_shape)) @ matrix + bias.astype(self.dtype).reshape(1, -1)
         return y.reshape(*lead_shape, *self.out_shape)
 
 
