@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import sys
+import textwrap
 
 import jax
 import ml_collections
@@ -43,7 +44,8 @@ def start(
         "workdir": str(workdir),
     }
     for name, text in lines.items():
-        print(f"{name:>14}: {text}")
+        line = f"{name:>14}: {text}"
+        print(textwrap.fill(line, 100, subsequent_indent=" " * 16, break_long_words=False))
     print(flush=True)
 
 

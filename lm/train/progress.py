@@ -1,5 +1,6 @@
 """From each step's metrics to what is logged: rates, running counts, skipped steps."""
 
+import collections
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -43,8 +44,9 @@ class Progress:
         self._max_skipped, self._skipped_in_row = max_skipped, 0
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._schedule = schedule
-        self._window_tokens, self._window_skipped = 0, 0
-        self._window_start_seconds = time.perf_counter()
+        self._num_skipped, self._paused_seconds = 0, 0.0
+        # Seconds of training, and tokens seen by then, when something was last written.
+        self._marks = collections.deque([(self._seconds(), num_tokens)])
 
     def __call__(self, step: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of one finished step; steps come in order.
@@ -53,23 +55,32 @@ class Progress:
           UserError: too many steps in a row were not finite.
         """
         self.num_tokens += int(metrics["num_tokens"])
-        self._window_tokens += int(metrics["num_tokens"])
         self._count_skipped(step, metrics)
         if step % self._every_steps == 0 or step == self._num_steps:
             self._write(step, self._scalars(step, metrics))
-            self._window_tokens, self._window_skipped = 0, 0
-            self._window_start_seconds = time.perf_counter()
+            self._num_skipped = 0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent inside (evaluation, checkpoints) does not count as training."""
         start_seconds = time.perf_counter()
         yield
-        self._window_start_seconds += time.perf_counter() - start_seconds
+        self._paused_seconds += time.perf_counter() - start_seconds
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._paused_seconds
+
+    def _tokens_per_second(self) -> float:
+        """Since the last writing, or over the last second where that is longer."""
+        now_seconds = self._seconds()
+        while len(self._marks) > 1 and now_seconds - self._marks[1][0] >= 1:
+            self._marks.popleft()
+        then_seconds, tokens = self._marks[0]
+        self._marks.append((now_seconds, self.num_tokens))
+        return (self.num_tokens - tokens) / (now_seconds - then_seconds)
 
     def _scalars(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        seconds = time.perf_counter() - self._window_start_seconds
-        tokens_per_second = self._window_tokens / seconds
+        tokens_per_second = self._tokens_per_second()
         mfu = float("nan")  # Written as null: no peak is known for this device.
         if self._peak_flops is not None:
             mfu = flops.mfu(tokens_per_second, self._flops_per_token, self._peak_flops)
@@ -78,7 +89,7 @@ class Progress:
             "train/grad_norm": metrics["grad_norm"],
             "train/learning_rate": float(self._schedule(step - 1)),
             "train/tokens": self.num_tokens,
-            "train/skipped": self._window_skipped,
+            "train/skipped": self._num_skipped,
             "train/tokens_per_second": tokens_per_second,
             "train/mfu": mfu,
         }
@@ -87,7 +98,7 @@ class Progress:
         if not metrics["skipped"]:
             self._skipped_in_row = 0
             return
-        self._window_skipped += 1
+        self._num_skipped += 1
         self._skipped_in_row += 1
         self._on_skip(step, metrics)
         if self._skipped_in_row >= self._max_skipped:

@@ -122,6 +122,24 @@ def test_progress_counts_tokens_and_writes_every_n_steps_and_the_last():
     assert skipped == [3]
 
 
+def test_speed_is_that_of_a_second_or_more_of_training(monkeypatch):
+    clock, written = [100.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    progress = make_progress(written, [], every_steps=1)
+
+    def step_after(seconds, step):
+        clock[0] += seconds
+        progress(step, metrics())
+
+    step_after(5.0, 1)
+    step_after(0.0, 2)  # Was ready at once: the two together took five seconds.
+    with progress.paused():
+        clock[0] += 50.0
+    step_after(2.5, 3)
+
+    assert [scalars["train/tokens_per_second"] for _, scalars in written] == [2.0, 4.0, 4.0]
+
+
 def test_progress_stops_after_too_many_skipped_steps_in_a_row():
     progress = make_progress([], [])
     progress(1, metrics(1.0))
