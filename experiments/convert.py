@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import tokenizers as tokenizers_lib
 
-from experiments import build, runs
+from experiments import build, report, runs
 from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
