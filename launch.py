@@ -1,5 +1,6 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
+import errno
 import pathlib
 import re
 import sys
@@ -39,6 +40,11 @@ def main(argv: list[str]) -> int:
         return _dispatch(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: the disk is full: {error}; free some space and go on", file=sys.stderr)
         return 2
 
 

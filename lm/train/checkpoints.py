@@ -8,6 +8,7 @@ Orbax restores a flipped byte without a word. So a step counts only when its man
 agrees with its files; any other is named, set aside, and the one before it is used.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -60,7 +61,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._orbax.close()
+            with contextlib.suppress(OSError):  # It says again what `wait` has raised.
+                self._orbax.close()
 
     def steps(self) -> list[int]:
         """The complete steps, oldest first; a step without a manifest is not one."""
@@ -78,6 +80,7 @@ class Checkpoints:
         """
         self.wait()
         path = _path(self._folder, step)
+        _check_room_to_save(self._folder, step, state)
         if jax.default_backend() == "cpu":
             # There the host's view of an array is the array: the next step would overwrite it.
             state = jax.tree.map(jnp.copy, state)
@@ -197,13 +200,31 @@ def bytes_needed(abstract_state: Any, *, keep_last: int) -> int:
 
 def check_disk_room(folder: pathlib.Path, num_bytes: int) -> None:
     """Raises UserError if the disk that `folder` will lie on has less room than this."""
-    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(_existing(folder)).free
     if free < num_bytes:
         raise UserError(
             f"--workdir={folder}: its disk has {free / 1e9:.2f} GB free and the checkpoints need "
             f"{num_bytes / 1e9:.2f} GB; free some, or lower checkpoint.keep_last"
         )
+
+
+def _check_room_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
+    """The disk may have filled up since the start; asking beforehand spares a half-written step."""
+    needed = sum(x.nbytes for x in jax.tree.leaves(state))
+    free = shutil.disk_usage(_existing(folder)).free
+    if free < needed:
+        raise _disk_full(step, f"{free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed")
+
+
+def _disk_full(step: int, reason: str) -> UserError:
+    return UserError(
+        f"the disk is full: checkpoint {step} could not be saved ({reason}); those before it are "
+        "intact. Free some space and run the same command again"
+    )
+
+
+def _existing(folder: pathlib.Path) -> pathlib.Path:
+    return next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
 
 
 def _newest_intact(folder: pathlib.Path) -> pathlib.Path | None:
@@ -295,10 +316,7 @@ def _save_error(step: int, error: Exception) -> Exception:
     text = " ".join(str(error).split())
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
     if full or "RESOURCE_EXHAUSTED" in text:
-        return UserError(
-            f"the disk is full: checkpoint {step} could not be saved ({text[:200]}); those before "
-            "it are intact. Free some space and run the same command again"
-        )
+        return _disk_full(step, text[:200])
     return error
 
 

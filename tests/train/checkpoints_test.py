@@ -1,6 +1,7 @@
 import errno
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,6 @@ import optax
 import pytest
 
 from lm.errors import UserError
-from lm.train import checkpoints as checkpoints_lib
 from lm.train.checkpoints import Checkpoints, check_disk_room, restore_params
 from lm.train.optimizers import average_weights
 from lm.train.state import TrainState
@@ -129,14 +129,28 @@ def test_the_state_may_be_donated_right_after_the_save(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(4))
 
 
-def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoint(tmp_path, monkeypatch):
+_WRITE = "lm.train.checkpoints._write_durably"
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {_WRITE: full},
+        {_WRITE: full, "orbax.checkpoint.AsyncCheckpointer.close": full},
+        {"shutil.disk_usage": lambda _: types.SimpleNamespace(free=0)},
+    ],
+    ids=["while it is written", "and when Orbax ends", "beforehand"],
+)
+def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoint(tmp_path, monkeypatch, faults):
     save_all(tmp_path, [3], keep_last=1)
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoints_lib, "_write_durably", full)
-    with pytest.raises(UserError, match="disk is full"):
+    for name, fault in faults.items():
+        monkeypatch.setattr(name, fault)
+    with pytest.raises(UserError, match="disk is full: checkpoint 5"):
         save_all(tmp_path, [5], keep_last=1)
     monkeypatch.undo()
 
