@@ -15,6 +15,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from experiments.checks import check_numbers
 from lm import losses, objectives
 from lm import workdir as workdir_lib
 from lm.cache import cache_folder
@@ -67,8 +68,14 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
     """
+    check_numbers(config)
     model = make_model(config.model)
     model_config = model.config
+    if config.eval.sample_tokens >= model_config.max_len:
+        raise UserError(
+            f"eval.sample_tokens={config.eval.sample_tokens} must be less than the model's "
+            f"positions, model.max_len={model_config.max_len}"
+        )
     if config.data.seq_len > model_config.max_len:
         raise UserError(
             f"data.seq_len={config.data.seq_len} exceeds the model's positions, "
@@ -76,8 +83,6 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
         )
     mesh = sharding.make_mesh(**config.parallel)
     _check_batch(config, mesh.size)
-    if config.train.num_steps < 1:
-        raise UserError(f"train.num_steps={config.train.num_steps} must be at least 1")
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     objective = lookup("objective.kind", config.objective.kind, OBJECTIVES)
     return Parts(
@@ -254,7 +259,7 @@ def make_step(parts: Parts, config: ml_collections.ConfigDict, abstract: TrainSt
 
 def _check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
     batch_size, pieces = config.data.batch_size, config.train.accumulate_steps
-    if pieces < 1 or batch_size % pieces:
+    if batch_size % pieces:
         raise UserError(
             f"data.batch_size={batch_size} is not a multiple of train.accumulate_steps={pieces}"
         )
@@ -264,6 +269,6 @@ def _check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
     ):
         if rows < 1 or rows % num_devices:
             raise UserError(
-                f"{key} = {rows} rows cannot be divided over {num_devices} devices; "
-                f"choose a multiple of {num_devices}"
+                f"{key} = {rows} rows cannot be divided over the devices, of which there are "
+                f"{num_devices}; choose a multiple of {num_devices}"
             )

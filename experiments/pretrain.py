@@ -12,9 +12,8 @@ from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.errors import UserError
 from lm.generate import sampling
-from lm.train import flops, loop, metric_writers
+from lm.train import evaluation, flops, loop, metric_writers
 from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
-from lm.train.evaluation import evaluate
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
 from lm.train.progress import Progress
@@ -42,6 +41,7 @@ def run(
     abstract = build.abstract_state(parts)
     if config.init_from:
         build.check_init_from(config, abstract.params)
+    metric_writers.check_wandb(config.log.wandb_project)
     check_disk_room(workdir, bytes_needed(abstract, keep_last=config.checkpoint.keep_last))
     num_steps = config.train.num_steps
 
@@ -77,15 +77,16 @@ def run(
                 peak_flops=flops.total_peak_flops(jax.devices()),
                 schedule=parts.schedule,
             )
-            evaluation = make_evaluation(config, parts, prepared)
+            evaluate = make_evaluation(config, parts, prepared)
             metrics = {}
 
             def evaluate_now(step, state):
                 params = evaluation_params(state.params, state.opt_state)
                 with progress.paused():
-                    metrics[step] = evaluation(params)
+                    metrics[step] = evaluate(params)
                     writers.scalars(step, metrics[step])
-                    writers.text(step, "sample", _sample(config, parts, prepared, params))
+                    if config.eval.sample_tokens:
+                        writers.text(step, "sample", _sample(config, parts, prepared, params))
 
             def save(step, state):
                 with progress.paused():
@@ -121,12 +122,12 @@ def make_evaluation(config: ml_collections.ConfigDict, parts: build.Parts, prepa
     """params -> metrics over the whole validation split."""
     eval_step = jax.jit(parts.eval_loss_fn)
 
-    def evaluation(params):
+    def evaluate(params):
         batches = evaluation_batches(prepared, "validation", batch_size=config.eval.batch_size)
         num_bytes = prepared.splits["validation"].num_predicted_bytes
-        return evaluate(params, eval_step, batches, num_bytes=num_bytes)
+        return evaluation.evaluate(params, eval_step, batches, num_bytes=num_bytes)
 
-    return evaluation
+    return evaluate
 
 
 def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:
@@ -152,6 +153,11 @@ def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:
 def _checkpoint_policy(config: ml_collections.ConfigDict) -> dict:
     policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
     save_every, eval_every = config.checkpoint.every_steps, config.eval.every_steps
+    if policy["best_metric"] not in ("", *evaluation.METRICS):
+        raise UserError(
+            f"checkpoint.best_metric={policy['best_metric']!r} is unknown; choose "
+            f"{', '.join(evaluation.METRICS)}, or '' for none"
+        )
     if policy["best_metric"] and (not eval_every or save_every % eval_every):
         raise UserError(
             f"checkpoint.best_metric={policy['best_metric']} needs a metric at every save: make "

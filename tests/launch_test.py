@@ -1,6 +1,7 @@
 """The program as people use it: one process after another, killed and started again."""
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -227,6 +228,12 @@ CONFIG = {
     "no steps": ({"train.num_steps": 0}, "train.num_steps=0"),
     "a kernel that is not here": ({"model.attention": "cudnn"}, "model.attention='cudnn'"),
     "an objective that does not exist": ({"objective.kind": "masked"}, "objective.kind='masked'"),
+    "a rate that is no number": ({"optimizer.peak_lr": math.nan}, "optimizer.peak_lr=nan"),
+    "a share above one": ({"loss.label_smoothing": 1.5}, "loss.label_smoothing=1.5"),
+    "a log of no step": ({"log.every_steps": 0}, "log.every_steps=0"),
+    "a model without width": ({"model.model_dim": 0}, "model.model_dim=0"),
+    "a sample beyond the positions": ({"eval.sample_tokens": 64}, "eval.sample_tokens=64"),
+    "a metric that does not exist": ({"checkpoint.best_metric": "loss"}, "choose eval/loss"),
     "no such run": ({"init_from": "no/run"}, "no/run"),
     "a best metric that is not there": (
         {"checkpoint.best_metric": "eval/loss", "checkpoint.every_steps": 3},

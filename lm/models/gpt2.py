@@ -37,9 +37,11 @@ class GPT2Config:
     scan_layers: bool
 
     def __post_init__(self):
-        for name in ("vocab_size", "max_len", "num_layers", "num_heads", "head_dim", "mlp_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+        for field in dataclasses.fields(self):
+            if field.type is int and getattr(self, field.name) < 1:
+                raise UserError(
+                    f"model.{field.name}={getattr(self, field.name)} must be at least 1"
+                )
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout={self.dropout} must lie in [0, 1)")
         if self.dtype not in ("float32", "bfloat16", "float16"):

@@ -9,6 +9,8 @@ import jax
 from lm.losses import Sums
 from lm.train.state import Params
 
+METRICS = ("eval/loss", "eval/perplexity", "eval/bits_per_byte")
+
 
 def evaluate(
     params: Params,

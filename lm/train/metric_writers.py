@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import math
 import pathlib
@@ -69,9 +70,6 @@ def opened(
       num_steps: where the run will end, for the time left.
       config: shown by Weights & Biases.
       wandb_project: "" for none.
-
-    Raises:
-      UserError: Weights & Biases is asked for and not installed.
     """
     console = rich.console.Console()
     writers = [
@@ -88,6 +86,12 @@ def opened(
         yield together
     finally:
         together.close()
+
+
+def check_wandb(project: str) -> None:
+    """Raises UserError where Weights & Biases is asked for and not installed."""
+    if project and importlib.util.find_spec("wandb") is None:
+        raise UserError(f"log.wandb_project={project!r} needs Weights & Biases: pip install wandb")
 
 
 class JsonLines:
@@ -192,12 +196,7 @@ class WeightsAndBiases:
     """One run on the server, however often it is restarted."""
 
     def __init__(self, workdir: pathlib.Path, project: str, config: Mapping[str, Any]):
-        try:
-            self._wandb = importlib.import_module("wandb")
-        except ImportError:
-            raise UserError(
-                f"log.wandb_project={project!r} needs Weights & Biases: pip install wandb"
-            ) from None
+        self._wandb = importlib.import_module("wandb")
         id_file = workdir / "wandb_run_id"
         if not id_file.exists():
             workdir_lib.write_whole(id_file, self._wandb.util.generate_id())

@@ -1,0 +1,47 @@
+"""Whether the numbers of a training config can mean anything, before they train something odd."""
+
+import math
+from collections.abc import Callable
+
+import ml_collections
+
+from lm.errors import UserError
+
+_Rule = tuple[Callable[[float], bool], str]
+_POSITIVE: _Rule = (lambda x: 1 <= x < math.inf, "be at least 1")
+_NOT_NEGATIVE: _Rule = (lambda x: 0 <= x < math.inf, "be a number of at least 0")
+_SHARE: _Rule = (lambda x: 0 <= x < 1, "lie in [0, 1)")
+
+_RULES = {
+    "seed": (lambda x: 0 <= x < 2**32, "lie in [0, 2^32)"),
+    "train.num_steps": _POSITIVE,
+    "train.accumulate_steps": _POSITIVE,
+    "train.max_skipped": _POSITIVE,
+    "log.every_steps": _POSITIVE,
+    "eval.every_steps": _NOT_NEGATIVE,
+    "eval.sample_tokens": _NOT_NEGATIVE,
+    "checkpoint.every_steps": _NOT_NEGATIVE,
+    "checkpoint.keep_every": _NOT_NEGATIVE,
+    "loss.z_loss": _NOT_NEGATIVE,
+    "loss.label_smoothing": _SHARE,
+    "optimizer.peak_lr": _NOT_NEGATIVE,
+    "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.final_lr_ratio": _NOT_NEGATIVE,
+    "optimizer.clip_norm": _NOT_NEGATIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.eps": _NOT_NEGATIVE,
+    "optimizer.ema_decay": _SHARE,
+    "optimizer.beta": _SHARE,
+    "optimizer.b1": _SHARE,
+    "optimizer.b2": _SHARE,
+}
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError at the first number that is out of its range, NaN included."""
+    for key, (holds, words) in _RULES.items():
+        block, name = config, key
+        if "." in key:
+            block, name = config[key.split(".")[0]], key.split(".")[1]
+        if name in block and not holds(block[name]):
+            raise UserError(f"{key}={block[name]} must {words}")
