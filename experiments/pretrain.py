@@ -38,6 +38,11 @@ def run(
     workdir_lib.check(workdir, config.to_dict())
     prepared = build.make_data(config, parts.model.config)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+    if profile_steps and not 1 <= profile_steps[0] <= profile_steps[1] <= config.train.num_steps:
+        first, last = profile_steps
+        raise UserError(
+            f"--profile={first}:{last} are not steps of this run: 1 to {config.train.num_steps}"
+        )
     abstract = build.abstract_state(parts)
     if config.init_from:
         build.check_init_from(config, abstract.params)

@@ -24,12 +24,20 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ten
 _SECRET = re.compile(r"(key|token|password|secret)\w*=", re.IGNORECASE)
 
 
+def existing_part(folder: pathlib.Path) -> pathlib.Path:
+    """The folder itself if it exists, or else the nearest one above it that does."""
+    return next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+
+
 def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether."""
+    existing = existing_part(workdir)
+    if not existing.is_dir():
+        raise UserError(f"--workdir={workdir}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={workdir}: {existing} is not writable; name another folder")
     if not workdir.exists():
         return
-    if not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file; name a folder")
     if not (workdir / _CONFIG).exists():
         if any(p.name != _LOCK for p in workdir.iterdir()):
             raise UserError(

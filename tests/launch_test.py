@@ -196,6 +196,7 @@ COMMAND_LINE = {
     "a word": (["train"], "train"),
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
     "half a range": (["--profile=10"], "FIRST:LAST"),
+    "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
 }
 
@@ -259,6 +260,12 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, c
     with pytest.raises(UserError, match=message) as caught:
         pretrain.run(tiny_config(corpus, **changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_to_trace_that_the_run_does_not_have_are_refused(corpus, tmp_path):
+    with pytest.raises(UserError, match=r"--profile=3:9.*1 to 4"):
+        pretrain.run(tiny_config(corpus), tmp_path / "run", profile_steps=(3, 9))
     assert not (tmp_path / "run").exists()
 
 

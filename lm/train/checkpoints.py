@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from lm.errors import UserError
+from lm.workdir import existing_part
 
 _STATE, _HOST, _MANIFEST, _DAMAGED = "state", "host.json", "manifest.json", "damaged"
 
@@ -200,7 +201,7 @@ def bytes_needed(abstract_state: Any, *, keep_last: int) -> int:
 
 def check_disk_room(folder: pathlib.Path, num_bytes: int) -> None:
     """Raises UserError if the disk that `folder` will lie on has less room than this."""
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(existing_part(folder)).free
     if free < num_bytes:
         raise UserError(
             f"--workdir={folder}: its disk has {free / 1e9:.2f} GB free and the checkpoints need "
@@ -211,7 +212,7 @@ def check_disk_room(folder: pathlib.Path, num_bytes: int) -> None:
 def _check_room_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
     """The disk may have filled up since the start; asking beforehand spares a half-written step."""
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
-    free = shutil.disk_usage(_existing(folder)).free
+    free = shutil.disk_usage(existing_part(folder)).free
     if free < needed:
         raise _disk_full(step, f"{free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed")
 
@@ -221,10 +222,6 @@ def _disk_full(step: int, reason: str) -> UserError:
         f"the disk is full: checkpoint {step} could not be saved ({reason}); those before it are "
         "intact. Free some space and run the same command again"
     )
-
-
-def _existing(folder: pathlib.Path) -> pathlib.Path:
-    return next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
 
 
 def _newest_intact(folder: pathlib.Path) -> pathlib.Path | None:

@@ -33,12 +33,12 @@ class Profiler:
                 jax.profiler.start_trace(str(self._folder))
                 self._tracing = True
             yield batch
-            # Reached when the next batch is asked for, so this step has been dispatched.
-            if self._tracing and step == self._steps[1]:
+            # Reached when the next batch is asked for. By then the loop has dispatched this step
+            # and fetched the metrics of the one before, which is thus whole.
+            if self._tracing and step == self._steps[1] + 1:
                 self._stop()
 
     def _stop(self) -> None:
-        jax.effects_barrier()
         jax.profiler.stop_trace()
         self._tracing = False
         print(f"profile written to {self._folder}", flush=True)
