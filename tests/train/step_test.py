@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -58,6 +59,25 @@ def test_micro_batches_make_the_same_update_as_the_batch(params, loss_fn, accumu
     for name in metrics:
         np.testing.assert_allclose(metrics[name], other_metrics[name], rtol=1e-5, err_msg=name)
     assert metrics["num_tokens"] == 12 + 1 + 11 + 2 + 8 + 3 + 4 + 1
+
+
+def test_bfloat16_is_for_arithmetic_and_the_weights_keep_float32(params, loss_fn):
+    half = dataclasses.replace(tiny.CONFIG, dtype="bfloat16")
+    half_fn = build.make_loss_fn(GPT2(half), objectives.causal, z_loss=1e-3, label_smoothing=0.1)
+    apply = jax.jit(GPT2(half).apply)
+
+    exact, exact_metrics = step_once(params, loss_fn, unequal_rows())
+    rounded, metrics = step_once(params, half_fn, unequal_rows())
+
+    rows = unequal_rows()
+    logits_BLV = apply({"params": params}, rows.tokens_BL, rows.positions_BL, rows.segment_ids_BL)
+    assert logits_BLV.dtype == jnp.bfloat16
+    assert {x.dtype for x in jax.tree.leaves(rounded.params)} == {np.dtype("float32")}
+    np.testing.assert_allclose(metrics["loss"], exact_metrics["loss"], rtol=0.02)
+    flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+    moved = lambda state: flat(state.params) - flat(params)
+    correlation = np.corrcoef(moved(exact), moved(rounded))[0, 1]
+    assert correlation > 0.99
 
 
 def test_padding_and_empty_rows_change_nothing(params, loss_fn):
