@@ -8,6 +8,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from experiments.shown import config_text
 from lm import allocator
 from lm.errors import UserError
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
     try:
         config = _parse(argv)
         if _PRINT_CONFIG.value:
-            print(config)
+            print(config_text(config))
             return 0
         return _dispatch(config)
     except UserError as error:

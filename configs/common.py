@@ -61,6 +61,13 @@ def optimizer(name: str, schedule: str, **settings) -> dict:
     ) | dict(settings)
 
 
+def train(num_steps: int, accumulate_steps: int = 1) -> dict:
+    """The train block: so many steps; for epochs instead, set `num_epochs` and zero steps."""
+    return dict(
+        num_steps=num_steps, num_epochs=0.0, accumulate_steps=accumulate_steps, max_skipped=10
+    )
+
+
 def trunk(experiment: str) -> ml_collections.ConfigDict:
     """The keys that every training config shares, with values that hardly any changes."""
     config = ml_collections.ConfigDict()
@@ -137,7 +144,7 @@ def gpt_pretraining(
     config.data = stdlib_data(model["max_len"], batch_size)
     config.objective = dict(kind="causal")
     config.model = model
-    config.train = dict(num_steps=num_steps, accumulate_steps=accumulate_steps, max_skipped=10)
+    config.train = train(num_steps, accumulate_steps)
     warmup_steps = round(375e6 / (batch_size * model["max_len"]))
     config.optimizer = optimizer(
         arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=warmup_steps

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ from jax.sharding import Mesh
 
 from experiments.checks import check_numbers
 from lm import losses, objectives
-from lm import workdir as workdir_lib
 from lm.cache import cache_folder
 from lm.data import preparation
 from lm.data.rows import Rows
@@ -25,7 +23,6 @@ from lm.errors import UserError
 from lm.models.attention import choose_attention
 from lm.models.families import FAMILIES
 from lm.train import flops, sharding
-from lm.train.checkpoints import restore_params
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.state import Params, TrainState
@@ -60,6 +57,29 @@ def lookup(key: str, name: str, table: dict) -> Any:
     if name not in table:
         raise UserError(f"{key}={name!r} is unknown; choose {', '.join(sorted(table))}")
     return table[name]
+
+
+def with_num_steps(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config itself; where it says `train.num_epochs`, a copy with as many `train.num_steps`.
+
+    Raises:
+      UserError: not just one of the two is set, or see `make_parts` and `make_data`.
+    """
+    steps, epochs = config.train.num_steps, config.train.num_epochs
+    if not (steps == 0 < epochs < math.inf or epochs == 0 < steps):
+        raise UserError(
+            f"train.num_steps={steps} and train.num_epochs={epochs}: make one of them positive "
+            "and the other 0"
+        )
+    if steps:
+        return config
+    config = config.copy_and_resolve_references()
+    config.train.num_steps = 2**31 - 1  # What can be checked without data, is, before it is read.
+    prepared = make_data(config, make_parts(config).model.config)
+    num_rows = prepared.splits["train"].num_rows
+    num_steps = math.ceil(epochs * num_rows / config.data.batch_size)
+    config.train.update(num_steps=num_steps, num_epochs=0.0)
+    return config
 
 
 def make_parts(config: ml_collections.ConfigDict) -> Parts:
@@ -175,11 +195,20 @@ def make_init(parts: Parts) -> Callable[[jax.Array], TrainState]:
     """key -> the state before the first step."""
 
     def init(key):
-        tokens_BL = jnp.zeros((1, 1), jnp.int32)
-        params = parts.model.init(key, tokens_BL, tokens_BL, None)["params"]
-        return TrainState.create(params, parts.tx)
+        return TrainState.create(init_params(parts.model, key), parts.tx)
 
     return init
+
+
+def init_params(model: nn.Module, key: jax.Array) -> Params:
+    """Random parameters; under `jax.eval_shape`, their shapes."""
+    tokens_BL = jnp.zeros((1, 1), jnp.int32)
+    return model.init(key, tokens_BL, tokens_BL, None)["params"]
+
+
+def param_shapes(model: nn.Module) -> Params:
+    """The parameter tree without any array."""
+    return jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
 
 
 def abstract_state(parts: Parts) -> TrainState:
@@ -189,39 +218,6 @@ def abstract_state(parts: Parts) -> TrainState:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
-
-
-def initial_state(parts: Parts, config: ml_collections.ConfigDict, abstract: TrainState):
-    """Random parameters, each device making its own part; or those of `init_from`."""
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    if not config.init_from:
-        return jax.jit(make_init(parts), out_shardings=shardings)(jax.random.key(config.seed))
-    _, params = restore_params(pathlib.Path(config.init_from) / "checkpoints")
-    create = lambda params: TrainState.create(params, parts.tx)
-    return jax.jit(create, out_shardings=shardings)(params)
-
-
-def check_init_from(config: ml_collections.ConfigDict, params: Params) -> None:
-    """Compares the model of `init_from` with the shapes that this config's model has.
-
-    Raises:
-      UserError: `init_from` is not a run's folder, or holds another model.
-    """
-    folder = pathlib.Path(config.init_from)
-    other = make_model(ml_collections.ConfigDict(workdir_lib.load_config(folder)["model"]))
-    tokens_BL = jnp.zeros((1, 1), jnp.int32)
-    found = jax.eval_shape(other.init, jax.random.key(0), tokens_BL, tokens_BL, None)["params"]
-    by_name = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): x.shape
-        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    found, wanted = by_name(found), by_name(params)
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            raise UserError(
-                f"init_from={folder}: {name} has shape {found.get(name)} there and "
-                f"{wanted.get(name)} in this config's model; make the model block the same"
-            )
 
 
 def flops_per_token(parts: Parts, abstract: TrainState, seq_len: int) -> float:

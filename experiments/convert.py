@@ -1,10 +1,9 @@
 """Moves weights, hyperparameters and tokenizers between runs and folders of `transformers`."""
 
 import pathlib
-import shutil
+import tempfile
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tokenizers as tokenizers_lib
@@ -26,10 +25,13 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     source, target = pathlib.Path(config.source), pathlib.Path(config.target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"target={target} exists already; name a new folder")
-    # Built beside the target and moved there whole: a failure leaves nothing behind.
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        beside = tempfile.TemporaryDirectory(dir=workdir_lib.existing_part(target.parent))
+    except OSError as error:
+        raise UserError(f"target={target} cannot be made ({error}); name another folder") from None
+    # Built on the same disk and moved there whole: a failure leaves nothing behind.
+    with beside as folder:
+        partial = pathlib.Path(folder) / "partial"
         if hugging_face.is_folder(source):
             import_folder(source, partial)
             then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
@@ -38,11 +40,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             then = []
         else:
             raise UserError(f"source={source} is neither a run nor a folder of transformers")
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(target)  # In place of an empty folder, if there is one.
     print(f"{source} -> {target}")
     if then:
         print(f"sample from it: {report.command(*then, '--config.prompt=def ')}")
@@ -58,11 +57,8 @@ def import_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     hf_config = hugging_face.load_config(source)
     block = hugging_face.FAMILIES[hf_config["model_type"]].model_block(hf_config)
     model = build.make_model(ml_collections.ConfigDict(block))
-    tokens_BL = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), tokens_BL, tokens_BL, None)["params"]
-    params, dtype = hugging_face.load_params(
-        source, {path: x.shape for path, x in hugging_face.flatten(shapes).items()}
-    )
+    shapes = hugging_face.flatten(build.param_shapes(model))
+    params, dtype = hugging_face.load_params(source, {path: x.shape for path, x in shapes.items()})
     tokenizer = _import_tokenizer(source)
     if tokenizer.vocab_size > block["vocab_size"]:
         raise UserError(

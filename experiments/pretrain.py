@@ -6,7 +6,7 @@ import pathlib
 import jax
 import ml_collections
 
-from experiments import build, report
+from experiments import build, initial, report
 from lm import workdir as workdir_lib
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
@@ -26,16 +26,18 @@ def run(
     workdir: pathlib.Path,
     profile_steps: tuple[int, int] | None = None,
 ) -> int:
-    """Trains up to `train.num_steps`, going on from the newest checkpoint in `workdir`.
+    """Trains to the end of the config, going on from the newest checkpoint in `workdir`.
 
     Returns 0, or 75 when a signal ended it early, after saving.
 
     Raises:
       UserError: before anything is written, for whatever in the config cannot work.
     """
+    given = config.to_dict()
+    workdir_lib.check(workdir, given)
+    config = build.with_num_steps(config)
     parts = build.make_parts(config)
     checkpoints = Checkpoints(workdir / "checkpoints", **_checkpoint_policy(config))
-    workdir_lib.check(workdir, config.to_dict())
     prepared = build.make_data(config, parts.model.config)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     if profile_steps and not 1 <= profile_steps[0] <= profile_steps[1] <= config.train.num_steps:
@@ -45,13 +47,13 @@ def run(
         )
     abstract = build.abstract_state(parts)
     if config.init_from:
-        build.check_init_from(config, abstract.params)
+        initial.check(config, abstract.params, prepared.tokenizer)
     metric_writers.check_wandb(config.log.wandb_project)
     check_disk_room(workdir, bytes_needed(abstract, keep_last=config.checkpoint.keep_last))
     num_steps = config.train.num_steps
 
     with (
-        workdir_lib.opened(workdir, config.to_dict(), data_hash=prepared.hash),
+        workdir_lib.opened(workdir, given, data_hash=prepared.hash),
         checkpoints,
         loop.stop_on_signals() as stop_requested,
     ):
@@ -59,7 +61,7 @@ def run(
         report.start(config, parts, prepared, abstract, workdir)
         restored = checkpoints.restore(abstract)
         if restored is None:
-            state, host = build.initial_state(parts, config, abstract), {"num_tokens": 0}
+            state, host = initial.state(parts, config, abstract), {"num_tokens": 0}
         else:
             step, state, host = restored
             print(f"continuing from step {step}", flush=True)
@@ -68,7 +70,7 @@ def run(
             workdir,
             step=first_step,
             num_steps=num_steps,
-            config=config.to_dict(),
+            config=given,
             wandb_project=config.log.wandb_project,
         ) as writers:
             progress = Progress(

@@ -13,6 +13,7 @@ import jax
 import ml_collections
 
 from experiments import build
+from experiments.shown import config_text
 from lm.data.preparation import Prepared
 from lm.data.sources import make_source, readable
 from lm.train import memory
@@ -28,7 +29,7 @@ def start(
     workdir: pathlib.Path,
 ) -> None:
     """Prints the config, and what follows from it."""
-    print(config)
+    print(config_text(config))
     model_config, split = parts.model.config, prepared.splits["train"]
     tokens = config.data.batch_size * config.data.seq_len
     state_bytes = memory.tree_bytes(abstract)

@@ -35,9 +35,9 @@ def load(folder: pathlib.Path) -> Run:
 
 
 def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
-    """The `tokenizer` block of a config that uses the tokenizer of this run."""
-    for name in ("sentencepiece.model", "tokenizer.json"):
-        path = folder / "tokenizer" / name
+    """The `tokenizer` block of a config that uses the tokenizer of this run or HF folder."""
+    for name in ("tokenizer/sentencepiece.model", "tokenizer/tokenizer.json", "tokenizer.json"):
+        path = folder / name
         if path.exists():
             return {"kind": "file", "path": str(path)}
     return {"kind": "bytes"}

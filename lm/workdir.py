@@ -65,7 +65,8 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
       data_hash: names the prepared data.
 
     Raises:
-      UserError: another config made it, it is no run's folder, or another process is using it.
+      UserError: another config made it, its data has changed, it is no run's folder, or another
+        process is using it.
     """
     check(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -81,9 +82,16 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
+        starts = _starts(workdir)
+        if starts and starts[-1]["data_hash"] != data_hash:
+            raise UserError(
+                f"--workdir={workdir} was trained on other data ({starts[-1]['data_hash']}) than "
+                f"data and tokenizer now give ({data_hash}); restore them, or choose another "
+                "--workdir"
+            )
         if not (workdir / _CONFIG).exists():
             write_whole(workdir / _CONFIG, _dump(config))
-        _add_provenance(workdir, data_hash)
+        _add_provenance(workdir, starts, data_hash)
         yield
 
 
@@ -109,25 +117,27 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _add_provenance(workdir: pathlib.Path, data_hash: str) -> None:
-    """Appends this start: a run that was resumed has several."""
+def _starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Every start of this run so far; one that was resumed has several."""
     path = workdir / _PROVENANCE
-    starts = json.loads(path.read_text()) if path.exists() else []
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _add_provenance(workdir: pathlib.Path, starts: list[dict[str, Any]], data_hash: str) -> None:
+    """Appends this start."""
     root = pathlib.Path(__file__).parent.parent
     devices = jax.devices()
-    starts.append(
-        {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "command": ["<redacted>" if _SECRET.search(arg) else arg for arg in sys.argv],
-            "git_commit": _git(root, "rev-parse", "HEAD"),
-            "git_dirty": bool(_git(root, "status", "--porcelain")),
-            "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-            "devices": f"{len(devices)} x {devices[0].device_kind}",
-            "data_hash": data_hash,
-        }
-    )
-    write_whole(path, json.dumps(starts, indent=1))
+    start = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": ["<redacted>" if _SECRET.search(arg) else arg for arg in sys.argv],
+        "git_commit": _git(root, "rev-parse", "HEAD"),
+        "git_dirty": bool(_git(root, "status", "--porcelain")),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "data_hash": data_hash,
+    }
+    write_whole(workdir / _PROVENANCE, json.dumps([*starts, start], indent=1))
 
 
 def _git(root: pathlib.Path, *args: str) -> str | None:

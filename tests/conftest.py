@@ -1,7 +1,9 @@
 """What every test shares: strict numerics, simulated devices, and a cache of compiled programs."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import tempfile
 
 # Compilation is the budget of this suite: programs run for milliseconds, so let LLVM hurry.
@@ -15,9 +17,11 @@ import numpy as np
 import pytest
 
 # One cache for a whole session, shared by the workers of pytest-xdist and the runs that tests
-# start.
-_SESSION = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-_CACHE = pathlib.Path(tempfile.gettempdir()) / f"lm-tests-{_SESSION}"
+# start, which inherit the name. Whoever made it removes it.
+if "LM_TESTS_CACHE" not in os.environ:
+    os.environ["LM_TESTS_CACHE"] = tempfile.mkdtemp(prefix="lm-tests-")
+    atexit.register(shutil.rmtree, os.environ["LM_TESTS_CACHE"], ignore_errors=True)
+_CACHE = pathlib.Path(os.environ["LM_TESTS_CACHE"])
 os.environ["LM_CACHE"] = str(_CACHE)
 
 jax.config.update("jax_num_cpu_devices", 8)  # Sharding runs on a laptop.

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from experiments import pretrain, runs
+from experiments import build, pretrain, runs
+from lm.data.batches import Batches
 from lm.errors import UserError
 from lm.train import checkpoints
 
@@ -227,6 +228,7 @@ CONFIG = {
     "a mesh that is too big": ({"parallel.fsdp": 16}, "parallel.fsdp=16"),
     "more rows than there are": ({"data.batch_size": 80_000_000}, "data.batch_size=80000000"),
     "no steps": ({"train.num_steps": 0}, "train.num_steps=0"),
+    "steps and epochs": ({"train.num_epochs": 2.0}, "num_steps=4 and train.num_epochs=2.0"),
     "a kernel that is not here": ({"model.attention": "cudnn"}, "model.attention='cudnn'"),
     "an objective that does not exist": ({"objective.kind": "masked"}, "objective.kind='masked'"),
     "a rate that is no number": ({"optimizer.peak_lr": math.nan}, "optimizer.peak_lr=nan"),
@@ -261,6 +263,45 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, c
         pretrain.run(tiny_config(corpus, **changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("num_epochs", [0.5, 1.0, 3.0])
+def test_epochs_are_just_as_many_steps_as_show_every_row(num_epochs, corpus):
+    config = tiny_config(corpus, **{"train.num_steps": 0, "train.num_epochs": num_epochs})
+
+    num_steps = build.with_num_steps(config).train.num_steps
+
+    prepared = build.make_data(config, config.model)
+    batches = Batches(prepared, "train", batch_size=16, seed=0)
+    num_rows = prepared.splits["train"].num_rows
+    seen = np.concatenate([batches.rows_at(step) for step in range(num_steps)])
+    assert len(seen) - 16 < num_epochs * num_rows <= len(seen)
+    if num_epochs >= 1:
+        assert np.bincount(seen, minlength=num_rows).min() == num_epochs
+    assert config.train.num_steps == 0
+
+
+def test_a_run_started_from_another_needs_its_tokenizer(uninterrupted, corpus, tmp_path):
+    config = tiny_config(corpus, init_from=str(uninterrupted))
+    config.model.update(vocab_size=512, dropout=0.1)
+
+    with pytest.raises(UserError, match=r"tokenizer/sentencepiece\.model"):
+        pretrain.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_text_has_changed_does_not_go_on(tmp_path):
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.txt").write_text("all work and no play " * 200)
+    corpus = [f"--config.data.{name}={tmp_path}/{name}.txt" for name in ("train", "validation")]
+    config = tiny_config(corpus, **{"train.num_steps": 2, "eval.sample_tokens": 0})
+    pretrain.run(config, tmp_path / "run")
+    files = sorted((tmp_path / "run").rglob("*"))
+    (tmp_path / "train.txt").write_text("makes Jack a dull boy " * 200)
+
+    with pytest.raises(UserError, match="other data"):
+        pretrain.run(config, tmp_path / "run")
+    assert sorted((tmp_path / "run").rglob("*")) == files
 
 
 def test_steps_to_trace_that_the_run_does_not_have_are_refused(corpus, tmp_path):

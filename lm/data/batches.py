@@ -77,11 +77,6 @@ class Batches:
         self._batch_size, self._seed = batch_size, seed
         self._seq_len, self._pad_id = prepared.seq_len, prepared.tokenizer.pad_id or 0
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Not a whole number, as batches run on across the end of an epoch."""
-        return self._num_rows / self._batch_size
-
     def rows_at(self, step: int) -> np.ndarray:
         """The row ids, int64 of shape (B,), that turn the state of step `step` into the next."""
         examples = step * self._batch_size + np.arange(self._batch_size, dtype=np.int64)

@@ -15,6 +15,7 @@ import numpy as np
 
 from lm.data import tokenizers
 from lm.data.sources import Document
+from lm.errors import UserError
 
 _CHUNK_CHARS = 2**18  # Enough work to outweigh sending it; small enough that no worker idles long.
 
@@ -35,6 +36,9 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
 
     The processes are spawned: forking one in which JAX runs its threads can deadlock. With one
     process, the caller's own is used.
+
+    Raises:
+      UserError: a process was killed.
     """
     if num_processes == 1:
         tokenizer = tokenizers.load(folder)
@@ -52,6 +56,11 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
         _start(pool, num_processes)
         try:
             yield lambda documents: _in_order(pool, documents, max_waiting=4 * num_processes)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise UserError(
+                "a process that tokenized was killed, as the kernel does where memory is short; "
+                "free some, and run the same command again"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from lm.data import preparation, tokenization
+from lm.data import preparation, tokenization, tokenizers
 from lm.data.batches import evaluation_batches
 from lm.data.preparation import prepare, sample
 from lm.data.sources import Document
@@ -234,6 +234,22 @@ def test_a_script_without_a_main_guard_can_prepare(tmp_path):
         timeout=60,  # Processes that start processes would wait for each other's locks.
     )
     assert out.stdout.split() == ["started", "4"], out.stderr
+
+
+def test_a_tokenizing_process_that_is_killed_is_said_in_one_line(tmp_path):
+    tokenizers.ByteTokenizer().save(tmp_path)
+
+    def documents():
+        yield Document("a" * 2**18, "a")
+        for process in multiprocessing.active_children():
+            process.kill()
+        yield Document("b" * 2**18, "b")
+
+    with (
+        pytest.raises(UserError, match="was killed"),
+        tokenization.tokenizing(tmp_path, 2) as tokenize,
+    ):
+        list(tokenize(documents()))
 
 
 def test_skipped_documents_are_counted_and_reported(tmp_path, capsys):

@@ -2,6 +2,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 import transformers
 
 from configs import convert as convert_config
-from experiments import convert, runs
+from configs import quickstart
+from experiments import convert, initial, pretrain, runs
 from lm.data.tokenizers import ByteTokenizer, train_sentencepiece
 from lm.errors import UserError
 from lm.interop import tokenizer_files
@@ -213,6 +215,44 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(folder,
 
     with pytest.raises(UserError, match="save_pretrained"):
         run_convert(copy, tmp_path / "run")
+
+
+def test_a_folder_can_be_trained_on_as_it_is(folder, imported, tmp_path):
+    config = quickstart.get_config(f"debug,tokenizer={folder}/tokenizer.json")
+    config.update_from_flattened_dict(
+        {
+            "init_from": str(folder),
+            "data.seq_len": POSITIONS,
+            "train.num_steps": 1,
+            "optimizer.peak_lr": 0.0,
+            "optimizer.warmup_steps": 0,
+            "eval.sample_tokens": 0,
+        }
+    )
+    config.model.update(runs.load(imported).config.model)
+
+    pretrain.run(config, tmp_path / "run")
+
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        runs.load(tmp_path / "run").params,
+        runs.load(imported).params,
+    )
+
+
+def test_a_folder_without_its_tokenizer_is_refused_with_what_to_do(folder, tmp_path):
+    (edited(folder, tmp_path) / "tokenizer.json").unlink()
+    config = ml_collections.ConfigDict({"init_from": str(tmp_path / "edited")})
+
+    with pytest.raises(UserError, match=r"configs/convert\.py"):
+        initial.check(config, {}, ByteTokenizer())
+
+
+def test_a_target_that_cannot_be_made_is_one_line(folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+
+    with pytest.raises(UserError, match=r"target=.*file/run cannot be made"):
+        run_convert(folder, tmp_path / "file" / "run")
 
 
 def test_a_target_that_exists_is_left_alone(folder, tmp_path):

@@ -1,0 +1,78 @@
+"""The state before the first step: random parameters, or those that `init_from` names."""
+
+import pathlib
+
+import jax
+import ml_collections
+
+from experiments import build, report, runs
+from lm import workdir as workdir_lib
+from lm.data import tokenizers
+from lm.errors import UserError
+from lm.interop import hugging_face
+from lm.train.checkpoints import restore_params
+from lm.train.state import Params, TrainState
+
+
+def state(
+    parts: build.Parts, config: ml_collections.ConfigDict, abstract: TrainState
+) -> TrainState:
+    """Random parameters, each device making its own part; or those of `init_from`."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    if not config.init_from:
+        key = jax.random.key(config.seed)
+        return jax.jit(build.make_init(parts), out_shardings=shardings)(key)
+    folder = pathlib.Path(config.init_from)
+    if hugging_face.is_folder(folder):
+        params, _ = hugging_face.load_params(folder, _shape_by_path(abstract.params))
+    else:
+        _, params = restore_params(folder / "checkpoints")
+    create = lambda params: TrainState.create(params, parts.tx)
+    return jax.jit(create, out_shardings=shardings)(params)
+
+
+def check(
+    config: ml_collections.ConfigDict, params: Params, tokenizer: tokenizers.Tokenizer
+) -> None:
+    """Compares `init_from` with the parameters and the tokenizer that this config asks for.
+
+    Args:
+      config: its `init_from` is the folder of a run, or of `transformers`.
+      params: shapes are enough.
+      tokenizer: of this config's data.
+
+    Raises:
+      UserError: `init_from` is neither, or its parameters or its tokenizer are others.
+    """
+    folder = pathlib.Path(config.init_from)
+    if hugging_face.is_folder(folder):
+        theirs = hugging_face.load_config(folder)
+        block = hugging_face.FAMILIES[theirs["model_type"]].model_block(theirs)
+        if not (folder / "tokenizer.json").exists():
+            convert = ("--config=configs/convert.py", f"--config.source={folder}")
+            raise UserError(
+                f"init_from={folder} holds no tokenizer.json; make a run of it and name that: "
+                f"{report.command(*convert, '--config.target=DIR')}"
+            )
+        other_tokenizer = tokenizers.load_file(folder / "tokenizer.json")
+    else:
+        block = workdir_lib.load_config(folder)["model"]
+        other_tokenizer = tokenizers.load(folder / "tokenizer")
+    other = build.make_model(ml_collections.ConfigDict(block))
+    found, wanted = _shape_by_path(build.param_shapes(other)), _shape_by_path(params)
+    for path in sorted(found.keys() | wanted.keys()):
+        if found.get(path) != wanted.get(path):
+            raise UserError(
+                f"init_from={folder}: {'/'.join(path)} has shape {found.get(path)} there and "
+                f"{wanted.get(path)} in this config's model; make the model block the same"
+            )
+    if other_tokenizer.fingerprint != tokenizer.fingerprint:
+        block = runs.tokenizer_block(folder)
+        raise UserError(
+            f"init_from={folder} knows another tokenizer's ids; take that one: "
+            f"--config=FILE.py:tokenizer={block.get('path', block['kind'])}"
+        )
+
+
+def _shape_by_path(tree: Params) -> dict[tuple[str, ...], tuple[int, ...]]:
+    return {path: x.shape for path, x in hugging_face.flatten(tree).items()}
