@@ -102,12 +102,19 @@ def gpt2_model(
     )
 
 
-def tokenizer(name: str, vocab_size: int) -> dict:
+def tokenizer(name: str, vocab_size: int, *, mask: bool = False, num_sentinels: int = 0) -> dict:
     """The tokenizer block of bpe or unigram (trained on the source), bytes, or a file's path."""
     if name == "bytes":
         return dict(kind="bytes")
     if name in ("bpe", "unigram"):
-        return dict(kind="sentencepiece", algorithm=name, vocab_size=vocab_size, user_symbols=())
+        return dict(
+            kind="sentencepiece",
+            algorithm=name,
+            vocab_size=vocab_size,
+            user_symbols=(),
+            mask=mask,
+            num_sentinels=num_sentinels,
+        )
     return dict(kind="file", path=name)
 
 

@@ -8,27 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from experiments import objectives
 from experiments.checks import check_numbers
-from lm import losses, objectives
+from lm import losses
 from lm.cache import cache_folder
 from lm.data import preparation
 from lm.data.rows import Rows
+from lm.data.vocabulary import vocabulary_of
 from lm.errors import UserError
+from lm.models import families
 from lm.models.attention import choose_attention
-from lm.models.families import FAMILIES
+from lm.models.families import init_params
 from lm.train import flops, sharding
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.state import Params, TrainState
 from lm.train.step import LossFn, train_step
-
-OBJECTIVES = {"causal": objectives.causal}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,6 @@ class Parts:
 
     model: nn.Module
     loss_fn: LossFn
-    eval_loss_fn: Callable[[Params, Rows], losses.Sums]
     tx: optax.GradientTransformation
     schedule: Schedule
     mesh: Mesh
@@ -89,8 +88,15 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
       UserError: a value or a combination that cannot work, named by its key.
     """
     check_numbers(config)
-    model = make_model(config.model)
+    objective, architecture = config.objective.to_dict(), family_block(config.model).architecture
+    objectives.check(objective, architecture)
+    model = make_model(config.model, causal=objective["kind"] == "causal")
     model_config = model.config
+    if config.eval.sample_tokens and architecture != "decoder":
+        raise UserError(
+            f"eval.sample_tokens={config.eval.sample_tokens}: only decoders write samples; set it "
+            "to 0"
+        )
     if config.eval.sample_tokens >= model_config.max_len:
         raise UserError(
             f"eval.sample_tokens={config.eval.sample_tokens} must be less than the model's "
@@ -104,21 +110,30 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
     mesh = sharding.make_mesh(**config.parallel)
     _check_batch(config, mesh.size)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
-    objective = lookup("objective.kind", config.objective.kind, OBJECTIVES)
     return Parts(
         model=model,
-        loss_fn=call(functools.partial(make_loss_fn, model, objective), "loss", {**config.loss}),
-        eval_loss_fn=make_eval_loss_fn(model, objective),
+        loss_fn=call(functools.partial(make_loss_fn, model), "loss", {**config.loss}),
         tx=tx,
         schedule=schedule,
         mesh=mesh,
     )
 
 
-def make_model(block: ml_collections.ConfigDict) -> nn.Module:
-    """The model of a config's `model` block, with "auto" resolved for this machine."""
+def family_block(block: ml_collections.ConfigDict) -> families.Family:
+    """The family that a `model` block names."""
+    return lookup("model.name", block.name, families.FAMILIES)
+
+
+def make_model(block: ml_collections.ConfigDict, *, causal: bool) -> nn.Module:
+    """The model of a config's `model` block, with "auto" resolved for this machine.
+
+    Args:
+      block: the family's name and hyperparameters.
+      causal: no token will see what follows it.
+    """
     settings = block.to_dict()
-    family = lookup("model.name", settings.pop("name"), FAMILIES)
+    family = family_block(block)
+    del settings["name"]
     platform = jax.default_backend()
     if settings["dtype"] == "auto":
         settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
@@ -128,22 +143,18 @@ def make_model(block: ml_collections.ConfigDict) -> nn.Module:
         platform=platform,
         dtype=model_config.dtype,
         dropout=model_config.dropout,
+        causal=causal and family.architecture == "decoder",
+        biased=family.biased,
     )
     return family.module(dataclasses.replace(model_config, attention=kernel))
 
 
-def make_loss_fn(model: nn.Module, objective, *, z_loss: float, label_smoothing: float) -> LossFn:
-    """Closes the model over its objective and loss, leaving a function of arrays alone."""
+def make_loss_fn(model: nn.Module, *, z_loss: float, label_smoothing: float) -> LossFn:
+    """Closes the model over its loss, leaving a function of arrays alone."""
 
-    def loss_fn(params, rows, key):
-        batch = objective(rows)
+    def loss_fn(params, batch, key):
         logits_BLV = model.apply(
-            {"params": params},
-            batch.tokens_BL,
-            batch.positions_BL,
-            batch.segment_ids_BL,
-            deterministic=False,
-            rngs={"dropout": key},
+            {"params": params}, **batch.inputs, deterministic=False, rngs={"dropout": key}
         )
         return losses.cross_entropy(
             logits_BLV,
@@ -156,17 +167,32 @@ def make_loss_fn(model: nn.Module, objective, *, z_loss: float, label_smoothing:
     return loss_fn
 
 
-def make_eval_loss_fn(model: nn.Module, objective) -> Callable[[Params, Rows], losses.Sums]:
-    """The plain negative log-likelihood: no dropout, no smoothing, no penalties."""
+def make_eval_step(
+    model: nn.Module, objective: objectives.Objective
+) -> Callable[[Params, Rows], losses.Sums]:
+    """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
 
-    def loss_fn(params, rows):
-        batch = objective(rows)
-        logits_BLV = model.apply(
-            {"params": params}, batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL
-        )
+    What is random in an objective depends on the row alone, so that every evaluation asks the same.
+    """
+
+    def eval_step(params, rows):
+        batch = objective(rows, jax.random.key(0))
+        logits_BLV = model.apply({"params": params}, **batch.inputs)
         return losses.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
 
-    return loss_fn
+    return jax.jit(eval_step)
+
+
+def make_objective(
+    config: ml_collections.ConfigDict, prepared: preparation.Prepared
+) -> objectives.Objective:
+    """The objective with the special tokens of this corpus's tokenizer."""
+    return objectives.make_objective(
+        config.objective.to_dict(),
+        architecture=family_block(config.model).architecture,
+        vocabulary=vocabulary_of(prepared.tokenizer),
+        seq_len=prepared.seq_len,
+    )
 
 
 def make_data(config: ml_collections.ConfigDict, model_config: Any) -> preparation.Prepared:
@@ -200,17 +226,6 @@ def make_init(parts: Parts) -> Callable[[jax.Array], TrainState]:
     return init
 
 
-def init_params(model: nn.Module, key: jax.Array) -> Params:
-    """Random parameters; under `jax.eval_shape`, their shapes."""
-    tokens_BL = jnp.zeros((1, 1), jnp.int32)
-    return model.init(key, tokens_BL, tokens_BL, None)["params"]
-
-
-def param_shapes(model: nn.Module) -> Params:
-    """The parameter tree without any array."""
-    return jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
-
-
 def abstract_state(parts: Parts) -> TrainState:
     """Shapes, dtypes and shardings of the state, without any array."""
     shapes = jax.eval_shape(make_init(parts), jax.random.key(0))
@@ -236,14 +251,29 @@ def num_params(params: Params) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
-def make_step(parts: Parts, config: ml_collections.ConfigDict, abstract: TrainState) -> Callable:
+def objective_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """The key that the objective of a step draws from; no micro-batch's dropout has it."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), 2**31 - 1)
+
+
+def make_step(
+    parts: Parts,
+    objective: objectives.Objective,
+    config: ml_collections.ConfigDict,
+    abstract: TrainState,
+) -> Callable:
     """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
-    step = functools.partial(
-        train_step,
-        loss_fn=parts.loss_fn,
-        tx=parts.tx,
-        accumulate_steps=config.train.accumulate_steps,
-    )
+
+    def step(state, rows, key):
+        return train_step(
+            state,
+            objective(rows, objective_key(key, state.step)),
+            key,
+            loss_fn=parts.loss_fn,
+            tx=parts.tx,
+            accumulate_steps=config.train.accumulate_steps,
+        )
+
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     return jax.jit(
         step,

@@ -13,6 +13,7 @@ from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face, tokenizer_files
+from lm.models.families import param_shapes
 from lm.train.checkpoints import Checkpoints
 from lm.train.state import TrainState
 
@@ -54,10 +55,9 @@ def import_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     Raises:
       UserError: see `lm.interop.hugging_face`.
     """
-    hf_config = hugging_face.load_config(source)
-    block = hugging_face.FAMILIES[hf_config["model_type"]].model_block(hf_config)
-    model = build.make_model(ml_collections.ConfigDict(block))
-    shapes = hugging_face.flatten(build.param_shapes(model))
+    block = hugging_face.load_model_block(source)
+    model = build.make_model(ml_collections.ConfigDict(block), causal=True)
+    shapes = hugging_face.flatten(param_shapes(model))
     params, dtype = hugging_face.load_params(source, {path: x.shape for path, x in shapes.items()})
     tokenizer = _import_tokenizer(source)
     if tokenizer.vocab_size > block["vocab_size"]:
@@ -95,8 +95,9 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         for name in ("bos", "eos", "pad")
         if (token_id := getattr(loaded.tokenizer, f"{name}_id")) is not None
     }
-    hugging_face.save(target, loaded.config.model.to_dict(), params, dtype, ids)
-    tokenizer_files.save(loaded.tokenizer, target, loaded.config.model.max_len)
+    model = loaded.config.model.to_dict()
+    hugging_face.save(target, hugging_face.model_type_of(model), model, params, dtype, ids)
+    tokenizer_files.save(loaded.tokenizer, target, model.get("max_len"))
 
 
 def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:

@@ -8,8 +8,10 @@ import rich.table
 
 from experiments import build
 from lm.data.batches import Batches
-from lm.data.show import render
+from lm.data.rows import Rows
+from lm.data.show import Stream, render
 from lm.errors import UserError
+from lm.objectives.batch import Batch
 from lm.train import memory
 
 
@@ -22,9 +24,10 @@ def run(config: ml_collections.ConfigDict) -> None:
     flops = build.flops_per_token(parts, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
-    rich.print(_memory_table(config, parts, abstract))
     prepared = build.make_data(config, parts.model.config)
-    _show(config, prepared, step=0)
+    objective = build.make_objective(config, prepared)
+    rich.print(_memory_table(config, parts, objective, abstract))
+    _show(config, prepared, objective, step=0)
 
 
 def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
@@ -35,15 +38,36 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
             f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}"
         )
     parts = build.make_parts(config)
-    _show(config, build.make_data(config, parts.model.config), step - 1)
+    prepared = build.make_data(config, parts.model.config)
+    _show(config, prepared, build.make_objective(config, prepared), step - 1)
 
 
-def _show(config: ml_collections.ConfigDict, prepared, step: int) -> None:
+def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> None:
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     rows = batches.batch_at(step)
-    batch = build.OBJECTIVES[config.objective.kind](rows)
-    print(f"\nstep {step + 1} sees rows {batches.rows_at(step).tolist()}")
-    rich.print(render(rows, prepared.tokenizer, np.asarray(batch.weights_BL)))
+    key = build.objective_key(jax.random.key(config.seed), step)
+    batch = jax.device_get(jax.jit(objective)(rows, key))
+    print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
+    rich.print(render(_streams(batch), prepared.tokenizer))
+
+
+def _streams(batch: Batch) -> list[Stream]:
+    """What the model reads, and what it must write."""
+    inputs = batch.inputs
+    if "predict_BP" in inputs:
+        targets_BL = np.full(inputs["tokens_BL"].shape, -1)
+        for b, at_P in enumerate(inputs["predict_BP"]):
+            asked_P = batch.weights_BL[b] > 0
+            targets_BL[b, at_P[asked_P]] = batch.targets_BL[b, asked_P]
+        return [Stream("", inputs["tokens_BL"], inputs["segment_ids_BL"], None, targets_BL)]
+    segment_ids_BL = inputs["segment_ids_BL"]
+    if "encoder_tokens_BM" not in inputs:
+        return [Stream("", inputs["tokens_BL"], segment_ids_BL, batch.weights_BL)]
+    encoder = inputs["encoder_tokens_BM"], inputs["encoder_segment_ids_BM"]
+    return [
+        Stream("encoder", *encoder),
+        Stream("decoder", batch.targets_BL, segment_ids_BL, batch.weights_BL),
+    ]
 
 
 def _parameter_table(abstract) -> rich.table.Table:
@@ -61,19 +85,20 @@ def _parameter_table(abstract) -> rich.table.Table:
     return table
 
 
-def _memory_table(config, parts: build.Parts, abstract) -> rich.table.Table:
+def _memory_table(config, parts: build.Parts, objective, abstract) -> rich.table.Table:
     """Bytes a device by category; gradients are there twice while micro-batches are added up."""
     params = memory.tree_bytes(abstract.params)
     micro_batch = config.data.batch_size // config.train.accumulate_steps // parts.mesh.size
     shape = jax.ShapeDtypeStruct((micro_batch, config.data.seq_len), np.int32)
-    rows = build.Rows(shape, shape, shape, shape)
-    key = jax.random.key(0)
-    loss = lambda params, rows: parts.loss_fn(params, rows, key)["loss"]
+    ids = jax.ShapeDtypeStruct((micro_batch,), np.int32)
+    rows, key = Rows(shape, shape, shape, shape, ids), jax.random.key(0)
+    batch = jax.eval_shape(objective, rows, key)
+    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
     parts_of_it = {
         "parameters": params,
         "optimiser state": memory.tree_bytes(abstract.opt_state),
         "gradients": params * (1 if config.train.accumulate_steps == 1 else 2),
-        "activations": memory.saved_activation_bytes(loss, abstract.params, rows),
+        "activations": memory.saved_activation_bytes(loss, abstract.params, batch),
     }
     table = rich.table.Table("memory a device", "MB")
     table.columns[1].justify = "right"

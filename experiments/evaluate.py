@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import ml_collections
 
 from experiments import build, runs
@@ -25,14 +24,25 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         corpus.data = loaded.config.data
     corpus.tokenizer = runs.tokenizer_block(folder)
     prepared = build.make_data(corpus, loaded.model.config)
-    eval_step = jax.jit(build.make_eval_loss_fn(loaded.model, build.OBJECTIVES["causal"]))
+    corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
+    eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared))
+    is_causal = corpus.objective.kind == "causal"
     metrics = evaluate(
         loaded.params,
         eval_step,
         evaluation_batches(prepared, "validation", batch_size=config.data.batch_size),
-        num_bytes=prepared.splits["validation"].num_predicted_bytes,
+        num_bytes=prepared.splits["validation"].num_predicted_bytes if is_causal else None,
     )
     print(f"{folder} at step {loaded.step}")
     for name, value in metrics.items():
         print(f"{name:>18} {value:.6f}")
     return 0
+
+
+def _objective(folder: pathlib.Path, loaded: runs.Run) -> ml_collections.ConfigDict:
+    """What the run was trained for; of an imported decoder, to go on with a text."""
+    if "objective" in loaded.config:
+        return loaded.config.objective
+    if build.family_block(loaded.config.model).architecture == "decoder":
+        return ml_collections.ConfigDict({"kind": "causal"})
+    raise UserError(f"{folder} was imported and has no objective of its own; train it first")

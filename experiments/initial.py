@@ -10,6 +10,7 @@ from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.models.families import param_shapes
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params, TrainState
 
@@ -46,8 +47,7 @@ def check(
     """
     folder = pathlib.Path(config.init_from)
     if hugging_face.is_folder(folder):
-        theirs = hugging_face.load_config(folder)
-        block = hugging_face.FAMILIES[theirs["model_type"]].model_block(theirs)
+        block = hugging_face.load_model_block(folder)
         if not (folder / "tokenizer.json").exists():
             convert = ("--config=configs/convert.py", f"--config.source={folder}")
             raise UserError(
@@ -58,8 +58,8 @@ def check(
     else:
         block = workdir_lib.load_config(folder)["model"]
         other_tokenizer = tokenizers.load(folder / "tokenizer")
-    other = build.make_model(ml_collections.ConfigDict(block))
-    found, wanted = _shape_by_path(build.param_shapes(other)), _shape_by_path(params)
+    other = build.make_model(ml_collections.ConfigDict(block), causal=True)
+    found, wanted = _shape_by_path(param_shapes(other)), _shape_by_path(params)
     for path in sorted(found.keys() | wanted.keys()):
         if found.get(path) != wanted.get(path):
             raise UserError(

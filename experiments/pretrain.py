@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 
 import jax
 import ml_collections
 
 from experiments import build, initial, report
+from experiments.objectives import Objective
 from lm import workdir as workdir_lib
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
@@ -17,6 +19,7 @@ from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
 from lm.train.progress import Progress
+from lm.train.state import Params
 
 STOPPED = 75  # EX_TEMPFAIL: a scheduler that sees it starts the same command again.
 
@@ -45,6 +48,7 @@ def run(
         raise UserError(
             f"--profile={first}:{last} are not steps of this run: 1 to {config.train.num_steps}"
         )
+    objective = build.make_objective(config, prepared)
     abstract = build.abstract_state(parts)
     if config.init_from:
         initial.check(config, abstract.params, prepared.tokenizer)
@@ -84,7 +88,7 @@ def run(
                 peak_flops=flops.total_peak_flops(jax.devices()),
                 schedule=parts.schedule,
             )
-            evaluate = make_evaluation(config, parts, prepared)
+            evaluate = make_evaluation(config, parts, objective, prepared)
             metrics = {}
 
             def evaluate_now(step, state):
@@ -100,7 +104,8 @@ def run(
                     host = {"num_tokens": progress.num_tokens}
                     checkpoints.save(step, state, host, metrics.get(step, {}))
 
-            step_fn, key = build.make_step(parts, config, abstract), jax.random.key(config.seed)
+            step_fn = build.make_step(parts, objective, config, abstract)
+            key = jax.random.key(config.seed)
             with Profiler(workdir / "profile", profile_steps) as profiler:
                 state = loop.fit(
                     state,
@@ -125,13 +130,20 @@ def run(
     return 0
 
 
-def make_evaluation(config: ml_collections.ConfigDict, parts: build.Parts, prepared: Prepared):
+def make_evaluation(
+    config: ml_collections.ConfigDict,
+    parts: build.Parts,
+    objective: Objective,
+    prepared: Prepared,
+) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
-    eval_step = jax.jit(parts.eval_loss_fn)
+    eval_step = build.make_eval_step(parts.model, objective)
+    num_bytes = None  # Only where each token is predicted do their bits add up to the text's.
+    if config.objective.kind == "causal":
+        num_bytes = prepared.splits["validation"].num_predicted_bytes
 
     def evaluate(params):
         batches = evaluation_batches(prepared, "validation", batch_size=config.eval.batch_size)
-        num_bytes = prepared.splits["validation"].num_predicted_bytes
         return evaluation.evaluate(params, eval_step, batches, num_bytes=num_bytes)
 
     return evaluate

@@ -70,13 +70,15 @@ def end(
 ) -> None:
     """Prints the result beside general-purpose compressors, and what one can do next."""
     print(f"\nvalidation loss {metrics['eval/loss']:.4f} nats a token")
-    print(f"bits per byte   {metrics['eval/bits_per_byte']:.3f}  this model")
-    if config.eval.compressors:
-        for name, bits in compressor_bits_per_byte(config).items():
-            print(f"                {bits:.3f}  {name}, on the same held-out bytes")
+    if "eval/bits_per_byte" in metrics:
+        print(f"bits per byte   {metrics['eval/bits_per_byte']:.3f}  this model")
+        if config.eval.compressors:
+            for name, bits in compressor_bits_per_byte(config).items():
+                print(f"                {bits:.3f}  {name}, on the same held-out bytes")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
-    sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
-    print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
+    if build.family_block(config.model).architecture == "decoder":
+        sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
+        print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
     kept = [arg for arg in sys.argv[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
     more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
     print(f"train it on     {more}", flush=True)

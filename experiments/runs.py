@@ -29,7 +29,8 @@ def load(folder: pathlib.Path) -> Run:
       UserError: not a run's folder, or one without a checkpoint.
     """
     config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
-    model = build.make_model(config.model)
+    causal = "objective" not in config or config.objective.kind == "causal"
+    model = build.make_model(config.model, causal=causal)
     step, params = restore_params(folder / "checkpoints")
     return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
 

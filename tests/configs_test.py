@@ -4,6 +4,7 @@ import pathlib
 import pytest
 
 from experiments import build
+from lm.models.families import param_shapes
 from lm.train.optimizers import make_optimizer
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -34,9 +35,9 @@ def config(name, arg):
     ],
 )
 def test_published_sizes(name, size, expected):
-    model = build.make_model(config(name, f"size={size}").model)
+    model = build.make_model(config(name, f"size={size}").model, causal=True)
 
-    assert build.num_params(build.param_shapes(model)) == expected
+    assert build.num_params(param_shapes(model)) == expected
 
 
 @pytest.mark.parametrize("rule", ["adamw", "lion", "adafactor", "muon"])

@@ -1,8 +1,7 @@
-"""A GPT-2 so small that it compiles in a second, shared by tests."""
+"""A GPT-2 so small that it compiles in a second, and rows for it, shared by tests."""
 
-import jax
-import jax.numpy as jnp
-
+from lm.data.rows import rows_from_pieces
+from lm.models.families import param_shapes
 from lm.models.gpt2 import GPT2, GPT2Config
 
 CONFIG = GPT2Config(
@@ -23,7 +22,9 @@ CONFIG = GPT2Config(
 
 def shapes(config=CONFIG):
     """The parameter tree as shapes."""
-    tokens_BL = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(GPT2(config).init, jax.random.key(0), tokens_BL, tokens_BL, None)[
-        "params"
-    ]
+    return param_shapes(GPT2(config))
+
+
+def rows_of(pieces, seq_len, pad_id=0):
+    """Rows numbered from 0."""
+    return rows_from_pieces(pieces, seq_len, pad_id, range(len(pieces)))

@@ -111,8 +111,8 @@ class Batches:
         rows = self.reader.read(np.concatenate(ids))
         size = self._batch_size // num_shards
         return [
-            rows_from_pieces(rows[i : i + size], self._seq_len, self._pad_id)
-            for i in range(0, len(rows), size)
+            rows_from_pieces(rows[i * size : (i + 1) * size], self._seq_len, self._pad_id, ids[i])
+            for i in range(len(ids))
         ]
 
 
@@ -125,8 +125,6 @@ def evaluation_batches(
         pieces: list[list[Piece]] = reader.read(range(first, min(first + batch_size, len(reader))))
         pieces += [[] for _ in range(batch_size - len(pieces))]
         part = batch_size // num_shards
-        yield rows_from_pieces(
-            pieces[shard * part : (shard + 1) * part],
-            prepared.seq_len,
-            prepared.tokenizer.pad_id or 0,
-        )
+        here = slice(shard * part, (shard + 1) * part)
+        ids = range(first, first + batch_size)[here]
+        yield rows_from_pieces(pieces[here], prepared.seq_len, prepared.tokenizer.pad_id or 0, ids)

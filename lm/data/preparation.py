@@ -247,9 +247,20 @@ def _file(*, path: str) -> tuple[MakeTokenizerFn, str]:
 
 
 def _sentencepiece(
-    *, algorithm: str, vocab_size: int, user_symbols: Sequence[str]
+    *,
+    algorithm: str,
+    vocab_size: int,
+    user_symbols: Sequence[str],
+    mask: bool,
+    num_sentinels: int,
 ) -> tuple[MakeTokenizerFn, str]:
-    options = dict(algorithm=algorithm, vocab_size=vocab_size, user_symbols=list(user_symbols))
+    options = dict(
+        algorithm=algorithm,
+        vocab_size=vocab_size,
+        user_symbols=list(user_symbols),
+        mask=mask,
+        num_sentinels=num_sentinels,
+    )
 
     def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
         documents = track(documents, "reading train", lambda document: len(document.text.encode()))

@@ -13,7 +13,7 @@ from lm.data.packing import NO_NEXT, Piece
 
 @struct.dataclass
 class Rows:
-    """Packed rows. Every field is B x L, int32.
+    """Packed rows. Every field is int32, and all but the last B x L.
 
     Two documents, `<s>ab</s>` and `<s>cde</s>`, the second of which goes on in another row:
 
@@ -24,15 +24,19 @@ class Rows:
 
     `next_BL` is the token that follows in the same document, also where that stands in another row;
     -1 where the document ends, and in padding. Segment 0 is padding, whatever token stands there.
+    `ids_B` is the number of the row in its split, by which random choices are made.
     """
 
     tokens_BL: np.ndarray
     next_BL: np.ndarray
     segment_ids_BL: np.ndarray
     positions_BL: np.ndarray
+    ids_B: np.ndarray
 
 
-def rows_from_pieces(rows: Sequence[Sequence[Piece]], seq_len: int, pad_id: int) -> Rows:
+def rows_from_pieces(
+    rows: Sequence[Sequence[Piece]], seq_len: int, pad_id: int, ids: Sequence[int]
+) -> Rows:
     """Lays pieces out in B x L arrays, one row each; a row without pieces is all padding."""
     tokens_BL = np.full((len(rows), seq_len), pad_id, np.int32)
     next_BL = np.full((len(rows), seq_len), NO_NEXT, np.int32)
@@ -48,4 +52,5 @@ def rows_from_pieces(rows: Sequence[Sequence[Piece]], seq_len: int, pad_id: int)
             segment_ids_BL[b, start:end] = segment
             positions_BL[b, start:end] = np.arange(len(tokens))
             start = end
-    return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL)
+    ids_B = np.asarray(ids, np.int32)
+    return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL, ids_B)

@@ -4,13 +4,14 @@ Dimension key: B batch, L length.
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import rich.console
 import rich.rule
 import rich.text
 
-from lm.data.rows import Rows
 from lm.data.tokenizers import NEWLINE_MARK, Tokenizer
 
 # Two shades for each segment, in turns, so that one sees where a token ends.
@@ -22,53 +23,75 @@ _SHADES = (
 )
 
 
+class Stream(NamedTuple):
+    """One array of tokens that a model reads or writes.
+
+    title: said before it; "" for none.
+    tokens_BL, segment_ids_BL: B x L.
+    weights_BL: loss weights by position; None where the loss is not about these tokens.
+    targets_BL: what must be said in place of a token; -1 where it is not asked, None for nowhere.
+    """
+
+    title: str
+    tokens_BL: np.ndarray
+    segment_ids_BL: np.ndarray
+    weights_BL: np.ndarray | None = None
+    targets_BL: np.ndarray | None = None
+
+
 def render(
-    rows: Rows, tokenizer: Tokenizer, weights_BL: np.ndarray | None = None, max_rows: int = 4
+    streams: Sequence[Stream], tokenizer: Tokenizer, max_rows: int = 4
 ) -> rich.console.Group:
     """The first rows of a batch as something that `rich.print` shows, with or without colour.
 
     Each segment stands on its own under its number, in its own colour. Tokens that carry no loss
-    are dimmed and stand in angle brackets; other weights than 0 and 1 follow their token.
-
-    Args:
-      rows: B x L.
-      tokenizer: of these rows.
-      weights_BL: loss weights by position; by default 1 wherever there is a next token.
-      max_rows: how many rows to show.
+    are dimmed and stand in angle brackets; other weights than 0 and 1 follow their token. A token
+    that another must be said for is followed by an arrow and that one.
     """
-    if weights_BL is None:
-        weights_BL = rows.next_BL >= 0
-    num_rows, seq_len = rows.tokens_BL.shape
+    num_rows = streams[0].tokens_BL.shape[0]
     parts: list[rich.console.RenderableType] = []
     for b in range(min(num_rows, max_rows)):
-        segments, weights = rows.segment_ids_BL[b], np.asarray(weights_BL[b], np.float64)
-        parts.append(
-            rich.rule.Rule(
-                f"row {b} of {num_rows}: {segments.max()} segments, {np.sum(segments > 0)} tokens, "
-                f"{np.sum(weights > 0)} in the loss, {np.sum(segments == 0)} of {seq_len} empty",
-                align="left",
-                characters="─",
-            )
-        )
-        for segment in range(1, segments.max() + 1):
-            here = segments == segment
-            positions = rows.positions_BL[b][here]
-            label = f"[{segment}] positions {positions.min()} to {positions.max()}"
-            parts.append(rich.text.Text(label, style="bold reverse"))
-            parts.append(_segment(rows.tokens_BL[b][here], weights[here], segment, tokenizer))
+        for stream in streams:
+            parts += _row(stream, b, tokenizer)
     if num_rows > max_rows:
         parts.append(rich.text.Text(f"and {num_rows - max_rows} rows more", style="italic"))
     return rich.console.Group(*parts)
 
 
+def _row(stream: Stream, b: int, tokenizer: Tokenizer) -> list[rich.console.RenderableType]:
+    segments, tokens = stream.segment_ids_BL[b], stream.tokens_BL[b]
+    targets = np.full(len(tokens), -1) if stream.targets_BL is None else stream.targets_BL[b]
+    weights = np.ones(len(tokens))
+    in_loss = np.sum(targets >= 0)
+    if stream.weights_BL is not None:
+        weights = np.asarray(stream.weights_BL[b], np.float64)
+        in_loss = np.sum(weights > 0)
+    facts = f"{segments.max()} segments, {np.sum(segments > 0)} tokens, {in_loss} in the loss, "
+    facts += f"{np.sum(segments == 0)} of {len(segments)} empty"
+    title = f"row {b} of {len(stream.tokens_BL)}{', ' * bool(stream.title)}{stream.title}: {facts}"
+    parts: list[rich.console.RenderableType] = [rich.rule.Rule(title, align="left", characters="─")]
+    for segment in range(1, segments.max() + 1):
+        here = segments == segment
+        label = f"[{segment}] positions 0 to {np.sum(here) - 1}"
+        parts.append(rich.text.Text(label, style="bold reverse"))
+        parts.append(_segment(tokens[here], weights[here], targets[here], segment, tokenizer))
+    return parts
+
+
 def _segment(
-    tokens: np.ndarray, weights: np.ndarray, segment: int, tokenizer: Tokenizer
+    tokens: np.ndarray,
+    weights: np.ndarray,
+    targets: np.ndarray,
+    segment: int,
+    tokenizer: Tokenizer,
 ) -> rich.text.Text:
     text = rich.text.Text()
     shades = itertools.cycle(_SHADES[segment % len(_SHADES)])
-    for token, weight, shade in zip(tokens.tolist(), weights, shades, strict=False):
-        piece = tokenizer.piece(token)
-        if weight == 0:
+    for token, weight, target, shade in zip(tokens, weights, targets, shades, strict=False):
+        piece = tokenizer.piece(int(token))
+        if target >= 0:
+            text.append(f"{piece}→{tokenizer.piece(int(target))}", style=f"reverse {shade}")
+        elif weight == 0:
             text.append(f"⟨{piece}⟩", style=f"dim {shade}")
         else:
             text.append(piece if weight == 1 else f"{piece}×{weight:g}", style=shade)

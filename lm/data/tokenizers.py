@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -23,6 +24,7 @@ class Tokenizer(Protocol):
     pad_id: int | None
     bos_id: int | None
     eos_id: int | None
+    mask_id: int | None
     fingerprint: str
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -37,6 +39,15 @@ class Tokenizer(Protocol):
     def num_bytes(self, token_id: int) -> int:
         """How many UTF-8 bytes of text the token stands for."""
 
+    def id_of(self, name: str) -> int | None:
+        """The id of a token by its name, such as "<extra_id_0>"."""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is no text."""
+
+    def text_of(self, token_id: int) -> str:
+        """The text of a token; U+FFFD for a part of a character."""
+
     def save(self, folder: pathlib.Path) -> None:
         """Writes the files that `load` reads."""
 
@@ -45,7 +56,7 @@ class ByteTokenizer:
     """Pad 0, bos 1, eos 2, then the 256 bytes of UTF-8."""
 
     vocab_size = 259
-    pad_id, bos_id, eos_id = 0, 1, 2
+    pad_id, bos_id, eos_id, mask_id = 0, 1, 2, None
     fingerprint = "bytes"
 
     def encode_batch(self, texts):
@@ -62,6 +73,15 @@ class ByteTokenizer:
 
     def num_bytes(self, token_id):
         return int(token_id >= 3)
+
+    def id_of(self, name):
+        return None
+
+    def is_special(self, token_id):
+        return token_id < 3
+
+    def text_of(self, token_id):
+        return bytes([token_id - 3]).decode(errors="replace") if token_id >= 3 else ""
 
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,6 +101,7 @@ class SentencePieceTokenizer:
             None if i < 0 else i
             for i in (processor.pad_id(), processor.bos_id(), processor.eos_id())
         )
+        self.mask_id = _first(map(self.id_of, _MASK_NAMES))
         self.fingerprint = f"sentencepiece {hashlib.sha256(model).hexdigest()}"
 
     def encode_batch(self, texts):
@@ -118,6 +139,20 @@ class SentencePieceTokenizer:
             return 1
         return len(self._processor.id_to_piece(token_id).replace(_SPACE_MARK, " ").encode())
 
+    def id_of(self, name):
+        token_id = self._processor.piece_to_id(name)
+        return None if token_id == self._processor.unk_id() else token_id
+
+    def is_special(self, token_id):
+        kinds = (self._processor.is_control, self._processor.is_unknown, self._processor.is_unused)
+        return any(is_kind(int(token_id)) for is_kind in kinds)
+
+    def text_of(self, token_id):
+        piece = self._processor.id_to_piece(int(token_id))
+        if self._processor.is_byte(int(token_id)):
+            return bytes([int(piece[3:-1], 16)]).decode(errors="replace")
+        return piece.replace(_SPACE_MARK, " ")
+
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MODEL).write_bytes(self.model)
@@ -141,11 +176,12 @@ class HuggingFaceTokenizer:
         self._tokenizer.encode_special_tokens = True  # That is: as text.
         # Ids may have gaps, so that there are fewer tokens than the largest id says.
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        self.pad_id, self.bos_id, self.eos_id = (
+        self.pad_id, self.bos_id, self.eos_id, self.mask_id = (
             self._find(f"{name}_token", usual) for name, usual in _USUAL_NAMES.items()
         )
-        decoder = json.loads(files[_TOKENIZER_JSON]).get("decoder")
-        self._is_byte_level = "ByteLevel" in json.dumps(decoder)
+        parts = json.loads(files[_TOKENIZER_JSON])
+        self._is_byte_level = "ByteLevel" in json.dumps(parts.get("decoder"))
+        self._continuing_prefix = parts["model"].get("continuing_subword_prefix")
         self._special = {
             i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         }
@@ -158,8 +194,7 @@ class HuggingFaceTokenizer:
             token = json.loads(self._files.get(file, b"{}")).get(key)
             if token is not None:  # A string, or an AddedToken as a dict.
                 names.insert(0, token["content"] if isinstance(token, dict) else token)
-        ids = (self._tokenizer.token_to_id(name) for name in names)
-        return next((i for i in ids if i is not None), None)
+        return _first(map(self._tokenizer.token_to_id, names))
 
     def encode_batch(self, texts):
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -180,6 +215,24 @@ class HuggingFaceTokenizer:
             return len(self._tokenizer.id_to_token(int(token_id)))
         return len(self._tokenizer.decode([int(token_id)]).encode())
 
+    def id_of(self, name):
+        return self._tokenizer.token_to_id(name)
+
+    def is_special(self, token_id):
+        # Ids may have gaps, which are no text either.
+        return token_id in self._special or self._tokenizer.id_to_token(int(token_id)) is None
+
+    def text_of(self, token_id):
+        token = self._tokenizer.id_to_token(int(token_id)) or ""
+        if self._is_byte_level:
+            return self._tokenizer.decode([int(token_id)], skip_special_tokens=False)
+        if self._continuing_prefix:  # WordPiece: what does not continue a word follows a space.
+            inside = token.startswith(self._continuing_prefix)
+            return token.removeprefix(self._continuing_prefix) if inside else " " + token
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):
+            return bytes([int(token[3:-1], 16)]).decode(errors="replace")
+        return token.replace(_SPACE_MARK, " ")
+
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, contents in self._files.items():
@@ -193,11 +246,18 @@ _KIND = "kind.txt"
 _MODEL = "sentencepiece.model"
 _TOKENIZER_JSON = "tokenizer.json"
 _BESIDE = ("special_tokens_map.json", "tokenizer_config.json")  # The latter has the last word.
+_MASK_NAMES = ("<mask>", "[MASK]")
 _USUAL_NAMES = {
     "pad": ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
     "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]", "<|endoftext|>"),
     "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "[SEP]"),
+    "mask": _MASK_NAMES,
 }
+
+
+def _first(ids: Iterable[int | None]) -> int | None:
+    """The first that is there."""
+    return next((i for i in ids if i is not None), None)
 
 
 def printable(data: bytes) -> str:
@@ -258,11 +318,22 @@ def train_sentencepiece(
     algorithm: str,
     vocab_size: int,
     user_symbols: Sequence[str],
+    mask: bool = False,
+    num_sentinels: int = 0,
 ) -> SentencePieceTokenizer:
     """Trains on texts; the same texts give the same model.
 
     Bytes 0 to 255 have pieces of their own, so that no text is unknown, and nothing is normalised,
-    so that decoding gives the text back. Ids: pad 0, bos 1, eos 2, unk 3, then the user's symbols.
+    so that decoding gives the text back. Ids: pad 0, bos 1, eos 2, unk 3, then `<mask>` if asked
+    for, the sentinels, which count down as T5's do, and the user's symbols.
+
+    Args:
+      texts: to learn from.
+      algorithm: bpe or unigram.
+      vocab_size: pieces, all the special ones included.
+      user_symbols: strings that are one token wherever they stand in a text.
+      mask: whether there is a `<mask>`, which no text can spell.
+      num_sentinels: `<extra_id_n>` to `<extra_id_0>`, which no text can spell either.
 
     Raises:
       UserError: the algorithm is unknown, or the vocabulary does not fit the texts.
@@ -279,6 +350,8 @@ def train_sentencepiece(
             model_type=algorithm,
             vocab_size=vocab_size,
             user_defined_symbols=list(user_symbols),
+            control_symbols=["<mask>"] * mask
+            + [f"<extra_id_{i}>" for i in reversed(range(num_sentinels))],
             pad_id=0,
             bos_id=1,
             eos_id=2,

@@ -5,7 +5,6 @@ Nothing is ever unpickled.
 
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
@@ -14,13 +13,17 @@ import safetensors
 import safetensors.numpy
 
 from lm.errors import UserError
-from lm.interop import gpt2
+from lm.interop import bert, gpt2, llama, t5
+from lm.interop.family import HuggingFaceFamily
+from lm.interop.weights import Path, Shapes, join, keys, shape_of, split
 
-FAMILIES = {gpt2.MODEL_TYPE: gpt2}
+FAMILIES = {
+    model_type: family
+    for family in (bert.BERT, bert.ROBERTA, gpt2.FAMILY, llama.FAMILY, t5.FAMILY)
+    for model_type in family.model_types
+}
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD_BYTES = 5_000_000_000
-
-Paths = dict[tuple[str, ...], np.ndarray]
 
 
 def is_folder(path: pathlib.Path) -> bool:
@@ -46,10 +49,18 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
     return config
 
 
-def load_params(
-    folder: pathlib.Path, shapes: dict[tuple[str, ...], tuple[int, ...]]
-) -> tuple[dict[str, Any], str]:
-    """Reads the weights into a float32 parameter tree.
+def load_model_block(folder: pathlib.Path) -> dict[str, Any]:
+    """The `model` block of ours that config.json asks for.
+
+    Raises:
+      UserError: a model_type or a setting that no family here has.
+    """
+    config = load_config(folder)
+    return FAMILIES[config["model_type"]].model_block(config)
+
+
+def load_params(folder: pathlib.Path, shapes: Shapes) -> tuple[dict[str, Any], str]:
+    """Reads the weights into a float32 parameter tree, one tensor at a time.
 
     Args:
       folder: of `transformers`.
@@ -61,15 +72,19 @@ def load_params(
     Raises:
       UserError: keys that are missing or unknown, all listed; a wrong shape; no safetensors.
     """
-    family = FAMILIES[load_config(folder)["model_type"]]
+    config = load_config(folder)
+    family = FAMILIES[config["model_type"]]
+    model = family.model_block(config)
     tensors = _Tensors(folder)
-    wanted = {key: (entry, i) for key, entry, i in _keys(family, shapes)}
-    found = {_normal(name, family): name for name in tensors.names()}
-    ignored = {k for k in found if k.endswith(family.IGNORED_SUFFIXES)} | {family.TIED[0]}
-    missing, unknown = (
-        sorted(wanted.keys() - found.keys()),
-        sorted(found.keys() - wanted.keys() - ignored),
-    )
+    wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
+    tied = family.tied(model)
+    found = {_full_name(n, family, wanted.keys() | tied.keys()): n for n in tensors.names()}
+    for copy, original in tied.items():  # Files may hold a shared tensor under either name.
+        if copy in found and original not in found:
+            found[original] = found.pop(copy)
+    ignored = {key for key in found if key.endswith(family.ignored)} if family.ignored else set()
+    missing = sorted(wanted.keys() - found.keys())
+    unknown = sorted(found.keys() - wanted.keys() - tied.keys() - ignored)
     if missing or unknown:
         raise UserError(
             f"{folder}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
@@ -77,24 +92,25 @@ def load_params(
         )
     params = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
     dtypes = set()
-    for key, (entry, layer) in wanted.items():
+    for key, (e, layer) in wanted.items():
         tensor = tensors.read(found[key])
         dtypes.add(tensor.dtype.name)
-        expected = family.shape_of(entry, shapes)
+        expected = shape_of(e, shapes)
         if tensor.shape != expected:
             raise UserError(
                 f"{folder}: {found[key]} has shape {tensor.shape}, and "
                 f"config.json asks for {expected}"
             )
-        for path, array in family.split(entry, tensor, shapes):
+        for path, array in split(e, tensor, shapes):
             (params[path] if layer is None else params[path][layer])[...] = array
-    head, embedding = family.TIED
-    if head in found and not np.array_equal(
-        tensors.read(found[head]), tensors.read(found[embedding])
-    ):
-        raise UserError(
-            f"{folder}: {head} differs from {embedding}; an untied output is not supported"
-        )
+    for copy, original in tied.items():
+        if copy in found and not np.array_equal(
+            tensors.read(found[copy]), tensors.read(found[original])
+        ):
+            raise UserError(
+                f"{folder}: {found[copy]} differs from {found[original]}, though config.json says "
+                "that the output is tied"
+            )
     if len(dtypes) > 1:
         raise UserError(f"{folder}: the weights mix dtypes {', '.join(sorted(dtypes))}")
     return _nested(params), dtypes.pop()
@@ -102,6 +118,7 @@ def load_params(
 
 def save(
     folder: pathlib.Path,
+    model_type: str,
     model: dict[str, Any],
     params: dict[str, Any],
     dtype: str,
@@ -111,29 +128,31 @@ def save(
 
     Args:
       folder: exists.
+      model_type: one that covers the family of `model`.
       model: the `model` block of the config.
       params: the parameter tree, float32.
       dtype: of the files.
       special_ids: bos_token_id and the like, for config.json and generation_config.json.
     """
-    family = FAMILIES[model["name"]]
-    # Named also where they are None: transformers would put GPT-2's own ids there.
+    family = FAMILIES[model_type]
+    # Named also where they are None: transformers would put the family's own ids there.
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | special_ids
-    config = family.hf_config(model) | {"dtype": dtype} | ids
+    config = {"dtype": dtype} | ids | family.hf_config(model)
+    if config.get("is_encoder_decoder"):
+        ids["decoder_start_token_id"] = config["decoder_start_token_id"] = ids["pad_token_id"]
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
     flat = flatten(params)
     shapes = {path: x.shape for path, x in flat.items()}
     shards: list[dict[str, np.ndarray]] = [{}]
     size = 0
-    for key, entry, layer in _keys(family, shapes):
-        ours = [flat[path] if layer is None else flat[path][layer] for path in entry.ours]
-        tensor = family.join(entry, [np.asarray(x) for x in ours], family.shape_of(entry, shapes))
-        tensor = np.ascontiguousarray(tensor.astype(dtype))
+    for key, e, layer in keys(family.table(model), shapes):
+        ours = [flat[path] if layer is None else flat[path][layer] for path in e.ours]
+        tensor = np.ascontiguousarray(join(e, [np.asarray(x) for x in ours]).astype(dtype))
         if size and size + tensor.nbytes > _SHARD_BYTES:
             shards.append({})
             size = 0
-        shards[-1][family.PREFIX + key] = tensor
+        shards[-1][key] = tensor
         size += tensor.nbytes
     names = [_WEIGHTS]
     if len(shards) > 1:
@@ -144,6 +163,15 @@ def save(
         (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
     for name, shard in zip(names, shards, strict=True):
         safetensors.numpy.save_file(shard, folder / name, metadata={"format": "pt"})
+
+
+def model_type_of(model: dict[str, Any]) -> str:
+    """The model_type that `transformers` gives to a model of ours."""
+    if model["name"] == "bert":
+        return "roberta" if model["position_offset"] else "bert"
+    if model["name"] == "llama":
+        return llama.hf_config(model)["model_type"]
+    return model["name"]
 
 
 class _Tensors:
@@ -159,7 +187,7 @@ class _Tensors:
         else:
             raise UserError(
                 f"{folder} holds no {_WEIGHTS}; pickled weights are never read. Convert: python "
-                '-c "from transformers import AutoModelForCausalLM as M; '
+                '-c "from transformers import AutoModelForPreTraining as M; '
                 f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
             )
         for file in set(self._files.values()):
@@ -174,29 +202,24 @@ class _Tensors:
             return file.get_tensor(name)
 
 
-def _keys(family, shapes) -> Iterator[tuple[str, Any, int | None]]:
-    """Every key of theirs without its prefix, with its table entry and layer."""
-    num_layers = next(shape[0] for path, shape in shapes.items() if path[0] == "layers")
-    for entry in family.TABLE:
-        if "{i}" not in entry.theirs:
-            yield entry.theirs, entry, None
-            continue
-        for i in range(num_layers):
-            yield entry.theirs.format(i=i), entry, i
+def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:
+    """The name that a model with its head gives a tensor; files of a bare model lack the prefix.
+
+    Old files call a norm's weight gamma and its bias beta.
+    """
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+    return family.prefix + name if family.prefix + name in known else name
 
 
-def _normal(name: str, family) -> str:
-    return name.removeprefix(family.PREFIX)
-
-
-def flatten(tree: Any, path: tuple[str, ...] = ()) -> Paths:
+def flatten(tree: Any, path: Path = ()) -> dict[Path, Any]:
     """Nested dicts -> one dict by path."""
     if not isinstance(tree, dict):
         return {path: tree}
     return {p: x for key, child in tree.items() for p, x in flatten(child, (*path, key)).items()}
 
 
-def _nested(flat: Paths) -> dict[str, Any]:
+def _nested(flat: dict[Path, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for (*parents, name), value in flat.items():
         node = tree

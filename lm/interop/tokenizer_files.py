@@ -23,7 +23,7 @@ _SPACE_MARK = "\u2581"
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
-def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int) -> None:
+def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int | None) -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
     Ids are the same for every text that does not spell a special token (which `transformers` reads
@@ -57,7 +57,7 @@ def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int) -> None:
     names = zip(("pad_token", "bos_token", "eos_token"), specials, strict=True)
     config = {name: piece for name, piece in names if piece is not None} | {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_len,
+        **({} if max_len is None else {"model_max_length": max_len}),
         "clean_up_tokenization_spaces": False,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

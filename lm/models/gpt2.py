@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.errors import UserError
 from lm.models import attention
+from lm.models.checks import check_hyperparameters
 from lm.models.layers import LayerNorm, Mlp
-from lm.models.stack import check_remat, stack
+from lm.models.stack import stack
 
 _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
 
@@ -37,16 +37,7 @@ class GPT2Config:
     scan_layers: bool
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if field.type is int and getattr(self, field.name) < 1:
-                raise UserError(
-                    f"model.{field.name}={getattr(self, field.name)} must be at least 1"
-                )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout={self.dropout} must lie in [0, 1)")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise UserError(f"model.dtype={self.dtype!r} is unknown; choose float32 or bfloat16")
-        check_remat(self.remat)
+        check_hyperparameters(self)
 
 
 class Block(nn.Module):
@@ -63,15 +54,16 @@ class Block(nn.Module):
         in_init = nn.initializers.normal(0.02)
         # Two residual additions a layer: their variances add up over the depth (section 2.3).
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
-        attend = attention.make_attend(c.attention, dropout("probs_dropout") if c.dropout else None)
+        probs_dropout = dropout("probs_dropout") if c.dropout else None
+        attend = attention.make_attend(c.attention, mask_BLM, dropout=probs_dropout)
 
         y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
         y_BLD = attention.Attention(
-            c.num_heads, c.head_dim, attend, in_init, out_init, dtype, name="attention"
-        )(y_BLD, mask_BLM)
+            c.num_heads, c.num_heads, c.head_dim, in_init, out_init, dtype, name="attention"
+        )(y_BLD, y_BLD, attend)
         x_BLD += dropout("attention_dropout")(y_BLD)
         y_BLD = LayerNorm(_EPSILON, dtype, name="mlp_norm")(x_BLD)
-        y_BLD = Mlp(c.mlp_dim, in_init, out_init, dtype, name="mlp")(y_BLD)
+        y_BLD = Mlp(c.mlp_dim, "gelu_new", in_init, out_init, dtype, name="mlp")(y_BLD)
         return x_BLD + dropout("mlp_dropout")(y_BLD), None
 
 
@@ -86,6 +78,7 @@ class GPT2(nn.Module):
         tokens_BL: jax.Array,
         positions_BL: jax.Array,
         segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
     ) -> jax.Array:
@@ -96,13 +89,17 @@ class GPT2(nn.Module):
           positions_BL: each token's position in its own document.
           segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
             never crosses from one to another. None: every row is one document.
+          prefix_BL: see `attention.causal_mask`; needs `segment_ids_BL`.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         token_init, position_init = nn.initializers.normal(0.02), nn.initializers.normal(0.01)
         embed_VD = self.param("token_embedding", token_init, (c.vocab_size, c.model_dim))
         embed_PD = self.param("position_embedding", position_init, (c.max_len, c.model_dim))
-        mask_BLM = None if segment_ids_BL is None else attention.causal_mask(segment_ids_BL)
+        assert prefix_BL is None or c.attention != "blocked"  # That one never looks ahead.
+        mask_BLM = None
+        if segment_ids_BL is not None:
+            mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
 
         embed_VD, embed_PD = jnp.asarray(embed_VD, dtype), jnp.asarray(embed_PD, dtype)
         x_BLD = embed_VD[tokens_BL] + embed_PD[positions_BL]

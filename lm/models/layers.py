@@ -1,4 +1,4 @@
-"""The parts that every family shares: affine maps, normalisation, the MLP.
+"""The parts that families share: affine maps, norms, MLPs.
 
 Parameters are float32 and are cast to `dtype` where they are used.
 
@@ -6,11 +6,21 @@ Dimension key:
   B batch    L query length    D model width    F MLP width
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+# The activations by the names that papers and `transformers` give them.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),  # Hendrycks & Gimpel 2016
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
 
 
 class Dense(nn.Module):
@@ -25,6 +35,7 @@ class Dense(nn.Module):
     kernel_init: nn.initializers.Initializer
     dtype: jnp.dtype
     num_in_dims: int = 1
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -32,9 +43,11 @@ class Dense(nn.Module):
         in_shape = x.shape[x.ndim - self.num_in_dims :]
         lead_shape = x.shape[: x.ndim - self.num_in_dims]
         kernel = self.param("kernel", self.kernel_init, (*in_shape, *self.out_shape))
-        bias = self.param("bias", nn.initializers.zeros_init(), self.out_shape)
         matrix = kernel.astype(self.dtype).reshape(math.prod(in_shape), -1)
-        y = x.reshape(-1, math.prod(in_shape)) @ matrix + bias.astype(self.dtype).reshape(1, -1)
+        y = x.reshape(-1, math.prod(in_shape)) @ matrix
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), self.out_shape)
+            y = y + bias.astype(self.dtype).reshape(1, -1)
         return y.reshape(*lead_shape, *self.out_shape)
 
 
@@ -57,18 +70,61 @@ class LayerNorm(nn.Module):
         return (y_BLD * scale_D[None, None] + bias_D[None, None]).astype(self.dtype)
 
 
-class Mlp(nn.Module):
-    """Two-layer perceptron with the tanh approximation of GELU (Hendrycks & Gimpel 2016)."""
+class RmsNorm(nn.Module):
+    """Divides the last dimension by its root mean square, in float32 (Zhang & Sennrich 2019)."""
 
-    mlp_dim: int
-    in_init: nn.initializers.Initializer
-    out_init: nn.initializers.Initializer
+    epsilon: float
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         """B x L x D -> B x L x D."""
-        D, F = x_BLD.shape[-1], self.mlp_dim
-        h_BLF = Dense((F,), self.in_init, self.dtype, name="in")(x_BLD)
-        h_BLF = jax.nn.gelu(h_BLF, approximate=True)
-        return Dense((D,), self.out_init, self.dtype, name="out")(h_BLF)
+        scale_D = self.param("scale", nn.initializers.ones_init(), (x_BLD.shape[-1],))
+        x_BLD = x_BLD.astype(jnp.float32)
+        square_BL1 = jnp.mean(jnp.square(x_BLD), axis=-1, keepdims=True)
+        y_BLD = x_BLD * jax.lax.rsqrt(square_BL1 + self.epsilon)
+        return (y_BLD * scale_D[None, None]).astype(self.dtype)
+
+
+class Mlp(nn.Module):
+    """Two affine maps with an activation between them."""
+
+    mlp_dim: int
+    activation: str
+    in_init: nn.initializers.Initializer
+    out_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+    use_bias: bool = True
+    dropout: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        """B x L x D -> B x L x D."""
+        dense = functools.partial(Dense, dtype=self.dtype, use_bias=self.use_bias)
+        h_BLF = dense((self.mlp_dim,), self.in_init, name="in")(x_BLD)
+        h_BLF = ACTIVATIONS[self.activation](h_BLF)
+        if self.dropout is not None:
+            h_BLF = self.dropout(h_BLF)
+        return dense((x_BLD.shape[-1],), self.out_init, name="out")(h_BLF)
+
+
+class GatedMlp(nn.Module):
+    """A linear map times an activated one, then a third; no biases (Shazeer 2020, eq. 6)."""
+
+    mlp_dim: int
+    activation: str
+    in_init: nn.initializers.Initializer
+    out_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+    dropout: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        """B x L x D -> B x L x D."""
+        dense = functools.partial(Dense, dtype=self.dtype, use_bias=False)
+        gate_BLF = dense((self.mlp_dim,), self.in_init, name="gate")(x_BLD)
+        h_BLF = dense((self.mlp_dim,), self.in_init, name="in")(x_BLD)
+        h_BLF = ACTIVATIONS[self.activation](gate_BLF) * h_BLF
+        if self.dropout is not None:
+            h_BLF = self.dropout(h_BLF)
+        return dense((x_BLD.shape[-1],), self.out_init, name="out")(h_BLF)

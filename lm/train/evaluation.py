@@ -17,7 +17,7 @@ def evaluate(
     eval_step: Callable[[Params, Any], Sums],
     batches: Iterable[Any],
     *,
-    num_bytes: int,
+    num_bytes: int | None,
 ) -> dict[str, float]:
     """Runs over every batch once.
 
@@ -25,11 +25,12 @@ def evaluate(
       params: what `eval_step` takes.
       eval_step: (params, batch) -> sums, jit-compiled, without dropout.
       batches: the whole split; the last one may hold empty rows, which weigh nothing.
-      num_bytes: UTF-8 bytes of text that the split's predicted tokens stand for.
+      num_bytes: UTF-8 bytes of text that the split's predicted tokens stand for; None where these
+        do not make up the text.
 
     Returns:
-      "eval/loss" in nats a token, "eval/perplexity", and "eval/bits_per_byte", which does not
-      depend on the tokenizer.
+      "eval/loss" in nats a token, "eval/perplexity", and, given `num_bytes`, "eval/bits_per_byte",
+      which does not depend on the tokenizer.
     """
     # Added exactly and in float64: a float32 total over many batches would lose the last ones.
     fetched, pending = [], None
@@ -41,8 +42,10 @@ def evaluate(
     fetched.append(jax.device_get(pending))
     nll = math.fsum(float(sums["nll"]) for sums in fetched)
     loss = nll / math.fsum(float(sums["num_tokens"]) for sums in fetched)
-    return {
+    metrics = {
         "eval/loss": loss,
         "eval/perplexity": math.exp(min(loss, 700.0)),  # exp(710) is no longer a float64.
-        "eval/bits_per_byte": nll / math.log(2) / num_bytes,
     }
+    if num_bytes is not None:
+        metrics["eval/bits_per_byte"] = nll / math.log(2) / num_bytes
+    return metrics

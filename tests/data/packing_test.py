@@ -6,7 +6,7 @@ import pytest
 
 from lm.data.cache import decode_row, encode_row, token_dtype
 from lm.data.packing import NO_NEXT, Piece, pack
-from lm.data.rows import rows_from_pieces
+from tests.tiny import rows_of
 
 
 def arrays(documents):
@@ -16,7 +16,7 @@ def arrays(documents):
 def test_rows_are_laid_out_as_in_this_table():
     documents = arrays([[11, 12, 13, 14, 15], [21, 22], [], [31], [41, 42, 43]])
 
-    rows = rows_from_pieces(list(pack(documents, seq_len=4)), seq_len=4, pad_id=0)
+    rows = rows_of(list(pack(documents, seq_len=4)), seq_len=4, pad_id=0)
 
     table = {
         "tokens_BL": [[11, 12, 13, 14], [15, 21, 22, 31], [41, 42, 43, 0]],
@@ -36,7 +36,7 @@ def test_every_token_and_every_prediction_is_there_exactly_once(seq_len, max_ope
     documents = [rng.integers(0, 50, size=n) for n in rng.integers(0, 40, size=200)]
 
     packed = list(pack(documents, seq_len, max_open))
-    rows = rows_from_pieces(packed, seq_len, pad_id=99)
+    rows = rows_of(packed, seq_len, pad_id=99)
 
     filled = rows.segment_ids_BL > 0
     assert sorted(rows.tokens_BL[filled]) == sorted(itertools.chain(*documents))
@@ -55,7 +55,7 @@ def test_the_pieces_of_a_document_follow_one_another(max_open):
     starts = np.cumsum([0, *lengths])
     documents = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
 
-    rows = rows_from_pieces(list(pack(documents, 8, max_open)), 8, pad_id=0)
+    rows = rows_of(list(pack(documents, 8, max_open)), 8, pad_id=0)
 
     filled = rows.segment_ids_BL > 0
     after = dict(zip(rows.tokens_BL[filled], rows.next_BL[filled], strict=True))
@@ -65,7 +65,7 @@ def test_the_pieces_of_a_document_follow_one_another(max_open):
 
 def test_segments_are_runs_and_positions_count_within_them():
     rng = np.random.default_rng(0)
-    rows = rows_from_pieces(
+    rows = rows_of(
         list(pack([np.ones(n, int) for n in rng.integers(1, 30, size=60)], 16)), 16, pad_id=0
     )
     for segments, positions in zip(rows.segment_ids_BL, rows.positions_BL, strict=True):

@@ -15,7 +15,14 @@ from lm.data.sources import Document
 from lm.errors import UserError
 
 BYTES = dict(kind="bytes")
-PIECES = dict(kind="sentencepiece", algorithm="bpe", vocab_size=300, user_symbols=())
+PIECES = dict(
+    kind="sentencepiece",
+    algorithm="bpe",
+    vocab_size=300,
+    user_symbols=(),
+    mask=False,
+    num_sentinels=0,
+)
 
 
 def corpus(

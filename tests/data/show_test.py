@@ -5,8 +5,8 @@ import rich.console
 
 from lm.data import tokenizers
 from lm.data.packing import NO_NEXT, Piece
-from lm.data.rows import rows_from_pieces
-from lm.data.show import render
+from lm.data.show import Stream, render
+from tests.tiny import rows_of
 
 
 def shown(renderable, **settings):
@@ -23,12 +23,20 @@ def example():
         return Piece(np.concatenate([[tokenizer.bos_id], ids]), next_token)
 
     rows = [[piece("if x:\n\ty", 70), piece("ü [b]", NO_NEXT)], [piece("two", 5)], [piece("3", 5)]]
-    return tokenizer, rows_from_pieces(rows, seq_len=20, pad_id=0)
+    return tokenizer, rows_of(rows, seq_len=20, pad_id=0)
+
+
+def stream(rows, weights_BL=None):
+    weights_BL = rows.next_BL >= 0 if weights_BL is None else weights_BL
+    return [Stream("", rows.tokens_BL, rows.segment_ids_BL, weights_BL)]
 
 
 def test_a_batch_reads_as_text_without_colour():
     tokenizer, rows = example()
-    lines = [line.rstrip("─ ") for line in shown(render(rows, tokenizer, max_rows=2)).splitlines()]
+    lines = [
+        line.rstrip("─ ")
+        for line in shown(render(stream(rows), tokenizer, max_rows=2)).splitlines()
+    ]
     assert lines == [
         "row 0 of 3: 2 segments, 16 tokens, 15 in the loss, 4 of 20 empty",
         "[1] positions 0 to 8",
@@ -47,16 +55,30 @@ def test_given_weights_are_what_is_marked():
     tokenizer, rows = example()
     weights_BL = np.ones((3, 20), np.float32)
     weights_BL[1, :3] = 0, 1, 0.5
-    text = shown(render(rows, tokenizer, weights_BL))
+    text = shown(render(stream(rows, weights_BL), tokenizer))
     assert "⟨<s>⟩tw×0.5o" in text
 
 
 def test_segments_differ_in_colour_and_the_text_does_not():
     tokenizer, rows = example()
-    segments = render(rows, tokenizer).renderables
+    segments = render(stream(rows), tokenizer).renderables
     first, second = segments[2], segments[4]
     colours = [{span.style for span in text.spans} for text in (first, second)]
     assert colours[0].isdisjoint(colours[1])
     assert any("dim" in style for style in colours[1])
-    coloured = shown(render(rows, tokenizer), force_terminal=True, color_system="truecolor")
-    assert "\x1b[" in coloured and "\x1b[" not in shown(render(rows, tokenizer))
+    coloured = shown(render(stream(rows), tokenizer), force_terminal=True, color_system="truecolor")
+    assert "\x1b[" in coloured and "\x1b[" not in shown(render(stream(rows), tokenizer))
+
+
+def test_what_must_be_said_in_place_of_a_token_follows_it():
+    tokenizer, rows = example()
+    targets_BL = np.full((3, 20), -1)
+    targets_BL[1, 2] = tokenizer.encode_batch(["x"])[0][0]
+    streams = [Stream("encoder", rows.tokens_BL, rows.segment_ids_BL, None, targets_BL)]
+
+    lines = shown(render(streams, tokenizer)).splitlines()
+
+    assert "<s>tw→xo" in lines
+    assert lines[lines.index("<s>tw→xo") - 2].startswith(
+        "row 1 of 3, encoder: 1 segments, 4 tokens, 1 in the loss, 16 of 20 empty"
+    )

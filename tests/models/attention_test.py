@@ -19,10 +19,10 @@ def test_blocked_attention_and_its_gradient_are_those_of_the_reference(length, p
     mask_BLM = attention.causal_mask(segment_ids_BL) if packed else None
 
     def with_gradients(attend):
-        total = lambda q, k, v: jnp.sum(attend(q, k, v, mask_BLM) * do)
+        total = lambda q, k, v: jnp.sum(attend(q, k, v, mask_BLM=mask_BLM) * do)
         return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, k, v)
 
-    reference = with_gradients(attention.einsum_attention())
+    reference = with_gradients(attention.einsum_attention)
     blocked = with_gradients(attention.blocked_attention)
 
     jax.tree.map(
@@ -42,13 +42,27 @@ def test_blocked_attention_and_its_gradient_are_those_of_the_reference(length, p
     ],
 )
 def test_auto_takes_the_fastest_kernel_that_can_do_it(platform, dtype, dropout, kernel):
-    choice = attention.choose_attention("auto", platform=platform, dtype=dtype, dropout=dropout)
+    choice = attention.choose_attention(
+        "auto", platform=platform, dtype=dtype, dropout=dropout, causal=True, biased=False
+    )
 
     assert choice == kernel
 
 
+@pytest.mark.parametrize("change", [dict(causal=False), dict(biased=True)], ids=str)
+def test_a_kernel_that_cannot_do_what_a_family_needs_is_not_taken(change):
+    settings = SETTINGS | dict(dtype="float32") | change
+
+    assert attention.choose_attention("auto", platform="cpu", **settings) == "einsum"
+    with pytest.raises(UserError, match="'blocked' cannot run"):
+        attention.choose_attention("blocked", platform="cpu", **settings)
+
+
+SETTINGS = dict(dtype="bfloat16", dropout=0.0, causal=True, biased=False)
+
+
 def test_a_kernel_asked_for_by_name_is_never_replaced():
     with pytest.raises(UserError, match="NVIDIA GPU and this is a tpu"):
-        attention.choose_attention("cudnn", platform="tpu", dtype="bfloat16", dropout=0.0)
+        attention.choose_attention("cudnn", platform="tpu", **SETTINGS)
     with pytest.raises(UserError, match="flash"):
-        attention.choose_attention("flash", platform="gpu", dtype="bfloat16", dropout=0.0)
+        attention.choose_attention("flash", platform="gpu", **SETTINGS)

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm import losses, objectives
+from lm import losses
 from lm.data.packing import Piece
-from lm.data.rows import rows_from_pieces
 from lm.errors import UserError
 from lm.models.gpt2 import GPT2
+from lm.objectives.causal import causal
 from tests import tiny
+from tests.tiny import rows_of
 
 TINY = tiny.CONFIG
 POSITIONS_BL = jnp.broadcast_to(jnp.arange(12), (2, 12))
@@ -74,15 +75,13 @@ def test_padding_gives_finite_logits_and_gradients(params):
 def test_a_packed_row_costs_what_its_documents_cost_alone(params):
     documents = [np.arange(n) * 7 % 23 for n in (6, 2, 3)]
     pieces = [Piece(d, next_token) for d, next_token in zip(documents, (9, -1, -1), strict=True)]
-    packed = rows_from_pieces([pieces, []], 12, pad_id=0)
-    alone = rows_from_pieces([[piece] for piece in pieces], 12, pad_id=0)
+    packed = rows_of([pieces, []], 12, pad_id=0)
+    alone = rows_of([[piece] for piece in pieces], 12, pad_id=0)
 
     @jax.jit
     def sums(rows):
-        batch = objectives.causal(rows)
-        logits_BLV = GPT2(TINY).apply(
-            {"params": params}, batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL
-        )
+        batch = causal(rows, None)
+        logits_BLV = GPT2(TINY).apply({"params": params}, **batch.inputs)
         return losses.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
 
     assert sums(packed)["num_tokens"] == sums(alone)["num_tokens"] == 6 + 1 + 2

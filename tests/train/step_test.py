@@ -8,14 +8,14 @@ import optax
 import pytest
 
 from experiments import build
-from lm import objectives
 from lm.data.packing import Piece
-from lm.data.rows import rows_from_pieces
 from lm.models.gpt2 import GPT2
+from lm.objectives.causal import causal
 from lm.train.evaluation import evaluate
 from lm.train.state import TrainState
 from lm.train.step import train_step
 from tests import tiny
+from tests.tiny import rows_of
 
 KEY = jax.random.key(0)
 
@@ -25,7 +25,7 @@ def unequal_rows():
     rng = np.random.default_rng(0)
     lengths = [13, 2, 12, 3, 9, 4, 5, 2]
     pieces = [[Piece(rng.integers(0, 23, n), -1)] for n in lengths]
-    return rows_from_pieces(pieces, 16, pad_id=0)
+    return rows_of(pieces, 16, pad_id=0)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +35,13 @@ def params(random_like):
 
 @pytest.fixture(scope="module")
 def loss_fn():
-    return build.make_loss_fn(
-        GPT2(tiny.CONFIG), objectives.causal, z_loss=1e-3, label_smoothing=0.1
-    )
+    return build.make_loss_fn(GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1)
 
 
 def step_once(params, loss_fn, rows, accumulate_steps=1):
     tx = optax.sgd(1.0)
     step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, accumulate_steps=accumulate_steps)
-    return jax.jit(step)(TrainState.create(params, tx), rows, KEY)
+    return jax.jit(step)(TrainState.create(params, tx), causal(rows, KEY), KEY)
 
 
 @pytest.mark.parametrize("accumulate_steps", [2, 4])
@@ -63,7 +61,7 @@ def test_micro_batches_make_the_same_update_as_the_batch(params, loss_fn, accumu
 
 def test_bfloat16_is_for_arithmetic_and_the_weights_keep_float32(params, loss_fn):
     half = dataclasses.replace(tiny.CONFIG, dtype="bfloat16")
-    half_fn = build.make_loss_fn(GPT2(half), objectives.causal, z_loss=1e-3, label_smoothing=0.1)
+    half_fn = build.make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1)
     apply = jax.jit(GPT2(half).apply)
 
     exact, exact_metrics = step_once(params, loss_fn, unequal_rows())
@@ -94,14 +92,14 @@ def test_padding_and_empty_rows_change_nothing(params, loss_fn):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(params, loss_fn, bad):
-    def poisoned(params, rows, key):
-        sums = loss_fn(params, rows, key)
+    def poisoned(params, batch, key):
+        sums = loss_fn(params, batch, key)
         return sums | {"loss": sums["loss"] * bad}
 
     tx = optax.adamw(1e-3)
     state = TrainState.create(params, tx)
     step = jax.jit(functools.partial(train_step, loss_fn=poisoned, tx=tx, accumulate_steps=1))
-    after, metrics = step(state, unequal_rows(), KEY)
+    after, metrics = step(state, causal(unequal_rows(), KEY), KEY)
 
     assert metrics["skipped"] == 1
     assert after.step == 1
@@ -111,11 +109,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(params, loss_fn
 
 def test_the_loss_is_what_optax_computes(params):
     rows = unequal_rows()
-    batch = objectives.causal(rows)
-    sums = jax.jit(build.make_eval_loss_fn(GPT2(tiny.CONFIG), objectives.causal))(params, rows)
-    logits_BLV = GPT2(tiny.CONFIG).apply(
-        {"params": params}, batch.tokens_BL, batch.positions_BL, batch.segment_ids_BL
-    )
+    batch = causal(rows, KEY)
+    sums = build.make_eval_step(GPT2(tiny.CONFIG), causal)(params, rows)
+    logits_BLV = GPT2(tiny.CONFIG).apply({"params": params}, **batch.inputs)
     nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.targets_BL)
 
     np.testing.assert_allclose(sums["nll"], jnp.sum(nll_BL * batch.weights_BL), rtol=1e-6)
@@ -123,13 +119,13 @@ def test_the_loss_is_what_optax_computes(params):
 
 def test_evaluation_does_not_depend_on_the_batch_size(params):
     rows = unequal_rows()
-    eval_step = jax.jit(build.make_eval_loss_fn(GPT2(tiny.CONFIG), objectives.causal))
+    eval_step = build.make_eval_step(GPT2(tiny.CONFIG), causal)
 
     def batches(size):
         for start in range(0, 8, size):
             batch = jax.tree.map(lambda x, s=start: x[s : s + size], rows)
             missing = size - len(batch.tokens_BL)
-            empty = rows_from_pieces([[]] * missing, 16, pad_id=0)
+            empty = rows_of([[]] * missing, 16, pad_id=0)
             yield jax.tree.map(lambda a, b: np.concatenate([a, b]), batch, empty)
 
     results = [evaluate(params, eval_step, batches(size), num_bytes=100) for size in (1, 3, 8)]
@@ -152,7 +148,7 @@ def test_one_device_and_eight_make_the_same_update(params, loss_fn):
         in_shardings=(shardings, sharding.batch_sharding(mesh), None),
         out_shardings=(shardings, None),
     )
-    many, other_metrics = step(state, unequal_rows(), KEY)
+    many, other_metrics = step(state, causal(unequal_rows(), KEY), KEY)
 
     assert mesh.size == 8
     assert len(many.params["token_embedding"].sharding.device_set) == 8

@@ -1,0 +1,132 @@
+"""From the `objective` block of a config to a function of (rows, key)."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lm.data.rows import Rows
+from lm.data.vocabulary import Vocabulary
+from lm.errors import UserError
+from lm.objectives import causal, masked, spans
+from lm.objectives.batch import Batch
+from lm.objectives.mixture import mixture
+
+Objective = Callable[[Rows, jax.Array], Batch]
+
+# By the architecture of the models that an objective can train.
+OBJECTIVES = {
+    "decoder": {"causal": causal.causal, "prefix": causal.prefix},
+    "encoder": {"masked": masked.masked},
+    "encoder_decoder": {"span_corruption": spans.span_corruption, "prefix": spans.prefix},
+}
+_SHARES = ("rate", "noise_density", "suffix_share")
+
+
+def check(block: dict[str, Any], architecture: str, key: str = "objective") -> None:
+    """Whether models of this architecture can be trained with an objective of these settings.
+
+    Raises:
+      UserError: an objective that cannot train them, or settings that it does not have, lacks, or
+        that mean nothing.
+    """
+    settings = dict(block)
+    kind = settings.pop("kind", None)
+    known = OBJECTIVES[architecture]
+    if kind == "mixture" and key == "objective" and len(known) > 1:
+        _check_mixture(settings, architecture)
+        return
+    if kind not in known:
+        more = ", mixture" if len(known) > 1 and key == "objective" else ""
+        raise UserError(
+            f"{key}.kind={kind!r} cannot train a model that is an "
+            f"{architecture.replace('_', '-')}; choose {', '.join(known)}{more}"
+        )
+    parameters = inspect.signature(known[kind]).parameters.values()
+    wanted = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"vocabulary", "lengths"}
+    for name in settings.keys() ^ wanted:
+        what = "is no setting of" if name in settings else "is missing, and needed by"
+        raise UserError(f"{key}.{name} {what} kind={kind}")
+    for name in _SHARES:
+        if name in settings and not 0 < settings[name] < 1:
+            raise UserError(f"{key}.{name}={settings[name]} must lie between 0 and 1")
+    if not settings.get("mean_span_length", 1) >= 1:
+        raise UserError(f"{key}.mean_span_length={settings['mean_span_length']} must be 1 or more")
+    shares = [settings.get(name, 0) for name in ("mask_share", "random_share")]
+    if not (min(shares) >= 0 and sum(shares) <= 1):
+        raise UserError(f"{key}.mask_share={shares[0]} and random_share={shares[1]} exceed 1")
+
+
+def _check_mixture(settings: dict[str, Any], architecture: str) -> None:
+    if settings.keys() != {"parts"} or not settings["parts"]:
+        raise UserError("objective.kind='mixture' needs objective.parts, and nothing else")
+    for name, part in settings["parts"].items():
+        weight = part.get("weight", 0)
+        if not 0 < weight < float("inf"):
+            raise UserError(f"objective.parts.{name}.weight={weight} must be positive")
+        without = {k: v for k, v in part.items() if k != "weight"}
+        check(without, architecture, f"objective.parts.{name}")
+
+
+def make_objective(
+    block: dict[str, Any], *, architecture: str, vocabulary: Vocabulary, seq_len: int
+) -> Objective:
+    """The objective of a block that `check` has let pass.
+
+    Raises:
+      UserError: the tokenizer lacks a special token that it needs.
+    """
+    settings = dict(block)
+    kind = settings.pop("kind")
+    shape = jax.ShapeDtypeStruct((1, seq_len), jnp.int32)
+    rows = Rows(shape, shape, shape, shape, jax.ShapeDtypeStruct((1,), jnp.int32))
+    traced = lambda objective: jax.eval_shape(objective, rows, jax.random.key(0))
+    if kind != "mixture":
+        objective = _with_tokens(OBJECTIVES[architecture][kind], kind, architecture, vocabulary)
+        objective = functools.partial(objective, **settings)
+        traced(objective)  # It raises what it has to say about the tokenizer now.
+        return objective
+    parts = [dict(part) for part in settings["parts"].values()]
+    weights = [part.pop("weight") for part in parts]
+    make = functools.partial(
+        make_objective, architecture=architecture, vocabulary=vocabulary, seq_len=seq_len
+    )
+    objectives = [make(part) for part in parts]
+    if architecture == "encoder_decoder":
+        batches = [traced(objective) for objective in objectives]
+        lengths = (
+            max(batch.inputs["encoder_tokens_BM"].shape[1] for batch in batches),
+            max(batch.targets_BL.shape[1] for batch in batches),
+        )
+        objectives = [functools.partial(objective, lengths=lengths) for objective in objectives]
+    else:
+        objectives = [_with_prefix(objective) for objective in objectives]
+    return functools.partial(mixture, objectives=objectives, weights=weights)
+
+
+def _with_tokens(function, kind: str, architecture: str, vocabulary: Vocabulary):
+    """Gives an objective its special tokens, if it needs any."""
+    if architecture == "decoder":
+        return function
+    if kind == "masked" and vocabulary.mask_id is None:
+        raise UserError(
+            "objective.kind='masked' needs a mask token, and the tokenizer has none; set "
+            "tokenizer.mask=True, or take one that has <mask> or [MASK]"
+        )
+    if architecture == "encoder_decoder" and vocabulary.eos_id is None:
+        raise UserError(f"objective.kind={kind!r} needs a tokenizer with an end-of-text token")
+    return functools.partial(function, vocabulary=vocabulary)
+
+
+def _with_prefix(objective: Objective) -> Objective:
+    """The same batch with an empty prefix, where it has none."""
+
+    def with_prefix(rows, key):
+        batch = objective(rows, key)
+        none_BL = jnp.zeros(batch.targets_BL.shape, bool)
+        return batch.replace(inputs={"prefix_BL": none_BL} | batch.inputs)
+
+    return with_prefix

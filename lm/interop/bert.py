@@ -1,0 +1,174 @@
+"""BERT's weights and hyperparameters as `transformers` names them, both ways, and RoBERTa's."""
+
+from typing import Any
+
+from lm.errors import UserError
+from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily, check_head_dim, one_dropout, require
+from lm.interop.weights import Entry, Layout, entry, in_layers
+
+
+def _affine(theirs: str, ours: str, num_in_dims: int = 1) -> list[Entry]:
+    return [
+        entry(f"{theirs}.weight", f"{ours}/kernel", Layout.OUT_IN, num_in_dims),
+        entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR),
+    ]
+
+
+def _norm(theirs: str, ours: str) -> list[Entry]:
+    return [
+        entry(f"{theirs}.weight", f"{ours}/scale", Layout.VECTOR),
+        entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR),
+    ]
+
+
+def _encoder(prefix: str) -> list[Entry]:
+    layer = [
+        *_affine("attention.self.query", "attention/query"),
+        *_affine("attention.self.key", "attention/key"),
+        *_affine("attention.self.value", "attention/value"),
+        *_affine("attention.output.dense", "attention/out", 2),
+        *_norm("attention.output.LayerNorm", "attention_norm"),
+        *_affine("intermediate.dense", "mlp/in"),
+        *_affine("output.dense", "mlp/out"),
+        *_norm("output.LayerNorm", "mlp_norm"),
+    ]
+    embeddings = f"{prefix}embeddings."
+    table = lambda name: (f"{embeddings}{name}_embeddings.weight",)
+    return [
+        entry(*table("word"), "encoder/token_embedding", Layout.TABLE),
+        entry(*table("position"), "encoder/position_embedding", Layout.TABLE),
+        entry(*table("token_type"), "encoder/type_embedding", Layout.TABLE),
+        *_norm(f"{embeddings}LayerNorm", "encoder/embedding_norm"),
+        *in_layers(f"{prefix}encoder.layer." + "{i}.", "encoder/layers", layer),
+    ]
+
+
+def bert_table(model: dict[str, Any]) -> list[Entry]:
+    """As in `BertForPreTraining`, or in `BertForMaskedLM` without the next-sentence head."""
+    heads = []
+    if model["next_sentence"]:
+        heads = [
+            *_affine("bert.pooler.dense", "pooler"),
+            *_affine("cls.seq_relationship", "next_sentence_head"),
+        ]
+    return [
+        *_encoder("bert."),
+        *_affine("cls.predictions.transform.dense", "transform"),
+        *_norm("cls.predictions.transform.LayerNorm", "transform_norm"),
+        entry("cls.predictions.bias", "output_bias", Layout.VECTOR),
+        *heads,
+    ]
+
+
+def roberta_table(model: dict[str, Any]) -> list[Entry]:
+    """As in `RobertaForMaskedLM`."""
+    return [
+        *_encoder("roberta."),
+        *_affine("lm_head.dense", "transform"),
+        *_norm("lm_head.layer_norm", "transform_norm"),
+        entry("lm_head.bias", "output_bias", Layout.VECTOR),
+    ]
+
+
+def _model_block(config: dict[str, Any], **more) -> dict[str, Any]:
+    require(
+        config,
+        hidden_act=("gelu", "gelu"),
+        position_embedding_type=("absolute", "absolute"),
+        is_decoder=(False, False),
+        add_cross_attention=(False, False),
+        tie_word_embeddings=(True, True),
+    )
+    heads, width = config["num_attention_heads"], config["hidden_size"]
+    offset = more["position_offset"]
+    return dict(
+        name="bert",
+        vocab_size=config["vocab_size"],
+        max_len=config["max_position_embeddings"] - offset,
+        num_types=config["type_vocab_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=heads,
+        head_dim=width // heads,
+        model_dim=width,
+        mlp_dim=config["intermediate_size"],
+        norm_epsilon=config.get("layer_norm_eps", 1e-12),
+        dropout=one_dropout(config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1),
+        **more,
+        **HOW_TO_RUN,
+    )
+
+
+def bert_block(config: dict[str, Any]) -> dict[str, Any]:
+    """config.json -> the `model` block of ours; which heads there are, `architectures` says."""
+    masked_only = config.get("architectures") == ["BertForMaskedLM"]
+    return _model_block(config, position_offset=0, next_sentence=not masked_only)
+
+
+def roberta_block(config: dict[str, Any]) -> dict[str, Any]:
+    """RoBERTa counts positions from the one behind its pad token's id."""
+    offset = config.get("pad_token_id", 1) + 1
+    return _model_block(config, position_offset=offset, next_sentence=False)
+
+
+def _hf_config(model: dict[str, Any]) -> dict[str, Any]:
+    check_head_dim(model)
+    return dict(
+        vocab_size=model["vocab_size"],
+        max_position_embeddings=model["max_len"] + model["position_offset"],
+        type_vocab_size=model["num_types"],
+        num_hidden_layers=model["num_layers"],
+        num_attention_heads=model["num_heads"],
+        hidden_size=model["model_dim"],
+        intermediate_size=model["mlp_dim"],
+        layer_norm_eps=model["norm_epsilon"],
+        hidden_dropout_prob=model["dropout"],
+        attention_probs_dropout_prob=model["dropout"],
+        hidden_act="gelu",
+        tie_word_embeddings=True,
+    )
+
+
+def bert_config(model: dict[str, Any]) -> dict[str, Any]:
+    """Inverts `bert_block`."""
+    head = "BertForPreTraining" if model["next_sentence"] else "BertForMaskedLM"
+    return _hf_config(model) | dict(architectures=[head], model_type="bert")
+
+
+def roberta_config(model: dict[str, Any]) -> dict[str, Any]:
+    """Inverts `roberta_block`."""
+    if model["next_sentence"]:
+        raise UserError("model.next_sentence=True: transformers' RoBERTa has no such head")
+    more = dict(
+        architectures=["RobertaForMaskedLM"],
+        model_type="roberta",
+        pad_token_id=model["position_offset"] - 1,
+    )
+    return _hf_config(model) | more
+
+
+_SAME_POSITIONS = (".embeddings.position_ids",)  # Counted up, not learned.
+
+BERT = HuggingFaceFamily(
+    model_types=("bert",),
+    prefix="bert.",
+    model_block=bert_block,
+    hf_config=bert_config,
+    table=bert_table,
+    tied=lambda model: {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+    ignored=_SAME_POSITIONS,
+)
+ROBERTA = HuggingFaceFamily(
+    model_types=("roberta",),
+    prefix="roberta.",
+    model_block=roberta_block,
+    hf_config=roberta_config,
+    table=roberta_table,
+    tied=lambda model: {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    },
+    ignored=_SAME_POSITIONS,
+)

@@ -1,0 +1,178 @@
+"""Llama (Touvron et al. 2023) and the decoders of its shape: Mistral, Qwen2, SmolLM2.
+
+Dimension key:
+  B batch    L query length    M key length    D model width    H heads    K head width
+  V vocabulary
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lm.errors import UserError
+from lm.models import attention
+from lm.models.checks import check_hyperparameters
+from lm.models.layers import GatedMlp, RmsNorm
+from lm.models.stack import stack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """Everything needed to build a `Llama`. No defaults: configs decide.
+
+    num_kv_heads: key/value heads, each shared by as many query heads (Ainslie et al. 2023).
+    rope_theta: base of the wavelengths of rotary positions.
+    rope_factor: 1, or by how much Llama 3.1 stretches the long wavelengths; then `rope_low_freq`,
+      `rope_high_freq` and `rope_original_len` say which are long.
+    qkv_bias: queries, keys and values have biases, as in Qwen2.
+    tied_output: the output is the transposed embedding.
+    window: a token sees this many tokens, itself included, as in Mistral; 0 for all.
+    """
+
+    vocab_size: int
+    max_len: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    model_dim: int
+    mlp_dim: int
+    rope_theta: float
+    rope_factor: float
+    rope_low_freq: float
+    rope_high_freq: float
+    rope_original_len: int
+    norm_epsilon: float
+    qkv_bias: bool
+    tied_output: bool
+    window: int
+    dtype: str
+    attention: str
+    remat: str
+    scan_layers: bool
+
+    dropout: ClassVar[float] = 0.0  # It has none.
+
+    def __post_init__(self):
+        check_hyperparameters(self, may_be_zero=("window", "rope_original_len"))
+        if self.head_dim % 2:
+            raise UserError(f"model.head_dim={self.head_dim} must be even: positions rotate pairs")
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(
+                f"model.num_kv_heads={self.num_kv_heads} does not divide "
+                f"model.num_heads={self.num_heads}"
+            )
+        if self.window < 0 or self.rope_factor < 1:
+            raise UserError(
+                f"model.window={self.window} must be 0 or more, and "
+                f"model.rope_factor={self.rope_factor} 1 or more"
+            )
+
+
+def rotary_frequencies(c: LlamaConfig) -> jax.Array:
+    """Radians a position for each of K/2 pairs (Su et al. 2021, section 3.2.2).
+
+    With `rope_factor` above 1, pairs that turn less than `rope_low_freq` times in
+    `rope_original_len` positions turn slower by that factor, those that turn more than
+    `rope_high_freq` times as they were, and those between in proportion (Llama 3.1's model card).
+    """
+    frequencies = c.rope_theta ** -(jnp.arange(0, c.head_dim, 2, dtype=jnp.float32) / c.head_dim)
+    if c.rope_factor == 1:
+        return frequencies
+    turns = c.rope_original_len * frequencies / (2 * math.pi)
+    kept = (turns - c.rope_low_freq) / (c.rope_high_freq - c.rope_low_freq)
+    kept = jnp.clip(kept, 0.0, 1.0)
+    return frequencies * (kept + (1 - kept) / c.rope_factor)
+
+
+def rotate(x_BLHK: jax.Array, cos_BLK: jax.Array, sin_BLK: jax.Array) -> jax.Array:
+    """Turns each pair (x[i], x[i + K/2]) by its angle; cosines and sines are B x L x K/2."""
+    first, second = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
+    cos, sin = cos_BLK[:, :, None], sin_BLK[:, :, None]
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x_BLHK.dtype)
+
+
+class Block(nn.Module):
+    """Attention, then a gated MLP, each behind a norm and added to the residual stream."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x_BLD, mask_BLM, cos_BLK, sin_BLK):
+        """B x L x D, B x L x M, B x L x K/2 twice -> B x L x D, and None for the scan."""
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        in_init = nn.initializers.normal(0.02)
+        # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
+        out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
+        kernel = attention.make_attend(c.attention, mask_BLM)
+
+        def attend(q_BLHK, k_BMGK, v_BMGK):
+            q_BLHK, k_BMGK = (rotate(x, cos_BLK, sin_BLK) for x in (q_BLHK, k_BMGK))
+            return kernel(q_BLHK, k_BMGK, v_BMGK)
+
+        y_BLD = RmsNorm(c.norm_epsilon, dtype, name="attention_norm")(x_BLD)
+        x_BLD += attention.Attention(
+            c.num_heads,
+            c.num_kv_heads,
+            c.head_dim,
+            in_init,
+            out_init,
+            dtype,
+            in_bias=c.qkv_bias,
+            out_bias=False,
+            name="attention",
+        )(y_BLD, y_BLD, attend)
+        y_BLD = RmsNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD)
+        y_BLD = GatedMlp(c.mlp_dim, "silu", in_init, out_init, dtype, name="mlp")(y_BLD)
+        return x_BLD + y_BLD, None
+
+
+class Llama(nn.Module):
+    """Pre-norm decoder with rotary positions."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """B x L three times -> logits, B x L x V in `config.dtype`; see `GPT2` for the arguments.
+
+        There is no dropout, so `deterministic` changes nothing.
+        """
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        assert prefix_BL is None or c.attention != "blocked"  # That one never looks ahead.
+        mask_BLM = None
+        if segment_ids_BL is not None or c.window:
+            one_BL = jnp.ones_like(tokens_BL)
+            segment_ids_BL = one_BL if segment_ids_BL is None else segment_ids_BL
+            mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
+        if c.window:
+            mask_BLM &= positions_BL[:, :, None] - positions_BL[:, None, :] < c.window
+        angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
+
+        init = nn.initializers.normal(0.02)
+        embed_VD = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
+        x_BLD = jnp.asarray(embed_VD, dtype)[tokens_BL]
+        x_BLD, _ = stack(
+            Block,
+            num_layers=c.num_layers,
+            remat=c.remat,
+            scan_layers=c.scan_layers,
+            config=c,
+        )(x_BLD, mask_BLM, jnp.cos(angles_BLK), jnp.sin(angles_BLK))
+        x_BLD = RmsNorm(c.norm_epsilon, dtype, name="final_norm")(x_BLD)
+        if not c.tied_output:
+            embed_VD = self.param("output_embedding", init, (c.vocab_size, c.model_dim))
+        return jnp.einsum("BLD,VD->BLV", x_BLD, jnp.asarray(embed_VD, dtype))
