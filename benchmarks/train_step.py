@@ -120,7 +120,8 @@ def ours(args: argparse.Namespace) -> tuple[Callable, int, dict]:
     import jax
 
     from configs import gpt2, quickstart
-    from experiments import build
+    from experiments import build, initial
+    from lm.objectives.causal import causal
     from lm.train import flops
 
     platform = jax.default_backend()
@@ -140,8 +141,8 @@ def ours(args: argparse.Namespace) -> tuple[Callable, int, dict]:
 
     parts = build.make_parts(config)
     abstract = build.abstract_state(parts)
-    state = build.initial_state(parts, config, abstract)
-    compiled = build.make_step(parts, config, abstract)
+    state = initial.state(parts, config, abstract)
+    compiled = build.make_step(parts, causal, config, abstract)
     rows, key = jax.device_put(random_rows(shape)), jax.random.key(0)
 
     def step():
@@ -155,7 +156,7 @@ def ours(args: argparse.Namespace) -> tuple[Callable, int, dict]:
         "dtype": parts.model.config.dtype,
         "attention": parts.model.config.attention,
         "shape": shape,
-        "flops_per_token": build.flops_per_token(parts, abstract, config.data.seq_len),
+        "flops_per_token": build.flops_per_token(parts, causal, abstract, config.data.seq_len),
         "peak_flops": flops.total_peak_flops(jax.devices()),
     }
     return step, 1 if platform == "cpu" else 20, facts
@@ -170,7 +171,8 @@ def random_rows(shape: dict[str, int]):
     second_BL = np.broadcast_to(np.arange(L, dtype=np.int32) >= L // 2, (B, L))
     positions_BL = np.arange(L, dtype=np.int32) - np.where(second_BL, L // 2, 0)
     next_BL = np.roll(tokens_BL, -1, axis=1)
-    return Rows(tokens_BL, next_BL, 1 + second_BL.astype(np.int32), positions_BL.astype(np.int32))
+    segment_ids_BL, ids_B = 1 + second_BL.astype(np.int32), np.arange(B, dtype=np.int32)
+    return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL.astype(np.int32), ids_B)
 
 
 def peer(args: argparse.Namespace) -> tuple[Callable, int, dict]:

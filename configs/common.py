@@ -81,6 +81,10 @@ def trunk(experiment: str) -> ml_collections.ConfigDict:
     return config
 
 
+# Of every model block, what changes no number, or hardly any.
+HOW_TO_RUN = dict(dtype="auto", attention="auto", remat="none", scan_layers=False)
+
+
 def gpt2_model(
     num_layers: int, num_heads: int, head_dim: int, width: int, *, vocab_size: int, max_len: int
 ) -> dict:
@@ -95,10 +99,7 @@ def gpt2_model(
         model_dim=width,
         mlp_dim=4 * width,
         dropout=0.0,
-        dtype="auto",
-        attention="auto",
-        remat="none",
-        scan_layers=False,
+        **HOW_TO_RUN,
     )
 
 
@@ -133,6 +134,37 @@ def stdlib_data(seq_len: int, batch_size: int) -> dict:
     )
 
 
+def pretraining(
+    model: dict,
+    *,
+    objective: dict,
+    seq_len: int,
+    vocab_size: int,
+    optimizer: dict,
+    batch_size: int,
+    accumulate_steps: int,
+    num_steps: int,
+    arg: ml_collections.ConfigDict,
+    mask: bool = False,
+    num_sentinels: int = 0,
+) -> ml_collections.ConfigDict:
+    """A recipe on this machine's own text, which `data.source` replaces.
+
+    `arg` holds the config's arguments: tokenizer and debug are read here.
+    """
+    config = trunk("pretrain")
+    config.tokenizer = tokenizer(arg.tokenizer, vocab_size, mask=mask, num_sentinels=num_sentinels)
+    config.data = stdlib_data(seq_len, batch_size)
+    config.objective = objective
+    config.model = model
+    config.train = train(num_steps, accumulate_steps)
+    config.optimizer = optimizer
+    samples = 100 if objective["kind"] == "causal" else 0
+    config.eval = dict(every_steps=1000, batch_size=16, sample_tokens=samples, compressors=False)
+    config.checkpoint.every_steps = 1000
+    return debug_size(config) if arg.debug else config
+
+
 def gpt_pretraining(
     model: dict,
     *,
@@ -146,32 +178,44 @@ def gpt_pretraining(
 
     `arg` holds the config's arguments: tokenizer, optimizer, schedule and debug.
     """
-    config = trunk("pretrain")
-    config.tokenizer = tokenizer(arg.tokenizer, vocab_size=32768)
-    config.data = stdlib_data(model["max_len"], batch_size)
-    config.objective = dict(kind="causal")
-    config.model = model
-    config.train = train(num_steps, accumulate_steps)
     warmup_steps = round(375e6 / (batch_size * model["max_len"]))
-    config.optimizer = optimizer(
-        arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=warmup_steps
+    return pretraining(
+        model,
+        objective=dict(kind="causal"),
+        seq_len=model["max_len"],
+        vocab_size=32768,
+        optimizer=optimizer(
+            arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=warmup_steps
+        ),
+        batch_size=batch_size,
+        accumulate_steps=accumulate_steps,
+        num_steps=num_steps,
+        arg=arg,
     )
-    config.eval = dict(every_steps=1000, batch_size=16, sample_tokens=100, compressors=False)
-    config.checkpoint.every_steps = 1000
-    return debug_size(config) if arg.debug else config
+
+
+_DEBUG_MODEL = dict(
+    vocab_size=1024,
+    max_len=64,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    model_dim=16,
+    mlp_dim=64,
+)
 
 
 def debug_size(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same recipe for seconds on a CPU: a tiny model, a few steps, a small vocabulary."""
     if "vocab_size" in config.tokenizer:
         config.tokenizer.vocab_size = 1024
-    config.model.update(
-        vocab_size=1024, max_len=64, num_layers=2, num_heads=2, head_dim=8, model_dim=16, mlp_dim=64
-    )
+    config.model.update({k: v for k, v in _DEBUG_MODEL.items() if k in config.model})
     config.data.update(seq_len=64, batch_size=16)
     config.train.update(num_steps=4, accumulate_steps=1)
     config.optimizer.warmup_steps = 1
-    config.eval.update(every_steps=2, batch_size=64, sample_tokens=8)
+    config.eval.update(every_steps=2, batch_size=64)
+    config.eval.sample_tokens = min(config.eval.sample_tokens, 8)
     config.checkpoint.every_steps = 2
     config.log.every_steps = 1
     return config

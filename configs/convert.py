@@ -12,4 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.experiment = "convert"
     config.source = ""
     config.target = ""
+    config.vocab_size = 0  # Into a run: grow the vocabulary to this; 0 keeps it.
+    config.allow_missing = False  # Into a run: draw parameters that the source lacks at random.
+    config.allow_unknown = False  # Into a run: leave out weights that the model does not have.
     return config

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import linen as nn
@@ -97,12 +98,12 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
             f"eval.sample_tokens={config.eval.sample_tokens}: only decoders write samples; set it "
             "to 0"
         )
-    if config.eval.sample_tokens >= model_config.max_len:
+    if architecture == "decoder" and config.eval.sample_tokens >= model_config.max_len:
         raise UserError(
             f"eval.sample_tokens={config.eval.sample_tokens} must be less than the model's "
             f"positions, model.max_len={model_config.max_len}"
         )
-    if config.data.seq_len > model_config.max_len:
+    if model_config.max_len is not None and config.data.seq_len > model_config.max_len:
         raise UserError(
             f"data.seq_len={config.data.seq_len} exceeds the model's positions, "
             f"model.max_len={model_config.max_len}; lower the one or raise the other"
@@ -235,15 +236,32 @@ def abstract_state(parts: Parts) -> TrainState:
     )
 
 
-def flops_per_token(parts: Parts, abstract: TrainState, seq_len: int) -> float:
-    """See `flops.train_flops_per_token`."""
-    model_config = parts.model.config
-    return flops.train_flops_per_token(
-        num_params=num_params(abstract.params),
-        num_layers=model_config.num_layers,
-        attention_dim=model_config.num_heads * model_config.head_dim,
-        seq_len=seq_len,
-    )
+def flops_per_token(
+    parts: Parts, objective: objectives.Objective, abstract: TrainState, seq_len: int
+) -> float:
+    """Of one token of a row; see `flops.train_flops`."""
+    c, params = parts.model.config, abstract.params
+    batch = jax.eval_shape(objective, abstract_rows(1, seq_len), jax.random.key(0))
+    num_targets = batch.targets_BL.shape[1]
+    output, d = c.vocab_size * c.model_dim, c.num_heads * c.head_dim
+    if families.family_of(parts.model).architecture == "encoder_decoder":
+        num_read = batch.inputs["encoder_tokens_BM"].shape[1]
+        matrices = [
+            (num_params(params["encoder"]), num_read),
+            (num_params(params["decoder"]), num_targets),
+        ]
+        pairs = [(num_read, num_read), (num_targets, num_targets), (num_targets, num_read)]
+    else:
+        matrices = [(num_params(params) - output, seq_len)]
+        pairs = [(seq_len, seq_len)]
+    attention = [(c.num_layers, d, *pair) for pair in pairs]
+    return flops.train_flops([*matrices, (output, num_targets)], attention) / seq_len
+
+
+def abstract_rows(batch_size: int, seq_len: int) -> Rows:
+    """Shapes and dtypes of a batch of rows."""
+    shape = jax.ShapeDtypeStruct((batch_size, seq_len), jnp.int32)
+    return Rows(shape, shape, shape, shape, jax.ShapeDtypeStruct((batch_size,), jnp.int32))
 
 
 def num_params(params: Params) -> int:
@@ -265,7 +283,7 @@ def make_step(
     """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
 
     def step(state, rows, key):
-        return train_step(
+        state, metrics = train_step(
             state,
             objective(rows, objective_key(key, state.step)),
             key,
@@ -273,6 +291,8 @@ def make_step(
             tx=parts.tx,
             accumulate_steps=config.train.accumulate_steps,
         )
+        # What is logged as seen are the tokens of the rows, not only those in the loss.
+        return state, metrics | {"num_tokens": jnp.sum(rows.segment_ids_BL > 0)}
 
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     return jax.jit(

@@ -13,7 +13,7 @@ from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face, tokenizer_files
-from lm.models.families import param_shapes
+from lm.models.families import init_params, param_shapes
 from lm.train.checkpoints import Checkpoints
 from lm.train.state import TrainState
 
@@ -34,7 +34,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     with beside as folder:
         partial = pathlib.Path(folder) / "partial"
         if hugging_face.is_folder(source):
-            import_folder(source, partial)
+            import_folder(config, source, partial)
             then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
         elif (source / "config.json").exists():
             export_run(source, partial)
@@ -49,7 +49,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     return 0
 
 
-def import_folder(source: pathlib.Path, target: pathlib.Path) -> None:
+def import_folder(
+    config: ml_collections.ConfigDict, source: pathlib.Path, target: pathlib.Path
+) -> None:
     """A folder of `transformers` -> a run at step 0 that can be sampled, evaluated and trained on.
 
     Raises:
@@ -58,21 +60,35 @@ def import_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     block = hugging_face.load_model_block(source)
     model = build.make_model(ml_collections.ConfigDict(block), causal=True)
     shapes = hugging_face.flatten(param_shapes(model))
-    params, dtype = hugging_face.load_params(source, {path: x.shape for path, x in shapes.items()})
+    init = lambda: hugging_face.flatten(jax.jit(lambda: init_params(model, jax.random.key(0)))())
+    loaded = hugging_face.load_params(
+        source,
+        {path: x.shape for path, x in shapes.items()},
+        initial=init if config.allow_missing else None,
+        allow_unknown=config.allow_unknown,
+    )
+    for path in loaded.missing:
+        print(f"missing, and drawn at random: {'/'.join(path)}")
+    for key in loaded.unknown:
+        print(f"unknown, and left out: {key}")
+    params = loaded.params
+    if config.vocab_size:
+        params = hugging_face.resize_vocabulary(params, block["vocab_size"], config.vocab_size)
+        block["vocab_size"] = config.vocab_size
     tokenizer = _import_tokenizer(source)
     if tokenizer.vocab_size > block["vocab_size"]:
         raise UserError(
             f"{source}: the tokenizer has {tokenizer.vocab_size} tokens and the model only "
-            f"{block['vocab_size']}"
+            f"{block['vocab_size']}; give it more with --config.vocab_size={tokenizer.vocab_size}"
         )
-    config = {
+    made_by = {
         "experiment": "convert",
         "source": str(source),
-        "weights_dtype": dtype,
+        "weights_dtype": loaded.dtype,
         "model": block,
     }
     with (
-        workdir_lib.opened(target, config, data_hash=""),
+        workdir_lib.opened(target, made_by, data_hash=""),
         Checkpoints(target / "checkpoints", keep_last=1) as checkpoints,
     ):
         tokenizer.save(target / "tokenizer")

@@ -8,7 +8,6 @@ import rich.table
 
 from experiments import build
 from lm.data.batches import Batches
-from lm.data.rows import Rows
 from lm.data.show import Stream, render
 from lm.errors import UserError
 from lm.objectives.batch import Batch
@@ -21,11 +20,11 @@ def run(config: ml_collections.ConfigDict) -> None:
     parts = build.make_parts(config)
     abstract = build.abstract_state(parts)
     rich.print(_parameter_table(abstract))
-    flops = build.flops_per_token(parts, abstract, config.data.seq_len)
-    tokens = config.data.batch_size * config.data.seq_len
-    print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
     prepared = build.make_data(config, parts.model.config)
     objective = build.make_objective(config, prepared)
+    flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
+    tokens = config.data.batch_size * config.data.seq_len
+    print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
     rich.print(_memory_table(config, parts, objective, abstract))
     _show(config, prepared, objective, step=0)
 
@@ -89,9 +88,7 @@ def _memory_table(config, parts: build.Parts, objective, abstract) -> rich.table
     """Bytes a device by category; gradients are there twice while micro-batches are added up."""
     params = memory.tree_bytes(abstract.params)
     micro_batch = config.data.batch_size // config.train.accumulate_steps // parts.mesh.size
-    shape = jax.ShapeDtypeStruct((micro_batch, config.data.seq_len), np.int32)
-    ids = jax.ShapeDtypeStruct((micro_batch,), np.int32)
-    rows, key = Rows(shape, shape, shape, shape, ids), jax.random.key(0)
+    rows, key = build.abstract_rows(micro_batch, config.data.seq_len), jax.random.key(0)
     batch = jax.eval_shape(objective, rows, key)
     loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
     parts_of_it = {

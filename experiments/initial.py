@@ -25,7 +25,7 @@ def state(
         return jax.jit(build.make_init(parts), out_shardings=shardings)(key)
     folder = pathlib.Path(config.init_from)
     if hugging_face.is_folder(folder):
-        params, _ = hugging_face.load_params(folder, _shape_by_path(abstract.params))
+        params = hugging_face.load_params(folder, _shape_by_path(abstract.params)).params
     else:
         _, params = restore_params(folder / "checkpoints")
     create = lambda params: TrainState.create(params, parts.tx)

@@ -23,6 +23,11 @@ OBJECTIVES = {
     "encoder": {"masked": masked.masked},
     "encoder_decoder": {"span_corruption": spans.span_corruption, "prefix": spans.prefix},
 }
+_SPOKEN = {
+    "decoder": "a decoder",
+    "encoder": "an encoder",
+    "encoder_decoder": "an encoder with a decoder",
+}
 _SHARES = ("rate", "noise_density", "suffix_share")
 
 
@@ -42,8 +47,8 @@ def check(block: dict[str, Any], architecture: str, key: str = "objective") -> N
     if kind not in known:
         more = ", mixture" if len(known) > 1 and key == "objective" else ""
         raise UserError(
-            f"{key}.kind={kind!r} cannot train a model that is an "
-            f"{architecture.replace('_', '-')}; choose {', '.join(known)}{more}"
+            f"{key}.kind={kind!r} is nothing that trains {_SPOKEN[architecture]}; choose "
+            f"{', '.join(known)}{more}"
         )
     parameters = inspect.signature(known[kind]).parameters.values()
     wanted = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"vocabulary", "lengths"}

@@ -50,6 +50,7 @@ def run(
         )
     objective = build.make_objective(config, prepared)
     abstract = build.abstract_state(parts)
+    flops_per_token = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
     if config.init_from:
         initial.check(config, abstract.params, prepared.tokenizer)
     metric_writers.check_wandb(config.log.wandb_project)
@@ -84,7 +85,7 @@ def run(
                 num_steps=num_steps,
                 max_skipped=config.train.max_skipped,
                 num_tokens=host["num_tokens"],
-                flops_per_token=build.flops_per_token(parts, abstract, config.data.seq_len),
+                flops_per_token=flops_per_token,
                 peak_flops=flops.total_peak_flops(jax.devices()),
                 schedule=parts.schedule,
             )

@@ -8,7 +8,7 @@ from lm.models.families import param_shapes
 from lm.train.optimizers import make_optimizer
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-TRAINING = ["quickstart", "gpt2", "gpt3"]
+TRAINING = ["quickstart", "gpt2", "gpt3", "bert", "t5", "llama"]
 
 
 def config(name, arg):
@@ -32,6 +32,37 @@ def config(name, arg):
         ("gpt3", "6.7b", 6_658_404_352),
         ("gpt3", "13b", 12_936_488_380),
         ("gpt3", "175b", 174_604_259_328),
+        ("bert", "tiny", 4_433_468),
+        ("bert", "mini", 11_267_900),
+        ("bert", "small", 29_058_876),
+        ("bert", "medium", 41_668_412),
+        ("bert", "base", 110_106_428),
+        ("bert", "large", 336_226_108),
+        ("t5", "small,version=1.0", 60_506_624),
+        ("t5", "base,version=1.0", 222_903_552),
+        ("t5", "large,version=1.0", 737_668_096),
+        ("t5", "3b,version=1.0", 2_851_598_336),
+        ("t5", "11b,version=1.0", 11_307_321_344),
+        ("t5", "small", 76_961_152),
+        ("t5", "base", 247_577_856),
+        ("t5", "large", 783_150_080),
+        ("t5", "3b", 2_849_757_184),
+        ("t5", "11b", 11_135_332_352),
+        ("llama", "llama2-7b", 6_738_415_616),
+        ("llama", "llama2-13b", 13_015_864_320),
+        ("llama", "llama2-70b", 68_976_648_192),
+        ("llama", "llama3-8b", 8_030_261_248),
+        ("llama", "llama3-70b", 70_553_706_496),
+        ("llama", "llama3-405b", 405_853_388_800),
+        ("llama", "llama3.2-1b", 1_235_814_400),
+        ("llama", "llama3.2-3b", 3_212_749_824),
+        ("llama", "mistral-7b", 7_241_732_096),
+        ("llama", "qwen2-0.5b", 494_032_768),
+        ("llama", "qwen2-1.5b", 1_543_714_304),
+        ("llama", "qwen2-7b", 7_615_616_512),
+        ("llama", "smollm2-135m", 134_515_008),
+        ("llama", "smollm2-360m", 361_821_120),
+        ("llama", "smollm2-1.7b", 1_711_376_384),
     ],
 )
 def test_published_sizes(name, size, expected):

@@ -5,7 +5,8 @@ Nothing is ever unpickled.
 
 import json
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
 import numpy as np
@@ -59,22 +60,42 @@ def load_model_block(folder: pathlib.Path) -> dict[str, Any]:
     return FAMILIES[config["model_type"]].model_block(config)
 
 
-def load_params(folder: pathlib.Path, shapes: Shapes) -> tuple[dict[str, Any], str]:
-    """Reads the weights into a float32 parameter tree, one tensor at a time.
+class Loaded(NamedTuple):
+    """What a folder's weights gave.
+
+    params: the parameter tree, float32.
+    dtype: of the files ("float32", "bfloat16", "float16").
+    missing: parameters that the folder does not have; they hold what `initial` gave.
+    unknown: keys that no parameter takes.
+    """
+
+    params: dict[str, Any]
+    dtype: str
+    missing: list[Path]
+    unknown: list[str]
+
+
+def load_params(
+    folder: pathlib.Path,
+    shapes: Shapes,
+    *,
+    initial: Callable[[], dict[Path, Any]] | None = None,
+    allow_unknown: bool = False,
+) -> Loaded:
+    """Reads the weights one tensor at a time, so that nothing is held twice.
 
     Args:
       folder: of `transformers`.
       shapes: of each parameter, by path.
-
-    Returns:
-      The tree, and the dtype of the files ("float32", "bfloat16", "float16").
+      initial: makes the parameters that the folder does not have, such as a head; None: it must
+        have all.
+      allow_unknown: leaves out what no parameter takes, such as another head.
 
     Raises:
       UserError: keys that are missing or unknown, all listed; a wrong shape; no safetensors.
     """
-    config = load_config(folder)
-    family = FAMILIES[config["model_type"]]
-    model = family.model_block(config)
+    family = FAMILIES[load_config(folder)["model_type"]]
+    model = load_model_block(folder)
     tensors = _Tensors(folder)
     wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
     tied = family.tied(model)
@@ -82,17 +103,21 @@ def load_params(folder: pathlib.Path, shapes: Shapes) -> tuple[dict[str, Any], s
     for copy, original in tied.items():  # Files may hold a shared tensor under either name.
         if copy in found and original not in found:
             found[original] = found.pop(copy)
-    ignored = {key for key in found if key.endswith(family.ignored)} if family.ignored else set()
+    ignored = {key for key in found if family.ignored and key.endswith(family.ignored)}
     missing = sorted(wanted.keys() - found.keys())
     unknown = sorted(found.keys() - wanted.keys() - tied.keys() - ignored)
-    if missing or unknown:
+    if (missing and initial is None) or (unknown and not allow_unknown):
         raise UserError(
             f"{folder}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
             f"{', '.join(unknown) or 'none'}"
         )
     params = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    missing_paths = sorted({path for key in missing for path in wanted[key][0].ours})
+    for path in missing_paths:
+        params[path] = np.array(initial()[path], np.float32)
     dtypes = set()
-    for key, (e, layer) in wanted.items():
+    for key in wanted.keys() - set(missing):
+        e, layer = wanted[key]
         tensor = tensors.read(found[key])
         dtypes.add(tensor.dtype.name)
         expected = shape_of(e, shapes)
@@ -103,17 +128,46 @@ def load_params(folder: pathlib.Path, shapes: Shapes) -> tuple[dict[str, Any], s
             )
         for path, array in split(e, tensor, shapes):
             (params[path] if layer is None else params[path][layer])[...] = array
+    _check_tied(folder, tied, found, tensors)
+    if len(dtypes) > 1:
+        raise UserError(f"{folder}: the weights mix dtypes {', '.join(sorted(dtypes))}")
+    return Loaded(_nested(params), dtypes.pop(), missing_paths, unknown)
+
+
+def _check_tied(folder, tied: dict[str, str], found: dict[str, str], tensors: "_Tensors") -> None:
+    """A copy that differs from what it should repeat would be lost."""
     for copy, original in tied.items():
         if copy in found and not np.array_equal(
             tensors.read(found[copy]), tensors.read(found[original])
         ):
             raise UserError(
                 f"{folder}: {found[copy]} differs from {found[original]}, though config.json says "
-                "that the output is tied"
+                "that they are tied; untied ones are not supported"
             )
-    if len(dtypes) > 1:
-        raise UserError(f"{folder}: the weights mix dtypes {', '.join(sorted(dtypes))}")
-    return _nested(params), dtypes.pop()
+
+
+def resize_vocabulary(params: dict[str, Any], old_size: int, new_size: int) -> dict[str, Any]:
+    """Appends tokens: each new row of an embedding, or entry of an output's bias, is their mean.
+
+    So a new token is at first as likely as an average one (Hewitt 2021, "Initializing new word
+    embeddings").
+
+    Raises:
+      UserError: fewer tokens than there are.
+    """
+    if new_size < old_size:
+        raise UserError(
+            f"vocab_size={new_size} is less than the {old_size} tokens of source; no token is "
+            "dropped: give more, or 0 to keep them"
+        )
+
+    def resize(path, x):
+        if path[-1] not in ("token_embedding", "output_embedding", "output_bias"):
+            return x
+        new = np.broadcast_to(x.mean(axis=0), (new_size - old_size, *x.shape[1:]))
+        return np.concatenate([x, new.astype(x.dtype)])
+
+    return _nested({path: resize(path, x) for path, x in flatten(params).items()})
 
 
 def save(

@@ -8,6 +8,7 @@ Dimension key:
 import dataclasses
 import functools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,8 @@ class T5Config:
     attention: str
     remat: str
     scan_layers: bool
+
+    max_len: ClassVar[None] = None  # Relative positions have no end.
 
     def __post_init__(self):
         check_hyperparameters(self)

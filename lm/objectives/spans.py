@@ -46,7 +46,8 @@ def span_corruption(
 
     So a full row of L tokens takes L - noise + spans places in the encoder and noise + spans + 1 in
     the decoder, which are the numbers of `counts`: nothing is left empty. Special tokens are never
-    chosen, and no span crosses from one document to another.
+    chosen, and no span crosses from one document to another. So a row whose documents are too short
+    for such long spans has less noise, and its last tokens do not fit into the encoder.
 
     Args:
       rows: packed rows of L tokens.
@@ -187,16 +188,22 @@ def _share_of_full_row(count: int, segments_L: jax.Array) -> jax.Array:
 
 
 def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
-    """Random spans with random gaps before them, as T5 draws them, kept inside documents."""
+    """Random spans with random gaps between them, kept inside documents.
+
+    As T5 draws them, but for the ends: there a row never begins with a span and always ends with
+    one, so that its first token is never predicted and its last one always. Here both may be so.
+    """
     gap_key, noise_key, grow_key = jax.random.split(key, 3)
     L, num_maskable = maskable_L.shape[0], jnp.sum(maskable_L)
     num_noise = jnp.minimum(_share_of_full_row(num_noise, segments_L), num_maskable - 1)
     spans = jnp.minimum(_share_of_full_row(num_spans, segments_L), num_maskable - num_noise)
     spans = jnp.where(num_noise > 0, jnp.clip(spans, 1, jnp.maximum(num_noise, 1)), 0)
-    # Drawn along the maskable tokens, as if nothing stood between them: gap, span, gap, span, ...
-    noise_S = _random_parts(noise_key, L, num_noise, spans, num_spans)
-    gap_S = _random_parts(gap_key, L, num_maskable - num_noise, spans, num_spans)
-    ends = jnp.cumsum(jnp.stack([gap_S, noise_S], axis=1).reshape(-1))
+    # Drawn along the maskable tokens, as if nothing stood between them: gap, span, gap, ..., gap,
+    # of which the outer two may be empty.
+    noise = _random_parts(noise_key, L + 2, num_noise, spans, num_spans + 1)
+    gaps = _random_parts(gap_key, L + 2, num_maskable - num_noise + 2, spans + 1, num_spans + 1)
+    gaps = gaps.at[0].add(-1).at[spans].add(-1)
+    ends = jnp.cumsum(jnp.stack([gaps, noise], axis=1).reshape(-1))
     index_L = jnp.cumsum(maskable_L) - 1
     block_L = jnp.searchsorted(ends, index_L, side="right")
     noise_L = maskable_L & (block_L % 2 == 1) & (spans > 0)
@@ -204,8 +211,8 @@ def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
     broken_L = noise_L & ~_after(noise_L, segments_L)
     first_L = noise_L & (index_L == jnp.where(block_L > 0, ends[block_L - 1], 0))
     pieces_L = jnp.cumsum(broken_L)
-    first_piece_S = jax.ops.segment_max(jnp.where(first_L, pieces_L, 0), block_L, 2 * num_spans + 1)
-    noise_L = noise_L & (pieces_L == first_piece_S[block_L])
+    first_piece = jax.ops.segment_max(jnp.where(first_L, pieces_L, 0), block_L, len(ends) + 1)
+    noise_L = noise_L & (pieces_L == first_piece[block_L])
 
     # ... and others grow by as much, never so that two of them meet.
     def grow(carry):

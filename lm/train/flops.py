@@ -1,5 +1,6 @@
 """Floating-point operations: what a token costs, and what devices could do at best."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -43,16 +44,20 @@ def total_peak_flops(devices: Sequence[jax.Device]) -> float | None:
     return None if None in peaks else sum(peaks)
 
 
-def train_flops_per_token(
-    *, num_params: int, num_layers: int, attention_dim: int, seq_len: int
-) -> float:
-    """Forward and backward FLOPs of one token: 6N + 12 L d T (Chowdhery et al. 2022, appendix B).
+def train_flops(matrices: Sequence[tuple[int, int]], attention: Sequence[tuple[int, ...]]) -> float:
+    """Forward and backward FLOPs of a row (Chowdhery et al. 2022, appendix B).
 
-    N counts every parameter, embeddings too, because the tied one is multiplied as the output; d is
-    heads x head width. Attention counts all T keys, also those that the causal mask hides: that is
-    the convention, and it makes figures comparable.
+    For a decoder of N parameters, that is 6N + 12 x layers x d x T a token. Every parameter counts,
+    embeddings too, because the tied one is multiplied as the output; d is heads x head width.
+    Attention counts all T keys, also those that a mask hides: that is the convention, and it makes
+    figures comparable.
+
+    Args:
+      matrices: how many parameters, and how many tokens of the row they are multiplied with.
+      attention: layers, d, queries and keys of the row.
     """
-    return 6 * num_params + 12 * num_layers * attention_dim * seq_len
+    products = sum(6 * size * num_tokens for size, num_tokens in matrices)
+    return products + sum(12 * math.prod(counts) for counts in attention)
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, peak: float) -> float:

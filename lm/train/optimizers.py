@@ -18,7 +18,7 @@ Mask = Callable[[Params], Params]
 
 def decays(path: tuple) -> bool:
     """Whether weight decay acts on a parameter: matrices and embeddings, not biases and gains."""
-    return path[-1].key not in ("bias", "scale")
+    return not path[-1].key.endswith(("bias", "scale"))
 
 
 def _decay_mask(params: Params) -> Params:

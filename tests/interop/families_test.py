@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from experiments import build
-from lm.interop import hugging_face
+from lm import losses
+from lm.interop import hugging_face, weights
 from lm.models.families import FAMILIES, param_shapes
 
 V = 61
@@ -106,7 +107,7 @@ def load(folder):
     settings |= dict(dtype="float32", attention="einsum")
     model = family.module(family.config(**settings))
     shapes = {p: x.shape for p, x in hugging_face.flatten(param_shapes(model)).items()}
-    return model, hugging_face.load_params(folder, shapes)[0]
+    return model, hugging_face.load_params(folder, shapes).params
 
 
 def tokens(*shape, seed=0):
@@ -210,6 +211,50 @@ def test_export_after_import_is_equal_to_the_bit_and_loads_without_a_word(pair, 
     tokens_BL, written_BL = tokens(2, 13), tokens(2, 7, seed=1)
     arguments = tokens_BL, np.ones_like(tokens_BL), written_BL
     np.testing.assert_array_equal(theirs(loaded, *arguments), theirs(reference, *arguments))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert", "t5"])
+def test_gradients_are_those_of_transformers(name, tmp_path):
+    torch.manual_seed(1)
+    reference = MAKERS[name]().eval()
+    reference.save_pretrained(tmp_path)
+    model, params = load(tmp_path)
+    tokens_BL, written_BL, targets = tokens(2, 11), tokens(2, 7, seed=1), tokens(2, 11, seed=2)
+    targets_BL = targets[:, :7] if name == "t5" else targets
+
+    inputs = dict(input_ids=torch.tensor(tokens_BL))
+    if name == "t5":
+        inputs["decoder_input_ids"] = torch.tensor(written_BL)
+    out = reference(**inputs)
+    logits = out.prediction_logits if name == "bert" else out.logits
+    torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.tensor(targets_BL).flatten(), reduction="sum"
+    ).backward()
+
+    def loss(params):
+        ones_BL = jnp.ones_like(tokens_BL)
+        positions_BL = jnp.broadcast_to(jnp.arange(11), (2, 11))
+        arguments = (tokens_BL, positions_BL, ones_BL)
+        if name == "t5":
+            arguments = (tokens_BL, ones_BL, written_BL, jnp.ones_like(written_BL))
+        logits_BLV = model.apply({"params": params}, *arguments)
+        weights_BL = jnp.ones(targets_BL.shape)
+        return losses.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
+
+    grads = hugging_face.flatten(jax.jit(jax.grad(loss))(params))
+    block = hugging_face.load_model_block(tmp_path)
+    family = hugging_face.FAMILIES[block["name"]]
+    shapes = {path: x.shape for path, x in grads.items()}
+    theirs = dict(reference.named_parameters())
+    for key, e, layer in weights.keys(family.table(block), shapes):
+        ours = [np.asarray(grads[p] if layer is None else grads[p][layer]) for p in e.ours]
+        found, expected = weights.join(e, ours), theirs[key].grad
+        if expected is None:  # Of the pooler, which no masked token depends on.
+            assert not found.any(), key
+            continue
+        # A key's bias moves all scores of a query alike: its gradient is zero but for rounding.
+        scale = max(np.abs(expected.numpy()).max(), 1e-4)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-3 * scale, err_msg=key)
 
 
 def load_file(path):

@@ -57,9 +57,9 @@ def folder(reference, tmp_path_factory):
     return folder
 
 
-def run_convert(source, target):
+def run_convert(source, target, **options):
     config = convert_config.get_config()
-    config.update(source=str(source), target=str(target))
+    config.update(source=str(source), target=str(target), **options)
     convert.run(config, None)
     return target
 
@@ -163,7 +163,7 @@ def without(tensors, *names):
 BAD = {
     "a missing key": (
         dict(weights=lambda t: without(t, "transformer.h.1.mlp.c_fc.bias")),
-        "missing keys: h.1.mlp.c_fc.bias",
+        "missing keys: transformer.h.1.mlp.c_fc.bias",
     ),
     "an unknown key": (
         dict(weights=lambda t: t | {"score.weight": t["transformer.wte.weight"]}),
@@ -175,9 +175,12 @@ BAD = {
     ),
     "an untied output": (
         dict(weights=lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1}),
-        "untied",
+        "lm_head.weight differs from transformer.wte.weight",
     ),
-    "an unknown family": (dict(config={"model_type": "mamba"}), "known are gpt2"),
+    "an unknown family": (
+        dict(config={"model_type": "mamba"}),
+        "known are bert, gpt2, llama, mistral, qwen2, roberta, t5",
+    ),
     "another activation": (dict(config={"activation_function": "relu"}), "activation_function"),
     "a small vocabulary": (
         dict(
@@ -222,6 +225,9 @@ def test_a_folder_can_be_trained_on_as_it_is(folder, imported, tmp_path):
     config.update_from_flattened_dict(
         {
             "init_from": str(folder),
+            "data.source": "text",
+            "data.train": "lm/data/*.py",
+            "data.validation": "lm/*.py",
             "data.seq_len": POSITIONS,
             "train.num_steps": 1,
             "optimizer.peak_lr": 0.0,
@@ -237,6 +243,59 @@ def test_a_folder_can_be_trained_on_as_it_is(folder, imported, tmp_path):
         np.testing.assert_array_equal,
         runs.load(tmp_path / "run").params,
         runs.load(imported).params,
+    )
+
+
+def test_more_tokens_are_the_mean_of_those_there_are(folder, imported, tmp_path):
+    run_convert(folder, tmp_path / "run", vocab_size=VOCAB + 5)
+
+    old, new = runs.load(imported).params, runs.load(tmp_path / "run").params
+    before, after = old["token_embedding"], new["token_embedding"]
+    assert after.shape == (VOCAB + 5, 24)
+    np.testing.assert_array_equal(after[:VOCAB], before)
+    expected = np.broadcast_to(np.mean(before, axis=0), (5, 24))
+    np.testing.assert_allclose(after[VOCAB:], expected, rtol=1e-5, atol=1e-7)
+    with pytest.raises(UserError, match="vocab_size=300 is less"):
+        run_convert(folder, tmp_path / "less", vocab_size=300)
+
+
+def test_heads_that_differ_are_named_and_let_pass_only_when_asked(tmp_path, folder, capsys):
+    config = transformers.BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=24,
+    )
+    bare = transformers.BertModel(config)
+    classifier = transformers.BertForSequenceClassification(config)
+    for model, name in ((bare, "bare"), (classifier, "classifier")):
+        model.save_pretrained(tmp_path / name)
+        tokenizer = (folder / "tokenizer.json").read_bytes()
+        (tmp_path / name / "tokenizer.json").write_bytes(tokenizer)
+
+    with pytest.raises(UserError, match=r"missing keys: cls\.predictions\.bias.* keys: none"):
+        run_convert(tmp_path / "bare", tmp_path / "run")
+    with pytest.raises(UserError, match=r"unknown keys: classifier\.bias, classifier\.weight"):
+        run_convert(tmp_path / "classifier", tmp_path / "run")
+    run_convert(tmp_path / "bare", tmp_path / "run", allow_missing=True)
+    told = capsys.readouterr().out
+    both = dict(allow_missing=True, allow_unknown=True)
+    run_convert(tmp_path / "classifier", tmp_path / "other", **both)
+
+    assert "missing, and drawn at random: transform/kernel" in told
+    assert "unknown, and left out: classifier.weight" in capsys.readouterr().out
+    params = runs.load(tmp_path / "run").params
+    assert np.std(params["transform"]["kernel"]) == pytest.approx(0.02, rel=0.2)
+    np.testing.assert_array_equal(
+        params["encoder"]["token_embedding"], bare.embeddings.word_embeddings.weight.detach()
+    )
+    loaded = transformers.BertForPreTraining.from_pretrained(
+        run_convert(tmp_path / "other", tmp_path / "back")
+    )
+    np.testing.assert_array_equal(
+        loaded.bert.pooler.dense.weight.detach(), classifier.bert.pooler.dense.weight.detach()
     )
 
 

@@ -7,9 +7,7 @@ from lm.train import flops
 # 50,304: 124,475,904) at T=1024 on one H100.
 @pytest.mark.parametrize(("tokens_per_second", "mfu"), [(478_000, 0.416), (490_000, 0.426)])
 def test_mfu_of_a_measured_run(tokens_per_second, mfu):
-    cost = flops.train_flops_per_token(
-        num_params=124_475_904, num_layers=12, attention_dim=768, seq_len=1024
-    )
+    cost = flops.train_flops([(124_475_904, 1024)], [(12, 768, 1024, 1024)]) / 1024
     peak = flops.peak_flops("NVIDIA H100 80GB HBM3")
 
     assert flops.mfu(tokens_per_second, cost, peak) == pytest.approx(mfu, abs=0.003)

@@ -1,0 +1,56 @@
+r"""What do four families learn of the same text, each by its own objective, at the same size?
+
+Command:   python launch.py --config=configs/families.py:family=gpt2 --workdir=runs/gpt2
+           and so with llama, bert and t5; docs/results/families.md shows the curves.
+Hardware:  2 CPU cores; 3 to 6 minutes each.
+Expected:  see docs/results/families.md.
+
+Each has about 1.1M parameters, the quickstart's vocabulary, rows and steps, and the same rule,
+Muon, at the same rate. Losses of different objectives cannot be compared:
+each has its own baseline.
+"""
+
+import ml_collections
+
+from configs import bert, common, llama, t5
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: family=gpt2|llama|bert|t5, tokenizer, optimizer, schedule, debug."""
+    arg = common.parse_arg(
+        arg, family="gpt2", tokenizer="bpe", optimizer="muon", schedule="cosine", debug=False
+    )
+    V, L, causal = 2048, 256, dict(kind="causal")
+    models = {  # With their objectives.
+        "gpt2": (common.gpt2_model(4, 2, 64, 128, vocab_size=V, max_len=L), causal),
+        "llama": (
+            llama.llama_model(
+                4, 2, 1, 64, 128, 384, vocab_size=V, max_len=L, rope_theta=1e4, tied_output=True
+            ),
+            causal,
+        ),
+        "bert": (bert.bert_model(4, 128, vocab_size=V, max_len=L), bert.masked()),
+        "t5": (
+            t5.t5_model(2, 2, 64, 128, 384, version="1.0", vocab_size=V),
+            t5.span_corruption(),
+        ),
+    }
+    model, objective = common.choose("family", arg.family, models)
+    if "dropout" in model:
+        model["dropout"] = 0.0  # Of an epoch's third no row is seen twice.
+    config = common.pretraining(
+        model,
+        objective=objective,
+        seq_len=L,
+        vocab_size=V,
+        mask=True,
+        num_sentinels=100,
+        optimizer=common.optimizer(arg.optimizer, arg.schedule, peak_lr=1e-2, warmup_steps=20),
+        batch_size=16,
+        accumulate_steps=1,
+        num_steps=600,
+        arg=arg,
+    )
+    if not arg.debug:
+        config.eval.update(every_steps=100, sample_tokens=0)
+    return config

@@ -1,0 +1,105 @@
+r"""Llama 2 and 3, Mistral, Qwen2 and SmolLM2: decoders of one shape.
+
+Command:   python launch.py --config=configs/llama.py:size=smollm2-135m --workdir=runs/llama \
+               --config.data.source=text --config.data.train='corpus/train/*.txt.zst' \
+               --config.data.validation='corpus/validation/*.txt.zst'
+Hardware:  one 80 GB GPU for smollm2-135m; `debug` takes seconds on a CPU.
+Expected:  not run yet at full size.
+
+Shapes are those of the published config.json files. The recipe is Llama 2's (Touvron et al. 2023,
+section 2.2): 4M tokens a batch, AdamW, 2,000 steps of warmup, then a cosine to a tenth over 2T
+tokens. Its rates are 3e-4 up to 13B and 1.5e-4 above; other papers' rates are not copied.
+"""
+
+import ml_collections
+
+from configs import common
+
+_SCALED = dict(rope_low_freq=1.0, rope_high_freq=4.0, rope_original_len=8192)
+_LLAMA2 = dict(vocab_size=32000, max_len=4096, rope_theta=1e4)
+_LLAMA3 = dict(vocab_size=128256, max_len=131072, rope_theta=5e5, rope_factor=8.0, **_SCALED)
+_LLAMA32 = _LLAMA3 | dict(rope_factor=32.0, tied_output=True)
+_MISTRAL = dict(vocab_size=32000, max_len=32768, rope_theta=1e4, window=4096)
+_QWEN2 = dict(vocab_size=151936, max_len=131072, rope_theta=1e6, norm_epsilon=1e-6, qkv_bias=True)
+_SMOLLM2 = dict(vocab_size=49152, max_len=8192, rope_theta=1e5, tied_output=True)
+_SIZES = {  # layers, heads, key/value heads, head width, width, MLP width, and the rest
+    "llama2-7b": (32, 32, 32, 128, 4096, 11008, _LLAMA2),
+    "llama2-13b": (40, 40, 40, 128, 5120, 13824, _LLAMA2),
+    "llama2-70b": (80, 64, 8, 128, 8192, 28672, _LLAMA2),
+    "llama3-8b": (32, 32, 8, 128, 4096, 14336, _LLAMA3),
+    "llama3-70b": (80, 64, 8, 128, 8192, 28672, _LLAMA3),
+    "llama3-405b": (126, 128, 8, 128, 16384, 53248, _LLAMA3),
+    "llama3.2-1b": (16, 32, 8, 64, 2048, 8192, _LLAMA32),
+    "llama3.2-3b": (28, 24, 8, 128, 3072, 8192, _LLAMA32),
+    "mistral-7b": (32, 32, 8, 128, 4096, 14336, _MISTRAL),
+    "qwen2-0.5b": (24, 14, 2, 64, 896, 4864, _QWEN2 | dict(tied_output=True)),
+    "qwen2-1.5b": (28, 12, 2, 128, 1536, 8960, _QWEN2 | dict(tied_output=True)),
+    "qwen2-7b": (28, 28, 4, 128, 3584, 18944, _QWEN2 | dict(vocab_size=152064)),
+    "smollm2-135m": (30, 9, 3, 64, 576, 1536, _SMOLLM2),
+    "smollm2-360m": (32, 15, 5, 64, 960, 2560, _SMOLLM2),
+    "smollm2-1.7b": (24, 32, 32, 64, 2048, 8192, _SMOLLM2 | dict(rope_theta=1.3e5)),
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: size (one of the table above), tokenizer, optimizer, schedule, debug."""
+    arg = common.parse_arg(
+        arg, size="smollm2-135m", tokenizer="bpe", optimizer="adamw", schedule="cosine", debug=False
+    )
+    *shape, more = common.choose("size", arg.size, _SIZES)
+    model = llama_model(*shape, **more)
+    seq_len = min(model["max_len"], 4096)
+    batch_size = 2**22 // seq_len
+    is_large = shape[4] > 5120
+    return common.pretraining(
+        model,
+        objective=dict(kind="causal"),
+        seq_len=seq_len,
+        vocab_size=min(model["vocab_size"], 32000),
+        optimizer=common.optimizer(
+            arg.optimizer,
+            arg.schedule,
+            peak_lr=1.5e-4 if is_large else 3e-4,
+            warmup_steps=2000,
+        ),
+        batch_size=batch_size,
+        accumulate_steps=batch_size // 16 if arg.size == "smollm2-135m" else 1,
+        num_steps=round(2e12 / 2**22),
+        arg=arg,
+    )
+
+
+def llama_model(
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    width: int,
+    mlp_dim: int,
+    **more,
+) -> dict:
+    """The model block of a Llama; `more` holds vocab_size, max_len, rope_theta and what differs."""
+    plain = dict(
+        rope_factor=1.0,
+        rope_low_freq=1.0,
+        rope_high_freq=4.0,
+        rope_original_len=0,
+        norm_epsilon=1e-5,
+        qkv_bias=False,
+        tied_output=False,
+        window=0,
+    )
+    return (
+        dict(
+            name="llama",
+            num_layers=num_layers,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            model_dim=width,
+            mlp_dim=mlp_dim,
+        )
+        | plain
+        | more
+        | common.HOW_TO_RUN
+    )
