@@ -26,6 +26,11 @@ def run(config: ml_collections.ConfigDict) -> None:
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
     rich.print(_memory_table(config, parts, objective, abstract))
+    num_rows = prepared.splits["train"].num_rows
+    if num_rows < config.data.batch_size:  # As where a large recipe is tried without its corpus.
+        print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
+        config = config.copy_and_resolve_references()
+        config.data.batch_size = num_rows
     _show(config, prepared, objective, step=0)
 
 

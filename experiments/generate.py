@@ -5,7 +5,7 @@ import pathlib
 import jax
 import ml_collections
 
-from experiments import runs
+from experiments import build, runs
 from lm.errors import UserError
 from lm.generate import sampling
 
@@ -17,6 +17,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         raise UserError(f"num_samples={config.num_samples} must be at least 1")
     prompts = _prompts(config)
     loaded = runs.load(pathlib.Path(config.checkpoint))
+    if build.family_block(loaded.config.model).architecture != "decoder":
+        raise UserError(f"checkpoint={config.checkpoint} is no decoder, and only decoders write")
     tokenizer = loaded.tokenizer
     start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     ids = [start + x.tolist() for x in tokenizer.encode_batch(prompts)]

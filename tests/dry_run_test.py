@@ -34,6 +34,15 @@ def test_a_dry_run_says_what_a_config_would_take(config, capsys):
     assert "step 1 sees rows" in shown
 
 
+def test_a_dry_run_needs_no_more_text_than_there_is(config, capsys):
+    config.data.batch_size = 8_000_000
+
+    dry_run.run(config)
+
+    shown = capsys.readouterr().out
+    assert "fewer than a batch" in shown and "step 1 sees rows" in shown
+
+
 def test_showing_a_batch_twice_shows_the_same_and_another_step_another(config, capsys):
     shown = []
     for step in (2, 2, 3):

@@ -239,9 +239,10 @@ class _Tensors:
             with safetensors.safe_open(folder / _WEIGHTS, framework="numpy") as file:
                 self._files = dict.fromkeys(file.keys(), folder / _WEIGHTS)
         else:
+            (name,) = load_config(folder).get("architectures") or ["AutoModel"]
             raise UserError(
                 f"{folder} holds no {_WEIGHTS}; pickled weights are never read. Convert: python "
-                '-c "from transformers import AutoModelForPreTraining as M; '
+                f'-c "from transformers import {name} as M; '
                 f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
             )
         for file in set(self._files.values()):

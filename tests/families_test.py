@@ -1,0 +1,119 @@
+"""Every kind of model and objective through the experiments, from text to metrics."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from configs import evaluate as evaluate_config
+from configs import families
+from configs import generate as generate_config
+from experiments import build, convert, evaluate, generate, initial, pretrain
+from lm.data.batches import Batches
+from lm.errors import UserError
+
+CONFIGS = {
+    "bert": lambda: families.get_config("family=bert,optimizer=adamw,debug"),
+    "t5": lambda: families.get_config("family=t5,optimizer=adamw,debug"),
+}
+
+
+def make_config(name):
+    config = CONFIGS[name]()
+    config.data.update(source="text", train="lm/**/*.py", validation="experiments/*.py")
+    config.tokenizer.vocab_size = config.model.vocab_size = 512
+    return config
+
+
+@pytest.fixture(scope="module", params=["bert", "t5"])
+def trained(request, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    pretrain.run(make_config(request.param), workdir)
+    return workdir
+
+
+def test_evaluating_asks_the_same_for_any_batch_size(trained, capsys):
+    config = evaluate_config.get_config()
+    config.update(checkpoint=str(trained))
+    config.data.batch_size = 3
+
+    evaluate.run(config, None)
+
+    lines = [json.loads(x) for x in (trained / "metrics.jsonl").read_text().splitlines()]
+    printed = capsys.readouterr().out
+    logged = [line for line in lines if "eval/loss" in line][-1]
+    assert float(re.search(r"eval/loss ([\d.]+)", printed)[1]) == pytest.approx(
+        logged["eval/loss"], abs=2e-6
+    )
+    assert "bits_per_byte" not in printed and "eval/bits_per_byte" not in logged
+    tokens = [line["train/tokens"] for line in lines if "train/tokens" in line]
+    assert 4 * 16 * 64 * 0.9 < tokens[-1] <= 4 * 16 * 64
+
+
+def test_only_decoders_write(trained):
+    config = generate_config.get_config()
+    config.update(checkpoint=str(trained), prompt="def ")
+
+    with pytest.raises(UserError, match="only decoders"):
+        generate.run(config, None)
+
+
+def test_runs_are_exported_and_come_back_the_same(trained, tmp_path):
+    import transformers
+
+    from configs import convert as convert_config
+    from experiments import runs
+
+    for source, target in ((trained, tmp_path / "hf"), (tmp_path / "hf", tmp_path / "back")):
+        config = convert_config.get_config()
+        config.update(source=str(source), target=str(target))
+        convert.run(config, None)
+
+    before, after = (runs.load(w) for w in (trained, tmp_path / "back"))
+    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+    assert dict(before.config.model) == dict(after.config.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    (ids,) = before.tokenizer.encode_batch(["def f(x):\n    return x"])
+    assert tokenizer("def f(x):\n    return x", add_special_tokens=False).input_ids == ids.tolist()
+
+
+def test_micro_batches_make_the_same_update_as_the_batch():
+    updated = []
+    for accumulate_steps in (1, 2):
+        config = make_config("bert")
+        config.train.accumulate_steps = accumulate_steps
+        parts = build.make_parts(config)
+        prepared = build.make_data(config, parts.model.config)
+        objective = build.make_objective(config, prepared)
+        abstract = build.abstract_state(parts)
+        step = build.make_step(parts, objective, config, abstract)
+        rows = Batches(prepared, "train", batch_size=16, seed=0).batch_at(0)
+        state, metrics = step(initial.state(parts, config, abstract), rows, jax.random.key(0))
+        updated.append((state.params, float(metrics["loss"]), float(metrics["grad_norm"])))
+
+    (one, *metrics), (two, *others) = updated
+    np.testing.assert_allclose(metrics, others, rtol=1e-5)
+    # The first update of Adam has one size wherever the gradient is not nearly zero.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), one, two)
+
+
+BAD = {
+    "a sample of an encoder": ({"eval.sample_tokens": 8}, "only decoders write samples"),
+    "an objective for others": ({"objective.kind": "causal"}, "trains an encoder; choose masked"),
+    "a rate above one": ({"objective.rate": 1.5}, "objective.rate=1.5"),
+    "a tokenizer without a mask": ({"tokenizer.mask": False}, r"tokenizer\.mask=True"),
+    "a kernel that looks back only": ({"model.attention": "blocked"}, "what follows it"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_together_is_refused_before_anything_is_written(name, tmp_path):
+    changes, message = BAD[name]
+    config = make_config("bert")
+    config.update_from_flattened_dict(changes)
+
+    with pytest.raises(UserError, match=message):
+        pretrain.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
