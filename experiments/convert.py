@@ -1,5 +1,6 @@
 """Moves weights, hyperparameters and tokenizers between runs and folders of `transformers`."""
 
+import json
 import pathlib
 import tempfile
 
@@ -119,13 +120,32 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
 def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:
     if (source / "tokenizer.json").exists():
         return tokenizers.load_file(source / "tokenizer.json")
+    if (source / "vocab.txt").exists():
+        return _as_file(_word_pieces(source))
     vocabulary, merges = source / "vocab.json", source / "merges.txt"
     if not (vocabulary.exists() and merges.exists()):
         raise UserError(
-            f"{source} holds no tokenizer: neither tokenizer.json nor vocab.json, merges.txt"
+            f"{source} holds no tokenizer: neither tokenizer.json, nor vocab.txt, nor vocab.json "
+            "with merges.txt; save it again with AutoTokenizer of transformers"
         )
     library = tokenizers_lib.ByteLevelBPETokenizer(str(vocabulary), str(merges))
     special = tokenizers_lib.AddedToken("<|endoftext|>", special=True, normalized=False)
     if library.token_to_id(special.content) is not None:
         library.add_special_tokens([special])
+    return _as_file(library)
+
+
+def _word_pieces(source: pathlib.Path) -> tokenizers_lib.BertWordPieceTokenizer:
+    """BERT's own, which lowers case unless tokenizer_config.json says otherwise."""
+    path = source / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    library = tokenizers_lib.BertWordPieceTokenizer(
+        str(source / "vocab.txt"), lowercase=settings.get("do_lower_case", True)
+    )
+    library.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return library
+
+
+def _as_file(library) -> tokenizers.Tokenizer:
+    """A tokenizer of the library, as the tokenizer.json that it would be saved as."""
     return tokenizers.HuggingFaceTokenizer({"tokenizer.json": library.to_str().encode()})

@@ -39,8 +39,8 @@ def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int | None) -> Non
             (folder / "kind.txt").unlink()
             return
         case ByteTokenizer():
-            specials = ["<pad>", "<s>", "</s>"]
-            converted = _from_bytes(specials)
+            specials = ["<pad>", "<s>", "</s>", None]
+            converted = _from_bytes(specials[:3])
         case SentencePieceTokenizer():
             processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
             proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
@@ -51,10 +51,10 @@ def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int | None) -> Non
                 )
             is_bpe = proto.trainer_spec.model_type == proto.trainer_spec.BPE
             converted = _from_sentencepiece(processor, is_bpe=is_bpe)
-            ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
+            ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id)
             specials = [None if i is None else processor.id_to_piece(i) for i in ids]
     converted.save(str(folder / "tokenizer.json"))
-    names = zip(("pad_token", "bos_token", "eos_token"), specials, strict=True)
+    names = zip(("pad_token", "bos_token", "eos_token", "mask_token"), specials, strict=True)
     config = {name: piece for name, piece in names if piece is not None} | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **({} if max_len is None else {"model_max_length": max_len}),

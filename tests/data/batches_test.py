@@ -7,7 +7,7 @@ from lm.data.batches import Batches, evaluation_batches, permute
 from lm.data.preparation import prepare
 from lm.errors import UserError
 
-FIELDS = ("tokens_BL", "next_BL", "segment_ids_BL", "positions_BL")
+FIELDS = ("tokens_BL", "next_BL", "segment_ids_BL", "positions_BL", "ids_B")
 
 
 @pytest.fixture(scope="module")

@@ -259,6 +259,22 @@ def test_more_tokens_are_the_mean_of_those_there_are(folder, imported, tmp_path)
         run_convert(folder, tmp_path / "less", vocab_size=300)
 
 
+def test_the_vocabulary_of_an_old_bert_is_read(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "a", "中"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    theirs = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
+
+    tokenizer = convert._import_tokenizer(tmp_path)
+
+    text = "Playing a 中中 [MASK]"
+    (ids,) = tokenizer.encode_batch([text])
+    assert (
+        ids.tolist()[:5] == theirs(text, add_special_tokens=False).input_ids[:5] == [5, 6, 7, 8, 8]
+    )
+    assert 4 not in ids  # Text that spells a special token stays text.
+    assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id) == (0, 2, 3, 4)
+
+
 def test_heads_that_differ_are_named_and_let_pass_only_when_asked(tmp_path, folder, capsys):
     config = transformers.BertConfig(
         vocab_size=VOCAB,
@@ -337,7 +353,7 @@ def test_exported_tokenizers_give_transformers_the_same_ids(kind, tmp_path):
         tokenizer = ByteTokenizer()
     else:
         tokenizer = train_sentencepiece(
-            TEXTS[:3] * 20, algorithm=kind, vocab_size=290, user_symbols=["<sep>"]
+            TEXTS[:3] * 20, algorithm=kind, vocab_size=291, user_symbols=["<sep>"], mask=True
         )
     tokenizer_files.save(tokenizer, tmp_path, max_len=16)
 
@@ -346,5 +362,5 @@ def test_exported_tokenizers_give_transformers_the_same_ids(kind, tmp_path):
     for text, ids in zip(TEXTS, tokenizer.encode_batch(TEXTS), strict=True):
         assert theirs(text, add_special_tokens=False).input_ids == ids.tolist()
         assert theirs.decode(ids.tolist()) == text
-    for name in ("bos", "eos", "pad"):
+    for name in ("bos", "eos", "pad", "mask"):
         assert getattr(theirs, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")

@@ -213,6 +213,30 @@ def test_export_after_import_is_equal_to_the_bit_and_loads_without_a_word(pair, 
     np.testing.assert_array_equal(theirs(loaded, *arguments), theirs(reference, *arguments))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_shards_of_any_dtype_come_back_to_the_bit(pair, dtype, tmp_path, monkeypatch):
+    _, _, params, folder = pair
+    block = hugging_face.load_model_block(folder)
+    model_type = hugging_face.model_type_of(block)
+    monkeypatch.setattr(hugging_face, "_SHARD_BYTES", 5_000)
+
+    folders = [tmp_path / "once", tmp_path / "twice"]
+    for target in folders:
+        target.mkdir()
+        hugging_face.save(target, model_type, block, params, dtype, {})
+        assert (target / "model.safetensors.index.json").exists()
+        shapes = {path: x.shape for path, x in hugging_face.flatten(params).items()}
+        loaded = hugging_face.load_params(target, shapes)
+        params = loaded.params
+        assert loaded.dtype == dtype
+
+    once, twice = ([f.read_bytes() for f in sorted(d.glob("*.safetensors"))] for d in folders)
+    assert len(once) > 2
+    assert once == twice
+    stored = load_file(next(iter(sorted(folders[0].glob("*.safetensors")))))
+    assert {x.dtype.name for x in stored.values()} == {dtype}
+
+
 @pytest.mark.parametrize("name", ["gpt2", "bert", "t5"])
 def test_gradients_are_those_of_transformers(name, tmp_path):
     torch.manual_seed(1)

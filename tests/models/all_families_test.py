@@ -1,0 +1,122 @@
+"""What holds for every family, beside what is compared with `transformers`."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm import losses
+from lm.errors import UserError
+from lm.models.bert import BERTConfig
+from lm.models.families import FAMILIES, family_of, param_shapes
+from lm.models.llama import LlamaConfig
+from lm.models.t5 import T5Config
+
+HOW = dict(dtype="float32", attention="einsum", remat="none", scan_layers=False)
+SIZE = dict(vocab_size=23, num_layers=2, num_heads=2, head_dim=4, model_dim=8, mlp_dim=12)
+CONFIGS = {
+    "bert": BERTConfig(
+        **SIZE,
+        **HOW,
+        max_len=16,
+        position_offset=2,
+        num_types=1,
+        norm_epsilon=1e-5,
+        next_sentence=True,
+        dropout=0.2,
+    ),
+    "llama": LlamaConfig(
+        **SIZE,
+        **HOW,
+        max_len=16,
+        num_kv_heads=1,
+        rope_theta=100.0,
+        rope_factor=1.0,
+        rope_low_freq=1.0,
+        rope_high_freq=4.0,
+        rope_original_len=0,
+        norm_epsilon=1e-5,
+        qkv_bias=True,
+        tied_output=False,
+        window=5,
+    ),
+    "t5": T5Config(
+        **SIZE,
+        **HOW,
+        num_buckets=8,
+        max_distance=10,
+        gated=True,
+        tied_output=False,
+        dropout=0.2,
+    ),
+}
+
+
+def make(name, **changes):
+    return FAMILIES[name].module(dataclasses.replace(CONFIGS[name], **changes))
+
+
+def inputs(model):
+    tokens_BL = jax.random.randint(jax.random.key(1), (2, 12), 0, 23)
+    segments_BL = jnp.asarray([[1] * 12, [1] * 5 + [2] * 4 + [0] * 3])
+    if family_of(model).architecture == "encoder_decoder":
+        return tokens_BL, segments_BL, tokens_BL[:, ::-1], segments_BL
+    return tokens_BL, jnp.broadcast_to(jnp.arange(12), (2, 12)), segments_BL
+
+
+def gradients(model, params):
+    def loss(params, key):
+        logits_BLV = model.apply(
+            {"params": params}, *inputs(model), deterministic=False, rngs={"dropout": key}
+        )
+        targets_BL = jax.random.randint(jax.random.key(2), (2, 12), 0, 23)
+        return losses.cross_entropy(logits_BLV, targets_BL, jnp.ones((2, 12)))["loss"]
+
+    return jax.jit(jax.value_and_grad(loss))(params, jax.random.key(5))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_how_layers_are_computed_changes_neither_names_nor_numbers(name, random_like):
+    params = random_like(param_shapes(make(name)))
+    loss, grads = gradients(make(name), params)
+
+    other = make(name, scan_layers=True, remat="full")
+    other_loss, other_grads = gradients(other, params)
+
+    assert jax.tree.map(lambda x: x.shape, param_shapes(other)) == jax.tree.map(np.shape, params)
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), grads, other_grads
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bfloat16_is_near_float32(name, random_like):
+    params = random_like(param_shapes(make(name)), scale=0.2)
+    exact, half = make(name), make(name, dtype="bfloat16")
+
+    expected = jax.jit(exact.apply)({"params": params}, *inputs(exact))
+    found = jax.jit(half.apply)({"params": params}, *inputs(half))
+
+    assert found.dtype == jnp.bfloat16
+    spread = np.std(expected)
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.15 * spread)
+
+
+BAD = {
+    "an odd rotary width": ("llama", dict(head_dim=5), "model.head_dim=5 must be even"),
+    "heads that do not divide": ("llama", dict(num_heads=3, num_kv_heads=2), "num_kv_heads=2"),
+    "a window of less than nothing": ("llama", dict(window=-1), "model.window=-1"),
+    "a share of everything": ("bert", dict(dropout=1.0), "model.dropout=1.0"),
+    "no layers": ("t5", dict(num_layers=0), "model.num_layers=0"),
+    "an unknown remat": ("t5", dict(remat="some"), "model.remat='some'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_impossible_hyperparameters_are_named(name):
+    family, changes, message = BAD[name]
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(CONFIGS[family], **changes)
