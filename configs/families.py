@@ -3,7 +3,8 @@ r"""What do four families learn of the same text, each by its own objective, at 
 Command:   python launch.py --config=configs/families.py:family=gpt2 --workdir=runs/gpt2
            and so with llama, bert and t5; docs/results/families.md shows the curves.
 Hardware:  2 CPU cores; 3 to 6 minutes each.
-Expected:  see docs/results/families.md.
+Expected:  validation losses of 3.19, 3.07, 5.59 and 4.50 nats a target, where unigrams leave 6.33,
+           6.33, 6.35 and 5.93.
 
 Each has about 1.1M parameters, the quickstart's vocabulary, rows and steps, and the same rule,
 Muon, at the same rate. Losses of different objectives cannot be compared:
