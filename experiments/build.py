@@ -19,7 +19,7 @@ from experiments.checks import check_numbers
 from lm import losses
 from lm.cache import cache_folder
 from lm.data import preparation
-from lm.data.rows import Rows
+from lm.data.rows import Rows, abstract_rows
 from lm.data.vocabulary import vocabulary_of
 from lm.errors import UserError
 from lm.models import families
@@ -256,12 +256,6 @@ def flops_per_token(
         pairs = [(seq_len, seq_len)]
     attention = [(c.num_layers, d, *pair) for pair in pairs]
     return flops.train_flops([*matrices, (output, num_targets)], attention) / seq_len
-
-
-def abstract_rows(batch_size: int, seq_len: int) -> Rows:
-    """Shapes and dtypes of a batch of rows."""
-    shape = jax.ShapeDtypeStruct((batch_size, seq_len), jnp.int32)
-    return Rows(shape, shape, shape, shape, jax.ShapeDtypeStruct((batch_size,), jnp.int32))
 
 
 def num_params(params: Params) -> int:

@@ -15,7 +15,7 @@ from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face, tokenizer_files
 from lm.models.families import init_params, param_shapes
-from lm.train.checkpoints import Checkpoints
+from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.state import TrainState
 
 
@@ -88,6 +88,7 @@ def import_folder(
         "weights_dtype": loaded.dtype,
         "model": block,
     }
+    write_numpy_as_it_is()
     with (
         workdir_lib.opened(target, made_by, data_hash=""),
         Checkpoints(target / "checkpoints", keep_last=1) as checkpoints,

@@ -8,6 +8,7 @@ import rich.table
 
 from experiments import build
 from lm.data.batches import Batches
+from lm.data.rows import abstract_rows
 from lm.data.show import Stream, render
 from lm.errors import UserError
 from lm.objectives.batch import Batch
@@ -93,7 +94,7 @@ def _memory_table(config, parts: build.Parts, objective, abstract) -> rich.table
     """Bytes a device by category; gradients are there twice while micro-batches are added up."""
     params = memory.tree_bytes(abstract.params)
     micro_batch = config.data.batch_size // config.train.accumulate_steps // parts.mesh.size
-    rows, key = build.abstract_rows(micro_batch, config.data.seq_len), jax.random.key(0)
+    rows, key = abstract_rows(micro_batch, config.data.seq_len), jax.random.key(0)
     batch = jax.eval_shape(objective, rows, key)
     loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
     parts_of_it = {

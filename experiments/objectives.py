@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lm.data.rows import Rows
+from lm.data.rows import Rows, abstract_rows
 from lm.data.vocabulary import Vocabulary
 from lm.errors import UserError
 from lm.objectives import causal, masked, spans
@@ -86,9 +86,8 @@ def make_objective(
     """
     settings = dict(block)
     kind = settings.pop("kind")
-    shape = jax.ShapeDtypeStruct((1, seq_len), jnp.int32)
-    rows = Rows(shape, shape, shape, shape, jax.ShapeDtypeStruct((1,), jnp.int32))
-    traced = lambda objective: jax.eval_shape(objective, rows, jax.random.key(0))
+    rows, key = abstract_rows(1, seq_len), jax.random.key(0)
+    traced = lambda objective: jax.eval_shape(objective, rows, key)
     if kind != "mixture":
         objective = _with_tokens(OBJECTIVES[architecture][kind], kind, architecture, vocabulary)
         objective = functools.partial(objective, **settings)

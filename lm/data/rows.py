@@ -5,6 +5,7 @@ Dimension key: B batch, L length.
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from flax import struct
 
@@ -54,3 +55,9 @@ def rows_from_pieces(
             start = end
     ids_B = np.asarray(ids, np.int32)
     return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL, ids_B)
+
+
+def abstract_rows(batch_size: int, seq_len: int) -> Rows:
+    """Shapes and dtypes of a batch, without any array."""
+    shape = jax.ShapeDtypeStruct((batch_size, seq_len), np.int32)
+    return Rows(shape, shape, shape, shape, jax.ShapeDtypeStruct((batch_size,), np.int32))

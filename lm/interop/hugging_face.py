@@ -57,7 +57,10 @@ def load_model_block(folder: pathlib.Path) -> dict[str, Any]:
       UserError: a model_type or a setting that no family here has.
     """
     config = load_config(folder)
-    return FAMILIES[config["model_type"]].model_block(config)
+    try:
+        return FAMILIES[config["model_type"]].model_block(config)
+    except KeyError as error:
+        raise UserError(f"{folder}/config.json lacks {error}; restore the file") from None
 
 
 class Loaded(NamedTuple):

@@ -54,7 +54,6 @@ class Checkpoints:
             raise UserError(f"checkpoint.keep_last={keep_last} must be at least 1")
         self._folder = folder.absolute()
         self._keep_last, self._keep_every, self._best_metric = keep_last, keep_every, best_metric
-        _spare_copies()
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._finisher: threading.Thread | None = None
         self._error: Exception | None = None
@@ -78,8 +77,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, host: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state and returns; the files are written while training goes on.
 
-        Waits for the save before it. The state may be donated as soon as this returns; where it
-        holds arrays of NumPy, they must stay as they are until `wait`.
+        Waits for the save before it. The state may be donated as soon as this returns.
 
         Raises:
           UserError: this save or the one before it failed; the older checkpoints are untouched.
@@ -171,15 +169,19 @@ class Checkpoints:
         return json.loads((_path(self._folder, step) / _HOST).read_text())["metrics"]
 
 
-def _spare_copies() -> None:
-    """Has Orbax write arrays of NumPy as they are, where it can be told to (0.12.4 cannot).
+def write_numpy_as_it_is() -> None:
+    """Has Orbax save arrays of NumPy without copying them, where it can be told to (0.12.4 cannot).
 
-    Otherwise importing a model takes twice its size (benchmarks/import_memory.py).
+    They must not change before they are written. Importing a model then takes hardly more memory
+    than it does (benchmarks/import_memory.py), and twice as much otherwise.
     """
     handler = ocp.type_handlers.NumpyHandler
     if "deepcopy_host_arrays" in inspect.signature(handler).parameters:
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # It warns that there was another handler.
         no_copies = handler(deepcopy_host_arrays=False)
         ocp.type_handlers.register_type_handler(np.ndarray, no_copies, override=True)
+        logging.set_verbosity(verbosity)
 
 
 def restore_params(folder: pathlib.Path) -> tuple[int, Any]:

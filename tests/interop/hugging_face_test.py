@@ -323,6 +323,14 @@ def test_a_folder_without_its_tokenizer_is_refused_with_what_to_do(folder, tmp_p
         initial.check(config, {}, ByteTokenizer())
 
 
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "roberta", "t5"])
+def test_a_config_that_lacks_a_key_is_one_line(model_type, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+
+    with pytest.raises(UserError, match=r"config\.json lacks '\w+'"):
+        run_convert(tmp_path, tmp_path / "run")
+
+
 def test_a_target_that_cannot_be_made_is_one_line(folder, tmp_path):
     (tmp_path / "file").write_text("mine")
 

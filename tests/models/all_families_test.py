@@ -13,6 +13,7 @@ from lm.models.bert import BERTConfig
 from lm.models.families import FAMILIES, family_of, param_shapes
 from lm.models.llama import LlamaConfig
 from lm.models.t5 import T5Config
+from lm.train.optimizers import decays
 
 HOW = dict(dtype="float32", attention="einsum", remat="none", scan_layers=False)
 SIZE = dict(vocab_size=23, num_layers=2, num_heads=2, head_dim=4, model_dim=8, mlp_dim=12)
@@ -105,6 +106,18 @@ def test_bfloat16_is_near_float32(name, random_like):
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.15 * spread)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_weights_decay_and_neither_biases_nor_gains(name):
+    paths = jax.tree_util.tree_flatten_with_path(param_shapes(make(name)))[0]
+    by_decay = {True: set(), False: set()}
+    for path, _ in paths:
+        by_decay[decays(path)].add(path[-1].key)
+
+    assert by_decay[True] <= {"kernel"} | {f"{n}_embedding" for n in EMBEDDINGS}
+    assert by_decay[False] <= {"bias", "scale", "output_bias", "relative_bias"}
+
+
+EMBEDDINGS = ("token", "position", "type", "output")
 BAD = {
     "an odd rotary width": ("llama", dict(head_dim=5), "model.head_dim=5 must be even"),
     "heads that do not divide": ("llama", dict(num_heads=3, num_kv_heads=2), "num_kv_heads=2"),

@@ -91,6 +91,15 @@ def test_what_is_chosen_depends_on_the_key_and_the_row_alone():
     assert (batch.inputs["predict_BP"][0] != batch.inputs["predict_BP"][1]).any()
 
 
+def test_a_word_ends_with_its_document():
+    pieces = [Piece(np.array([10, 11, 12]), 13), Piece(np.array([14, 15]), -1)]
+    packed = rows_of([pieces] * 50, 5)
+    batch = mask(packed, joins=range(10, 20), whole_words=True, rate=0.6)
+
+    found = {tuple(chosen(batch, b)) for b in range(50)}
+    assert found == {(0, 1, 2), (3, 4)}
+
+
 def test_whole_words_are_chosen_as_a_whole():
     # Words of three tokens: 10 11 12, 13 14 15, ...; the others stand alone.
     joins = [i for i in range(10, 40) if i % 3 != 1]
