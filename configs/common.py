@@ -134,6 +134,24 @@ def stdlib_data(seq_len: int, batch_size: int) -> dict:
     )
 
 
+_DECODER_OBJECTIVES = {
+    "causal": dict(kind="causal"),
+    "prefix": dict(kind="prefix", suffix_share=0.5),
+    "mixture": dict(
+        kind="mixture",
+        parts=dict(
+            causal=dict(kind="causal", weight=1.0),
+            prefix=dict(kind="prefix", suffix_share=0.5, weight=1.0),
+        ),
+    ),
+}
+
+
+def decoder_objective(name: str) -> dict:
+    """The objective block of causal, prefix, or a mixture of both in equal parts."""
+    return choose("objective", name, _DECODER_OBJECTIVES)
+
+
 def pretraining(
     model: dict,
     *,
@@ -159,7 +177,7 @@ def pretraining(
     config.model = model
     config.train = train(num_steps, accumulate_steps)
     config.optimizer = optimizer
-    samples = 100 if objective["kind"] == "causal" else 0
+    samples = 100 if model["name"] in ("gpt2", "llama") else 0  # Only decoders write.
     config.eval = dict(every_steps=1000, batch_size=16, sample_tokens=samples, compressors=False)
     config.checkpoint.every_steps = 1000
     return debug_size(config) if arg.debug else config
@@ -176,12 +194,12 @@ def gpt_pretraining(
 ) -> ml_collections.ConfigDict:
     """Causal pretraining as GPT-3's appendix B has it: warmup over 375M tokens, clipping at 1.
 
-    `arg` holds the config's arguments: tokenizer, optimizer, schedule and debug.
+    `arg` holds the config's arguments: objective, tokenizer, optimizer, schedule and debug.
     """
     warmup_steps = round(375e6 / (batch_size * model["max_len"]))
     return pretraining(
         model,
-        objective=dict(kind="causal"),
+        objective=decoder_objective(arg.objective),
         seq_len=model["max_len"],
         vocab_size=32768,
         optimizer=optimizer(

@@ -23,9 +23,17 @@ _PEAK_LR = {"small": 6e-4, "medium": 3e-4, "large": 2.5e-4, "xl": 2e-4}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size=small|medium|large|xl, tokenizer, optimizer, schedule, debug."""
+    """`arg`: size=small|medium|large|xl, objective=causal|prefix|mixture, tokenizer, optimizer,
+    schedule, debug.
+    """
     arg = common.parse_arg(
-        arg, size="small", tokenizer="bpe", optimizer="adamw", schedule="cosine", debug=False
+        arg,
+        size="small",
+        objective="causal",
+        tokenizer="bpe",
+        optimizer="adamw",
+        schedule="cosine",
+        debug=False,
     )
     num_layers, num_heads, width = common.choose("size", arg.size, _SHAPES)
     model = common.gpt2_model(num_layers, num_heads, 64, width, vocab_size=50257, max_len=1024)

@@ -29,9 +29,17 @@ _SIZES = {  # layers, heads, head width, model width, peak rate, rows a batch
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size (one of the table above), tokenizer, optimizer, schedule, debug."""
+    """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer, optimizer,
+    schedule, debug.
+    """
     arg = common.parse_arg(
-        arg, size="small", tokenizer="bpe", optimizer="adamw", schedule="cosine", debug=False
+        arg,
+        size="small",
+        objective="causal",
+        tokenizer="bpe",
+        optimizer="adamw",
+        schedule="cosine",
+        debug=False,
     )
     num_layers, num_heads, head_dim, width, peak_lr, batch_size = common.choose(
         "size", arg.size, _SIZES

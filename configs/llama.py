@@ -42,9 +42,17 @@ _SIZES = {  # layers, heads, key/value heads, head width, width, MLP width, and 
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size (one of the table above), tokenizer, optimizer, schedule, debug."""
+    """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer, optimizer,
+    schedule, debug.
+    """
     arg = common.parse_arg(
-        arg, size="smollm2-135m", tokenizer="bpe", optimizer="adamw", schedule="cosine", debug=False
+        arg,
+        size="smollm2-135m",
+        objective="causal",
+        tokenizer="bpe",
+        optimizer="adamw",
+        schedule="cosine",
+        debug=False,
     )
     *shape, more = common.choose("size", arg.size, _SIZES)
     model = llama_model(*shape, **more)
@@ -53,7 +61,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     is_large = shape[4] > 5120
     return common.pretraining(
         model,
-        objective=dict(kind="causal"),
+        objective=common.decoder_objective(arg.objective),
         seq_len=seq_len,
         vocab_size=min(model["vocab_size"], 32000),
         optimizer=common.optimizer(

@@ -79,9 +79,21 @@ def test_every_optimiser_and_schedule_can_be_chosen_by_name(rule, schedule):
     make_optimizer(num_steps=400, **block)
 
 
-@pytest.mark.parametrize("name", TRAINING)
-def test_debug_configs_fit_together(name):
-    assert build.make_parts(config(name, "debug")).mesh.size == 8
+@pytest.mark.parametrize(
+    ("name", "arg"),
+    [
+        *[(name, "debug") for name in TRAINING],
+        *[
+            (name, f"objective={o},debug")
+            for name in ("gpt2", "llama")
+            for o in ("prefix", "mixture")
+        ],
+        *[("t5", f"objective={o},debug") for o in ("prefix", "ul2")],
+        *[("families", f"family={f},debug") for f in ("gpt2", "llama", "bert", "t5")],
+    ],
+)
+def test_debug_configs_fit_together(name, arg):
+    assert build.make_parts(config(name, arg)).mesh.size == 8
 
 
 @pytest.mark.parametrize("name", TRAINING)

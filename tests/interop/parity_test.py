@@ -1,5 +1,6 @@
 """Every family beside `transformers`, at odd shapes, with random weights."""
 
+import functools
 import json
 
 import jax
@@ -211,6 +212,30 @@ def test_export_after_import_is_equal_to_the_bit_and_loads_without_a_word(pair, 
     tokens_BL, written_BL = tokens(2, 13), tokens(2, 7, seed=1)
     arguments = tokens_BL, np.ones_like(tokens_BL), written_BL
     np.testing.assert_array_equal(theirs(loaded, *arguments), theirs(reference, *arguments))
+
+
+def test_the_segments_and_the_next_sentence_head_of_bert(tmp_path):
+    torch.manual_seed(2)
+    reference = MAKERS["bert"]().eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    reference.save_pretrained(tmp_path)
+    model, params = load(tmp_path)
+    tokens_BL, types_BL = tokens(2, 11), np.array([[0] * 4 + [1] * 7, [0] * 9 + [1] * 2])
+    positions_BL = np.broadcast_to(np.arange(11), (2, 11))
+
+    with torch.no_grad():
+        out = reference(torch.tensor(tokens_BL), token_type_ids=torch.tensor(types_BL))
+    apply = functools.partial(model.apply, {"params": params}, tokens_BL, positions_BL, None)
+    found = apply(method="next_sentence", types_BL=types_BL)
+    logits_BLV = apply(types_BL=types_BL)
+    some_BPV = apply(types_BL=types_BL, predict_BP=jnp.array([[3, 0], [10, 2]]))
+
+    np.testing.assert_allclose(found, out.seq_relationship_logits, atol=1e-4)
+    np.testing.assert_allclose(logits_BLV, out.prediction_logits, atol=1e-4)
+    np.testing.assert_allclose(some_BPV[0], out.prediction_logits[0, [3, 0]], atol=1e-4)
+    np.testing.assert_allclose(some_BPV[1], out.prediction_logits[1, [10, 2]], atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -11,9 +11,11 @@ from lm import losses
 from lm.errors import UserError
 from lm.models.bert import BERTConfig
 from lm.models.families import FAMILIES, family_of, param_shapes
+from lm.models.gpt2 import GPT2
 from lm.models.llama import LlamaConfig
 from lm.models.t5 import T5Config
 from lm.train.optimizers import decays
+from tests import tiny
 
 HOW = dict(dtype="float32", attention="einsum", remat="none", scan_layers=False)
 SIZE = dict(vocab_size=23, num_layers=2, num_heads=2, head_dim=4, model_dim=8, mlp_dim=12)
@@ -104,6 +106,25 @@ def test_bfloat16_is_near_float32(name, random_like):
     assert found.dtype == jnp.bfloat16
     spread = np.std(expected)
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.15 * spread)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_prefix_is_seen_by_its_document_and_what_follows_it_is_not(name, random_like):
+    model = GPT2(tiny.CONFIG) if name == "gpt2" else make(name, window=0)
+    params = random_like(param_shapes(model))
+    tokens_BL, positions_BL, segments_BL = inputs(model)
+    prefix_BL = positions_BL < 4
+
+    def logits(tokens_BL):
+        return model.apply({"params": params}, tokens_BL, positions_BL, segments_BL, prefix_BL)
+
+    def changed(at):
+        edited_BL = tokens_BL.at[1, at].set((tokens_BL[1, at] + 1) % 23)
+        differs_BL = np.any(logits(tokens_BL) != logits(edited_BL), axis=-1)
+        return differs_BL[1].nonzero()[0].tolist()
+
+    assert changed(3) == [0, 1, 2, 3, 4]  # Row 1 is a document of 5 tokens and others.
+    assert changed(4) == [4]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
