@@ -239,7 +239,7 @@ class _Tensors:
             names = json.loads((folder / _INDEX).read_text())["weight_map"]
             self._files = {key: folder / file for key, file in names.items()}
         elif (folder / _WEIGHTS).exists():
-            with safetensors.safe_open(folder / _WEIGHTS, framework="numpy") as file:
+            with _open(folder / _WEIGHTS) as file:
                 self._files = dict.fromkeys(file.keys(), folder / _WEIGHTS)
         else:
             (name,) = load_config(folder).get("architectures") or ["AutoModel"]
@@ -256,8 +256,18 @@ class _Tensors:
         return list(self._files)
 
     def read(self, name: str) -> np.ndarray:
-        with safetensors.safe_open(self._files[name], framework="numpy") as file:
-            return file.get_tensor(name)
+        with _open(self._files[name]) as file:
+            try:
+                return file.get_tensor(name)
+            except safetensors.SafetensorError as error:
+                raise UserError(f"{self._files[name]}: {error}; get it again") from None
+
+
+def _open(path: pathlib.Path) -> safetensors.safe_open:
+    try:
+        return safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); get it again") from None
 
 
 def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:

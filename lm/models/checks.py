@@ -15,6 +15,8 @@ def check_hyperparameters(config: Any, may_be_zero: tuple[str, ...] = ()) -> Non
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if not isinstance(value, (int, float) if field.type is float else field.type):
+            raise UserError(f"model.{field.name}={value!r} must be of type {field.type.__name__}")
         is_count = field.type in (int, float) and field.name not in (*may_be_zero, "dropout")
         if is_count and not value > 0:
             raise UserError(f"model.{field.name}={value} must be positive")

@@ -323,6 +323,21 @@ def test_a_folder_without_its_tokenizer_is_refused_with_what_to_do(folder, tmp_p
         initial.check(config, {}, ByteTokenizer())
 
 
+@pytest.mark.parametrize("size", [0, 20, 9000])
+def test_weights_that_were_cut_off_are_one_line(folder, tmp_path, size):
+    copy = edited(folder, tmp_path)
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[:size])
+
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        run_convert(copy, tmp_path / "run")
+
+
+def test_a_number_that_is_none_is_named(folder, tmp_path):
+    with pytest.raises(UserError, match=r"model\.num_layers='two' must be of type int"):
+        run_convert(edited(folder, tmp_path, config={"n_layer": "two"}), tmp_path / "run")
+
+
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "roberta", "t5"])
 def test_a_config_that_lacks_a_key_is_one_line(model_type, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
