@@ -14,6 +14,7 @@ from lm.train import memory
 @pytest.fixture
 def config():
     config = quickstart.get_config("debug")
+    config.data.update(source="text", train="lm/**/*.py", validation="experiments/*.py")
     config.tokenizer = {"kind": "bytes"}
     config.model.vocab_size = 259
     return config
