@@ -6,31 +6,33 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models.bert import BERT, BERTConfig
-from lm.models.gpt2 import GPT2, GPT2Config
-from lm.models.llama import Llama, LlamaConfig
-from lm.models.t5 import T5, T5Config
+from lm.models import bert, gpt2, llama, t5
 from lm.train.state import Params
 
 
 class Family(NamedTuple):
-    """A frozen dataclass of hyperparameters, the module that takes one, and what it is.
+    """A frozen dataclass of hyperparameters, the modules that take one, and what they are.
 
-    architecture: decoder, encoder or encoder_decoder; says what the module reads, see `inputs`.
+    module: with the output that it is pretrained with.
+    body: the part of it that gives hidden states, for task models; in an encoder_decoder it reads.
+    body_path: where its parameters stand among those of the module.
+    architecture: decoder, encoder or encoder_decoder.
     biased: it adds something to attention's scores.
     """
 
     config: type[Any]
     module: type[nn.Module]
+    body: type[nn.Module]
+    body_path: tuple[str, ...]
     architecture: str
     biased: bool = False
 
 
 FAMILIES = {
-    "bert": Family(BERTConfig, BERT, "encoder"),
-    "gpt2": Family(GPT2Config, GPT2, "decoder"),
-    "llama": Family(LlamaConfig, Llama, "decoder"),
-    "t5": Family(T5Config, T5, "encoder_decoder", biased=True),
+    "bert": Family(bert.BERTConfig, bert.BERT, bert.Encoder, ("encoder",), "encoder"),
+    "gpt2": Family(gpt2.GPT2Config, gpt2.GPT2, gpt2.Decoder, (), "decoder"),
+    "llama": Family(llama.LlamaConfig, llama.Llama, llama.Decoder, (), "decoder"),
+    "t5": Family(t5.T5Config, t5.T5, t5.Encoder, (), "encoder_decoder", biased=True),
 }
 
 

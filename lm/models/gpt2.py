@@ -67,8 +67,8 @@ class Block(nn.Module):
         return x_BLD + dropout("mlp_dropout")(y_BLD), None
 
 
-class GPT2(nn.Module):
-    """Pre-norm decoder with learned positions and a tied output."""
+class Decoder(nn.Module):
+    """Embeddings, blocks and the final norm: what task models build on."""
 
     config: GPT2Config
 
@@ -81,8 +81,8 @@ class GPT2(nn.Module):
         prefix_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """B x L three times -> logits, B x L x V in `config.dtype`.
+    ) -> tuple[jax.Array, jax.Array]:
+        """B x L three times -> hidden states, B x L x D, and the embedding of tokens, V x D.
 
         Args:
           tokens_BL: token ids.
@@ -112,5 +112,28 @@ class GPT2(nn.Module):
             config=c,
             deterministic=deterministic,
         )(x_BLD, mask_BLM)
-        x_BLD = LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD)
+        return LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD), embed_VD
+
+
+class GPT2(nn.Module):
+    """Pre-norm decoder with learned positions and a tied output."""
+
+    config: GPT2Config
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """B x L three times -> logits, B x L x V in `config.dtype`; see `Decoder`."""
+        decoder = Decoder(self.config)
+        nn.share_scope(self, decoder)  # Its parameters are this module's own.
+        x_BLD, embed_VD = decoder(
+            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
+        )
         return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)

@@ -73,6 +73,9 @@ class LlamaConfig:
             )
 
 
+_EMBED_INIT = nn.initializers.normal(0.02)
+
+
 def rotary_frequencies(c: LlamaConfig) -> jax.Array:
     """Radians a position for each of K/2 pairs (Su et al. 2021, section 3.2.2).
 
@@ -132,6 +135,49 @@ class Block(nn.Module):
         return x_BLD + y_BLD, None
 
 
+class Decoder(nn.Module):
+    """Embedding, blocks and the final norm: what task models build on."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array]:
+        """B x L three times -> hidden states, B x L x D, and the embedding of tokens, V x D.
+
+        See `gpt2.Decoder` for the arguments. There is no dropout, so `deterministic` changes
+        nothing.
+        """
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        assert prefix_BL is None or c.attention != "blocked"  # That one never looks ahead.
+        mask_BLM = None
+        if segment_ids_BL is not None or c.window:
+            one_BL = jnp.ones_like(tokens_BL)
+            segment_ids_BL = one_BL if segment_ids_BL is None else segment_ids_BL
+            mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
+        if c.window:
+            mask_BLM &= positions_BL[:, :, None] - positions_BL[:, None, :] < c.window
+        angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
+
+        embed_VD = self.param("token_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
+        embed_VD = jnp.asarray(embed_VD, dtype)
+        x_BLD, _ = stack(
+            Block,
+            num_layers=c.num_layers,
+            remat=c.remat,
+            scan_layers=c.scan_layers,
+            config=c,
+        )(embed_VD[tokens_BL], mask_BLM, jnp.cos(angles_BLK), jnp.sin(angles_BLK))
+        return RmsNorm(c.norm_epsilon, dtype, name="final_norm")(x_BLD), embed_VD
+
+
 class Llama(nn.Module):
     """Pre-norm decoder with rotary positions."""
 
@@ -147,32 +193,13 @@ class Llama(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L three times -> logits, B x L x V in `config.dtype`; see `GPT2` for the arguments.
-
-        There is no dropout, so `deterministic` changes nothing.
-        """
+        """B x L three times -> logits, B x L x V in `config.dtype`; see `Decoder`."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        assert prefix_BL is None or c.attention != "blocked"  # That one never looks ahead.
-        mask_BLM = None
-        if segment_ids_BL is not None or c.window:
-            one_BL = jnp.ones_like(tokens_BL)
-            segment_ids_BL = one_BL if segment_ids_BL is None else segment_ids_BL
-            mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
-        if c.window:
-            mask_BLM &= positions_BL[:, :, None] - positions_BL[:, None, :] < c.window
-        angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
-
-        init = nn.initializers.normal(0.02)
-        embed_VD = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
-        x_BLD = jnp.asarray(embed_VD, dtype)[tokens_BL]
-        x_BLD, _ = stack(
-            Block,
-            num_layers=c.num_layers,
-            remat=c.remat,
-            scan_layers=c.scan_layers,
-            config=c,
-        )(x_BLD, mask_BLM, jnp.cos(angles_BLK), jnp.sin(angles_BLK))
-        x_BLD = RmsNorm(c.norm_epsilon, dtype, name="final_norm")(x_BLD)
+        decoder = Decoder(c)
+        nn.share_scope(self, decoder)  # Its parameters are this module's own.
+        x_BLD, embed_VD = decoder(
+            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
+        )
         if not c.tied_output:
-            embed_VD = self.param("output_embedding", init, (c.vocab_size, c.model_dim))
+            embed_VD = self.param("output_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
         return jnp.einsum("BLD,VD->BLV", x_BLD, jnp.asarray(embed_VD, dtype))

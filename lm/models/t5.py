@@ -151,13 +151,12 @@ class Stack(nn.Module):
 
     config: T5Config
     causal: bool
-    deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD, mask_BLM, *encoded):
+    def __call__(self, x_BLD, mask_BLM, *encoded, deterministic):
         """B x L x D, B x L x L, and what `Block` takes of the encoder -> B x L x D."""
         c, L = self.config, x_BLD.shape[1]
-        dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
+        dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
         init = nn.initializers.normal(c.model_dim**-0.5)
         bias_RH = self.param("relative_bias", init, (c.num_buckets, c.num_heads))
         buckets_LM = relative_buckets(
@@ -169,10 +168,41 @@ class Stack(nn.Module):
             remat=c.remat,
             scan_layers=c.scan_layers,
             config=c,
-            deterministic=self.deterministic,
+            deterministic=deterministic,
         )(dropout("in_dropout")(x_BLD), bias_RH[buckets_LM].transpose(2, 0, 1), mask_BLM, *encoded)
         x_BLD = RmsNorm(_EPSILON, jnp.dtype(c.dtype), name="final_norm")(x_BLD)
         return dropout("out_dropout")(x_BLD)
+
+
+class Encoder(nn.Module):
+    """The embedding and the encoder: what task models build on."""
+
+    config: T5Config
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(1.0)
+        self.token_embedding = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
+        self.encoder = Stack(c, causal=False)
+
+    def embedding(self) -> jax.Array:
+        """V x D in `config.dtype`."""
+        return jnp.asarray(self.token_embedding, jnp.dtype(self.config.dtype))
+
+    def __call__(
+        self, tokens_BM: jax.Array, segment_ids_BM: jax.Array, *, deterministic: bool = True
+    ) -> tuple[jax.Array, jax.Array]:
+        """B x M twice -> hidden states, B x M x D, and the embedding of tokens, V x D.
+
+        Args:
+          tokens_BM: what is read.
+          segment_ids_BM: which document of its row a token belongs to, 0 for padding; attention
+            never crosses from one to another.
+          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
+        """
+        embed_VD = self.embedding()
+        mask_BMM = attention.segment_mask(segment_ids_BM, segment_ids_BM)
+        return self.encoder(embed_VD[tokens_BM], mask_BMM, deterministic=deterministic), embed_VD
 
 
 class T5(nn.Module):
@@ -180,7 +210,16 @@ class T5(nn.Module):
 
     config: T5Config
 
-    @nn.compact
+    def setup(self):
+        c = self.config
+        self.reader = Encoder(c)
+        nn.share_scope(self, self.reader)  # Its parameters are this module's own.
+        self.decoder = Stack(c, causal=True)
+        if not c.tied_output:
+            init = nn.initializers.normal(c.model_dim**-0.5)
+            shape = (c.vocab_size, c.model_dim)
+            self.output_embedding = self.param("output_embedding", init, shape)
+
     def __call__(
         self,
         encoder_tokens_BM: jax.Array,
@@ -193,31 +232,24 @@ class T5(nn.Module):
         """B x M twice, B x L twice -> logits, B x L x V in `config.dtype`.
 
         Args:
-          encoder_tokens_BM: what is read.
-          encoder_segment_ids_BM: which document of its row a token belongs to, 0 for padding.
+          encoder_tokens_BM, encoder_segment_ids_BM: see `Encoder`.
           tokens_BL: what was written so far, behind the pad token.
           segment_ids_BL: the document that each of these belongs to; it sees that one alone.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        embed_VD = self.param(
-            "token_embedding", nn.initializers.normal(1.0), (c.vocab_size, c.model_dim)
+        c = self.config
+        x_BMD, embed_VD = self.reader(
+            encoder_tokens_BM, encoder_segment_ids_BM, deterministic=deterministic
         )
-        encoder = Stack(c, causal=False, deterministic=deterministic, name="encoder")
-        decoder = Stack(c, causal=True, deterministic=deterministic, name="decoder")
-        x_BMD = jnp.asarray(embed_VD, dtype)[encoder_tokens_BM]
-        x_BMD = encoder(
-            x_BMD, attention.segment_mask(encoder_segment_ids_BM, encoder_segment_ids_BM)
-        )
-        x_BLD = decoder(
-            jnp.asarray(embed_VD, dtype)[tokens_BL],
+        x_BLD = self.decoder(
+            embed_VD[tokens_BL],
             attention.causal_mask(segment_ids_BL),
             x_BMD,
             attention.segment_mask(segment_ids_BL, encoder_segment_ids_BM),
+            deterministic=deterministic,
         )
         if c.tied_output:
             x_BLD = x_BLD * c.model_dim**-0.5
         else:
-            init = nn.initializers.normal(c.model_dim**-0.5)
-            embed_VD = self.param("output_embedding", init, (c.vocab_size, c.model_dim))
-        return jnp.einsum("BLD,VD->BLV", x_BLD, jnp.asarray(embed_VD, dtype))
+            embed_VD = jnp.asarray(self.output_embedding, x_BLD.dtype)
+        return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)
