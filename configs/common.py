@@ -64,7 +64,11 @@ def optimizer(name: str, schedule: str, **settings) -> dict:
 def train(num_steps: int, accumulate_steps: int = 1) -> dict:
     """The train block: so many steps; for epochs instead, set `num_epochs` and zero steps."""
     return dict(
-        num_steps=num_steps, num_epochs=0.0, accumulate_steps=accumulate_steps, max_skipped=10
+        num_steps=num_steps,
+        num_epochs=0.0,
+        accumulate_steps=accumulate_steps,
+        max_skipped=10,
+        patience=0,
     )
 
 
@@ -75,7 +79,9 @@ def trunk(experiment: str) -> ml_collections.ConfigDict:
     config.seed = 0
     config.init_from = ""
     config.loss = dict(z_loss=0.0, label_smoothing=0.0)
-    config.checkpoint = dict(every_steps=0, keep_last=2, keep_every=0, best_metric="")
+    config.checkpoint = dict(
+        every_steps=0, keep_last=2, keep_every=0, best_metric="", best_mode="min"
+    )
     config.log = dict(every_steps=10, wandb_project="")
     config.parallel = dict(data=-1, fsdp=1)
     return config

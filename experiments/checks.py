@@ -17,6 +17,7 @@ _RULES = {
     "train.num_steps": _POSITIVE,
     "train.accumulate_steps": _POSITIVE,
     "train.max_skipped": _POSITIVE,
+    "train.patience": _NOT_NEGATIVE,
     "log.every_steps": _POSITIVE,
     "eval.every_steps": _NOT_NEGATIVE,
     "eval.sample_tokens": _NOT_NEGATIVE,

@@ -11,7 +11,6 @@ from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.models.families import param_shapes
-from lm.train.checkpoints import restore_params
 from lm.train.state import Params, TrainState
 
 
@@ -27,7 +26,7 @@ def state(
     if hugging_face.is_folder(folder):
         params = hugging_face.load_params(folder, _shape_by_path(abstract.params)).params
     else:
-        _, params = restore_params(folder / "checkpoints")
+        params = runs.load(folder).params
     create = lambda params: TrainState.create(params, parts.tx)
     return jax.jit(create, out_shardings=shardings)(params)
 

@@ -23,7 +23,8 @@ class Run(NamedTuple):
 
 
 def load(folder: pathlib.Path) -> Run:
-    """The newest intact checkpoint of a run, with its averaged weights where it keeps them.
+    """A run's best checkpoint where its config names a metric, else the newest; averaged weights
+    where it keeps them.
 
     Raises:
       UserError: not a run's folder, or one without a checkpoint.
@@ -31,8 +32,15 @@ def load(folder: pathlib.Path) -> Run:
     config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
     causal = "objective" not in config or config.objective.kind == "causal"
     model = build.make_model(config.model, causal=causal)
-    step, params = restore_params(folder / "checkpoints")
+    step, params, _ = restore_params(folder / "checkpoints", **_best(config))
     return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
+
+
+def _best(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Which checkpoint of a run counts; what was imported has one."""
+    if "checkpoint" not in config:
+        return {}
+    return {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
 
 
 def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from lm.errors import UserError
+from lm.train.best import ranked
 from lm.workdir import existing_part
 
 _DATA_FILE_BYTES = 2**26  # What is not yet written of a file is held in memory.
@@ -40,20 +41,28 @@ class Checkpoints:
       folder: made when the first step is saved.
       keep_last: how many of the newest steps to keep; at least 1.
       keep_every: also keeps each multiple of this many steps; 0 keeps none for that.
-      best_metric: also keeps the step where this metric was lowest, such as "eval/loss"; "" keeps
+      best_metric: also keeps the step where this metric was best, such as "eval/loss"; "" keeps
         none for that.
+      best_mode: "min" where less of it is better, "max" where more is.
 
     Raises:
       UserError: a number that makes no sense.
     """
 
     def __init__(
-        self, folder: pathlib.Path, *, keep_last: int, keep_every: int = 0, best_metric: str = ""
+        self,
+        folder: pathlib.Path,
+        *,
+        keep_last: int,
+        keep_every: int = 0,
+        best_metric: str = "",
+        best_mode: str = "min",
     ):
         if keep_last < 1:
             raise UserError(f"checkpoint.keep_last={keep_last} must be at least 1")
         self._folder = folder.absolute()
-        self._keep_last, self._keep_every, self._best_metric = keep_last, keep_every, best_metric
+        self._keep_last, self._keep_every = keep_last, keep_every
+        self._best_metric, self._best_mode = best_metric, best_mode
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._finisher: threading.Thread | None = None
         self._error: Exception | None = None
@@ -127,12 +136,15 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
-    def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def restore(
+        self, abstract_state: Any, *, best: bool = False
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest step whose files are as they were written; None where there never was one.
 
         Args:
           abstract_state: shapes, dtypes and shardings to restore to, which need not be those of the
             run that saved.
+          best: the best one by `best_metric` instead of the newest.
 
         Returns:
           The step, the state, and the `host` dict that was saved with it.
@@ -140,7 +152,7 @@ class Checkpoints:
         Raises:
           UserError: no step is intact, or what was saved has another shape, dtype or structure.
         """
-        path = _newest_intact(self._folder)
+        path = _intact(self._folder, *((self._best_metric, self._best_mode) if best else ()))
         if path is None:
             return None
         _check_alike(path, self._orbax.metadata(path / _STATE).item_metadata.tree, abstract_state)
@@ -157,8 +169,7 @@ class Checkpoints:
         if self._keep_every:
             keep |= {step for step in steps if step % self._keep_every == 0}
         if self._best_metric:
-            scores = {step: self.metrics(step).get(self._best_metric, math.inf) for step in steps}
-            keep |= {min(steps, key=lambda step: (scores[step], -step))}
+            keep.add(_best_first(self._folder, steps, self._best_metric, self._best_mode)[0])
         for step in set(steps) - keep:
             # The manifest first: a deletion that is cut short leaves nothing that looks complete.
             (_path(self._folder, step) / _MANIFEST).unlink()
@@ -166,7 +177,7 @@ class Checkpoints:
 
     def metrics(self, step: int) -> dict[str, float]:
         """The metrics that a step was saved with."""
-        return json.loads((_path(self._folder, step) / _HOST).read_text())["metrics"]
+        return _metrics(self._folder, step)
 
 
 def write_numpy_as_it_is() -> None:
@@ -184,14 +195,17 @@ def write_numpy_as_it_is() -> None:
         logging.set_verbosity(verbosity)
 
 
-def restore_params(folder: pathlib.Path) -> tuple[int, Any]:
-    """The newest intact step, and its parameters on the first device: averaged ones where it has
-    them.
+def restore_params(
+    folder: pathlib.Path, *, best_metric: str = "", best_mode: str = "min"
+) -> tuple[int, Any, dict[str, Any]]:
+    """The newest intact step, or the best one by a metric; its parameters; its host data.
+
+    The parameters are on the first device, averaged ones where the step has them.
 
     Raises:
       UserError: there is no intact step.
     """
-    path = _newest_intact(folder.absolute())
+    path = _intact(folder.absolute(), best_metric, best_mode)
     if path is None:
         raise UserError(f"{folder} holds no checkpoint; train longer, or name another run")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -212,7 +226,7 @@ def restore_params(folder: pathlib.Path) -> tuple[int, Any]:
         )
     for key in where:
         restored = restored[key]
-    return int(path.name), restored
+    return int(path.name), restored, json.loads((path / _HOST).read_text())["host"]
 
 
 def bytes_needed(abstract_state: Any, *, keep_last: int) -> int:
@@ -246,10 +260,13 @@ def _disk_full(step: int, reason: str) -> UserError:
     )
 
 
-def _newest_intact(folder: pathlib.Path) -> pathlib.Path | None:
-    """The newest step that its manifest proves; sets damaged ones aside on the way."""
+def _intact(
+    folder: pathlib.Path, best_metric: str = "", best_mode: str = "min"
+) -> pathlib.Path | None:
+    """The newest step that its manifest proves, or the best; sets damaged ones aside on the way."""
     steps = _step_folders(folder)
-    for step in reversed(steps):
+    first = _best_first(folder, steps, best_metric, best_mode) if best_metric else steps[::-1]
+    for step in first:
         path = _path(folder, step)
         problem = _problem(path)
         if problem is None:
@@ -264,6 +281,19 @@ def _newest_intact(folder: pathlib.Path) -> pathlib.Path | None:
             "from a backup, or start in another workdir"
         )
     return None
+
+
+def _best_first(folder: pathlib.Path, steps: list[int], metric: str, mode: str) -> list[int]:
+    return ranked([(s, _metrics(folder, s).get(metric, math.nan)) for s in steps], mode)
+
+
+def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
+    """What a step was saved with; nothing where it was not saved to its end."""
+    path = _path(folder, step) / _HOST
+    try:
+        return json.loads(path.read_text())["metrics"]
+    except (OSError, ValueError):
+        return {}
 
 
 def _average_path(tree: Any, path: tuple) -> tuple | None:

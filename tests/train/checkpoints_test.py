@@ -205,7 +205,7 @@ def test_parameters_alone_are_the_averaged_ones_where_there_are_any(tmp_path, av
     with Checkpoints(tmp_path, keep_last=1) as checkpoints:
         checkpoints.save(2, state, {}, {})
 
-    step, params = restore_params(tmp_path)
+    step, params, _ = restore_params(tmp_path)
 
     assert step == 2
     np.testing.assert_array_equal(params["layer"]["kernel"], 9.0 if averaged else 2.0)

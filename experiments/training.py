@@ -1,0 +1,243 @@
+"""What every experiment that trains does alike: workdir, checkpoints, logs, the loop."""
+
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import build
+from lm import workdir as workdir_lib
+from lm.data import tokenizers
+from lm.errors import UserError
+from lm.train import best, flops, loop, metric_writers
+from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
+from lm.train.optimizers import evaluation_params
+from lm.train.profiling import Profiler
+from lm.train.progress import Progress
+from lm.train.state import Params, TrainState
+
+STOPPED = 75  # EX_TEMPFAIL: a scheduler that sees it starts the same command again.
+
+
+class StepBatches(Protocol):
+    """Batches as a function of the step; see `lm.data.batches.Batches`."""
+
+    def rows_at(self, step: int) -> np.ndarray: ...
+
+    def iterate(self, first_step: int, end_step: int) -> Iterator[Any]: ...
+
+
+class Job(NamedTuple):
+    """What experiments differ in.
+
+    abstract: shapes and shardings of the state.
+    first_state: makes the state before the first step.
+    step_fn: (state, batch) -> (state, metrics), compiled.
+    evaluate: params -> metrics by name, "eval/loss" among them.
+    describe: prints what is about to be trained.
+    finish: called when training is complete, with the checkpoints and the last state.
+    sample: params -> text for the logs; None for none.
+    kept: what each checkpoint's host data must hold besides, unchanging.
+    """
+
+    parts: build.Parts
+    abstract: TrainState
+    first_state: Callable[[], TrainState]
+    batches: StepBatches
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]]
+    evaluate: Callable[[Params], dict[str, float]]
+    tokenizer: tokenizers.Tokenizer
+    data_hash: str
+    flops_per_token: float
+    describe: Callable[[], None]
+    finish: Callable[[Checkpoints, TrainState], None]
+    sample: Callable[[Params], str] | None
+    kept: dict[str, Any]
+
+
+def check(
+    config: ml_collections.ConfigDict,
+    metrics: tuple[str, ...],
+    profile_steps: tuple[int, int] | None,
+) -> None:
+    """Whether the rhythm of a run makes sense, before its data is read.
+
+    Args:
+      config: of a training experiment; `train.num_steps` is set.
+      metrics: what an evaluation gives, among which the best checkpoint may be chosen.
+      profile_steps: first and last step to trace.
+
+    Raises:
+      UserError: a choice that cannot be followed.
+    """
+    name, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
+    save_every, eval_every = config.checkpoint.every_steps, config.eval.every_steps
+    if mode not in best.MODES:
+        raise UserError(f"checkpoint.best_mode={mode!r} is unknown; choose {', '.join(best.MODES)}")
+    if name not in ("", *metrics):
+        raise UserError(
+            f"checkpoint.best_metric={name!r} is unknown; choose {', '.join(metrics)}, or '' for "
+            "none"
+        )
+    if name and (not eval_every or save_every % eval_every):
+        raise UserError(
+            f"checkpoint.best_metric={name} needs a metric at every save: make "
+            f"checkpoint.every_steps={save_every} a multiple of eval.every_steps={eval_every}"
+        )
+    if config.train.patience and not name:
+        raise UserError(
+            f"train.patience={config.train.patience} waits for checkpoint.best_metric to improve, "
+            "and none is set"
+        )
+    if profile_steps and not 1 <= profile_steps[0] <= profile_steps[1] <= config.train.num_steps:
+        first, last = profile_steps
+        raise UserError(
+            f"--profile={first}:{last} are not steps of this run: 1 to {config.train.num_steps}"
+        )
+    metric_writers.check_wandb(config.log.wandb_project)
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    job: Job,
+    *,
+    given: dict[str, Any],
+    profile_steps: tuple[int, int] | None = None,
+) -> int:
+    """Trains to the end of the config, going on from the newest checkpoint in `workdir`.
+
+    Returns 0, or 75 when a signal ended it early, after saving.
+
+    Args:
+      config: with `train.num_steps`.
+      workdir: need not exist.
+      job: what is to be trained.
+      given: the config that the workdir belongs to.
+      profile_steps: first and last step to trace.
+
+    Raises:
+      UserError: before anything is written, for a workdir that cannot be used.
+    """
+    policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
+    checkpoints = Checkpoints(workdir / "checkpoints", **policy)
+    check_disk_room(workdir, bytes_needed(job.abstract, keep_last=config.checkpoint.keep_last))
+    num_steps = config.train.num_steps
+
+    with (
+        workdir_lib.opened(workdir, given, data_hash=job.data_hash),
+        checkpoints,
+        loop.stop_on_signals() as stop_requested,
+    ):
+        job.tokenizer.save(workdir / "tokenizer")
+        job.describe()
+        restored = checkpoints.restore(job.abstract)
+        if restored is None:
+            state, host = job.first_state(), {"num_tokens": 0, "evaluations": []}
+        else:
+            step, state, host = restored
+            print(f"continuing from step {step}", flush=True)
+        history = best.History(
+            host["evaluations"],
+            mode=config.checkpoint.best_mode,
+            patience=config.train.patience,
+        )
+        first_step = int(state.step)
+        with metric_writers.opened(
+            workdir,
+            step=first_step,
+            num_steps=num_steps,
+            config=given,
+            wandb_project=config.log.wandb_project,
+        ) as writers:
+            progress = Progress(
+                writers.scalars,
+                lambda step, metrics: _record_skip(workdir, job.batches, step, metrics),
+                every_steps=config.log.every_steps,
+                num_steps=num_steps,
+                max_skipped=config.train.max_skipped,
+                num_tokens=host["num_tokens"],
+                flops_per_token=job.flops_per_token,
+                peak_flops=flops.total_peak_flops(jax.devices()),
+                schedule=job.parts.schedule,
+            )
+            metrics = {}
+
+            def evaluate(step, state):
+                params = evaluation_params(state.params, state.opt_state)
+                with progress.paused():
+                    metrics[step] = job.evaluate(params)
+                    writers.scalars(step, metrics[step])
+                    if job.sample is not None:
+                        writers.text(step, "sample", job.sample(params))
+                if config.checkpoint.best_metric:
+                    history.add(step, metrics[step][config.checkpoint.best_metric])
+
+            def save(step, state):
+                with progress.paused():
+                    host = {"num_tokens": progress.num_tokens, "evaluations": history.values}
+                    checkpoints.save(step, state, host | job.kept, metrics.get(step, {}))
+
+            with Profiler(workdir / "profile", profile_steps) as profiler:
+                if not history.is_over():
+                    state = loop.fit(
+                        state,
+                        job.step_fn,
+                        profiler.watch(job.batches.iterate(first_step, num_steps), first_step + 1),
+                        num_steps=num_steps,
+                        report=progress,
+                        hooks=[
+                            loop.Hook(config.eval.every_steps, evaluate),
+                            loop.Hook(config.checkpoint.every_steps, save),
+                        ],
+                        stop_requested=lambda: stop_requested() or history.is_over(),
+                    )
+            step = int(state.step)
+            if step < num_steps and step not in checkpoints.steps():
+                save(step, state)
+        checkpoints.wait()
+        if step < num_steps and not history.is_over():
+            print(f"stopped at step {step} and saved; the same command goes on", flush=True)
+            return STOPPED
+        if step < num_steps:
+            print(
+                f"stopped early at step {step}: {config.checkpoint.best_metric} was best at step "
+                f"{history.best_step()}, {config.train.patience} evaluations before",
+                flush=True,
+            )
+        job.finish(checkpoints, state)
+    return 0
+
+
+def check_finite(metrics: dict[str, float], names: tuple[str, ...], on_error: str) -> None:
+    """Whether an evaluation gave numbers.
+
+    Args:
+      metrics: by name.
+      names: of those that must be numbers.
+      on_error: "raise", or "skip" to print a line and go on.
+
+    Raises:
+      UserError: one is NaN or infinite, and `on_error` is "raise".
+    """
+    odd = [name for name in names if not math.isfinite(metrics[name])]
+    if not odd:
+        return
+    problem = f"{odd[0]}={metrics[odd[0]]}: the model's outputs or the labels do not define it"
+    if on_error == "raise":
+        raise UserError(f"{problem}; lower optimizer.peak_lr, or set data.on_error=skip to go on")
+    print(problem, flush=True)
+
+
+def _record_skip(workdir: pathlib.Path, batches: StepBatches, step: int, metrics: dict) -> None:
+    """Notes the rows of a batch whose loss or gradient was not finite."""
+    record = {"step": step, "rows": batches.rows_at(step - 1).tolist()} | {
+        name: repr(metrics[name]) for name in ("loss", "grad_norm")
+    }
+    with (workdir / "skipped.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
