@@ -239,8 +239,7 @@ class _Tensors:
             names = json.loads((folder / _INDEX).read_text())["weight_map"]
             self._files = {key: folder / file for key, file in names.items()}
         elif (folder / _WEIGHTS).exists():
-            with _open(folder / _WEIGHTS) as file:
-                self._files = dict.fromkeys(file.keys(), folder / _WEIGHTS)
+            self._files = dict.fromkeys(tensor_names(folder / _WEIGHTS), folder / _WEIGHTS)
         else:
             (name,) = load_config(folder).get("architectures") or ["AutoModel"]
             raise UserError(
@@ -256,11 +255,30 @@ class _Tensors:
         return list(self._files)
 
     def read(self, name: str) -> np.ndarray:
-        with _open(self._files[name]) as file:
-            try:
-                return file.get_tensor(name)
-            except safetensors.SafetensorError as error:
-                raise UserError(f"{self._files[name]}: {error}; get it again") from None
+        return read_tensor(self._files[name], name)
+
+
+def tensor_names(path: pathlib.Path) -> list[str]:
+    """The names in a file of safetensors.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    with _open(path) as file:
+        return list(file.keys())
+
+
+def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
+    """One tensor of a file of safetensors.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    with _open(path) as file:
+        try:
+            return file.get_tensor(name)
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{path}: {error}; get it again") from None
 
 
 def _open(path: pathlib.Path) -> safetensors.safe_open:

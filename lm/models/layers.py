@@ -9,6 +9,7 @@ Dimension key:
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,24 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+
+
+class KernelDims(NamedTuple):
+    """How many dimensions of a kernel, in this order, count layers, are read, and are written."""
+
+    layers: int
+    inputs: int
+    outputs: int
+
+
+def kernel_dims(path: tuple[str, ...], ndim: int) -> KernelDims:
+    """The dimensions of the `Dense` kernel at this path of a parameter tree.
+
+    `layers/attention/out/kernel`, N x H x K x D: 1, 2, 1. `pooler/kernel`, D x D: 0, 1, 1.
+    """
+    layers = int("layers" in path)
+    inputs = 2 if path[-2] == "out" and ndim - layers == 3 else 1  # Attention's reads heads.
+    return KernelDims(layers, inputs, ndim - layers - inputs)
 
 
 class Dense(nn.Module):

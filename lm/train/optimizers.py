@@ -10,6 +10,7 @@ import optax
 from optax import contrib
 
 from lm.errors import UserError
+from lm.models.layers import kernel_dims
 from lm.train import schedules
 from lm.train.state import Params
 
@@ -73,9 +74,10 @@ def _muon_matrices(params: Params) -> Params:
     """Which dimensions of each kernel a matrix multiplies, behind the leading one of the layers."""
 
     def numbers(path, x):
-        if path[-1].key != "kernel" or x.ndim < 3:
+        names = tuple(part.key for part in path)
+        if names[-1] != "kernel" or "layers" not in names:
             return None
-        num_in = 2 if path[-2].key == "out" and x.ndim == 4 else 1  # (N, H, K, D) reads two.
+        num_in = kernel_dims(names, x.ndim).inputs
         dims = tuple(range(1, x.ndim))
         return contrib.MuonDimensionNumbers(dims[:num_in], dims[num_in:])
 

@@ -1,0 +1,289 @@
+"""Adapters in folders of `peft`: adapter_config.json and safetensors, both ways.
+
+Theirs belong to modules of `transformers`, ours to kernels. Mostly that is one to one. But GPT-2's
+c_attn is our query, key and value: its A stands for all three, and its B and magnitudes are theirs
+side by side. Nothing is ever unpickled.
+
+Dimension key: D model width, H heads, K head width, r rank.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+
+from lm.errors import UserError
+from lm.interop.hugging_face import FAMILIES, model_type_of, read_tensor, tensor_names
+from lm.interop.weights import Entry, Layout, Path, Shapes, join, keys, shape_of, split
+from lm.models import families
+from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, magnitudes
+
+_CONFIG, _WEIGHTS, _PICKLED = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+_PREFIX = "base_model.model."  # Of every name: peft wraps the model twice.
+_TASKS = {"decoder": "CAUSAL_LM", "encoder": None, "encoder_decoder": "SEQ_2_SEQ_LM"}
+_READ = {"r", "lora_alpha", "use_rslora", "use_dora"}
+# These say how adapters were found or trained, not what they do.
+_IGNORED = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",  # How transformers stores the kernel; A and B do not depend on it.
+    "inference_mode",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "target_modules",  # The names of the tensors say it.
+    "task_type",
+}
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    # The other ways to begin change the weights that adapters are added to.
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
+}
+
+
+def load_adapters(
+    folder: pathlib.Path, model: dict[str, Any], shapes: Shapes
+) -> tuple[LoraConfig, dict[str, Any]]:
+    """Reads a folder of `peft`; the config's `targets` match the kernels that it adapts.
+
+    GPT-2's adapter of c_attn becomes three, of query, key and value, with equal A.
+
+    Args:
+      folder: as `save_pretrained` of `peft` wrote it.
+      model: the `model` block of the config.
+      shapes: of each parameter of the model, by path.
+
+    Raises:
+      UserError: settings that ours lacks; keys that are missing or unknown, all listed; a wrong
+        shape; no safetensors.
+    """
+    settings = _load_settings(folder)
+    files = _check_weights(folder)
+    kernels = [e for e in _kernels(model) if e.ours[0] in shapes]
+    entry_of = {key.removesuffix(".weight"): e for key, e, _ in keys(kernels, shapes)}
+    prefix = FAMILIES[model_type_of(model)].prefix
+    found = {_full_name(name, prefix, entry_of): name for name in tensor_names(files)}
+    adapted = {entry_of[m] for m in map(_module, found) if m in entry_of}
+    config = _config(folder, settings, [path for e in kernels if e in adapted for path in e.ours])
+    table = [row for e in kernels if e in adapted for row in _rows(e, config.dora)]
+    structs = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in shapes.items()}
+    ours = adapter_shapes(traverse_util.unflatten_dict(structs), config) if adapted else {}
+    ours = {path: x.shape for path, x in traverse_util.flatten_dict(ours).items()}
+    wanted = list(keys(table, ours))
+    missing = sorted({key for key, _, _ in wanted} - found.keys())
+    unknown = sorted(name for key, name in found.items() if key not in {k for k, _, _ in wanted})
+    if missing or unknown or not wanted:
+        raise UserError(
+            f"{files}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
+            f"{', '.join(unknown) or 'none'}; it does not fit a {model_type_of(model)} with these "
+            "settings"
+        )
+    adapters = {path: np.empty(shape, np.float32) for path, shape in ours.items()}
+    for key, row, layer in wanted:
+        tensor, expected = read_tensor(files, found[key]), shape_of(row, ours)
+        if tensor.shape != expected:
+            raise UserError(
+                f"{files}: {found[key]} has shape {tensor.shape}, and the model and {_CONFIG} ask "
+                f"for {expected}"
+            )
+        for path, array in split(row, tensor, ours):
+            (adapters[path] if layer is None else adapters[path][layer])[...] = array
+    return config, traverse_util.unflatten_dict(adapters)
+
+
+def save_adapters(
+    folder: pathlib.Path,
+    model: dict[str, Any],
+    config: LoraConfig,
+    adapters: dict[str, Any],
+    params: dict[str, Any],
+    *,
+    base_model: str | None = None,
+) -> None:
+    """Writes a folder of `peft`, float32.
+
+    GPT-2's query, key and value become one adapter of c_attn: of the same rank where their A are
+    equal, else of a rank that adds up, in blocks; a target that is missing adds zero. All modules
+    have the largest rank, alpha grows with it, and zeros fill up, so that the product with the
+    scale is what it was.
+
+    Args:
+      folder: exists.
+      model: the `model` block of the config.
+      config: of the adapters.
+      adapters: the tree of `lora.init_adapters`.
+      params: of the base model. Only shapes are read, and with DoRA values of what is missing in
+        c_attn.
+      base_model: name or folder of the base model, for readers that look for it.
+
+    Raises:
+      UserError: a kernel that `transformers` has no name for.
+    """
+    flat = by_kernel(adapters)
+    entries = [e for e in _kernels(model) if any(path in flat for path in e.ours)]
+    lost = sorted(flat.keys() - {path for e in entries for path in e.ours})
+    if lost:
+        raise UserError(
+            f"{'/'.join(lost[0])} has an adapter, and transformers' {model_type_of(model)} has no "
+            "such module; export the merged weights, or leave it out of lora.targets"
+        )
+    config, arrays = _as_modules(entries, flat, config, traverse_util.flatten_dict(params))
+    shapes = {path: x.shape for path, x in arrays.items()}
+    tensors = {}
+    for key, row, layer in keys([row for e in entries for row in _rows(e, config.dora)], shapes):
+        tensors[key] = join(
+            row, [arrays[p] if layer is None else arrays[p][layer] for p in row.ours]
+        )
+    settings = dict(
+        peft_type="LORA",
+        task_type=_TASKS[families.FAMILIES[model["name"]].architecture],
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+        r=config.rank,
+        lora_alpha=int(config.alpha) if config.alpha == int(config.alpha) else config.alpha,
+        lora_dropout=0.0,
+        use_rslora=config.rank_stabilized,
+        use_dora=config.dora,
+        fan_in_fan_out=any(e.layout is Layout.IN_OUT for e in entries),
+        bias="none",
+        # Each by its full name: an ending could match another module.
+        target_modules=sorted({_module(key) for key in tensors}),
+    )
+    (folder / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
+    safetensors.numpy.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def _load_settings(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no {_CONFIG}; give a folder that peft wrote") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); restore the file") from None
+    for key, allowed in _ONLY.items():
+        if settings.get(key, allowed[0]) not in allowed:
+            known = ", ".join(map(repr, allowed))
+            raise UserError(f"{path}: {key}={settings[key]!r} is not supported; only {known} is")
+    for key in settings.keys() - _READ - _IGNORED - _ONLY.keys():
+        if settings[key]:
+            raise UserError(
+                f"{path}: {key}={settings[key]!r} is not supported; merge the adapters into the "
+                "weights by peft's merge_and_unload and load those"
+            )
+    return settings
+
+
+def _config(folder: pathlib.Path, settings: dict[str, Any], paths: list[Path]) -> LoraConfig:
+    names = "|".join(re.escape("/".join(path)) for path in paths)
+    try:
+        return LoraConfig(
+            rank=settings["r"],
+            alpha=settings["lora_alpha"],
+            targets=f"^({names})$",
+            rank_stabilized=settings.get("use_rslora", False),
+            dora=settings.get("use_dora", False),
+        )
+    except KeyError as error:
+        raise UserError(f"{folder / _CONFIG} lacks {error}; restore the file") from None
+
+
+def _check_weights(folder: pathlib.Path) -> pathlib.Path:
+    if (folder / _WEIGHTS).exists():
+        return folder / _WEIGHTS
+    if (folder / _PICKLED).exists():
+        raise UserError(
+            f"{folder / _PICKLED} is pickled, and that is never read. Convert: python -c "
+            '"import torch, safetensors.torch as s; '
+            f"s.save_file({{k: v.contiguous() for k, v in torch.load('{folder / _PICKLED}', "
+            f"map_location='cpu', weights_only=True).items()}}, '{folder / _WEIGHTS}')\""
+        )
+    raise UserError(f"{folder} holds no {_WEIGHTS}; give a folder that peft wrote")
+
+
+def _kernels(model: dict[str, Any]) -> list[Entry]:
+    table = FAMILIES[model_type_of(model)].table(model)
+    return [e for e in table if e.layout in (Layout.IN_OUT, Layout.OUT_IN)]
+
+
+def _rows(e: Entry, dora: bool) -> list[Entry]:
+    """The entry of a kernel -> those of its adapter; kernels that share an A have a row each."""
+    module = _PREFIX + e.theirs.removesuffix(".weight")
+    of = lambda name: tuple((*path, name) for path in e.ours)
+    rows = [Entry(f"{module}.lora_A.weight", (a,), Layout.OUT_IN, e.num_in_dims) for a in of("a")]
+    rows.append(Entry(f"{module}.lora_B.weight", of("b"), Layout.OUT_IN))
+    if dora:
+        vector = f"{module}.lora_magnitude_vector"
+        rows.append(Entry(vector, of("magnitude_scale"), Layout.VECTOR))
+    return rows
+
+
+def _module(key: str) -> str:
+    return key.removeprefix(_PREFIX).rpartition(".lora_")[0]
+
+
+def _full_name(name: str, prefix: str, modules: dict[str, Entry]) -> str:
+    """The name for a model with its head; adapters of a bare model lack the prefix."""
+    if prefix + _module(name) in modules:
+        return _PREFIX + prefix + name.removeprefix(_PREFIX)
+    return name
+
+
+def _as_modules(
+    entries: list[Entry],
+    adapters: dict[Path, dict[str, Any]],
+    config: LoraConfig,
+    params: dict[Path, Any],
+) -> tuple[LoraConfig, dict[Path, np.ndarray]]:
+    """Adapters that do the same: one A a module, all of one rank, no kernel of a module left out.
+
+    Query and value of rank 1, with A_q and A_v of their own and no adapter of the key, become
+
+        A, D x 2         A_q A_v
+        B, 2 x HK        query: B_q   key: 0   value: 0
+                                0          0          B_v
+    """
+    r = config.rank
+    blocks: dict[Path, int] = {}
+    for e in entries:
+        present = [path for path in e.ours if path in adapters]
+        first = adapters[present[0]]["a"]
+        equal = all(np.array_equal(first, adapters[path]["a"]) for path in present)
+        blocks |= {path: 0 if equal else i for i, path in enumerate(present)}
+    factor = 1 + max(blocks.values())
+    arrays = {}
+    for e in entries:
+        layers = params[e.ours[0]].shape[: 1 if "{i}" in e.theirs else 0]
+        into = len(layers) + e.num_in_dims
+        shared = np.zeros((*params[e.ours[0]].shape[:into], factor * r), np.float32)
+        for path in e.ours:
+            arrays[(*path, "a")] = shared
+            b = np.zeros((*layers, factor * r, *params[path].shape[into:]), np.float32)
+            if path in blocks:
+                rows = slice(blocks[path] * r, (blocks[path] + 1) * r)
+                shared[..., rows] = adapters[path]["a"]
+                b[(slice(None),) * len(layers) + (rows,)] = adapters[path]["b"]
+            arrays[(*path, "b")] = b
+            if config.dora:
+                own = adapters.get(path, {}).get("magnitude_scale")
+                length = magnitudes(path, params[path]) if own is None else own
+                arrays[(*path, "magnitude_scale")] = np.asarray(length)
+    alpha = config.alpha * (math.sqrt(factor) if config.rank_stabilized else factor)
+    return dataclasses.replace(config, rank=factor * r, alpha=alpha), arrays
