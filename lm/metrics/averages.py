@@ -1,0 +1,46 @@
+"""Precision, recall and F1 from integer counts, and their averages over labels.
+
+Whatever would be divided by 0 is 0, as in scikit-learn with zero_division=0.
+
+Dimension key: S labels
+"""
+
+import numpy as np
+
+
+def precision_recall_f1(
+    correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Three times S: "precision", "recall" and "f1" of each label, from 0 to 1.
+
+    Args:
+      correct_S: how often the label was predicted rightly.
+      predicted_S: how often it was predicted.
+      gold_S: how often it should have been.
+    """
+    return {
+        "precision": _ratio(correct_S, predicted_S),
+        "recall": _ratio(correct_S, gold_S),
+        "f1": _ratio(2 * correct_S, predicted_S + gold_S),
+    }
+
+
+def averages(
+    correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
+) -> dict[str, float]:
+    """Each metric's mean over labels (_macro), by `gold_S` (_weighted), and over all (_micro).
+
+    "f1_micro" is the F1 of the labels' summed counts. Without any label, all are 0.
+    """
+    totals = (x_S.sum(keepdims=True) for x_S in (correct_S, predicted_S, gold_S))
+    of_all = precision_recall_f1(*totals)
+    averaged = {}
+    for name, of_each_S in precision_recall_f1(correct_S, predicted_S, gold_S).items():
+        averaged[f"{name}_macro"] = float(of_each_S.sum() / max(len(of_each_S), 1))
+        averaged[f"{name}_micro"] = float(of_all[name][0])
+        averaged[f"{name}_weighted"] = float(of_each_S @ gold_S / max(gold_S.sum(), 1))
+    return averaged
+
+
+def _ratio(part_S: np.ndarray, whole_S: np.ndarray) -> np.ndarray:
+    return part_S / np.maximum(whole_S, 1)  # Counts: where the whole is 0, so is the part.
