@@ -1,6 +1,6 @@
-"""Sampling text from a decoder.
+"""Sampling text, from the likeliest tokens to random ones.
 
-Dimension key: B batch, L buffer length (prompt and continuation), V vocabulary.
+Dimension key: B batch, L length, N new tokens, V vocabulary.
 """
 
 import functools
@@ -12,9 +12,9 @@ import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
+from lm.generate import decoding
+from lm.models.cache import decoding_params
 from lm.train.state import Params
-
-_BUCKET = 64  # Buffers are multiples of this, so that prompts of many lengths share one program.
 
 
 def generate(
@@ -29,11 +29,13 @@ def generate(
     top_k: int,
     top_p: float,
     stop_ids: Sequence[int],
+    start_id: int = 0,
+    batch_size: int = 32,
 ) -> list[list[int]]:
-    """Continues each prompt on its own; the others in the batch do not change what it gets.
+    """Continues each prompt on its own, or answers it; the others do not change what it gets.
 
     Args:
-      model: called as (tokens_BL, positions_BL, None) -> logits_BLV; `config.max_len` positions.
+      model: a decoder, or an encoder with a decoder, whose encoder reads the prompts.
       params: of the model.
       prompts: token ids, at least one each.
       key: each prompt draws from `fold_in(key, its index)`.
@@ -43,6 +45,8 @@ def generate(
       top_k: draws among the k likeliest only; 0 among all.
       top_p: draws among the likeliest tokens that together reach this probability; 1 among all.
       stop_ids: ends a sample, and is not part of it.
+      start_id: what a decoder behind an encoder starts from.
+      batch_size: of prompts that are written at once.
 
     Returns:
       The new tokens of each prompt.
@@ -50,81 +54,100 @@ def generate(
     Raises:
       UserError: numbers out of range, an empty prompt, or one that leaves no room in the positions.
     """
-    _check(model, prompts, max_new_tokens, temperature, top_k, top_p)
-    lengths = [len(prompt) for prompt in prompts]
-    buffer_len = -(-(max(lengths) + max_new_tokens) // _BUCKET) * _BUCKET
-    tokens_BL = np.zeros((len(prompts), min(buffer_len, model.config.max_len)), np.int32)
-    for row, prompt in zip(tokens_BL, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    tokens_BL = _fill(
-        model,
-        params,
-        tokens_BL,
-        np.asarray(lengths, np.int32),
-        key,
-        vocab_size=np.int32(vocab_size),
-        max_new_tokens=np.int32(max_new_tokens),
-        temperature=np.float32(temperature),
-        top_k=np.int32(top_k),
-        top_p=np.float32(top_p),
-        stop_ids=np.asarray([*stop_ids, -1], np.int32),  # -1 is no token: the array is never empty.
-    )
-    outputs = []
-    for row, length in zip(np.asarray(tokens_BL), lengths, strict=True):
-        new = row[length : length + max_new_tokens].tolist()
-        end = next((i for i, token in enumerate(new) if token in stop_ids), len(new))
-        outputs.append(new[:end])
-    return outputs
+    decoding.check_room(model, prompts, max_new_tokens)
+    _check(temperature, top_k, top_p)
+    params = decoding_params(params, model.config.dtype)
+    outputs: dict[int, list[int]] = {}
+    size = min(batch_size, decoding.bucket(len(prompts), 1 << 30), max(len(prompts), 1))
+    for here in decoding.batches(prompts, size):
+        filled = here + here[:1] * (size - len(here))  # One shape: the last batch repeats a prompt.
+        tokens_BL, lengths_B = decoding.lay_out([prompts[i] for i in filled], model.config.max_len)
+        new_BN = _write(
+            model,
+            params,
+            tokens_BL,
+            lengths_B,
+            np.array(filled, np.uint32),
+            key,
+            num_new=decoding.bucket(max_new_tokens),
+            max_new_tokens=max_new_tokens,
+            vocab_size=vocab_size,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_ids=jnp.array(list(stop_ids) or [-1]),
+            start_id=start_id,
+        )
+        for index, new_N in zip(here, np.asarray(new_BN), strict=False):
+            new = new_N[:max_new_tokens].tolist()
+            end = next((i for i, token in enumerate(new) if token in stop_ids), len(new))
+            outputs[index] = new[:end]
+    return [outputs[i] for i in range(len(prompts))]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _fill(
+@functools.partial(jax.jit, static_argnames=("model", "num_new"))
+def _write(
     model,
     params,
     tokens_BL,
     lengths_B,
+    index_B,
     key,
     *,
-    vocab_size,
+    num_new,
     max_new_tokens,
+    vocab_size,
     temperature,
     top_k,
     top_p,
     stop_ids,
+    start_id,
 ):
-    """Writes one token a row and turn, until every row has stopped or has all its tokens."""
-    B, L = tokens_BL.shape
-    keys_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(B))
-    positions_BL = jnp.broadcast_to(jnp.arange(L), (B, L))
-    rows_B = jnp.arange(B)
+    """Draws one token a row and turn, until every row has stopped or has all its tokens."""
+    logits_BV, positions_B, caches = decoding.start(
+        model,
+        params,
+        tokens_BL,
+        lengths_B,
+        num_new=num_new,
+        start_id=start_id,
+        vocab_size=vocab_size,
+    )
+    keys_B = jax.vmap(lambda index: jax.random.fold_in(key, index))(index_B)
+
+    def draw_token(turn, logits_BV):
+        turn_keys_B = jax.vmap(lambda k: jax.random.fold_in(k, turn))(keys_B)
+        return draw(logits_BV, turn_keys_B, temperature=temperature, top_k=top_k, top_p=top_p)
 
     def unfinished(carry):
-        turn, _, stopped_B = carry
+        turn, _, stopped_B, _, _ = carry
         return (turn < max_new_tokens) & ~jnp.all(stopped_B)
 
     def add_token(carry):
-        turn, tokens_BL, stopped_B = carry
-        # What stands behind a row's last token is hidden from it by causality.
-        logits_BLV = model.apply({"params": params}, tokens_BL, positions_BL, None)
-        at_B = lengths_B + turn
-        logits_BV = logits_BLV[rows_B, at_B - 1].astype(jnp.float32)
-        known_V = jnp.arange(logits_BV.shape[-1]) < vocab_size
-        logits_BV = jnp.where(known_V[None], logits_BV, -jnp.inf)
-        turn_keys_B = jax.vmap(lambda k: jax.random.fold_in(k, turn))(keys_B)
-        new_B = draw(logits_BV, turn_keys_B, temperature=temperature, top_k=top_k, top_p=top_p)
-        # A row that has stopped writes outside its buffer, which drops the token.
-        tokens_BL = tokens_BL.at[rows_B, jnp.where(stopped_B, L, at_B)].set(new_B, mode="drop")
-        return turn + 1, tokens_BL, stopped_B | jnp.isin(new_B, stop_ids)
+        turn, new_BN, stopped_B, token_B, caches = carry
+        logits_BV, caches = decoding.step(
+            model, params, token_B, positions_B + turn - 1, caches, vocab_size=vocab_size
+        )
+        token_B = draw_token(turn, logits_BV)
+        new_BN = new_BN.at[:, turn].set(token_B)
+        return turn + 1, new_BN, stopped_B | jnp.isin(token_B, stop_ids), token_B, caches
 
-    state = (jnp.int32(0), jnp.asarray(tokens_BL), jnp.zeros(B, bool))
+    token_B = draw_token(0, logits_BV)
+    new_BN = jnp.zeros((tokens_BL.shape[0], num_new), jnp.int32).at[:, 0].set(token_B)
+    state = (jnp.int32(1), new_BN, jnp.isin(token_B, stop_ids), token_B, caches)
     return jax.lax.while_loop(unfinished, add_token, state)[1]
 
 
 def draw(logits_BV, keys_B, *, temperature, top_k, top_p) -> jax.Array:
     """B x V -> one token for each of B rows; see `generate` for the numbers."""
-    filtered_BV = filter_logits(logits_BV / jnp.maximum(temperature, 1e-6), top_k, top_p)
-    drawn_B = jax.vmap(jax.random.categorical)(keys_B, filtered_BV)
-    return jnp.where(temperature > 0, drawn_B, jnp.argmax(logits_BV, axis=-1)).astype(jnp.int32)
+
+    def at_random():
+        filtered_BV = filter_logits(logits_BV / jnp.maximum(temperature, 1e-6), top_k, top_p)
+        return jax.vmap(jax.random.categorical)(keys_B, filtered_BV)
+
+    likeliest = lambda: jnp.argmax(logits_BV, axis=-1)
+    # A condition, not a choice between two results: sorting the vocabulary takes long.
+    return jax.lax.cond(temperature > 0, at_random, likeliest).astype(jnp.int32)
 
 
 def filter_logits(logits_BV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
@@ -147,22 +170,12 @@ def filter_logits(logits_BV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> j
     return jnp.take_along_axis(sorted_BV, rank_of_BV, axis=-1)
 
 
-def _check(model, prompts, max_new_tokens, temperature, top_k, top_p) -> None:
+def _check(temperature: float, top_k: int, top_p: float) -> None:
     problems = [
-        (max_new_tokens < 1, f"max_new_tokens={max_new_tokens} must be at least 1"),
         (temperature < 0, f"temperature={temperature} must not be negative; 0 is greedy"),
         (top_k < 0, f"top_k={top_k} must not be negative; 0 draws among all tokens"),
         (not 0 < top_p <= 1, f"top_p={top_p} must lie in (0, 1]; 1 draws among all tokens"),
-        (not all(len(p) for p in prompts), "an empty prompt needs a tokenizer with a BOS token"),
     ]
-    longest, room = max(map(len, prompts), default=0), model.config.max_len
-    problems.append(
-        (
-            longest + max_new_tokens > room,
-            f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's "
-            f"{room} positions; shorten one of them",
-        )
-    )
     for applies, problem in problems:
         if applies:
             raise UserError(problem)

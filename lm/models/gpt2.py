@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import attention
+from lm.models import attention, cache
+from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import LayerNorm, Mlp
 from lm.models.stack import stack
+from lm.train.state import Params
 
 _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
 
@@ -47,15 +49,20 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_BLM: jax.Array | None):
-        """B x L x D, B x L x M -> B x L x D, and None for the scan."""
+    def __call__(
+        self, x_BLD: jax.Array, mask_BLM: jax.Array | None, cached: CachedAttend | None = None
+    ):
+        """B x L x D, B x L x M -> B x L x D, and None for the scan.
+
+        `cached` takes the place of the kernel and its mask.
+        """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         in_init = nn.initializers.normal(0.02)
         # Two residual additions a layer: their variances add up over the depth (section 2.3).
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
-        attend = attention.make_attend(c.attention, mask_BLM, dropout=probs_dropout)
+        attend = cached or attention.make_attend(c.attention, mask_BLM, dropout=probs_dropout)
 
         y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
         y_BLD = attention.Attention(
@@ -137,3 +144,38 @@ class GPT2(nn.Module):
             tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
         )
         return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)
+
+
+def decode(
+    c: GPT2Config,
+    params: Params,
+    tokens_BL: jax.Array,
+    positions_BL: jax.Array,
+    caches: list[LayerCache],
+) -> tuple[jax.Array, jax.Array, list[LayerCache]]:
+    """The hidden states of `Decoder` for new tokens, given what came before them.
+
+    Args:
+      c: of the model.
+      params: of a `GPT2`, as `cache.decoding_params` gives them.
+      tokens_BL, positions_BL: the new tokens; a position outside the caches leaves no trace there.
+      caches: of each layer.
+
+    Returns:
+      Hidden states, B x L x D; the output embedding, V x D; the new caches.
+    """
+    dtype = jnp.dtype(c.dtype)
+    embed_VD, embed_PD = (
+        jnp.asarray(params[name], dtype) for name in ("token_embedding", "position_embedding")
+    )
+    x_BLD = embed_VD[tokens_BL] + embed_PD[positions_BL]
+    mask_BLM = cache.visible(positions_BL, caches[0].k_BGMK.shape[2])
+
+    def layer(params, x_BLD, old):
+        attend = CachedAttend(old, positions_BL, mask_BLM)
+        x_BLD, _ = Block(c, deterministic=True).apply({"params": params}, x_BLD, None, attend)
+        return x_BLD, attend.cache
+
+    x_BLD, caches = cache.through_layers(layer, params["layers"], x_BLD, caches)
+    x_BLD = LayerNorm(_EPSILON, dtype).apply({"params": params["final_norm"]}, x_BLD)
+    return x_BLD, embed_VD, caches

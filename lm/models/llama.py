@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.models import attention
+from lm.models import attention, cache
+from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import GatedMlp, RmsNorm
 from lm.models.stack import stack
+from lm.train.state import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,13 +108,16 @@ class Block(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x_BLD, mask_BLM, cos_BLK, sin_BLK):
-        """B x L x D, B x L x M, B x L x K/2 twice -> B x L x D, and None for the scan."""
+    def __call__(self, x_BLD, mask_BLM, cos_BLK, sin_BLK, cached: CachedAttend | None = None):
+        """B x L x D, B x L x M, B x L x K/2 twice -> B x L x D, and None for the scan.
+
+        `cached` takes the place of the kernel and its mask.
+        """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         in_init = nn.initializers.normal(0.02)
         # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
-        kernel = attention.make_attend(c.attention, mask_BLM)
+        kernel = cached or attention.make_attend(c.attention, mask_BLM)
 
         def attend(q_BLHK, k_BMGK, v_BMGK):
             q_BLHK, k_BMGK = (rotate(x, cos_BLK, sin_BLK) for x in (q_BLHK, k_BMGK))
@@ -203,3 +208,29 @@ class Llama(nn.Module):
         if not c.tied_output:
             embed_VD = self.param("output_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
         return jnp.einsum("BLD,VD->BLV", x_BLD, jnp.asarray(embed_VD, dtype))
+
+
+def decode(
+    c: LlamaConfig,
+    params: Params,
+    tokens_BL: jax.Array,
+    positions_BL: jax.Array,
+    caches: list[LayerCache],
+) -> tuple[jax.Array, jax.Array, list[LayerCache]]:
+    """The hidden states of `Decoder` for new tokens; see `gpt2.decode`."""
+    dtype = jnp.dtype(c.dtype)
+    angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
+    turns = jnp.cos(angles_BLK), jnp.sin(angles_BLK)
+    mask_BLM = cache.visible(positions_BL, caches[0].k_BGMK.shape[2], c.window)
+    embed_VD = jnp.asarray(params["token_embedding"], dtype)
+
+    def layer(params, x_BLD, old):
+        attend = CachedAttend(old, positions_BL, mask_BLM)
+        x_BLD, _ = Block(c).apply({"params": params}, x_BLD, None, *turns, attend)
+        return x_BLD, attend.cache
+
+    x_BLD, caches = cache.through_layers(layer, params["layers"], embed_VD[tokens_BL], caches)
+    x_BLD = RmsNorm(c.norm_epsilon, dtype).apply({"params": params["final_norm"]}, x_BLD)
+    if not c.tied_output:
+        embed_VD = jnp.asarray(params["output_embedding"], dtype)
+    return x_BLD, embed_VD, caches

@@ -13,11 +13,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
-from lm.models import attention
+from lm.models import attention, cache
+from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import GatedMlp, Mlp, RmsNorm
 from lm.models.stack import stack
+from lm.train.state import Params
 
 _EPSILON = 1e-6  # Of every norm, as in the published weights.
 
@@ -55,15 +58,14 @@ class T5Config:
 
 
 def relative_buckets(
-    L: int, M: int, *, num_buckets: int, max_distance: int, causal: bool
+    distance_LM: jax.Array, *, num_buckets: int, max_distance: int, causal: bool
 ) -> jax.Array:
-    """L x M -> the bucket of the distance from a query to a key.
+    """L x M -> the bucket of the distance from a query back to a key, of the same shape.
 
     Half of the buckets hold one small distance each, the rest wider and wider ranges up to
     `max_distance` (Raffel et al. 2020, section 2.1). Without `causal`, keys behind the query have
     buckets of their own.
     """
-    distance_LM = jnp.arange(L)[:, None] - jnp.arange(M)[None, :]
     offset_LM = 0
     if causal:
         distance_LM = jnp.maximum(distance_LM, 0)
@@ -103,7 +105,16 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD, bias_HLM, mask_BLM, encoded_BMD=None, cross_mask_BLM=None):
+    def __call__(
+        self,
+        x_BLD,
+        bias_HLM,
+        mask_BLM,
+        encoded_BMD=None,
+        cross_mask_BLM=None,
+        cached=None,
+        cross_cached=None,
+    ):
         """B x L x D -> B x L x D, and None for the scan.
 
         Args:
@@ -112,6 +123,7 @@ class Block(nn.Module):
           mask_BLM: of self-attention.
           encoded_BMD: what the encoder gave; None in the encoder itself.
           cross_mask_BLM: of attention to it.
+          cached, cross_cached: take the place of the two kernels and their masks.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
@@ -120,12 +132,13 @@ class Block(nn.Module):
         attend = functools.partial(attention.make_attend, c.attention, scale=1.0)
 
         y_BLD = norm("attention_norm")(x_BLD)
-        to_itself = attend(mask_BLM, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
+        to_itself = cached or attend(mask_BLM, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
         y_BLD = _attention(c, "attention")(y_BLD, y_BLD, to_itself)
         x_BLD += dropout("attention_dropout")(y_BLD)
         if encoded_BMD is not None:
             y_BLD = norm("cross_norm")(x_BLD)
-            to_encoder = attend(cross_mask_BLM, dropout=inner("cross_probs_dropout"))
+            kernel = attend(cross_mask_BLM, dropout=inner("cross_probs_dropout"))
+            to_encoder = cross_cached or kernel
             y_BLD = _attention(c, "cross_attention")(y_BLD, encoded_BMD, to_encoder)
             x_BLD += dropout("cross_dropout")(y_BLD)
         y_BLD = norm("mlp_norm")(x_BLD)
@@ -159,8 +172,12 @@ class Stack(nn.Module):
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
         init = nn.initializers.normal(c.model_dim**-0.5)
         bias_RH = self.param("relative_bias", init, (c.num_buckets, c.num_heads))
+        distance_LM = jnp.arange(L)[:, None] - jnp.arange(L)[None, :]
         buckets_LM = relative_buckets(
-            L, L, num_buckets=c.num_buckets, max_distance=c.max_distance, causal=self.causal
+            distance_LM,
+            num_buckets=c.num_buckets,
+            max_distance=c.max_distance,
+            causal=self.causal,
         )
         x_BLD, _ = stack(
             Block,
@@ -190,19 +207,19 @@ class Encoder(nn.Module):
         return jnp.asarray(self.token_embedding, jnp.dtype(self.config.dtype))
 
     def __call__(
-        self, tokens_BM: jax.Array, segment_ids_BM: jax.Array, *, deterministic: bool = True
+        self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
     ) -> tuple[jax.Array, jax.Array]:
-        """B x M twice -> hidden states, B x M x D, and the embedding of tokens, V x D.
+        """B x L twice -> hidden states, B x L x D, and the embedding of tokens, V x D.
 
         Args:
-          tokens_BM: what is read.
-          segment_ids_BM: which document of its row a token belongs to, 0 for padding; attention
+          tokens_BL: what is read.
+          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
             never crosses from one to another.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
         embed_VD = self.embedding()
-        mask_BMM = attention.segment_mask(segment_ids_BM, segment_ids_BM)
-        return self.encoder(embed_VD[tokens_BM], mask_BMM, deterministic=deterministic), embed_VD
+        mask_BLL = attention.segment_mask(segment_ids_BL, segment_ids_BL)
+        return self.encoder(embed_VD[tokens_BL], mask_BLL, deterministic=deterministic), embed_VD
 
 
 class T5(nn.Module):
@@ -253,3 +270,82 @@ class T5(nn.Module):
         else:
             embed_VD = jnp.asarray(self.output_embedding, x_BLD.dtype)
         return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)
+
+
+@struct.dataclass
+class T5LayerCache:
+    """Of one layer of the decoder: its own tokens, and the encoder's.
+
+    encoder_mask_BLM: B x 1 x M, which of these are no padding.
+    """
+
+    own: LayerCache
+    encoder: LayerCache
+    encoder_mask_BLM: jax.Array
+
+
+def read(
+    c: T5Config,
+    params: Params,
+    encoder_tokens_BM: jax.Array,
+    encoder_segment_ids_BM: jax.Array,
+    num_slots: int,
+) -> list[T5LayerCache]:
+    """What the decoder needs of a text, B x M twice, and room for `num_slots` tokens.
+
+    `params` are of a `T5`, as `cache.decoding_params` gives them.
+    """
+    of_encoder = {name: params[name] for name in ("token_embedding", "encoder")}
+    x_BMD, _ = Encoder(c).apply({"params": of_encoder}, encoder_tokens_BM, encoder_segment_ids_BM)
+    own = cache.empty(
+        x_BMD.shape[0],
+        num_slots,
+        num_kv_heads=c.num_heads,
+        head_dim=c.head_dim,
+        dtype=x_BMD.dtype,
+    )
+    mask_BLM = (encoder_segment_ids_BM > 0)[:, None, :]
+
+    def of_layer(params: Params) -> T5LayerCache:
+        kernels = (params["cross_attention"][name]["kernel"] for name in ("key", "value"))
+        k_BHMK, v_BHMK = (jnp.einsum("BMD,DHK->BHMK", x_BMD, w_DHK) for w_DHK in kernels)
+        return T5LayerCache(own, LayerCache(k_BHMK, v_BHMK), mask_BLM)
+
+    return [of_layer(layer) for layer in params["decoder"]["layers"]]
+
+
+def decode(
+    c: T5Config,
+    params: Params,
+    tokens_BL: jax.Array,
+    positions_BL: jax.Array,
+    caches: list[T5LayerCache],
+) -> tuple[jax.Array, jax.Array, list[T5LayerCache]]:
+    """The decoder's hidden states for new tokens; see `gpt2.decode`. All rows are as far."""
+    dtype = jnp.dtype(c.dtype)
+    num_slots = caches[0].own.k_BGMK.shape[2]
+    mask_BLM = cache.visible(positions_BL, num_slots)
+    # Rows that have stopped may stand outside; what they say is not looked at.
+    distance_LM = jnp.min(positions_BL, axis=0)[:, None] - jnp.arange(num_slots)[None, :]
+    bias_RH = params["decoder"]["relative_bias"]
+    buckets_LM = relative_buckets(
+        distance_LM, num_buckets=c.num_buckets, max_distance=c.max_distance, causal=True
+    )
+    bias_HLM = bias_RH[buckets_LM].transpose(2, 0, 1)
+    embed_VD = jnp.asarray(params["token_embedding"], dtype)
+
+    def layer(params, x_BLD, old):
+        attend = CachedAttend(old.own, positions_BL, mask_BLM, bias_HLM=bias_HLM, scale=1.0)
+        to_encoder = cache.WrittenAttend(old.encoder, old.encoder_mask_BLM, scale=1.0)
+        x_BLD, _ = Block(c, deterministic=True).apply(
+            {"params": params}, x_BLD, None, None, x_BLD, None, attend, to_encoder
+        )
+        return x_BLD, old.replace(own=attend.cache)
+
+    layers = params["decoder"]["layers"]
+    x_BLD, caches = cache.through_layers(layer, layers, embed_VD[tokens_BL], caches)
+    final_norm = {"params": params["decoder"]["final_norm"]}
+    x_BLD = RmsNorm(_EPSILON, dtype).apply(final_norm, x_BLD)
+    if c.tied_output:
+        return x_BLD * c.model_dim**-0.5, embed_VD, caches
+    return x_BLD, jnp.asarray(params["output_embedding"], dtype), caches

@@ -1,0 +1,212 @@
+"""Beam search: the likeliest continuations, by their mean log-probability or one like it.
+
+Dimension key: B batch, L length, N new tokens, V vocabulary, W beams, C candidates.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from lm.errors import UserError
+from lm.generate import decoding
+from lm.models.cache import decoding_params
+from lm.train.state import Params
+
+_NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences are numbers.
+
+
+class Hypothesis(NamedTuple):
+    """One continuation, without the token that ended it, and its score."""
+
+    tokens: list[int]
+    score: float
+
+
+def search(
+    model: nn.Module,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    vocab_size: int,
+    max_new_tokens: int,
+    num_beams: int,
+    length_penalty: float,
+    early_stopping: bool,
+    stop_ids: Sequence[int],
+    start_id: int = 0,
+    batch_size: int = 16,
+) -> list[list[Hypothesis]]:
+    """The `num_beams` best continuations of each prompt, best first.
+
+    The same as `generate(num_beams=...)` of `transformers`: the score of a hypothesis of n tokens,
+    its last one included, is its log-probability / n^length_penalty (Wu et al. 2016, section 7, has
+    another formula).
+
+    Args:
+      model, params, prompts, vocab_size, max_new_tokens, stop_ids, start_id, batch_size: see
+        `sampling.generate`.
+      num_beams: at least 1.
+      length_penalty: above 0 favours long continuations, below 0 short ones.
+      early_stopping: whether to stop as soon as there are `num_beams` hypotheses; otherwise when
+        the best unfinished one would score less than all of them, if it ended now.
+
+    Raises:
+      UserError: see `sampling.generate`.
+    """
+    decoding.check_room(model, prompts, max_new_tokens)
+    if num_beams < 1:
+        raise UserError(f"num_beams={num_beams} must be at least 1")
+    num_candidates = num_beams * max(2, 1 + len(stop_ids))
+    if num_candidates > num_beams * vocab_size:
+        raise UserError(f"num_beams={num_beams} is too many for {vocab_size} tokens")
+    params = decoding_params(params, model.config.dtype)
+    found: dict[int, list[Hypothesis]] = {}
+    size = min(batch_size, max(len(prompts), 1))
+    for here in decoding.batches(prompts, size):
+        filled = here + here[:1] * (size - len(here))
+        tokens_BL, lengths_B = decoding.lay_out([prompts[i] for i in filled], model.config.max_len)
+        beams = _search(
+            model,
+            params,
+            tokens_BL,
+            lengths_B,
+            num_new=decoding.bucket(max_new_tokens),
+            max_new_tokens=max_new_tokens,
+            vocab_size=vocab_size,
+            num_beams=num_beams,
+            num_candidates=num_candidates,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+            stop_ids=jnp.array(list(stop_ids) or [-1]),
+            start_id=start_id,
+        )
+        beams = jax.tree.map(np.asarray, beams)
+        for b, index in enumerate(here):
+            found[index] = [_hypothesis(beams, b, w, stop_ids) for w in range(num_beams)]
+    return [found[i] for i in range(len(prompts))]
+
+
+@struct.dataclass
+class _Beams:
+    """Beams of equal rank: their new tokens, scores, and how many tokens each has (W x N, W, W)."""
+
+    tokens_BWN: Any
+    score_BW: Any
+    length_BW: Any
+
+    def best(self, rank_BC: jax.Array, num: int) -> tuple["_Beams", jax.Array]:
+        """The `num` beams of the highest rank, which becomes their score, and where they stood."""
+        score_BW, index_BW = jax.lax.top_k(rank_BC, num)
+        return _Beams(
+            jnp.take_along_axis(self.tokens_BWN, index_BW[:, :, None], axis=1),
+            score_BW,
+            jnp.take_along_axis(self.length_BW, index_BW, axis=1),
+        ), index_BW
+
+
+def _hypothesis(beams: _Beams, b: int, w: int, stop_ids: Sequence[int]) -> Hypothesis:
+    tokens = beams.tokens_BWN[b, w, : beams.length_BW[b, w]].tolist()
+    if tokens and tokens[-1] in stop_ids:
+        tokens = tokens[:-1]
+    return Hypothesis(tokens, float(beams.score_BW[b, w]))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_new", "num_beams", "num_candidates"))
+def _search(
+    model,
+    params,
+    tokens_BL,
+    lengths_B,
+    *,
+    num_new,
+    max_new_tokens,
+    vocab_size,
+    num_beams,
+    num_candidates,
+    length_penalty,
+    early_stopping,
+    stop_ids,
+    start_id,
+):
+    """The finished beams of each row, W of them."""
+    B, W = tokens_BL.shape[0], num_beams
+    logits_BV, positions_B, caches = decoding.start(
+        model,
+        params,
+        tokens_BL,
+        lengths_B,
+        num_new=num_new,
+        start_id=start_id,
+        vocab_size=vocab_size,
+    )
+    caches = jax.tree.map(lambda x: jnp.repeat(x, W, axis=0), caches)  # Rows of one prompt adjoin.
+    first_B1 = jnp.arange(B)[:, None] * W
+    penalty = lambda length: jnp.asarray(length, jnp.float32) ** length_penalty
+
+    def extend(turn, logits_BWV, running, finished, may_improve_B):
+        """One more token: the next running beams, their origins, and the finished ones."""
+        V = logits_BWV.shape[-1]
+        total_BWV = running.score_BW[:, :, None] + jax.nn.log_softmax(logits_BWV)
+        score_BC, flat_BC = jax.lax.top_k(total_BWV.reshape(B, W * V), num_candidates)
+        origin_BC, token_BC = flat_BC // V, flat_BC % V
+        tokens_BCN = jnp.take_along_axis(running.tokens_BWN, origin_BC[:, :, None], axis=1)
+        candidates = _Beams(
+            tokens_BCN.at[:, :, turn].set(token_BC), score_BC, jnp.full_like(origin_BC, turn + 1)
+        )
+        ends_BC = jnp.isin(token_BC, stop_ids) | (turn + 1 >= max_new_tokens)
+        running, index_BW = candidates.best(score_BC + jnp.where(ends_BC, _NEVER, 0.0), W)
+        origin_BW = jnp.take_along_axis(origin_BC, index_BW, axis=1)
+        # Only what ranks among the first W may end; the rest is there so that W can go on.
+        counts_BC = ends_BC & (jnp.arange(num_candidates) < W)[None]
+        is_full_B = jnp.all(finished.length_BW > 0, axis=1)
+        counts_BC &= (may_improve_B & ~(is_full_B & early_stopping))[:, None]
+        ended_BC = jnp.where(counts_BC, score_BC / penalty(turn + 1), _NEVER)
+        both = _Beams(
+            jnp.concatenate([finished.tokens_BWN, candidates.tokens_BWN], axis=1),
+            None,
+            jnp.concatenate(
+                [finished.length_BW, jnp.where(counts_BC, candidates.length_BW, 0)], axis=1
+            ),
+        )
+        finished, _ = both.best(jnp.concatenate([finished.score_BW, ended_BC], axis=1), W)
+        best_B = running.score_BW[:, 0] / penalty(turn + 1)
+        is_full_B = jnp.all(finished.length_BW > 0, axis=1)
+        may_improve_B &= ~is_full_B | (best_B > jnp.min(finished.score_BW, axis=1))
+        return running, origin_BW, finished, may_improve_B & ~(is_full_B & early_stopping)
+
+    def is_unfinished(carry):
+        turn, _, _, may_improve_B, _ = carry
+        return (turn < max_new_tokens) & jnp.any(may_improve_B)
+
+    def add_token(carry):
+        turn, running, finished, may_improve_B, caches = carry
+        last_BW = jax.lax.dynamic_index_in_dim(running.tokens_BWN, turn - 1, 2, keepdims=False)
+        at_BW = jnp.broadcast_to((positions_B + turn - 1)[:, None], (B, W))
+        logits_XV, caches = decoding.step(
+            model, params, last_BW.reshape(-1), at_BW.reshape(-1), caches, vocab_size=vocab_size
+        )
+        logits_BWV = logits_XV.reshape(B, W, -1)
+        running, origin_BW, finished, may_improve_B = extend(
+            turn, logits_BWV, running, finished, may_improve_B
+        )
+        rows = (first_B1 + origin_BW).reshape(-1)
+        caches = jax.tree.map(lambda x: x[rows], caches)
+        return turn + 1, running, finished, may_improve_B, caches
+
+    none = _Beams(
+        jnp.zeros((B, W, num_new), jnp.int32),
+        jnp.full((B, W), _NEVER, jnp.float32),
+        jnp.zeros((B, W), jnp.int32),
+    )
+    # All beams are the same at first: only the first one counts.
+    alone = none.replace(score_BW=none.score_BW.at[:, 0].set(0.0))
+    logits_BWV = jnp.broadcast_to(logits_BV[:, None], (B, W, logits_BV.shape[-1]))
+    running, _, finished, may_improve_B = extend(0, logits_BWV, alone, none, jnp.ones(B, bool))
+    state = (jnp.int32(1), running, finished, may_improve_B, caches)
+    return jax.lax.while_loop(is_unfinished, add_token, state)[2]
