@@ -87,12 +87,13 @@ def _dispatch(config) -> int:
     # Imported here, so that a mistyped flag is answered at once.
     import jax
 
-    from experiments import convert, dry_run, evaluate, generate, pretrain
+    from experiments import convert, dry_run, evaluate, finetune, generate, pretrain
     from lm.cache import cache_folder
 
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
         "pretrain": pretrain.run,
+        "finetune": finetune.run,
         "evaluate": evaluate.run,
         "generate": generate.run,
         "convert": convert.run,

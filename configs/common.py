@@ -54,6 +54,8 @@ def optimizer(name: str, schedule: str, **settings) -> dict:
     return dict(
         name=name,
         schedule=schedule,
+        warmup_share=0.0,
+        layer_decay=1.0,
         clip_norm=1.0,
         ema_decay=0.0,
         **choose("optimizer", name, _RULES),
@@ -78,13 +80,17 @@ def trunk(experiment: str) -> ml_collections.ConfigDict:
     config.experiment = experiment
     config.seed = 0
     config.init_from = ""
-    config.loss = dict(z_loss=0.0, label_smoothing=0.0)
     config.checkpoint = dict(
         every_steps=0, keep_last=2, keep_every=0, best_metric="", best_mode="min"
     )
     config.log = dict(every_steps=10, wandb_project="")
     config.parallel = dict(data=-1, fsdp=1)
     return config
+
+
+def language_loss() -> dict:
+    """The loss block of language models: plain cross-entropy."""
+    return dict(z_loss=0.0, label_smoothing=0.0)
 
 
 # Of every model block, what changes no number, or hardly any.
@@ -181,6 +187,7 @@ def pretraining(
     config.data = stdlib_data(seq_len, batch_size)
     config.objective = objective
     config.model = model
+    config.loss = language_loss()
     config.train = train(num_steps, accumulate_steps)
     config.optimizer = optimizer
     samples = 100 if model["name"] in ("gpt2", "llama") else 0  # Only decoders write.
@@ -216,6 +223,75 @@ def gpt_pretraining(
         num_steps=num_steps,
         arg=arg,
     )
+
+
+_FINETUNING_ARGUMENTS = dict(
+    model="init_from", tokenizer="bpe", optimizer="adamw", schedule="linear", debug=False
+)
+
+
+def finetuning_arg(arg: str | None, **more) -> ml_collections.ConfigDict:
+    """What every recipe for labelled data takes: model, tokenizer, optimizer, schedule, debug."""
+    return parse_arg(arg, **more, **_FINETUNING_ARGUMENTS)
+
+
+def finetuning(
+    task: dict,
+    *,
+    arg: ml_collections.ConfigDict,
+    scratch: dict[str, dict],
+    seq_len: int,
+    best_metric: str,
+    best_mode: str = "max",
+    peak_lr: float = 2e-5,
+    batch_size: int = 32,
+    num_epochs: float = 3.0,
+) -> ml_collections.ConfigDict:
+    """A recipe for labelled data, with the rates of Devlin et al. 2019, appendix A.3.
+
+    Args:
+      task: the task block.
+      arg: the config's arguments.
+      scratch: model blocks by the names that `arg.model` may have, for a model of no training; with
+        `debug`, the first one trains for about a minute on two CPU cores.
+      seq_len: the most tokens of an example.
+      best_metric, best_mode: which checkpoint counts.
+    """
+    config = trunk("finetune")
+    config.num_seeds = 1
+    config.task = task
+    config.data = dict(
+        source="",
+        train="",
+        validation="",
+        validation_share=0.1,
+        seq_len=seq_len,
+        batch_size=batch_size,
+        multiple=32,
+        truncate=False,
+        on_error="raise",
+    )
+    config.optimizer = optimizer(
+        arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=0, warmup_share=0.1
+    )
+    if "final_lr_ratio" in config.optimizer:
+        config.optimizer.final_lr_ratio = 0.0
+    config.train = train(num_steps=0) | dict(num_epochs=num_epochs, frozen="")
+    config.lora = dict(rank=0, alpha=16.0, targets="", rank_stabilized=False, dora=False)
+    config.eval = dict(every_steps=100, batch_size=batch_size)
+    config.checkpoint.update(every_steps=100, best_metric=best_metric, best_mode=best_mode)
+    if arg.debug or arg.model != "init_from":
+        name = next(iter(scratch)) if arg.model == "init_from" else arg.model
+        config.model = choose("model", name, scratch)
+        config.tokenizer = tokenizer(arg.tokenizer, config.model.vocab_size)
+        config.optimizer.peak_lr = 1e-3  # Nothing was learned that could be lost.
+    else:
+        config.model = dict(dropout=0.1, **HOW_TO_RUN)
+    if arg.debug:
+        config.data.truncate = True
+        config.train.update(num_epochs=0.0, num_steps=120)
+        config.eval.every_steps = config.checkpoint.every_steps = 60
+    return config
 
 
 _DEBUG_MODEL = dict(

@@ -1,16 +1,22 @@
-r"""How well does a run predict text?
+r"""How well does a run predict text, or, if it was fine-tuned, do its task?
 
 Command:   python launch.py --config=configs/evaluate.py --config.checkpoint=runs/quickstart
+           python launch.py --config=configs/evaluate.py --config.checkpoint=runs/classify \
+               --config.data.validation=test.jsonl --config.predictions=test_predictions.jsonl
 """
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """With `data.source` unset: the run's own validation split, rows as it was trained on."""
+    """With no data set: the run's own validation split, rows as it was trained on.
+
+    Of `data`, a fine-tuned run reads `source`, `validation`, `batch_size` and `on_error`.
+    """
     config = ml_collections.ConfigDict()
     config.experiment = "evaluate"
     config.checkpoint = ""
+    config.predictions = ""
     config.data = dict(
         source="",
         train="",

@@ -22,21 +22,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg, family="gpt2", tokenizer="bpe", optimizer="muon", schedule="cosine", debug=False
     )
     V, L, causal = 2048, 256, dict(kind="causal")
-    models = {  # With their objectives.
-        "gpt2": (common.gpt2_model(4, 2, 64, 128, vocab_size=V, max_len=L), causal),
-        "llama": (
-            llama.llama_model(
-                4, 2, 1, 64, 128, 384, vocab_size=V, max_len=L, rope_theta=1e4, tied_output=True
-            ),
-            causal,
-        ),
-        "bert": (bert.bert_model(4, 128, vocab_size=V, max_len=L), bert.masked()),
-        "t5": (
-            t5.t5_model(2, 2, 64, 128, 384, version="1.0", vocab_size=V),
-            t5.span_corruption(),
-        ),
-    }
-    model, objective = common.choose("family", arg.family, models)
+    objectives = dict(gpt2=causal, llama=causal, bert=bert.masked(), t5=t5.span_corruption())
+    model = common.choose("family", arg.family, small_models(vocab_size=V, max_len=L))
+    objective = objectives[arg.family]
     if "dropout" in model:
         model["dropout"] = 0.0  # Of an epoch's third no row is seen twice.
     config = common.pretraining(
@@ -55,3 +43,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if not arg.debug:
         config.eval.update(every_steps=100, sample_tokens=0)
     return config
+
+
+def small_models(*names: str, vocab_size: int = 2048, max_len: int = 512) -> dict[str, dict]:
+    """Model blocks of about 1.1M parameters, of these families or of all."""
+    size = dict(vocab_size=vocab_size, max_len=max_len)
+    models = {
+        "gpt2": common.gpt2_model(4, 2, 64, 128, **size),
+        "llama": llama.llama_model(4, 2, 1, 64, 128, 384, rope_theta=1e4, tied_output=True, **size),
+        "bert": bert.bert_model(4, 128, **size),
+        "t5": t5.t5_model(2, 2, 64, 128, 384, version="1.0", vocab_size=vocab_size),
+    }
+    return {name: models[name] for name in names or models}

@@ -23,6 +23,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data = common.stdlib_data(seq_len=256, batch_size=16)
     config.objective = dict(kind="causal")
     config.model = common.gpt2_model(4, 2, 64, 128, vocab_size=2048, max_len=256)
+    config.loss = common.language_loss()
     config.train = common.train(num_steps=300)
     peak_lr = common.choose("optimizer", arg.optimizer, _PEAK_LR)
     config.optimizer = common.optimizer(

@@ -59,11 +59,17 @@ def lookup(key: str, name: str, table: dict) -> Any:
     return table[name]
 
 
-def with_num_steps(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def with_num_steps(
+    config: ml_collections.ConfigDict, num_rows: Callable[[], int]
+) -> ml_collections.ConfigDict:
     """The config itself; where it says `train.num_epochs`, a copy with as many `train.num_steps`.
 
+    Args:
+      config: of a training experiment.
+      num_rows: asked for the rows of an epoch, where it is needed.
+
     Raises:
-      UserError: not just one of the two is set, or see `make_parts` and `make_data`.
+      UserError: not just one of the two is set.
     """
     steps, epochs = config.train.num_steps, config.train.num_epochs
     if not (steps == 0 < epochs < math.inf or epochs == 0 < steps):
@@ -74,12 +80,20 @@ def with_num_steps(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
     if steps:
         return config
     config = config.copy_and_resolve_references()
-    config.train.num_steps = 2**31 - 1  # What can be checked without data, is, before it is read.
-    prepared = make_data(config, make_parts(config).model.config)
-    num_rows = prepared.splits["train"].num_rows
-    num_steps = math.ceil(epochs * num_rows / config.data.batch_size)
+    num_steps = math.ceil(epochs * num_rows() / config.data.batch_size)
     config.train.update(num_steps=num_steps, num_epochs=0.0)
     return config
+
+
+def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
+    """How many rows the training split has; what can be checked without it, is checked before.
+
+    Raises:
+      UserError: see `make_parts` and `make_data`.
+    """
+    config = config.copy_and_resolve_references()
+    config.train.update(num_steps=2**31 - 1, num_epochs=0.0)
+    return make_data(config, make_parts(config).model.config).splits["train"].num_rows
 
 
 def make_parts(config: ml_collections.ConfigDict) -> Parts:
@@ -109,7 +123,7 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
             f"model.max_len={model_config.max_len}; lower the one or raise the other"
         )
     mesh = sharding.make_mesh(**config.parallel)
-    _check_batch(config, mesh.size)
+    check_batch(config, mesh.size)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     return Parts(
         model=model,
@@ -297,7 +311,8 @@ def make_step(
     )
 
 
-def _check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
+def check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Raises UserError unless every micro-batch has as many rows on each device."""
     batch_size, pieces = config.data.batch_size, config.train.accumulate_steps
     if batch_size % pieces:
         raise UserError(

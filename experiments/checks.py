@@ -13,8 +13,9 @@ _NOT_NEGATIVE: _Rule = (lambda x: 0 <= x < math.inf, "be a number of at least 0"
 _SHARE: _Rule = (lambda x: 0 <= x < 1, "lie in [0, 1)")
 
 _RULES = {
+    "lora.rank": _NOT_NEGATIVE,
     "seed": (lambda x: 0 <= x < 2**32, "lie in [0, 2^32)"),
-    "train.num_steps": _POSITIVE,
+    "train.num_steps": _NOT_NEGATIVE,
     "train.accumulate_steps": _POSITIVE,
     "train.max_skipped": _POSITIVE,
     "train.patience": _NOT_NEGATIVE,
@@ -23,10 +24,13 @@ _RULES = {
     "eval.sample_tokens": _NOT_NEGATIVE,
     "checkpoint.every_steps": _NOT_NEGATIVE,
     "checkpoint.keep_every": _NOT_NEGATIVE,
+    "data.multiple": _POSITIVE,
+    "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "loss.z_loss": _NOT_NEGATIVE,
     "loss.label_smoothing": _SHARE,
     "optimizer.peak_lr": _NOT_NEGATIVE,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.warmup_share": _SHARE,
     "optimizer.final_lr_ratio": _NOT_NEGATIVE,
     "optimizer.clip_norm": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
@@ -41,8 +45,9 @@ _RULES = {
 def check_numbers(config: ml_collections.ConfigDict) -> None:
     """Raises UserError at the first number that is out of its range, NaN included."""
     for key, (holds, words) in _RULES.items():
-        block, name = config, key
-        if "." in key:
-            block, name = config[key.split(".")[0]], key.split(".")[1]
+        *blocks, name = key.split(".")
+        block = config
+        for each in blocks:
+            block = block.get(each, {})
         if name in block and not holds(block[name]):
             raise UserError(f"{key}={block[name]} must {words}")

@@ -8,8 +8,10 @@ import jax
 import ml_collections
 import numpy as np
 import tokenizers as tokenizers_lib
+from flax.traverse_util import flatten_dict
 
-from experiments import build, report, runs
+from experiments import build, runs
+from experiments.shown import command
 from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
@@ -46,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         partial.rename(target)  # In place of an empty folder, if there is one.
     print(f"{source} -> {target}")
     if then:
-        print(f"sample from it: {report.command(*then, '--config.prompt=def ')}")
+        print(f"sample from it: {command(*then, '--config.prompt=def ')}")
     return 0
 
 
@@ -60,8 +62,8 @@ def import_folder(
     """
     block = hugging_face.load_model_block(source)
     model = build.make_model(ml_collections.ConfigDict(block), causal=True)
-    shapes = hugging_face.flatten(param_shapes(model))
-    init = lambda: hugging_face.flatten(jax.jit(lambda: init_params(model, jax.random.key(0)))())
+    shapes = flatten_dict(param_shapes(model))
+    init = lambda: flatten_dict(jax.jit(lambda: init_params(model, jax.random.key(0)))())
     loaded = hugging_face.load_params(
         source,
         {path: x.shape for path, x in shapes.items()},

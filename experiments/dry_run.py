@@ -17,7 +17,7 @@ from lm.train import memory
 
 def run(config: ml_collections.ConfigDict) -> None:
     """Prints parameters by block, FLOPs a token, memory a device, and the first batch, decoded."""
-    config = build.with_num_steps(config)
+    config = build.with_num_steps(config, lambda: build.rows_of_epoch(config))
     parts = build.make_parts(config)
     abstract = build.abstract_state(parts)
     rich.print(_parameter_table(abstract))
@@ -37,7 +37,7 @@ def run(config: ml_collections.ConfigDict) -> None:
 
 def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     """Prints what training step `step` sees; the first one is 1."""
-    config = build.with_num_steps(config)
+    config = build.with_num_steps(config, lambda: build.rows_of_epoch(config))
     if not 1 <= step <= config.train.num_steps:
         raise UserError(
             f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}"

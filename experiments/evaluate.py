@@ -4,18 +4,23 @@ import pathlib
 
 import ml_collections
 
-from experiments import build, runs
+from experiments import build, finetune, labelled, report, runs
+from lm import workdir as workdir_lib
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.train.evaluation import evaluate
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Prints the metrics that training logs as eval/*; writes nothing, so `workdir` is not used."""
+    """Prints the metrics that training logs as eval/*; `workdir` is not used."""
     del workdir
     if not config.checkpoint:
         raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
     folder = pathlib.Path(config.checkpoint)
+    if workdir_lib.load_config(folder)["experiment"] == "finetune":
+        return _fine_tuned(config, folder)
+    if config.predictions:
+        raise UserError(f"predictions={config.predictions}: only fine-tuned runs make predictions")
     loaded = runs.load(folder)
     corpus = ml_collections.ConfigDict({"data": config.data})
     if not config.data.source:
@@ -36,6 +41,33 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     print(f"{folder} at step {loaded.step}")
     for name, value in metrics.items():
         print(f"{name:>18} {value:.6f}")
+    return 0
+
+
+def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
+    """A fine-tuned run on its own validation split, or on other labelled data."""
+    run = finetune.load(folder)
+    with_data = run.config.copy_and_resolve_references()
+    if config.data.source or config.data.validation:
+        with_data.data.update(source=config.data.source, train="")
+        with_data.data.validation = config.data.validation
+    with_data.data.on_error = config.data.on_error
+    found = labelled.read_records(with_data)
+    skipped = list(found.skipped)
+    split = labelled.encode(
+        run.task, found.validation, "data.validation", config.data.on_error, skipped
+    )
+    with_data.eval.batch_size = config.data.batch_size
+    evaluate = finetune.make_evaluation(with_data, run.task, run.model, split)
+    metrics, predictions = evaluate(run.params)
+    report.print_scores(f"{folder} at step {run.step}", metrics, {})
+    if skipped:
+        print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")
+    if config.predictions:
+        report.write_predictions(
+            pathlib.Path(config.predictions), run.task, split.records, predictions
+        )
+        print(f"written to {config.predictions}")
     return 0
 
 

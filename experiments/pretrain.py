@@ -31,7 +31,7 @@ def run(
     """
     given = config.to_dict()
     workdir_lib.check(workdir, given)
-    config = build.with_num_steps(config)
+    config = build.with_num_steps(config, lambda: build.rows_of_epoch(config))
     parts = build.make_parts(config)
     training.check(config, evaluation.METRICS, profile_steps)
     prepared = build.make_data(config, parts.model.config)
@@ -44,13 +44,13 @@ def run(
     key = jax.random.key(config.seed)
     sample = functools.partial(_sample, config, parts, prepared)
     job = training.Job(
-        parts=parts,
+        schedule=parts.schedule,
         abstract=abstract,
         first_state=lambda: initial.state(parts, config, abstract),
         batches=batches,
         step_fn=lambda state, rows: step_fn(state, rows, key),
         evaluate=make_evaluation(config, parts, objective, prepared),
-        tokenizer=prepared.tokenizer,
+        save_tokenizer=prepared.tokenizer.save,
         data_hash=prepared.hash,
         flops_per_token=build.flops_per_token(parts, objective, abstract, config.data.seq_len),
         describe=lambda: report.start(config, parts, prepared, abstract, workdir),

@@ -1,24 +1,29 @@
 """What a run says for itself: once at its start, once at its end."""
 
 import gzip
+import json
 import lzma
-import os
 import pathlib
 import re
-import shlex
 import sys
 import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import ml_collections
 
-from experiments import build
-from experiments.shown import config_text
+from experiments import build, labelled
+from experiments.shown import command, config_text
+from lm import workdir as workdir_lib
 from lm.data.preparation import Prepared
+from lm.data.records import Record
 from lm.data.sources import make_source, readable
+from lm.metrics.seeds import Estimate
+from lm.tasks.task import Task
 from lm.train import memory
 from lm.train.optimizers import decays
-from lm.train.state import TrainState
+from lm.train.state import Params, TrainState
 
 
 def start(
@@ -45,6 +50,10 @@ def start(
         "memory": f"{state_bytes / 1e6:,.0f} MB of state on each device, besides activations",
         "workdir": str(workdir),
     }
+    _print_lines(lines)
+
+
+def _print_lines(lines: dict[str, str]) -> None:
     for name, text in lines.items():
         line = f"{name:>14}: {text}"
         print(textwrap.fill(line, 100, subsequent_indent=" " * 16, break_long_words=False))
@@ -60,6 +69,95 @@ def _decay_line(config: ml_collections.ConfigDict, abstract: TrainState) -> str:
         f"{config.optimizer.weight_decay} on {', '.join(by_decay[True])}; none on the other "
         f"{len(by_decay[False])}: {', '.join(by_decay[False])}"
     )
+
+
+def start_fine_tuning(
+    config: ml_collections.ConfigDict,
+    data: labelled.Data,
+    abstract: TrainState,
+    frozen: Params,
+    initial: list[str],
+    workdir: pathlib.Path,
+) -> None:
+    """Prints the config, and what follows from it."""
+    print(config_text(config))
+    num_examples, num_steps = len(data.train.examples), config.train.num_steps
+    counts = [
+        f"{num_examples:,} examples",
+        f"{len(data.validation.records):,} to validate with",
+        *(f"{count:,} {what}" for what, count in data.task.notes.items()),
+        f"{len(data.skipped):,} left out",
+    ]
+    lines = {
+        "parameters": f"{build.num_params(abstract.params):,} trained, "
+        f"{build.num_params(frozen):,} frozen",
+        "weight decay": _decay_line(config, abstract),
+        "data": ", ".join(counts),
+        "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "
+        f"{num_steps * config.data.batch_size / num_examples:.2f} epochs",
+        "memory": f"{memory.tree_bytes(abstract.params) / 1e6:,.1f} MB trained, "
+        f"{memory.tree_bytes(abstract.opt_state) / 1e6:,.1f} MB of optimiser state",
+        "workdir": str(workdir),
+    }
+    _print_lines(lines | dict(line.split(": ", 1) for line in initial))
+    for error in data.skipped[:5]:
+        print(f"left out: {error}")
+
+
+def fine_tuned(
+    workdir: pathlib.Path,
+    data: labelled.Data,
+    step: int,
+    metrics: dict[str, float],
+    predictions: list[Any],
+) -> None:
+    """Writes predictions and metrics, and prints these beside what takes no model."""
+    records = data.validation.records
+    write_predictions(workdir / "predictions.jsonl", data.task, records, predictions)
+    for name, picture in data.task.pictures(records, predictions).items():
+        workdir_lib.write_whole(workdir / name, picture)
+    found = data.task.baseline(data.train.records, records)
+    baseline = {} if found is None else {found[0]: data.task.score(records, found[1])}
+    result = {"step": step, "metrics": metrics, "baseline": baseline}
+    workdir_lib.write_whole(workdir / "result.json", json.dumps(result, indent=1) + "\n")
+    print_scores(f"at step {step}", metrics, baseline)
+    pictures = "".join(f", {name}" for name in data.task.pictures(records, predictions))
+    print(f"written to {workdir}: result.json, predictions.jsonl{pictures}", flush=True)
+
+
+def print_scores(
+    title: str, metrics: dict[str, float], baseline: dict[str, dict[str, float]]
+) -> None:
+    """A table of metrics, beside those of a baseline."""
+    print(f"\n{title:>24} {'':>10} {''.join(baseline)}")
+    for name, value in metrics.items():
+        others = [scores.get(name.removeprefix("eval/")) for scores in baseline.values()]
+        beside = "".join(f" {other:.4f}" for other in others if other is not None)
+        print(f"{name:>24} {value:>10.4f}{beside}")
+
+
+def write_predictions(
+    path: pathlib.Path, task: Task, records: Sequence[Record], predictions: Sequence[Any]
+) -> None:
+    """One JSON object a record: its name, the gold label and the prediction."""
+    lines = [
+        json.dumps(
+            {"name": record.name, "gold": task.gold(record), "prediction": prediction},
+            ensure_ascii=False,
+        )
+        for record, prediction in zip(records, predictions, strict=True)
+    ]
+    workdir_lib.write_whole(path, "".join(line + "\n" for line in lines))
+
+
+def seeds(workdir: pathlib.Path, num_runs: int, estimates: dict[str, Estimate]) -> None:
+    """Writes and prints the mean of each metric over runs, with its standard error."""
+    as_dict = {name: estimate._asdict() for name, estimate in estimates.items()}
+    workdir_lib.write_whole(workdir / "seeds.json", json.dumps(as_dict, indent=1) + "\n")
+    print(f"\n{f'over {num_runs} seeds':>24} mean ± standard error")
+    for name, estimate in estimates.items():
+        print(f"{name:>24} {estimate.mean:.4f} ± {estimate.standard_error:.4f}")
+    print(f"written to {workdir}: seeds.json", flush=True)
 
 
 def end(
@@ -82,12 +180,6 @@ def end(
     kept = [arg for arg in sys.argv[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
     more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
     print(f"train it on     {more}", flush=True)
-
-
-def command(*args: str) -> str:
-    """A command line of `launch.py` that can be pasted where this one was."""
-    python = os.path.relpath(sys.executable)
-    return shlex.join(["python" if python.startswith("..") else python, "launch.py", *args])
 
 
 def compressor_bits_per_byte(config: ml_collections.ConfigDict) -> dict[str, float]:

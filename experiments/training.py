@@ -10,15 +10,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build
 from lm import workdir as workdir_lib
-from lm.data import tokenizers
 from lm.errors import UserError
 from lm.train import best, flops, loop, metric_writers
 from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
 from lm.train.progress import Progress
+from lm.train.schedules import Schedule
 from lm.train.state import Params, TrainState
 
 STOPPED = 75  # EX_TEMPFAIL: a scheduler that sees it starts the same command again.
@@ -35,6 +34,7 @@ class StepBatches(Protocol):
 class Job(NamedTuple):
     """What experiments differ in.
 
+    schedule: learning rate by step.
     abstract: shapes and shardings of the state.
     first_state: makes the state before the first step.
     step_fn: (state, batch) -> (state, metrics), compiled.
@@ -42,16 +42,16 @@ class Job(NamedTuple):
     describe: prints what is about to be trained.
     finish: called when training is complete, with the checkpoints and the last state.
     sample: params -> text for the logs; None for none.
-    kept: what each checkpoint's host data must hold besides, unchanging.
+    kept: what each checkpoint's host data holds besides, and must hold when a run goes on.
     """
 
-    parts: build.Parts
+    schedule: Schedule
     abstract: TrainState
     first_state: Callable[[], TrainState]
     batches: StepBatches
     step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]]
     evaluate: Callable[[Params], dict[str, float]]
-    tokenizer: tokenizers.Tokenizer
+    save_tokenizer: Callable[[pathlib.Path], None]
     data_hash: str
     flops_per_token: float
     describe: Callable[[], None]
@@ -134,7 +134,7 @@ def train(
         checkpoints,
         loop.stop_on_signals() as stop_requested,
     ):
-        job.tokenizer.save(workdir / "tokenizer")
+        job.save_tokenizer(workdir / "tokenizer")
         job.describe()
         restored = checkpoints.restore(job.abstract)
         if restored is None:
@@ -142,6 +142,9 @@ def train(
         else:
             step, state, host = restored
             print(f"continuing from step {step}", flush=True)
+            for name, value in job.kept.items():
+                if host[name] != value:
+                    raise UserError(f"--workdir={workdir} was trained with other {name}")
         history = best.History(
             host["evaluations"],
             mode=config.checkpoint.best_mode,
@@ -164,7 +167,7 @@ def train(
                 num_tokens=host["num_tokens"],
                 flops_per_token=job.flops_per_token,
                 peak_flops=flops.total_peak_flops(jax.devices()),
-                schedule=job.parts.schedule,
+                schedule=job.schedule,
             )
             metrics = {}
 

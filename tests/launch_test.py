@@ -1,5 +1,6 @@
 """The program as people use it: one process after another, killed and started again."""
 
+import functools
 import json
 import math
 import os
@@ -269,7 +270,8 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, c
 def test_epochs_are_just_as_many_steps_as_show_every_row(num_epochs, corpus):
     config = tiny_config(corpus, **{"train.num_steps": 0, "train.num_epochs": num_epochs})
 
-    num_steps = build.with_num_steps(config).train.num_steps
+    num_rows = functools.partial(build.rows_of_epoch, config)
+    num_steps = build.with_num_steps(config, num_rows).train.num_steps
 
     prepared = build.make_data(config, config.model)
     batches = Batches(prepared, "train", batch_size=16, seed=0)

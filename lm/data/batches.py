@@ -55,12 +55,23 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-class Batches:
-    """The training batches of one split.
+def rows_at(step: int, batch_size: int, num_rows: int, seed: int) -> np.ndarray:
+    """The row ids, int64 of shape (B,), that turn the state of step `step` into the next.
 
     Rows come in one order per epoch, given by (seed, epoch), and batches run on across the end of
-    an epoch, so that every row is seen equally often. Nothing is remembered from step to step.
+    an epoch, so that every row is seen equally often.
     """
+    examples = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    epochs, indices = np.divmod(examples, num_rows)
+    rows = np.empty_like(indices)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        rows[here] = permute(indices[here], num_rows, f"{seed} {epoch}")
+    return rows
+
+
+class Batches:
+    """The training batches of one split. Nothing is remembered from step to step."""
 
     def __init__(self, prepared: Prepared, split: str, *, batch_size: int, seed: int):
         """
@@ -78,14 +89,8 @@ class Batches:
         self._seq_len, self._pad_id = prepared.seq_len, prepared.tokenizer.pad_id or 0
 
     def rows_at(self, step: int) -> np.ndarray:
-        """The row ids, int64 of shape (B,), that turn the state of step `step` into the next."""
-        examples = step * self._batch_size + np.arange(self._batch_size, dtype=np.int64)
-        epochs, indices = np.divmod(examples, self._num_rows)
-        rows = np.empty_like(indices)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            rows[here] = permute(indices[here], self._num_rows, f"{self._seed} {epoch}")
-        return rows
+        """See the function `rows_at`."""
+        return rows_at(step, self._batch_size, self._num_rows, self._seed)
 
     def batch_at(self, step: int, shard: int = 0, num_shards: int = 1) -> Rows:
         """The batch of a step, or one host's part of it: B/num_shards x L."""

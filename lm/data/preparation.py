@@ -97,7 +97,7 @@ def prepare(
         raise UserError(f"data.seq_len={seq_len} must be at least 1")
     specs = {"train": train, "validation": validation}
     sources = {s: make_source(source, split=s, spec=specs[s], field=field) for s in SPLITS}
-    make_tokenizer, tokenizer_hash = _tokenizer_kind(**tokenizer)
+    make_tokenizer, tokenizer_hash = tokenizer_kind(**tokenizer)
     identity = json.dumps(
         {
             "format": _FORMAT,
@@ -280,7 +280,12 @@ _KINDS: dict[str, Callable[..., tuple[MakeTokenizerFn, str]]] = {
 }
 
 
-def _tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
+def tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
+    """What makes the tokenizer of a config's block from documents, and a string that names it.
+
+    Raises:
+      UserError: the kind is unknown, or the options are not those that it takes.
+    """
     if kind not in _KINDS:
         raise UserError(f"tokenizer.kind={kind!r} is unknown; choose {', '.join(_KINDS)}")
     takes = inspect.signature(_KINDS[kind]).parameters.keys()

@@ -4,22 +4,16 @@ A source of one's own is a function that returns a `Source`, and a line in SOURC
 shows one in ten lines.
 """
 
-import concurrent.futures
 import difflib
-import glob
-import gzip
 import hashlib
 import json
-import lzma
 import os
 import pathlib
 import sysconfig
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from backports import zstd
-
+from lm.data import files as files_lib
 from lm.errors import UserError
 
 
@@ -76,14 +70,8 @@ def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterato
     Raises:
       UserError: a document cannot be read, and `on_error` is "raise".
     """
-    for document in source.documents():
-        error = document if isinstance(document, UserError) else _surrogate(document)
-        if error is None:
-            yield document
-        elif on_error == "raise":
-            raise error
-        else:
-            skipped.append(error)
+    checked = (d if isinstance(d, UserError) else (_surrogate(d) or d) for d in source.documents())
+    return files_lib.without_errors(checked, on_error, skipped)
 
 
 def _surrogate(document: Document) -> UserError | None:
@@ -107,6 +95,13 @@ def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source
     A file belongs to the validation split if the hash of its relative path says so (one in twenty).
     """
     _refuse("python_stdlib", {"data.source": argument, f"data.{split}": spec, "data.field": field})
+    root, names = stdlib_files()
+    wanted = [name for name in names if is_held_out(name) == (split == "validation")]
+    return _files([root / name for name in wanted], root, _whole_file)
+
+
+def stdlib_files() -> tuple[pathlib.Path, list[str]]:
+    """The folder of the running Python's standard library, and its source files in it, sorted."""
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     others = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
     names = []
@@ -114,12 +109,11 @@ def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source
         subfolders[:] = set(subfolders) - others  # What is left out is not even walked through.
         relative = pathlib.Path(folder).relative_to(root)
         names += [(relative / file).as_posix() for file in files if file.endswith(".py")]
-    wanted = [name for name in sorted(names) if _is_held_out(name) == (split == "validation")]
-    paths = [root / name for name in wanted]
-    return _files(paths, root, _whole_file)
+    return root, sorted(names)
 
 
-def _is_held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
+    """Whether what has this name is for validation: a twentieth, chosen by hash."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
 
 
@@ -129,30 +123,14 @@ def _is_held_out(name: str) -> bool:
 def text_files(*, argument: str, split: str, spec: str, field: str) -> Source:
     """Files by glob, one document a file; .gz, .zst and .xz are unpacked."""
     _refuse("text", {"data.source": argument, "data.field": field})
-    return _files(_glob(split, spec), None, _whole_file)
+    return _files(files_lib.find(split, spec), None, _whole_file)
 
 
 def json_lines(*, argument: str, split: str, spec: str, field: str) -> Source:
     """JSON Lines by glob, one document a line; .gz, .zst and .xz are unpacked."""
     _refuse("jsonl", {"data.source": argument})
-    _require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
-    return _files(_glob(split, spec), None, lambda path: _json_lines(path, field))
-
-
-def hash_files(paths: Iterable[pathlib.Path], root: pathlib.Path | None = None) -> str:
-    """SHA-256 over the names (from `root` on, if given) and the bytes of files, read in threads."""
-
-    def one(path: pathlib.Path) -> bytes:
-        with path.open("rb") as file:
-            contents = hashlib.file_digest(file, "sha256").hexdigest()
-        name = path.relative_to(root) if root else path
-        return f"{name.as_posix()}\0{contents}\n".encode()
-
-    total = hashlib.sha256()
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for line in pool.map(one, paths):
-            total.update(line)
-    return total.hexdigest()
+    files_lib.require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
+    return _files(files_lib.find(split, spec), None, lambda path: _json_lines(path, field))
 
 
 def _files(
@@ -162,61 +140,36 @@ def _files(
 ) -> Source:
     return Source(
         documents=lambda: (document for path in paths for document in read(path)),
-        fingerprint=lambda: hash_files(paths, root),
+        fingerprint=lambda: files_lib.hash_files(paths, root),
     )
-
-
-def _glob(split: str, spec: str) -> list[pathlib.Path]:
-    _require("files", f"data.{split}", spec, "a glob, such as 'corpus/*.txt'")
-    paths = sorted(pathlib.Path(name) for name in glob.glob(spec, recursive=True))
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
-        raise UserError(
-            f"data.{split}={spec!r} matches no file from {pathlib.Path.cwd()}; mend the glob"
-        )
-    return paths
-
-
-_OPENERS: dict[str, Callable[..., IO[bytes]]] = {
-    ".gz": gzip.open,
-    ".zst": zstd.open,
-    ".xz": lzma.open,
-}
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
-
-
-def _lines(path: pathlib.Path) -> Iterator[bytes]:
-    """The lines of a file, unpacked."""
-    with _OPENERS.get(path.suffix, open)(path, "rb") as file:
-        yield from file
 
 
 def _whole_file(path: pathlib.Path) -> Iterator[Document | UserError]:
     try:
-        contents = b"".join(_lines(path))
+        contents = b"".join(files_lib.lines(path))
         yield Document(contents.decode(), str(path))
     except UnicodeDecodeError as error:
-        yield _not_utf8(str(path), contents, error, error.start)
-    except _DAMAGED as error:
-        yield _unreadable(path, error)
+        yield files_lib.not_utf8(str(path), contents, error, error.start)
+    except files_lib.DAMAGED as error:
+        yield files_lib.unreadable(path, error)
 
 
 def _json_lines(path: pathlib.Path, field: str) -> Iterator[Document | UserError]:
     offset = 0
     try:
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(files_lib.lines(path), start=1):
             if line.strip():
                 yield _json_line(line, f"{path}:{number}", field, offset)
             offset += len(line)
-    except _DAMAGED as error:
-        yield _unreadable(path, error)
+    except files_lib.DAMAGED as error:
+        yield files_lib.unreadable(path, error)
 
 
 def _json_line(line: bytes, name: str, field: str, offset: int) -> Document | UserError:
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        return _not_utf8(name, line, error, offset + error.start)
+        return files_lib.not_utf8(name, line, error, offset + error.start)
     except json.JSONDecodeError as error:
         return UserError(
             f"{name}: not JSON ({error.msg} at column {error.colno}); "
@@ -234,7 +187,7 @@ def _text_of(record: Any, field: str, name: str) -> Document | UserError:
         try:
             text = text.decode()
         except UnicodeDecodeError as error:
-            return _not_utf8(name, text, error, error.start)
+            return files_lib.not_utf8(name, text, error, error.start)
     if not isinstance(text, str):
         found = f"is a {type(text).__name__}" if field in record else "is missing"
         return UserError(
@@ -244,18 +197,6 @@ def _text_of(record: Any, field: str, name: str) -> Document | UserError:
     return Document(text, name)
 
 
-def _not_utf8(name: str, data: bytes, error: UnicodeDecodeError, offset: int) -> UserError:
-    return UserError(
-        f"{name}: byte 0x{data[error.start]:02x} at offset {offset} is not UTF-8 ({error.reason}); "
-        'convert the file, or set data.on_error="skip"'
-    )
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    reason = str(error) or type(error).__name__
-    return UserError(f'{path}: cannot be read ({reason}); mend it, or set data.on_error="skip"')
-
-
 def _refuse(kind: str, settings: dict[str, str]) -> None:
     """A key that a source does not read must be empty, so that none is set in vain."""
     for key, value in settings.items():
@@ -263,21 +204,29 @@ def _refuse(kind: str, settings: dict[str, str]) -> None:
             raise UserError(f"{key}: {value!r} means nothing to the source {kind!r}; leave it out")
 
 
-def _require(kind: str, key: str, value: str, meaning: str) -> None:
-    if not value:
-        raise UserError(f"{key} is empty; a source of {kind} needs {meaning}")
-
-
 # Data sets by name -----------------------------------------------------------------------------
 
 
 def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
     """`tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
+    files_lib.require("tfds", "data.field", field, "the feature that holds the text")
+    records, files = open_tfds(argument, split, spec)
+    return Source(
+        documents=lambda: _records(records, field, f"tfds:{argument}[{spec}]"),
+        fingerprint=lambda: files_lib.hash_files(files, files[0].parent),
+    )
+
+
+def open_tfds(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.Path]]:
+    """A TFDS data set as a sequence of dicts with `dataset_info`, and the files that it lies in.
+
+    Raises:
+      UserError: there is no such data set or split.
+    """
     import tensorflow_datasets as tfds
 
-    _require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
-    _require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
-    _require("tfds", "data.field", field, "the feature that holds the text")
+    files_lib.require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
+    files_lib.require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
         builder = tfds.builder(argument, file_format="array_record")
         builder.download_and_prepare()
@@ -285,18 +234,27 @@ def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
     except (ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"data.source='tfds:{argument}', data.{split}={spec!r}: {reason}") from None
-
-    files = [pathlib.Path(path) for path in builder.info.splits[spec].filepaths]
-    return Source(
-        documents=lambda: _records(records, field, f"tfds:{argument}[{spec}]"),
-        fingerprint=lambda: hash_files(files, files[0].parent),
-    )
+    return records, [pathlib.Path(path) for path in builder.info.splits[spec].filepaths]
 
 
 def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
     """`hf:owner/name` or `hf:owner/name:config` of the Hugging Face Hub, or `hf:FOLDER`.
 
     The folder holds files that `datasets` can load, or what `DatasetDict.save_to_disk` wrote.
+    """
+    files_lib.require("hf", "data.field", field, "the column that holds the text")
+    records, files = open_hugging_face(argument, split, spec)
+    return Source(
+        documents=lambda: _records(records, field, f"hf:{argument}[{spec}]"),
+        fingerprint=lambda: files_lib.hash_files(files, files[0].parent),
+    )
+
+
+def open_hugging_face(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.Path]]:
+    """A Hugging Face data set as a sequence of dicts with `features`, and the files it lies in.
+
+    Raises:
+      UserError: there is no such data set or split, or `datasets` is not installed.
     """
     try:
         import datasets
@@ -305,9 +263,8 @@ def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
             f"data.source='hf:{argument}' needs the datasets library; run: pip install datasets"
         ) from None
 
-    _require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
-    _require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
-    _require("hf", "data.field", field, "the column that holds the text")
+    files_lib.require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
+    files_lib.require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
         if (pathlib.Path(argument) / "dataset_dict.json").is_file():
             records = datasets.load_from_disk(argument)[spec]
@@ -317,11 +274,7 @@ def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
     except (ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"data.source='hf:{argument}', data.{split}={spec!r}: {reason}") from None
-    files = [pathlib.Path(file["filename"]) for file in records.cache_files]
-    return Source(
-        documents=lambda: _records(records, field, f"hf:{argument}[{spec}]"),
-        fingerprint=lambda: hash_files(files, files[0].parent),
-    )
+    return records, [pathlib.Path(file["filename"]) for file in records.cache_files]
 
 
 def _records(records: Iterable[dict], field: str, name: str) -> Iterator[Document | UserError]:

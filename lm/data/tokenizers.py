@@ -10,7 +10,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens around them."""
+
+    def encode_with_offsets(self, text: str) -> "Offsets":
+        """The same ids as `encode_batch` gives, and which characters each stands for."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; special tokens leave nothing, bytes that are no UTF-8 become U+FFFD."""
@@ -52,6 +55,23 @@ class Tokenizer(Protocol):
         """Writes the files that `load` reads."""
 
 
+class Offsets(NamedTuple):
+    """The tokens of a text and where they stand in it.
+
+    Token j stands for the characters (code points) from starts[j] up to, not including, ends[j], a
+    space before them perhaps among these. All parts of one character have its whole range.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+def _offsets(ids: Sequence[int], ranges: Sequence[tuple[int, int]]) -> Offsets:
+    bounds = np.array(ranges, np.int32).reshape(-1, 2)
+    return Offsets(np.array(ids, np.int32), bounds[:, 0], bounds[:, 1])
+
+
 class ByteTokenizer:
     """Pad 0, bos 1, eos 2, then the 256 bytes of UTF-8."""
 
@@ -63,6 +83,10 @@ class ByteTokenizer:
         return [
             np.frombuffer(text.encode(), np.uint8).astype(np.int32) + np.int32(3) for text in texts
         ]
+
+    def encode_with_offsets(self, text):
+        ranges = [(i, i + 1) for i, c in enumerate(text) for _ in c.encode()]
+        return _offsets(self.encode_batch([text])[0], ranges)
 
     def decode(self, ids):
         return bytes(i - 3 for i in map(int, ids) if i >= 3).decode(errors="replace")
@@ -114,11 +138,46 @@ class SentencePieceTokenizer:
 
     def _encode_space_marks(self, text: str) -> list[int]:
         """SentencePiece spells a space as U+2581; one in the text must not come back as a space."""
-        mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
-        if self._processor.unk_id() in mark:  # No byte fallback: the model cannot say it at all.
-            mark = [self._processor.unk_id()]
+        mark = self._space_mark_ids()
         first, *rest = (self._processor.encode(part) for part in text.split(_SPACE_MARK))
         return first + [i for part in rest for i in mark + part]
+
+    def _space_mark_ids(self) -> list[int]:
+        mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+        # Without byte fallback the model cannot say it at all.
+        return [self._processor.unk_id()] if self._processor.unk_id() in mark else mark
+
+    def encode_with_offsets(self, text):
+        if _SPACE_MARK not in text:
+            return self._part_with_offsets(text)
+        ids, ranges, start = [], [], 0
+        for index, part in enumerate(text.split(_SPACE_MARK)):
+            if index:
+                mark = self._space_mark_ids()
+                ids += mark
+                ranges += [(start - 1, start)] * len(mark)
+            inside = self._part_with_offsets(part)
+            ids += inside.ids.tolist()
+            ranges += zip(inside.starts + start, inside.ends + start, strict=True)
+            start += len(part) + 1
+        return _offsets(ids, ranges)
+
+    def _part_with_offsets(self, text: str) -> Offsets:
+        """Of a text without U+2581."""
+        from sentencepiece import sentencepiece_pb2
+
+        proto = sentencepiece_pb2.SentencePieceText()
+        proto.ParseFromString(self._processor.encode(text, out_type="serialized_proto"))
+        # Its ranges are in bytes, and of a character's bytes the last alone has one.
+        index_of = np.repeat(np.arange(len(text)), [len(c.encode()) for c in text]).tolist()
+        index_of.append(len(text))
+        ranges: list[tuple[int, int]] = []
+        end = 0
+        for piece in reversed(proto.pieces):
+            is_last_byte = piece.end > piece.begin or not self._processor.is_byte(piece.id)
+            end = piece.end if is_last_byte else end
+            ranges.append((index_of[piece.begin], index_of[end]))
+        return _offsets([piece.id for piece in proto.pieces], ranges[::-1])
 
     def decode(self, ids):
         return self._processor.decode([int(i) for i in ids])
@@ -199,6 +258,10 @@ class HuggingFaceTokenizer:
     def encode_batch(self, texts):
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+
+    def encode_with_offsets(self, text):
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return _offsets(encoding.ids, encoding.offsets)
 
     def decode(self, ids):
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)

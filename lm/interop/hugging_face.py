@@ -12,6 +12,7 @@ import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, t5
@@ -134,7 +135,7 @@ def load_params(
     _check_tied(folder, tied, found, tensors)
     if len(dtypes) > 1:
         raise UserError(f"{folder}: the weights mix dtypes {', '.join(sorted(dtypes))}")
-    return Loaded(_nested(params), dtypes.pop(), missing_paths, unknown)
+    return Loaded(unflatten_dict(params), dtypes.pop(), missing_paths, unknown)
 
 
 def _check_tied(folder, tied: dict[str, str], found: dict[str, str], tensors: "_Tensors") -> None:
@@ -170,7 +171,7 @@ def resize_vocabulary(params: dict[str, Any], old_size: int, new_size: int) -> d
         new = np.broadcast_to(x.mean(axis=0), (new_size - old_size, *x.shape[1:]))
         return np.concatenate([x, new.astype(x.dtype)])
 
-    return _nested({path: resize(path, x) for path, x in flatten(params).items()})
+    return unflatten_dict({path: resize(path, x) for path, x in flatten_dict(params).items()})
 
 
 def save(
@@ -199,7 +200,7 @@ def save(
         ids["decoder_start_token_id"] = config["decoder_start_token_id"] = ids["pad_token_id"]
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
-    flat = flatten(params)
+    flat = flatten_dict(params)
     shapes = {path: x.shape for path, x in flat.items()}
     shards: list[dict[str, np.ndarray]] = [{}]
     size = 0
@@ -296,20 +297,3 @@ def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
     name = name.replace("LayerNorm.beta", "LayerNorm.bias")
     return family.prefix + name if family.prefix + name in known else name
-
-
-def flatten(tree: Any, path: Path = ()) -> dict[Path, Any]:
-    """Nested dicts -> one dict by path."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {p: x for key, child in tree.items() for p, x in flatten(child, (*path, key)).items()}
-
-
-def _nested(flat: dict[Path, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for (*parents, name), value in flat.items():
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree

@@ -1,10 +1,11 @@
 """Evaluation: the same number for any batch size, because only sums are ever added."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from lm.losses import Sums
 from lm.train.state import Params
@@ -32,16 +33,8 @@ def evaluate(
       "eval/loss" in nats a token, "eval/perplexity", and, given `num_bytes`, "eval/bits_per_byte",
       which does not depend on the tokenizer.
     """
-    # Added exactly and in float64: a float32 total over many batches would lose the last ones.
-    fetched, pending = [], None
-    for batch in batches:
-        sums = eval_step(params, batch)
-        if pending is not None:
-            fetched.append(jax.device_get(pending))  # While the next one runs.
-        pending = sums
-    fetched.append(jax.device_get(pending))
-    nll = math.fsum(float(sums["nll"]) for sums in fetched)
-    loss = nll / math.fsum(float(sums["num_tokens"]) for sums in fetched)
+    nll, num_tokens = _totals(_fetched(eval_step(params, batch) for batch in batches))
+    loss = nll / num_tokens
     metrics = {
         "eval/loss": loss,
         "eval/perplexity": math.exp(min(loss, 700.0)),  # exp(710) is no longer a float64.
@@ -49,3 +42,42 @@ def evaluate(
     if num_bytes is not None:
         metrics["eval/bits_per_byte"] = nll / math.log(2) / num_bytes
     return metrics
+
+
+def evaluate_examples(
+    eval_step: Callable[[Any], tuple[Sums, dict[str, jax.Array]]],
+    batches: Iterable[tuple[np.ndarray, Any]],
+) -> tuple[float, dict[int, dict[str, np.ndarray]]]:
+    """The loss over all examples, and what the model says of each.
+
+    Args:
+      eval_step: batch -> sums, and outputs with a leading batch axis: a few numbers an example.
+      batches: the index of each example of a batch, and the batch, whose other rows weigh nothing.
+
+    Returns:
+      The loss a target, and the outputs by the example's index.
+    """
+    outputs, all_sums = {}, []
+    with_index = ((index, eval_step(batch)) for index, batch in batches)
+    for index, (sums, rows) in _fetched(with_index):
+        all_sums.append(sums)
+        outputs |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
+    nll, num_tokens = _totals(all_sums)
+    return nll / num_tokens, outputs
+
+
+def _fetched(results: Iterable[Any]) -> Iterator[Any]:
+    """Brings results to the host, each while the next one is being computed."""
+    pending = None
+    for result in results:
+        if pending is not None:
+            yield jax.device_get(pending)
+        pending = result
+    yield jax.device_get(pending)
+
+
+def _totals(all_sums: Iterable[Sums]) -> tuple[float, float]:
+    """Added exactly and in float64: a float32 total over many batches would lose the last ones."""
+    all_sums = list(all_sums)
+    total = lambda name: math.fsum(float(sums[name]) for sums in all_sums)
+    return total("nll"), total("num_tokens")

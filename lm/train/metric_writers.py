@@ -241,6 +241,7 @@ class _Clock:
         return f"  {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 
 
+_MOST_SHOWN = 5  # Of the metrics of an evaluation; files hold them all.
 _SHOWN = {  # Of the training metrics, what fits on a line.
     "train/loss": "loss {:.4f}",
     "train/learning_rate": "lr {:.2e}",
@@ -251,7 +252,9 @@ _SHOWN = {  # Of the training metrics, what fits on a line.
 
 def _summary(values: Scalars) -> str:
     if "train/loss" not in values:
-        return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        first = list(values.items())[:_MOST_SHOWN]
+        more = ["..."] if len(values) > len(first) else []
+        return "  ".join([*(f"{name} {value:.4f}" for name, value in first), *more])
     shown = [(_SHOWN[name], values[name]) for name in _SHOWN if name in values]
     known = [(pattern, value) for pattern, value in shown if not math.isnan(value)]
     return "  ".join(pattern.format(value) for pattern, value in known)

@@ -93,6 +93,8 @@ def make_optimizer(
     peak_lr: float,
     schedule: str,
     warmup_steps: int,
+    warmup_share: float,
+    layer_decay: float,
     clip_norm: float,
     ema_decay: float,
     num_steps: int,
@@ -105,6 +107,9 @@ def make_optimizer(
       peak_lr: the rate after the warmup.
       schedule: constant, linear, cosine, rsqrt or wsd.
       warmup_steps: linear warmup.
+      warmup_share: the same as a share of `num_steps`, where `warmup_steps` is 0.
+      layer_decay: the rate of each layer is that of the one above it times this; see
+        `scale_by_depth`. 1 leaves them all alike.
       clip_norm: gradients longer than this are scaled back to it; 0 does not clip.
       ema_decay: keeps an exponential average of the weights for evaluation; 0 keeps none.
       num_steps: of the whole run.
@@ -115,6 +120,14 @@ def make_optimizer(
     """
     rule = _lookup("optimizer.name", name, OPTIMIZERS)
     make_schedule = _lookup("optimizer.schedule", schedule, schedules.SCHEDULES)
+    if warmup_steps and warmup_share:
+        raise UserError(
+            f"optimizer.warmup_steps={warmup_steps} and optimizer.warmup_share={warmup_share}: "
+            "make one of them 0"
+        )
+    if not 0 < layer_decay <= 1:
+        raise UserError(f"optimizer.layer_decay={layer_decay} must lie in (0, 1]")
+    warmup_steps = warmup_steps or round(warmup_share * num_steps)
     if not 0 <= warmup_steps < num_steps:
         raise UserError(
             f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than "
@@ -141,6 +154,7 @@ def make_optimizer(
     )
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     chain += [rule(rate, _decay_mask, **{k: v for k, v in settings.items() if k in of_rule})]
+    chain += [scale_by_depth(layer_decay)] if layer_decay < 1 else []
     chain += [average_weights(ema_decay)] if ema_decay else []
     return optax.chain(*chain), rate
 
@@ -154,6 +168,42 @@ def _lookup(key: str, name: str, table: dict):
     if name not in table:
         raise UserError(f"{key}={name!r} is unknown; choose {', '.join(table)}")
     return table[name]
+
+
+def scale_by_depth(decay: float) -> optax.GradientTransformation:
+    """Layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.1; Clark et al. 2020).
+
+    Behind a rule, it scales the updates: those of what stands above the layers by 1, of the last of
+    N layers by `decay`, of the first by decay^N, and of embeddings by decay^(N + 1).
+    """
+
+    def update(updates, state, params=None):
+        leaves = jax.tree_util.tree_flatten_with_path(updates)[0]
+        num_layers = max((x.shape[0] for path, x in leaves if _in_layers(path)), default=0)
+
+        def scale(path, x):
+            if _in_layers(path):
+                factors_N = decay ** jnp.arange(x.shape[0], 0, -1, dtype=x.dtype)
+                return x * factors_N.reshape(-1, *[1] * (x.ndim - 1))
+            return x * decay ** (num_layers + 1) if _is_below_layers(path) else x
+
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _in_layers(path: tuple) -> bool:
+    return any(key.key == "layers" for key in path)
+
+
+def _is_below_layers(path: tuple) -> bool:
+    """Embeddings that are read, their norm, and what relative positions add in every layer."""
+    names = [key.key for key in path]
+    return any(
+        name in ("embedding_norm", "relative_bias")
+        or (name.endswith("_embedding") and name != "output_embedding")
+        for name in names
+    )
 
 
 class AverageState(NamedTuple):

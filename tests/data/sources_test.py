@@ -9,7 +9,7 @@ import types
 import pytest
 from backports import zstd
 
-from lm.data import sources
+from lm.data import files, sources
 from lm.data.sources import Document, Source, make_source, readable
 from lm.errors import UserError
 
@@ -169,7 +169,7 @@ def poems(*, argument, **_):
         for number, poem in enumerate(path.read_text().split("\n\n"), start=1):
             yield Document(poem, f"{path}: poem {number}")
 
-    return Source(documents, fingerprint=lambda: sources.hash_files([path]))
+    return Source(documents, fingerprint=lambda: files.hash_files([path]))
 
 
 def test_ten_lines_add_a_source(tmp_path, monkeypatch):

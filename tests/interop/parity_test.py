@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from flax.traverse_util import flatten_dict
 
 from experiments import build
 from lm import losses
@@ -107,7 +108,7 @@ def load(folder):
     family = FAMILIES[block["name"]]
     settings |= dict(dtype="float32", attention="einsum")
     model = family.module(family.config(**settings))
-    shapes = {p: x.shape for p, x in hugging_face.flatten(param_shapes(model)).items()}
+    shapes = {p: x.shape for p, x in flatten_dict(param_shapes(model)).items()}
     return model, hugging_face.load_params(folder, shapes).params
 
 
@@ -250,7 +251,7 @@ def test_shards_of_any_dtype_come_back_to_the_bit(pair, dtype, tmp_path, monkeyp
         target.mkdir()
         hugging_face.save(target, model_type, block, params, dtype, {})
         assert (target / "model.safetensors.index.json").exists()
-        shapes = {path: x.shape for path, x in hugging_face.flatten(params).items()}
+        shapes = {path: x.shape for path, x in flatten_dict(params).items()}
         loaded = hugging_face.load_params(target, shapes)
         params = loaded.params
         assert loaded.dtype == dtype
@@ -290,7 +291,7 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
         weights_BL = jnp.ones(targets_BL.shape)
         return losses.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
 
-    grads = hugging_face.flatten(jax.jit(jax.grad(loss))(params))
+    grads = flatten_dict(jax.jit(jax.grad(loss))(params))
     block = hugging_face.load_model_block(tmp_path)
     family = hugging_face.FAMILIES[block["name"]]
     shapes = {path: x.shape for path, x in grads.items()}

@@ -132,3 +132,39 @@ def test_a_setting_that_is_missing_is_named():
 
     with pytest.raises(UserError, match=r"optimizer\.b2 is missing"):
         make_optimizer(num_steps=10, **block)
+
+
+def test_rates_decay_with_the_depth():
+    params = {
+        "body": {
+            "token_embedding": jnp.ones((3, 2)),
+            "embedding_norm": {"scale": jnp.ones(2)},
+            "layers": {"mlp": {"kernel": jnp.ones((2, 2, 2)), "bias": jnp.ones((2, 2))}},
+            "final_norm": {"scale": jnp.ones(2)},
+        },
+        "head": {"kernel": jnp.ones((2, 2))},
+        "output_embedding": jnp.ones((3, 2)),
+    }
+    grads = jax.tree.map(jnp.ones_like, params)
+    tx, _ = build(layer_decay=0.5, weight_decay=0.0)
+
+    updates, _ = tx.update(grads, tx.init(params), params)
+
+    share = jax.tree.map(lambda x: np.round(-np.asarray(x).mean(axis=-1).ravel() / 0.1, 4), updates)
+    body = share["body"]
+    assert body["token_embedding"].tolist() == [0.125] * 3
+    assert body["embedding_norm"]["scale"].tolist() == [0.125]
+    assert body["layers"]["mlp"]["kernel"].tolist() == [0.25, 0.25, 0.5, 0.5]
+    assert body["layers"]["mlp"]["bias"].tolist() == [0.25, 0.5]
+    assert body["final_norm"]["scale"].tolist() == share["head"]["kernel"].tolist()[:1] == [1]
+    assert share["output_embedding"].tolist() == [1] * 3
+
+
+def test_warmup_may_be_a_share_of_the_steps():
+    block = common.optimizer("adamw", "constant", peak_lr=1.0, warmup_steps=0, warmup_share=0.3)
+    _, by_share = make_optimizer(num_steps=10, **block)
+    _, by_steps = make_optimizer(num_steps=10, **block | dict(warmup_steps=3, warmup_share=0.0))
+
+    assert [float(by_share(s)) for s in range(10)] == [float(by_steps(s)) for s in range(10)]
+    with pytest.raises(UserError, match="make one of them 0"):
+        make_optimizer(num_steps=10, **block | dict(warmup_steps=3))

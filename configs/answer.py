@@ -1,0 +1,37 @@
+r"""Which part of a text answers a question, if any does?
+
+Command:   python launch.py --config=configs/answer.py --config.init_from=RUN_OR_HF_FOLDER \
+               --config.data.train=train-v2.0.json --config.data.validation=dev-v2.0.json \
+               --config.task.unanswerable=True
+           SQuAD's JSON; scorer=cmrc counts Chinese characters where `squad` counts words.
+Example:   python launch.py --config=configs/answer.py:debug
+           finds the function that does what a sentence says.
+Expected:  docs/results/finetuning.md
+"""
+
+import ml_collections
+
+from configs import common, families
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: scorer=squad|cmrc, model=init_from|bert|gpt2|llama|t5, tokenizer, optimizer,
+    schedule, debug.
+    """
+    arg = common.finetuning_arg(arg, scorer="squad")
+    task = dict(
+        kind="question_answering",
+        stride=128,
+        max_answer_len=30,
+        unanswerable=False,
+        scorer=arg.scorer,
+    )
+    return common.finetuning(
+        task,
+        arg=arg,
+        scratch=families.small_models("bert", "gpt2", "llama", "t5"),
+        seq_len=384,
+        best_metric="eval/f1",
+        peak_lr=3e-5,
+        num_epochs=2.0,
+    )

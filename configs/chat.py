@@ -1,0 +1,28 @@
+r"""What would an assistant say? Learns the assistant's turns of conversations, and those alone.
+
+Command:   python launch.py --config=configs/chat.py --config.init_from=RUN_OR_HF_FOLDER \
+               --config.data.train=chats.jsonl
+           with a line {"messages": [{"role": "user", "content": ...}, ...]} a conversation.
+Example:   python launch.py --config=configs/chat.py:debug
+           answers what a Python function does.
+Expected:  docs/results/finetuning.md
+
+The chat template is kept beside the run's tokenizer, and used again when it generates.
+"""
+
+import ml_collections
+
+from configs import common, families
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: model=init_from|gpt2|llama, tokenizer, optimizer, schedule, debug."""
+    arg = common.finetuning_arg(arg)
+    return common.finetuning(
+        dict(kind="chat", template="", messages="messages"),
+        arg=arg,
+        scratch=families.small_models("gpt2", "llama"),
+        seq_len=512,
+        best_metric="eval/perplexity",
+        best_mode="min",
+    )

@@ -1,0 +1,35 @@
+r"""Which class does a text, or a pair of texts, belong to? Or how much of something has it?
+
+Command:   python launch.py --config=configs/classify.py --config.init_from=RUN_OR_HF_FOLDER \
+               --config.data.train=my.jsonl
+           with a line {"text": ..., "label": ...} an example; `task.pair` names a second text's
+           field. kind=multi takes lists of labels, kind=regression numbers.
+Example:   python launch.py --config=configs/classify.py:debug
+           tells by a docstring which package it is from.
+Expected:  docs/results/finetuning.md
+"""
+
+import ml_collections
+
+from configs import common, families
+
+_KINDS = {  # With what says which checkpoint is best.
+    "single": (dict(kind="classification", labels=(), class_weights=""), "eval/accuracy"),
+    "multi": (dict(kind="multi_label", labels=(), class_weights=""), "eval/f1_micro"),
+    "regression": (dict(kind="regression"), "eval/spearman"),
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: kind=single|multi|regression, model=init_from|bert|gpt2|llama|t5, tokenizer,
+    optimizer, schedule, debug.
+    """
+    arg = common.finetuning_arg(arg, kind="single")
+    task, best_metric = common.choose("kind", arg.kind, _KINDS)
+    return common.finetuning(
+        task | dict(text="text", pair="", label="label"),
+        arg=arg,
+        scratch=families.small_models("bert", "gpt2", "llama", "t5"),
+        seq_len=128,
+        best_metric=best_metric,
+    )

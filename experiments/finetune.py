@@ -1,0 +1,259 @@
+"""Fine-tuning: names the parts and wires them together. No maths lives here."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from experiments import build, initial, labelled, report, tasks, training
+from experiments.checks import check_numbers
+from experiments.trained import Trained, checksum
+from lm import workdir as workdir_lib
+from lm.data import chat, tokenizers
+from lm.data.examples import ExampleBatches, evaluation_batches
+from lm.errors import UserError
+from lm.metrics import seeds
+from lm.tasks.task import Task
+from lm.train import flops, sharding
+from lm.train.checkpoints import Checkpoints, restore_params
+from lm.train.evaluation import evaluate_examples
+from lm.train.optimizers import evaluation_params, make_optimizer
+from lm.train.state import Params, TrainState
+from lm.train.step import train_step
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    profile_steps: tuple[int, int] | None = None,
+) -> int:
+    """Trains on labelled data, then evaluates the best checkpoint and writes its predictions.
+
+    With `num_seeds` above 1, as many runs from consecutive seeds, each in a folder of its own.
+
+    Returns 0, or 75 when a signal ended it early, after saving.
+
+    Raises:
+      UserError: before anything is written, for whatever in the config or the data cannot work.
+    """
+    if config.num_seeds < 1:
+        raise UserError(f"num_seeds={config.num_seeds} must be at least 1")
+    if config.num_seeds == 1:
+        return _run(config, workdir, profile_steps)
+    results = []
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        one = config.copy_and_resolve_references()
+        one.seed, one.num_seeds = seed, 1
+        folder = workdir / f"seed-{seed}"
+        print(f"--- seed {seed}, in {folder}", flush=True)
+        if code := _run(one, folder, profile_steps):
+            return code
+        results.append(json.loads((folder / "result.json").read_text())["metrics"])
+    over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in results[0]}
+    report.seeds(workdir, config.num_seeds, over_runs)
+    return 0
+
+
+def _run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    profile_steps: tuple[int, int] | None,
+) -> int:
+    config = labelled.with_model(config)
+    check_numbers(config)
+    data = labelled.read(config)
+    config.task.update(data.block)
+    given = config.to_dict()
+    workdir_lib.check(workdir, given)
+    config = build.with_num_steps(config, lambda: len(data.train.examples))
+    metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
+    training.check(config, metrics, profile_steps)
+    mesh = sharding.make_mesh(**config.parallel)
+    build.check_batch(config, mesh.size)
+    tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
+    model = make_model(config, data.task)
+    batches = ExampleBatches(
+        data.train.examples,
+        fill=data.task.fill,
+        multiple=config.data.multiple,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+    )
+    key = jax.random.key(config.seed)
+    params, lines = initial.task_params(config, data.task, model)
+    trained = Trained(config, params)
+    frozen = trained.split(params)[1]
+    create = lambda params: TrainState.create(trained.start(params, key), tx)
+    shapes = jax.eval_shape(create, params)
+    shardings = sharding.state_sharding(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    frozen_hash = checksum(frozen)
+    frozen = jax.device_put(frozen, sharding.state_sharding(frozen, mesh))
+    step_fn = make_step(config, data.task, model, trained, tx, shardings, mesh)
+    evaluate = make_evaluation(config, data.task, model, data.validation)
+
+    def metrics_of(trained_params):
+        metrics, _ = evaluate(trained.assemble(trained_params, frozen))
+        needed = tuple(n for n in ("eval/loss", config.checkpoint.best_metric) if n)
+        training.check_finite(metrics, needed, config.data.on_error)
+        return metrics
+
+    def save_tokenizer(folder: pathlib.Path) -> None:
+        data.tokenizer.save(folder)
+        if "template" in config.task:
+            (folder / chat.FILE).write_text(config.task.template, encoding="utf-8")
+
+    def finish(checkpoints: Checkpoints, state: TrainState) -> None:
+        if config.checkpoint.best_metric:
+            step, state, _ = checkpoints.restore(abstract, best=True)
+            print(f"restored step {step}, the best by {config.checkpoint.best_metric}")
+        trained_params = evaluation_params(state.params, state.opt_state)
+        metrics, predictions = evaluate(trained.assemble(trained_params, frozen))
+        report.fine_tuned(workdir, data, int(state.step), metrics, predictions)
+
+    job = training.Job(
+        schedule=schedule,
+        abstract=abstract,
+        first_state=lambda: jax.jit(create, out_shardings=shardings)(params),
+        batches=batches,
+        step_fn=lambda state, batch: step_fn(state, batch, key, frozen),
+        evaluate=metrics_of,
+        save_tokenizer=save_tokenizer,
+        data_hash=data.hash,
+        flops_per_token=flops_per_token(config, model, params),
+        describe=lambda: report.start_fine_tuning(config, data, abstract, frozen, lines, workdir),
+        finish=finish,
+        sample=None,
+        kept={"frozen parameters": frozen_hash},
+    )
+    return training.train(config, workdir, job, given=given, profile_steps=profile_steps)
+
+
+def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
+    """The task's model on the family that the config names."""
+    base = build.make_model(config.model, causal=True)
+    return task.module(build.family_block(config.model), base.config)
+
+
+def make_step(
+    config: ml_collections.ConfigDict,
+    task: Task,
+    model: nn.Module,
+    trained: Trained,
+    tx,
+    shardings,
+    mesh,
+) -> Callable:
+    """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
+
+    def step(state, batch, key, frozen):
+        def loss_fn(params, batch, key):
+            return task.loss(model, trained.assemble(params, frozen), batch, key)
+
+        state, metrics = train_step(
+            state,
+            batch,
+            key,
+            loss_fn=loss_fn,
+            tx=tx,
+            accumulate_steps=config.train.accumulate_steps,
+        )
+        lengths = [x for name, x in batch.items() if name.endswith("length_B")]
+        return state, metrics | {"num_tokens": sum(map(jnp.sum, lengths))}
+
+    return jax.jit(
+        step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh), None, None),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+
+
+def make_evaluation(
+    config: ml_collections.ConfigDict, task: Task, model: nn.Module, split: labelled.Split
+) -> Callable[[Params], tuple[dict[str, float], list[Any]]]:
+    """params -> metrics over a split, and a prediction for each record."""
+
+    @jax.jit
+    def eval_step(params, batch):
+        return task.loss(model, params, batch, None), task.outputs(model, params, batch)
+
+    def evaluate(params):
+        batches = evaluation_batches(
+            split.examples,
+            fill=task.fill,
+            multiple=config.data.multiple,
+            batch_size=config.eval.batch_size,
+        )
+        loss, outputs = evaluate_examples(lambda batch: eval_step(params, batch), batches)
+        by_record: list[list] = [[] for _ in split.records]
+        for i, owner in enumerate(split.owners):
+            by_record[owner].append(outputs[i])
+        predictions = task.predictions(split.records, by_record, model, params)
+        scores = task.score(split.records, predictions)
+        metrics = {"eval/loss": loss} | {f"eval/{name}": x for name, x in scores.items()}
+        return metrics, predictions
+
+    return evaluate
+
+
+def flops_per_token(config: ml_collections.ConfigDict, model: nn.Module, params: Params) -> float:
+    """Of one token of a full row; see `flops.train_flops`. Frozen layers count like others."""
+    has_body, seq_len = "body" in params, config.data.seq_len
+    c = model.body.config if has_body else model.config
+    body = params["body"] if has_body else params
+    tables = [np.size(x) for name, x in body.items() if name.endswith("_embedding")]
+    # A language model's table of tokens is multiplied once, as its output.
+    output = 0 if has_body else c.vocab_size * c.model_dim
+    matrices = [(build.num_params(params) - sum(tables) + output, seq_len)]
+    attention = [(c.num_layers, c.num_heads * c.head_dim, seq_len, seq_len)]
+    return flops.train_flops(matrices, attention) / seq_len
+
+
+class FineTuned(NamedTuple):
+    """A run of this experiment, opened."""
+
+    config: ml_collections.ConfigDict
+    task: Task
+    model: nn.Module
+    step: int
+    params: Params
+    tokenizer: tokenizers.Tokenizer
+
+
+def load(folder: pathlib.Path) -> FineTuned:
+    """The best checkpoint of a run where its config names a metric, else the newest.
+
+    Raises:
+      UserError: not such a run, or what it was frozen on top of has changed since.
+    """
+    config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
+    tokenizer = tokenizers.load(folder / "tokenizer")
+    inputs = labelled.text_inputs(config, tokenizer)
+    task = tasks.make_task(config.task.to_dict(), inputs)
+    model = make_model(config, task)
+    policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
+    step, state_params, host = restore_params(folder / "checkpoints", **policy)
+    frozen: Params = {}
+    if host["frozen parameters"]:
+        params, _ = initial.task_params(config, task, model)
+        trained = Trained(config, params)
+        frozen = trained.split(params)[1]
+        if checksum(frozen) != host["frozen parameters"]:
+            raise UserError(
+                f"{folder} was trained on top of init_from={config.init_from or config.seed}, "
+                "which holds other parameters now; restore them"
+            )
+    else:
+        shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
+        trained = Trained(config, shapes)
+    params = trained.assemble(state_params, frozen)
+    return FineTuned(config, task, model, step, params, tokenizer)

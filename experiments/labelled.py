@@ -1,0 +1,204 @@
+"""The labelled data of a config, and the task that reads it."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from experiments import build, initial, runs, tasks
+from lm.data import chat, preparation, records, tokenizers
+from lm.data.examples import Features
+from lm.data.records import Record
+from lm.data.sources import Document
+from lm.errors import UserError
+from lm.tasks.task import Task
+from lm.tasks.text import TextInputs
+
+
+class Split(NamedTuple):
+    """One part of the data.
+
+    examples: of all records together.
+    owners: the record of each example, by its index.
+    """
+
+    records: list[Record]
+    examples: list[Features]
+    owners: list[int]
+
+
+class Data(NamedTuple):
+    """What a config reads.
+
+    block: the `task` block, complete.
+    skipped: why records were left out, where data.on_error="skip".
+    hash: changes with the contents and the tokenizer.
+    """
+
+    task: Task
+    block: dict[str, Any]
+    tokenizer: tokenizers.Tokenizer
+    train: Split
+    validation: Split
+    skipped: list[UserError]
+    hash: str
+
+
+def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy whose model and tokenizer are those of `init_from`, if the config names no own ones.
+
+    What the config says of the model besides (dropout, dtype, ...) replaces what is said there.
+
+    Raises:
+      UserError: there is neither a model block nor a folder to take it from, or there are both.
+    """
+    config = config.copy_and_resolve_references()
+    if "name" in config.model:
+        if config.init_from:
+            raise UserError(
+                f"init_from={config.init_from} brings its own model, and this config has one too; "
+                "leave out the argument model= of the config, or init_from"
+            )
+        return config
+    if not config.init_from:
+        raise UserError(
+            "init_from is not set; name the folder of a run or of transformers, or take "
+            "--config=FILE.py:model=bert for a small model of no training"
+        )
+    folder = pathlib.Path(config.init_from)
+    block = initial.model_block(folder)
+    block |= {name: value for name, value in config.model.items() if name in block}
+    config.model = ml_collections.ConfigDict(block)
+    config.tokenizer = ml_collections.ConfigDict(runs.tokenizer_block(folder))
+    return config
+
+
+class Records(NamedTuple):
+    """What a config's files hold.
+
+    skipped: why records were left out, where data.on_error="skip".
+    fingerprint: changes with the contents.
+    """
+
+    train: list[Record]
+    validation: list[Record]
+    skipped: list[UserError]
+    fingerprint: str
+
+
+def read_records(config: ml_collections.ConfigDict) -> Records:
+    """Both splits; a part of the training records is held out where there is no other file.
+
+    Raises:
+      UserError: what cannot be read, by file and line.
+    """
+    data = config.data
+    if data.on_error not in ("raise", "skip"):
+        raise UserError(f"data.on_error={data.on_error!r} is unknown; choose raise or skip")
+    source = data.source
+    if not source:
+        own = f"python_stdlib:{tasks.embedded(config.task.kind)}"
+        source = "files" if data.train or data.validation else own
+    skipped: list[UserError] = []
+    splits: dict[str, list[Record]] = {}
+    fingerprints = []
+    for split, spec in (("train", data.train), ("validation", data.validation)):
+        if spec or source.startswith("python_stdlib"):
+            found = records.read_records(source, split=split, spec=spec)
+            splits[split] = list(records.readable(found, data.on_error, skipped))
+            fingerprints.append(found.fingerprint())
+    if "validation" not in splits:
+        held_out = records.hold_out(splits.get("train", []), data.validation_share)
+        splits["train"], splits["validation"] = held_out
+    return Records(splits.get("train", []), splits["validation"], skipped, "\n".join(fingerprints))
+
+
+def read(config: ml_collections.ConfigDict) -> Data:
+    """Reads and encodes both splits.
+
+    Raises:
+      UserError: records that do not suit the task, by file and line.
+    """
+    found = read_records(config)
+    tokenizer = _tokenizer(config, found.train)
+    template = chat_template(pathlib.Path(config.init_from)) if config.init_from else None
+    block = tasks.complete(config.task.to_dict(), found.train, template)
+    task = tasks.make_task(block, text_inputs(config, tokenizer))
+    skipped, on_error = list(found.skipped), config.data.on_error
+    train = encode(task, found.train, "data.train", on_error, skipped)
+    validation = encode(task, found.validation, "data.validation", on_error, skipped)
+    identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
+    return Data(task, block, tokenizer, train, validation, skipped, digest)
+
+
+def chat_template(folder: pathlib.Path) -> str | None:
+    """What a run or a folder of `transformers` keeps beside its tokenizer, if it does."""
+    for path in (folder / "tokenizer" / chat.FILE, folder / chat.FILE):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    template = json.loads(path.read_text()).get("chat_template") if path.exists() else None
+    return template if isinstance(template, str) else None
+
+
+def text_inputs(config: ml_collections.ConfigDict, tokenizer: tokenizers.Tokenizer) -> TextInputs:
+    """How texts become what this config's model reads.
+
+    Raises:
+      UserError: the data's rows do not fit the model, or the tokenizer does not.
+    """
+    seq_len, max_len = config.data.seq_len, config.model.get("max_len")
+    if max_len is not None and seq_len > max_len:
+        raise UserError(
+            f"data.seq_len={seq_len} exceeds the model's positions, model.max_len={max_len}; "
+            "lower it"
+        )
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"the tokenizer's vocabulary of {tokenizer.vocab_size} is larger than the model's, "
+            f"model.vocab_size={config.model.vocab_size}"
+        )
+    return TextInputs(
+        tokenizer,
+        build.family_block(config.model),
+        num_types=config.model.get("num_types", 1),
+        seq_len=seq_len,
+        truncate=config.data.truncate,
+    )
+
+
+def encode(
+    task: Task, found: Sequence[Record], key: str, on_error: str, skipped: list[UserError]
+) -> Split:
+    """The examples of those records that suit the task.
+
+    Raises:
+      UserError: one does not, and `on_error` is "raise"; or none does.
+    """
+    split = Split([], [], [])
+    for record in found:
+        try:
+            examples = task.encode(record)
+        except UserError as error:
+            if on_error == "raise":
+                raise
+            skipped.append(error)
+            continue
+        split.owners.extend([len(split.records)] * len(examples))
+        split.examples.extend(examples)
+        split.records.append(record)
+    if not split.records:
+        raise UserError(f"{key} holds no example that can be used; give it some")
+    return split
+
+
+def _tokenizer(config: ml_collections.ConfigDict, found: Sequence[Record]) -> tokenizers.Tokenizer:
+    """The one that the config names, or one that is trained on the texts of these records."""
+    make_tokenizer, _ = preparation.tokenizer_kind(**config.tokenizer.to_dict())
+    return make_tokenizer(
+        Document(text, record.name) for record in found for text in records.texts_of(record)
+    )

@@ -1,0 +1,205 @@
+"""From the `task` block of a config to a task; what the block leaves open is read off the data."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from experiments import build
+from lm.data import chat
+from lm.data.records import Record
+from lm.data.tokenizers import Tokenizer
+from lm.errors import UserError
+from lm.generate import beam, sampling
+from lm.metrics import text_overlap
+from lm.tasks import answering, classification, language, tagging
+from lm.tasks.task import Task
+from lm.tasks.text import TextInputs
+from lm.train.state import Params
+
+# Of each kind: the embedded example of Python's standard library.
+_EMBEDDED = {
+    "classification": "docstrings",
+    "tagging": "token_roles",
+    "question_answering": "questions",
+    "seq2seq": "summaries",
+    "chat": "conversations",
+}
+
+
+def embedded(kind: str) -> str:
+    """The example that comes without data of one's own.
+
+    Raises:
+      UserError: this kind has none.
+    """
+    if kind not in _EMBEDDED:
+        raise UserError(
+            f"task.kind={kind!r} has no example of its own; set --config.data.train=FILE"
+        )
+    return _EMBEDDED[kind]
+
+
+def complete(
+    block: dict[str, Any], records: Sequence[Record], template: str | None
+) -> dict[str, Any]:
+    """The block with its labels and their weights, so that a task needs no training data.
+
+    Args:
+      block: the `task` block; empty labels mean those of the records.
+      records: of training; one without a proper label is for `encode` to report.
+      template: for chats, where the block has none: the tokenizer's own.
+
+    Raises:
+      UserError: fewer than two labels, or weights that do not fit them.
+    """
+    if block["kind"] == "chat" and not block["template"]:
+        return block | {"template": template or chat.DEFAULT}
+    if block["kind"] == "tagging" and not block["labels"]:
+        names = ("tokens", "tags", "scheme", "on_ill_formed")
+        return block | {"labels": tuple(tagging.find_tags(records, *(block[n] for n in names)))}
+    if block["kind"] not in ("classification", "multi_label"):
+        return block
+    counts = classification.find_labels(records, block["label"])
+    labels = block["labels"] or tuple(counts)
+    if len(labels) < 2:
+        raise UserError(
+            f"task.label={block['label']!r} has {len(labels)} labels in data.train; two or more "
+            "are needed"
+        )
+    return block | {"labels": labels, "class_weights": _class_weights(block, labels, counts)}
+
+
+def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[str, int]) -> str:
+    """One number a label, as text: what a config can hold in place of "" and "balanced"."""
+    text = block["class_weights"]
+    if not text:
+        return ",".join(["1"] * len(labels))
+    if text == "balanced":
+        if unseen := [label for label in labels if not counts[label]]:
+            raise UserError(f"task.class_weights=balanced: no example has label {unseen[0]!r}")
+        weights = classification.balanced_weights({label: counts[label] for label in labels})
+        return ",".join(f"{weight:.6g}" for weight in weights)
+    weights = _weights(text)
+    if len(weights) != len(labels) or min(weights) < 0 or not sum(weights) < float("inf"):
+        raise UserError(
+            f"task.class_weights={text!r} must be balanced, or one number of at least 0 for each "
+            f"label: {', '.join(labels)}"
+        )
+    return text
+
+
+def _weights(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"task.class_weights={text!r} must be balanced, or numbers") from None
+
+
+def make_task(block: dict[str, Any], inputs: TextInputs) -> Task:
+    """The task of a complete block.
+
+    Raises:
+      UserError: an unknown kind, or settings that it does not take.
+    """
+    settings = dict(block)
+    make = build.lookup("task.kind", settings.pop("kind"), _KINDS)
+    if "class_weights" in settings:
+        settings["class_weights"] = _weights(settings["class_weights"])
+    return build.call(make, "task", settings, inputs=inputs)
+
+
+def _on_texts(target: Callable[..., classification.Target]) -> Callable[..., Task]:
+    def make(*, inputs: TextInputs, text: str, pair: str, **settings) -> Task:
+        of_target = build.call(target, "task", settings)
+        return classification.TextTask(inputs, of_target, text=text, pair=pair)
+
+    return make
+
+
+def _seq2seq(
+    *,
+    inputs: TextInputs,
+    scorer: str,
+    bleu_tokenizer: str,
+    rouge_tokenizer: str,
+    num_beams: int,
+    length_penalty: float,
+    **settings,
+) -> Task:
+    scorers = {
+        "translation": functools.partial(_translation_scores, tokenizer=bleu_tokenizer),
+        "summarization": functools.partial(_summary_scores, tokenizer=rouge_tokenizer),
+    }
+    score = build.lookup("task.scorer", scorer, scorers)
+    settings |= dict(score=score, metrics=tuple(score(["a"], ["a"])))
+    if num_beams < 1:
+        raise UserError(f"task.num_beams={num_beams} must be at least 1")
+    settings["generate"] = functools.partial(
+        _write,
+        tokenizer=inputs.tokenizer,
+        max_new_tokens=settings["target_len"],
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+    )
+    return build.call(language.Seq2Seq, "task", settings, inputs=inputs)
+
+
+def _write(
+    model: nn.Module,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokenizer: Tokenizer,
+    max_new_tokens: int,
+    num_beams: int,
+    length_penalty: float,
+) -> list[list[int]]:
+    """What follows each prompt: by beam search, or the likeliest token each time for one beam."""
+    settings = dict(
+        vocab_size=tokenizer.vocab_size,
+        max_new_tokens=max_new_tokens,
+        stop_ids=[tokenizer.eos_id],
+        start_id=tokenizer.pad_id or 0,
+    )
+    if num_beams > 1:
+        settings |= dict(num_beams=num_beams, length_penalty=length_penalty, early_stopping=False)
+        return [best[0].tokens for best in beam.search(model, params, prompts, **settings)]
+    settings |= dict(temperature=0.0, top_k=0, top_p=1.0)
+    return sampling.generate(model, params, prompts, jax.random.key(0), **settings)
+
+
+def _translation_scores(
+    predictions: list[str], targets: list[str], *, tokenizer: str
+) -> dict[str, float]:
+    references = [[target] for target in targets]
+    return {
+        "bleu": text_overlap.bleu(predictions, references, tokenizer=tokenizer).score,
+        "chrf": text_overlap.chrf(predictions, references).score,
+    }
+
+
+def _summary_scores(
+    predictions: list[str], targets: list[str], *, tokenizer: str
+) -> dict[str, float]:
+    references = [[target] for target in targets]
+    return text_overlap.rouge(predictions, references, tokenizer=tokenizer)
+
+
+def _chat(*, inputs: TextInputs, template: str, messages: str) -> Task:
+    return language.Chat(
+        inputs, template=chat.ChatTemplate(template, inputs.tokenizer), messages=messages
+    )
+
+
+_KINDS: dict[str, Callable[..., Task]] = {
+    "classification": _on_texts(classification.OneLabel),
+    "multi_label": _on_texts(classification.ManyLabels),
+    "regression": _on_texts(classification.Number),
+    "tagging": tagging.Tagging,
+    "question_answering": answering.QuestionAnswering,
+    "seq2seq": _seq2seq,
+    "chat": _chat,
+}

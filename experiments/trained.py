@@ -1,0 +1,95 @@
+"""Which parameters of a model are trained: all, those that no pattern freezes, or adapters."""
+
+import hashlib
+import re
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from experiments import build
+from lm.errors import UserError
+from lm.models import lora
+from lm.train.state import Params
+
+
+class Trained:
+    """Parts a model's parameters in those that are trained and those that stay as they are.
+
+    What is trained is the tree {"params": ...}, and with LoRA also {"adapters": ...}: then of the
+    parameters only a new head is trained. Checkpoints and the optimiser hold nothing else.
+
+    Args:
+      config: its `train.frozen` is a regular expression, searched in the path of each parameter;
+        `lora.rank` 0 means no adapters.
+      params: of the whole model; shapes are enough. With LoRA, what stands beside its "body" is
+        trained too; without a body, nothing is.
+
+    Raises:
+      UserError: a pattern that is none, matches nothing, or leaves nothing to train.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, params: Params):
+        settings = config.lora.to_dict()
+        self._lora = build.call(lora.LoraConfig, "lora", settings) if settings["rank"] else None
+        self._head = params.keys() - {"body"} if "body" in params else set()
+        pattern = config.train.frozen
+        try:
+            self._frozen = re.compile(pattern) if pattern else None
+        except re.error as error:
+            raise UserError(f"train.frozen={pattern!r} is no regular expression: {error}") from None
+        paths = ["/".join(path) for path in flatten_dict(params)]
+        if self._frozen and not any(map(self._frozen.search, paths)):
+            raise UserError(
+                f"train.frozen={pattern!r} matches no parameter; there are {', '.join(paths[:8])}, "
+                "..."
+            )
+        if not jax.tree.leaves(self.shapes(params)):
+            raise UserError(f"train.frozen={pattern!r} leaves nothing to train")
+
+    def split(self, params: Params) -> tuple[Params, Params]:
+        """Parameters that are trained themselves, and the others."""
+        flat = flatten_dict(params)
+        part = lambda wanted: {p: x for p, x in flat.items() if self._is_trained(p) == wanted}
+        return unflatten_dict(part(True)), unflatten_dict(part(False))
+
+    def _is_trained(self, path: tuple[str, ...]) -> bool:
+        if self._lora and path[0] not in self._head:
+            return False
+        return not (self._frozen and self._frozen.search("/".join(path)))
+
+    def start(self, params: Params, key: jax.Array) -> Params:
+        """What is trained, before the first step.
+
+        Args:
+          params: of the whole model; shapes are enough without DoRA.
+          key: draws the adapters.
+        """
+        trained = {"params": self.split(params)[0]}
+        if self._lora:
+            trained["adapters"] = lora.init_adapters(params, self._lora, key)
+        return trained
+
+    def shapes(self, params: Params) -> Params:
+        """What is trained, without any array; shapes are enough for `params`."""
+        return jax.eval_shape(self.start, params, jax.random.key(0))
+
+    def assemble(self, trained: Params, frozen: Params) -> Params:
+        """The model's parameters."""
+        params = unflatten_dict(flatten_dict(trained["params"]) | flatten_dict(frozen))
+        return lora.merge(params, trained["adapters"], self._lora) if self._lora else params
+
+
+def checksum(params: Params) -> str:
+    """SHA-256 of the names and bytes of a tree of arrays; "" of an empty one."""
+    flat = flatten_dict(params)
+    if not flat:
+        return ""
+    total = hashlib.sha256()
+    for path in sorted(flat):
+        array: Any = np.ascontiguousarray(flat[path])
+        total.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
+        total.update(array.data)
+    return total.hexdigest()

@@ -1,0 +1,114 @@
+"""Labelled examples in memory, and their batches as a pure function of (config, step).
+
+Dimension key: B batch; any other letter is a length that examples differ in.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from lm.data.batches import rows_at
+from lm.errors import UserError
+
+# One example: arrays by the name that a batch gives them. A name ends in B and the letters of the
+# array's own dimensions, so `tokens_BL` is of shape (L,) here.
+Features = Mapping[str, Any]
+_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+def collate(
+    examples: Sequence[Features], *, fill: Mapping[str, float], multiple: int, size: int
+) -> dict[str, np.ndarray]:
+    """Lays examples out as one batch of `size` rows.
+
+        {"tokens_BL": [5, 6, 7], "label_B": 1}
+        {"tokens_BL": [8], "label_B": 0}
+    with fill={"tokens_BL": 0}, multiple=4, size=3:
+        tokens_BL  5 6 7 0   label_B  1
+                   8 0 0 0            0
+                   0 0 0 0            0
+
+    Args:
+      examples: at least one, all with the same names.
+      fill: what fills arrays up at their ends, and rows without an example; 0 where it says none.
+      multiple: each length is that of the longest example, rounded up to a multiple of this, so
+        that few shapes have to be compiled. Rows look the same however long the batch is.
+      size: rows.
+    """
+    lengths: dict[str, int] = {}
+    for example in examples:
+        for name, value in example.items():
+            for letter, n in zip(_letters(name), np.shape(value), strict=True):
+                lengths[letter] = max(lengths.get(letter, 1), n)
+    lengths = {letter: -(-n // multiple) * multiple for letter, n in lengths.items()}
+    batch = {}
+    for name, first in examples[0].items():
+        shape = [lengths[letter] for letter in _letters(name)]
+        dtype = np.float32 if np.asarray(first).dtype.kind == "f" else np.int32
+        batch[name] = np.full((size, *shape), fill.get(name, 0), dtype)
+        for b, example in enumerate(examples):
+            value = example[name]
+            batch[name][(b, *map(slice, np.shape(value)))] = value
+    return batch
+
+
+def _letters(name: str) -> str:
+    """The dimensions of an example's array: "L" for tokens_BL."""
+    return re.search(r"_B([A-Z]*)$", name)[1]
+
+
+class ExampleBatches:
+    """The training batches of some examples, in one order per epoch, as `batches.Batches` has it.
+
+    Raises:
+      UserError: there are fewer examples than one batch.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Features],
+        *,
+        fill: Mapping[str, float],
+        multiple: int,
+        batch_size: int,
+        seed: int,
+    ):
+        if len(examples) < batch_size:
+            raise UserError(
+                f"data.train gives {len(examples)} examples, fewer than "
+                f"data.batch_size={batch_size}; give more, or lower it"
+            )
+        self._examples, self._fill, self._multiple = examples, fill, multiple
+        self._batch_size, self._seed = batch_size, seed
+
+    def rows_at(self, step: int) -> np.ndarray:
+        """Which examples turn the state of step `step` into the next, int64 of shape (B,)."""
+        return rows_at(step, self._batch_size, len(self._examples), self._seed)
+
+    def batch_at(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step."""
+        examples = [self._examples[i] for i in self.rows_at(step)]
+        return collate(examples, fill=self._fill, multiple=self._multiple, size=self._batch_size)
+
+    def iterate(self, first_step: int, end_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """`batch_at` of first_step, first_step + 1, ..., end_step - 1, made ahead in threads."""
+        batches = grain.MapDataset.range(first_step, end_step).map(self.batch_at)
+        yield from batches.to_iter_dataset(_READ_OPTIONS)
+
+
+def evaluation_batches(
+    examples: Sequence[Features], *, fill: Mapping[str, float], multiple: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Every example once, with its index; examples of like length share a batch.
+
+    The last batch is filled up with empty rows.
+    """
+    size = lambda i: max((np.size(value) for value in examples[i].values()), default=0)
+    order = sorted(range(len(examples)), key=lambda i: (size(i), i))
+    for first in range(0, len(order), batch_size):
+        here = order[first : first + batch_size]
+        batch = collate([examples[i] for i in here], fill=fill, multiple=multiple, size=batch_size)
+        yield np.array(here), batch

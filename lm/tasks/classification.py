@@ -1,0 +1,315 @@
+"""Classification of texts and pairs of texts, with one label or several, and regression.
+
+Dimension key:
+  B batch    L length    S labels    N examples
+"""
+
+import collections
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lm import losses
+from lm.data.records import Record
+from lm.errors import UserError
+from lm.metrics import classification, regression
+from lm.models import heads
+from lm.models.families import Family
+from lm.tasks.text import TextInputs, text_field
+
+_POOLS = {
+    "encoder": lambda dtype: heads.FirstToken(dtype),
+    "decoder": lambda dtype: heads.LastToken(),
+    "encoder_decoder": lambda dtype: heads.Mean(),
+}
+
+
+class Target(Protocol):
+    """What is to be said of a text, from `num_outputs` numbers; see `Task` for the rest.
+
+    features: of a record, beside those of its texts.
+    output: B x S numbers of the model -> what a prediction is made of, of the same shape.
+    prediction: of one example's output.
+    """
+
+    metrics: tuple[str, ...]
+    num_outputs: int
+
+    def features(self, record: Record) -> dict[str, Any]: ...
+
+    def loss(self, logits_BS: jax.Array, batch: dict[str, jax.Array]) -> losses.Sums: ...
+
+    def output(self, logits_BS: jax.Array) -> jax.Array: ...
+
+    def prediction(self, output_S: np.ndarray) -> dict[str, Any]: ...
+
+    def gold(self, record: Record) -> dict[str, Any]: ...
+
+    def score(self, records, predictions) -> dict[str, float]: ...
+
+    def baseline(self, train, records) -> tuple[str, list[Any]]: ...
+
+    def pictures(self, records, predictions) -> dict[str, str]: ...
+
+
+class TextTask:
+    """Says something of one text or two; a `Task`.
+
+    Args:
+      inputs: frames the texts.
+      target: what is said.
+      text, pair: the fields that hold them; `pair` is "" for single texts.
+    """
+
+    def __init__(self, inputs: TextInputs, target: Target, *, text: str, pair: str):
+        self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes
+        self.gold, self.score, self.baseline = target.gold, target.score, target.baseline
+        self.pictures = target.pictures
+        self._inputs, self._target = inputs, target
+        self._fields = [text, pair] if pair else [text]
+
+    def encode(self, record):
+        features = self._target.features(record)
+        texts = [text_field(record.name, record.fields, key) for key in self._fields]
+        return [self._inputs.encode(record.name, texts) | features | {"weight_B": 1.0}]
+
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        pool = _POOLS[family.architecture](jnp.dtype(model_config.dtype))
+        return heads.SequenceHead(family.body(model_config), pool, self._target.num_outputs)
+
+    def init_params(self, model, key):
+        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
+
+    def loss(self, model, params, batch, dropout_key):
+        return self._target.loss(self._apply(model, params, batch, dropout_key), batch)
+
+    def outputs(self, model, params, batch):
+        return {"output_BS": self._target.output(self._apply(model, params, batch, None))}
+
+    def predictions(self, records, outputs, model, params):
+        return [self._target.prediction(example["output_BS"]) for (example,) in outputs]
+
+    def _apply(self, model, params, batch, dropout_key) -> jax.Array:
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        inputs = self._inputs.inputs(batch)
+        return model.apply({"params": params}, inputs, deterministic=rngs is None, rngs=rngs)
+
+
+class OneLabel:
+    """One label out of S: softmax cross-entropy, its examples weighted by their class.
+
+    Args:
+      labels: in the order of the outputs.
+      class_weights: one for each label; the loss is then a weighted mean.
+      label: the field that holds it.
+    """
+
+    metrics = tuple(classification.single_label(np.eye(2, dtype=int)))
+
+    def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
+        self.num_outputs = len(labels)
+        self._labels, self._label = list(labels), label
+        self._index = {name: i for i, name in enumerate(labels)}
+        self._weights_S = np.asarray(class_weights, np.float32)
+
+    def features(self, record):
+        return {"label_B": _known(record, label_of(record, self._label), self._index)}
+
+    def loss(self, logits_BS, batch):
+        label_B = batch["label_B"]
+        weight_B = batch["weight_B"] * jnp.asarray(self._weights_S)[label_B]
+        return losses.cross_entropy(logits_BS[:, None], label_B[:, None], weight_B[:, None])
+
+    def output(self, logits_BS):
+        return jax.nn.softmax(logits_BS)
+
+    def prediction(self, output_S):
+        best = int(np.argmax(output_S))
+        return {"label": self._labels[best], "probability": round(float(output_S[best]), 6)}
+
+    def gold(self, record):
+        return {"label": label_of(record, self._label)}
+
+    def score(self, records, predictions):
+        return classification.single_label(self._confusion(records, predictions))
+
+    def baseline(self, train, records):
+        counts = find_labels(train, self._label)
+        label = max(counts, key=counts.__getitem__)
+        share = round(counts[label] / len(train), 6)
+        return "always the commonest", [{"label": label, "probability": share}] * len(records)
+
+    def pictures(self, records, predictions):
+        counts_SS = self._confusion(records, predictions)
+        return {"confusion.svg": classification.confusion_svg(counts_SS, self._labels)}
+
+    def _confusion(self, records: Sequence[Record], predictions: Sequence[Any]) -> np.ndarray:
+        """S x S counts, gold labels by predicted ones."""
+        gold_N = np.array([self._index[self.gold(record)["label"]] for record in records])
+        predicted_N = np.array([self._index[p["label"]] for p in predictions])
+        return classification.confusion(gold_N, predicted_N, self.num_outputs)
+
+
+class ManyLabels:
+    """Any number of S labels: sigmoid cross-entropy; those are given that are likelier than not.
+
+    Args:
+      labels, class_weights: see `OneLabel`.
+      label: the field that holds a list of labels, which may be empty, or one label.
+    """
+
+    metrics = tuple(classification.multi_label(np.eye(2, dtype=bool), np.eye(2, dtype=bool)))
+
+    def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
+        self.num_outputs = len(labels)
+        self._labels, self._label = list(labels), label
+        self._index = {name: i for i, name in enumerate(labels)}
+        self._weights_S = np.asarray(class_weights, np.float32)
+
+    def features(self, record):
+        labels_S = np.zeros(self.num_outputs, np.float32)
+        for label in labels_of(record, self._label):
+            labels_S[_known(record, label, self._index)] = 1
+        return {"labels_BS": labels_S}
+
+    def loss(self, logits_BS, batch):
+        labels_BS = batch["labels_BS"][:, : self.num_outputs]
+        signed_BS = jnp.where(labels_BS > 0, logits_BS, -logits_BS)
+        weights_BS = batch["weight_B"][:, None] * jnp.asarray(self._weights_S)[None]
+        nll = -jnp.sum(jax.nn.log_sigmoid(signed_BS) * weights_BS)
+        return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(weights_BS)}
+
+    def output(self, logits_BS):
+        return jax.nn.sigmoid(logits_BS)
+
+    def prediction(self, output_S):
+        chosen = [s for s in range(self.num_outputs) if output_S[s] > 0.5]
+        return {
+            "labels": [self._labels[s] for s in chosen],
+            "probabilities": [round(float(output_S[s]), 6) for s in chosen],
+        }
+
+    def gold(self, record):
+        return {"labels": labels_of(record, self._label)}
+
+    def score(self, records, predictions):
+        one_hot = lambda labels: [name in labels for name in self._labels]
+        gold_NS = np.array([one_hot(self.gold(record)["labels"]) for record in records])
+        predicted_NS = np.array([one_hot(p["labels"]) for p in predictions])
+        return classification.multi_label(gold_NS, predicted_NS)
+
+    def baseline(self, train, records):
+        counts = find_labels(train, self._label)
+        often = [name for name in self._labels if counts[name] > len(train) / 2]
+        shares = [round(counts[name] / len(train), 6) for name in often]
+        prediction = {"labels": often, "probabilities": shares}
+        return "labels of most examples", [prediction] * len(records)
+
+    def pictures(self, records, predictions):
+        return {}
+
+
+class Number:
+    """One number: the squared error.
+
+    Args:
+      label: the field that holds it.
+    """
+
+    metrics = tuple(regression.regression(np.arange(3.0), np.arange(3.0)))
+    num_outputs = 1
+
+    def __init__(self, *, label: str):
+        self._label = label
+
+    def features(self, record):
+        return {"target_B": np.float32(self.gold(record)["value"])}
+
+    def loss(self, logits_BS, batch):
+        error_B = logits_BS[:, 0] - batch["target_B"]
+        squares = jnp.sum(jnp.square(error_B) * batch["weight_B"])
+        return {"loss": squares, "nll": squares, "num_tokens": jnp.sum(batch["weight_B"])}
+
+    def output(self, logits_BS):
+        return logits_BS
+
+    def prediction(self, output_S):
+        return {"value": float(output_S[0])}
+
+    def gold(self, record):
+        value = _field(record, self._label)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{record.name}: {self._label}={value!r} is no number to learn")
+        return {"value": number}
+
+    def score(self, records, predictions):
+        gold_N = np.array([self.gold(record)["value"] for record in records])
+        predicted_N = np.array([p["value"] for p in predictions])
+        return regression.regression(gold_N, predicted_N)
+
+    def baseline(self, train, records):
+        mean = math.fsum(self.gold(record)["value"] for record in train) / len(train)
+        return "always the mean", [{"value": mean}] * len(records)
+
+    def pictures(self, records, predictions):
+        return {}
+
+
+def find_labels(records: Iterable[Record], key: str) -> collections.Counter:
+    """How often each label occurs, in their order: of numbers if all are, else of text."""
+    counts = collections.Counter(name for record in records for name in labels_of(record, key))
+    order = sorted(counts, key=int) if all(map(str.isdecimal, counts)) else sorted(counts)
+    return collections.Counter({name: counts[name] for name in order})
+
+
+def balanced_weights(counts: dict[str, int]) -> list[float]:
+    """Weights by which each class counts as much as any other: n / (S * count).
+
+    Counts of 30 and 10 give 0.67 and 2 (King and Zeng 2001, section 4).
+    """
+    total = sum(counts.values())
+    return [total / (len(counts) * count) for count in counts.values()]
+
+
+def label_of(record: Record, key: str) -> str:
+    """The one label of a record.
+
+    Raises:
+      UserError: there is none, or several.
+    """
+    value = _field(record, key)
+    if isinstance(value, bool | int | str) and str(value).strip():
+        return str(value)
+    raise UserError(f"{record.name}: {key}={value!r} is no label; one string or whole number is")
+
+
+def labels_of(record: Record, key: str) -> list[str]:
+    """The labels of a record, of which there may be one, several or none."""
+    value = _field(record, key)
+    if not isinstance(value, list | tuple):
+        return [label_of(record, key)]
+    return [label_of(Record(record.name, {key: each}), key) for each in value]
+
+
+def _known(record: Record, label: str, index: dict[str, int]) -> int:
+    if label not in index:
+        raise UserError(
+            f"{record.name}: the label {label!r} is none of training's: {', '.join(index)}"
+        )
+    return index[label]
+
+
+def _field(record: Record, key: str) -> Any:
+    if key not in record.fields:
+        there = ", ".join(map(repr, record.fields))
+        raise UserError(f"{record.name}: the field {key!r} is missing; there are {there}")
+    return record.fields[key]

@@ -1,0 +1,284 @@
+"""Tasks whose answer is text: translation and summarisation, and dialogue.
+
+Dimension key:
+  B batch    L length    M encoder length
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lm import losses
+from lm.data.chat import ChatTemplate, check_messages
+from lm.data.examples import Features
+from lm.data.records import Record
+from lm.data.tokenizers import Tokenizer
+from lm.errors import UserError
+from lm.models.families import Family, init_params
+from lm.tasks.text import TextInputs, text_field, too_long
+
+# (model, params, prompts) -> the tokens that follow each, without the end-of-text token.
+Generate = Callable[[nn.Module, Any, Sequence[Sequence[int]]], list[list[int]]]
+
+
+class DecoderText:
+    """A text to go on from and its continuation, as one row of a decoder.
+
+        tokens_BL    <s>  a   b   c  </s>
+        weights_BL    0   0   1   1   0      where `a b` is the prompt, `c </s>` the answer
+
+    A weight is that of the token that follows.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self.fill = {"tokens_BL": tokenizer.pad_id or 0}
+
+    def features(self, ids: Sequence[np.ndarray], is_answer: Sequence[bool]) -> Features:
+        """Of the parts of a text, each of which is to be learned or not."""
+        tokens_L = np.concatenate(ids).astype(np.int32)
+        learned_L = np.repeat(np.array(is_answer, np.float32), list(map(len, ids)))
+        weights_L = np.append(learned_L[1:], np.float32(0))
+        return {"tokens_BL": tokens_L, "weights_BL": weights_L, "length_B": len(tokens_L)}
+
+    def start(self) -> np.ndarray:
+        """What a row begins with."""
+        ids = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
+        return np.array(ids, np.int32)
+
+    def logits(self, model: nn.Module, params, batch, dropout_key) -> tuple[jax.Array, ...]:
+        """Logits of what follows each token, what does follow, and its weight."""
+        tokens_BL = batch["tokens_BL"]
+        segment_ids_BL = _segments(batch["length_B"], tokens_BL.shape[1])
+        positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
+        inputs = dict(tokens_BL=tokens_BL, positions_BL=positions_BL, segment_ids_BL=segment_ids_BL)
+        logits_BLV = _apply(model, params, inputs, dropout_key)
+        return logits_BLV, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
+
+
+class EncoderDecoderText:
+    """A text that the encoder reads, and one that the decoder writes, from the pad token on."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._start_id = tokenizer.pad_id or 0
+        self.fill = {"encoder_tokens_BM": self._start_id, "targets_BL": self._start_id}
+
+    def features(self, source: np.ndarray, target: np.ndarray) -> Features:
+        """Of what is read and what is written, both with their last token."""
+        return {
+            "encoder_tokens_BM": np.asarray(source, np.int32),
+            "encoder_length_B": len(source),
+            "targets_BL": np.asarray(target, np.int32),
+            "length_B": len(target),
+        }
+
+    def logits(self, model: nn.Module, params, batch, dropout_key) -> tuple[jax.Array, ...]:
+        """Logits of what is written, each token given those before it, the token, its weight."""
+        targets_BL = batch["targets_BL"]
+        segment_ids_BL = _segments(batch["length_B"], targets_BL.shape[1])
+        start_B1 = jnp.full((targets_BL.shape[0], 1), self._start_id, targets_BL.dtype)
+        M = batch["encoder_tokens_BM"].shape[1]
+        inputs = {
+            "encoder_tokens_BM": batch["encoder_tokens_BM"],
+            "encoder_segment_ids_BM": _segments(batch["encoder_length_B"], M),
+            "tokens_BL": jnp.concatenate([start_B1, targets_BL[:, :-1]], axis=1),
+            "segment_ids_BL": segment_ids_BL,
+        }
+        logits_BLV = _apply(model, params, inputs, dropout_key)
+        return logits_BLV, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
+
+
+class Seq2Seq:
+    """Writes one text for another; a `Task`.
+
+    Args:
+      inputs: of an encoder-decoder or a decoder. At most `inputs.seq_len` tokens are read; in a
+        decoder, both texts together have as many.
+      source, target: the fields of a record.
+      prompt: what is read, with {source} in it.
+      target_len: the most tokens that are written, the last one included.
+      label_smoothing: see `losses.cross_entropy`; it is in the training loss alone.
+      score: (predictions, targets) -> metrics; `metrics` are their names.
+      generate: writes.
+    """
+
+    def __init__(
+        self,
+        inputs: TextInputs,
+        *,
+        source: str,
+        target: str,
+        prompt: str,
+        target_len: int,
+        label_smoothing: float,
+        score: Callable[[list[str], list[str]], dict[str, float]],
+        metrics: tuple[str, ...],
+        generate: Generate,
+    ):
+        if inputs.family.architecture == "encoder":
+            raise UserError("an encoder writes nothing; take a T5, GPT-2 or Llama for this task")
+        if "{source}" not in prompt:
+            raise UserError(f"task.prompt={prompt!r} must have {{source}} in it")
+        if not 1 <= target_len < inputs.seq_len:
+            raise UserError(
+                f"task.target_len={target_len} must be at least 1 and less than "
+                f"data.seq_len={inputs.seq_len}"
+            )
+        self.metrics, self.notes = metrics, inputs.notes
+        self._tokenizer = inputs.tokenizer
+        self._has_encoder = inputs.family.architecture == "encoder_decoder"
+        self._text = (EncoderDecoderText if self._has_encoder else DecoderText)(self._tokenizer)
+        self.fill = self._text.fill
+        self._source, self._target, self._prompt = source, target, prompt
+        self._seq_len, self._truncate = inputs.seq_len, inputs.truncate
+        self._target_len = target_len
+        self._label_smoothing, self._score, self._generate = label_smoothing, score, generate
+
+    def encode(self, record):
+        target = self._tokenizer.encode_batch([text_field(*record, self._target)])[0]
+        target = self._cut(record.name, target, self._target_len - 1)
+        target = np.append(target, self._tokenizer.eos_id)
+        prompt = self._prompt_ids(record)
+        if self._has_encoder:
+            return [self._text.features(prompt, target)]
+        return [self._text.features([prompt, target], [False, True])]
+
+    def _prompt_ids(self, record: Record) -> np.ndarray:
+        """What is read, cut so that the longest target has room behind it."""
+        before, after = self._prompt.split("{source}", 1)
+        parts = [before, text_field(*record, self._source), after]
+        before, source, after = self._tokenizer.encode_batch(parts)
+        if self._has_encoder:
+            start, end, room = [], [self._tokenizer.eos_id], self._seq_len
+        else:
+            start, end, room = self._text.start(), [], self._seq_len - self._target_len
+        source = self._cut(
+            record.name, source, room - len(start) - len(before) - len(after) - len(end)
+        )
+        return np.concatenate([start, before, source, after, end]).astype(np.int32)
+
+    def _cut(self, name: str, ids: np.ndarray, room: int) -> np.ndarray:
+        if len(ids) <= room:
+            return ids
+        if not self._truncate:
+            raise too_long(name, len(ids) - room + self._seq_len, self._seq_len)
+        self.notes["cut to data.seq_len"] += 1
+        return ids[: max(room, 0)]
+
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        return family.module(model_config)
+
+    def init_params(self, model, key):
+        return init_params(model, key)
+
+    def loss(self, model, params, batch, dropout_key):
+        logits, *targets = self._text.logits(model, params, batch, dropout_key)
+        return losses.cross_entropy(logits, *targets, label_smoothing=self._label_smoothing)
+
+    def outputs(self, model, params, batch):
+        return {}
+
+    def predictions(self, records, outputs, model, params):
+        prompts = [self._prompt_ids(record).tolist() for record in records]
+        written = self._generate(model, params, prompts)
+        return [{"text": self._tokenizer.decode(ids).strip()} for ids in written]
+
+    def gold(self, record):
+        return {"text": record.fields[self._target]}
+
+    def score(self, records, predictions):
+        gold = [self.gold(record)["text"] for record in records]
+        return self._score([prediction["text"] for prediction in predictions], gold)
+
+    def baseline(self, train, records):
+        first_line = lambda record: record.fields[self._source].strip().splitlines()[0]
+        return "the source's first line", [{"text": first_line(record)} for record in records]
+
+    def pictures(self, records, predictions):
+        return {}
+
+
+class Chat:
+    """Learns what an assistant says; a `Task` for decoders.
+
+    Args:
+      inputs: of a decoder; longer conversations than `inputs.seq_len` are cut at their end.
+      template: turns messages into tokens.
+      messages: the field of a record that holds them.
+    """
+
+    metrics = ("perplexity",)
+
+    def __init__(self, inputs: TextInputs, *, template: ChatTemplate, messages: str):
+        if inputs.family.architecture != "decoder":
+            raise UserError("only decoders converse; take a GPT-2 or Llama for this task")
+        self.template, self.notes = template, inputs.notes
+        self._text = DecoderText(inputs.tokenizer)
+        self.fill = self._text.fill
+        self._seq_len, self._truncate = inputs.seq_len, inputs.truncate
+        self._messages = messages
+
+    def encode(self, record):
+        messages = check_messages(record.name, record.fields.get(self._messages))
+        parts = self.template.conversation(record.name, messages)
+        ids = [self._text.start(), *(part.ids for part in parts)]
+        features = self._text.features(ids, [False, *(part.is_answer for part in parts)])
+        length = features["length_B"]
+        if length > self._seq_len:
+            if not self._truncate:
+                raise too_long(record.name, length, self._seq_len)
+            self.notes["cut to data.seq_len"] += 1
+            cut = {k: x[: self._seq_len] for k, x in features.items() if np.ndim(x)}
+            cut["weights_BL"][-1] = 0
+            features = cut | {"length_B": self._seq_len}
+        if not features["weights_BL"].any():
+            raise UserError(f"{record.name}: no answer is left in the first {self._seq_len} tokens")
+        return [features]
+
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        return family.module(model_config)
+
+    def init_params(self, model, key):
+        return init_params(model, key)
+
+    def loss(self, model, params, batch, dropout_key):
+        return losses.cross_entropy(*self._text.logits(model, params, batch, dropout_key))
+
+    def outputs(self, model, params, batch):
+        rows = [x[:, None] for x in self._text.logits(model, params, batch, None)]
+        sums = jax.vmap(losses.cross_entropy)(*rows)
+        return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
+
+    def predictions(self, records, outputs, model, params):
+        as_json = lambda o: {"nll": float(o["nll_B"]), "num_tokens": int(o["num_tokens_B"])}
+        return [as_json(output) for (output,) in outputs]
+
+    def gold(self, record):
+        answers = [m for m in record.fields[self._messages] if m["role"] == "assistant"]
+        return {"answers": [message["content"] for message in answers]}
+
+    def score(self, records, predictions):
+        nll = math.fsum(prediction["nll"] for prediction in predictions)
+        num_tokens = sum(prediction["num_tokens"] for prediction in predictions)
+        return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}
+
+    def baseline(self, train, records):
+        return None
+
+    def pictures(self, records, predictions):
+        return {}
+
+
+def _segments(length_B: jax.Array, L: int) -> jax.Array:
+    """B -> B x L: 1 for tokens, 0 for padding."""
+    return (jnp.arange(L)[None] < length_B[:, None]).astype(jnp.int32)
+
+
+def _apply(model: nn.Module, params, inputs: Mapping[str, Any], dropout_key) -> jax.Array:
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    return model.apply({"params": params}, **inputs, deterministic=rngs is None, rngs=rngs)

@@ -1,0 +1,141 @@
+"""From the texts of an example to what a model's body reads.
+
+Dimension key: B batch, L length.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm.data.tokenizers import Tokenizer
+from lm.errors import UserError
+from lm.models.families import Family
+
+
+class TextInputs:
+    """Frames texts with special tokens, cuts them to length, and makes a body's inputs.
+
+    One text is `<s> a </s>` and a pair `<s> a </s> b </s>`, with the tokenizer's own first and last
+    tokens: BERT's [CLS] and [SEP]. A tokenizer without a first token leaves it out.
+
+    Args:
+      tokenizer: must have an end-of-text token.
+      family: whose body will read.
+      num_types: of the body's segments; 1 where it has none.
+      seq_len: the most tokens of an example, special ones included.
+      truncate: whether longer ones are cut (and counted) or refused.
+
+    Raises:
+      UserError: the tokenizer has no end-of-text token.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, family: Family, *, num_types: int, seq_len: int, truncate: bool
+    ):
+        if tokenizer.eos_id is None:
+            raise UserError("this task needs a tokenizer with an end-of-text token, such as </s>")
+        self.tokenizer, self.family = tokenizer, family
+        self.seq_len, self.truncate = seq_len, truncate
+        self.notes: collections.Counter[str] = collections.Counter()
+        self._with_positions = family.architecture != "encoder_decoder"
+        self._with_types = num_types > 1
+
+    def encode(self, name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The features of one or two texts; `name` is what errors call the example."""
+        return self.frame(name, self.tokenizer.encode_batch(texts))
+
+    def frame(self, name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The features of one or two texts that are tokenized already."""
+        start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        parts = self._cut(name, parts, self.room(len(parts)))
+        pieces = [np.append(part, self.tokenizer.eos_id) for part in parts]
+        pieces[0] = np.concatenate([start, pieces[0]])
+        tokens_L = np.concatenate(pieces).astype(np.int32)
+        features = {"tokens_BL": tokens_L, "length_B": len(tokens_L)}
+        if self._with_types:
+            sizes = list(map(len, pieces))
+            features["types_BL"] = np.repeat(np.arange(len(pieces), dtype=np.int32), sizes)
+        return features
+
+    def room(self, num_parts: int) -> int:
+        """How many tokens of so many texts fit beside the special ones."""
+        return self.seq_len - int(self.tokenizer.bos_id is not None) - num_parts
+
+    def frame_words(
+        self, name: str, ids: np.ndarray, first_W: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The features of one text in words, and where in it each word's first piece stands.
+
+        Where a text is cut, it ends with the last word that begins in what is left.
+
+        Args:
+          name: what errors call the example.
+          ids: of its pieces.
+          first_W: the index of each word's first piece.
+        """
+        features = self.frame(name, [ids])
+        num_start = int(self.tokenizer.bos_id is not None)
+        num_kept = features["length_B"] - num_start - 1
+        return features, first_W[first_W < num_kept] + num_start
+
+    def _cut(self, name: str, parts: Sequence[np.ndarray], room: int) -> list[np.ndarray]:
+        """Leaves `room` tokens, taken from the end of the longest part (the first of equals)."""
+        lengths = [len(part) for part in parts]
+        if sum(lengths) <= room:
+            return list(parts)
+        if not self.truncate:
+            raise too_long(name, sum(lengths) - room + self.seq_len, self.seq_len)
+        self.notes["cut to data.seq_len"] += 1
+        while sum(lengths) > room:
+            lengths[lengths.index(max(lengths))] -= 1
+        return [part[:n] for part, n in zip(parts, lengths, strict=True)]
+
+    def inputs(self, batch: Mapping[str, jax.Array]) -> dict[str, Any]:
+        """A batch of `encode`'s features -> the keyword arguments of a body."""
+        tokens_BL = batch["tokens_BL"]
+        at_L = jnp.arange(tokens_BL.shape[1])
+        segment_ids_BL = (at_L[None] < batch["length_B"][:, None]).astype(jnp.int32)
+        inputs = {"tokens_BL": tokens_BL, "segment_ids_BL": segment_ids_BL}
+        if self._with_positions:
+            inputs["positions_BL"] = jnp.broadcast_to(at_L[None], tokens_BL.shape)
+        if self._with_types:
+            inputs["types_BL"] = batch["types_BL"]
+        return inputs
+
+    def empty(self) -> dict[str, jax.Array]:
+        """A batch of one token, by which parameters get their shapes."""
+        nothing_BL = jnp.zeros((1, 1), jnp.int32)
+        return {"tokens_BL": nothing_BL, "types_BL": nothing_BL, "length_B": jnp.ones(1, jnp.int32)}
+
+    @property
+    def fill(self) -> dict[str, int]:
+        """What fills up a batch; see `examples.collate`."""
+        return {"tokens_BL": self.tokenizer.pad_id or 0}
+
+
+def too_long(name: str, length: int, seq_len: int) -> UserError:
+    """What is said of an example that does not fit."""
+    return UserError(
+        f"{name}: {length} tokens do not fit data.seq_len={seq_len}; raise it, or cut long "
+        "examples with data.truncate=True"
+    )
+
+
+def text_field(name: str, fields: Mapping[str, Any], key: str) -> str:
+    """A field of a record that must hold some text.
+
+    Raises:
+      UserError: it is missing, no text, or empty.
+    """
+    text = fields.get(key)
+    if not isinstance(text, str):
+        found = f"is a {type(text).__name__}" if key in fields else "is missing"
+        there = ", ".join(map(repr, fields)) or "none"
+        raise UserError(f"{name}: the field {key!r} {found}, and text is needed; there are {there}")
+    if not text.strip():
+        raise UserError(f"{name}: the field {key!r} is empty; remove the example, or mend it")
+    return text
