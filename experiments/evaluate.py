@@ -4,7 +4,7 @@ import pathlib
 
 import ml_collections
 
-from experiments import build, finetune, labelled, report, runs
+from experiments import build, finetune, finetuned, labelled, report, runs
 from lm import workdir as workdir_lib
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
@@ -46,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     """A fine-tuned run on its own validation split, or on other labelled data."""
-    run = finetune.load(folder)
+    run = finetuned.load(folder)
     with_data = run.config.copy_and_resolve_references()
     if config.data.source or config.data.validation:
         with_data.data.update(source=config.data.source, train="")

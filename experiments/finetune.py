@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,17 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 
-from experiments import build, initial, labelled, report, tasks, training
+from experiments import build, finetuned, labelled, report, training
 from experiments.checks import check_numbers
 from experiments.trained import Trained, checksum
 from lm import workdir as workdir_lib
-from lm.data import chat, tokenizers
+from lm.data import chat
 from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
 from lm.metrics import seeds
 from lm.tasks.task import Task
 from lm.train import flops, sharding
-from lm.train.checkpoints import Checkpoints, restore_params
+from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
 from lm.train.state import Params, TrainState
@@ -77,7 +77,7 @@ def _run(
     mesh = sharding.make_mesh(**config.parallel)
     build.check_batch(config, mesh.size)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
-    model = make_model(config, data.task)
+    model = finetuned.make_model(config, data.task)
     batches = ExampleBatches(
         data.train.examples,
         fill=data.task.fill,
@@ -86,7 +86,7 @@ def _run(
         seed=config.seed,
     )
     key = jax.random.key(config.seed)
-    params, lines = initial.task_params(config, data.task, model)
+    params, lines = finetuned.task_params(config, data.task, model)
     trained = Trained(config, params)
     frozen = trained.split(params)[1]
     create = lambda params: TrainState.create(trained.start(params, key), tx)
@@ -135,12 +135,6 @@ def _run(
         kept={"frozen parameters": frozen_hash},
     )
     return training.train(config, workdir, job, given=given, profile_steps=profile_steps)
-
-
-def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
-    """The task's model on the family that the config names."""
-    base = build.make_model(config.model, causal=True)
-    return task.module(build.family_block(config.model), base.config)
 
 
 def make_step(
@@ -216,44 +210,3 @@ def flops_per_token(config: ml_collections.ConfigDict, model: nn.Module, params:
     matrices = [(build.num_params(params) - sum(tables) + output, seq_len)]
     attention = [(c.num_layers, c.num_heads * c.head_dim, seq_len, seq_len)]
     return flops.train_flops(matrices, attention) / seq_len
-
-
-class FineTuned(NamedTuple):
-    """A run of this experiment, opened."""
-
-    config: ml_collections.ConfigDict
-    task: Task
-    model: nn.Module
-    step: int
-    params: Params
-    tokenizer: tokenizers.Tokenizer
-
-
-def load(folder: pathlib.Path) -> FineTuned:
-    """The best checkpoint of a run where its config names a metric, else the newest.
-
-    Raises:
-      UserError: not such a run, or what it was frozen on top of has changed since.
-    """
-    config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
-    tokenizer = tokenizers.load(folder / "tokenizer")
-    inputs = labelled.text_inputs(config, tokenizer)
-    task = tasks.make_task(config.task.to_dict(), inputs)
-    model = make_model(config, task)
-    policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
-    step, state_params, host = restore_params(folder / "checkpoints", **policy)
-    frozen: Params = {}
-    if host["frozen parameters"]:
-        params, _ = initial.task_params(config, task, model)
-        trained = Trained(config, params)
-        frozen = trained.split(params)[1]
-        if checksum(frozen) != host["frozen parameters"]:
-            raise UserError(
-                f"{folder} was trained on top of init_from={config.init_from or config.seed}, "
-                "which holds other parameters now; restore them"
-            )
-    else:
-        shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
-        trained = Trained(config, shapes)
-    params = trained.assemble(state_params, frozen)
-    return FineTuned(config, task, model, step, params, tokenizer)

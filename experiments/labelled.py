@@ -100,8 +100,8 @@ def read_records(config: ml_collections.ConfigDict) -> Records:
         raise UserError(f"data.on_error={data.on_error!r} is unknown; choose raise or skip")
     source = data.source
     if not source:
-        own = f"python_stdlib:{tasks.embedded(config.task.kind)}"
-        source = "files" if data.train or data.validation else own
+        has_files = data.train or data.validation
+        source = "files" if has_files else f"python_stdlib:{tasks.embedded(config.task.kind)}"
     skipped: list[UserError] = []
     splits: dict[str, list[Record]] = {}
     fingerprints = []

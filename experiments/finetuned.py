@@ -1,0 +1,141 @@
+"""Task models: made, filled with the parameters of another model, and opened after training."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from experiments import build, labelled, runs, tasks
+from experiments.trained import Trained, checksum
+from lm import workdir as workdir_lib
+from lm.data import tokenizers
+from lm.errors import UserError
+from lm.interop import hugging_face
+from lm.models.families import param_shapes
+from lm.tasks.task import Task
+from lm.train.checkpoints import restore_params
+from lm.train.state import Params
+
+
+def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
+    """The task's model on the family that the config names."""
+    base = build.make_model(config.model, causal=True)
+    return task.module(build.family_block(config.model), base.config)
+
+
+def task_params(
+    config: ml_collections.ConfigDict, task: Task, model: nn.Module
+) -> tuple[Params, list[str]]:
+    """Parameters of a task model: of `init_from` as far as it has them, else random.
+
+    Args:
+      config: with its model block complete.
+      task: makes random parameters.
+      model: what `task` made.
+
+    Returns:
+      The parameters, and lines that say what was new and what was left out.
+
+    Raises:
+      UserError: `init_from` lacks what the model's body needs, or has it in another shape.
+    """
+    params = jax.jit(lambda key: task.init_params(model, key))(jax.random.key(config.seed))
+    if not config.init_from:
+        return params, []
+    folder = pathlib.Path(config.init_from)
+    source = _all_params(folder, config)
+    family = build.family_block(config.model)
+    if isinstance(model, family.module):
+        wanted = {path: path for path in flatten_dict(params)}
+    else:
+        at = family.body_path
+        wanted = {("body", *p): (*at, *p) for p in flatten_dict(params["body"])}
+        wanted |= {("pool", *p): p for p in flatten_dict(params.get("pool", {}))}
+    flat, new = flatten_dict(params), []
+    for path in flat:
+        theirs = source.get(wanted.get(path))
+        if theirs is None and path[0] == "body":
+            raise UserError(f"init_from={folder} lacks {'/'.join(wanted[path])}")
+        if theirs is None:
+            new.append("/".join(path))
+            continue
+        if theirs.shape != flat[path].shape:
+            raise UserError(
+                f"init_from={folder}: {'/'.join(wanted[path])} has shape {theirs.shape} there and "
+                f"{flat[path].shape} in this config's model"
+            )
+        flat[path] = np.asarray(theirs)  # On no device yet.
+    unused = sorted("/".join(path) for path in source.keys() - set(wanted.values()))
+    lines = [f"new: {', '.join(new) or 'nothing'}", f"left out: {', '.join(unused) or 'nothing'}"]
+    return unflatten_dict(flat), lines
+
+
+def _all_params(
+    folder: pathlib.Path, config: ml_collections.ConfigDict
+) -> dict[tuple[str, ...], Any]:
+    """By path, as the family's module with its output has them; whatever the folder lacks, too."""
+    if not hugging_face.is_folder(folder):
+        if workdir_lib.load_config(folder)["experiment"] == "finetune":
+            return _as_in_module(load(folder).params, config)
+        return flatten_dict(runs.load(folder).params)
+    model = build.make_model(config.model, causal=True)
+    shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
+    # What is missing is filled with zeros, and not returned.
+    zeros = lambda: {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    loaded = hugging_face.load_params(folder, shapes, initial=zeros, allow_unknown=True)
+    missing = set(loaded.missing)
+    return {p: x for p, x in flatten_dict(loaded.params).items() if p not in missing}
+
+
+def _as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
+    """A task model's parameters by the paths that the family's own module has for them."""
+    at = build.family_block(config.model).body_path
+    return {
+        (*at, *path[1:]) if path[0] == "body" else path[1:] if path[0] == "pool" else path: x
+        for path, x in flatten_dict(params).items()
+    }
+
+
+class FineTuned(NamedTuple):
+    """A run of this experiment, opened."""
+
+    config: ml_collections.ConfigDict
+    task: Task
+    model: nn.Module
+    step: int
+    params: Params
+    tokenizer: tokenizers.Tokenizer
+
+
+def load(folder: pathlib.Path) -> FineTuned:
+    """The best checkpoint of a run where its config names a metric, else the newest.
+
+    Raises:
+      UserError: not such a run, or what it was frozen on top of has changed since.
+    """
+    config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
+    tokenizer = tokenizers.load(folder / "tokenizer")
+    inputs = labelled.text_inputs(config, tokenizer)
+    task = tasks.make_task(config.task.to_dict(), inputs)
+    model = make_model(config, task)
+    policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
+    step, state_params, host = restore_params(folder / "checkpoints", **policy)
+    frozen: Params = {}
+    if host["frozen parameters"]:
+        params, _ = task_params(config, task, model)
+        trained = Trained(config, params)
+        frozen = trained.split(params)[1]
+        if checksum(frozen) != host["frozen parameters"]:
+            raise UserError(
+                f"{folder} was trained on top of init_from={config.init_from or config.seed}, "
+                "which holds other parameters now; restore them"
+            )
+    else:
+        shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
+        trained = Trained(config, shapes)
+    params = trained.assemble(state_params, frozen)
+    return FineTuned(config, task, model, step, params, tokenizer)

@@ -1,0 +1,197 @@
+import gzip
+import json
+
+import pytest
+
+from lm.data import embedded
+from lm.data.records import Record, hold_out, read_records, readable, texts_of
+from lm.errors import UserError
+
+
+def read(path, on_error="raise"):
+    skipped = []
+    source = read_records("files", split="train", spec=str(path))
+    return list(readable(source, on_error, skipped)), skipped
+
+
+def fields(path):
+    return [record.fields for record in read(path)[0]]
+
+
+CONLL = """-DOCSTART- -X- -X- O
+
+EU NNP B-NP B-ORG
+rejects VBZ B-VP O
+
+北京 NR B-NP B-LOC
+"""
+CONLLU = """# text = im Haus.
+1-2\tim\t_\t_\t_\t_\t_\t_\t_\t_
+1\tin\tin\tADP\tAPPR\t_\t3\tcase\t_\t_
+2\tdem\tder\tDET\tART\t_\t3\tdet\t_\t_
+2.1\tx\t_\t_\t_\t_\t_\t_\t_\t_
+3\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\tSpaceAfter=No
+4\t.\t.\tPUNCT\t$.\t_\t3\tpunct\t_\t_
+
+1\t是\t是\tVERB\tVC\t_\t0\troot\t_\t_
+"""
+
+
+def test_json_lines_and_their_packed_form(tmp_path):
+    records = [{"text": "你好 👋🏽", "label": 1}, {"text": "مرحبا", "label": 0}]
+    text = "\ufeff" + json.dumps(records[0]) + "\n\n" + json.dumps(records[1]) + "\r\n"
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+
+    assert fields(tmp_path / "a.jsonl") == fields(tmp_path / "b.jsonl.gz") == records
+    assert [r.name for r in read(tmp_path / "a.jsonl")[0]] == [
+        f"{tmp_path}/a.jsonl:{n}" for n in (1, 3)
+    ]
+
+
+def test_tables_with_their_quotes_and_lines(tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\n"sagte ""ja"",\nund ging",1\n彼は言った,0\n')
+    (tmp_path / "b.tsv").write_text('text\tlabel\nsagte "ja\t1\n')
+
+    assert fields(tmp_path / "a.csv") == [
+        {"text": 'sagte "ja",\nund ging', "label": "1"},
+        {"text": "彼は言った", "label": "0"},
+    ]
+    assert [r.name[-2:] for r in read(tmp_path / "a.csv")[0]] == [":2", ":4"]
+    assert fields(tmp_path / "b.tsv") == [{"text": 'sagte "ja', "label": "1"}]
+
+
+def test_columns_of_conll(tmp_path):
+    (tmp_path / "a.conll").write_text(CONLL)
+
+    assert fields(tmp_path / "a.conll") == [
+        dict(
+            tokens=["EU", "rejects"],
+            tags=["B-ORG", "O"],
+            pos=["NNP", "VBZ"],
+            chunk=["B-NP", "B-VP"],
+        ),
+        dict(tokens=["北京"], tags=["B-LOC"], pos=["NR"], chunk=["B-NP"]),
+    ]
+
+
+def test_words_of_conllu_without_ranges_and_empty_nodes(tmp_path):
+    (tmp_path / "a.conllu").write_text(CONLLU)
+
+    assert fields(tmp_path / "a.conllu") == [
+        dict(
+            tokens=["in", "dem", "Haus", "."],
+            tags=["ADP", "DET", "NOUN", "PUNCT"],
+            xpos=["APPR", "ART", "NN", "$."],
+            space_before=[False, True, True, False],
+        ),
+        dict(tokens=["是"], tags=["VERB"], xpos=["VC"], space_before=[False]),
+    ]
+
+
+def test_questions_of_squad(tmp_path):
+    answers = [{"text": "红", "answer_start": 2}]
+    qas = [
+        {"id": 7, "question": "颜色?", "answers": answers},
+        {"id": "x", "question": "?", "answers": [], "is_impossible": True},
+    ]
+    tree = {"data": [{"title": "t", "paragraphs": [{"context": "它是红的", "qas": qas}]}]}
+    (tmp_path / "a.json").write_text(json.dumps(tree))
+
+    first, second = fields(tmp_path / "a.json")
+    assert first == {
+        "id": "7",
+        "title": "t",
+        "context": "它是红的",
+        "question": "颜色?",
+        "answers": answers,
+        "is_impossible": False,
+    }
+    assert second["is_impossible"] and second["answers"] == []
+
+
+BAD = {
+    "a.jsonl": ('{"a": 1}\n{"a": \n', ":2: not JSON"),
+    "b.jsonl": ("[1]\n", ":1: holds a list"),
+    "c.csv": ("a,b\n1,2,3\n", ":2: 3 values under a header of 2"),
+    "d.conll": ("EU B-ORG\nrejects\n", ":2: 1 columns"),
+    "e.conllu": ("1\ta\n", ":1: not ten columns"),
+    "f.json": ("{}", "neither a list"),
+    "g.json": ('{"data": [{}]}', "not as in SQuAD"),
+    "h.json": ("{", ":1: not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_damaged_is_named_or_left_out(name, tmp_path):
+    text, message = BAD[name]
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path}/{name}") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(read(tmp_path / name, "skip")[1]) == 1
+
+
+def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
+
+    with pytest.raises(UserError, match=r"a\.jsonl:2: byte 0xe9 at offset 16"):
+        read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "message"),
+    [
+        ("files", "no/*.jsonl", "matches no file"),
+        ("files", "README.md", "format .md is unknown"),
+        ("folder", "x", "source='folder' is unknown"),
+        ("python_stdlib:x", "", "python_stdlib:docstrings"),
+    ],
+)
+def test_sources_that_are_none_are_refused(source, spec, message):
+    with pytest.raises(UserError, match=message):
+        read_records(source, split="train", spec=spec)
+
+
+def test_what_is_held_out_depends_on_the_record_alone():
+    records = [Record(str(i), {"text": f"文 {i % 300}"}) for i in range(600)]
+
+    train, held_out = hold_out(records, 0.2)
+
+    assert len(train) + len(held_out) == 600 and 80 < len(held_out) < 160
+    texts = [{r.fields["text"] for r in side} for side in (train, held_out)]
+    assert not texts[0] & texts[1]
+    assert sorted(hold_out(records[::-1], 0.2)[1]) == sorted(held_out)
+
+
+def test_a_record_is_read_for_all_its_texts():
+    record = Record("x", {"a": "一", "n": 3, "t": ["b", "c"], "m": [{"role": "user"}], "e": []})
+
+    assert texts_of(record) == ["一", "b c", "user", ""]
+
+
+@pytest.fixture(scope="module", params=embedded.TASKS)
+def items(request):
+    return request.param, *(embedded.read(request.param, s) for s in ("train", "validation"))
+
+
+def test_embedded_examples_are_enough_and_none_is_on_both_sides(items):
+    task, train, validation = items
+
+    assert len(train) > 1000 and len(validation) > 100
+    names = [{name for name, _ in side} for side in (train, validation)]
+    assert not names[0] & names[1]
+    if task == "docstrings":
+        labels = [{fields["label"] for _, fields in side} for side in (train, validation)]
+        assert labels[0] == labels[1] and len(labels[0]) == 8
+    if task == "token_roles":
+        assert all(
+            len({len(f[key]) for key in ("tokens", "tags", "space_before")}) == 1 for _, f in train
+        )
+    if task == "questions":
+        for _, f in validation:
+            (answer,) = f["answers"]
+            start = answer["answer_start"]
+            assert f["context"][start : start + len(answer["text"])] == answer["text"]

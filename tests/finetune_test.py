@@ -1,0 +1,405 @@
+"""Fine-tuning through the experiment, from a file of one's own to a score."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tokenizers
+import transformers
+from flax.traverse_util import flatten_dict
+
+from configs import answer, chat, classify, seq2seq, tag
+from configs import evaluate as evaluate_config
+from experiments import evaluate, finetune, finetuned, labelled
+from lm.errors import UserError
+from lm.train import checkpoints, loop
+
+TINY = dict(
+    vocab_size=259, max_len=64, num_layers=1, num_heads=2, head_dim=8, model_dim=16, mlp_dim=32
+)
+TEXTS = {
+    "good": ["这部电影很好。", "Wunderbar und schön", "really good 👍🏽", "فيلم جيد جدا"],
+    "bad": ["这部电影不好。", "Schrecklich und öde", "really bad 👎🏽", "فيلم سيئ جدا"],
+}
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Small files of each kind, by name."""
+    folder = tmp_path_factory.mktemp("files")
+    texts = [
+        {"text": f"{text} {i}", "label": label, "labels": [label] * (i % 2), "number": i / 10}
+        for i in range(6)
+        for label, each in TEXTS.items()
+        for text in each
+    ]
+    tags = {"Anna": "B-PER", "李": "B-PER", "明": "I-PER", "مكة": "B-LOC", "Köln": "B-LOC"}
+    words = [["Anna", "in", "Köln", "!"], ["李", "明", "去", "مكة"], ["x", "李", "明"], ["a", "🎉"]]
+    tagged = [{"tokens": w, "tags": [tags.get(x, "O") for x in w]} for w in words * 8]
+    pairs = [{"source": f"zwei {i}", "target": f"二 {i}"} for i in range(24)]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{i}?"},
+                {"role": "assistant", "content": "是。"},
+            ]
+        }
+        for i in range(24)
+    ]
+    context = "Das Haus ist rot. 那是一座红色的房子。"
+    answers = [
+        {
+            "id": str(i),
+            "question": "Welche Farbe?",
+            "context": context * (1 + i % 3),
+            "answers": [{"text": "红色", "answer_start": context.index("红色")}],
+        }
+        for i in range(24)
+    ]
+    all_records = dict(texts=texts, tagged=tagged, pairs=pairs, chats=chats, answers=answers)
+    return {name: write(folder / f"{name}.jsonl", r) for name, r in all_records.items()}
+
+
+RECIPES = {
+    "one label": (lambda: classify.get_config("debug"), "texts", {}),
+    "many labels": (
+        lambda: classify.get_config("debug,kind=multi"),
+        "texts",
+        {"task.label": "labels"},
+    ),
+    "a number": (
+        lambda: classify.get_config("debug,kind=regression"),
+        "texts",
+        {"task.label": "number"},
+    ),
+    "tags": (lambda: tag.get_config("debug"), "tagged", {}),
+    "tags by a CRF": (lambda: tag.get_config("debug,crf=true"), "tagged", {}),
+    "answers": (lambda: answer.get_config("debug"), "answers", {"task.stride": 16}),
+    "pairs": (lambda: seq2seq.get_config("debug"), "pairs", {"task.target_len": 8}),
+    "pairs, decoder": (
+        lambda: seq2seq.get_config("debug,model=gpt2,task=translation"),
+        "pairs",
+        {"task.target_len": 8},
+    ),
+    "chats": (lambda: chat.get_config("debug"), "chats", {}),
+}
+
+
+def make_config(files, name="one label", **changes):
+    get_config, file, own = RECIPES[name]
+    config = get_config()
+    config.tokenizer = {"kind": "bytes"}
+    config.model.update({k: v for k, v in TINY.items() if k in config.model})
+    config.data.update(train=files[file], seq_len=64, batch_size=8, validation_share=0.3)
+    config.train.num_steps = 4
+    config.eval.update(every_steps=2, batch_size=8)
+    config.checkpoint.every_steps = 2
+    config.update_from_flattened_dict(own | changes)
+    return config
+
+
+def run(config, workdir):
+    assert finetune.run(config, workdir) == 0
+    return json.loads((workdir / "result.json").read_text())
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def trained(request, files, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    config = make_config(files, request.param)
+    return config, workdir, run(config, workdir)
+
+
+def test_a_run_scores_its_best_checkpoint_beside_a_baseline(trained):
+    config, workdir, result = trained
+
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line for line in lines if "eval/loss" in line}
+    assert sorted(logged) == [2, 4]
+    name, sign = config.checkpoint.best_metric, 1 if config.checkpoint.best_mode == "min" else -1
+    values = {step: sign * line[name] for step, line in logged.items() if line[name] is not None}
+    best = min(values, key=lambda step: (values[step], step), default=2)
+    assert result["step"] == best
+    for metric, value in result["metrics"].items():
+        assert value == pytest.approx(logged[best][metric], abs=1e-6)
+    assert (workdir / "predictions.jsonl").read_text().count("\n") > 0
+    for scores in result["baseline"].values():
+        assert {f"eval/{metric}" for metric in scores} & set(result["metrics"])
+
+
+def test_evaluating_gives_the_same_for_any_batch_size(trained, capsys, tmp_path):
+    _, workdir, result = trained
+    config = evaluate_config.get_config()
+    config.update(checkpoint=str(workdir), predictions=str(tmp_path / "again.jsonl"))
+    config.data.batch_size = 24
+    capsys.readouterr()
+
+    evaluate.run(config, None)
+
+    lines = capsys.readouterr().out.splitlines()
+    printed = dict(line.split()[:2] for line in lines if "eval/" in line)
+    assert printed.keys() == result["metrics"].keys()
+    for name, value in result["metrics"].items():
+        assert float(printed[name]) == pytest.approx(value, abs=1e-4)
+    again, first = (names(p) for p in (tmp_path / "again.jsonl", workdir / "predictions.jsonl"))
+    assert again == first
+
+
+def names(path):
+    return [json.loads(line)["name"] for line in path.read_text().splitlines()]
+
+
+def params_of(workdir):
+    return flatten_dict(checkpoints.restore_params(workdir / "checkpoints")[1])
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(files, tmp_path, monkeypatch):
+    config = make_config(files, "one label", **{"train.patience": 1})
+    config.model.dropout = 0.1
+    whole = run(config, tmp_path / "whole")
+    original = loop.fit
+
+    def stopped(*args, **kwargs):
+        count = iter([False, False, True])
+        return original(*args, **kwargs | {"stop_requested": lambda: next(count)})
+
+    monkeypatch.setattr(loop, "fit", stopped)
+    assert finetune.run(config, tmp_path / "parts") == 75
+    assert not (tmp_path / "parts" / "result.json").exists()
+    monkeypatch.undo()
+
+    assert run(config, tmp_path / "parts") == whole
+    whole, parts = params_of(tmp_path / "whole"), params_of(tmp_path / "parts")
+    for path in whole:
+        np.testing.assert_array_equal(whole[path], parts[path])
+
+
+def test_it_stops_early_where_nothing_improves(files, tmp_path, capsys):
+    changes = {"optimizer.peak_lr": 0.0, "train.num_steps": 40, "train.patience": 2}
+
+    result = run(make_config(files, **changes), tmp_path / "run")
+
+    assert result["step"] == 2
+    assert "stopped early at step 6" in capsys.readouterr().out
+    assert checkpoints.restore_params(tmp_path / "run" / "checkpoints")[0] == 6
+    run(make_config(files, **changes), tmp_path / "run")
+    assert checkpoints.restore_params(tmp_path / "run" / "checkpoints")[0] == 6
+
+
+def test_seeds_are_runs_of_their_own_and_give_a_mean_with_its_error(files, tmp_path):
+    config = make_config(files, num_seeds=2, seed=3)
+
+    finetune.run(config, tmp_path / "run")
+
+    results = [json.loads((tmp_path / f"run/seed-{s}/result.json").read_text()) for s in (3, 4)]
+    losses = [result["metrics"]["eval/loss"] for result in results]
+    (estimate,) = [json.loads((tmp_path / "run" / "seeds.json").read_text())["eval/loss"]]
+    assert losses[0] != losses[1]
+    assert estimate["mean"] == pytest.approx(np.mean(losses))
+    assert estimate["standard_error"] == pytest.approx(abs(losses[0] - losses[1]) / 2)
+
+
+LORA = {"lora.rank": 2, "lora.targets": "attention/(query|value)/kernel"}
+
+
+def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(files, tmp_path):
+    config = make_config(files, **LORA)
+
+    result = run(config, tmp_path / "run")
+
+    saved = params_of(tmp_path / "run")
+    parts = {"/".join(path[:2]) for path in saved}
+    assert parts == {"params/head", "params/pool", "adapters/body"}
+    rank_params = 2 * 2 * (16 + 16)  # Targets, rank x (inputs + outputs).
+    assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
+    loaded = finetuned.load(tmp_path / "run")
+    data = labelled.read(loaded.config)
+    again = finetune.make_evaluation(loaded.config, loaded.task, loaded.model, data.validation)
+    assert again(loaded.params)[0]["eval/loss"] == pytest.approx(
+        result["metrics"]["eval/loss"], abs=1e-6
+    )
+
+
+def test_frozen_parameters_stay_and_the_others_move(files, tmp_path):
+    config = make_config(files, **{"train.frozen": "embedding|layers/attention"})
+
+    run(config, tmp_path / "run")
+
+    loaded = finetuned.load(tmp_path / "run")
+    first = flatten_dict(finetuned.task_params(loaded.config, loaded.task, loaded.model)[0])
+    for path, x in flatten_dict(loaded.params).items():
+        name = "/".join(path)
+        is_frozen = "embedding" in name or "layers/attention" in name
+        assert np.array_equal(x, first[path]) == is_frozen, name
+
+
+def test_what_a_run_was_frozen_on_must_not_change(files, tmp_path):
+    run(make_config(files), tmp_path / "base")
+    config = make_config(files, **LORA)
+    config.init_from = str(tmp_path / "base")
+    del config.model.name
+    run(config, tmp_path / "run")
+    finetuned.load(tmp_path / "run")
+    longer = make_config(files, **{"train.num_steps": 6})
+
+    shutil.rmtree(tmp_path / "base")
+    run(longer, tmp_path / "base")
+
+    with pytest.raises(UserError, match="other parameters now"):
+        finetuned.load(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory):
+    """A bare BERT, as `transformers` saves it, with a tokenizer."""
+    folder = tmp_path_factory.mktemp("bert")
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    config = transformers.BertConfig(vocab_size=200, max_position_embeddings=64, **sizes)
+    reference = transformers.BertModel(config)
+    reference.save_pretrained(folder)
+    words = tokenizers.BertWordPieceTokenizer(lowercase=False)
+    words.train_from_iterator([t for each in TEXTS.values() for t in each], vocab_size=200)
+    words.save(str(folder / "tokenizer.json"))
+    return folder, reference
+
+
+def test_a_bare_encoder_of_transformers_gets_a_head(files, bert_folder, tmp_path, capsys):
+    folder, reference = bert_folder
+    config = classify.get_config()
+    config.init_from = str(folder)
+    config.data.update(train=files["texts"], seq_len=64, batch_size=8)
+    config.train.update(num_steps=1, num_epochs=0.0)
+    config.optimizer.update(peak_lr=0.0, warmup_share=0.0)
+    config.eval.every_steps = config.checkpoint.every_steps = 1
+
+    run(config, tmp_path / "run")
+
+    params = finetuned.load(tmp_path / "run").params
+    theirs = dict(reference.named_parameters())
+    np.testing.assert_array_equal(
+        params["body"]["token_embedding"],
+        theirs["embeddings.word_embeddings.weight"].detach().numpy(),
+    )
+    np.testing.assert_array_equal(
+        params["pool"]["pooler"]["kernel"], theirs["pooler.dense.weight"].detach().numpy().T
+    )
+    assert "new: head/bias, head/kernel" in capsys.readouterr().out.replace("\n", " ")
+
+
+QUESTION = {"id": "q", "question": "x", "context": "abc", "answers": []}
+BAD = {
+    "a label that training never saw": (
+        "one label",
+        [{"text": "x", "label": "neutral"}],
+        r"jsonl:1: the label 'neutral'.*bad, good",
+    ),
+    "no label": ("one label", [{"text": "x"}], r"jsonl:1: the field 'label' is missing"),
+    "no text": (
+        "one label",
+        [{"text": " ", "label": "bad"}],
+        r"jsonl:1: the field 'text' is empty",
+    ),
+    "a text that is too long": (
+        "one label",
+        [{"text": "x" * 70, "label": "bad"}],
+        r"jsonl:1: 72 tokens do not fit data.seq_len=64",
+    ),
+    "a number that is none": ("a number", [{"text": "x", "number": "nan"}], r"number='nan'"),
+    "tags that do not match": (
+        "tags",
+        [{"tokens": ["a", "b"], "tags": ["O"]}],
+        r"jsonl:1: 2 tokens, but 1 tags",
+    ),
+    "a tag that nothing began": (
+        "tags",
+        [{"tokens": ["a", "b"], "tags": ["O", "I-PER"]}],
+        r"jsonl:1: the tag 'I-PER' of word 2.*'B-PER'",
+    ),
+    "an answer that is elsewhere": (
+        "answers",
+        [QUESTION | {"answers": [{"text": "b", "answer_start": 0}]}],
+        r"the answer 'b' is not at character 0, where the context has 'a'",
+    ),
+    "an answer that is missing": (
+        "answers",
+        [QUESTION],
+        r"unanswerable=True",
+    ),
+    "no assistant": (
+        "chats",
+        [{"messages": [{"role": "user", "content": "x"}]}],
+        r"nothing to learn",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_record_is_named_in_one_line_or_left_out(name, files, tmp_path, capsys):
+    kind, records, message = BAD[name]
+    path = write(tmp_path / "bad.jsonl", records)
+    good = pathlib.Path(files[RECIPES[kind][1]]).read_text()
+    with (tmp_path / "bad.jsonl").open("a") as file:
+        file.write(good)
+    changes = {"data.validation": path, "data.truncate": False}
+    config = make_config(files, kind, **changes)
+
+    with pytest.raises(UserError, match=message) as caught:
+        finetune.run(config, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+    config.data.on_error = "skip"
+    data = labelled.read(config)
+    assert len(data.skipped) == 1
+    assert len(data.validation.records) == good.count("\n")
+
+
+CONFIGS = {
+    "no model": ({"model": {}}, "init_from is not set"),
+    "two models": ({"init_from": "runs/x"}, "brings its own model"),
+    "positions": ({"data.seq_len": 65}, "model.max_len=64"),
+    "a frozen pattern that matches nothing": ({"train.frozen": "nothing"}, "matches no parameter"),
+    "all frozen": ({"train.frozen": "."}, "leaves nothing to train"),
+    "adapters of nothing": ({"lora.rank": 2, "lora.targets": "nothing"}, "matches no parameter"),
+    "weights": ({"task.class_weights": "1"}, "class_weights='1'"),
+    "a metric": ({"checkpoint.best_metric": "eval/bleu"}, "eval/bleu.*eval/f1_macro"),
+    "a direction": ({"checkpoint.best_mode": "up"}, "best_mode='up'"),
+    "a share": ({"data.validation_share": 1.0}, "validation_share=1.0"),
+    "patience for nothing": (
+        {"train.patience": 2, "checkpoint.best_metric": ""},
+        "train.patience=2",
+    ),
+    "a label field": ({"task.label": "gold"}, "'gold' is missing"),
+    "seeds": ({"num_seeds": 0}, "num_seeds=0"),
+    "a batch of more than there is": ({"data.batch_size": 800}, "data.batch_size=800"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_that_cannot_work_is_refused(name, files, tmp_path):
+    changes, message = CONFIGS[name]
+    changes = dict(changes)
+    config = make_config(files)
+    if changes.pop("model", None) is not None:
+        del config.model.name
+    config.update_from_flattened_dict(changes)
+
+    with pytest.raises(UserError, match=message) as caught:
+        finetune.run(config, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_micro_batches_add_up_to_the_batch(files, tmp_path):
+    changes = {"data.batch_size": 16, "model.dropout": 0.0}
+    whole = run(make_config(files, **changes), tmp_path / "whole")
+    parts = run(make_config(files, **changes, **{"train.accumulate_steps": 2}), tmp_path / "parts")
+
+    assert parts["metrics"]["eval/loss"] == pytest.approx(whole["metrics"]["eval/loss"], abs=1e-5)
