@@ -52,12 +52,18 @@ def test_evaluating_asks_the_same_for_any_batch_size(trained, capsys):
     assert 4 * 16 * 64 * 0.9 < tokens[-1] <= 4 * 16 * 64
 
 
-def test_only_decoders_write(trained):
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_what_has_a_decoder_writes(trained, num_beams, capsys):
     config = generate_config.get_config()
-    config.update(checkpoint=str(trained), prompt="def ")
+    config.update(checkpoint=str(trained), prompt="def ", max_new_tokens=4, num_beams=num_beams)
+    config.num_samples = 2
 
-    with pytest.raises(UserError, match="only decoders"):
+    if "bert" in str(trained):
+        with pytest.raises(UserError, match="an encoder, which writes nothing"):
+            generate.run(config, None)
+    else:
         generate.run(config, None)
+        assert "prompt 1, sample 2" in capsys.readouterr().out
 
 
 def test_runs_are_exported_and_come_back_the_same(trained, tmp_path):

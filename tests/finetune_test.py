@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 
 from configs import answer, chat, classify, seq2seq, tag
 from configs import evaluate as evaluate_config
-from experiments import evaluate, finetune, finetuned, labelled
+from configs import generate as generate_config
+from experiments import evaluate, finetune, finetuned, generate, labelled
 from lm.errors import UserError
 from lm.train import checkpoints, loop
 
@@ -112,7 +113,7 @@ def run(config, workdir):
 
 @pytest.fixture(scope="module", params=RECIPES)
 def trained(request, files, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("trained") / "run"
+    workdir = tmp_path_factory.mktemp(request.param.split()[0]) / "run"
     config = make_config(files, request.param)
     return config, workdir, run(config, workdir)
 
@@ -154,6 +155,20 @@ def test_evaluating_gives_the_same_for_any_batch_size(trained, capsys, tmp_path)
 
 def names(path):
     return [json.loads(line)["name"] for line in path.read_text().splitlines()]
+
+
+def test_what_was_trained_to_write_answers_a_prompt(trained, capsys):
+    _, workdir, _ = trained
+    config = generate_config.get_config()
+    config.update(checkpoint=str(workdir), prompt="zwei", temperature=0.0, max_new_tokens=4)
+    capsys.readouterr()
+
+    if workdir.parent.name.startswith(("pairs", "chats")):
+        generate.run(config, None)
+        assert "zwei" not in capsys.readouterr().out
+    else:
+        with pytest.raises(UserError, match="writes nothing; evaluate it instead"):
+            generate.run(config, None)
 
 
 def params_of(workdir):

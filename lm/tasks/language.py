@@ -16,7 +16,6 @@ from flax import linen as nn
 from lm import losses
 from lm.data.chat import ChatTemplate, check_messages
 from lm.data.examples import Features
-from lm.data.records import Record
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family, init_params
@@ -143,23 +142,24 @@ class Seq2Seq:
         target = self._tokenizer.encode_batch([text_field(*record, self._target)])[0]
         target = self._cut(record.name, target, self._target_len - 1)
         target = np.append(target, self._tokenizer.eos_id)
-        prompt = self._prompt_ids(record)
+        prompt = self._prompt_ids(record.name, text_field(*record, self._source))
         if self._has_encoder:
             return [self._text.features(prompt, target)]
         return [self._text.features([prompt, target], [False, True])]
 
-    def _prompt_ids(self, record: Record) -> np.ndarray:
-        """What is read, cut so that the longest target has room behind it."""
+    def prompt_ids(self, source: str) -> np.ndarray:
+        """What is read of a source."""
+        return self._prompt_ids("the prompt", source)
+
+    def _prompt_ids(self, name: str, source: str) -> np.ndarray:
+        """Cut so that the longest target has room behind it."""
         before, after = self._prompt.split("{source}", 1)
-        parts = [before, text_field(*record, self._source), after]
-        before, source, after = self._tokenizer.encode_batch(parts)
+        before, source, after = self._tokenizer.encode_batch([before, source, after])
         if self._has_encoder:
             start, end, room = [], [self._tokenizer.eos_id], self._seq_len
         else:
             start, end, room = self._text.start(), [], self._seq_len - self._target_len
-        source = self._cut(
-            record.name, source, room - len(start) - len(before) - len(after) - len(end)
-        )
+        source = self._cut(name, source, room - len(start) - len(before) - len(after) - len(end))
         return np.concatenate([start, before, source, after, end]).astype(np.int32)
 
     def _cut(self, name: str, ids: np.ndarray, room: int) -> np.ndarray:
@@ -184,7 +184,8 @@ class Seq2Seq:
         return {}
 
     def predictions(self, records, outputs, model, params):
-        prompts = [self._prompt_ids(record).tolist() for record in records]
+        sources = [record.fields[self._source] for record in records]
+        prompts = [self.prompt_ids(source).tolist() for source in sources]
         written = self._generate(model, params, prompts)
         return [{"text": self._tokenizer.decode(ids).strip()} for ids in written]
 
@@ -239,6 +240,11 @@ class Chat:
         if not features["weights_BL"].any():
             raise UserError(f"{record.name}: no answer is left in the first {self._seq_len} tokens")
         return [features]
+
+    def prompt_ids(self, message: str) -> np.ndarray:
+        """What precedes the answer to a user's first message."""
+        ids = self.template.prompt("the prompt", [{"role": "user", "content": message}])
+        return np.concatenate([self._text.start(), ids])
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         return family.module(model_config)
