@@ -136,15 +136,7 @@ def train(
     ):
         job.save_tokenizer(workdir / "tokenizer")
         job.describe()
-        restored = checkpoints.restore(job.abstract)
-        if restored is None:
-            state, host = job.first_state(), {"num_tokens": 0, "evaluations": []}
-        else:
-            step, state, host = restored
-            print(f"continuing from step {step}", flush=True)
-            for name, value in job.kept.items():
-                if host[name] != value:
-                    raise UserError(f"--workdir={workdir} was trained with other {name}")
+        state, host = _start(job, checkpoints, workdir)
         history = best.History(
             host["evaluations"],
             mode=config.checkpoint.best_mode,
@@ -215,6 +207,19 @@ def train(
             )
         job.finish(checkpoints, state)
     return 0
+
+
+def _start(job: Job, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[TrainState, dict]:
+    """The state to go on from, and what was kept beside it."""
+    restored = checkpoints.restore(job.abstract)
+    if restored is None:
+        return job.first_state(), {"num_tokens": 0, "evaluations": []}
+    step, state, host = restored
+    print(f"continuing from step {step}", flush=True)
+    for name, value in job.kept.items():
+        if host[name] != value:
+            raise UserError(f"--workdir={workdir} was trained with other {name}")
+    return state, host
 
 
 def check_finite(metrics: dict[str, float], names: tuple[str, ...], on_error: str) -> None:

@@ -15,39 +15,65 @@ def encode_words(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pieces of words, and the word of each piece; every word has one piece at least.
 
-    Each word is encoded by itself, behind a space if one precedes it, so that no piece is of two:
+    Each word is encoded by itself, behind its space if it has one, so that no piece is of two:
 
-        words     the  unbelievable  thing       北  京
-        pieces    the  ▁un  believ  able  ▁thing  北  京
-        word_of   0    1    1       1     2       3  4
+        words         the   unbelievable         北     京
+        space_before  False True                 True   False
+        pieces        the   ▁un   believ   able  ▁北    京
+        word_of_L     0     1     1        1     2      3
+
+    Where no piece of the whole text is of two words, these are its pieces: only the first word gets
+    the space that some tokenizers put before a text. A word that is nothing to the tokenizer, such
+    as a lone accent to one that drops accents, is its unknown token, or else a space.
 
     Args:
       tokenizer: any.
-      words: at least one.
-      space_before: of each word; None: of all but the first.
+      words: of one text, in order.
+      space_before: of each word; None means all but the first.
 
     Returns:
-      ids and word_of, both int32 of shape (L,).
+      The ids and word_of_L, both int32 of shape (L,).
     """
     if space_before is None:
-        space_before = [False] + [True] * (len(words) - 1)
+        space_before = [i > 0 for i in range(len(words))]
     texts = [
         f" {word}" if spaced else word for word, spaced in zip(words, space_before, strict=True)
     ]
-    encoded = tokenizer.encode_batch(texts)
-    unknown = np.array([_unknown_id(tokenizer)], np.int32)
-    # A word may be nothing to a tokenizer that drops marks and control characters.
-    encoded = [ids if len(ids) else unknown for ids in encoded]
-    word_of = np.repeat(np.arange(len(words), dtype=np.int32), list(map(len, encoded)))
-    return np.concatenate(encoded).astype(np.int32), word_of
+    encoded = tokenizer.encode_inside(texts)
+    if words and not space_before[0]:
+        encoded[0] = tokenizer.encode_batch(texts[:1])[0]
+    nothing = tokenizer.encode_inside([" "])[0][:1]
+    if tokenizer.unk_id is not None:
+        nothing = np.array([tokenizer.unk_id], np.int32)
+    encoded = [ids if len(ids) else nothing for ids in encoded]
+    word_of_L = np.repeat(np.arange(len(words), dtype=np.int32), list(map(len, encoded)))
+    return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L
 
 
-def first_pieces(word_of: np.ndarray) -> np.ndarray:
-    """(L,) -> (W,): where each word's first piece stands. 0 0 1 2 2 gives 0 2 3."""
-    return np.flatnonzero(np.diff(word_of, prepend=-1)).astype(np.int32)
+def first_pieces(word_of_L: np.ndarray) -> np.ndarray:
+    """(L,) -> (W,), int32: where each word's first piece stands. 0 0 1 2 2 gives 0 2 3.
+
+    Of a text that is cut at its end, these are the words that begin in what is left.
+    """
+    return np.flatnonzero(np.diff(word_of_L, prepend=-1)).astype(np.int32)
 
 
-def _unknown_id(tokenizer: Tokenizer) -> int:
-    """The id that stands for what a tokenizer cannot say; pad where it can say everything."""
-    ids = (tokenizer.id_of(name) for name in ("<unk>", "[UNK]", "<|endoftext|>"))
-    return next((i for i in ids if i is not None), tokenizer.pad_id or 0)
+def tags_of_words(
+    tags_L: np.ndarray, word_of_L: np.ndarray, *, num_words: int, missing: int
+) -> np.ndarray:
+    """The tag of each word: that of its first piece. (L,), (L,) -> (W,).
+
+        tags_L     5 6 7 8 | 9     cut at |, num_words=5, missing=0
+        word_of_L  0 1 1 2 | 3
+        returned   5 6 8 0 0
+
+    Args:
+      tags_L: of pieces, perhaps fewer than `word_of_L` has, where the text was cut at its end.
+      word_of_L: as `encode_words` gives it.
+      num_words: W.
+      missing: the tag of words that were cut off.
+    """
+    tags_W = np.full(num_words, missing, tags_L.dtype)
+    first_W = first_pieces(word_of_L[: len(tags_L)])
+    tags_W[: len(first_W)] = tags_L[first_W]
+    return tags_W

@@ -4,16 +4,20 @@
 looks like a special token stays text.
 """
 
+import functools
 import hashlib
 import io
 import json
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from lm.data import offsets as offsets_lib
+from lm.data import spaces
+from lm.data.offsets import Offsets
 from lm.errors import UserError
 
 
@@ -25,13 +29,17 @@ class Tokenizer(Protocol):
     bos_id: int | None
     eos_id: int | None
     mask_id: int | None
+    unk_id: int | None
     fingerprint: str
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, int32, without special tokens around them."""
 
-    def encode_with_offsets(self, text: str) -> "Offsets":
-        """The same ids as `encode_batch` gives, and which characters each stands for."""
+    def encode_inside(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """As `encode_batch`, of texts inside a longer one: no space is added or taken away."""
+
+    def encode_with_offsets(self, text: str) -> Offsets:
+        """The ids that `encode_batch` gives, and which characters each of them stands for."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; special tokens leave nothing, bytes that are no UTF-8 become U+FFFD."""
@@ -55,28 +63,11 @@ class Tokenizer(Protocol):
         """Writes the files that `load` reads."""
 
 
-class Offsets(NamedTuple):
-    """The tokens of a text and where they stand in it.
-
-    Token j stands for the characters (code points) from starts[j] up to, not including, ends[j], a
-    space before them perhaps among these. All parts of one character have its whole range.
-    """
-
-    ids: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-
-
-def _offsets(ids: Sequence[int], ranges: Sequence[tuple[int, int]]) -> Offsets:
-    bounds = np.array(ranges, np.int32).reshape(-1, 2)
-    return Offsets(np.array(ids, np.int32), bounds[:, 0], bounds[:, 1])
-
-
 class ByteTokenizer:
     """Pad 0, bos 1, eos 2, then the 256 bytes of UTF-8."""
 
     vocab_size = 259
-    pad_id, bos_id, eos_id, mask_id = 0, 1, 2, None
+    pad_id, bos_id, eos_id, mask_id, unk_id = 0, 1, 2, None, None
     fingerprint = "bytes"
 
     def encode_batch(self, texts):
@@ -84,9 +75,11 @@ class ByteTokenizer:
             np.frombuffer(text.encode(), np.uint8).astype(np.int32) + np.int32(3) for text in texts
         ]
 
+    encode_inside = encode_batch
+
     def encode_with_offsets(self, text):
-        ranges = [(i, i + 1) for i, c in enumerate(text) for _ in c.encode()]
-        return _offsets(self.encode_batch([text])[0], ranges)
+        ranges = [(i, i + 1) for i in offsets_lib.characters_of_bytes(text)]
+        return offsets_lib.from_ranges(self.encode_batch([text])[0], ranges)
 
     def decode(self, ids):
         return bytes(i - 3 for i in map(int, ids) if i >= 3).decode(errors="replace")
@@ -125,6 +118,7 @@ class SentencePieceTokenizer:
             None if i < 0 else i
             for i in (processor.pad_id(), processor.bos_id(), processor.eos_id())
         )
+        self.unk_id = processor.unk_id()
         self.mask_id = _first(map(self.id_of, _MASK_NAMES))
         self.fingerprint = f"sentencepiece {hashlib.sha256(model).hexdigest()}"
 
@@ -133,51 +127,23 @@ class SentencePieceTokenizer:
         encoded = self._processor.encode(list(texts), num_threads=1)
         for index, text in enumerate(texts):
             if _SPACE_MARK in text:
-                encoded[index] = self._encode_space_marks(text)
+                encoded[index] = self.encode_with_offsets(text).ids
         return [np.asarray(ids, np.int32) for ids in encoded]
 
-    def _encode_space_marks(self, text: str) -> list[int]:
-        """SentencePiece spells a space as U+2581; one in the text must not come back as a space."""
-        mark = self._space_mark_ids()
-        first, *rest = (self._processor.encode(part) for part in text.split(_SPACE_MARK))
-        return first + [i for part in rest for i in mark + part]
+    def encode_inside(self, texts):
+        return self._inside.encode_batch(texts)
 
-    def _space_mark_ids(self) -> list[int]:
-        mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
-        # Without byte fallback the model cannot say it at all.
-        return [self._processor.unk_id()] if self._processor.unk_id() in mark else mark
+    @functools.cached_property
+    def _inside(self):
+        return SentencePieceTokenizer(spaces.keep_sentencepiece(self.model))
 
     def encode_with_offsets(self, text):
-        if _SPACE_MARK not in text:
-            return self._part_with_offsets(text)
-        ids, ranges, start = [], [], 0
-        for index, part in enumerate(text.split(_SPACE_MARK)):
-            if index:
-                mark = self._space_mark_ids()
-                ids += mark
-                ranges += [(start - 1, start)] * len(mark)
-            inside = self._part_with_offsets(part)
-            ids += inside.ids.tolist()
-            ranges += zip(inside.starts + start, inside.ends + start, strict=True)
-            start += len(part) + 1
-        return _offsets(ids, ranges)
-
-    def _part_with_offsets(self, text: str) -> Offsets:
-        """Of a text without U+2581."""
-        from sentencepiece import sentencepiece_pb2
-
-        proto = sentencepiece_pb2.SentencePieceText()
-        proto.ParseFromString(self._processor.encode(text, out_type="serialized_proto"))
-        # Its ranges are in bytes, and of a character's bytes the last alone has one.
-        index_of = np.repeat(np.arange(len(text)), [len(c.encode()) for c in text]).tolist()
-        index_of.append(len(text))
-        ranges: list[tuple[int, int]] = []
-        end = 0
-        for piece in reversed(proto.pieces):
-            is_last_byte = piece.end > piece.begin or not self._processor.is_byte(piece.id)
-            end = piece.end if is_last_byte else end
-            ranges.append((index_of[piece.begin], index_of[end]))
-        return _offsets([piece.id for piece in proto.pieces], ranges[::-1])
+        # SentencePiece spells a space as U+2581; one in the text must not come back as a space.
+        mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+        if self.unk_id in mark:  # No byte fallback: the model cannot say it at all.
+            mark = [self.unk_id]
+        serialize = functools.partial(self._processor.encode, out_type="serialized_proto")
+        return offsets_lib.from_sentencepiece(text, serialize, mark)
 
     def decode(self, ids):
         return self._processor.decode([int(i) for i in ids])
@@ -200,7 +166,7 @@ class SentencePieceTokenizer:
 
     def id_of(self, name):
         token_id = self._processor.piece_to_id(name)
-        return None if token_id == self._processor.unk_id() else token_id
+        return None if token_id == self.unk_id else token_id
 
     def is_special(self, token_id):
         kinds = (self._processor.is_control, self._processor.is_unknown, self._processor.is_unused)
@@ -232,6 +198,7 @@ class HuggingFaceTokenizer:
         self._tokenizer = tokenizers.Tokenizer.from_str(files[_TOKENIZER_JSON].decode())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.post_processor = None  # Special tokens are ours; it would trim offsets.
         self._tokenizer.encode_special_tokens = True  # That is: as text.
         # Ids may have gaps, so that there are fewer tokens than the largest id says.
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
@@ -241,6 +208,8 @@ class HuggingFaceTokenizer:
         parts = json.loads(files[_TOKENIZER_JSON])
         self._is_byte_level = "ByteLevel" in json.dumps(parts.get("decoder"))
         self._continuing_prefix = parts["model"].get("continuing_subword_prefix")
+        unk = parts["model"].get("unk_token") or ""  # Unigram gives the id, the others a name.
+        self.unk_id = parts["model"].get("unk_id", self._tokenizer.token_to_id(unk))
         self._special = {
             i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         }
@@ -259,9 +228,17 @@ class HuggingFaceTokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
 
+    def encode_inside(self, texts):
+        return self._inside.encode_batch(texts)
+
+    @functools.cached_property
+    def _inside(self):
+        inside = spaces.keep_hugging_face(self._tokenizer.to_str())
+        return HuggingFaceTokenizer(self._files | {_TOKENIZER_JSON: inside})
+
     def encode_with_offsets(self, text):
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return _offsets(encoding.ids, encoding.offsets)
+        return offsets_lib.from_hugging_face(text, encoding.ids, encoding.tokens, encoding.offsets)
 
     def decode(self, ids):
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -14,8 +14,18 @@ import numpy as np
 from flax import linen as nn
 
 from lm import losses
+from lm.data.examples import Features
 from lm.data.records import Record
-from lm.data.windows import answer_pieces, answer_text, check_windows, windows
+from lm.data.windows import (
+    BestSpans,
+    Window,
+    answer_span,
+    best_answers,
+    best_spans,
+    span_in_window,
+    span_text,
+    windows,
+)
 from lm.errors import UserError
 from lm.metrics import squad
 from lm.models import heads
@@ -62,38 +72,37 @@ class QuestionAnswering:
         question = text_field(*record, "question")
         context = text_field(*record, "context")
         answer = self._answer(record)
-        question_ids = self._inputs.tokenizer.encode_batch([question])[0]
-        offsets = self._inputs.tokenizer.encode_with_offsets(context)
-        size = self._inputs.room(num_parts=2) - len(question_ids)
-        check_windows(record.name, size=size, stride=self._stride)
-        pieces = None
+        tokenizer = self._inputs.tokenizer
+        ids, starts, ends = tokenizer.encode_with_offsets(context)
+        span = None
         if answer is not None:
-            start = answer["answer_start"]
-            pieces = answer_pieces(offsets, start, start + len(answer["text"]))
-            if pieces is None:
+            span = answer_span(starts, ends, answer["answer_start"], answer["text"])
+            if span is None:
                 raise UserError(f"{record.name}: the tokenizer drops all of the answer")
-        examples = []
-        for window in windows(len(offsets.ids), size=size, stride=self._stride):
-            ids = offsets.ids[window.first : window.end]
-            features = self._inputs.frame(record.name, [question_ids, ids])
-            at = features["length_B"] - len(ids) - 1
-            none = features["length_B"] - 1 if self._none_is_last else 0
-            start, end = none, none
-            if pieces and window.first <= pieces[0] and pieces[1] < window.end:
-                start, end = (at + piece - window.first for piece in pieces)
-            examples.append(
-                features
-                | {
-                    "start_B": start,
-                    "end_B": end,
-                    "none_B": none,
-                    "context_B": at,
-                    "num_context_B": len(ids),
-                    "first_piece_B": window.first,
-                    "weight_B": 1.0,
-                }
-            )
-        return examples
+        made = windows(
+            tokenizer.encode_batch([question])[0],
+            ids,
+            seq_len=self._inputs.seq_len,
+            stride=self._stride,
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+            name=record.name,
+        )
+        return [self._example(window, span) for window in made]
+
+    def _example(self, window: Window, span: tuple[int, int] | None) -> Features:
+        none = len(window.ids_L) - 1 if self._none_is_last else 0
+        start, end = span_in_window(window, span, none=none)
+        parts = window.ids_L[: window.at], window.ids_L[window.at :]
+        return self._inputs.features(parts) | {
+            "start_B": start,
+            "end_B": end,
+            "none_B": none,
+            "context_B": window.at,
+            "num_context_B": window.end - window.first,
+            "shift_B": window.shift,
+            "weight_B": 1.0,
+        }
 
     def _answer(self, record: Record) -> dict[str, Any] | None:
         """The first gold answer, checked; None where there is none."""
@@ -132,22 +141,15 @@ class QuestionAnswering:
 
     def outputs(self, model, params, batch):
         """Of each window the best answers in pieces of the context, and the score of none."""
-        start_BL, end_BL = self._logits(model, params, batch, None)
-        in_context_BL = _in_context(batch, start_BL.shape[1])
         spans = best_spans(
-            jnp.where(in_context_BL, start_BL, -jnp.inf),
-            jnp.where(in_context_BL, end_BL, -jnp.inf),
-            max_len=self._max_answer_len,
-            num=_NUM_CANDIDATES,
+            *self._logits(model, params, batch, None),
+            batch["context_B"],
+            batch["num_context_B"],
+            max_length=self._max_answer_len,
+            num_best=_NUM_CANDIDATES,
+            none_at_B=batch["none_B"],
         )
-        shift_B1 = (batch["first_piece_B"] - batch["context_B"])[:, None]
-        at_none = lambda x_BL: jnp.take_along_axis(x_BL, batch["none_B"][:, None], axis=1)[:, 0]
-        return {
-            "first_BA": spans["start_BA"] + shift_B1,
-            "last_BA": spans["end_BA"] + shift_B1,
-            "score_BA": spans["score_BA"],
-            "none_score_B": at_none(start_BL) + at_none(end_BL),
-        }
+        return spans._asdict() | {"shift_B": batch["shift_B"]}
 
     def predictions(self, records, outputs, model, params):
         return [
@@ -157,21 +159,15 @@ class QuestionAnswering:
 
     def _prediction(self, record: Record, of_windows: Sequence[dict]) -> dict[str, Any]:
         """Over all windows: the best answer, or none where that scores more."""
-        candidates = [
-            (-float(score), int(first), int(last))
-            for window in of_windows
-            for score, first, last in zip(
-                window["score_BA"], window["first_BA"], window["last_BA"], strict=True
-            )
-            if np.isfinite(score)
-        ]
-        none_score = min(float(window["none_score_B"]) for window in of_windows)
+        rows = lambda name: np.stack([window[name] for window in of_windows])
+        spans = BestSpans(*map(rows, BestSpans._fields))
+        answers, none_score = best_answers(rows("shift_B"), spans, num_best=1)
         score, text = -np.inf, ""
-        if candidates:
-            negative, first, last = min(candidates)
+        if answers:
+            first, last, score = answers[0]
             context = record.fields["context"]
             offsets = self._inputs.tokenizer.encode_with_offsets(context)
-            score, text = -negative, answer_text(context, offsets, first, last)
+            text = span_text(context, offsets, first, last)
         if self._unanswerable and none_score > score:
             text = ""
         scores = {"score": float(score), "none_score": none_score}
@@ -199,24 +195,6 @@ class QuestionAnswering:
 
     def pictures(self, records, predictions):
         return {}
-
-
-def best_spans(
-    start_BL: jax.Array, end_BL: jax.Array, *, max_len: int, num: int
-) -> dict[str, jax.Array]:
-    """B x L logits twice -> the `num` spans of the highest sum, best first: B x A three times.
-
-    Returns:
-      "start_BA" and "end_BA", positions with start <= end < start + max_len, and "score_BA", which
-      is -inf where there are fewer spans. A position with a logit of -inf is in none.
-    """
-    B, L = start_BL.shape
-    end_LE = jnp.arange(L)[:, None] + jnp.arange(max_len)[None, :]
-    padded_BL = jnp.pad(end_BL, ((0, 0), (0, max_len)), constant_values=-jnp.inf)
-    score_BLE = start_BL[:, :, None] + padded_BL[:, end_LE]
-    score_BA, index_BA = jax.lax.top_k(score_BLE.reshape(B, -1), min(num, L * max_len))
-    start_BA, length_BA = index_BA // max_len, index_BA % max_len
-    return {"start_BA": start_BA, "end_BA": start_BA + length_BA, "score_BA": score_BA}
 
 
 def answers_of(record: Record) -> list[dict[str, Any]]:

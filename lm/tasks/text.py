@@ -51,19 +51,19 @@ class TextInputs:
     def frame(self, name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The features of one or two texts that are tokenized already."""
         start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        parts = self._cut(name, parts, self.room(len(parts)))
-        pieces = [np.append(part, self.tokenizer.eos_id) for part in parts]
-        pieces[0] = np.concatenate([start, pieces[0]])
-        tokens_L = np.concatenate(pieces).astype(np.int32)
+        parts = self._cut(name, parts, self.seq_len - len(start) - len(parts))
+        framed = [np.append(part, self.tokenizer.eos_id) for part in parts]
+        framed[0] = np.concatenate([start, framed[0]])
+        return self.features(framed)
+
+    def features(self, framed: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The features of one or two parts that have their special tokens."""
+        tokens_L = np.concatenate(framed).astype(np.int32)
         features = {"tokens_BL": tokens_L, "length_B": len(tokens_L)}
         if self._with_types:
-            sizes = list(map(len, pieces))
-            features["types_BL"] = np.repeat(np.arange(len(pieces), dtype=np.int32), sizes)
+            sizes = list(map(len, framed))
+            features["types_BL"] = np.repeat(np.arange(len(framed), dtype=np.int32), sizes)
         return features
-
-    def room(self, num_parts: int) -> int:
-        """How many tokens of so many texts fit beside the special ones."""
-        return self.seq_len - int(self.tokenizer.bos_id is not None) - num_parts
 
     def frame_words(
         self, name: str, ids: np.ndarray, first_W: np.ndarray
