@@ -103,7 +103,7 @@ def _dispatch(config) -> int:
             f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
         )
     asked = [flag.name for flag in (_DRY_RUN, _SHOW_BATCH, _PROFILE) if flag.present]
-    if asked and config.experiment != "pretrain":
+    if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -112,7 +112,8 @@ def _dispatch(config) -> int:
     elif _SHOW_BATCH.value is not None:
         dry_run.show_batch(config, _SHOW_BATCH.value)
     elif _PROFILE.value is not None:
-        return pretrain.run(config, _workdir(), profile_steps=_profile_steps(_PROFILE.value))
+        train = experiments[config.experiment]
+        return train(config, _workdir(), profile_steps=_profile_steps(_PROFILE.value))
     else:
         return experiments[config.experiment](config, _workdir())
     return 0

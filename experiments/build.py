@@ -60,9 +60,11 @@ def lookup(key: str, name: str, table: dict) -> Any:
 
 
 def with_num_steps(
-    config: ml_collections.ConfigDict, num_rows: Callable[[], int]
+    config: ml_collections.ConfigDict, num_rows: Callable[[ml_collections.ConfigDict], int]
 ) -> ml_collections.ConfigDict:
-    """The config itself; where it says `train.num_epochs`, a copy with as many `train.num_steps`.
+    """A copy with `train.num_steps` and `data.batch_size`, whichever way the config says them.
+
+    These are steps or `train.num_epochs`, and rows or `data.batch_size_per_device`.
 
     Args:
       config: of a training experiment.
@@ -77,11 +79,12 @@ def with_num_steps(
             f"train.num_steps={steps} and train.num_epochs={epochs}: make one of them positive "
             "and the other 0"
         )
-    if steps:
-        return config
     config = config.copy_and_resolve_references()
-    num_steps = math.ceil(epochs * num_rows() / config.data.batch_size)
-    config.train.update(num_steps=num_steps, num_epochs=0.0)
+    if config.data.batch_size_per_device:
+        config.data.batch_size = config.data.batch_size_per_device * jax.device_count()
+    if not steps:
+        num_steps = math.ceil(epochs * num_rows(config) / config.data.batch_size)
+        config.train.update(num_steps=num_steps, num_epochs=0.0)
     return config
 
 
@@ -216,7 +219,7 @@ def make_data(config: ml_collections.ConfigDict, model_config: Any) -> preparati
     Raises:
       UserError: a source or tokenizer that does not work, or one that does not fit the model.
     """
-    block = {k: v for k, v in config.data.items() if k != "batch_size"}
+    block = {k: v for k, v in config.data.items() if not k.startswith("batch_size")}
     prepared = call(
         preparation.prepare,
         "data",

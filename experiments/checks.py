@@ -24,6 +24,7 @@ _RULES = {
     "eval.sample_tokens": _NOT_NEGATIVE,
     "checkpoint.every_steps": _NOT_NEGATIVE,
     "checkpoint.keep_every": _NOT_NEGATIVE,
+    "data.batch_size_per_device": _NOT_NEGATIVE,
     "data.multiple": _POSITIVE,
     "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "loss.z_loss": _NOT_NEGATIVE,

@@ -1,24 +1,28 @@
-"""Moves weights, hyperparameters and tokenizers between runs and folders of `transformers`."""
+"""Moves weights, hyperparameters and tokenizers between runs and `transformers`, or `peft`."""
 
+import functools
 import json
 import pathlib
+import shutil
 import tempfile
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 import tokenizers as tokenizers_lib
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import build, runs
+from experiments import build, finetuned, runs
 from experiments.shown import command
 from lm import workdir as workdir_lib
-from lm.data import tokenizers
+from lm.data import chat, tokenizers
 from lm.errors import UserError
-from lm.interop import hugging_face, tokenizer_files
+from lm.interop import heads, hugging_face, peft, tokenizer_files
+from lm.models import lora
 from lm.models.families import init_params, param_shapes
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
-from lm.train.state import TrainState
+from lm.train.state import Params, TrainState
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -36,14 +40,18 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     # Built on the same disk and moved there whole: a failure leaves nothing behind.
     with beside as folder:
         partial = pathlib.Path(folder) / "partial"
-        if hugging_face.is_folder(source):
+        then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
+        if peft.is_folder(source):
+            merge_adapters(config, source, partial)
+        elif hugging_face.is_folder(source):
             import_folder(config, source, partial)
-            then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
         elif (source / "config.json").exists():
-            export_run(source, partial)
+            (export_adapters if config.adapters else export_run)(source, partial)
             then = []
         else:
-            raise UserError(f"source={source} is neither a run nor a folder of transformers")
+            raise UserError(
+                f"source={source} is neither a run, nor a folder of transformers or of peft"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(target)  # In place of an empty folder, if there is one.
     print(f"{source} -> {target}")
@@ -60,6 +68,57 @@ def import_folder(
     Raises:
       UserError: see `lm.interop.hugging_face`.
     """
+    model = _read_folder(config, source)
+    params, block = model.params, model.block
+    if config.vocab_size:
+        params = hugging_face.resize_vocabulary(params, block["vocab_size"], config.vocab_size)
+        block["vocab_size"] = config.vocab_size
+    if model.tokenizer.vocab_size > block["vocab_size"]:
+        raise UserError(
+            f"{source}: the tokenizer has {model.tokenizer.vocab_size} tokens and the model only "
+            f"{block['vocab_size']}; give it more with --config.vocab_size="
+            f"{model.tokenizer.vocab_size}"
+        )
+    _write_run(target, model._replace(params=params), source=str(source))
+
+
+def merge_adapters(
+    config: ml_collections.ConfigDict, source: pathlib.Path, target: pathlib.Path
+) -> None:
+    """A folder of `peft` and the model that it adapts -> a run at step 0, merged.
+
+    Raises:
+      UserError: see `lm.interop.peft`.
+    """
+    if not config.base:
+        raise UserError(
+            f"source={source} holds adapters; name the run, or the folder of transformers, that "
+            "they belong to: --config.base=DIR"
+        )
+    base = pathlib.Path(config.base)
+    if hugging_face.is_folder(base):
+        model = _read_folder(config, base)
+    else:
+        run = runs.load(base)
+        params = jax.tree.map(np.asarray, run.params)
+        model = _Model(run.config.model.to_dict(), params, "float32", run.tokenizer)
+    shapes = {path: x.shape for path, x in flatten_dict(model.params).items()}
+    settings, adapters = peft.load_adapters(source, model.block, shapes)
+    merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
+    model = model._replace(params=jax.tree.map(np.asarray, merged), dtype="float32")
+    _write_run(target, model, source=str(source), base=str(base))
+
+
+class _Model(NamedTuple):
+    """block: of the config. dtype: of the files that the parameters came from."""
+
+    block: dict[str, Any]
+    params: Params
+    dtype: str
+    tokenizer: tokenizers.Tokenizer
+
+
+def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> _Model:
     block = hugging_face.load_model_block(source)
     model = build.make_model(ml_collections.ConfigDict(block), causal=True)
     shapes = flatten_dict(param_shapes(model))
@@ -74,50 +133,80 @@ def import_folder(
         print(f"missing, and drawn at random: {'/'.join(path)}")
     for key in loaded.unknown:
         print(f"unknown, and left out: {key}")
-    params = loaded.params
-    if config.vocab_size:
-        params = hugging_face.resize_vocabulary(params, block["vocab_size"], config.vocab_size)
-        block["vocab_size"] = config.vocab_size
-    tokenizer = _import_tokenizer(source)
-    if tokenizer.vocab_size > block["vocab_size"]:
-        raise UserError(
-            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens and the model only "
-            f"{block['vocab_size']}; give it more with --config.vocab_size={tokenizer.vocab_size}"
-        )
-    made_by = {
-        "experiment": "convert",
-        "source": str(source),
-        "weights_dtype": loaded.dtype,
-        "model": block,
-    }
+    return _Model(block, loaded.params, loaded.dtype, _import_tokenizer(source))
+
+
+def _write_run(target: pathlib.Path, model: _Model, **source: str) -> None:
+    made_by = {"experiment": "convert"} | source
+    made_by |= {"weights_dtype": model.dtype, "model": model.block}
     write_numpy_as_it_is()
     with (
         workdir_lib.opened(target, made_by, data_hash=""),
         Checkpoints(target / "checkpoints", keep_last=1) as checkpoints,
     ):
-        tokenizer.save(target / "tokenizer")
-        checkpoints.save(0, TrainState(np.int32(0), params, ()), {"num_tokens": 0}, {})
+        model.tokenizer.save(target / "tokenizer")
+        checkpoints.save(0, TrainState(np.int32(0), model.params, ()), {"num_tokens": 0}, {})
 
 
 def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A run -> a folder that `AutoModelForCausalLM` and `AutoTokenizer` load.
+    """A run -> a folder that the Auto classes of `transformers` load.
+
+    A fine-tuned run's adapters are merged; its head stays where `transformers` has the same.
 
     Raises:
       UserError: the run has no checkpoint, or a shape that `transformers` does not know.
     """
-    loaded = runs.load(source)
-    imported = loaded.config.experiment == "convert"
-    dtype = loaded.config.weights_dtype if imported else "float32"
+    if workdir_lib.load_config(source)["experiment"] == "finetune":
+        run = finetuned.load(source)
+        model, dtype = run.config.model.to_dict(), "float32"
+        family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
+        if "body" in run.params:
+            if "crf" in run.params:
+                raise UserError(f"source={source} has a CRF, which transformers has not")
+            labels = tuple(run.config.task.get("labels", ()))
+            family = heads.with_head(model, run.config.task.kind, labels)
+    else:
+        run = runs.load(source)
+        model = run.config.model.to_dict()
+        dtype = run.config.weights_dtype if run.config.experiment == "convert" else "float32"
+        family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
     target.mkdir(parents=True)
-    params = jax.tree.map(np.asarray, loaded.params)
+    params = jax.tree.map(np.asarray, run.params)
     ids = {
         f"{name}_token_id": token_id
         for name in ("bos", "eos", "pad")
-        if (token_id := getattr(loaded.tokenizer, f"{name}_id")) is not None
+        if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
     }
-    model = loaded.config.model.to_dict()
-    hugging_face.save(target, hugging_face.model_type_of(model), model, params, dtype, ids)
-    tokenizer_files.save(loaded.tokenizer, target, model.get("max_len"))
+    hugging_face.save(target, family, model, params, dtype, ids)
+    tokenizer_files.save(run.tokenizer, target, model.get("max_len"))
+    template = source / "tokenizer" / chat.FILE
+    if template.exists():
+        shutil.copy(template, target / chat.FILE)
+
+
+def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
+    """The adapters of a fine-tuned run, without its head -> a folder of `peft`.
+
+    Raises:
+      UserError: the run has none, or adapts what `transformers` has no name for.
+    """
+    if workdir_lib.load_config(source)["experiment"] != "finetune":
+        raise UserError(f"adapters=True: source={source} is no fine-tuned run")
+    run = finetuned.load(source)
+    if run.adapters is None:
+        raise UserError(f"adapters=True: source={source} has no adapters; it was trained without")
+    target.mkdir(parents=True)
+    by_module = lambda tree: unflatten_dict(finetuned.as_in_module(tree, run.config))
+    peft.save_adapters(
+        target,
+        run.config.model.to_dict(),
+        run.lora,
+        jax.tree.map(np.asarray, by_module(run.adapters)),
+        jax.tree.map(np.asarray, by_module(run.base)),
+        base_model=run.config.init_from or None,
+    )
+    if "head" in run.base:
+        print("left out: the head, which is not in a folder of peft")
 
 
 def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:

@@ -1,15 +1,17 @@
 """Looks without training: what a config would build, and what a step sees."""
 
+import json
+
 import jax
 import ml_collections
 import numpy as np
 import rich
 import rich.table
 
-from experiments import build
+from experiments import build, finetune, labelled
 from lm.data.batches import Batches
 from lm.data.rows import abstract_rows
-from lm.data.show import Stream, render
+from lm.data.show import MAX_ROWS, Stream, render
 from lm.errors import UserError
 from lm.objectives.batch import Batch
 from lm.train import memory
@@ -17,16 +19,49 @@ from lm.train import memory
 
 def run(config: ml_collections.ConfigDict) -> None:
     """Prints parameters by block, FLOPs a token, memory a device, and the first batch, decoded."""
-    config = build.with_num_steps(config, lambda: build.rows_of_epoch(config))
+    if config.experiment == "finetune":
+        _fine_tuning(config)
+    else:
+        _pretraining(config)
+
+
+def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
+    """Prints what training step `step` sees; the first one is 1."""
+    if config.experiment == "finetune":
+        config, data = finetune.read(config)
+        config = build.with_num_steps(config, lambda _: len(data.train.examples))
+        _check_step(config, step)
+        _show_examples(config, data, step - 1)
+        return
+    config = build.with_num_steps(config, build.rows_of_epoch)
+    _check_step(config, step)
+    parts = build.make_parts(config)
+    prepared = build.make_data(config, parts.model.config)
+    _show(config, prepared, build.make_objective(config, prepared), step - 1)
+
+
+def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
+    if not 1 <= step <= config.train.num_steps:
+        raise UserError(
+            f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}"
+        )
+
+
+def _pretraining(config: ml_collections.ConfigDict) -> None:
+    config = build.with_num_steps(config, build.rows_of_epoch)
     parts = build.make_parts(config)
     abstract = build.abstract_state(parts)
-    rich.print(_parameter_table(abstract))
+    rich.print(_parameter_table(abstract.params))
     prepared = build.make_data(config, parts.model.config)
     objective = build.make_objective(config, prepared)
     flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
-    rich.print(_memory_table(config, parts, objective, abstract))
+    rows = abstract_rows(_micro_batch(config, parts.mesh), config.data.seq_len)
+    key = jax.random.key(0)
+    batch = jax.eval_shape(objective, rows, key)
+    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
+    rich.print(_memory_table(config, abstract, {}, loss, batch))
     num_rows = prepared.splits["train"].num_rows
     if num_rows < config.data.batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
@@ -35,16 +70,35 @@ def run(config: ml_collections.ConfigDict) -> None:
     _show(config, prepared, objective, step=0)
 
 
-def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
-    """Prints what training step `step` sees; the first one is 1."""
-    config = build.with_num_steps(config, lambda: build.rows_of_epoch(config))
-    if not 1 <= step <= config.train.num_steps:
-        raise UserError(
-            f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}"
-        )
-    parts = build.make_parts(config)
-    prepared = build.make_data(config, parts.model.config)
-    _show(config, prepared, build.make_objective(config, prepared), step - 1)
+def _fine_tuning(config: ml_collections.ConfigDict) -> None:
+    config, data = finetune.read(config)
+    config = build.with_num_steps(config, lambda _: len(data.train.examples))
+    parts = finetune.make_parts(config, data)
+    rich.print(_parameter_table(parts.abstract.params))
+    for line in (f"frozen: {build.num_params(parts.frozen):,} parameters", *parts.lines):
+        print(line)
+    flops = finetune.flops_per_token(config, parts.model, parts.params)
+    num_steps, num_examples = config.train.num_steps, len(data.train.examples)
+    print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
+    micro_batch, key = _micro_batch(config, parts.mesh), jax.random.key(0)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((micro_batch, *x.shape[1:]), x.dtype),
+        finetune.make_batches(config, data).batch_at(0),
+    )
+
+    def loss(params, frozen_and_batch):
+        frozen, batch = frozen_and_batch
+        params = parts.trained.assemble(params, frozen)
+        return data.task.loss(parts.model, params, batch, key)["loss"]
+
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
+    rich.print(_memory_table(config, parts.abstract, frozen, loss, (frozen, batch)))
+    _show_examples(config, data, step=0)
+
+
+def _micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
+    """Rows that a device sees at once."""
+    return config.data.batch_size // config.train.accumulate_steps // mesh.size
 
 
 def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> None:
@@ -54,6 +108,35 @@ def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> 
     batch = jax.device_get(jax.jit(objective)(rows, key))
     print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
     rich.print(render(_streams(batch), prepared.tokenizer))
+
+
+def _show_examples(config: ml_collections.ConfigDict, data: labelled.Data, step: int) -> None:
+    batches = finetune.make_batches(config, data)
+    batch = batches.batch_at(step)
+    print(f"\nstep {step + 1} sees")
+    for b, example in enumerate(batches.rows_at(step)[:MAX_ROWS].tolist()):
+        record = data.train.records[data.train.owners[example]]
+        gold = json.dumps(data.task.gold(record), ensure_ascii=False)
+        print(f"row {b}: {record.name}, gold {gold}")
+    rich.print(render(_example_streams(batch), data.tokenizer))
+
+
+def _example_streams(batch: dict[str, np.ndarray]) -> list[Stream]:
+    """What the model reads and writes; the parts of a pair are two segments."""
+
+    def segments(length_B, tokens, types=0):
+        return (np.arange(tokens.shape[1])[None] < length_B[:, None]) * (1 + types)
+
+    if "encoder_tokens_BM" in batch:
+        read, written = batch["encoder_tokens_BM"], batch["targets_BL"]
+        segment_ids_BL = segments(batch["length_B"], written)
+        return [
+            Stream("encoder", read, segments(batch["encoder_length_B"], read)),
+            Stream("decoder", written, segment_ids_BL, segment_ids_BL > 0),
+        ]
+    tokens_BL = batch["tokens_BL"]
+    segment_ids_BL = segments(batch["length_B"], tokens_BL, batch.get("types_BL", 0))
+    return [Stream("", tokens_BL, segment_ids_BL, batch.get("weights_BL"))]
 
 
 def _streams(batch: Batch) -> list[Stream]:
@@ -75,32 +158,28 @@ def _streams(batch: Batch) -> list[Stream]:
     ]
 
 
-def _parameter_table(abstract) -> rich.table.Table:
+def _parameter_table(params) -> rich.table.Table:
     table = rich.table.Table("block", "shape", "parameters", title="parameters")
-    for path, x in jax.tree_util.tree_flatten_with_path(abstract.params)[0]:
+    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         table.add_row(name, " x ".join(map(str, x.shape)), f"{build.num_params(x):,}")
     table.add_section()
-    for name, block in abstract.params.items():
+    for name, block in params.items():
         table.add_row(name, "", f"{build.num_params(block):,}")
     table.add_section()
-    table.add_row("all", "", f"{build.num_params(abstract.params):,}")
+    table.add_row("all", "", f"{build.num_params(params):,}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table
 
 
-def _memory_table(config, parts: build.Parts, objective, abstract) -> rich.table.Table:
+def _memory_table(config, abstract, frozen, loss, batch) -> rich.table.Table:
     """Bytes a device by category; gradients are there twice while micro-batches are added up."""
-    params = memory.tree_bytes(abstract.params)
-    micro_batch = config.data.batch_size // config.train.accumulate_steps // parts.mesh.size
-    rows, key = abstract_rows(micro_batch, config.data.seq_len), jax.random.key(0)
-    batch = jax.eval_shape(objective, rows, key)
-    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
+    trained = memory.tree_bytes(abstract.params)
     parts_of_it = {
-        "parameters": params,
+        "parameters": trained + memory.tree_bytes(frozen),
         "optimiser state": memory.tree_bytes(abstract.opt_state),
-        "gradients": params * (1 if config.train.accumulate_steps == 1 else 2),
+        "gradients": trained * (1 if config.train.accumulate_steps == 1 else 2),
         "activations": memory.saved_activation_bytes(loss, abstract.params, batch),
     }
     table = rich.table.Table("memory a device", "MB")

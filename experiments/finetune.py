@@ -3,12 +3,13 @@
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 from flax import linen as nn
 
 from experiments import build, finetuned, labelled, report, training
@@ -65,40 +66,19 @@ def _run(
     workdir: pathlib.Path,
     profile_steps: tuple[int, int] | None,
 ) -> int:
-    config = labelled.with_model(config)
-    check_numbers(config)
-    data = labelled.read(config)
-    config.task.update(data.block)
+    config, data = read(config)
     given = config.to_dict()
     workdir_lib.check(workdir, given)
-    config = build.with_num_steps(config, lambda: len(data.train.examples))
+    config = build.with_num_steps(config, lambda _: len(data.train.examples))
     metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
     training.check(config, metrics, profile_steps)
-    mesh = sharding.make_mesh(**config.parallel)
-    build.check_batch(config, mesh.size)
-    tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
-    model = finetuned.make_model(config, data.task)
-    batches = ExampleBatches(
-        data.train.examples,
-        fill=data.task.fill,
-        multiple=config.data.multiple,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-    )
+    parts = make_parts(config, data)
+    trained, abstract, shardings = parts.trained, parts.abstract, parts.shardings
+    frozen_hash = checksum(parts.frozen)
+    frozen = jax.device_put(parts.frozen, sharding.state_sharding(parts.frozen, parts.mesh))
     key = jax.random.key(config.seed)
-    params, lines = finetuned.task_params(config, data.task, model)
-    trained = Trained(config, params)
-    frozen = trained.split(params)[1]
-    create = lambda params: TrainState.create(trained.start(params, key), tx)
-    shapes = jax.eval_shape(create, params)
-    shardings = sharding.state_sharding(shapes, mesh)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
-    frozen_hash = checksum(frozen)
-    frozen = jax.device_put(frozen, sharding.state_sharding(frozen, mesh))
-    step_fn = make_step(config, data.task, model, trained, tx, shardings, mesh)
-    evaluate = make_evaluation(config, data.task, model, data.validation)
+    step_fn = make_step(config, parts)
+    evaluate = make_evaluation(config, data.task, parts.model, data.validation)
 
     def metrics_of(trained_params):
         metrics, _ = evaluate(trained.assemble(trained_params, frozen))
@@ -120,44 +100,122 @@ def _run(
         report.fine_tuned(workdir, data, int(state.step), metrics, predictions)
 
     job = training.Job(
-        schedule=schedule,
+        schedule=parts.schedule,
         abstract=abstract,
-        first_state=lambda: jax.jit(create, out_shardings=shardings)(params),
-        batches=batches,
+        first_state=lambda: jax.jit(parts.create, out_shardings=shardings)(parts.params),
+        batches=make_batches(config, data),
         step_fn=lambda state, batch: step_fn(state, batch, key, frozen),
         evaluate=metrics_of,
         save_tokenizer=save_tokenizer,
         data_hash=data.hash,
-        flops_per_token=flops_per_token(config, model, params),
-        describe=lambda: report.start_fine_tuning(config, data, abstract, frozen, lines, workdir),
+        flops_per_token=flops_per_token(config, parts.model, parts.params),
+        describe=lambda: report.start_fine_tuning(
+            config, data, abstract, parts.frozen, parts.lines, workdir
+        ),
         finish=finish,
         sample=None,
-        kept={"frozen parameters": frozen_hash},
+        kept={"frozen parameters": frozen_hash, "data.batch_size": config.data.batch_size},
     )
     return training.train(config, workdir, job, given=given, profile_steps=profile_steps)
 
 
-def make_step(
-    config: ml_collections.ConfigDict,
-    task: Task,
-    model: nn.Module,
-    trained: Trained,
-    tx,
-    shardings,
-    mesh,
-) -> Callable:
+def read(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, labelled.Data]:
+    """The config with its model and task complete, and the data.
+
+    Raises:
+      UserError: what cannot be read, or does not go together.
+    """
+    config = labelled.with_model(config)
+    check_numbers(config)
+    data = labelled.read(config)
+    config.task.update(data.block)
+    return config, data
+
+
+class Parts(NamedTuple):
+    """What a config is made of.
+
+    params: of the whole model, before the first step.
+    frozen: those of them that are not trained.
+    create: params -> the first state.
+    abstract: that state's shapes and shardings.
+    lines: what was new in the parameters, and what was left out.
+    """
+
+    model: nn.Module
+    task: Task
+    trained: Trained
+    tx: optax.GradientTransformation
+    schedule: Callable
+    mesh: jax.sharding.Mesh
+    params: Params
+    frozen: Params
+    create: Callable[[Params], TrainState]
+    abstract: TrainState
+    shardings: TrainState
+    lines: list[str]
+
+
+def make_parts(config: ml_collections.ConfigDict, data: labelled.Data) -> Parts:
+    """Everything but the data.
+
+    Raises:
+      UserError: settings that do not go together.
+    """
+    mesh = sharding.make_mesh(**config.parallel)
+    build.check_batch(config, mesh.size)
+    tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
+    model = finetuned.make_model(config, data.task)
+    params, lines = finetuned.task_params(config, data.task, model)
+    trained = Trained(config, params)
+    key = jax.random.key(config.seed)
+    create = lambda params: TrainState.create(trained.start(params, key), tx)
+    shapes = jax.eval_shape(create, params)
+    shardings = sharding.state_sharding(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    return Parts(
+        model=model,
+        task=data.task,
+        trained=trained,
+        tx=tx,
+        schedule=schedule,
+        mesh=mesh,
+        params=params,
+        frozen=trained.split(params)[1],
+        create=create,
+        abstract=abstract,
+        shardings=shardings,
+        lines=lines,
+    )
+
+
+def make_batches(config: ml_collections.ConfigDict, data: labelled.Data) -> ExampleBatches:
+    """The training batches, each a function of its step."""
+    return ExampleBatches(
+        data.train.examples,
+        fill=data.task.fill,
+        multiple=config.data.multiple,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+    )
+
+
+def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
     """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
 
     def step(state, batch, key, frozen):
         def loss_fn(params, batch, key):
-            return task.loss(model, trained.assemble(params, frozen), batch, key)
+            params = parts.trained.assemble(params, frozen)
+            return parts.task.loss(parts.model, params, batch, key)
 
         state, metrics = train_step(
             state,
             batch,
             key,
             loss_fn=loss_fn,
-            tx=tx,
+            tx=parts.tx,
             accumulate_steps=config.train.accumulate_steps,
         )
         lengths = [x for name, x in batch.items() if name.endswith("length_B")]
@@ -165,8 +223,8 @@ def make_step(
 
     return jax.jit(
         step,
-        in_shardings=(shardings, sharding.batch_sharding(mesh), None, None),
-        out_shardings=(shardings, None),
+        in_shardings=(parts.shardings, sharding.batch_sharding(parts.mesh), None, None),
+        out_shardings=(parts.shardings, None),
         donate_argnums=0,
     )
 

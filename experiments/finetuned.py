@@ -16,6 +16,7 @@ from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.models.families import param_shapes
+from lm.models.lora import LoraConfig
 from lm.tasks.task import Task
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params
@@ -80,7 +81,7 @@ def _all_params(
     """By path, as the family's module with its output has them; whatever the folder lacks, too."""
     if not hugging_face.is_folder(folder):
         if workdir_lib.load_config(folder)["experiment"] == "finetune":
-            return _as_in_module(load(folder).params, config)
+            return as_in_module(load(folder).params, config)
         return flatten_dict(runs.load(folder).params)
     model = build.make_model(config.model, causal=True)
     shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
@@ -91,7 +92,7 @@ def _all_params(
     return {p: x for p, x in flatten_dict(loaded.params).items() if p not in missing}
 
 
-def _as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
+def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
     """A task model's parameters by the paths that the family's own module has for them."""
     at = build.family_block(config.model).body_path
     return {
@@ -101,7 +102,11 @@ def _as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tup
 
 
 class FineTuned(NamedTuple):
-    """A run of this experiment, opened."""
+    """A run of this experiment, opened.
+
+    params: of the whole model, adapters merged.
+    base, adapters, lora: the parameters before, and what was merged; None where there was nothing.
+    """
 
     config: ml_collections.ConfigDict
     task: Task
@@ -109,6 +114,9 @@ class FineTuned(NamedTuple):
     step: int
     params: Params
     tokenizer: tokenizers.Tokenizer
+    base: Params
+    adapters: Params | None
+    lora: LoraConfig | None
 
 
 def load(folder: pathlib.Path) -> FineTuned:
@@ -137,5 +145,14 @@ def load(folder: pathlib.Path) -> FineTuned:
     else:
         shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
         trained = Trained(config, shapes)
-    params = trained.assemble(state_params, frozen)
-    return FineTuned(config, task, model, step, params, tokenizer)
+    return FineTuned(
+        config=config,
+        task=task,
+        model=model,
+        step=step,
+        params=trained.assemble(state_params, frozen),
+        tokenizer=tokenizer,
+        base=trained.base(state_params, frozen),
+        adapters=state_params.get("adapters"),
+        lora=trained.lora,
+    )

@@ -31,7 +31,7 @@ def run(
     """
     given = config.to_dict()
     workdir_lib.check(workdir, given)
-    config = build.with_num_steps(config, lambda: build.rows_of_epoch(config))
+    config = build.with_num_steps(config, build.rows_of_epoch)
     parts = build.make_parts(config)
     training.check(config, evaluation.METRICS, profile_steps)
     prepared = build.make_data(config, parts.model.config)
@@ -58,7 +58,7 @@ def run(
             config, prepared, workdir, checkpoints.metrics(int(state.step))
         ),
         sample=sample if config.eval.sample_tokens else None,
-        kept={},
+        kept={"data.batch_size": config.data.batch_size},
     )
     return training.train(config, workdir, job, given=given, profile_steps=profile_steps)
 

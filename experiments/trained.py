@@ -21,6 +21,8 @@ class Trained:
     What is trained is the tree {"params": ...}, and with LoRA also {"adapters": ...}: then of the
     parameters only a new head is trained. Checkpoints and the optimiser hold nothing else.
 
+    Its `lora` is what the adapters are, or None.
+
     Args:
       config: its `train.frozen` is a regular expression, searched in the path of each parameter;
         `lora.rank` 0 means no adapters.
@@ -33,7 +35,7 @@ class Trained:
 
     def __init__(self, config: ml_collections.ConfigDict, params: Params):
         settings = config.lora.to_dict()
-        self._lora = build.call(lora.LoraConfig, "lora", settings) if settings["rank"] else None
+        self.lora = build.call(lora.LoraConfig, "lora", settings) if settings["rank"] else None
         self._head = params.keys() - {"body"} if "body" in params else set()
         pattern = config.train.frozen
         try:
@@ -56,7 +58,7 @@ class Trained:
         return unflatten_dict(part(True)), unflatten_dict(part(False))
 
     def _is_trained(self, path: tuple[str, ...]) -> bool:
-        if self._lora and path[0] not in self._head:
+        if self.lora and path[0] not in self._head:
             return False
         return not (self._frozen and self._frozen.search("/".join(path)))
 
@@ -68,8 +70,8 @@ class Trained:
           key: draws the adapters.
         """
         trained = {"params": self.split(params)[0]}
-        if self._lora:
-            trained["adapters"] = lora.init_adapters(params, self._lora, key)
+        if self.lora:
+            trained["adapters"] = lora.init_adapters(params, self.lora, key)
         return trained
 
     def shapes(self, params: Params) -> Params:
@@ -78,8 +80,12 @@ class Trained:
 
     def assemble(self, trained: Params, frozen: Params) -> Params:
         """The model's parameters."""
-        params = unflatten_dict(flatten_dict(trained["params"]) | flatten_dict(frozen))
-        return lora.merge(params, trained["adapters"], self._lora) if self._lora else params
+        params = self.base(trained, frozen)
+        return lora.merge(params, trained["adapters"], self.lora) if self.lora else params
+
+    def base(self, trained: Params, frozen: Params) -> Params:
+        """The parameters that adapters are merged into."""
+        return unflatten_dict(flatten_dict(trained["params"]) | flatten_dict(frozen))
 
 
 def checksum(params: Params) -> str:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart
-from experiments import dry_run
+from configs import classify, quickstart
+from experiments import dry_run, finetune
 from lm.errors import UserError
 from lm.train import memory
 
@@ -53,6 +53,39 @@ def test_showing_a_batch_twice_shows_the_same_and_another_step_another(config, c
     assert shown[0] == shown[1] != shown[2]
     with pytest.raises(UserError, match=r"--show_batch=5 .* 1 to 4"):
         dry_run.show_batch(config, 5)
+
+
+def test_of_fine_tuning_the_optimiser_holds_the_adapters_and_no_more(capsys):
+    config = classify.get_config("debug")
+    config.tokenizer = {"kind": "bytes"}
+    config.model.update(vocab_size=259, num_layers=1, num_heads=2, head_dim=8, model_dim=16)
+    config.lora.update(rank=2, targets="attention/(query|value)/kernel")
+
+    dry_run.run(config)
+
+    shown = capsys.readouterr().out
+    D, r, labels = 16, 2, 8
+    trained = 2 * (D * r + r * D) + (D * D + D) + (D * labels + labels)
+    assert re.search(rf"all +│ +│ +{trained:,} ", shown)
+    state = 4 * 2 * trained + 4  # Two moments, and AdamW's count.
+    assert re.search(rf"optimiser state +│ +{state / 1e6:.1f} ", shown)
+    config, data = finetune.read(config)
+    abstract = finetune.make_parts(config, data).abstract
+    assert state <= memory.tree_bytes(abstract.opt_state) <= state + 16
+    assert re.search(r"row 0: \S+\.py:\d+, gold {\"label\": \"\w+\"}", shown)
+    assert "frozen: " in shown and "1 segments" in shown
+
+
+def test_showing_labelled_examples_twice_shows_the_same_and_another_step_another(capsys):
+    config = classify.get_config("debug")
+    shown = []
+    for step in (2, 2, 3):
+        dry_run.show_batch(config, step)
+        shown.append(capsys.readouterr().out.split("sees")[1])
+
+    assert shown[0] == shown[1] != shown[2]
+    with pytest.raises(UserError, match=r"--show_batch=121 .* 1 to 120"):
+        dry_run.show_batch(config, 121)
 
 
 def test_saved_activations_are_the_residuals_of_the_backward_pass():

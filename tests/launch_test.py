@@ -1,6 +1,5 @@
 """The program as people use it: one process after another, killed and started again."""
 
-import functools
 import json
 import math
 import os
@@ -266,12 +265,23 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, c
     assert not (tmp_path / "run").exists()
 
 
+def test_a_batch_may_be_said_by_device(corpus):
+    config = tiny_config(corpus, **{"data.batch_size_per_device": 3})
+
+    assert build.with_num_steps(config, build.rows_of_epoch).data.batch_size == 24
+    config.train.update(num_steps=0, num_epochs=1.0)
+    epoch = build.with_num_steps(config, build.rows_of_epoch)
+    config.data.update(batch_size=24, batch_size_per_device=0)
+    assert (
+        epoch.train.num_steps == build.with_num_steps(config, build.rows_of_epoch).train.num_steps
+    )
+
+
 @pytest.mark.parametrize("num_epochs", [0.5, 1.0, 3.0])
 def test_epochs_are_just_as_many_steps_as_show_every_row(num_epochs, corpus):
     config = tiny_config(corpus, **{"train.num_steps": 0, "train.num_epochs": num_epochs})
 
-    num_rows = functools.partial(build.rows_of_epoch, config)
-    num_steps = build.with_num_steps(config, num_rows).train.num_steps
+    num_steps = build.with_num_steps(config, build.rows_of_epoch).train.num_steps
 
     prepared = build.make_data(config, config.model)
     batches = Batches(prepared, "train", batch_size=16, seed=0)

@@ -23,6 +23,9 @@ _SHADES = (
 )
 
 
+MAX_ROWS = 4
+
+
 class Stream(NamedTuple):
     """One array of tokens that a model reads or writes.
 
@@ -40,7 +43,7 @@ class Stream(NamedTuple):
 
 
 def render(
-    streams: Sequence[Stream], tokenizer: Tokenizer, max_rows: int = 4
+    streams: Sequence[Stream], tokenizer: Tokenizer, max_rows: int = MAX_ROWS
 ) -> rich.console.Group:
     """The first rows of a batch as something that `rich.print` shows, with or without colour.
 
@@ -62,11 +65,12 @@ def _row(stream: Stream, b: int, tokenizer: Tokenizer) -> list[rich.console.Rend
     segments, tokens = stream.segment_ids_BL[b], stream.tokens_BL[b]
     targets = np.full(len(tokens), -1) if stream.targets_BL is None else stream.targets_BL[b]
     weights = np.ones(len(tokens))
-    in_loss = np.sum(targets >= 0)
+    facts = f"{segments.max()} segments, {np.sum(segments > 0)} tokens, "
     if stream.weights_BL is not None:
         weights = np.asarray(stream.weights_BL[b], np.float64)
-        in_loss = np.sum(weights > 0)
-    facts = f"{segments.max()} segments, {np.sum(segments > 0)} tokens, {in_loss} in the loss, "
+        facts += f"{np.sum(weights > 0)} in the loss, "
+    elif stream.targets_BL is not None:
+        facts += f"{np.sum(targets >= 0)} in the loss, "
     facts += f"{np.sum(segments == 0)} of {len(segments)} empty"
     title = f"row {b} of {len(stream.tokens_BL)}{', ' * bool(stream.title)}{stream.title}: {facts}"
     parts: list[rich.console.RenderableType] = [rich.rule.Rule(title, align="left", characters="─")]

@@ -176,7 +176,7 @@ def resize_vocabulary(params: dict[str, Any], old_size: int, new_size: int) -> d
 
 def save(
     folder: pathlib.Path,
-    model_type: str,
+    family: HuggingFaceFamily,
     model: dict[str, Any],
     params: dict[str, Any],
     dtype: str,
@@ -186,13 +186,12 @@ def save(
 
     Args:
       folder: exists.
-      model_type: one that covers the family of `model`.
+      family: one of FAMILIES that covers `model`, or what `heads.with_head` makes of one.
       model: the `model` block of the config.
       params: the parameter tree, float32.
       dtype: of the files.
       special_ids: bos_token_id and the like, for config.json and generation_config.json.
     """
-    family = FAMILIES[model_type]
     # Named also where they are None: transformers would put the family's own ids there.
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | special_ids
     config = {"dtype": dtype} | ids | family.hf_config(model)

@@ -57,6 +57,11 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 
+def is_folder(path: pathlib.Path) -> bool:
+    """Whether this looks like a folder of `peft`."""
+    return (path / _CONFIG).exists()
+
+
 def load_adapters(
     folder: pathlib.Path, model: dict[str, Any], shapes: Shapes
 ) -> tuple[LoraConfig, dict[str, Any]]:
