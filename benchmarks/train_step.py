@@ -5,9 +5,7 @@ attention and optimiser. On a GPU: GPT-2 124M in bfloat16, rows of 1,024, 32 a b
 torch.compile of `benchmarks/torch_gpt2.py`. Both sides do forward, loss, backward, clipping, AdamW.
 Ours reads packed rows, so its attention takes a mask of documents; the peer's is only causal.
 
-Each side has its own process, and they take turns, so that a noisy minute hits both and neither
-disturbs the other's threads. On CPUs a third one is the peer with the C library's memory settings
-that `launch.py` makes for us.
+On CPUs a third side is the peer with the C library's memory settings that `launch.py` makes for us.
 """
 
 import argparse
@@ -15,13 +13,13 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import sides as sides_lib
+from benchmarks.sides import Side, ratio, take_turns
 from lm import allocator
 
 SHAPE = ("vocab_size", "num_layers", "num_heads", "model_dim", "seq_len", "batch_size")
@@ -36,21 +34,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.side:
         return serve(args)
-    sides = {"ours": Side("ours")}
+    sides = {"ours": Side(__spec__.name, "ours")}
     facts = sides["ours"].facts
-    sides["peer"] = Side("peer", facts["shape"])
+    shape_flags = [f"--{key}={value}" for key, value in facts["shape"].items()]
+    sides["peer"] = Side(__spec__.name, "peer", shape_flags)
     if facts["platform"] == "cpu":
-        sides["peer_keeping_memory"] = Side("peer_keeping_memory", facts["shape"])
-    seconds = {name: [] for name in sides}
-    for r in range(args.rounds):
-        for name in list(sides)[:: 1 if r % 2 else -1]:
-            seconds[name].append(sides[name].seconds_per_step())
+        name = "peer_keeping_memory"
+        sides[name] = Side(__spec__.name, name, shape_flags)
+    seconds = take_turns(sides, args.rounds)
     num_tokens = facts["shape"]["batch_size"] * facts["shape"]["seq_len"]
     speed = {name: round(num_tokens / statistics.median(times)) for name, times in seconds.items()}
-
-    def ratio(peer):
-        pairs = zip(seconds[peer], seconds["ours"], strict=True)
-        return round(statistics.median(theirs / ours for theirs, ours in pairs), 3)
 
     result = {
         "benchmark": "train_step",
@@ -59,7 +52,7 @@ def main() -> None:
         "tokens_per_second": speed["ours"],
         "peer": sides["peer"].facts["name"],
         "peer_tokens_per_second": speed["peer"],
-        "ratio": ratio("peer"),
+        "ratio": ratio(seconds, "peer"),
         "rounds": args.rounds,
         "load_average": round(os.getloadavg()[0], 1),
         "versions": {
@@ -67,51 +60,26 @@ def main() -> None:
         },
     }
     if "peer_keeping_memory" in sides:
-        result["ratio_to_peer_keeping_memory"] = ratio("peer_keeping_memory")
+        result["ratio_to_peer_keeping_memory"] = ratio(seconds, "peer_keeping_memory")
     if peak_flops := facts["peak_flops"]:
         result["mfu"] = round(speed["ours"] * facts["flops_per_token"] / peak_flops, 4)
     print(json.dumps(result))
 
 
-class Side:
-    """A process that holds one side's model and takes steps when told to."""
-
-    def __init__(self, name: str, shape: dict[str, int] | None = None):
-        shape_flags = [f"--{key}={value}" for key, value in (shape or {}).items()]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, *sys.argv[1:], *shape_flags, f"--side={name}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # On a GPU the sides share its memory.
-            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-        )
-        self.facts = json.loads(self._answer())
-
-    def seconds_per_step(self) -> float:
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return json.loads(self._answer())
-
-    def _answer(self) -> str:
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("one side of the benchmark died; its own message stands above")
-        return line
-
-
 def serve(args: argparse.Namespace) -> None:
-    """One side: prints its facts, then answers each line of stdin with the seconds of a step."""
+    """One side, which answers with the seconds of a step."""
     step, steps_a_round, facts = (ours if args.side == "ours" else peer)(args)
     for _ in range(3):  # Compiles, and lets memory settle.
         float(step())
-    print(json.dumps(facts), flush=True)
-    for _ in sys.stdin:
+
+    def measure(_) -> float:
         start = time.perf_counter()
         for _ in range(steps_a_round):
             loss = step()
         float(loss)  # Waits for the device.
-        print((time.perf_counter() - start) / steps_a_round, flush=True)
+        return (time.perf_counter() - start) / steps_a_round
+
+    sides_lib.serve(facts, measure)
 
 
 def ours(args: argparse.Namespace) -> tuple[Callable, int, dict]:

@@ -65,13 +65,13 @@ def check(
       UserError: `init_from` is neither, or its parameters or its tokenizer are others.
     """
     folder = pathlib.Path(config.init_from)
-    if not hugging_face.is_folder(folder):
-        if workdir_lib.load_config(folder)["experiment"] == "finetune":
-            export = ("--config=configs/convert.py", f"--config.source={folder}")
-            raise UserError(
-                f"init_from={folder} was fine-tuned; write its model down and name that: "
-                f"{command(*export, '--config.target=DIR')}"
-            )
+    is_run = not hugging_face.is_folder(folder)
+    if is_run and workdir_lib.load_config(folder)["experiment"] == "finetune":
+        export = ("--config=configs/convert.py", f"--config.source={folder}")
+        raise UserError(
+            f"init_from={folder} was fine-tuned; write its model down and name that: "
+            f"{command(*export, '--config.target=DIR')}"
+        )
     other = build.make_model(ml_collections.ConfigDict(model_block(folder)), causal=True)
     if hugging_face.is_folder(folder):
         other_tokenizer = tokenizers.load_file(folder / "tokenizer.json")

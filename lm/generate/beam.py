@@ -67,15 +67,12 @@ def search(
         raise UserError(f"num_beams={num_beams} is too many for {vocab_size} tokens")
     params = decoding_params(params, model.config.dtype)
     found: dict[int, list[Hypothesis]] = {}
-    size = min(batch_size, max(len(prompts), 1))
-    for here in decoding.batches(prompts, size):
-        filled = here + here[:1] * (size - len(here))
-        tokens_BL, lengths_B = decoding.lay_out([prompts[i] for i in filled], model.config.max_len)
+    for batch in decoding.batches(prompts, batch_size, model.config.max_len):
         beams = _search(
             model,
             params,
-            tokens_BL,
-            lengths_B,
+            batch.tokens_BL,
+            batch.lengths_B,
             num_new=decoding.bucket(max_new_tokens),
             max_new_tokens=max_new_tokens,
             vocab_size=vocab_size,
@@ -87,7 +84,7 @@ def search(
             start_id=start_id,
         )
         beams = jax.tree.map(np.asarray, beams)
-        for b, index in enumerate(here):
+        for b, index in enumerate(batch.indices):
             found[index] = [_hypothesis(beams, b, w, stop_ids) for w in range(num_beams)]
     return [found[i] for i in range(len(prompts))]
 

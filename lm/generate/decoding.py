@@ -3,8 +3,8 @@
 Dimension key: B batch, L length, M slots or encoder length, V vocabulary.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,39 @@ def bucket(length: int, most: int | None = None) -> int:
     return size if most is None else min(size, most)
 
 
-def lay_out(prompts: Sequence[Sequence[int]], most: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as B x L, filled up with 0 at their ends, and their lengths, B."""
-    lengths_B = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens_BL = np.zeros((len(prompts), bucket(lengths_B.max(), most)), np.int32)
-    for row, prompt in zip(tokens_BL, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    return tokens_BL, lengths_B
+class Batch(NamedTuple):
+    """Prompts that are read at once.
+
+    indices: of them.
+    rows: the same, filled up with the first to a power of two.
+    tokens_BL: of each row, filled up with 0 at its end.
+    lengths_B: how many tokens it has.
+    """
+
+    indices: list[int]
+    rows: list[int]
+    tokens_BL: np.ndarray
+    lengths_B: np.ndarray
+
+
+def batches(prompts: Sequence[Sequence[int]], batch_size: int, most: int | None) -> Iterator[Batch]:
+    """Those of like length together, in few shapes, so that few are compiled.
+
+    Args:
+      prompts: token ids, at least one each.
+      batch_size: at most so many rows.
+      most: at most so many tokens; None for any number.
+    """
+    size = min(batch_size, 1 << max(len(prompts) - 1, 0).bit_length())
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for first in range(0, len(order), size):
+        here = order[first : first + size]
+        rows = here + here[:1] * (size - len(here))
+        lengths_B = np.array([len(prompts[i]) for i in rows], np.int32)
+        tokens_BL = np.zeros((size, bucket(lengths_B.max(), most)), np.int32)
+        for row, i in zip(tokens_BL, rows, strict=True):
+            row[: len(prompts[i])] = prompts[i]
+        yield Batch(here, rows, tokens_BL, lengths_B)
 
 
 def start(
@@ -52,7 +78,7 @@ def start(
       model: a decoder, which goes on from the prompts, or one with an encoder, which reads them and
         starts to write from `start_id`.
       params: of `cache.decoding_params`.
-      tokens_BL, lengths_B: see `lay_out`.
+      tokens_BL, lengths_B: see `Batch`.
       num_new: how many tokens there must be room for.
       start_id: only for a model with an encoder.
       vocab_size: ids from this on have no likelihood.
@@ -121,9 +147,3 @@ def check_room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_token
             f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's "
             f"{room} positions; shorten one of them"
         )
-
-
-def batches(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """The prompts by their indices, those of like length together, `batch_size` at a time."""
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -58,16 +58,13 @@ def generate(
     _check(temperature, top_k, top_p)
     params = decoding_params(params, model.config.dtype)
     outputs: dict[int, list[int]] = {}
-    size = min(batch_size, decoding.bucket(len(prompts), 1 << 30), max(len(prompts), 1))
-    for here in decoding.batches(prompts, size):
-        filled = here + here[:1] * (size - len(here))  # One shape: the last batch repeats a prompt.
-        tokens_BL, lengths_B = decoding.lay_out([prompts[i] for i in filled], model.config.max_len)
+    for batch in decoding.batches(prompts, batch_size, model.config.max_len):
         new_BN = _write(
             model,
             params,
-            tokens_BL,
-            lengths_B,
-            np.array(filled, np.uint32),
+            batch.tokens_BL,
+            batch.lengths_B,
+            np.array(batch.rows, np.uint32),
             key,
             num_new=decoding.bucket(max_new_tokens),
             max_new_tokens=max_new_tokens,
@@ -78,7 +75,7 @@ def generate(
             stop_ids=jnp.array(list(stop_ids) or [-1]),
             start_id=start_id,
         )
-        for index, new_N in zip(here, np.asarray(new_BN), strict=False):
+        for index, new_N in zip(batch.indices, np.asarray(new_BN), strict=False):
             new = new_N[:max_new_tokens].tolist()
             end = next((i for i, token in enumerate(new) if token in stop_ids), len(new))
             outputs[index] = new[:end]

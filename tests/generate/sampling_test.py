@@ -56,6 +56,18 @@ def test_a_key_gives_the_same_sample_and_another_key_another(params):
     assert len({tuple(sample) for sample in first}) > 1
 
 
+def test_from_prompt_to_prompt_nothing_is_compiled_again(params):
+    generate(params, [[1]] * 4)
+    num_compiled = sampling._write._cache_size()
+
+    generate(params, [[2, 5] * 6, [3], [4]], temperature=0.5, top_k=3, max_new_tokens=2)
+    generate(params, [[7] * 9] * 4, key=5, top_p=0.5, stop_ids=[3])
+
+    assert sampling._write._cache_size() == num_compiled
+    generate(params, [[1]] * 50)  # Other batches, of 32, are another program.
+    assert sampling._write._cache_size() == num_compiled + 1
+
+
 @pytest.mark.parametrize("temperature", [0.0, 9.0])
 def test_an_id_that_the_tokenizer_does_not_know_is_never_drawn(params, temperature):
     samples = generate(params, [[1]] * 8, temperature=temperature, vocab_size=3)
