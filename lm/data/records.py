@@ -340,19 +340,21 @@ def _tfds(argument: str, split: str, spec: str) -> RecordSource:
 
 
 def _plain(value: Any, feature: Any = None) -> Any:
-    """NumPy's and TFDS's values as Python's own."""
+    """NumPy's and TFDS's values as Python's own, and class labels as their names."""
+    # A sequence passes on what its elements' feature has; and of a sequence of dicts, the values
+    # come as a dict of sequences.
+    feature = getattr(feature, "feature", feature)
     if isinstance(value, dict):
         of = dict(feature) if hasattr(feature, "keys") else {}
         return {key: _plain(child, of.get(key)) for key, child in value.items()}
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if hasattr(feature, "int2str") and getattr(value, "ndim", 0) == 0:
-        return feature.int2str(int(value)) if int(value) >= 0 else int(value)
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, list):
-        inner = getattr(feature, "feature", None)
-        return [_plain(child, inner) for child in value]
+    if isinstance(value, list | tuple):
+        return [_plain(child, feature) for child in value]
+    if hasattr(feature, "int2str") and isinstance(value, int):
+        return feature.int2str(value) if value >= 0 else value
     return value
 
 

@@ -171,16 +171,15 @@ class QuestionAnswering:
         if self._unanswerable and none_score > score:
             text = ""
         scores = {"score": float(score), "none_score": none_score}
-        return {"id": record.fields["id"], "text": text} | scores
+        return {"text": text} | scores
 
     def gold(self, record):
         return {"answers": [answer["text"] for answer in answers_of(record)]}
 
     def score(self, records, predictions):
-        ids = [record.fields["id"] for record in records]
-        golds = [self.gold(record)["answers"] for record in records]
-        texts = [prediction["text"] for prediction in predictions]
-        return self._score(dict(zip(ids, texts, strict=True)), dict(zip(ids, golds, strict=True)))
+        golds = {str(i): self.gold(record)["answers"] for i, record in enumerate(records)}
+        texts = {str(i): prediction["text"] for i, prediction in enumerate(predictions)}
+        return self._score(texts, golds)
 
     def baseline(self, train, records):
         """The word of the context that holds the most letters of the question's words."""
@@ -190,8 +189,7 @@ class QuestionAnswering:
             likeness = lambda word: sum(len(w) for w in asked if w in word.lower())
             return max(re.findall(r"\w+", record.fields["context"]), key=likeness, default="")
 
-        guesses = [{"id": r.fields["id"], "text": guess(r)} for r in records]
-        return "the word most like the question", guesses
+        return "the word most like the question", [{"text": guess(record)} for record in records]
 
     def pictures(self, records, predictions):
         return {}
@@ -200,14 +198,29 @@ class QuestionAnswering:
 def answers_of(record: Record) -> list[dict[str, Any]]:
     """The gold answers of a record, none if it says that there is none.
 
+    They are {"text", "answer_start"} each, as in SQuAD's files; or together, as TFDS and Hugging
+    Face have them, two lists by these names.
+
     Raises:
-      UserError: one does not stand in the context where it says.
+      UserError: they are neither, or one does not stand in the context where it says.
     """
     if record.fields.get("is_impossible"):
         return []
     context, answers = text_field(*record, "context"), record.fields.get("answers", [])
-    for answer in answers:
-        start, text = answer["answer_start"], answer["text"]
+    try:
+        if isinstance(answers, dict):
+            pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
+        else:
+            pairs = [(answer["text"], answer["answer_start"]) for answer in answers]
+    except (KeyError, TypeError, ValueError):
+        pairs = [(None, None)]
+    if not all(isinstance(text, str) and isinstance(start, int) for text, start in pairs):
+        raise UserError(
+            f"{record.name}: answers={answers!r} are not as in SQuAD, a list of "
+            '{"text": ..., "answer_start": ...}'
+        )
+    answers = [{"text": text, "answer_start": start} for text, start in pairs]
+    for text, start in pairs:
         found = context[start : start + len(text)] if start >= 0 else ""
         if not text or found != text:
             raise UserError(
