@@ -8,7 +8,7 @@ import numpy as np
 import rich
 import rich.table
 
-from experiments import build, finetune, labelled
+from experiments import build, finetune, initial, labelled
 from lm.data.batches import Batches
 from lm.data.rows import abstract_rows
 from lm.data.show import MAX_ROWS, Stream, render
@@ -33,7 +33,7 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
         _check_step(config, step)
         _show_examples(config, data, step - 1)
         return
-    config = build.with_num_steps(config, build.rows_of_epoch)
+    config = build.with_num_steps(initial.with_model(config), build.rows_of_epoch)
     _check_step(config, step)
     parts = build.make_parts(config)
     prepared = build.make_data(config, parts.model.config)
@@ -48,7 +48,7 @@ def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
 
 
 def _pretraining(config: ml_collections.ConfigDict) -> None:
-    config = build.with_num_steps(config, build.rows_of_epoch)
+    config = build.with_num_steps(initial.with_model(config), build.rows_of_epoch)
     parts = build.make_parts(config)
     abstract = build.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from experiments import build, finetuned, labelled, report, training
+from experiments import build, finetuned, initial, labelled, report, training
 from experiments.checks import check_numbers
 from experiments.trained import Trained, checksum
 from lm import workdir as workdir_lib
@@ -125,7 +125,12 @@ def read(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, 
     Raises:
       UserError: what cannot be read, or does not go together.
     """
-    config = labelled.with_model(config)
+    if "name" in config.model and config.init_from:
+        raise UserError(
+            f"init_from={config.init_from} brings its own model, and this config has one too; "
+            "leave out the argument model= of the config, or init_from"
+        )
+    config = initial.with_model(config)
     check_numbers(config)
     data = labelled.read(config)
     config.task.update(data.block)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from experiments import build, runs
@@ -29,9 +30,34 @@ def state(
     if hugging_face.is_folder(folder):
         params = hugging_face.load_params(folder, _shape_by_path(abstract.params)).params
     else:
-        params = runs.load(folder).params
+        params = jax.tree.map(np.asarray, runs.load(folder).params)  # On no device yet.
     create = lambda params: TrainState.create(params, parts.tx)
     return jax.jit(create, out_shardings=shardings)(params)
+
+
+def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy whose model and tokenizer are those of `init_from`, unless the config has its own.
+
+    What the config says of the model besides (dropout, dtype, ...) replaces what is said there.
+
+    Raises:
+      UserError: there is neither a model block nor a folder to take it from.
+    """
+    config = config.copy_and_resolve_references()
+    if "name" in config.model:
+        return config
+    if not config.init_from:
+        raise UserError(
+            "init_from is not set, and the config has no model of its own; name the folder of a "
+            "run or of transformers"
+        )
+    folder = pathlib.Path(config.init_from)
+    block = model_block(folder)
+    block |= {name: value for name, value in config.model.items() if name in block}
+    with config.unlocked():
+        config.model = ml_collections.ConfigDict(block)
+        config.tokenizer = ml_collections.ConfigDict(runs.tokenizer_block(folder))
+    return config
 
 
 def model_block(folder: pathlib.Path) -> dict[str, Any]:

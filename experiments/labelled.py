@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments import build, initial, runs, tasks
+from experiments import build, tasks
 from lm.data import chat, preparation, records, tokenizers
 from lm.data.examples import Features
 from lm.data.records import Record
@@ -45,35 +45,6 @@ class Data(NamedTuple):
     validation: Split
     skipped: list[UserError]
     hash: str
-
-
-def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy whose model and tokenizer are those of `init_from`, if the config names no own ones.
-
-    What the config says of the model besides (dropout, dtype, ...) replaces what is said there.
-
-    Raises:
-      UserError: there is neither a model block nor a folder to take it from, or there are both.
-    """
-    config = config.copy_and_resolve_references()
-    if "name" in config.model:
-        if config.init_from:
-            raise UserError(
-                f"init_from={config.init_from} brings its own model, and this config has one too; "
-                "leave out the argument model= of the config, or init_from"
-            )
-        return config
-    if not config.init_from:
-        raise UserError(
-            "init_from is not set; name the folder of a run or of transformers, or take "
-            "--config=FILE.py:model=bert for a small model of no training"
-        )
-    folder = pathlib.Path(config.init_from)
-    block = initial.model_block(folder)
-    block |= {name: value for name, value in config.model.items() if name in block}
-    config.model = ml_collections.ConfigDict(block)
-    config.tokenizer = ml_collections.ConfigDict(runs.tokenizer_block(folder))
-    return config
 
 
 class Records(NamedTuple):

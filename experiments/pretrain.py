@@ -29,6 +29,7 @@ def run(
     Raises:
       UserError: before anything is written, for whatever in the config cannot work.
     """
+    config = initial.with_model(config)
     given = config.to_dict()
     workdir_lib.check(workdir, given)
     config = build.with_num_steps(config, build.rows_of_epoch)

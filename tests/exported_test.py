@@ -10,8 +10,9 @@ import torch
 import transformers
 from flax.traverse_util import flatten_dict
 
+from configs import adapt
 from configs import convert as convert_config
-from experiments import convert, finetuned, runs
+from experiments import convert, finetuned, pretrain, runs
 from lm.errors import UserError
 from tests.finetune_test import files, make_config, run  # noqa: F401
 
@@ -89,6 +90,38 @@ def test_adapters_of_peft_come_back_merged_into_a_run(adapted, base, tmp_path):
     assert found.keys() == expected.keys()
     for path, x in expected.items():
         np.testing.assert_allclose(found[path], x, atol=1e-6, err_msg="/".join(path))
+
+
+@pytest.mark.parametrize("kind", ["transformers", "run"])
+def test_a_model_trains_on_with_its_own_tokenizer_on_text(kind, adapted, tmp_path):
+    folder = adapted / "base"
+    if kind == "run":
+        folder = tmp_path / "imported"
+        carry(adapted / "base", folder)
+    (tmp_path / "field.txt").write_text("一只猫。 Ein Kater. قطة.\n" * 200)
+    config = adapt.get_config()
+    config.init_from = str(folder)
+    config.data.update(source="text", seq_len=32, batch_size=8)
+    config.data.train = config.data.validation = str(tmp_path / "field.txt")
+    config.train.update(num_steps=1, num_epochs=0.0)
+    config.optimizer.peak_lr = 0.0
+    config.eval.update(every_steps=1, batch_size=8)
+    config.checkpoint.every_steps = 1
+
+    assert pretrain.run(config.lock(), tmp_path / "run") == 0
+
+    before, after = hugging_face_params(adapted / "base"), runs.load(tmp_path / "run").params
+    for path, x in flatten_dict(after).items():
+        np.testing.assert_array_equal(x, before[path], "/".join(path))
+    (line,) = [x for x in (tmp_path / "run" / "metrics.jsonl").open() if "eval/loss" in x]
+    assert json.loads(line)["eval/bits_per_byte"] > 0
+
+
+def hugging_face_params(folder):
+    again = folder.parent / "again"
+    if not again.exists():
+        carry(folder, again)
+    return flatten_dict(runs.load(again).params)
 
 
 REFUSED = {

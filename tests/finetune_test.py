@@ -107,7 +107,7 @@ def make_config(files, name="one label", **changes):
 
 
 def run(config, workdir):
-    assert finetune.run(config, workdir) == 0
+    assert finetune.run(config.lock(), workdir) == 0
     return json.loads((workdir / "result.json").read_text())
 
 
@@ -186,7 +186,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(files, tmp_path, monkey
         return original(*args, **kwargs | {"stop_requested": lambda: next(count)})
 
     monkeypatch.setattr(loop, "fit", stopped)
-    assert finetune.run(config, tmp_path / "parts") == 75
+    assert finetune.run(config.lock(), tmp_path / "parts") == 75
     assert not (tmp_path / "parts" / "result.json").exists()
     monkeypatch.undo()
 
@@ -211,7 +211,7 @@ def test_it_stops_early_where_nothing_improves(files, tmp_path, capsys):
 def test_seeds_are_runs_of_their_own_and_give_a_mean_with_its_error(files, tmp_path):
     config = make_config(files, num_seeds=2, seed=3)
 
-    finetune.run(config, tmp_path / "run")
+    finetune.run(config.lock(), tmp_path / "run")
 
     results = [json.loads((tmp_path / f"run/seed-{s}/result.json").read_text()) for s in (3, 4)]
     losses = [result["metrics"]["eval/loss"] for result in results]
@@ -366,7 +366,7 @@ def test_a_bad_record_is_named_in_one_line_or_left_out(name, files, tmp_path, ca
     config = make_config(files, kind, **changes)
 
     with pytest.raises(UserError, match=message) as caught:
-        finetune.run(config, tmp_path / "run")
+        finetune.run(config.lock(), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -407,7 +407,7 @@ def test_a_config_that_cannot_work_is_refused(name, files, tmp_path):
     config.update_from_flattened_dict(changes)
 
     with pytest.raises(UserError, match=message) as caught:
-        finetune.run(config, tmp_path / "run")
+        finetune.run(config.lock(), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

@@ -1,0 +1,40 @@
+r"""How much better does a trained model get to know the text of one field, or one language?
+
+Command:   python launch.py --config=configs/adapt.py --config.init_from=RUN_OR_HF_FOLDER \
+               --config.data.source=text --config.data.train='field/train/*.txt' \
+               --config.data.validation='field/validation/*.txt'
+           objective=causal for decoders, masked for encoders, span for T5.
+Hardware:  that of the model.
+Expected:  a lower validation loss than before the first step, which `configs/evaluate.py` gives.
+
+Continued pretraining on unlabelled text (Gururangan et al. 2020): model and tokenizer are those of
+`init_from`, the rate is a tenth of what is usual for a first training. Bits per byte are there for
+objective=causal, the only one that predicts every token.
+"""
+
+import ml_collections
+
+from configs import bert, common, t5
+
+_OBJECTIVES = {
+    "causal": dict(kind="causal"),
+    "masked": bert.masked(),
+    "span": t5.span_corruption(),
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: objective=causal|masked|span, optimizer, schedule."""
+    arg = common.parse_arg(arg, objective="causal", optimizer="adamw", schedule="cosine")
+    config = common.trunk("pretrain")
+    config.model = dict(dropout=0.0, **common.HOW_TO_RUN)
+    config.data = common.stdlib_data(seq_len=512, batch_size=32)
+    config.objective = common.choose("objective", arg.objective, _OBJECTIVES)
+    config.loss = common.language_loss()
+    config.train = common.train(num_steps=0) | dict(num_epochs=1.0)
+    config.optimizer = common.optimizer(
+        arg.optimizer, arg.schedule, peak_lr=5e-5, warmup_steps=0, warmup_share=0.05
+    )
+    config.eval = dict(every_steps=200, batch_size=16, sample_tokens=0, compressors=False)
+    config.checkpoint.every_steps = 200
+    return config
