@@ -116,24 +116,29 @@ def fine_tuned(
     write_predictions(workdir / "predictions.jsonl", data.task, records, predictions)
     for name, picture in data.task.pictures(records, predictions).items():
         workdir_lib.write_whole(workdir / name, picture)
-    found = data.task.baseline(data.train.records, records)
-    baseline = {} if found is None else {found[0]: data.task.score(records, found[1])}
-    result = {"step": step, "metrics": metrics, "baseline": baseline}
+    baselines = {
+        name: data.task.score(records, guesses)
+        for name, guesses in data.task.baselines(data.train.records, records).items()
+    }
+    result = {"step": step, "metrics": metrics, "baselines": baselines}
     workdir_lib.write_whole(workdir / "result.json", json.dumps(result, indent=1) + "\n")
-    print_scores(f"at step {step}", metrics, baseline)
+    print_scores(f"at step {step}", metrics, baselines)
     pictures = "".join(f", {name}" for name in data.task.pictures(records, predictions))
     print(f"written to {workdir}: result.json, predictions.jsonl{pictures}", flush=True)
 
 
 def print_scores(
-    title: str, metrics: dict[str, float], baseline: dict[str, dict[str, float]]
+    title: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]
 ) -> None:
-    """A table of metrics, beside those of a baseline."""
-    print(f"\n{title:>24} {'':>10} {''.join(baseline)}")
+    """A table of metrics, beside those of baselines."""
+    print(f"\n{title:>24} {'this model':>10}{''.join(f'  {name}' for name in baselines)}")
     for name, value in metrics.items():
-        others = [scores.get(name.removeprefix("eval/")) for scores in baseline.values()]
-        beside = "".join(f" {other:.4f}" for other in others if other is not None)
-        print(f"{name:>24} {value:>10.4f}{beside}")
+        beside = ""
+        for baseline, scores in baselines.items():
+            other = scores.get(name.removeprefix("eval/"))
+            text = "" if other is None else f"{other:.4f}"
+            beside += f"  {text:>{len(baseline)}}"
+        print(f"{name:>24} {value:>10.4f}{beside}".rstrip())
 
 
 def write_predictions(

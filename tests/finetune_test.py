@@ -131,7 +131,7 @@ def test_a_run_scores_its_best_checkpoint_beside_a_baseline(trained):
     for metric, value in result["metrics"].items():
         assert value == pytest.approx(logged[best][metric], abs=1e-6)
     assert (workdir / "predictions.jsonl").read_text().count("\n") > 0
-    for scores in result["baseline"].values():
+    for scores in result["baselines"].values():
         assert {f"eval/{metric}" for metric in scores} & set(result["metrics"])
 
 

@@ -1,7 +1,8 @@
 """Labelled examples that every machine has, made of the running Python's own standard library.
 
 They are real text with gold labels that the language itself gives, so that each task can be tried,
-and a model's score compared with a baseline's, without any download.
+and a model's score compared with a baseline's, without any download. Files are for validation as in
+the corpus `python_stdlib`, so that no model that was pretrained on it has read them.
 """
 
 import ast
@@ -42,7 +43,8 @@ def docstrings() -> Iterator[tuple[bool, Item]]:
     """The first paragraph of a docstring, and the package it is from: {"text", "label"}.
 
     Of the eight packages with the most; each text occurs once. Names of the package's own functions
-    and terms are what gives it away. A tenth is for validation.
+    and terms are what gives it away. A tenth is for validation, whichever file it is from: some
+    packages are a single one.
     """
     found: dict[str, list[Item]] = collections.defaultdict(list)
     seen: collections.Counter[str] = collections.Counter()
@@ -72,8 +74,7 @@ def token_roles() -> Iterator[tuple[bool, Item]]:
 
     Roles are function and class (the name of what is defined), parameter, argument (a keyword's),
     call, target, decorator, module and imported. The tree that Python parses gives them. The same
-    name has different ones: what it is called by does not say what it does. An eighth of the files
-    is for validation.
+    name has different ones: what it is called by does not say what it does.
     """
     for name, tree in _trees(1 / 6):
         roles = _roles(tree)
@@ -87,26 +88,25 @@ def token_roles() -> Iterator[tuple[bool, Item]]:
                 spaces = [False, *(before.end != token.start for before, token in pairs)]
                 tokens = [token.string for token in line]
                 fields = {"tokens": tokens, "tags": tags, "space_before": spaces}
-                yield _is_held_out(name), (f"{name}:{line[0].start[0]}", fields)
+                yield sources.is_held_out(name), (f"{name}:{line[0].start[0]}", fields)
 
 
 def summaries() -> Iterator[tuple[bool, Item]]:
     """A function without its docstring, and that one's first sentence: {"source", "target"}.
 
-    Functions of up to 400 characters; an eighth of the files is for validation.
+    Functions of up to 400 characters.
     """
     for name, functions in _functions():
         for line, source, sentence in functions:
             fields = {"source": source, "target": sentence}
-            yield _is_held_out(name), (f"{name}:{line}", fields)
+            yield sources.is_held_out(name), (f"{name}:{line}", fields)
 
 
 def questions() -> Iterator[tuple[bool, Item]]:
     """Which function of some does what a sentence says: as SQuAD has it, the answer is its name.
 
     The context is the source of up to four functions of a file, without their docstrings, and the
-    question is the first sentence of the docstring of one. An eighth of the files is for
-    validation.
+    question is the first sentence of the docstring of one.
     """
     for name, functions in _functions():
         for first in range(0, len(functions), 4):
@@ -118,7 +118,7 @@ def questions() -> Iterator[tuple[bool, Item]]:
                 answer = {"text": context[at : context.index("(", at)], "answer_start": at}
                 fields = {"id": f"{name}:{line}", "context": context, "question": sentence}
                 fields |= {"answers": [answer], "is_impossible": False}
-                yield _is_held_out(name), (f"{name}:{line}", fields)
+                yield sources.is_held_out(name), (f"{name}:{line}", fields)
                 start += len(source) + 2
 
 
@@ -130,7 +130,7 @@ def conversations() -> Iterator[tuple[bool, Item]]:
                 {"role": "user", "content": f"{source}\nWhat does this do?"},
                 {"role": "assistant", "content": sentence},
             ]
-            yield _is_held_out(name), (f"{name}:{line}", {"messages": messages})
+            yield sources.is_held_out(name), (f"{name}:{line}", {"messages": messages})
 
 
 def _functions() -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
@@ -152,11 +152,6 @@ def _functions() -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
             if len(source) <= 400:
                 found.append((node.lineno, source, sentence))
         yield name, sorted(found)
-
-
-def _is_held_out(name: str) -> bool:
-    """Whether a file's items are for validation: an eighth of all files."""
-    return _chosen(f"{name} split", 1 / 8)
 
 
 # Each yields whether an item is for validation, and the item.

@@ -181,7 +181,7 @@ class QuestionAnswering:
         texts = {str(i): prediction["text"] for i, prediction in enumerate(predictions)}
         return self._score(texts, golds)
 
-    def baseline(self, train, records):
+    def baselines(self, train, records):
         """The word of the context that holds the most letters of the question's words."""
 
         def guess(record: Record) -> str:
@@ -189,7 +189,7 @@ class QuestionAnswering:
             likeness = lambda word: sum(len(w) for w in asked if w in word.lower())
             return max(re.findall(r"\w+", record.fields["context"]), key=likeness, default="")
 
-        return "the word most like the question", [{"text": guess(record)} for record in records]
+        return {"the word most like the question": [{"text": guess(r)} for r in records]}
 
     def pictures(self, records, predictions):
         return {}

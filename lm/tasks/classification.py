@@ -52,7 +52,7 @@ class Target(Protocol):
 
     def score(self, records, predictions) -> dict[str, float]: ...
 
-    def baseline(self, train, records) -> tuple[str, list[Any]]: ...
+    def baselines(self, train, records) -> dict[str, list[Any]]: ...
 
     def pictures(self, records, predictions) -> dict[str, str]: ...
 
@@ -68,7 +68,7 @@ class TextTask:
 
     def __init__(self, inputs: TextInputs, target: Target, *, text: str, pair: str):
         self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes
-        self.gold, self.score, self.baseline = target.gold, target.score, target.baseline
+        self.gold, self.score, self.baselines = target.gold, target.score, target.baselines
         self.pictures = target.pictures
         self._inputs, self._target = inputs, target
         self._fields = [text, pair] if pair else [text]
@@ -138,11 +138,11 @@ class OneLabel:
     def score(self, records, predictions):
         return classification.single_label(self._confusion(records, predictions))
 
-    def baseline(self, train, records):
+    def baselines(self, train, records):
         counts = find_labels(train, self._label)
         label = max(counts, key=counts.__getitem__)
         share = round(counts[label] / len(train), 6)
-        return "always the commonest", [{"label": label, "probability": share}] * len(records)
+        return {"the commonest label": [{"label": label, "probability": share}] * len(records)}
 
     def pictures(self, records, predictions):
         counts_SS = self._confusion(records, predictions)
@@ -203,12 +203,12 @@ class ManyLabels:
         predicted_NS = np.array([one_hot(p["labels"]) for p in predictions])
         return classification.multi_label(gold_NS, predicted_NS)
 
-    def baseline(self, train, records):
+    def baselines(self, train, records):
         counts = find_labels(train, self._label)
         often = [name for name in self._labels if counts[name] > len(train) / 2]
         shares = [round(counts[name] / len(train), 6) for name in often]
         prediction = {"labels": often, "probabilities": shares}
-        return "labels of most examples", [prediction] * len(records)
+        return {"labels of most examples": [prediction] * len(records)}
 
     def pictures(self, records, predictions):
         return {}
@@ -256,9 +256,9 @@ class Number:
         predicted_N = np.array([p["value"] for p in predictions])
         return regression.regression(gold_N, predicted_N)
 
-    def baseline(self, train, records):
+    def baselines(self, train, records):
         mean = math.fsum(self.gold(record)["value"] for record in train) / len(train)
-        return "always the mean", [{"value": mean}] * len(records)
+        return {"the mean": [{"value": mean}] * len(records)}
 
     def pictures(self, records, predictions):
         return {}

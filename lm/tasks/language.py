@@ -196,9 +196,12 @@ class Seq2Seq:
         gold = [self.gold(record)["text"] for record in records]
         return self._score([prediction["text"] for prediction in predictions], gold)
 
-    def baseline(self, train, records):
-        first_line = lambda record: record.fields[self._source].strip().splitlines()[0]
-        return "the source's first line", [{"text": first_line(record)} for record in records]
+    def baselines(self, train, records):
+        sources = [record.fields[self._source].strip() for record in records]
+        return {
+            "a copy of the source": [{"text": source} for source in sources],
+            "its first line": [{"text": source.splitlines()[0]} for source in sources],
+        }
 
     def pictures(self, records, predictions):
         return {}
@@ -273,8 +276,8 @@ class Chat:
         num_tokens = sum(prediction["num_tokens"] for prediction in predictions)
         return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}
 
-    def baseline(self, train, records):
-        return None
+    def baselines(self, train, records):
+        return {}
 
     def pictures(self, records, predictions):
         return {}

@@ -221,7 +221,7 @@ class Tagging:
         right = [p == g for p, g in zip(flat(predicted), flat(gold), strict=True)]
         return {"token_accuracy": sum(right) / len(right)}
 
-    def baseline(self, train, records):
+    def baselines(self, train, records):
         """Each word's commonest tag; of a word that training never saw, the commonest of all."""
         seen: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         everywhere: collections.Counter = collections.Counter()
@@ -233,7 +233,7 @@ class Tagging:
         best = {word: commonest(counts) for word, counts in seen.items()}
         other = commonest(everywhere)
         tags_of = lambda record: [best.get(word, other) for word in record.fields[self._tokens]]
-        return "each word's commonest tag", [{"tags": tags_of(record)} for record in records]
+        return {"each word's commonest tag": [{"tags": tags_of(record)} for record in records]}
 
     def pictures(self, records, predictions):
         return {}

@@ -67,10 +67,8 @@ class Task(Protocol):
     def gold(self, record: Record) -> Any:
         """What a prediction should have been, as JSON has it."""
 
-    def baseline(
-        self, train: Sequence[Record], records: Sequence[Record]
-    ) -> tuple[str, list[Any]] | None:
-        """What predictions that take no model are called, and they themselves, if there are any."""
+    def baselines(self, train: Sequence[Record], records: Sequence[Record]) -> dict[str, list[Any]]:
+        """Predictions that take no model, by what they are called."""
 
     def pictures(self, records: Sequence[Record], predictions: Sequence[Any]) -> dict[str, str]:
         """SVG by file name, as far as the task has any."""
