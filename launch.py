@@ -87,7 +87,7 @@ def _dispatch(config) -> int:
     # Imported here, so that a mistyped flag is answered at once.
     import jax
 
-    from experiments import convert, dry_run, evaluate, finetune, generate, pretrain
+    from experiments import convert, dry_run, evaluate, finetune, generate, harness, pretrain
     from lm.cache import cache_folder
 
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
@@ -96,6 +96,7 @@ def _dispatch(config) -> int:
         "finetune": finetune.run,
         "evaluate": evaluate.run,
         "generate": generate.run,
+        "harness": harness.run,
         "convert": convert.run,
     }
     if config.experiment not in experiments:

@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         unanswerable=False,
         scorer=arg.scorer,
     )
-    return common.finetuning(
+    config = common.finetuning(
         task,
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),
@@ -35,3 +35,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         peak_lr=3e-5,
         num_epochs=2.0,
     )
+    if arg.debug:
+        config.data.update(seq_len=256, batch_size=16)
+    return config

@@ -227,12 +227,15 @@ def gpt_pretraining(
 
 
 _FINETUNING_ARGUMENTS = dict(
-    model="init_from", tokenizer="bpe", optimizer="adamw", schedule="linear", debug=False
+    model="init_from", tokenizer="bpe", optimizer="", schedule="linear", debug=False
 )
 
 
 def finetuning_arg(arg: str | None, **more) -> ml_collections.ConfigDict:
-    """What every recipe for labelled data takes: model, tokenizer, optimizer, schedule, debug."""
+    """What every recipe for labelled data takes: model, tokenizer, optimizer, schedule, debug.
+
+    Without `optimizer`, AdamW trains a pretrained model, and Muon one of no training.
+    """
     return parse_arg(arg, **more, **_FINETUNING_ARGUMENTS)
 
 
@@ -259,6 +262,10 @@ def finetuning(
       best_metric, best_mode: which checkpoint counts.
     """
     config = trunk("finetune")
+    is_new = arg.debug or arg.model != "init_from"
+    rule = arg.optimizer or ("muon" if is_new else "adamw")
+    if is_new:  # Nothing was learned that could be lost.
+        peak_lr = 1e-2 if rule == "muon" else 1e-3
     config.num_seeds = 1
     config.task = task
     config.data = dict(
@@ -274,7 +281,7 @@ def finetuning(
         on_error="raise",
     )
     config.optimizer = optimizer(
-        arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=0, warmup_share=0.1
+        rule, arg.schedule, peak_lr=peak_lr, warmup_steps=0, warmup_share=0.1
     )
     if "final_lr_ratio" in config.optimizer:
         config.optimizer.final_lr_ratio = 0.0
@@ -282,11 +289,10 @@ def finetuning(
     config.lora = dict(rank=0, alpha=16.0, targets="", rank_stabilized=False, dora=False)
     config.eval = dict(every_steps=100, batch_size=batch_size)
     config.checkpoint.update(every_steps=100, best_metric=best_metric, best_mode=best_mode)
-    if arg.debug or arg.model != "init_from":
+    if is_new:
         name = next(iter(scratch)) if arg.model == "init_from" else arg.model
         config.model = choose("model", name, scratch)
         config.tokenizer = tokenizer(arg.tokenizer, config.model.vocab_size)
-        config.optimizer.peak_lr = 1e-3  # Nothing was learned that could be lost.
     else:
         config.model = dict(dropout=0.1, **HOW_TO_RUN)
     if arg.debug:

@@ -23,7 +23,7 @@ _TASKS = {  # With what says which checkpoint is best.
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: task=summarization|translation, model=init_from|t5|gpt2|llama, tokenizer, optimizer,
+    """`arg`: task=summarization|translation, model=init_from|llama|gpt2|t5, tokenizer, optimizer,
     schedule, debug.
     """
     arg = common.finetuning_arg(arg, task="summarization")
@@ -43,12 +43,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = common.finetuning(
         task,
         arg=arg,
-        scratch=families.small_models("t5", "gpt2", "llama"),
+        scratch=families.small_models("llama", "gpt2", "t5"),
         seq_len=512,
         best_metric=best_metric,
         peak_lr=1e-4,
     )
     if arg.debug:
-        config.task.update(num_beams=1, target_len=32)
-        config.data.seq_len = 256
+        config.task.update(num_beams=1, target_len=24)
+        config.data.seq_len = 120
     return config

@@ -79,7 +79,7 @@ def import_folder(
             f"{block['vocab_size']}; give it more with --config.vocab_size="
             f"{model.tokenizer.vocab_size}"
         )
-    _write_run(target, model._replace(params=params), source=str(source))
+    write_run(target, model._replace(params=params), source=str(source))
 
 
 def merge_adapters(
@@ -101,15 +101,15 @@ def merge_adapters(
     else:
         run = runs.load(base)
         params = jax.tree.map(np.asarray, run.params)
-        model = _Model(run.config.model.to_dict(), params, "float32", run.tokenizer)
+        model = Model(run.config.model.to_dict(), params, "float32", run.tokenizer)
     shapes = {path: x.shape for path, x in flatten_dict(model.params).items()}
     settings, adapters = peft.load_adapters(source, model.block, shapes)
     merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
     model = model._replace(params=jax.tree.map(np.asarray, merged), dtype="float32")
-    _write_run(target, model, source=str(source), base=str(base))
+    write_run(target, model, source=str(source), base=str(base))
 
 
-class _Model(NamedTuple):
+class Model(NamedTuple):
     """block: of the config. dtype: of the files that the parameters came from."""
 
     block: dict[str, Any]
@@ -118,7 +118,7 @@ class _Model(NamedTuple):
     tokenizer: tokenizers.Tokenizer
 
 
-def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> _Model:
+def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Model:
     block = hugging_face.load_model_block(source)
     model = build.make_model(ml_collections.ConfigDict(block), causal=True)
     shapes = flatten_dict(param_shapes(model))
@@ -133,10 +133,10 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> _Mo
         print(f"missing, and drawn at random: {'/'.join(path)}")
     for key in loaded.unknown:
         print(f"unknown, and left out: {key}")
-    return _Model(block, loaded.params, loaded.dtype, _import_tokenizer(source))
+    return Model(block, loaded.params, loaded.dtype, _import_tokenizer(source))
 
 
-def _write_run(target: pathlib.Path, model: _Model, **source: str) -> None:
+def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
     made_by = {"experiment": "convert"} | source
     made_by |= {"weights_dtype": model.dtype, "model": model.block}
     write_numpy_as_it_is()

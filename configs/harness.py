@@ -1,0 +1,30 @@
+r"""How does a run do on the tasks of lm_eval, which others report?
+
+Command:   pip install lm_eval
+           python launch.py --config=configs/harness.py --config.checkpoint=RUN \
+               --config.tasks=lambada_openai,hellaswag --workdir=runs/harness
+           `include_path` names a folder of tasks of your own.
+
+Folders of `transformers` are made runs by configs/convert.py first. `add_bos=False` is what lm_eval
+itself does with GPT-2, whose tokenizer puts nothing before a text.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Log-likelihoods, rolling ones, and greedy text; all exact for any batch size."""
+    config = ml_collections.ConfigDict()
+    config.experiment = "harness"
+    config.checkpoint = ""
+    config.tasks = ""
+    config.include_path = ""
+    config.default_tasks = True  # Whether lm_eval's own tasks are known too.
+    config.num_fewshot = -1  # -1: as each task says.
+    config.limit = 0  # Examples of each task; 0 for all.
+    config.add_bos = True
+    config.max_len = 0  # Tokens that are read at once; 0 for the model's positions.
+    config.batch_size = 8
+    config.log_samples = False
+    config.seed = 0
+    return config

@@ -1,0 +1,113 @@
+"""How likely a model finds given text.
+
+Dimension key: B batch, L length, M encoder length, V vocabulary.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lm.errors import UserError
+from lm.generate.decoding import bucket
+from lm.models.families import family_of
+from lm.train.state import Params
+
+
+class Score(NamedTuple):
+    """log_likelihood: of all tokens together, in nats. is_greedy: whether each is the likeliest."""
+
+    log_likelihood: float
+    is_greedy: bool
+
+
+def score(
+    model: nn.Module,
+    params: Params,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    vocab_size: int,
+    start_id: int = 0,
+    batch_size: int = 8,
+) -> list[Score]:
+    """The likelihood of each second text, given the first; the other pairs do not change it.
+
+    Args:
+      model: a decoder, which reads the two as one text, or an encoder with a decoder, which reads
+        the first by its encoder.
+      params: of the model.
+      pairs: token ids; for a decoder, at least one in the first text.
+      vocab_size: ids from this on have no likelihood.
+      start_id: what a decoder behind an encoder starts from.
+      batch_size: of pairs at once; logits of B x L x V are held.
+
+    Raises:
+      UserError: a pair that is longer than the model's positions and one more: its last token is
+        predicted, and not read.
+    """
+    has_encoder = family_of(model).architecture == "encoder_decoder"
+    rows = [_row(pair, start_id if has_encoder else None) for pair in pairs]
+    most = model.config.max_len if not has_encoder else None
+    longest = max((len(row[0]) for row in rows), default=0)
+    if most is not None and longest > most:
+        raise UserError(f"a text of {longest + 1} tokens exceeds the model's {most} positions")
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), len(pairs[i][0]), i))
+    size = min(batch_size, 1 << max(len(rows) - 1, 0).bit_length())
+    scores: dict[int, Score] = {}
+    for first in range(0, len(order), size):
+        here = order[first : first + size]
+        filled = here + here[:1] * (size - len(here))  # Few shapes, so that few are compiled.
+        tokens, targets, weights = (
+            _lay_out([rows[i][part] for i in filled], most) for part in range(3)
+        )
+        encoder = _lay_out([pairs[i][0] for i in filled], None) if has_encoder else None
+        lengths_B = np.array([len(pairs[i][0]) for i in filled], np.int32)
+        found = _score(model, params, tokens, targets, weights, encoder, lengths_B, vocab_size)
+        for i, total, greedy in zip(here, *map(np.asarray, found), strict=False):
+            scores[i] = Score(float(total), bool(greedy))
+    return [scores[i] for i in range(len(pairs))]
+
+
+def _row(pair: tuple[Sequence[int], Sequence[int]], start_id: int | None) -> tuple[list, ...]:
+    """What is read, what follows each token of that, and whether it counts."""
+    first, second = map(list, pair)
+    if start_id is not None:
+        return [start_id, *second[:-1]], second, [1] * len(second)
+    whole = first + second
+    counts = [0] * (len(first) - 1) + [1] * len(second)
+    return whole[:-1], whole[1:], counts
+
+
+def _lay_out(rows: Sequence[Sequence[int]], most: int | None) -> np.ndarray:
+    """Rows filled up with 0 to a bucket's length."""
+    array = np.zeros((len(rows), bucket(max(map(len, rows)), most)), np.int32)
+    for into, row in zip(array, rows, strict=True):
+        into[: len(row)] = row
+    return array
+
+
+@functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
+def _score(
+    model, params, tokens_BL, targets_BL, weights_BL, encoder_tokens_BM, lengths_B, vocab_size
+):
+    inputs = {"tokens_BL": tokens_BL, "segment_ids_BL": jnp.ones_like(tokens_BL)}
+    if encoder_tokens_BM is None:
+        at_L = jnp.arange(tokens_BL.shape[1])
+        inputs["positions_BL"] = jnp.broadcast_to(at_L[None], tokens_BL.shape)
+    else:
+        at_M = jnp.arange(encoder_tokens_BM.shape[1])
+        inputs["encoder_tokens_BM"] = encoder_tokens_BM
+        inputs["encoder_segment_ids_BM"] = (at_M[None] < lengths_B[:, None]).astype(jnp.int32)
+    logits_BLV = model.apply({"params": params}, **inputs).astype(jnp.float32)
+    known_V = jnp.arange(logits_BLV.shape[-1]) < vocab_size
+    logits_BLV = jnp.where(known_V[None, None], logits_BLV, -jnp.inf)
+    picked_BL = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0]
+    likely_BL = picked_BL - jax.nn.logsumexp(logits_BLV, axis=-1)
+    counts_BL = weights_BL > 0
+    total_B = jnp.sum(jnp.where(counts_BL, likely_BL, 0.0), axis=1)
+    is_likeliest_BL = jnp.argmax(logits_BLV, axis=-1) == targets_BL
+    return total_B, jnp.all(is_likeliest_BL | ~counts_BL, axis=1)
