@@ -83,13 +83,13 @@ RECIPES = {
     "tags": (lambda: tag.get_config("debug"), "tagged", {}),
     "tags by a CRF": (lambda: tag.get_config("debug,crf=true"), "tagged", {}),
     "answers": (lambda: answer.get_config("debug"), "answers", {"task.stride": 16}),
-    "pairs": (lambda: seq2seq.get_config("debug"), "pairs", {"task.target_len": 8}),
+    "pairs": (lambda: seq2seq.get_config("debug,model=t5"), "pairs", {"task.target_len": 8}),
     "pairs, decoder": (
         lambda: seq2seq.get_config("debug,model=gpt2,task=translation"),
         "pairs",
         {"task.target_len": 8},
     ),
-    "chats": (lambda: chat.get_config("debug"), "chats", {}),
+    "chats": (lambda: chat.get_config("debug,model=gpt2"), "chats", {}),
 }
 
 
