@@ -31,10 +31,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),
         seq_len=384,
+        debug_seq_len=256,
         best_metric="eval/f1",
         peak_lr=3e-5,
         num_epochs=2.0,
     )
     if arg.debug:
-        config.data.update(seq_len=256, batch_size=16)
+        config.data.batch_size = 16
     return config

@@ -18,14 +18,12 @@ from configs import common, families
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: model=init_from|llama|gpt2, tokenizer, optimizer, schedule, debug."""
     arg = common.finetuning_arg(arg)
-    config = common.finetuning(
+    return common.finetuning(
         dict(kind="chat", template="", messages="messages"),
         arg=arg,
         scratch=families.small_models("llama", "gpt2"),
         seq_len=512,
+        debug_seq_len=192,
         best_metric="eval/perplexity",
         best_mode="min",
     )
-    if arg.debug:
-        config.data.seq_len = 192
-    return config

@@ -245,6 +245,7 @@ def finetuning(
     arg: ml_collections.ConfigDict,
     scratch: dict[str, dict],
     seq_len: int,
+    debug_seq_len: int,
     best_metric: str,
     best_mode: str = "max",
     peak_lr: float = 2e-5,
@@ -258,7 +259,7 @@ def finetuning(
       arg: the config's arguments.
       scratch: model blocks by the names that `arg.model` may have, for a model of no training; with
         `debug`, the first one trains for about a minute on two CPU cores.
-      seq_len: the most tokens of an example.
+      seq_len: the most tokens of an example; debug_seq_len: the same with `debug`.
       best_metric, best_mode: which checkpoint counts.
     """
     config = trunk("finetune")
@@ -296,6 +297,7 @@ def finetuning(
     else:
         config.model = dict(dropout=0.1, **HOW_TO_RUN)
     if arg.debug:
+        config.data.update(seq_len=debug_seq_len, multiple=debug_seq_len)  # One program.
         config.data.truncate = True
         config.train.update(num_epochs=0.0, num_steps=120)
         config.eval.every_steps = config.checkpoint.every_steps = 60

@@ -45,10 +45,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg=arg,
         scratch=families.small_models("llama", "gpt2", "t5"),
         seq_len=512,
+        debug_seq_len=120,
         best_metric=best_metric,
         peak_lr=1e-4,
     )
     if arg.debug:
         config.task.update(num_beams=1, target_len=24)
-        config.data.seq_len = 120
     return config

@@ -34,5 +34,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),
         seq_len=128,
+        debug_seq_len=64,
         best_metric="eval/f1_micro" if scheme else "eval/token_accuracy",
     )

@@ -30,11 +30,16 @@ class Trained:
         trained too; without a body, nothing is.
 
     Raises:
-      UserError: a pattern that is none, matches nothing, or leaves nothing to train.
+      UserError: a pattern that is none, matches nothing, or leaves nothing to train; targets of
+        adapters without a rank.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, params: Params):
         settings = config.lora.to_dict()
+        if settings["targets"] and not settings["rank"]:
+            raise UserError(
+                f"lora.targets={settings['targets']!r}, but lora.rank=0 makes no adapters; set both"
+            )
         self.lora = build.call(lora.LoraConfig, "lora", settings) if settings["rank"] else None
         self._head = params.keys() - {"body"} if "body" in params else set()
         pattern = config.train.frozen

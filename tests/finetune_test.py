@@ -1,7 +1,6 @@
 """Fine-tuning through the experiment, from a file of one's own to a score."""
 
 import json
-import pathlib
 import shutil
 
 import numpy as np
@@ -98,7 +97,8 @@ def make_config(files, name="one label", **changes):
     config = get_config()
     config.tokenizer = {"kind": "bytes"}
     config.model.update({k: v for k, v in TINY.items() if k in config.model})
-    config.data.update(train=files[file], seq_len=64, batch_size=8, validation_share=0.3)
+    config.data.update(train=files[file], seq_len=64, multiple=32, batch_size=8)
+    config.data.validation_share = 0.3
     config.train.num_steps = 4
     config.eval.update(every_steps=2, batch_size=8)
     config.checkpoint.every_steps = 2
@@ -306,110 +306,6 @@ def test_a_bare_encoder_of_transformers_gets_a_head(files, bert_folder, tmp_path
         params["pool"]["pooler"]["kernel"], theirs["pooler.dense.weight"].detach().numpy().T
     )
     assert "new: head/bias, head/kernel" in capsys.readouterr().out.replace("\n", " ")
-
-
-QUESTION = {"id": "q", "question": "x", "context": "abc", "answers": []}
-BAD = {
-    "a label that training never saw": (
-        "one label",
-        [{"text": "x", "label": "neutral"}],
-        r"jsonl:1: the label 'neutral'.*bad, good",
-    ),
-    "no label": ("one label", [{"text": "x"}], r"jsonl:1: the field 'label' is missing"),
-    "no text": (
-        "one label",
-        [{"text": " ", "label": "bad"}],
-        r"jsonl:1: the field 'text' is empty",
-    ),
-    "a text that is too long": (
-        "one label",
-        [{"text": "x" * 70, "label": "bad"}],
-        r"jsonl:1: 72 tokens do not fit data.seq_len=64",
-    ),
-    "a number that is none": ("a number", [{"text": "x", "number": "nan"}], r"number='nan'"),
-    "tags that do not match": (
-        "tags",
-        [{"tokens": ["a", "b"], "tags": ["O"]}],
-        r"jsonl:1: 2 tokens, but 1 tags",
-    ),
-    "a tag that nothing began": (
-        "tags",
-        [{"tokens": ["a", "b"], "tags": ["O", "I-PER"]}],
-        r"jsonl:1: the tag 'I-PER' of word 2.*'B-PER'",
-    ),
-    "an answer that is elsewhere": (
-        "answers",
-        [QUESTION | {"answers": [{"text": "b", "answer_start": 0}]}],
-        r"the answer 'b' is not at character 0, where the context has 'a'",
-    ),
-    "an answer that is missing": (
-        "answers",
-        [QUESTION],
-        r"unanswerable=True",
-    ),
-    "no assistant": (
-        "chats",
-        [{"messages": [{"role": "user", "content": "x"}]}],
-        r"nothing to learn",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_record_is_named_in_one_line_or_left_out(name, files, tmp_path, capsys):
-    kind, records, message = BAD[name]
-    path = write(tmp_path / "bad.jsonl", records)
-    good = pathlib.Path(files[RECIPES[kind][1]]).read_text()
-    with (tmp_path / "bad.jsonl").open("a") as file:
-        file.write(good)
-    changes = {"data.validation": path, "data.truncate": False}
-    config = make_config(files, kind, **changes)
-
-    with pytest.raises(UserError, match=message) as caught:
-        finetune.run(config.lock(), tmp_path / "run")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
-
-    config.data.on_error = "skip"
-    data = labelled.read(config)
-    assert len(data.skipped) == 1
-    assert len(data.validation.records) == good.count("\n")
-
-
-CONFIGS = {
-    "no model": ({"model": {}}, "init_from is not set"),
-    "two models": ({"init_from": "runs/x"}, "brings its own model"),
-    "positions": ({"data.seq_len": 65}, "model.max_len=64"),
-    "a frozen pattern that matches nothing": ({"train.frozen": "nothing"}, "matches no parameter"),
-    "all frozen": ({"train.frozen": "."}, "leaves nothing to train"),
-    "adapters of nothing": ({"lora.rank": 2, "lora.targets": "nothing"}, "matches no parameter"),
-    "weights": ({"task.class_weights": "1"}, "class_weights='1'"),
-    "a metric": ({"checkpoint.best_metric": "eval/bleu"}, "eval/bleu.*eval/f1_macro"),
-    "a direction": ({"checkpoint.best_mode": "up"}, "best_mode='up'"),
-    "a share": ({"data.validation_share": 1.0}, "validation_share=1.0"),
-    "patience for nothing": (
-        {"train.patience": 2, "checkpoint.best_metric": ""},
-        "train.patience=2",
-    ),
-    "a label field": ({"task.label": "gold"}, "'gold' is missing"),
-    "seeds": ({"num_seeds": 0}, "num_seeds=0"),
-    "a batch of more than there is": ({"data.batch_size": 800}, "data.batch_size=800"),
-}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_that_cannot_work_is_refused(name, files, tmp_path):
-    changes, message = CONFIGS[name]
-    changes = dict(changes)
-    config = make_config(files)
-    if changes.pop("model", None) is not None:
-        del config.model.name
-    config.update_from_flattened_dict(changes)
-
-    with pytest.raises(UserError, match=message) as caught:
-        finetune.run(config.lock(), tmp_path / "run")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
 
 
 def test_micro_batches_add_up_to_the_batch(files, tmp_path):
