@@ -18,12 +18,15 @@ from configs import common, families
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: model=init_from|llama|gpt2, tokenizer, optimizer, schedule, debug."""
     arg = common.finetuning_arg(arg)
-    return common.finetuning(
+    config = common.finetuning(
         dict(kind="chat", template="", messages="messages"),
         arg=arg,
         scratch=families.small_models("llama", "gpt2"),
         seq_len=512,
-        debug_seq_len=192,
+        debug_seq_len=288,  # Of a conversation that is cut, the answer is what is lost.
         best_metric="eval/perplexity",
         best_mode="min",
     )
+    if arg.debug:
+        config.data.batch_size = 16
+    return config
