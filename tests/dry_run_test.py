@@ -56,7 +56,7 @@ def test_showing_a_batch_twice_shows_the_same_and_another_step_another(config, c
 
 
 def test_of_fine_tuning_the_optimiser_holds_the_adapters_and_no_more(capsys):
-    config = classify.get_config("debug")
+    config = classify.get_config("debug,optimizer=adamw")
     config.tokenizer = {"kind": "bytes"}
     config.model.update(vocab_size=259, num_layers=1, num_heads=2, head_dim=8, model_dim=16)
     config.lora.update(rank=2, targets="attention/(query|value)/kernel")
