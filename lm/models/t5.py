@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from lm.errors import UserError
 from lm.models import attention, cache
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
@@ -55,6 +56,13 @@ class T5Config:
 
     def __post_init__(self):
         check_hyperparameters(self)
+        if self.num_buckets < 4 or self.num_buckets % 2:
+            raise UserError(f"model.num_buckets={self.num_buckets} must be even, and at least 4")
+        if self.max_distance <= self.num_buckets // 2:
+            raise UserError(
+                f"model.max_distance={self.max_distance} must exceed half of "
+                f"model.num_buckets={self.num_buckets}"
+            )
 
 
 def relative_buckets(

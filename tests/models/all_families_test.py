@@ -146,6 +146,12 @@ BAD = {
     "a share of everything": ("bert", dict(dropout=1.0), "model.dropout=1.0"),
     "no layers": ("t5", dict(num_layers=0), "model.num_layers=0"),
     "an unknown remat": ("t5", dict(remat="some"), "model.remat='some'"),
+    "an odd number of buckets": ("t5", dict(num_buckets=5), "model.num_buckets=5 must be even"),
+    "a distance within the buckets": (
+        "t5",
+        dict(num_buckets=8, max_distance=4),
+        "model.max_distance=4 must exceed half",
+    ),
 }
 
 
