@@ -1,6 +1,7 @@
 import importlib
 import pathlib
 
+import jax
 import pytest
 
 from experiments import build
@@ -93,7 +94,7 @@ def test_every_optimiser_and_schedule_can_be_chosen_by_name(rule, schedule):
     ],
 )
 def test_debug_configs_fit_together(name, arg):
-    assert build.make_parts(config(name, arg)).mesh.size == 8
+    assert build.make_parts(config(name, arg)).mesh.size == jax.device_count()
 
 
 @pytest.mark.parametrize("name", TRAINING)

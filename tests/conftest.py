@@ -9,6 +9,7 @@ import tempfile
 # Compilation is the budget of this suite: programs run for milliseconds, so let LLVM hurry.
 os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_enable_concurrency_optimized_scheduler=false "
     + os.environ.get("XLA_FLAGS", "")
 )
 
@@ -24,11 +25,22 @@ if "LM_TESTS_CACHE" not in os.environ:
 _CACHE = pathlib.Path(os.environ["LM_TESTS_CACHE"])
 os.environ["LM_CACHE"] = str(_CACHE)
 
-jax.config.update("jax_num_cpu_devices", 8)  # Sharding runs on a laptop.
+jax.config.update("jax_num_cpu_devices", 2)  # All that runs here is sharded.
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # Fewer cores than devices.
 jax.config.update("jax_numpy_rank_promotion", "raise")  # No accidental broadcasts.
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Globs of the beginnings of a few dozen files to train on, and of others to validate with."""
+    folder = tmp_path_factory.mktemp("corpus")
+    sources = sorted((pathlib.Path(__file__).parent.parent / "lm").rglob("*.py"))
+    for i, source in enumerate(sources):
+        kind = "validation" if i % 10 == 0 else "train"
+        (folder / f"{i}.{kind}.txt").write_text(source.read_text()[:3000])
+    return {kind: f"{folder}/*.{kind}.txt" for kind in ("train", "validation")}
 
 
 @pytest.fixture(scope="session")

@@ -20,17 +20,17 @@ CONFIGS = {
 }
 
 
-def make_config(name):
+def make_config(name, corpus):
     config = CONFIGS[name]()
-    config.data.update(source="text", train="lm/**/*.py", validation="experiments/*.py")
+    config.data.update(corpus, source="text")
     config.tokenizer.vocab_size = config.model.vocab_size = 512
     return config
 
 
 @pytest.fixture(scope="module", params=["bert", "t5"])
-def trained(request, tmp_path_factory):
+def trained(request, corpus, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(request.param) / "run"
-    pretrain.run(make_config(request.param), workdir)
+    pretrain.run(make_config(request.param, corpus), workdir)
     return workdir
 
 
@@ -85,10 +85,10 @@ def test_runs_are_exported_and_come_back_the_same(trained, tmp_path):
     assert tokenizer("def f(x):\n    return x", add_special_tokens=False).input_ids == ids.tolist()
 
 
-def test_micro_batches_make_the_same_update_as_the_batch():
+def test_micro_batches_make_the_same_update_as_the_batch(corpus):
     updated = []
     for accumulate_steps in (1, 2):
-        config = make_config("bert")
+        config = make_config("bert", corpus)
         config.train.accumulate_steps = accumulate_steps
         parts = build.make_parts(config)
         prepared = build.make_data(config, parts.model.config)
@@ -115,9 +115,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_does_not_fit_together_is_refused_before_anything_is_written(name, tmp_path):
+def test_what_does_not_fit_together_is_refused_before_anything_is_written(name, corpus, tmp_path):
     changes, message = BAD[name]
-    config = make_config("bert")
+    config = make_config("bert", corpus)
     config.update_from_flattened_dict(changes)
 
     with pytest.raises(UserError, match=message):

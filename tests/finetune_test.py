@@ -68,27 +68,31 @@ def files(tmp_path_factory):
 
 
 RECIPES = {
-    "one label": (lambda: classify.get_config("debug"), "texts", {}),
+    "one label": (lambda: classify.get_config("debug,optimizer=adamw"), "texts", {}),
     "many labels": (
-        lambda: classify.get_config("debug,kind=multi"),
+        lambda: classify.get_config("debug,optimizer=adamw,kind=multi"),
         "texts",
         {"task.label": "labels"},
     ),
     "a number": (
-        lambda: classify.get_config("debug,kind=regression"),
+        lambda: classify.get_config("debug,optimizer=adamw,kind=regression"),
         "texts",
         {"task.label": "number"},
     ),
     "tags": (lambda: tag.get_config("debug"), "tagged", {}),
-    "tags by a CRF": (lambda: tag.get_config("debug,crf=true"), "tagged", {}),
-    "answers": (lambda: answer.get_config("debug"), "answers", {"task.stride": 16}),
-    "pairs": (lambda: seq2seq.get_config("debug,model=t5"), "pairs", {"task.target_len": 8}),
-    "pairs, decoder": (
-        lambda: seq2seq.get_config("debug,model=gpt2,task=translation"),
+    "tags by a CRF": (lambda: tag.get_config("debug,optimizer=adamw,crf=true"), "tagged", {}),
+    "answers": (lambda: answer.get_config("debug,optimizer=adamw"), "answers", {"task.stride": 16}),
+    "pairs": (
+        lambda: seq2seq.get_config("debug,optimizer=adamw,model=t5"),
         "pairs",
         {"task.target_len": 8},
     ),
-    "chats": (lambda: chat.get_config("debug,model=gpt2"), "chats", {}),
+    "pairs, decoder": (
+        lambda: seq2seq.get_config("debug,optimizer=adamw,model=gpt2,task=translation"),
+        "pairs",
+        {"task.target_len": 8},
+    ),
+    "chats": (lambda: chat.get_config("debug,optimizer=adamw,model=gpt2"), "chats", {}),
 }
 
 

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import rich.console
 import rich.progress
-import tensorboardX
 
 from lm import workdir as workdir_lib
 from lm.errors import UserError
@@ -132,6 +131,8 @@ class TensorBoard:
     """Event files, from which TensorBoard drops what a restored run will log again."""
 
     def __init__(self, folder: pathlib.Path, step: int):
+        import tensorboardX  # Seconds where torch is installed, which it imports; training alone.
+
         self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, step: int, values: Scalars) -> None:

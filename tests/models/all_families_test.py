@@ -115,6 +115,7 @@ def test_a_prefix_is_seen_by_its_document_and_what_follows_it_is_not(name, rando
     tokens_BL, positions_BL, segments_BL = inputs(model)
     prefix_BL = positions_BL < 4
 
+    @jax.jit
     def logits(tokens_BL):
         return model.apply({"params": params}, tokens_BL, positions_BL, segments_BL, prefix_BL)
 

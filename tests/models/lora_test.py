@@ -194,7 +194,7 @@ def test_sharded_adapters_merge_to_the_same(random_like):
     shapes = tiny.shapes()
     adapters = random_like(adapter_shapes(shapes, KINDS["DoRA"]), seed=1)
     params = random_like(shapes)
-    mesh = make_mesh(data=2, fsdp=4)
+    mesh = make_mesh(data=1, fsdp=-1)
     put = lambda tree: jax.device_put(tree, state_sharding(tree, mesh))
     merged = functools.partial(merge, config=KINDS["DoRA"])
 

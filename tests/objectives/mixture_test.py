@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -21,7 +23,10 @@ UL2 = dict(
 
 
 def make(block, architecture="encoder_decoder"):
-    return make_objective(block, architecture=architecture, vocabulary=vocabulary(), seq_len=64)
+    objective = make_objective(
+        block, architecture=architecture, vocabulary=vocabulary(), seq_len=64
+    )
+    return jax.jit(objective)
 
 
 def test_rows_are_dealt_out_by_weight_to_what_each_objective_makes_of_them():
@@ -69,10 +74,15 @@ def test_decoders_mix_causal_rows_with_prefixes():
     assert prefixes.max() > 50
 
 
+def hide(rows, seed):
+    objective = functools.partial(prefix, suffix_share=0.5)
+    return jax.device_get(jax.jit(objective)(rows, jax.random.key(seed)))
+
+
 def test_a_prefix_as_a_table():
     tokens = np.array([1, 5, 6, 7, 8, 2])
     rows = rows_of([[Piece(tokens, -1)], [Piece(tokens, -1)], [Piece(tokens, 9)]], 8)
-    batch = jax.device_get(prefix(rows, jax.random.key(1), suffix_share=0.5))
+    batch = hide(rows, seed=1)
     plain = jax.device_get(causal(rows, None))
 
     for b in range(3):
@@ -86,7 +96,7 @@ def test_a_prefix_as_a_table():
 
 def test_prefixes_take_every_share_of_each_document():
     rows = rows_of([documents(30, 34)] * 500, 64)
-    batch = jax.device_get(prefix(rows, jax.random.key(0), suffix_share=0.5))
+    batch = hide(rows, seed=0)
 
     first = batch.inputs["prefix_BL"][:, :30].sum(axis=1)
     second = batch.inputs["prefix_BL"][:, 30:].sum(axis=1)

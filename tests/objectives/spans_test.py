@@ -32,9 +32,8 @@ def documents(*lengths, first=110):
 
 def corrupt(rows, seed=0, objective=spans.span_corruption, **settings):
     settings = dict(noise_density=0.15, mean_span_length=3.0) | settings
-    return jax.device_get(
-        objective(rows, jax.random.key(seed), vocabulary=vocabulary(), **settings)
-    )
+    objective = functools.partial(objective, vocabulary=vocabulary(), **settings)
+    return jax.device_get(jax.jit(objective)(rows, jax.random.key(seed)))
 
 
 def put_together(encoder, targets):
