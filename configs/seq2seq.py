@@ -45,10 +45,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg=arg,
         scratch=families.small_models("llama", "gpt2", "t5"),
         seq_len=512,
-        debug_seq_len=120,
+        debug_seq_len=80,
         best_metric=best_metric,
         peak_lr=1e-4,
     )
-    if arg.debug:
+    if arg.debug:  # It learns what a summary is like late: small batches, and many of them.
         config.task.update(num_beams=1, target_len=24)
+        config.model.num_layers = 2
+        config.data.batch_size = 16
+        config.train.num_steps = 1000
+        config.eval.every_steps = config.checkpoint.every_steps = 500
     return config
