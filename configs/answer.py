@@ -38,5 +38,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     if arg.debug:
         config.data.batch_size = 16
-        config.task.stride = 64  # Some questions are long, and must leave room for more than this.
+        config.task.stride = 32  # Some questions are long, and must leave room for more than this.
     return config
