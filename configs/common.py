@@ -84,13 +84,18 @@ def trunk(experiment: str) -> ml_collections.ConfigDict:
         every_steps=0, keep_last=2, keep_every=0, best_metric="", best_mode="min"
     )
     config.log = dict(every_steps=10, wandb_project="")
-    config.parallel = dict(data=-1, fsdp=1)
+    config.parallel = parallel()
     return config
+
+
+def parallel() -> dict:
+    """The parallel block: every device has all parameters, and its own rows."""
+    return dict(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
 
 
 def language_loss() -> dict:
     """The loss block of language models: plain cross-entropy."""
-    return dict(z_loss=0.0, label_smoothing=0.0)
+    return dict(z_loss=0.0, label_smoothing=0.0, num_blocks=1)
 
 
 # Of every model block, what changes no number, or hardly any.

@@ -7,6 +7,8 @@ Command:   python launch.py --config=configs/evaluate.py --config.checkpoint=run
 
 import ml_collections
 
+from configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """With no data set: the run's own validation split, rows as it was trained on.
@@ -28,4 +30,5 @@ def get_config() -> ml_collections.ConfigDict:
         add_eos=True,
         on_error="raise",
     )
+    config.parallel = common.parallel()
     return config

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -99,8 +99,14 @@ def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
     return make_data(config, make_parts(config).model.config).splits["train"].num_rows
 
 
-def make_parts(config: ml_collections.ConfigDict) -> Parts:
+def make_parts(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> Parts:
     """Builds and cross-checks model, loss, optimiser and mesh.
+
+    Args:
+      config: of pretraining.
+      devices: of the mesh; None for all.
 
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
@@ -125,8 +131,8 @@ def make_parts(config: ml_collections.ConfigDict) -> Parts:
             f"data.seq_len={config.data.seq_len} exceeds the model's positions, "
             f"model.max_len={model_config.max_len}; lower the one or raise the other"
         )
-    mesh = sharding.make_mesh(**config.parallel)
-    check_batch(config, mesh.size)
+    mesh = sharding.make_mesh(**config.parallel, devices=devices)
+    check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     return Parts(
         model=model,
@@ -167,26 +173,33 @@ def make_model(block: ml_collections.ConfigDict, *, causal: bool) -> nn.Module:
     return family.module(dataclasses.replace(model_config, attention=kernel))
 
 
-def make_loss_fn(model: nn.Module, *, z_loss: float, label_smoothing: float) -> LossFn:
+def make_loss_fn(
+    model: nn.Module, *, z_loss: float, label_smoothing: float, num_blocks: int
+) -> LossFn:
     """Closes the model over its loss, leaving a function of arrays alone."""
 
     def loss_fn(params, batch, key):
-        logits_BLV = model.apply(
-            {"params": params}, **batch.inputs, deterministic=False, rngs={"dropout": key}
+        output = model.apply(
+            {"params": params},
+            **batch.inputs,
+            deterministic=False,
+            rngs={"dropout": key},
+            method="output",
         )
-        return losses.cross_entropy(
-            logits_BLV,
+        return losses.output_cross_entropy(
+            output,
             batch.targets_BL,
             batch.weights_BL,
             z_loss=z_loss,
             label_smoothing=label_smoothing,
+            num_blocks=num_blocks,
         )
 
     return loss_fn
 
 
 def make_eval_step(
-    model: nn.Module, objective: objectives.Objective
+    model: nn.Module, objective: objectives.Objective, num_blocks: int = 1
 ) -> Callable[[Params, Rows], losses.Sums]:
     """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
 
@@ -195,8 +208,10 @@ def make_eval_step(
 
     def eval_step(params, rows):
         batch = objective(rows, jax.random.key(0))
-        logits_BLV = model.apply({"params": params}, **batch.inputs)
-        return losses.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
+        output = model.apply({"params": params}, **batch.inputs, method="output")
+        return losses.output_cross_entropy(
+            output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
+        )
 
     return jax.jit(eval_step)
 
@@ -293,7 +308,7 @@ def make_step(
 ) -> Callable:
     """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
 
-    def step(state, rows, key):
+    def step(state, rows, key, *, axis_name=None):
         state, metrics = train_step(
             state,
             objective(rows, objective_key(key, state.step)),
@@ -301,22 +316,27 @@ def make_step(
             loss_fn=parts.loss_fn,
             tx=parts.tx,
             accumulate_steps=config.train.accumulate_steps,
+            axis_name=axis_name,
         )
         # What is logged as seen are the tokens of the rows, not only those in the loss.
-        return state, metrics | {"num_tokens": jnp.sum(rows.segment_ids_BL > 0)}
+        num_tokens = jnp.sum(rows.segment_ids_BL > 0)
+        if axis_name is not None:
+            num_tokens = jax.lax.psum(num_tokens, axis_name)
+        return state, metrics | {"num_tokens": num_tokens}
 
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return jax.jit(
-        step,
-        in_shardings=(state_shardings, sharding.batch_sharding(parts.mesh), None),
-        out_shardings=(state_shardings, None),
-        donate_argnums=0,
-    )
+    return sharding.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
 
 
-def check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Raises UserError unless every micro-batch has as many rows on each device."""
+def check_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError unless the mesh can cut rows, and every micro-batch into rows."""
     batch_size, pieces = config.data.batch_size, config.train.accumulate_steps
+    parts, sequence = sharding.num_row_parts(mesh), mesh.shape["sequence"]
+    if config.data.seq_len % sequence:
+        raise UserError(
+            f"data.seq_len={config.data.seq_len} cannot be cut into parallel.sequence={sequence} "
+            "equal parts"
+        )
     if batch_size % pieces:
         raise UserError(
             f"data.batch_size={batch_size} is not a multiple of train.accumulate_steps={pieces}"
@@ -325,8 +345,8 @@ def check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
         ("data.batch_size / train.accumulate_steps", batch_size // pieces),
         ("eval.batch_size", config.eval.batch_size),
     ):
-        if rows < 1 or rows % num_devices:
+        if rows < 1 or rows % parts:
             raise UserError(
-                f"{key} = {rows} rows cannot be divided over the devices, of which there are "
-                f"{num_devices}; choose a multiple of {num_devices}"
+                f"{key} = {rows} rows cannot be divided over parallel.data x parallel.fsdp = "
+                f"{parts}; choose a multiple of {parts}"
             )

@@ -29,6 +29,7 @@ _RULES = {
     "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "loss.z_loss": _NOT_NEGATIVE,
     "loss.label_smoothing": _SHARE,
+    "loss.num_blocks": _POSITIVE,
     "optimizer.peak_lr": _NOT_NEGATIVE,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
     "optimizer.warmup_share": _SHARE,

@@ -14,7 +14,7 @@ from lm.data.rows import abstract_rows
 from lm.data.show import MAX_ROWS, Stream, render
 from lm.errors import UserError
 from lm.objectives.batch import Batch
-from lm.train import memory
+from lm.train import memory, sharding
 
 
 def run(config: ml_collections.ConfigDict) -> None:
@@ -98,7 +98,8 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
 
 def _micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
     """Rows that a device sees at once."""
-    return config.data.batch_size // config.train.accumulate_steps // mesh.size
+    parts = sharding.num_row_parts(mesh)
+    return config.data.batch_size // config.train.accumulate_steps // parts
 
 
 def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> None:

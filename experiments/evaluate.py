@@ -8,6 +8,7 @@ from experiments import build, finetune, finetuned, labelled, report, runs
 from lm import workdir as workdir_lib
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
+from lm.train import sharding
 from lm.train.evaluation import evaluate
 
 
@@ -32,10 +33,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
     eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared))
     is_causal = corpus.objective.kind == "causal"
+    mesh = sharding.make_mesh(**config.parallel)
+    batches = evaluation_batches(prepared, "validation", batch_size=config.data.batch_size)
     metrics = evaluate(
-        loaded.params,
+        sharding.place_params(loaded.params, mesh),
         eval_step,
-        evaluation_batches(prepared, "validation", batch_size=config.data.batch_size),
+        (sharding.place_batch(rows, mesh) for rows in batches),
         num_bytes=prepared.splits["validation"].num_predicted_bytes if is_causal else None,
     )
     print(f"{folder} at step {loaded.step}")
@@ -58,8 +61,9 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
         run.task, found.validation, "data.validation", config.data.on_error, skipped
     )
     with_data.eval.batch_size = config.data.batch_size
-    evaluate = finetune.make_evaluation(with_data, run.task, run.model, split)
-    metrics, predictions = evaluate(run.params)
+    mesh = sharding.make_mesh(**config.parallel)
+    evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
+    metrics, predictions = evaluate(sharding.place_params(run.params, mesh))
     report.print_scores(f"{folder} at step {run.step}", metrics, {})
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")

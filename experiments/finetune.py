@@ -1,5 +1,6 @@
 """Fine-tuning: names the parts and wires them together. No maths lives here."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -75,10 +76,10 @@ def _run(
     parts = make_parts(config, data)
     trained, abstract, shardings = parts.trained, parts.abstract, parts.shardings
     frozen_hash = checksum(parts.frozen)
-    frozen = jax.device_put(parts.frozen, sharding.state_sharding(parts.frozen, parts.mesh))
+    frozen = sharding.place_params(parts.frozen, parts.mesh)
     key = jax.random.key(config.seed)
     step_fn = make_step(config, parts)
-    evaluate = make_evaluation(config, data.task, parts.model, data.validation)
+    evaluate = make_evaluation(config, data.task, parts.model, data.validation, parts.mesh)
 
     def metrics_of(trained_params):
         metrics, _ = evaluate(trained.assemble(trained_params, frozen))
@@ -168,7 +169,7 @@ def make_parts(config: ml_collections.ConfigDict, data: labelled.Data) -> Parts:
       UserError: settings that do not go together.
     """
     mesh = sharding.make_mesh(**config.parallel)
-    build.check_batch(config, mesh.size)
+    build.check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     model = finetuned.make_model(config, data.task)
     params, lines = finetuned.task_params(config, data.task, model)
@@ -210,7 +211,7 @@ def make_batches(config: ml_collections.ConfigDict, data: labelled.Data) -> Exam
 def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
     """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
 
-    def step(state, batch, key, frozen):
+    def step(state, batch, key, frozen, *, axis_name=None):
         def loss_fn(params, batch, key):
             params = parts.trained.assemble(params, frozen)
             return parts.task.loss(parts.model, params, batch, key)
@@ -222,24 +223,28 @@ def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
             loss_fn=loss_fn,
             tx=parts.tx,
             accumulate_steps=config.train.accumulate_steps,
+            axis_name=axis_name,
         )
         lengths = [x for name, x in batch.items() if name.endswith("length_B")]
-        return state, metrics | {"num_tokens": sum(map(jnp.sum, lengths))}
+        num_tokens = sum(map(jnp.sum, lengths))
+        if axis_name is not None:
+            num_tokens = jax.lax.psum(num_tokens, axis_name)
+        return state, metrics | {"num_tokens": num_tokens}
 
-    return jax.jit(
-        step,
-        in_shardings=(parts.shardings, sharding.batch_sharding(parts.mesh), None, None),
-        out_shardings=(parts.shardings, None),
-        donate_argnums=0,
-    )
+    return sharding.compile_step(step, config.parallel.strategy, parts.mesh, parts.shardings)
 
 
 def make_evaluation(
-    config: ml_collections.ConfigDict, task: Task, model: nn.Module, split: labelled.Split
+    config: ml_collections.ConfigDict,
+    task: Task,
+    model: nn.Module,
+    split: labelled.Split,
+    mesh: jax.sharding.Mesh,
 ) -> Callable[[Params], tuple[dict[str, float], list[Any]]]:
     """params -> metrics over a split, and a prediction for each record."""
+    shard, num_shards = sharding.host_part(mesh)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=sharding.whole(mesh))
     def eval_step(params, batch):
         return task.loss(model, params, batch, None), task.outputs(model, params, batch)
 
@@ -249,8 +254,11 @@ def make_evaluation(
             fill=task.fill,
             multiple=config.data.multiple,
             batch_size=config.eval.batch_size,
+            shard=shard,
+            num_shards=num_shards,
         )
-        loss, outputs = evaluate_examples(lambda batch: eval_step(params, batch), batches)
+        placed = ((index, sharding.place_batch(batch, mesh)) for index, batch in batches)
+        loss, outputs = evaluate_examples(lambda batch: eval_step(params, batch), placed)
         by_record: list[list] = [[] for _ in split.records]
         for i, owner in enumerate(split.owners):
             by_record[owner].append(outputs[i])

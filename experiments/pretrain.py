@@ -13,7 +13,7 @@ from lm import workdir as workdir_lib
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.generate import sampling
-from lm.train import evaluation
+from lm.train import evaluation, sharding
 from lm.train.state import Params
 
 
@@ -71,14 +71,22 @@ def make_evaluation(
     prepared: Prepared,
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
-    eval_step = build.make_eval_step(parts.model, objective)
+    eval_step = build.make_eval_step(parts.model, objective, config.loss.num_blocks)
+    shard, num_shards = sharding.host_part(parts.mesh)
     num_bytes = None  # Only where each token is predicted do their bits add up to the text's.
     if config.objective.kind == "causal":
         num_bytes = prepared.splits["validation"].num_predicted_bytes
 
     def evaluate(params):
-        batches = evaluation_batches(prepared, "validation", batch_size=config.eval.batch_size)
-        return evaluation.evaluate(params, eval_step, batches, num_bytes=num_bytes)
+        batches = evaluation_batches(
+            prepared,
+            "validation",
+            batch_size=config.eval.batch_size,
+            shard=shard,
+            num_shards=num_shards,
+        )
+        placed = (sharding.place_batch(rows, parts.mesh) for rows in batches)
+        return evaluation.evaluate(params, eval_step, placed, num_bytes=num_bytes)
 
     return evaluate
 

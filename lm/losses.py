@@ -1,10 +1,14 @@
 """Losses: sums beside their weights, never means.
 
-Dimension key: B batch, L length, V vocabulary.
+Dimension key: B batch, L length, V vocabulary, D model width, N blocks, T length of a block.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
+
+from lm.models.layers import Output
 
 # Summed scalars by name. "loss" is what is differentiated, "num_tokens" what everything is divided
 # by.
@@ -51,3 +55,116 @@ def cross_entropy(
         "nll": jnp.sum(nll_BL * weights_BL),
         "num_tokens": jnp.sum(weights_BL),
     }
+
+
+def output_cross_entropy(
+    output: Output,
+    targets_BL: jax.Array,
+    weights_BL: jax.Array,
+    *,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    num_blocks: int = 1,
+) -> Sums:
+    """`cross_entropy` of the logits of `output`, of which there is one block at a time.
+
+    Where it is differentiated, the gradients of a block are computed while its logits are there
+    (as in Hsu et al. 2024, section 3.2), so nothing is computed twice, and nothing of size
+    B x L x V is kept for the backward pass.
+
+    Args:
+      output: hidden states and the map that makes logits of them.
+      targets_BL, weights_BL, z_loss, label_smoothing: see `cross_entropy`.
+      num_blocks: parts of each row. With N of them the logits take an N-th of their memory.
+
+    Returns:
+      As `cross_entropy`. "loss" alone has a gradient, to the three parts of `output`.
+    """
+    B, L = targets_BL.shape
+    T = -(-L // num_blocks)
+
+    def blocks(x):
+        padded = jnp.pad(x, ((0, 0), (0, T * num_blocks - L), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(B, num_blocks, T, *x.shape[2:]), 1, 0)
+
+    weights_BL = weights_BL.astype(jnp.float32)
+    settings = (float(z_loss), float(label_smoothing))
+    x_NBTD, *of_targets = map(blocks, (output.x_BLD, targets_BL, weights_BL))
+    table_VD, bias_V = output.table_VD, output.bias_V
+    if bias_V is None:
+        bias_V = jnp.zeros((), jnp.float32)
+    loss, nll = _loss_and_nll(settings, x_NBTD, table_VD, bias_V, *of_targets)
+    return {
+        "loss": loss,
+        "nll": jax.lax.stop_gradient(nll),
+        "num_tokens": jnp.sum(weights_BL),
+    }
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss_and_nll(settings, x_NBTD, table_VD, bias_V, targets_NBT, weights_NBT):
+    """Sums over all blocks. `bias_V` may be a scalar 0: there is none."""
+
+    def add(total, block):
+        sums, _ = _block(settings, table_VD, bias_V, *block)
+        return jax.tree.map(jnp.add, total, sums), None
+
+    zeros = jnp.zeros(()), jnp.zeros(())
+    return _over_blocks(add, zeros, (x_NBTD, targets_NBT, weights_NBT))[0]
+
+
+def _forward(settings, x_NBTD, table_VD, bias_V, targets_NBT, weights_NBT):
+    """The sums, and what they change by with each of the three that are differentiated."""
+
+    def add(total, block):
+        x_BTD = block[0]
+        sums, grad_BTV = _block(settings, table_VD, bias_V, *block)
+        grad_BTV = grad_BTV.astype(x_BTD.dtype)
+        grads = (
+            jnp.einsum("BTV,BTD->VD", grad_BTV, x_BTD, preferred_element_type=jnp.float32),
+            jnp.sum(grad_BTV, axis=(0, 1), dtype=jnp.float32) if bias_V.ndim else jnp.zeros(()),
+        )
+        grad_x_BTD = jnp.einsum("BTV,VD->BTD", grad_BTV, table_VD.astype(x_BTD.dtype))
+        return jax.tree.map(jnp.add, total, (sums, grads)), grad_x_BTD
+
+    scalar = jnp.zeros(())
+    zeros = (scalar, scalar), (jnp.zeros(table_VD.shape), jnp.zeros(bias_V.shape))
+    (sums, (grad_VD, grad_V)), grad_x_NBTD = _over_blocks(
+        add, zeros, (x_NBTD, targets_NBT, weights_NBT)
+    )
+    return sums, (grad_x_NBTD, grad_VD.astype(table_VD.dtype), grad_V.astype(bias_V.dtype))
+
+
+def _backward(settings, grads, cotangents):
+    del settings
+    by_loss, _ = cotangents
+    scaled = jax.tree.map(lambda grad: grad * by_loss.astype(grad.dtype), grads)
+    return (*scaled, None, None)
+
+
+_loss_and_nll.defvjp(_forward, _backward)
+
+
+def _over_blocks(add, zeros, blocks):
+    """`lax.scan`, but for a single block, which needs no loop."""
+    if len(blocks[0]) > 1:
+        return jax.lax.scan(add, zeros, blocks)
+    total, out = add(zeros, jax.tree.map(lambda x: x[0], blocks))
+    return total, None if out is None else out[None]
+
+
+def _block(settings, table_VD, bias_V, x_BTD, targets_BT, weights_BT):
+    """The sums of one block, and the gradient of its loss by its logits, float32."""
+    z_loss, label_smoothing = settings
+    bias = bias_V if bias_V.ndim else None
+    logits_BTV = Output(x_BTD, table_VD, bias).logits().astype(jnp.float32)
+    V = logits_BTV.shape[-1]
+    log_z_BT1 = jax.nn.logsumexp(logits_BTV, axis=-1, keepdims=True)
+    sums = cross_entropy(
+        logits_BTV, targets_BT, weights_BT, z_loss=z_loss, label_smoothing=label_smoothing
+    )
+    probs_BTV = jnp.exp(logits_BTV - log_z_BT1)
+    is_target_BTV = jnp.arange(V)[None, None] == targets_BT[:, :, None]
+    wanted_BTV = (1 - label_smoothing) * is_target_BTV + label_smoothing / V
+    grad_BTV = probs_BTV * (1 + 2 * z_loss * log_z_BT1) - wanted_BTV
+    return (sums["loss"], sums["nll"]), grad_BTV * weights_BT[:, :, None]

@@ -14,7 +14,7 @@ from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from experiments import evaluate, finetune, finetuned, generate, labelled
 from lm.errors import UserError
-from lm.train import checkpoints, loop
+from lm.train import checkpoints, loop, sharding
 
 TINY = dict(
     vocab_size=259, max_len=64, num_layers=1, num_heads=2, head_dim=8, model_dim=16, mlp_dim=32
@@ -240,7 +240,10 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(files, tmp_p
     assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
     loaded = finetuned.load(tmp_path / "run")
     data = labelled.read(loaded.config)
-    again = finetune.make_evaluation(loaded.config, loaded.task, loaded.model, data.validation)
+    mesh = sharding.make_mesh(**loaded.config.parallel)
+    again = finetune.make_evaluation(
+        loaded.config, loaded.task, loaded.model, data.validation, mesh
+    )
     assert again(loaded.params)[0]["eval/loss"] == pytest.approx(
         result["metrics"]["eval/loss"], abs=1e-6
     )

@@ -83,11 +83,13 @@ def saved_arrays(workdir, step):
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(uninterrupted, text, tmp_path, signum):
     args = [*TINY, *text, *LONG, f"--workdir={tmp_path}/run"]
     metrics = tmp_path / "run" / "metrics.jsonl"
+    saved = tmp_path / "run" / "checkpoints" / "4" / "manifest.json"
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(
         command(*args), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
     )
-    while process.poll() is None and not (metrics.exists() and '"step": 6,' in metrics.read_text()):
+    is_due = lambda: saved.exists() and '"step": 6,' in metrics.read_text()
+    while process.poll() is None and not is_due():
         time.sleep(0.005)
     process.send_signal(signum)
     process.wait()

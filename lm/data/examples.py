@@ -88,27 +88,43 @@ class ExampleBatches:
         """Which examples turn the state of step `step` into the next, int64 of shape (B,)."""
         return rows_at(step, self._batch_size, len(self._examples), self._seed)
 
-    def batch_at(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step."""
+    def batch_at(self, step: int, shard: int = 0, num_shards: int = 1) -> dict[str, np.ndarray]:
+        """The batch of a step, or one host's part of it, which is as wide as the whole."""
         examples = [self._examples[i] for i in self.rows_at(step)]
-        return collate(examples, fill=self._fill, multiple=self._multiple, size=self._batch_size)
+        batch = collate(examples, fill=self._fill, multiple=self._multiple, size=self._batch_size)
+        return _part(batch, shard, num_shards)
 
-    def iterate(self, first_step: int, end_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def iterate(
+        self, first_step: int, end_step: int, shard: int = 0, num_shards: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
         """`batch_at` of first_step, first_step + 1, ..., end_step - 1, made ahead in threads."""
-        batches = grain.MapDataset.range(first_step, end_step).map(self.batch_at)
+        batches = grain.MapDataset.range(first_step, end_step).map(
+            lambda step: self.batch_at(step, shard, num_shards)
+        )
         yield from batches.to_iter_dataset(_READ_OPTIONS)
 
 
+def _part(batch: dict[str, np.ndarray], shard: int, num_shards: int) -> dict[str, np.ndarray]:
+    return {name: np.split(x, num_shards)[shard] for name, x in batch.items()}
+
+
 def evaluation_batches(
-    examples: Sequence[Features], *, fill: Mapping[str, float], multiple: int, batch_size: int
+    examples: Sequence[Features],
+    *,
+    fill: Mapping[str, float],
+    multiple: int,
+    batch_size: int,
+    shard: int = 0,
+    num_shards: int = 1,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Every example once, with its index; examples of like length share a batch.
 
-    The last batch is filled up with empty rows.
+    The last batch is filled up with empty rows. One host's part of a batch comes with the indices
+    of the whole.
     """
     size = lambda i: max((np.size(value) for value in examples[i].values()), default=0)
     order = sorted(range(len(examples)), key=lambda i: (size(i), i))
     for first in range(0, len(order), batch_size):
         here = order[first : first + batch_size]
         batch = collate([examples[i] for i in here], fill=fill, multiple=multiple, size=batch_size)
-        yield np.array(here), batch
+        yield np.array(here), _part(batch, shard, num_shards)

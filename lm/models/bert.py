@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from lm.models import attention
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp
+from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output
 from lm.models.stack import stack
 
 
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        table = lambda name, rows: jnp.asarray(self.param(name, _INIT, (rows, c.model_dim)), dtype)
+        table = lambda name, rows: self.param(name, _INIT, (rows, c.model_dim))
         embed_VD = table("token_embedding", c.vocab_size)
         position_embedding = table("position_embedding", c.position_offset + c.max_len)
         type_embedding = table("type_embedding", c.num_types)
@@ -108,8 +108,10 @@ class Encoder(nn.Module):
         if types_BL is None:
             types_BL = jnp.zeros_like(tokens_BL)
 
-        x_BLD = embed_VD[tokens_BL] + type_embedding[types_BL]
-        x_BLD += position_embedding[positions_BL + c.position_offset]
+        x_BLD = (
+            jnp.asarray(embed_VD, dtype)[tokens_BL] + jnp.asarray(type_embedding, dtype)[types_BL]
+        )
+        x_BLD += jnp.asarray(position_embedding, dtype)[positions_BL + c.position_offset]
         x_BLD = LayerNorm(c.norm_epsilon, dtype, name="embedding_norm")(x_BLD)
         x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
         x_BLD, _ = stack(
@@ -138,7 +140,7 @@ class BERT(nn.Module):
             self.pooler = Dense((c.model_dim,), _INIT, dtype)
             self.next_sentence_head = Dense((2,), _INIT, dtype)
 
-    def __call__(
+    def output(
         self,
         tokens_BL: jax.Array,
         positions_BL: jax.Array,
@@ -147,8 +149,8 @@ class BERT(nn.Module):
         types_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """Logits of the masked tokens, B x P x V in `config.dtype`; see `Encoder`.
+    ) -> Output:
+        """What the logits of masked tokens are made of, B x P x V; see `Encoder`.
 
         `predict_BP` says which positions of each row; None for all.
         """
@@ -161,8 +163,11 @@ class BERT(nn.Module):
         if predict_BP is not None:
             x_BLD = jnp.take_along_axis(x_BLD, predict_BP[:, :, None], axis=1)
         x_BLD = self.transform_norm(ACTIVATIONS["gelu"](self.transform(x_BLD)))
-        logits_BLV = jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)
-        return logits_BLV + self.output_bias.astype(logits_BLV.dtype)[None, None]
+        return Output(x_BLD, embed_VD, self.output_bias)
+
+    def __call__(self, *inputs, **more) -> jax.Array:
+        """The logits, B x P x V in `config.dtype`; takes what `output` takes."""
+        return self.output(*inputs, **more).logits()
 
     def next_sentence(
         self,

@@ -14,7 +14,7 @@ from flax import linen as nn
 from lm.models import attention, cache
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import LayerNorm, Mlp
+from lm.models.layers import LayerNorm, Mlp, Output
 from lm.models.stack import stack
 from lm.train.state import Params
 
@@ -108,8 +108,7 @@ class Decoder(nn.Module):
         if segment_ids_BL is not None:
             mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
 
-        embed_VD, embed_PD = jnp.asarray(embed_VD, dtype), jnp.asarray(embed_PD, dtype)
-        x_BLD = embed_VD[tokens_BL] + embed_PD[positions_BL]
+        x_BLD = jnp.asarray(embed_VD, dtype)[tokens_BL] + jnp.asarray(embed_PD, dtype)[positions_BL]
         x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
         x_BLD, _ = stack(
             Block,
@@ -128,22 +127,15 @@ class GPT2(nn.Module):
     config: GPT2Config
 
     @nn.compact
-    def __call__(
-        self,
-        tokens_BL: jax.Array,
-        positions_BL: jax.Array,
-        segment_ids_BL: jax.Array | None,
-        prefix_BL: jax.Array | None = None,
-        *,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """B x L three times -> logits, B x L x V in `config.dtype`; see `Decoder`."""
+    def output(self, *inputs, **more) -> Output:
+        """What the logits are made of; takes what `Decoder` takes."""
         decoder = Decoder(self.config)
         nn.share_scope(self, decoder)  # Its parameters are this module's own.
-        x_BLD, embed_VD = decoder(
-            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        )
-        return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)
+        return Output(*decoder(*inputs, **more))
+
+    def __call__(self, *inputs, **more) -> jax.Array:
+        """The logits, B x L x V in `config.dtype`; takes what `Decoder` takes."""
+        return self.output(*inputs, **more).logits()
 
 
 def decode(

@@ -3,7 +3,7 @@
 Parameters are float32 and are cast to `dtype` where they are used.
 
 Dimension key:
-  B batch    L query length    D model width    F MLP width
+  B batch    L query length    D model width    F MLP width    V vocabulary
 """
 
 import functools
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
 # The activations by the names that papers and `transformers` give them.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -22,6 +23,27 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+
+
+@struct.dataclass
+class Output:
+    """Hidden states and the affine map that makes logits of them; losses take it in blocks.
+
+    x_BLD: in the dtype to compute in.
+    table_VD: the parameter, float32.
+    bias_V: the same, or None.
+    """
+
+    x_BLD: jax.Array
+    table_VD: jax.Array
+    bias_V: jax.Array | None = None
+
+    def logits(self) -> jax.Array:
+        """B x L x V, in the dtype of the hidden states."""
+        logits_BLV = jnp.einsum("BLD,VD->BLV", self.x_BLD, self.table_VD.astype(self.x_BLD.dtype))
+        if self.bias_V is None:
+            return logits_BLV
+        return logits_BLV + self.bias_V.astype(logits_BLV.dtype)[None, None]
 
 
 class KernelDims(NamedTuple):

@@ -17,7 +17,7 @@ from lm.errors import UserError
 from lm.models import attention, cache
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import GatedMlp, RmsNorm
+from lm.models.layers import GatedMlp, Output, RmsNorm
 from lm.models.stack import stack
 from lm.train.state import Params
 
@@ -172,14 +172,18 @@ class Decoder(nn.Module):
         angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
 
         embed_VD = self.param("token_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
-        embed_VD = jnp.asarray(embed_VD, dtype)
         x_BLD, _ = stack(
             Block,
             num_layers=c.num_layers,
             remat=c.remat,
             scan_layers=c.scan_layers,
             config=c,
-        )(embed_VD[tokens_BL], mask_BLM, jnp.cos(angles_BLK), jnp.sin(angles_BLK))
+        )(
+            jnp.asarray(embed_VD, dtype)[tokens_BL],
+            mask_BLM,
+            jnp.cos(angles_BLK),
+            jnp.sin(angles_BLK),
+        )
         return RmsNorm(c.norm_epsilon, dtype, name="final_norm")(x_BLD), embed_VD
 
 
@@ -189,25 +193,19 @@ class Llama(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(
-        self,
-        tokens_BL: jax.Array,
-        positions_BL: jax.Array,
-        segment_ids_BL: jax.Array | None,
-        prefix_BL: jax.Array | None = None,
-        *,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """B x L three times -> logits, B x L x V in `config.dtype`; see `Decoder`."""
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
+    def output(self, *inputs, **more) -> Output:
+        """What the logits are made of; takes what `Decoder` takes."""
+        c = self.config
         decoder = Decoder(c)
         nn.share_scope(self, decoder)  # Its parameters are this module's own.
-        x_BLD, embed_VD = decoder(
-            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        )
+        x_BLD, embed_VD = decoder(*inputs, **more)
         if not c.tied_output:
             embed_VD = self.param("output_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
-        return jnp.einsum("BLD,VD->BLV", x_BLD, jnp.asarray(embed_VD, dtype))
+        return Output(x_BLD, embed_VD)
+
+    def __call__(self, *inputs, **more) -> jax.Array:
+        """The logits, B x L x V in `config.dtype`; takes what `Decoder` takes."""
+        return self.output(*inputs, **more).logits()
 
 
 def decode(

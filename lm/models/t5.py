@@ -19,7 +19,7 @@ from lm.errors import UserError
 from lm.models import attention, cache
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import GatedMlp, Mlp, RmsNorm
+from lm.models.layers import GatedMlp, Mlp, Output, RmsNorm
 from lm.models.stack import stack
 from lm.train.state import Params
 
@@ -210,10 +210,6 @@ class Encoder(nn.Module):
         self.token_embedding = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
         self.encoder = Stack(c, causal=False)
 
-    def embedding(self) -> jax.Array:
-        """V x D in `config.dtype`."""
-        return jnp.asarray(self.token_embedding, jnp.dtype(self.config.dtype))
-
     def __call__(
         self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
     ) -> tuple[jax.Array, jax.Array]:
@@ -225,9 +221,10 @@ class Encoder(nn.Module):
             never crosses from one to another.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
-        embed_VD = self.embedding()
+        embed_VD = self.token_embedding
+        in_BLD = jnp.asarray(embed_VD, jnp.dtype(self.config.dtype))[tokens_BL]
         mask_BLL = attention.segment_mask(segment_ids_BL, segment_ids_BL)
-        return self.encoder(embed_VD[tokens_BL], mask_BLL, deterministic=deterministic), embed_VD
+        return self.encoder(in_BLD, mask_BLL, deterministic=deterministic), embed_VD
 
 
 class T5(nn.Module):
@@ -245,7 +242,7 @@ class T5(nn.Module):
             shape = (c.vocab_size, c.model_dim)
             self.output_embedding = self.param("output_embedding", init, shape)
 
-    def __call__(
+    def output(
         self,
         encoder_tokens_BM: jax.Array,
         encoder_segment_ids_BM: jax.Array,
@@ -253,8 +250,8 @@ class T5(nn.Module):
         segment_ids_BL: jax.Array,
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """B x M twice, B x L twice -> logits, B x L x V in `config.dtype`.
+    ) -> Output:
+        """What the logits are made of, B x L x V.
 
         Args:
           encoder_tokens_BM, encoder_segment_ids_BM: see `Encoder`.
@@ -267,17 +264,19 @@ class T5(nn.Module):
             encoder_tokens_BM, encoder_segment_ids_BM, deterministic=deterministic
         )
         x_BLD = self.decoder(
-            embed_VD[tokens_BL],
+            jnp.asarray(embed_VD, x_BMD.dtype)[tokens_BL],
             attention.causal_mask(segment_ids_BL),
             x_BMD,
             attention.segment_mask(segment_ids_BL, encoder_segment_ids_BM),
             deterministic=deterministic,
         )
         if c.tied_output:
-            x_BLD = x_BLD * c.model_dim**-0.5
-        else:
-            embed_VD = jnp.asarray(self.output_embedding, x_BLD.dtype)
-        return jnp.einsum("BLD,VD->BLV", x_BLD, embed_VD)
+            return Output(x_BLD * c.model_dim**-0.5, embed_VD)
+        return Output(x_BLD, self.output_embedding)
+
+    def __call__(self, *inputs, **more) -> jax.Array:
+        """The logits, B x L x V in `config.dtype`; takes what `output` takes."""
+        return self.output(*inputs, **more).logits()
 
 
 @struct.dataclass

@@ -19,8 +19,11 @@ from lm.data.examples import Features
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family, init_params
+from lm.models.layers import Output
 from lm.tasks.text import TextInputs, text_field, too_long
 
+# The model's output, the token that each of its predictions is about, and the weight of that.
+Predicted = tuple[Output, jax.Array, jax.Array]
 # (model, params, prompts) -> the tokens that follow each, without the end-of-text token.
 Generate = Callable[[nn.Module, Any, Sequence[Sequence[int]]], list[list[int]]]
 
@@ -50,14 +53,14 @@ class DecoderText:
         ids = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
         return np.array(ids, np.int32)
 
-    def logits(self, model: nn.Module, params, batch, dropout_key) -> tuple[jax.Array, ...]:
-        """Logits of what follows each token, what does follow, and its weight."""
+    def output(self, model: nn.Module, params, batch, dropout_key) -> Predicted:
+        """The model's output for what follows each token, what does follow, and its weight."""
         tokens_BL = batch["tokens_BL"]
         segment_ids_BL = _segments(batch["length_B"], tokens_BL.shape[1])
         positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
         inputs = dict(tokens_BL=tokens_BL, positions_BL=positions_BL, segment_ids_BL=segment_ids_BL)
-        logits_BLV = _apply(model, params, inputs, dropout_key)
-        return logits_BLV, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
+        output = _apply(model, params, inputs, dropout_key)
+        return output, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
 
 
 class EncoderDecoderText:
@@ -76,8 +79,8 @@ class EncoderDecoderText:
             "length_B": len(target),
         }
 
-    def logits(self, model: nn.Module, params, batch, dropout_key) -> tuple[jax.Array, ...]:
-        """Logits of what is written, each token given those before it, the token, its weight."""
+    def output(self, model: nn.Module, params, batch, dropout_key) -> Predicted:
+        """The model's output for each token given those before it, the token, its weight."""
         targets_BL = batch["targets_BL"]
         segment_ids_BL = _segments(batch["length_B"], targets_BL.shape[1])
         start_B1 = jnp.full((targets_BL.shape[0], 1), self._start_id, targets_BL.dtype)
@@ -88,8 +91,8 @@ class EncoderDecoderText:
             "tokens_BL": jnp.concatenate([start_B1, targets_BL[:, :-1]], axis=1),
             "segment_ids_BL": segment_ids_BL,
         }
-        logits_BLV = _apply(model, params, inputs, dropout_key)
-        return logits_BLV, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
+        output = _apply(model, params, inputs, dropout_key)
+        return output, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
 
 
 class Seq2Seq:
@@ -177,8 +180,8 @@ class Seq2Seq:
         return init_params(model, key)
 
     def loss(self, model, params, batch, dropout_key):
-        logits, *targets = self._text.logits(model, params, batch, dropout_key)
-        return losses.cross_entropy(logits, *targets, label_smoothing=self._label_smoothing)
+        predicted = self._text.output(model, params, batch, dropout_key)
+        return losses.output_cross_entropy(*predicted, label_smoothing=self._label_smoothing)
 
     def outputs(self, model, params, batch):
         return {}
@@ -256,10 +259,11 @@ class Chat:
         return init_params(model, key)
 
     def loss(self, model, params, batch, dropout_key):
-        return losses.cross_entropy(*self._text.logits(model, params, batch, dropout_key))
+        return losses.output_cross_entropy(*self._text.output(model, params, batch, dropout_key))
 
     def outputs(self, model, params, batch):
-        rows = [x[:, None] for x in self._text.logits(model, params, batch, None)]
+        output, *targets = self._text.output(model, params, batch, None)
+        rows = [x[:, None] for x in (output.logits(), *targets)]
         sums = jax.vmap(losses.cross_entropy)(*rows)
         return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
 
@@ -288,6 +292,7 @@ def _segments(length_B: jax.Array, L: int) -> jax.Array:
     return (jnp.arange(L)[None] < length_B[:, None]).astype(jnp.int32)
 
 
-def _apply(model: nn.Module, params, inputs: Mapping[str, Any], dropout_key) -> jax.Array:
+def _apply(model: nn.Module, params, inputs: Mapping[str, Any], dropout_key) -> Output:
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    return model.apply({"params": params}, **inputs, deterministic=rngs is None, rngs=rngs)
+    more = dict(deterministic=rngs is None, rngs=rngs)
+    return model.apply({"params": params}, **inputs, **more, method="output")

@@ -1,52 +1,272 @@
-"""Where arrays live. The model never mentions a device; this file does."""
+"""Where arrays live. The model never mentions a device; this file does.
+
+Dimension key:
+  V vocabulary   D model width   H heads   G key/value heads   K head width   F MLP width
+  P positions or token types   R buckets of relative positions   S labels or other outputs
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
 from lm.errors import UserError
+from lm.models.layers import kernel_dims
+from lm.train.state import Params, TrainState
+
+Path = tuple[str, ...]
+
+# The end of a parameter's path, its dimensions, and the axis of the mesh that cuts each. Under
+# "layers" a first dimension, which counts them, is never cut.
+_RULES = {
+    "(token|output)_embedding": "V:tensor D:fsdp",
+    "output_bias": "V:tensor",
+    "(position|type)_embedding": "P D:fsdp",
+    "relative_bias": "R H:tensor",
+    "attention/query/kernel": "D:fsdp H:tensor K",
+    "attention/(key|value)/kernel": "D:fsdp G:tensor K",
+    "attention/out/kernel": "H:tensor K D:fsdp",
+    "attention/query/bias": "H:tensor K",
+    "attention/(key|value)/bias": "G:tensor K",
+    "mlp/(in|gate)/kernel": "D:fsdp F:tensor",
+    "mlp/out/kernel": "F:tensor D:fsdp",
+    "mlp/in/bias": "F:tensor",
+    "(pooler|transform)/kernel": "D:fsdp D",
+    "head/kernel": "D:fsdp S",
+    "(out|pooler|transform)/bias": "D",
+    "head/bias": "S",
+    "norm/(scale|bias)": "D",
+    "crf/transition_bias": "S S",
+    "crf/(start|end)_bias": "S",
+}
+_KEYS = {
+    "V": "model.vocab_size",
+    "D": "model.model_dim",
+    "H": "model.num_heads",
+    "G": "model.num_kv_heads",
+    "F": "model.mlp_dim",
+}
 
 
-def make_mesh(*, data: int, fsdp: int) -> Mesh:
-    """All devices as a grid: `data` copies of the parameters, each cut into `fsdp` parts.
+def make_mesh(
+    *,
+    strategy: str,
+    data: int,
+    fsdp: int,
+    tensor: int,
+    sequence: int,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """Devices as a grid; one of its four sizes may be -1: what is left.
 
-    One of the two may be -1: what is left. XLA chooses the collectives (Auto axes), because under
-    Explicit ones a token lookup in a sharded table must name its own output sharding.
+    XLA chooses the collectives (Auto axes), because under Explicit ones a token lookup in a sharded
+    table must name its own output sharding.
+
+    Args:
+      strategy: "jit", or "pmap", which knows no axis but `data`.
+      data: copies of the parameters, each for its own rows.
+      fsdp: parts that each copy is cut into, gathered where they are used; each for its own rows.
+      tensor: parts that heads, MLPs and the vocabulary are cut into.
+      sequence: parts that rows are cut into.
+      devices: None for all.
 
     Raises:
-      UserError: a grid that the devices do not fill.
+      UserError: a grid that the devices do not fill, or an unknown strategy.
     """
-    num_devices = jax.device_count()
-    sizes = {"data": data, "fsdp": fsdp}
+    num_devices = jax.device_count() if devices is None else len(devices)
+    given = {"data": data, "fsdp": fsdp, "tensor": tensor, "sequence": sequence}
+    if strategy not in ("jit", "pmap"):
+        raise UserError(f"parallel.strategy={strategy!r} is unknown; choose jit, pmap")
+    sizes, asked = dict(given), [f"parallel.{a}={n}" for a, n in given.items() if n != 1]
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
-        raise UserError(
-            "parallel.data=-1 and parallel.fsdp=-1: only one of them can be what is left"
-        )
+        raise UserError(f"{' and '.join(asked)}: only one axis can be what is left")
     if free:
-        sizes[free[0]] = num_devices // max(1, -data * fsdp)
-    if min(sizes.values()) < 1 or sizes["data"] * sizes["fsdp"] != num_devices:
+        sizes[free[0]] = num_devices // max(1, -math.prod(sizes.values()))
+    if min(sizes.values()) < 1 or math.prod(sizes.values()) != num_devices:
         raise UserError(
-            f"parallel.data={data} x parallel.fsdp={fsdp} does not fill the {num_devices} devices "
-            "here; set one of them to -1"
+            f"{' x '.join(asked) or 'parallel.data=1'} does not fill the {num_devices} devices "
+            "here; set one axis to -1, which is what is left"
         )
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 2)
+    if strategy == "pmap" and sizes["data"] != num_devices:
+        raise UserError(
+            f"parallel.strategy=pmap copies the parameters to every device, and "
+            f"{' x '.join(asked)} cuts them; take parallel.strategy=jit"
+        )
+    return jax.make_mesh(
+        tuple(sizes.values()),
+        tuple(sizes),
+        axis_types=(AxisType.Auto,) * len(sizes),
+        devices=devices,
+    )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Splits the leading axis of a batch over every device."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+def params_sharding(params: Params, mesh: Mesh) -> Any:
+    """How each parameter, or adapter of one, is cut; shapes are enough.
+
+    Raises:
+      UserError: no rule covers a parameter, or the mesh cannot divide it.
+    """
+    return tree_map_with_path(
+        lambda path, x: NamedSharding(mesh, _spec(_names(path), x.shape, mesh)), params
+    )
 
 
-def state_sharding(tree, mesh: Mesh):
-    """Cuts each array along its largest dimension that `fsdp` divides; leaves the rest whole."""
-    parts = mesh.shape["fsdp"]
+def place_params(params: Params, mesh: Mesh) -> Params:
+    """Parameters -> the same, cut over the mesh.
 
-    def sharding(x):
-        fits = [i for i, n in enumerate(x.shape) if n >= parts and n % parts == 0]
-        if parts == 1 or not fits:
-            return NamedSharding(mesh, P())
-        axis = max(fits, key=lambda i: x.shape[i])
-        return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
+    Raises:
+      UserError: see `params_sharding`.
+    """
+    return jax.device_put(params, params_sharding(params, mesh))
 
-    return jax.tree.map(sharding, tree)
+
+def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
+    """How a state is cut: what the optimiser keeps of a parameter, in its shape, is cut as it is.
+
+    All else, such as counts, is whole on every device.
+
+    Raises:
+      UserError: see `params_sharding`.
+    """
+    params = params_sharding(state.params, mesh)
+    flat = zip(tree_flatten_with_path(state.params)[0], jax.tree.leaves(params), strict=True)
+    known = {_names(path): (x.shape, sharding) for (path, x), sharding in flat}
+
+    def follow(path, x):
+        names = _names(path)
+        for first in range(len(names)):
+            shape, sharding = known.get(names[first:], (None, None))
+            if shape == x.shape:
+                return sharding
+        return whole(mesh)
+
+    return TrainState(whole(mesh), params, tree_map_with_path(follow, state.opt_state))
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """All of an array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def _names(path: tuple) -> Path:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def _spec(path: Path, shape: tuple[int, ...], mesh: Mesh) -> P:
+    if path[-1] in ("a", "b", "magnitude_scale"):  # Of an adapter; see `lm.models.lora`.
+        rule = _rule(path[:-1])
+        inputs = kernel_dims(path[:-1], len(rule) + ("layers" in path)).inputs
+        rank = ("r", None)
+        rule = {"a": [*rule[:inputs], rank], "b": [rank, *rule[inputs:]]}.get(
+            path[-1], rule[inputs:]
+        )
+    else:
+        rule = _rule(path)
+    if "layers" in path:
+        rule = [("N", None), *rule]
+    assert len(rule) == len(shape), (path, rule, shape)
+    for (dim, axis), size in zip(rule, shape, strict=True):
+        if axis is not None and size % mesh.shape[axis]:
+            raise UserError(_indivisible(path, dim, size, axis, mesh.shape[axis]))
+    return P(*(axis for _, axis in rule))
+
+
+def _rule(path: Path) -> list[tuple[str, str | None]]:
+    """The name and the axis of each dimension, but for that of the layers."""
+    name = "/".join(path)
+    for ending, rule in _RULES.items():
+        if re.search(f"{ending}$", name):
+            return [
+                (dim, axis or None) for dim, _, axis in (d.partition(":") for d in rule.split())
+            ]
+    raise UserError(f"the parameter {name} has no rule that says how to cut it; see {__file__}")
+
+
+def _indivisible(path: Path, dim: str, size: int, axis: str, parts: int) -> str:
+    more = ""
+    if dim == "V":
+        padded = -(-size // parts) * parts
+        more = f"; model.vocab_size={padded} adds {padded - size} rows that no token uses"
+    return (
+        f"{_KEYS[dim]}={size} cannot be cut into parallel.{axis}={parts} equal parts, as "
+        f"{'/'.join(path)} must be{more}"
+    )
+
+
+# Batches ---------------------------------------------------------------------------------------
+
+
+def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainState) -> Callable:
+    """Compiles a step for all devices. The state is donated; a batch is this process's part of it.
+
+    Args:
+      step: (state, batch, ..., axis_name=None) -> (state, metrics); see `lm.train.step`.
+      strategy: "jit" compiles one program for the global batch; "pmap" one for a device's part of
+        it, which adds up over `axis_name`. States and numbers are the same.
+      mesh: see `make_mesh`.
+      shardings: of the state.
+    """
+    if strategy == "jit":
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        return lambda state, batch, *more: jitted(state, place_batch(batch, mesh), *more)
+
+    mapped = jax.pmap(
+        lambda state, batch, more: step(state, batch, *more, axis_name="devices"),
+        axis_name="devices",
+        in_axes=(None, 0, None),
+        out_axes=None,
+        devices=mesh.devices.flat,
+        donate_argnums=0,
+    )
+    split = lambda x: x.reshape(len(mesh.local_devices), -1, *x.shape[1:])
+    return lambda state, batch, *more: mapped(state, jax.tree.map(split, batch), more)
+
+
+def batch_spec(x: Any, mesh: Mesh) -> P:
+    """How an array of a batch is cut: rows over all that copies or gathers parameters, and what
+    they are made of over `sequence`, where that divides it."""
+    rows = ("data", "fsdp")
+    if len(x.shape) > 1 and x.shape[1] % mesh.shape["sequence"] == 0:
+        return P(rows, "sequence")
+    return P(rows)
+
+
+def num_row_parts(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are cut into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def host_part(mesh: Mesh) -> tuple[int, int]:
+    """The part of a batch's rows that this process reads, and how many there are of them."""
+    parts = num_row_parts(mesh)
+    grid = mesh.devices.reshape(parts, -1)
+    mine = [
+        i for i, row in enumerate(grid) if any(d.process_index == jax.process_index() for d in row)
+    ]
+    assert mine == list(range(mine[0], mine[0] + len(mine))) and parts % len(mine) == 0, mine
+    return mine[0] // len(mine), parts // len(mine)
+
+
+def place_batch(batch: Any, mesh: Mesh) -> Any:
+    """This process's part of a batch, as arrays of NumPy -> the global batch on the mesh."""
+    shard, num_shards = host_part(mesh)
+
+    def place(x: np.ndarray) -> jax.Array:
+        shape = (x.shape[0] * num_shards, *x.shape[1:])
+        first = shard * x.shape[0]
+
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(shape[0])
+            return x[(slice(start - first, stop - first), *index[1:])]
+
+        sharding = NamedSharding(mesh, batch_spec(x, mesh))
+        return jax.make_array_from_callback(shape, sharding, read)
+
+    return jax.tree.map(place, batch)

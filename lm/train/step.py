@@ -23,6 +23,7 @@ def train_step(
     loss_fn: LossFn,
     tx: optax.GradientTransformation,
     accumulate_steps: int,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimiser update from one global batch.
 
@@ -36,13 +37,18 @@ def train_step(
       loss_fn: see `LossFn`.
       tx: the optimiser, clipping and schedule included.
       accumulate_steps: micro-batches, whose sums are added before the one division.
+      axis_name: under `jax.pmap`, over what to add up; `batch` is then one device's part.
 
     Returns:
       The next state, and scalars: "loss" (nats a token), "grad_norm" (before clipping),
       "num_tokens", "skipped".
     """
     key = jax.random.fold_in(key, state.step)
+    if axis_name is not None:  # Each device drops out its own units.
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     grads, sums = summed_gradients(state.params, batch, key, loss_fn, accumulate_steps)
+    if axis_name is not None:
+        grads, sums = jax.lax.psum((grads, sums), axis_name)
     num_tokens = jnp.maximum(sums["num_tokens"], 1.0)
     grads = jax.tree.map(lambda g: g / num_tokens, grads)
     grad_norm = optax.tree.norm(grads)

@@ -16,7 +16,7 @@ from lm.models.layers import Dense
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, init_adapters, merge
 from lm.train.memory import tree_bytes
 from lm.train.optimizers import decays, make_optimizer
-from lm.train.sharding import make_mesh, state_sharding
+from lm.train.sharding import make_mesh, params_sharding
 from tests import tiny
 from tests.models.all_families_test import CONFIGS
 
@@ -194,11 +194,11 @@ def test_sharded_adapters_merge_to_the_same(random_like):
     shapes = tiny.shapes()
     adapters = random_like(adapter_shapes(shapes, KINDS["DoRA"]), seed=1)
     params = random_like(shapes)
-    mesh = make_mesh(data=1, fsdp=-1)
-    put = lambda tree: jax.device_put(tree, state_sharding(tree, mesh))
+    mesh = make_mesh(strategy="jit", data=1, fsdp=-1, tensor=1, sequence=1)
+    put = lambda tree: jax.device_put(tree, params_sharding(tree, mesh))
     merged = functools.partial(merge, config=KINDS["DoRA"])
 
-    found = jax.jit(merged, out_shardings=state_sharding(shapes, mesh))(put(params), put(adapters))
+    found = jax.jit(merged, out_shardings=params_sharding(shapes, mesh))(put(params), put(adapters))
 
     one_device = merged(params, adapters)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, one_device)

@@ -35,7 +35,7 @@ def params(random_like):
 
 @pytest.fixture(scope="module")
 def loss_fn():
-    return build.make_loss_fn(GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1)
+    return build.make_loss_fn(GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
 
 
 SGD = optax.sgd(1.0)
@@ -79,7 +79,7 @@ def test_micro_batches_make_the_same_update_as_the_batch(params, loss_fn, accumu
 
 def test_bfloat16_is_for_arithmetic_and_the_weights_keep_float32(params, loss_fn):
     half = dataclasses.replace(tiny.CONFIG, dtype="bfloat16")
-    half_fn = build.make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1)
+    half_fn = build.make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
     apply = jax.jit(GPT2(half).apply)
 
     exact, exact_metrics = step_once(params, loss_fn, unequal_rows())
@@ -156,15 +156,12 @@ def test_one_device_and_several_make_the_same_update(params, loss_fn):
     from lm.train import sharding
 
     single, metrics = step_once(params, loss_fn, unequal_rows())
-    mesh = sharding.make_mesh(data=1, fsdp=-1)
+    mesh = sharding.make_mesh(strategy="jit", data=1, fsdp=-1, tensor=1, sequence=1)
     state = TrainState.create(params, SGD)
     shardings = sharding.state_sharding(state, mesh)
-    step = make_step(
-        loss_fn,
-        in_shardings=(shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, None),
-    )
-    many, other_metrics = step(state, unequal_rows())
+    step = make_step(loss_fn, out_shardings=(shardings, None))
+    rows = sharding.place_batch(unequal_rows(), mesh)
+    many, other_metrics = step(jax.device_put(state, shardings), rows)
 
     assert mesh.size > 1
     assert len(many.params["token_embedding"].sharding.device_set) == mesh.size
