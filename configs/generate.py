@@ -6,6 +6,8 @@ Command:   python launch.py --config=configs/generate.py --config.checkpoint=run
 
 import ml_collections
 
+from configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """One sample of 100 tokens; temperature 0 is greedy, top_k 0 and top_p 1 do not restrict.
@@ -25,4 +27,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_samples = 1
     config.num_beams = 1
     config.length_penalty = 1.0
+    config.parallel = common.parallel()
     return config

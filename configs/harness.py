@@ -11,6 +11,8 @@ itself does with GPT-2, whose tokenizer puts nothing before a text.
 
 import ml_collections
 
+from configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Log-likelihoods, rolling ones, and greedy text; all exact for any batch size."""
@@ -27,4 +29,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 8
     config.log_samples = False
     config.seed = 0
+    config.parallel = common.parallel()
     return config

@@ -34,7 +34,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared))
     is_causal = corpus.objective.kind == "causal"
     mesh = sharding.make_mesh(**config.parallel)
-    batches = evaluation_batches(prepared, "validation", batch_size=config.data.batch_size)
+    batch_size = sharding.divisible(config.data.batch_size, mesh)
+    batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(
         sharding.place_params(loaded.params, mesh),
         eval_step,
@@ -60,8 +61,8 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     split = labelled.encode(
         run.task, found.validation, "data.validation", config.data.on_error, skipped
     )
-    with_data.eval.batch_size = config.data.batch_size
     mesh = sharding.make_mesh(**config.parallel)
+    with_data.eval.batch_size = sharding.divisible(config.data.batch_size, mesh)
     evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
     metrics, predictions = evaluate(sharding.place_params(run.params, mesh))
     report.print_scores(f"{folder} at step {run.step}", metrics, {})

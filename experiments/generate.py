@@ -14,6 +14,7 @@ from lm.data import tokenizers
 from lm.errors import UserError
 from lm.generate import beam, sampling
 from lm.tasks import language
+from lm.train import sharding
 from lm.train.state import Params
 
 
@@ -42,6 +43,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         )
     prompts = _prompts(config)
     writer = _writer(pathlib.Path(config.checkpoint))
+    mesh = sharding.make_mesh(**config.parallel)
+    writer = writer._replace(params=sharding.place_params(writer.params, mesh))
     texts = _write(config, writer, [writer.encode(prompt) for prompt in prompts])
     for i, (prompt, written) in enumerate(zip(prompts, texts, strict=True), start=1):
         for j, text in enumerate(written, start=1):

@@ -10,6 +10,7 @@ from experiments import finetuned, runs
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.models.families import family_of
+from lm.train import sharding
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -90,7 +91,7 @@ def load(config: ml_collections.ConfigDict):
         raise UserError(f"checkpoint={folder} has a tokenizer without an end-of-text token")
     model = HarnessModel(
         loaded.model,
-        loaded.params,
+        sharding.place_params(loaded.params, sharding.make_mesh(**config.parallel)),
         loaded.tokenizer,
         add_bos=config.add_bos,
         max_len=max_len,

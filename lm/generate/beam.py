@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import struct
 
 from lm.errors import UserError
 from lm.generate import decoding
 from lm.models.cache import decoding_params
+from lm.train.sharding import fetch, place_beside
 from lm.train.state import Params
 
 _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences are numbers.
@@ -71,8 +71,7 @@ def search(
         beams = _search(
             model,
             params,
-            batch.tokens_BL,
-            batch.lengths_B,
+            *place_beside(params, (batch.tokens_BL, batch.lengths_B)),
             num_new=decoding.bucket(max_new_tokens),
             max_new_tokens=max_new_tokens,
             vocab_size=vocab_size,
@@ -83,7 +82,7 @@ def search(
             stop_ids=jnp.array(list(stop_ids) or [-1]),
             start_id=start_id,
         )
-        beams = jax.tree.map(np.asarray, beams)
+        beams = fetch(beams)
         for b, index in enumerate(batch.indices):
             found[index] = [_hypothesis(beams, b, w, stop_ids) for w in range(num_beams)]
     return [found[i] for i in range(len(prompts))]

@@ -14,6 +14,7 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.generate import decoding
 from lm.models.cache import decoding_params
+from lm.train.sharding import fetch, place_beside
 from lm.train.state import Params
 
 
@@ -59,12 +60,11 @@ def generate(
     params = decoding_params(params, model.config.dtype)
     outputs: dict[int, list[int]] = {}
     for batch in decoding.batches(prompts, batch_size, model.config.max_len):
+        rows = batch.tokens_BL, batch.lengths_B, np.array(batch.rows, np.uint32)
         new_BN = _write(
             model,
             params,
-            batch.tokens_BL,
-            batch.lengths_B,
-            np.array(batch.rows, np.uint32),
+            *place_beside(params, rows),
             key,
             num_new=decoding.bucket(max_new_tokens),
             max_new_tokens=max_new_tokens,
@@ -75,7 +75,7 @@ def generate(
             stop_ids=jnp.array(list(stop_ids) or [-1]),
             start_id=start_id,
         )
-        for index, new_N in zip(batch.indices, np.asarray(new_BN), strict=False):
+        for index, new_N in zip(batch.indices, fetch(new_BN), strict=False):
             new = new_N[:max_new_tokens].tolist()
             end = next((i for i, token in enumerate(new) if token in stop_ids), len(new))
             outputs[index] = new[:end]

@@ -15,6 +15,7 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.generate.decoding import bucket
 from lm.models.families import family_of
+from lm.train.sharding import fetch, place_beside
 from lm.train.state import Params
 
 
@@ -66,8 +67,9 @@ def score(
         )
         encoder = _lay_out([pairs[i][0] for i in filled], None) if has_encoder else None
         lengths_B = np.array([len(pairs[i][0]) for i in filled], np.int32)
-        found = _score(model, params, tokens, targets, weights, encoder, lengths_B, vocab_size)
-        for i, total, greedy in zip(here, *map(np.asarray, found), strict=False):
+        inputs = place_beside(params, (tokens, targets, weights, encoder, lengths_B))
+        found = fetch(_score(model, params, *inputs, vocab_size))
+        for i, total, greedy in zip(here, *found, strict=False):
             scores[i] = Score(float(total), bool(greedy))
     return [scores[i] for i in range(len(pairs))]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
@@ -243,6 +244,12 @@ def num_row_parts(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def divisible(num_rows: int, mesh: Mesh) -> int:
+    """The next number of rows that can be cut into parts: where more rows change no result."""
+    parts = num_row_parts(mesh)
+    return -(-num_rows // parts) * parts
+
+
 def host_part(mesh: Mesh) -> tuple[int, int]:
     """The part of a batch's rows that this process reads, and how many there are of them."""
     parts = num_row_parts(mesh)
@@ -270,3 +277,28 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_callback(shape, sharding, read)
 
     return jax.tree.map(place, batch)
+
+
+def place_beside(params: Params, rows: Any) -> Any:
+    """Arrays of NumPy -> the same on the mesh that cuts `params`, each device with rows of its own.
+
+    What cannot be divided is whole on every device; beside parameters of no mesh, nothing changes.
+    """
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    if not isinstance(sharding, NamedSharding):
+        return rows
+    mesh = sharding.mesh
+
+    def place(x: np.ndarray) -> jax.Array:
+        divides = x.shape[0] % num_row_parts(mesh) == 0
+        spec = P(("data", "fsdp")) if divides else P()
+        return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda at: x[at])
+
+    return jax.tree.map(place, rows)
+
+
+def fetch(arrays: Any) -> Any:
+    """Arrays of any mesh -> arrays of NumPy, whole and alike in every process."""
+    if all(x.is_fully_addressable for x in jax.tree.leaves(arrays)):
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
