@@ -248,6 +248,32 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(files, tmp_p
     assert again(params)[0]["eval/loss"] == pytest.approx(result["metrics"]["eval/loss"], abs=1e-6)
 
 
+MESHES = {
+    "tags by a CRF": {"parallel.data": 1, "parallel.tensor": 2},
+    "pairs": {"parallel.data": 1, "parallel.fsdp": 2},
+    "one label": LORA | {"parallel.strategy": "pmap"},
+    "answers": {"parallel.data": 1, "parallel.sequence": 2},
+}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_mesh_changes_no_score(files, name, tmp_path):
+    # The vocabulary is divisible; and each device of pmap draws units to drop of its own.
+    same = {"model.vocab_size": 260, "model.dropout": 0.0, "log.every_steps": 1}
+    same |= {key: value for key, value in MESHES[name].items() if key in LORA}
+    expected = run(make_config(files, name, **same), tmp_path / "on data")
+
+    found = run(make_config(files, name, **same | MESHES[name]), tmp_path / "on a mesh")
+
+    assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
+    losses = [
+        [json.loads(line)["train/loss"] for line in lines if "train/loss" in line]
+        for folder in ("on data", "on a mesh")
+        if (lines := (tmp_path / folder / "metrics.jsonl").read_text().splitlines())
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_frozen_parameters_stay_and_the_others_move(files, tmp_path):
     config = make_config(files, **{"train.frozen": "embedding|layers/attention"})
 
