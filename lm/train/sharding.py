@@ -50,7 +50,7 @@ _KEYS = {
     "V": "model.vocab_size",
     "D": "model.model_dim",
     "H": "model.num_heads",
-    "G": "model.num_kv_heads",
+    "G": "model.num_kv_heads (model.num_heads where there is none)",
     "F": "model.mlp_dim",
 }
 
