@@ -73,6 +73,7 @@ def ours(args: argparse.Namespace):
     from configs import gpt2
     from experiments import build
     from lm.generate import sampling
+    from lm.models.cache import decoding_params
     from lm.models.families import init_params
 
     platform = jax.default_backend()
@@ -80,6 +81,7 @@ def ours(args: argparse.Namespace):
     config.model.update(num_layers=args.num_layers, vocab_size=50257)
     model = build.make_model(config.model, causal=True)
     params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
+    params = decoding_params(params, model.config.dtype)
 
     def measure(batch_size: int) -> float:
         tokens = prompts(args, batch_size).tolist()

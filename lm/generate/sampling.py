@@ -37,7 +37,7 @@ def generate(
 
     Args:
       model: a decoder, or an encoder with a decoder, whose encoder reads the prompts.
-      params: of the model.
+      params: of the model, or its `decoding_params`, made once for many calls.
       prompts: token ids, at least one each.
       key: each prompt draws from `fold_in(key, its index)`.
       vocab_size: only ids below it are drawn; a tokenizer may know fewer than the model has.

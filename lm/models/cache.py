@@ -102,14 +102,18 @@ def decoding_params(params: Params, dtype: Any) -> Params:
 
     The layers are a list in place of stacked arrays, since slicing one out of a stack would copy
     it; an encoder, which reads once, stays as it is. Matrices are of `dtype`, as they are used.
+    This copies the layers; what came from here already is given back as it is.
     """
 
     def convert(path: tuple, tree: Any) -> Any:
         if not isinstance(tree, dict):
             is_matrix = path[-1] == "kernel" or path[-1].endswith("_embedding")
             return jnp.asarray(tree, dtype) if is_matrix else tree
+        has_layers = "layers" in tree and "encoder" not in path
+        if has_layers and isinstance(tree["layers"], list):
+            return tree
         converted = {name: convert((*path, name), child) for name, child in tree.items()}
-        if "layers" in tree and "encoder" not in path:
+        if has_layers:
             num_layers = jax.tree.leaves(tree["layers"])[0].shape[0]
             of_layer = lambda i: jax.tree.map(lambda x: x[i], converted["layers"])
             converted["layers"] = [of_layer(i) for i in range(num_layers)]

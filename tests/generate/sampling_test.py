@@ -7,6 +7,7 @@ import transformers
 
 from lm.errors import UserError
 from lm.generate import sampling
+from lm.models.cache import decoding_params
 from lm.models.gpt2 import GPT2
 from tests import tiny
 
@@ -66,6 +67,14 @@ def test_from_prompt_to_prompt_nothing_is_compiled_again(params):
     assert sampling._write._cache_size() == num_compiled
     generate(params, [[1]] * 50)  # Other batches, of 32, are another program.
     assert sampling._write._cache_size() == num_compiled + 1
+
+
+def test_parameters_can_be_made_ready_once_for_many_calls(params):
+    ready = decoding_params(params, "float32")
+    layer = ready["layers"][0]["mlp"]["in"]["kernel"]
+
+    assert decoding_params(ready, "float32")["layers"][0]["mlp"]["in"]["kernel"] is layer
+    assert generate(ready, [[3, 1, 4]]) == generate(params, [[3, 1, 4]])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 9.0])
