@@ -42,6 +42,10 @@ def cross_entropy(
     """
     logits_BLV = logits_BLV.astype(jnp.float32)
     log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
+    return _sums(logits_BLV, log_z_BL, targets_BL, weights_BL, z_loss, label_smoothing)
+
+
+def _sums(logits_BLV, log_z_BL, targets_BL, weights_BL, z_loss, label_smoothing) -> Sums:
     picked_BL1 = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)
     nll_BL = log_z_BL - picked_BL1[..., 0]
     loss_BL = nll_BL
@@ -121,7 +125,8 @@ def _forward(settings, x_NBTD, table_VD, bias_V, targets_NBT, weights_NBT):
         sums, grad_BTV = _block(settings, table_VD, bias_V, *block)
         grad_BTV = grad_BTV.astype(x_BTD.dtype)
         grads = (
-            jnp.einsum("BTV,BTD->VD", grad_BTV, x_BTD, preferred_element_type=jnp.float32),
+            # In this order the product is twice as fast on a CPU as its transpose.
+            jnp.einsum("BTD,BTV->DV", x_BTD, grad_BTV, preferred_element_type=jnp.float32).T,
             jnp.sum(grad_BTV, axis=(0, 1), dtype=jnp.float32) if bias_V.ndim else jnp.zeros(()),
         )
         grad_x_BTD = jnp.einsum("BTV,VD->BTD", grad_BTV, table_VD.astype(x_BTD.dtype))
@@ -158,13 +163,19 @@ def _block(settings, table_VD, bias_V, x_BTD, targets_BT, weights_BT):
     z_loss, label_smoothing = settings
     bias = bias_V if bias_V.ndim else None
     logits_BTV = Output(x_BTD, table_VD, bias).logits().astype(jnp.float32)
-    V = logits_BTV.shape[-1]
-    log_z_BT1 = jax.nn.logsumexp(logits_BTV, axis=-1, keepdims=True)
-    sums = cross_entropy(
-        logits_BTV, targets_BT, weights_BT, z_loss=z_loss, label_smoothing=label_smoothing
-    )
-    probs_BTV = jnp.exp(logits_BTV - log_z_BT1)
+    # One pass of exponentials for both the sums and the gradient.
+    top_BT1 = jnp.max(logits_BTV, axis=-1, keepdims=True)
+    exp_BTV = jnp.exp(logits_BTV - top_BT1)
+    total_BT1 = jnp.sum(exp_BTV, axis=-1, keepdims=True)
+    log_z_BT1 = top_BT1 + jnp.log(total_BT1)
+    sums = _sums(logits_BTV, log_z_BT1[..., 0], targets_BT, weights_BT, z_loss, label_smoothing)
+
+    weights_BT1, V = weights_BT[:, :, None], logits_BTV.shape[-1]
+    scale_BT1 = weights_BT1 / total_BT1
+    if z_loss:
+        scale_BT1 = scale_BT1 * (1 + 2 * z_loss * log_z_BT1)
     is_target_BTV = jnp.arange(V)[None, None] == targets_BT[:, :, None]
-    wanted_BTV = (1 - label_smoothing) * is_target_BTV + label_smoothing / V
-    grad_BTV = probs_BTV * (1 + 2 * z_loss * log_z_BT1) - wanted_BTV
-    return (sums["loss"], sums["nll"]), grad_BTV * weights_BT[:, :, None]
+    wanted_BTV = jnp.where(is_target_BTV, (1 - label_smoothing) * weights_BT1, 0.0)
+    if label_smoothing:
+        wanted_BTV = wanted_BTV + label_smoothing / V * weights_BT1
+    return (sums["loss"], sums["nll"]), exp_BTV * scale_BT1 - wanted_BTV
