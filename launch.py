@@ -1,5 +1,6 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
+import contextlib
 import errno
 import pathlib
 import re
@@ -25,6 +26,17 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 _SHOW_BATCH = flags.DEFINE_integer("show_batch", None, "Print what this step saw, then exit.")
 _PROFILE = flags.DEFINE_string("profile", None, "FIRST:LAST, the steps to trace for XProf.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Joins other processes: HOST:PORT of the first one, or auto on Cloud TPU, Slurm and Open MPI.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; not with auto.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 0; not with auto.")
+_CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wait for the others.")
+_HEARTBEAT_SECONDS = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +50,8 @@ def main(argv: list[str]) -> int:
         if _PRINT_CONFIG.value:
             print(config_text(config))
             return 0
-        return _dispatch(config)
+        with _hosts():
+            return _dispatch(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -82,13 +95,28 @@ def _one_line(error: Exception, argv: list[str]) -> str:
     return f"{at[0] if at else unknown[1]} is no key of this config.{text[unknown.end() :]}"
 
 
-def _dispatch(config) -> int:
+def _hosts() -> contextlib.AbstractContextManager:
+    """The other processes, where there are any."""
     allocator.keep_freed_memory()
     # Imported here, so that a mistyped flag is answered at once.
+    from lm.train import hosts
+
+    return hosts.connected(
+        _COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        connect_seconds=_CONNECT_SECONDS.value,
+        heartbeat_seconds=_HEARTBEAT_SECONDS.value,
+    )
+
+
+def _dispatch(config) -> int:
     import jax
+    from flax.traverse_util import flatten_dict
 
     from experiments import convert, dry_run, evaluate, finetune, generate, harness, pretrain
     from lm.cache import cache_folder
+    from lm.train import hosts
 
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
@@ -106,6 +134,7 @@ def _dispatch(config) -> int:
     asked = [flag.name for flag in (_DRY_RUN, _SHOW_BATCH, _PROFILE) if flag.present]
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
+    hosts.check_same("config", flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()})
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if _DRY_RUN.value:

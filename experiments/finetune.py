@@ -22,7 +22,7 @@ from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
 from lm.metrics import seeds
 from lm.tasks.task import Task
-from lm.train import flops, sharding
+from lm.train import flops, hosts, sharding
 from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
@@ -56,9 +56,11 @@ def run(
         print(f"--- seed {seed}, in {folder}", flush=True)
         if code := _run(one, folder, profile_steps):
             return code
-        results.append(json.loads((folder / "result.json").read_text())["metrics"])
+        text = (folder / "result.json").read_text() if hosts.is_first() else ""
+        results.append(json.loads(hosts.from_first(text))["metrics"])
     over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in results[0]}
-    report.seeds(workdir, config.num_seeds, over_runs)
+    if hosts.is_first():
+        report.seeds(workdir, config.num_seeds, over_runs)
     return 0
 
 
@@ -98,13 +100,15 @@ def _run(
             print(f"restored step {step}, the best by {config.checkpoint.best_metric}")
         trained_params = evaluation_params(state.params, state.opt_state)
         metrics, predictions = evaluate(trained.assemble(trained_params, frozen))
-        report.fine_tuned(workdir, data, int(state.step), metrics, predictions)
+        if hosts.is_first():
+            report.fine_tuned(workdir, data, int(state.step), metrics, predictions)
 
     job = training.Job(
         schedule=parts.schedule,
         abstract=abstract,
         first_state=lambda: jax.jit(parts.create, out_shardings=shardings)(parts.params),
         batches=make_batches(config, data),
+        part=sharding.host_part(parts.mesh),
         step_fn=lambda state, batch: step_fn(state, batch, key, frozen),
         evaluate=metrics_of,
         save_tokenizer=save_tokenizer,

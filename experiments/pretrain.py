@@ -49,6 +49,7 @@ def run(
         abstract=abstract,
         first_state=lambda: initial.state(parts, config, abstract),
         batches=batches,
+        part=sharding.host_part(parts.mesh),
         step_fn=lambda state, rows: step_fn(state, rows, key),
         evaluate=make_evaluation(config, parts, objective, prepared),
         save_tokenizer=prepared.tokenizer.save,

@@ -1,5 +1,6 @@
 """What every experiment that trains does alike: workdir, checkpoints, logs, the loop."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -12,7 +13,7 @@ import numpy as np
 
 from lm import workdir as workdir_lib
 from lm.errors import UserError
-from lm.train import best, flops, loop, metric_writers
+from lm.train import best, flops, hosts, loop, metric_writers
 from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
@@ -28,7 +29,9 @@ class StepBatches(Protocol):
 
     def rows_at(self, step: int) -> np.ndarray: ...
 
-    def iterate(self, first_step: int, end_step: int) -> Iterator[Any]: ...
+    def iterate(
+        self, first_step: int, end_step: int, shard: int, num_shards: int
+    ) -> Iterator[Any]: ...
 
 
 class Job(NamedTuple):
@@ -37,6 +40,7 @@ class Job(NamedTuple):
     schedule: learning rate by step.
     abstract: shapes and shardings of the state.
     first_state: makes the state before the first step.
+    part: which of how many parts of each batch this process reads.
     step_fn: (state, batch) -> (state, metrics), compiled.
     evaluate: params -> metrics by name, "eval/loss" among them.
     describe: prints what is about to be trained.
@@ -49,6 +53,7 @@ class Job(NamedTuple):
     abstract: TrainState
     first_state: Callable[[], TrainState]
     batches: StepBatches
+    part: tuple[int, int]
     step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]]
     evaluate: Callable[[Params], dict[str, float]]
     save_tokenizer: Callable[[pathlib.Path], None]
@@ -130,11 +135,10 @@ def train(
     num_steps = config.train.num_steps
 
     with (
-        workdir_lib.opened(workdir, given, data_hash=job.data_hash),
+        _opened(workdir, given, job),
         checkpoints,
         loop.stop_on_signals() as stop_requested,
     ):
-        job.save_tokenizer(workdir / "tokenizer")
         job.describe()
         state, host = _start(job, checkpoints, workdir)
         history = best.History(
@@ -152,7 +156,9 @@ def train(
         ) as writers:
             progress = Progress(
                 writers.scalars,
-                lambda step, metrics: _record_skip(workdir, job.batches, step, metrics),
+                lambda step, metrics: (
+                    hosts.is_first() and _record_skip(workdir, job.batches, step, metrics)
+                ),
                 every_steps=config.log.every_steps,
                 num_steps=num_steps,
                 max_skipped=config.train.max_skipped,
@@ -183,14 +189,16 @@ def train(
                     state = loop.fit(
                         state,
                         job.step_fn,
-                        profiler.watch(job.batches.iterate(first_step, num_steps), first_step + 1),
+                        profiler.watch(
+                            job.batches.iterate(first_step, num_steps, *job.part), first_step + 1
+                        ),
                         num_steps=num_steps,
                         report=progress,
                         hooks=[
                             loop.Hook(config.eval.every_steps, evaluate),
                             loop.Hook(config.checkpoint.every_steps, save),
                         ],
-                        stop_requested=lambda: stop_requested() or history.is_over(),
+                        stop_requested=lambda step: stop_requested(step) or history.is_over(),
                     )
             step = int(state.step)
             if step < num_steps and step not in checkpoints.steps():
@@ -207,6 +215,18 @@ def train(
             )
         job.finish(checkpoints, state)
     return 0
+
+
+@contextlib.contextmanager
+def _opened(workdir: pathlib.Path, given: dict[str, Any], job: Job) -> Iterator[None]:
+    """The workdir, which the first process has to itself, with the tokenizer in it."""
+    hosts.check_same("data", {"hash": job.data_hash})
+    with contextlib.ExitStack() as stack:
+        with hosts.together():
+            if hosts.is_first():
+                stack.enter_context(workdir_lib.opened(workdir, given, data_hash=job.data_hash))
+                job.save_tokenizer(workdir / "tokenizer")
+        yield
 
 
 def _start(job: Job, checkpoints: Checkpoints, workdir: pathlib.Path) -> tuple[TrainState, dict]:

@@ -187,7 +187,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(files, tmp_path, monkey
 
     def stopped(*args, **kwargs):
         count = iter([False, False, True])
-        return original(*args, **kwargs | {"stop_requested": lambda: next(count)})
+        return original(*args, **kwargs | {"stop_requested": lambda step: next(count)})
 
     monkeypatch.setattr(loop, "fit", stopped)
     assert finetune.run(config.lock(), tmp_path / "parts") == 75

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -79,7 +80,7 @@ def search(
             num_candidates=num_candidates,
             length_penalty=length_penalty,
             early_stopping=early_stopping,
-            stop_ids=jnp.array(list(stop_ids) or [-1]),
+            stop_ids=np.array(list(stop_ids) or [-1]),
             start_id=start_id,
         )
         beams = fetch(beams)

@@ -72,7 +72,7 @@ def generate(
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            stop_ids=jnp.array(list(stop_ids) or [-1]),
+            stop_ids=np.array(list(stop_ids) or [-1]),
             start_id=start_id,
         )
         for index, new_N in zip(batch.indices, fetch(new_BN), strict=False):

@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from lm.errors import UserError
+from lm.train import hosts
 from lm.train.best import ranked
 from lm.workdir import existing_part
 
@@ -93,14 +94,15 @@ class Checkpoints:
         """
         self.wait()
         path = _path(self._folder, step)
-        _check_room_to_save(self._folder, step, state)
+        with hosts.together():
+            _check_room_to_save(self._folder, step, state)
+            if hosts.is_first():  # What a killed process may have left half done.
+                shutil.rmtree(path, ignore_errors=True)
         if jax.default_backend() == "cpu":
             # There the host's view of an array is the array: the next step would overwrite it.
             # NumPy's arrays no step overwrites.
             state = jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, state)
         try:
-            # What a killed process may have left half done.
-            shutil.rmtree(path, ignore_errors=True)
             self._orbax.save(
                 path / _STATE,
                 args=ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=_DATA_FILE_BYTES),
@@ -115,7 +117,9 @@ class Checkpoints:
     def _finish(self, step: int, host: dict[str, Any]) -> None:
         """In the background: completes a step, and only then deletes older ones."""
         try:
-            self._orbax.wait_until_finished()
+            self._orbax.wait_until_finished()  # In the first process, for all of them.
+            if not hosts.is_first():
+                return
             path = _path(self._folder, step)
             _write_durably(path / _HOST, json.dumps(host))
             _write_durably(path / _MANIFEST, json.dumps(_checksums(path), indent=1))
@@ -129,12 +133,14 @@ class Checkpoints:
         Raises:
           UserError: the save failed.
         """
-        if self._finisher is not None:
-            self._finisher.join()
-            self._finisher = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        if self._finisher is None:
+            return
+        self._finisher.join()
+        self._finisher = None
+        with hosts.together():
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
 
     def restore(
         self, abstract_state: Any, *, best: bool = False
@@ -152,7 +158,7 @@ class Checkpoints:
         Raises:
           UserError: no step is intact, or what was saved has another shape, dtype or structure.
         """
-        path = _intact(self._folder, *((self._best_metric, self._best_mode) if best else ()))
+        path = _agreed(self._folder, *((self._best_metric, self._best_mode) if best else ()))
         if path is None:
             return None
         _check_alike(path, self._orbax.metadata(path / _STATE).item_metadata.tree, abstract_state)
@@ -200,18 +206,18 @@ def restore_params(
 ) -> tuple[int, Any, dict[str, Any]]:
     """The newest intact step, or the best one by a metric; its parameters; its host data.
 
-    The parameters are on the first device, averaged ones where the step has them.
+    The parameters are on the first device of each process, averaged ones where the step has them.
 
     Raises:
       UserError: there is no intact step.
     """
-    path = _intact(folder.absolute(), best_metric, best_mode)
+    path = _agreed(folder.absolute(), best_metric, best_mode)
     if path is None:
         raise UserError(f"{folder} holds no checkpoint; train longer, or name another run")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(path / _STATE).item_metadata.tree
         where = _average_path(saved["opt_state"], ("opt_state",)) or ("params",)
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = lambda keys: (
             tuple(getattr(k, "key", getattr(k, "idx", None)) for k in keys)[: len(where)] == where
         )
@@ -258,6 +264,19 @@ def _disk_full(step: int, reason: str) -> UserError:
         f"the disk is full: checkpoint {step} could not be saved ({reason}); those before it are "
         "intact. Free some space and run the same command again"
     )
+
+
+def _agreed(
+    folder: pathlib.Path, best_metric: str = "", best_mode: str = "min"
+) -> pathlib.Path | None:
+    """`_intact`, which the first process finds for all."""
+    name = ""
+    with hosts.together():
+        if hosts.is_first():
+            path = _intact(folder, best_metric, best_mode)
+            name = "" if path is None else path.name
+    name = hosts.from_first(name)
+    return folder / name if name else None
 
 
 def _intact(

@@ -1,9 +1,13 @@
 """The host loop: the one place that counts steps and calls side effects."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
 
 from lm.train.state import TrainState
 from lm.train.step import Metrics
@@ -27,7 +31,7 @@ def fit(
     num_steps: int,
     report: Callable[[int, dict[str, float]], None],
     hooks: Sequence[Hook],
-    stop_requested: Callable[[], bool],
+    stop_requested: Callable[[int], bool],
 ) -> TrainState:
     """Trains from `state.step` up to `num_steps`, or until a stop is requested.
 
@@ -39,7 +43,7 @@ def fit(
       report: gets every step's metrics in order, those of step t once step t + 1 was dispatched, so
         that a device never waits for the host. At most two steps are in flight.
       hooks: called in order, with everything reported up to their step.
-      stop_requested: asked after each step.
+      stop_requested: asked after each step, with its number.
     """
     pending: tuple[int, Metrics] | None = None
 
@@ -58,15 +62,26 @@ def fit(
             if hook.is_due(step, num_steps):
                 flush()
                 hook.call(step, state)
-        if stop_requested():
+        if stop_requested(step):
             break
     flush()
     return state
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function: has SIGTERM or SIGINT arrived? A second one kills as usual."""
+def stop_on_signals() -> Iterator[Callable[[int], bool]]:
+    """Yields a function of the step: is this where SIGTERM or SIGINT tells to stop?
+
+    Asked after every step. A second signal kills as usual. With several processes, a signal to any
+    of them stops them all at the same step, which JAX finds for them.
+    """
+    if jax.process_count() > 1:
+        previous_one = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        try:
+            yield multihost_utils.reached_preemption_sync_point
+        finally:
+            signal.signal(signal.SIGINT, previous_one)
+        return
     received: list[int] = []
 
     def note(signum, _):
@@ -75,7 +90,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     previous = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(received)
+        yield lambda step: bool(received)
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

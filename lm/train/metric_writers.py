@@ -17,6 +17,7 @@ import rich.progress
 
 from lm import workdir as workdir_lib
 from lm.errors import UserError
+from lm.train import hosts
 
 Scalars = Mapping[str, float]
 
@@ -63,6 +64,8 @@ def opened(
 ) -> Iterator[Writers]:
     """All writers of a run that goes on from `step`; what was logged after it is taken back.
 
+    Only the first process writes.
+
     Args:
       workdir: exists.
       step: the step of the checkpoint that was restored, 0 for a new run.
@@ -70,6 +73,9 @@ def opened(
       config: shown by Weights & Biases.
       wandb_project: "" for none.
     """
+    if not hosts.is_first():
+        yield Writers([])
+        return
     console = rich.console.Console()
     writers = [
         JsonLines(workdir / "metrics.jsonl", step),

@@ -95,6 +95,8 @@ def make_mesh(
             f"{' x '.join(asked) or 'parallel.data=1'} does not fill the {num_devices} devices "
             "here; set one axis to -1, which is what is left"
         )
+    if strategy == "pmap" and jax.process_count() > 1:
+        raise UserError("parallel.strategy=pmap is for one process; take parallel.strategy=jit")
     if strategy == "pmap" and sizes["data"] != num_devices:
         raise UserError(
             f"parallel.strategy=pmap copies the parameters to every device, and "
@@ -125,7 +127,11 @@ def place_params(params: Params, mesh: Mesh) -> Params:
     Raises:
       UserError: see `params_sharding`.
     """
-    return jax.device_put(params, params_sharding(params, mesh))
+    shardings = params_sharding(params, mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(params, shardings)
+    place = lambda x, s: jax.make_array_from_callback(x.shape, s, lambda at: x[at])
+    return jax.tree.map(place, jax.device_get(params), shardings)
 
 
 def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
@@ -251,13 +257,25 @@ def divisible(num_rows: int, mesh: Mesh) -> int:
 
 
 def host_part(mesh: Mesh) -> tuple[int, int]:
-    """The part of a batch's rows that this process reads, and how many there are of them."""
+    """The part of a batch's rows that this process reads, and how many there are of them.
+
+    Raises:
+      UserError: the processes cannot have parts of one size.
+    """
     parts = num_row_parts(mesh)
     grid = mesh.devices.reshape(parts, -1)
     mine = [
         i for i, row in enumerate(grid) if any(d.process_index == jax.process_index() for d in row)
     ]
-    assert mine == list(range(mine[0], mine[0] + len(mine))) and parts % len(mine) == 0, mine
+    if (
+        mine != list(range(mine[0], mine[0] + len(mine)))
+        or parts % len(mine)
+        or mine[0] % len(mine)
+    ):
+        raise UserError(
+            f"the rows of a batch, cut into parallel.data x parallel.fsdp = {parts} parts, cannot "
+            f"be shared evenly by {jax.process_count()} processes; choose other sizes"
+        )
     return mine[0] // len(mine), parts // len(mine)
 
 

@@ -10,7 +10,7 @@ from lm.train.progress import Progress
 from lm.train.state import TrainState
 
 
-def fit(num_steps, *, from_step=0, hooks=(), stop=lambda: False):
+def fit(num_steps, *, from_step=0, hooks=(), stop=lambda step: False):
     """Runs the loop on a counter; returns what happened, in order."""
     events = []
 

@@ -1,0 +1,144 @@
+"""Several processes that train together: they find each other, agree, and do not wait for the dead.
+
+Every process runs the same program on the same config. The first one alone writes into the workdir,
+which all of them can read.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from lm.errors import UserError
+
+LOST = 75  # Exit code: as after a stop, the same command goes on, once all are started again.
+_SHUTDOWN_SECONDS = 10
+
+
+@contextlib.contextmanager
+def connected(
+    coordinator: str | None,
+    *,
+    num_processes: int | None,
+    process_id: int | None,
+    connect_seconds: int,
+    heartbeat_seconds: int,
+) -> Iterator[None]:
+    """Joins the other processes, and leaves when all are done.
+
+    All but the first are silent on stdout. One that dies ends the others: at once where the network
+    tells (CPUs), or else, by XLA, after `heartbeat_seconds`.
+
+    Args:
+      coordinator: HOST:PORT of the first process; "auto" where JAX knows the cluster (Cloud TPU,
+        Slurm, Open MPI); None for a process by itself.
+      num_processes, process_id: how many there are, and which this one is; None with "auto".
+      connect_seconds: how long to wait for the others at the start.
+      heartbeat_seconds: how long one may be silent before it is taken for dead.
+
+    Raises:
+      UserError: the coordinator does not answer, or the settings do not go together.
+    """
+    if coordinator is None:
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
+        yield
+        return
+    try:
+        jax.distributed.initialize(
+            None if coordinator == "auto" else coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=connect_seconds,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except (ValueError, TypeError, jax.errors.JaxRuntimeError) as error:
+        raise UserError(
+            f"--coordinator={coordinator} could not be joined within {connect_seconds} seconds "
+            f"(--connect_seconds): {' '.join(str(error).split())[:200]}"
+        ) from None
+    try:
+        with (
+            pathlib.Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(sys.stdout if is_first() else nowhere),
+        ):
+            yield
+        multihost_utils.sync_global_devices("the end")
+        jax.distributed.shutdown()
+    except UserError:
+        jax.distributed.shutdown()
+        raise
+    except jax.errors.JaxRuntimeError as error:
+        text = " ".join(str(error).split())[:300]
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} lost another one, or "
+            f"its own device ({text}); start all again, and they go on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(LOST)  # Leaving properly would wait for the dead.
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What one process cannot do, none does: a UserError inside is raised by all of them.
+
+    Nothing inside may wait for another process.
+    """
+    error = None
+    try:
+        yield
+    except UserError as caught:
+        error = caught
+    texts = _gather(str(error or ""))
+    if error is not None:
+        raise error
+    for process, text in enumerate(texts):
+        if text:
+            raise UserError(f"process {process}: {text}")
+
+
+def check_same(what: str, values: Mapping[str, Any]) -> None:
+    """Compares what every process must have alike with the first one's.
+
+    Raises:
+      UserError: in all of them, the first difference, named.
+    """
+    own = {key: repr(value) for key, value in values.items()}
+    first, *others = map(json.loads, _gather(json.dumps(own)))
+    for process, other in enumerate(others, start=1):
+        for key in sorted(first.keys() | other.keys()):
+            if first.get(key) != other.get(key):
+                raise UserError(
+                    f"process {process} has another {what} than process 0: {key} is "
+                    f"{other.get(key)} there and {first.get(key)} in process 0; start all alike"
+                )
+
+
+def from_first(text: str) -> str:
+    """What the first process says."""
+    return _gather(text)[0]
+
+
+def _gather(text: str) -> list[str]:
+    """The text of every process, in their order."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(len(data)))
+    padded = np.pad(data, (0, int(sizes.max()) - len(data)))
+    rows = multihost_utils.process_allgather(padded)
+    return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
