@@ -220,8 +220,9 @@ def _table(path: pathlib.Path, **dialect) -> Iterator[Record | UserError]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield UserError(f"{path}:{first}: {error}; mend the line")
-            return
+            yield UserError(f"{path}:{first}: {error}; mend the line, or set data.on_error=skip")
+            first = rows.line_num + 1
+            continue
         if header is None:
             header = row
         elif row and len(row) != len(header):

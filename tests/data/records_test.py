@@ -134,6 +134,19 @@ def test_what_is_damaged_is_named_or_left_out(name, tmp_path):
     assert len(read(tmp_path / name, "skip")[1]) == 1
 
 
+def test_a_table_goes_on_behind_a_broken_line(tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\na,1\n"b"x,1\nc,2\nd,3,4\ne,5\n')
+
+    records, skipped = read(tmp_path / "a.csv", "skip")
+
+    assert [(r.name[-2:], r.fields["text"]) for r in records] == [
+        (":2", "a"),
+        (":4", "c"),
+        (":6", "e"),
+    ]
+    assert [str(error).split(":")[1] for error in skipped] == ["3", "5"]
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
