@@ -225,6 +225,9 @@ def _table(path: pathlib.Path, **dialect) -> Iterator[Record | UserError]:
             continue
         if header is None:
             header = row
+            if twice := [name for name in header if name and header.count(name) > 1]:
+                yield UserError(f"{path}:{first}: two columns are named {twice[0]!r}; rename one")
+                return
         elif row and len(row) != len(header):
             yield UserError(
                 f"{path}:{first}: {len(row)} values under a header of {len(header)}; mend the "

@@ -147,6 +147,13 @@ def test_a_table_goes_on_behind_a_broken_line(tmp_path):
     assert [str(error).split(":")[1] for error in skipped] == ["3", "5"]
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,label\na,1,2\n")
+
+    with pytest.raises(UserError, match=r"a.csv:1: two columns are named 'label'"):
+        read(tmp_path / "a.csv")
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
