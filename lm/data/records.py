@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -139,13 +140,30 @@ def _json_lines(path: pathlib.Path) -> Iterator[Record | UserError]:
 
 def _object(name: str, text: str) -> Record | UserError:
     try:
-        fields = json.loads(text)
+        fields = _parse(text)
     except json.JSONDecodeError as error:
         return UserError(
             f"{name}: not JSON ({error.msg} at column {error.colno}); mend the line, or set "
             "data.on_error=skip"
         )
+    except ValueError as error:
+        return UserError(f"{name}: {error}; mend the line, or set data.on_error=skip")
     return _record(name, fields)
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # An escape that is half a character beyond U+FFFF.
+
+
+def _parse(text: str) -> Any:
+    """What JSON says, in text that can be encoded.
+
+    Raises:
+      ValueError: it is no JSON, has a number of thousands of digits, or half a character.
+    """
+    tree = json.loads(text)
+    if _HALF.search(text):
+        json.dumps(tree, ensure_ascii=False).encode()
+    return tree
 
 
 def _record(name: str, fields: Any) -> Record | UserError:
@@ -158,12 +176,15 @@ def _json(path: pathlib.Path) -> Iterator[Record | UserError]:
     """A list of objects, or the questions of SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018)."""
     contents = b"".join(files.lines(path))
     try:
-        tree = json.loads(contents.decode("utf-8-sig"))
+        tree = _parse(contents.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         yield files.not_utf8(str(path), contents, error, error.start)
         return
     except json.JSONDecodeError as error:
         yield UserError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})")
+        return
+    except ValueError as error:
+        yield UserError(f"{path}: {error}; mend it")
         return
     if isinstance(tree, dict) and isinstance(tree.get("data"), list):
         yield from _squad(path, tree["data"])

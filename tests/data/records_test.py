@@ -154,6 +154,22 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         read(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize(
+    "value", [r'"\ud83d half"', "1" * 5000], ids=["half a character", "a number"]
+)
+def test_json_that_cannot_be_used_is_named_or_left_out(value, tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "\\ud83d\\ude00"}}\n{{"text": {value}}}\n')
+    (tmp_path / "a.json").write_text(f'[{{"text": {value}}}]')
+
+    with pytest.raises(UserError, match=r"a.jsonl:2: "):
+        read(tmp_path / "a.jsonl")
+    records, skipped = read(tmp_path / "a.jsonl", "skip")
+    assert [record.fields for record in records] == [{"text": "😀"}]
+    assert len(skipped) == 1
+    with pytest.raises(UserError, match=r"a.json: "):
+        read(tmp_path / "a.json")
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
