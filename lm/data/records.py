@@ -310,10 +310,18 @@ def _conllu(path: pathlib.Path) -> Iterator[Record | UserError]:
             continue
         rows = [(n, line.split("\t")) for n, line in sentence if not line.startswith("#")]
         odd = [number for number, row in rows if len(row) != 10]
+        unnumbered = [number for number, row in rows if not _ID.fullmatch(row[0])]
         if odd:
             yield UserError(f"{path}:{odd[0]}: not ten columns between tabs, as CoNLL-U has")
+        elif unnumbered:
+            yield UserError(
+                f"{path}:{unnumbered[0]}: the first column is none of 1, 1-2 and 1.1, as in CoNLL-U"
+            )
         elif rows:
             yield Record(f"{path}:{sentence[0][0]}", _words([row for _, row in rows]))
+
+
+_ID = re.compile(r"\d+([-.]\d+)?", re.ASCII)
 
 
 def _words(rows: list[list[str]]) -> dict[str, Any]:

@@ -170,6 +170,17 @@ def test_json_that_cannot_be_used_is_named_or_left_out(value, tmp_path):
         read(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("first", ["x", "1-", "", "²"])
+def test_a_word_of_conllu_without_its_number_is_named(first, tmp_path):
+    row = "\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\t_\n"
+    (tmp_path / "a.conllu").write_text(f"1{row}{first}{row}\n1{row}")
+
+    records, skipped = read(tmp_path / "a.conllu", "skip")
+
+    assert [record.fields["tokens"] for record in records] == [["Haus"]]
+    assert "a.conllu:2: the first column" in str(skipped[0])
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
