@@ -198,20 +198,33 @@ def _json(path: pathlib.Path) -> Iterator[Record | UserError]:
 def _squad(path: pathlib.Path, articles: list) -> Iterator[Record | UserError]:
     """One record a question: id, title, context, question, answers, is_impossible."""
     for a, article in enumerate(articles):
-        try:
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    fields = {
-                        "id": str(question["id"]),
-                        "title": article.get("title", ""),
-                        "context": paragraph["context"],
-                        "question": question["question"],
-                        "answers": question.get("answers", []),
-                        "is_impossible": bool(question.get("is_impossible", False)),
-                    }
-                    yield Record(f"{path}: question {fields['id']}", fields)
-        except (KeyError, TypeError, AttributeError) as error:
-            yield UserError(f"{path}: article {a} is not as in SQuAD: {error} is missing or wrong")
+        at = f"{path}: data[{a}]"
+        if not _has(article, paragraphs=list):
+            yield UserError(f"{at} is not as in SQuAD, an article with a list of paragraphs")
+            continue
+        for p, paragraph in enumerate(article["paragraphs"]):
+            at = f"{path}: data[{a}].paragraphs[{p}]"
+            if not _has(paragraph, context=str, qas=list):
+                yield UserError(f"{at} is not as in SQuAD, a context with a list of qas")
+                continue
+            for q, question in enumerate(paragraph["qas"]):
+                if not _has(question, id=str | int, question=str):
+                    yield UserError(f"{at}.qas[{q}] is not as in SQuAD, an id with a question")
+                    continue
+                fields = {
+                    "id": str(question["id"]),
+                    "title": article.get("title", ""),
+                    "context": paragraph["context"],
+                    "question": question["question"],
+                    "answers": question.get("answers", []),
+                    "is_impossible": bool(question.get("is_impossible", False)),
+                }
+                yield Record(f"{path}: question {fields['id']}", fields)
+
+
+def _has(tree: Any, **kinds: Any) -> bool:
+    """Whether it is an object with values of these kinds."""
+    return isinstance(tree, dict) and all(isinstance(tree.get(k), t) for k, t in kinds.items())
 
 
 def _csv(path: pathlib.Path) -> Iterator[Record | UserError]:

@@ -181,6 +181,19 @@ def test_a_word_of_conllu_without_its_number_is_named(first, tmp_path):
     assert "a.conllu:2: the first column" in str(skipped[0])
 
 
+def test_a_question_that_is_none_leaves_its_article_alone(tmp_path):
+    question = {"id": "a", "question": "?", "answers": []}
+    qas = [question, {"question": "?"}, question]
+    paragraphs = [{"context": "x", "qas": qas}, {"qas": qas}, {"context": "y", "qas": qas[:1]}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}, "z"]}))
+
+    records, skipped = read(tmp_path / "a.json", "skip")
+
+    assert [record.fields["context"] for record in records] == ["x", "x", "y"]
+    places = [str(error).split(": ")[1].split(" ")[0] for error in skipped]
+    assert places == ["data[0].paragraphs[0].qas[1]", "data[0].paragraphs[1]", "data[1]"]
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
