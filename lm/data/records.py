@@ -278,7 +278,7 @@ def _sentences(path: pathlib.Path) -> Iterator[list[tuple[int, str]] | UserError
     for line in _lines(path):
         if isinstance(line, UserError):
             yield line
-        elif line[1].strip():
+        elif line[1].strip(" \t"):
             sentence.append(line)
         elif sentence:
             yield sentence
@@ -296,15 +296,16 @@ def _conll(path: pathlib.Path) -> Iterator[Record | UserError]:
         if isinstance(sentence, UserError):
             yield sentence
             continue
-        rows = [(number, line.split()) for number, line in sentence]
+        # ASCII alone: words may hold other spaces, as between the digits of a number.
+        rows = [(number, re.split("[ \t]+", line.strip(" \t"))) for number, line in sentence]
         rows = [(number, row) for number, row in rows if row[0] != "-DOCSTART-"]
         if not rows:
             continue
-        widths = {len(row) for _, row in rows}
-        short = [number for number, row in rows if len(row) < 2 or len(row) != len(rows[0][1])]
-        if short:
+        odd = [each for each in rows if len(each[1]) < 2 or len(each[1]) != len(rows[0][1])]
+        if odd:
+            number, row = odd[0]
             yield UserError(
-                f"{path}:{short[0]}: {min(widths)} columns, where a word and its tag, and in each "
+                f"{path}:{number}: {len(row)} columns, where a word and its tag, and in each "
                 "line of a sentence as many, are needed; mend the line"
             )
             continue

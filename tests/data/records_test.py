@@ -194,6 +194,20 @@ def test_a_question_that_is_none_leaves_its_article_alone(tmp_path):
     assert places == ["data[0].paragraphs[0].qas[1]", "data[0].paragraphs[1]", "data[1]"]
 
 
+@pytest.mark.parametrize("word", ["10\u00a0000", "\u3000", "a\u2009b"])
+def test_spaces_of_unicode_are_parts_of_words(word, tmp_path):
+    (tmp_path / "a.conll").write_text(f"{word}\tO\nEU B-ORG\n")
+
+    assert fields(tmp_path / "a.conll") == [dict(tokens=[word, "EU"], tags=["O", "B-ORG"])]
+
+
+def test_a_line_with_too_many_columns_says_how_many(tmp_path):
+    (tmp_path / "a.conll").write_text("EU B-ORG\nund so O\n")
+
+    with pytest.raises(UserError, match=r"a.conll:2: 3 columns"):
+        read(tmp_path / "a.conll")
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
