@@ -94,6 +94,7 @@ def read(config: ml_collections.ConfigDict) -> Data:
       UserError: records that do not suit the task, by file and line.
     """
     found = read_records(config)
+    _check_any(found.train, "data.train")
     tokenizer = _tokenizer(config, found.train)
     template = chat_template(pathlib.Path(config.init_from)) if config.init_from else None
     block = tasks.complete(config.task.to_dict(), found.train, template)
@@ -162,9 +163,13 @@ def encode(
         split.owners.extend([len(split.records)] * len(examples))
         split.examples.extend(examples)
         split.records.append(record)
-    if not split.records:
-        raise UserError(f"{key} holds no example that can be used; give it some")
+    _check_any(split.records, key)
     return split
+
+
+def _check_any(found: Sequence[Record], key: str) -> None:
+    if not found:
+        raise UserError(f"{key} holds no example that can be used; give it some")
 
 
 def _tokenizer(config: ml_collections.ConfigDict, found: Sequence[Record]) -> tokenizers.Tokenizer:

@@ -65,6 +65,8 @@ def complete(
     counts = classification.find_labels(records, block["label"])
     labels = block["labels"] or tuple(counts)
     if len(labels) < 2:
+        for record in records:
+            classification.labels_of(record, block["label"])  # Raises where this is the reason.
         raise UserError(
             f"task.label={block['label']!r} has {len(labels)} labels in data.train; two or more "
             "are needed"

@@ -111,3 +111,29 @@ def test_a_config_that_cannot_work_is_refused(name, files, tmp_path):  # noqa: F
         finetune.run(config.lock(), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_record_of_training_is_named_or_left_out_too(name, files, tmp_path):  # noqa: F811
+    kind, records, message = BAD[name]
+    good = pathlib.Path(files[RECIPES[kind][1]]).read_text()
+    path = write(tmp_path / "bad.jsonl", records)
+    with (tmp_path / "bad.jsonl").open("a") as file:
+        file.write(good)
+    changes = {"data.train": path, "data.validation": files[RECIPES[kind][1]]}
+    config = make_config(files, kind, **changes, **{"data.truncate": False})
+    if name != "a label that training never saw":
+        with pytest.raises(UserError, match=message):
+            labelled.read(config)
+
+        config.data.on_error = "skip"
+        data = labelled.read(config)
+        assert len(data.skipped) == 1
+        assert len(data.train.records) == good.count("\n")
+
+
+def test_a_file_without_examples_is_what_is_said_of_it(files, tmp_path):  # noqa: F811
+    config = make_config(files, **{"data.train": write(tmp_path / "none.jsonl", [])})
+
+    with pytest.raises(UserError, match=r"data\.train holds no example"):
+        labelled.read(config)
