@@ -37,6 +37,11 @@ BAD = {
         [{"tokens": ["a", "b"], "tags": ["O", "I-PER"]}],
         r"jsonl:1: the tag 'I-PER' of word 2.*'B-PER'",
     ),
+    "a tag of another scheme": (
+        "tags",
+        [{"tokens": ["a"], "tags": ["S-PER"]}],
+        r"jsonl:1: the tag 'S-PER' is not of the scheme BIO",
+    ),
     "an answer that is elsewhere": (
         "answers",
         [QUESTION | {"answers": [{"text": "b", "answer_start": 0}]}],
