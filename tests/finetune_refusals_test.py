@@ -37,6 +37,11 @@ BAD = {
         [{"tokens": ["a", "b"], "tags": ["O", "I-PER"]}],
         r"jsonl:1: the tag 'I-PER' of word 2.*'B-PER'",
     ),
+    "spaces that do not match": (
+        "tags",
+        [{"tokens": ["a", "b"], "tags": ["O", "O"], "space_before": [True]}],
+        r"jsonl:1: the field 'space_before' is no list of 2",
+    ),
     "a tag of another scheme": (
         "tags",
         [{"tokens": ["a"], "tags": ["S-PER"]}],

@@ -147,7 +147,7 @@ class Tagging:
                     f"{', '.join(self._labels)}"
                 )
         ids, word_of = encode_words(
-            self._inputs.tokenizer, words, record.fields.get("space_before")
+            self._inputs.tokenizer, words, _space_before(record, len(words))
         )
         features, first_W = self._inputs.frame_words(record.name, ids, first_pieces(word_of))
         tags_W = np.array([self._index[tag] for tag in tags[: len(first_W)]], np.int32)
@@ -279,6 +279,18 @@ def words_and_tags(record: Record, tokens: str, tags: str) -> tuple[list[str], l
     if not lists[0]:
         raise UserError(f"{record.name}: the field {tokens!r} is empty; remove the example")
     return lists[0], lists[1]
+
+
+def _space_before(record: Record, num_words: int) -> list[bool] | None:
+    """Whether a space precedes each word; None where the record does not say."""
+    spaces = record.fields.get("space_before")
+    is_list = isinstance(spaces, list) and all(isinstance(space, bool) for space in spaces)
+    if spaces is not None and not (is_list and len(spaces) == num_words):
+        raise UserError(
+            f"{record.name}: the field 'space_before' is no list of {num_words} truth values, one "
+            "a word; mend it, or leave it out"
+        )
+    return spaces
 
 
 def _mask(batch: dict[str, jax.Array]) -> jax.Array:
