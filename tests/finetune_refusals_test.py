@@ -27,6 +27,11 @@ BAD = {
         r"jsonl:1: 72 tokens do not fit data.seq_len=64",
     ),
     "a number that is none": ("a number", [{"text": "x", "number": "nan"}], r"number='nan'"),
+    "a number beyond float32": (
+        "a number",
+        [{"text": "x", "number": 1e39}],
+        r"number=1e\+39 is no number to learn",
+    ),
     "tags that do not match": (
         "tags",
         [{"tokens": ["a", "b"], "tags": ["O"]}],

@@ -248,7 +248,7 @@ class Number:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= float(np.finfo(np.float32).max):  # Nor is NaN.
             raise UserError(f"{record.name}: {self._label}={value!r} is no number to learn")
         return {"value": number}
 
