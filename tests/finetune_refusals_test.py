@@ -100,6 +100,7 @@ CONFIGS = {
     "adapters of nothing": ({"lora.rank": 2, "lora.targets": "nothing"}, "matches no parameter"),
     "adapters without a rank": ({"lora.targets": "kernel"}, "lora.rank=0 makes no adapters"),
     "weights": ({"task.class_weights": "1"}, "class_weights='1'"),
+    "weights of nothing": ({"task.class_weights": "0,0"}, "class_weights='0,0'"),
     "a metric": ({"checkpoint.best_metric": "eval/bleu"}, "eval/bleu.*eval/f1_macro"),
     "a direction": ({"checkpoint.best_mode": "up"}, "best_mode='up'"),
     "a share": ({"data.validation_share": 1.0}, "validation_share=1.0"),
@@ -152,3 +153,11 @@ def test_a_file_without_examples_is_what_is_said_of_it(files, tmp_path):  # noqa
 
     with pytest.raises(UserError, match=r"data\.train holds no example"):
         labelled.read(config)
+
+
+def test_a_validation_split_whose_labels_weigh_nothing_has_no_loss(files, tmp_path):  # noqa: F811
+    path = write(tmp_path / "bad.jsonl", [{"text": "x", "label": "bad"}])
+    changes = {"data.validation": path, "task.class_weights": "0,1"}
+
+    with pytest.raises(UserError, match="eval/loss=nan"):
+        finetune.run(make_config(files, **changes).lock(), tmp_path / "run")
