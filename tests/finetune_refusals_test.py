@@ -161,3 +161,11 @@ def test_a_validation_split_whose_labels_weigh_nothing_has_no_loss(files, tmp_pa
 
     with pytest.raises(UserError, match="eval/loss=nan"):
         finetune.run(make_config(files, **changes).lock(), tmp_path / "run")
+
+
+def test_a_score_of_answers_alone_is_refused_for_questions_without_any(files, tmp_path):  # noqa: F811
+    config = make_config(files, "answers", **{"task.scorer": "cmrc", "task.unanswerable": True})
+
+    with pytest.raises(UserError, match="scorer=cmrc scores answers alone"):
+        finetune.run(config.lock(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
