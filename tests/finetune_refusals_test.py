@@ -57,6 +57,11 @@ BAD = {
         [QUESTION | {"answers": [{"text": "b", "answer_start": 0}]}],
         r"the answer 'b' is not at character 0, where the context has 'a'",
     ),
+    "a target that is too long": (
+        "pairs",
+        [{"source": "x", "target": "x" * 8}],
+        r"jsonl:1: 9 tokens of 'target'.*task.target_len=8",
+    ),
     "an answer that is missing": (
         "answers",
         [QUESTION],
@@ -169,3 +174,20 @@ def test_a_score_of_answers_alone_is_refused_for_questions_without_any(files, tm
     with pytest.raises(UserError, match="scorer=cmrc scores answers alone"):
         finetune.run(config.lock(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["pairs", "pairs, decoder"])
+def test_a_prompt_that_leaves_no_room_is_refused_even_where_texts_are_cut(kind, files):  # noqa: F811
+    config = make_config(files, kind, **{"task.prompt": "x" * 64 + "{source}"})
+    assert config.data.truncate
+
+    with pytest.raises(UserError, match=r"leaves no room for a source in data\.seq_len=64"):
+        labelled.read(config)
+
+
+def test_a_target_that_is_cut_is_counted(files, tmp_path):  # noqa: F811
+    pairs = [{"source": "x", "target": "x" * n} for n in (6, 7, 8, 9)]
+    path = write(tmp_path / "pairs.jsonl", pairs)
+    config = make_config(files, "pairs", **{"data.train": path, "data.validation": files["pairs"]})
+
+    assert labelled.read(config).task.notes["cut to task.target_len"] == 2

@@ -140,7 +140,14 @@ class Seq2Seq:
 
     def encode(self, record):
         target = self._tokenizer.encode_batch([text_field(*record, self._target)])[0]
-        target = self._cut(record.name, target, self._target_len - 1)
+        if len(target) >= self._target_len and not self._truncate:
+            raise UserError(
+                f"{record.name}: {len(target) + 1} tokens of {self._target!r}, the last one "
+                f"included, do not fit task.target_len={self._target_len}; raise it, or cut long "
+                "examples with data.truncate=True"
+            )
+        self.notes["cut to task.target_len"] += len(target) >= self._target_len
+        target = target[: self._target_len - 1]
         target = np.append(target, self._tokenizer.eos_id)
         prompt = self._prompt_ids(record.name, text_field(*record, self._source))
         if self._has_encoder:
@@ -163,12 +170,17 @@ class Seq2Seq:
         return np.concatenate([start, before, source, after, end]).astype(np.int32)
 
     def _cut(self, name: str, ids: np.ndarray, room: int) -> np.ndarray:
+        if room < 1:
+            raise UserError(
+                f"task.prompt={self._prompt!r} leaves no room for a source in "
+                f"data.seq_len={self._seq_len}; shorten it, or raise data.seq_len"
+            )
         if len(ids) <= room:
             return ids
         if not self._truncate:
             raise too_long(name, len(ids) - room + self._seq_len, self._seq_len)
         self.notes["cut to data.seq_len"] += 1
-        return ids[: max(room, 0)]
+        return ids[:room]
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         return family.module(model_config)
