@@ -105,6 +105,8 @@ CONFIGS = {
     "adapters of nothing": ({"lora.rank": 2, "lora.targets": "nothing"}, "matches no parameter"),
     "adapters without a rank": ({"lora.targets": "kernel"}, "lora.rank=0 makes no adapters"),
     "weights": ({"task.class_weights": "1"}, "class_weights='1'"),
+    "no tokens": ({"data.seq_len": 0}, "data.seq_len=0"),
+    "no room for text": ({"data.seq_len": 2}, "data.seq_len=2 leaves no room"),
     "weights of nothing": ({"task.class_weights": "0,0"}, "class_weights='0,0'"),
     "a metric": ({"checkpoint.best_metric": "eval/bleu"}, "eval/bleu.*eval/f1_macro"),
     "a direction": ({"checkpoint.best_mode": "up"}, "best_mode='up'"),
