@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from configs import families
 from experiments import finetune, labelled
 from lm.errors import UserError
 from tests.finetune_test import RECIPES, files, make_config, write  # noqa: F401
@@ -193,3 +194,17 @@ def test_a_target_that_is_cut_is_counted(files, tmp_path):  # noqa: F811
     config = make_config(files, "pairs", **{"data.train": path, "data.validation": files["pairs"]})
 
     assert labelled.read(config).task.notes["cut to task.target_len"] == 2
+
+
+@pytest.mark.parametrize(("kind", "family"), [("pairs", "bert"), ("chats", "t5")])
+def test_a_family_that_does_not_fit_the_task_is_named(kind, family, files, tmp_path):  # noqa: F811
+    base = make_config(files)
+    base.model = families.small_models(family)[family]
+    base.tokenizer = {"kind": "bytes"}
+    finetune.run(base.lock(), tmp_path / "base")
+    config = make_config(files, kind, init_from=str(tmp_path / "base"))
+    del config.model.name
+
+    with pytest.raises(UserError, match=rf"init_from=.*base, a {family}, does not fit"):
+        finetune.run(config.lock(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

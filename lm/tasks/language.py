@@ -19,6 +19,7 @@ from lm.data.examples import Features
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family, init_params
+from lm.tasks.task import UnfitFamily
 from lm.tasks.text import TextInputs, text_field, too_long
 
 # (model, params, prompts) -> the tokens that follow each, without the end-of-text token.
@@ -120,7 +121,7 @@ class Seq2Seq:
         generate: Generate,
     ):
         if inputs.family.architecture == "encoder":
-            raise UserError("an encoder writes nothing; take a T5, GPT-2 or Llama for this task")
+            raise UnfitFamily("an encoder writes nothing; take a T5, GPT-2 or Llama for this task")
         if "{source}" not in prompt:
             raise UserError(f"task.prompt={prompt!r} must have {{source}} in it")
         if not 1 <= target_len < inputs.seq_len:
@@ -232,7 +233,7 @@ class Chat:
 
     def __init__(self, inputs: TextInputs, *, template: ChatTemplate, messages: str):
         if inputs.family.architecture != "decoder":
-            raise UserError("only decoders converse; take a GPT-2 or Llama for this task")
+            raise UnfitFamily("only decoders converse; take a GPT-2 or Llama for this task")
         self.template, self.notes = template, inputs.notes
         self._text = DecoderText(inputs.tokenizer)
         self.fill = self._text.fill
