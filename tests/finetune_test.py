@@ -318,3 +318,22 @@ def test_micro_batches_add_up_to_the_batch(files, tmp_path):
     parts = run(make_config(files, **changes, **{"train.accumulate_steps": 2}), tmp_path / "parts")
 
     assert parts["metrics"]["eval/loss"] == pytest.approx(whole["metrics"]["eval/loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"predictions": "{}/none/x.jsonl"}, "in a folder that exists already"),
+        ({"predictions": "{}"}, "name a file"),
+        ({"data.batch_size": 0}, "data.batch_size=0"),
+    ],
+    ids=["no folder", "a folder", "no rows"],
+)
+def test_an_evaluation_that_cannot_end_is_not_begun(trained, changes, message, tmp_path):
+    config = evaluate_config.get_config()
+    config.checkpoint = str(trained[1])
+    filled = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changes.items()}
+    config.update_from_flattened_dict(filled)
+
+    with pytest.raises(UserError, match=message):
+        evaluate.run(config, None)
