@@ -56,7 +56,9 @@ def run(
         if code := _run(one, folder, profile_steps):
             return code
         results.append(json.loads((folder / "result.json").read_text())["metrics"])
-    over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in results[0]}
+    # Runs may differ in the entity types that they find, and in whether a metric is defined.
+    names = [n for n in results[0] if all(r.get(n) is not None for r in results)]
+    over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in names}
     report.seeds(workdir, config.num_seeds, over_runs)
     return 0
 

@@ -337,3 +337,32 @@ def test_an_evaluation_that_cannot_end_is_not_begun(trained, changes, message, t
 
     with pytest.raises(UserError, match=message):
         evaluate.run(config, None)
+
+
+def test_what_is_undefined_is_null_in_the_files(files, tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    run(make_config(files, "a number"), tmp_path / "run")
+
+    result = json.loads((tmp_path / "run/result.json").read_text(), parse_constant=refuse)
+    assert result["baselines"]["the mean"]["pearson"] is None
+
+
+def test_seeds_may_differ_in_what_they_find(files, tmp_path, monkeypatch):
+    config = make_config(files, "tags", num_seeds=2)
+    original = finetune._run
+
+    def with_a_type_of_its_own(one, folder, profile_steps):
+        code = original(one, folder, profile_steps)
+        result = json.loads((folder / "result.json").read_text())
+        result["metrics"][f"eval/f1/{one.seed}"] = 0.0
+        (folder / "result.json").write_text(json.dumps(result))
+        return code
+
+    monkeypatch.setattr(finetune, "_run", with_a_type_of_its_own)
+    assert finetune.run(config.lock(), tmp_path / "run") == 0
+
+    over_runs = json.loads((tmp_path / "run" / "seeds.json").read_text())
+    assert "eval/f1_micro" in over_runs
+    assert not {"eval/f1/0", "eval/f1/1"} & over_runs.keys()
