@@ -366,3 +366,19 @@ def test_seeds_may_differ_in_what_they_find(files, tmp_path, monkeypatch):
     over_runs = json.loads((tmp_path / "run" / "seeds.json").read_text())
     assert "eval/f1_micro" in over_runs
     assert not {"eval/f1/0", "eval/f1/1"} & over_runs.keys()
+
+
+def test_prompts_are_the_lines_of_a_file(tmp_path):
+    config = generate_config.get_config()
+    config.update(checkpoint="x", prompts_file=str(tmp_path / "prompts.txt"))
+    (tmp_path / "prompts.txt").write_bytes("\ufeffein\u2028s\r\n\n二".encode())
+
+    assert generate._prompts(config) == ["ein\u2028s", "", "二"]
+
+
+def test_no_beams_are_refused():
+    config = generate_config.get_config()
+    config.num_beams = 0
+
+    with pytest.raises(UserError, match="num_beams=0"):
+        generate.run(config, None)
