@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
         with _hosts():
             return _dispatch(config)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # What it quotes of a user's files may have lines of its own.
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno != errno.ENOSPC:

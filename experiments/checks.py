@@ -26,6 +26,7 @@ _RULES = {
     "checkpoint.keep_every": _NOT_NEGATIVE,
     "data.batch_size_per_device": _NOT_NEGATIVE,
     "data.multiple": _POSITIVE,
+    "data.seq_len": _POSITIVE,
     "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "loss.z_loss": _NOT_NEGATIVE,
     "loss.label_smoothing": _SHARE,

@@ -17,6 +17,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     del workdir
     if not config.checkpoint:
         raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    if config.data.batch_size < 1:
+        raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     folder = pathlib.Path(config.checkpoint)
     if workdir_lib.load_config(folder)["experiment"] == "finetune":
         return _fine_tuned(config, folder)
@@ -50,6 +52,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     """A fine-tuned run on its own validation split, or on other labelled data."""
+    predictions_file = pathlib.Path(config.predictions)
+    if config.predictions and (predictions_file.is_dir() or not predictions_file.parent.is_dir()):
+        raise UserError(
+            f"predictions={config.predictions}: name a file, in a folder that exists already"
+        )
     run = finetuned.load(folder)
     with_data = run.config.copy_and_resolve_references()
     if config.data.source or config.data.validation:
@@ -69,9 +76,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")
     if config.predictions:
-        report.write_predictions(
-            pathlib.Path(config.predictions), run.task, split.records, predictions
-        )
+        report.write_predictions(predictions_file, run.task, split.records, predictions)
         print(f"written to {config.predictions}")
     return 0
 

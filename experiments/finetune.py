@@ -58,7 +58,10 @@ def run(
             return code
         text = (folder / "result.json").read_text() if hosts.is_first() else ""
         results.append(json.loads(hosts.from_first(text))["metrics"])
-    over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in results[0]}
+    # Runs may differ in the entity types that they find, and in whether a metric is defined.
+    defined = [{name for name, value in r.items() if value is not None} for r in results]
+    names = [name for name in results[0] if all(name in d for d in defined)]
+    over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in names}
     if hosts.is_first():
         report.seeds(workdir, config.num_seeds, over_runs)
     return 0

@@ -37,6 +37,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     del workdir
     if config.num_samples < 1:
         raise UserError(f"num_samples={config.num_samples} must be at least 1")
+    if config.num_beams < 1:
+        raise UserError(f"num_beams={config.num_beams} must be at least 1")
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"
@@ -123,10 +125,9 @@ def _prompts(config: ml_collections.ConfigDict) -> list[str]:
     if not config.prompts_file:
         return [config.prompt]
     try:
-        text = pathlib.Path(config.prompts_file).read_text(encoding="utf-8")
+        text = pathlib.Path(config.prompts_file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts_file={config.prompts_file}: {error}") from None
-    prompts = text.splitlines()
-    if not prompts:
+    if not text:
         raise UserError(f"prompts_file={config.prompts_file} is empty; write one prompt a line")
-    return prompts
+    return text.removesuffix("\n").split("\n")  # Other line breaks of Unicode are text.

@@ -14,7 +14,7 @@ from lm.data.examples import Features
 from lm.data.records import Record
 from lm.data.sources import Document
 from lm.errors import UserError
-from lm.tasks.task import Task
+from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
 
 
@@ -94,10 +94,15 @@ def read(config: ml_collections.ConfigDict) -> Data:
       UserError: records that do not suit the task, by file and line.
     """
     found = read_records(config)
+    _check_any(found.train, "data.train")
     tokenizer = _tokenizer(config, found.train)
     template = chat_template(pathlib.Path(config.init_from)) if config.init_from else None
     block = tasks.complete(config.task.to_dict(), found.train, template)
-    task = tasks.make_task(block, text_inputs(config, tokenizer))
+    try:
+        task = tasks.make_task(block, text_inputs(config, tokenizer))
+    except UnfitFamily as error:
+        of = f"init_from={config.init_from}, a {config.model.name}, does not fit: "
+        raise UserError(f"{of if config.init_from else ''}{error}") from None
     skipped, on_error = list(found.skipped), config.data.on_error
     train = encode(task, found.train, "data.train", on_error, skipped)
     validation = encode(task, found.validation, "data.validation", on_error, skipped)
@@ -162,9 +167,13 @@ def encode(
         split.owners.extend([len(split.records)] * len(examples))
         split.examples.extend(examples)
         split.records.append(record)
-    if not split.records:
-        raise UserError(f"{key} holds no example that can be used; give it some")
+    _check_any(split.records, key)
     return split
+
+
+def _check_any(found: Sequence[Record], key: str) -> None:
+    if not found:
+        raise UserError(f"{key} holds no example that can be used; give it some")
 
 
 def _tokenizer(config: ml_collections.ConfigDict, found: Sequence[Record]) -> tokenizers.Tokenizer:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import math
 import pathlib
 import re
 import sys
@@ -121,7 +122,7 @@ def fine_tuned(
         for name, guesses in data.task.baselines(data.train.records, records).items()
     }
     result = {"step": step, "metrics": metrics, "baselines": baselines}
-    workdir_lib.write_whole(workdir / "result.json", json.dumps(result, indent=1) + "\n")
+    workdir_lib.write_whole(workdir / "result.json", _json(result, indent=1) + "\n")
     print_scores(f"at step {step}", metrics, baselines)
     pictures = "".join(f", {name}" for name in data.task.pictures(records, predictions))
     print(f"written to {workdir}: result.json, predictions.jsonl{pictures}", flush=True)
@@ -146,19 +147,29 @@ def write_predictions(
 ) -> None:
     """One JSON object a record: its name, the gold label and the prediction."""
     lines = [
-        json.dumps(
-            {"name": record.name, "gold": task.gold(record), "prediction": prediction},
-            ensure_ascii=False,
-        )
+        _json({"name": record.name, "gold": task.gold(record), "prediction": prediction})
         for record, prediction in zip(records, predictions, strict=True)
     ]
     workdir_lib.write_whole(path, "".join(line + "\n" for line in lines))
 
 
+def _json(tree: Any, indent: int | None = None) -> str:
+    """JSON, which knows neither NaN nor infinity: null stands for both."""
+
+    def finite(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {key: finite(child) for key, child in x.items()}
+        if isinstance(x, list | tuple):
+            return [finite(child) for child in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return json.dumps(finite(tree), ensure_ascii=False, indent=indent)
+
+
 def seeds(workdir: pathlib.Path, num_runs: int, estimates: dict[str, Estimate]) -> None:
     """Writes and prints the mean of each metric over runs, with its standard error."""
     as_dict = {name: estimate._asdict() for name, estimate in estimates.items()}
-    workdir_lib.write_whole(workdir / "seeds.json", json.dumps(as_dict, indent=1) + "\n")
+    workdir_lib.write_whole(workdir / "seeds.json", _json(as_dict, indent=1) + "\n")
     print(f"\n{f'over {num_runs} seeds':>24} mean ± standard error")
     for name, estimate in estimates.items():
         print(f"{name:>24} {estimate.mean:.4f} ± {estimate.standard_error:.4f}")

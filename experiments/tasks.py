@@ -65,6 +65,8 @@ def complete(
     counts = classification.find_labels(records, block["label"])
     labels = block["labels"] or tuple(counts)
     if len(labels) < 2:
+        for record in records:
+            classification.labels_of(record, block["label"])  # Raises where this is the reason.
         raise UserError(
             f"task.label={block['label']!r} has {len(labels)} labels in data.train; two or more "
             "are needed"
@@ -83,10 +85,10 @@ def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[st
         weights = classification.balanced_weights({label: counts[label] for label in labels})
         return ",".join(f"{weight:.6g}" for weight in weights)
     weights = _weights(text)
-    if len(weights) != len(labels) or min(weights) < 0 or not sum(weights) < float("inf"):
+    if len(weights) != len(labels) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise UserError(
             f"task.class_weights={text!r} must be balanced, or one number of at least 0 for each "
-            f"label: {', '.join(labels)}"
+            f"label, and not all 0: {', '.join(labels)}"
         )
     return text
 

@@ -346,3 +346,67 @@ def test_micro_batches_add_up_to_the_batch(files, tmp_path):
     parts = run(make_config(files, **changes, **{"train.accumulate_steps": 2}), tmp_path / "parts")
 
     assert parts["metrics"]["eval/loss"] == pytest.approx(whole["metrics"]["eval/loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"predictions": "{}/none/x.jsonl"}, "in a folder that exists already"),
+        ({"predictions": "{}"}, "name a file"),
+        ({"data.batch_size": 0}, "data.batch_size=0"),
+    ],
+    ids=["no folder", "a folder", "no rows"],
+)
+def test_an_evaluation_that_cannot_end_is_not_begun(trained, changes, message, tmp_path):
+    config = evaluate_config.get_config()
+    config.checkpoint = str(trained[1])
+    filled = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changes.items()}
+    config.update_from_flattened_dict(filled)
+
+    with pytest.raises(UserError, match=message):
+        evaluate.run(config, None)
+
+
+def test_what_is_undefined_is_null_in_the_files(files, tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    run(make_config(files, "a number"), tmp_path / "run")
+
+    result = json.loads((tmp_path / "run/result.json").read_text(), parse_constant=refuse)
+    assert result["baselines"]["the mean"]["pearson"] is None
+
+
+def test_seeds_may_differ_in_what_they_find(files, tmp_path, monkeypatch):
+    config = make_config(files, "tags", num_seeds=2)
+    original = finetune._run
+
+    def with_a_type_of_its_own(one, folder, profile_steps):
+        code = original(one, folder, profile_steps)
+        result = json.loads((folder / "result.json").read_text())
+        result["metrics"][f"eval/f1/{one.seed}"] = 0.0
+        (folder / "result.json").write_text(json.dumps(result))
+        return code
+
+    monkeypatch.setattr(finetune, "_run", with_a_type_of_its_own)
+    assert finetune.run(config.lock(), tmp_path / "run") == 0
+
+    over_runs = json.loads((tmp_path / "run" / "seeds.json").read_text())
+    assert "eval/f1_micro" in over_runs
+    assert not {"eval/f1/0", "eval/f1/1"} & over_runs.keys()
+
+
+def test_prompts_are_the_lines_of_a_file(tmp_path):
+    config = generate_config.get_config()
+    config.update(checkpoint="x", prompts_file=str(tmp_path / "prompts.txt"))
+    (tmp_path / "prompts.txt").write_bytes("\ufeffein\u2028s\r\n\n二".encode())
+
+    assert generate._prompts(config) == ["ein\u2028s", "", "二"]
+
+
+def test_no_beams_are_refused():
+    config = generate_config.get_config()
+    config.num_beams = 0
+
+    with pytest.raises(UserError, match="num_beams=0"):
+        generate.run(config, None)

@@ -205,6 +205,15 @@ COMMAND_LINE = {
 }
 
 
+def test_a_mistake_is_one_line_even_where_it_quotes_several(tmp_path):
+    folder = tmp_path / "two\nlines"
+
+    done = launch("--config=configs/evaluate.py", f"--config.checkpoint={folder}", check=False)
+
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+
+
 @pytest.mark.parametrize("name", COMMAND_LINE)
 def test_a_mistake_on_the_command_line_is_one_line(name, tmp_path):
     args, culprit = COMMAND_LINE[name]

@@ -61,6 +61,11 @@ class QuestionAnswering:
     ):
         if scorer not in _SCORES:
             raise UserError(f"task.scorer={scorer!r} is unknown; choose {', '.join(_SCORES)}")
+        if scorer == "cmrc" and unanswerable:
+            raise UserError(
+                "task.scorer=cmrc scores answers alone, and task.unanswerable=True allows none; "
+                "take scorer=squad"
+            )
         if max_answer_len < 1:
             raise UserError(f"task.max_answer_len={max_answer_len} must be at least 1")
         self.metrics, self.fill, self.notes = ("f1", "exact_match"), inputs.fill, inputs.notes

@@ -5,6 +5,7 @@ Dimension key:
 """
 
 import collections
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -247,7 +248,7 @@ class Number:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number):
+        if not abs(number) <= float(np.finfo(np.float32).max):  # Nor is NaN.
             raise UserError(f"{record.name}: {self._label}={value!r} is no number to learn")
         return {"value": number}
 
@@ -265,8 +266,14 @@ class Number:
 
 
 def find_labels(records: Iterable[Record], key: str) -> collections.Counter:
-    """How often each label occurs, in their order: of numbers if all are, else of text."""
-    counts = collections.Counter(name for record in records for name in labels_of(record, key))
+    """How often each label occurs, in their order: of numbers if all are, else of text.
+
+    Records without a proper label are left to `Target.features` to report.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for record in records:
+        with contextlib.suppress(UserError):
+            counts.update(labels_of(record, key))
     order = sorted(counts, key=int) if all(map(str.isdecimal, counts)) else sorted(counts)
     return collections.Counter({name: counts[name] for name in order})
 

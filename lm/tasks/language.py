@@ -20,6 +20,7 @@ from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family, init_params
 from lm.models.layers import Output
+from lm.tasks.task import UnfitFamily
 from lm.tasks.text import TextInputs, text_field, too_long
 
 # The model's output, the token that each of its predictions is about, and the weight of that.
@@ -123,7 +124,7 @@ class Seq2Seq:
         generate: Generate,
     ):
         if inputs.family.architecture == "encoder":
-            raise UserError("an encoder writes nothing; take a T5, GPT-2 or Llama for this task")
+            raise UnfitFamily("an encoder writes nothing; take a T5, GPT-2 or Llama for this task")
         if "{source}" not in prompt:
             raise UserError(f"task.prompt={prompt!r} must have {{source}} in it")
         if not 1 <= target_len < inputs.seq_len:
@@ -143,7 +144,14 @@ class Seq2Seq:
 
     def encode(self, record):
         target = self._tokenizer.encode_batch([text_field(*record, self._target)])[0]
-        target = self._cut(record.name, target, self._target_len - 1)
+        if len(target) >= self._target_len and not self._truncate:
+            raise UserError(
+                f"{record.name}: {len(target) + 1} tokens of {self._target!r}, the last one "
+                f"included, do not fit task.target_len={self._target_len}; raise it, or cut long "
+                "examples with data.truncate=True"
+            )
+        self.notes["cut to task.target_len"] += len(target) >= self._target_len
+        target = target[: self._target_len - 1]
         target = np.append(target, self._tokenizer.eos_id)
         prompt = self._prompt_ids(record.name, text_field(*record, self._source))
         if self._has_encoder:
@@ -166,12 +174,17 @@ class Seq2Seq:
         return np.concatenate([start, before, source, after, end]).astype(np.int32)
 
     def _cut(self, name: str, ids: np.ndarray, room: int) -> np.ndarray:
+        if room < 1:
+            raise UserError(
+                f"task.prompt={self._prompt!r} leaves no room for a source in "
+                f"data.seq_len={self._seq_len}; shorten it, or raise data.seq_len"
+            )
         if len(ids) <= room:
             return ids
         if not self._truncate:
             raise too_long(name, len(ids) - room + self._seq_len, self._seq_len)
         self.notes["cut to data.seq_len"] += 1
-        return ids[: max(room, 0)]
+        return ids[:room]
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         return family.module(model_config)
@@ -223,7 +236,7 @@ class Chat:
 
     def __init__(self, inputs: TextInputs, *, template: ChatTemplate, messages: str):
         if inputs.family.architecture != "decoder":
-            raise UserError("only decoders converse; take a GPT-2 or Llama for this task")
+            raise UnfitFamily("only decoders converse; take a GPT-2 or Llama for this task")
         self.template, self.notes = template, inputs.notes
         self._text = DecoderText(inputs.tokenizer)
         self.fill = self._text.fill

@@ -125,7 +125,7 @@ class Tagging:
                 "repair them, or set task.crf=False"
             )
         if scheme:
-            for label in labels:
+            for label in ("O", *labels):
                 split_tag(label, scheme)
         self.fill = inputs.fill
         self.metrics = ("f1_micro", "precision_micro", "recall_micro") if scheme else ()
@@ -147,7 +147,7 @@ class Tagging:
                     f"{', '.join(self._labels)}"
                 )
         ids, word_of = encode_words(
-            self._inputs.tokenizer, words, record.fields.get("space_before")
+            self._inputs.tokenizer, words, _space_before(record, len(words))
         )
         features, first_W = self._inputs.frame_words(record.name, ids, first_pieces(word_of))
         tags_W = np.array([self._index[tag] for tag in tags[: len(first_W)]], np.int32)
@@ -155,12 +155,14 @@ class Tagging:
         return [features | {"first_BW": first_W, "tags_BW": tags_W, "num_words_B": num_words}]
 
     def _well_formed(self, record: Record, tags: list[str]) -> list[str]:
-        if self._scheme is None or self._on_ill_formed == "keep":
+        if self._scheme is None:
             return tags
         try:
             repaired, count = repair(tags, self._scheme)
         except UserError as error:
             raise UserError(f"{record.name}: {error}") from None
+        if self._on_ill_formed == "keep":
+            return tags
         if count and self._on_ill_formed == "raise":
             at = next(i for i, tag in enumerate(tags) if tag != repaired[i])
             raise UserError(
@@ -242,15 +244,16 @@ class Tagging:
 def find_tags(
     records: Iterable[Record], tokens: str, tags: str, scheme: str, on_ill_formed: str
 ) -> list[str]:
-    """All tags that occur, after repair where that is asked for, O first; bad records are left to
-    `Tagging.encode` to report."""
+    """All tags that occur, after repair where that is asked for, O first.
+
+    Bad records, and those whose tags are of another scheme, are left to `Tagging.encode` to report.
+    """
     found = set()
     for record in records:
         try:
             names = words_and_tags(record, tokens, tags)[1]
-            found.update(
-                repair(names, scheme)[0] if scheme and on_ill_formed == "repair" else names
-            )
+            repaired = repair(names, scheme)[0] if scheme else names
+            found.update(repaired if on_ill_formed == "repair" else names)
         except UserError:
             continue
     return sorted(found, key=lambda tag: (tag != "O", tag.partition("-")[::-1]))
@@ -276,6 +279,18 @@ def words_and_tags(record: Record, tokens: str, tags: str) -> tuple[list[str], l
     if not lists[0]:
         raise UserError(f"{record.name}: the field {tokens!r} is empty; remove the example")
     return lists[0], lists[1]
+
+
+def _space_before(record: Record, num_words: int) -> list[bool] | None:
+    """Whether a space precedes each word; None where the record does not say."""
+    spaces = record.fields.get("space_before")
+    is_list = isinstance(spaces, list) and all(isinstance(space, bool) for space in spaces)
+    if spaces is not None and not (is_list and len(spaces) == num_words):
+        raise UserError(
+            f"{record.name}: the field 'space_before' is no list of {num_words} truth values, one "
+            "a word; mend it, or leave it out"
+        )
+    return spaces
 
 
 def _mask(batch: dict[str, jax.Array]) -> jax.Array:

@@ -87,6 +87,11 @@ class TextInputs:
         lengths = [len(part) for part in parts]
         if sum(lengths) <= room:
             return list(parts)
+        if room < len(parts):
+            raise UserError(
+                f"data.seq_len={self.seq_len} leaves no room for text between special tokens; "
+                "raise it"
+            )
         if not self.truncate:
             raise too_long(name, sum(lengths) - room + self.seq_len, self.seq_len)
         self.notes["cut to data.seq_len"] += 1

@@ -55,7 +55,7 @@ def evaluate_examples(
       batches: the index of each example of a batch, and the batch, whose other rows weigh nothing.
 
     Returns:
-      The loss a target, and the outputs by the example's index.
+      The loss a target, NaN where none has any weight, and the outputs by the example's index.
     """
     outputs, all_sums = {}, []
     with_index = ((index, eval_step(batch)) for index, batch in batches)
@@ -63,7 +63,7 @@ def evaluate_examples(
         all_sums.append(sums)
         outputs |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
     nll, num_tokens = _totals(all_sums)
-    return nll / num_tokens, outputs
+    return nll / num_tokens if num_tokens else math.nan, outputs
 
 
 def _fetched(results: Iterable[Any]) -> Iterator[Any]:

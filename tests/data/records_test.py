@@ -134,6 +134,80 @@ def test_what_is_damaged_is_named_or_left_out(name, tmp_path):
     assert len(read(tmp_path / name, "skip")[1]) == 1
 
 
+def test_a_table_goes_on_behind_a_broken_line(tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\na,1\n"b"x,1\nc,2\nd,3,4\ne,5\n')
+
+    records, skipped = read(tmp_path / "a.csv", "skip")
+
+    assert [(r.name[-2:], r.fields["text"]) for r in records] == [
+        (":2", "a"),
+        (":4", "c"),
+        (":6", "e"),
+    ]
+    assert [str(error).split(":")[1] for error in skipped] == ["3", "5"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,label\na,1,2\n")
+
+    with pytest.raises(UserError, match=r"a.csv:1: two columns are named 'label'"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "value", [r'"\ud83d half"', "1" * 5000], ids=["half a character", "a number"]
+)
+def test_json_that_cannot_be_used_is_named_or_left_out(value, tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "\\ud83d\\ude00"}}\n{{"text": {value}}}\n')
+    (tmp_path / "a.json").write_text(f'[{{"text": {value}}}]')
+
+    with pytest.raises(UserError, match=r"a.jsonl:2: "):
+        read(tmp_path / "a.jsonl")
+    records, skipped = read(tmp_path / "a.jsonl", "skip")
+    assert [record.fields for record in records] == [{"text": "😀"}]
+    assert len(skipped) == 1
+    with pytest.raises(UserError, match=r"a.json: "):
+        read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("first", ["x", "1-", "", "²"])
+def test_a_word_of_conllu_without_its_number_is_named(first, tmp_path):
+    row = "\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\t_\n"
+    (tmp_path / "a.conllu").write_text(f"1{row}{first}{row}\n1{row}")
+
+    records, skipped = read(tmp_path / "a.conllu", "skip")
+
+    assert [record.fields["tokens"] for record in records] == [["Haus"]]
+    assert "a.conllu:2: the first column" in str(skipped[0])
+
+
+def test_a_question_that_is_none_leaves_its_article_alone(tmp_path):
+    question = {"id": "a", "question": "?", "answers": []}
+    qas = [question, {"question": "?"}, question]
+    paragraphs = [{"context": "x", "qas": qas}, {"qas": qas}, {"context": "y", "qas": qas[:1]}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}, "z"]}))
+
+    records, skipped = read(tmp_path / "a.json", "skip")
+
+    assert [record.fields["context"] for record in records] == ["x", "x", "y"]
+    places = [str(error).split(": ")[1].split(" ")[0] for error in skipped]
+    assert places == ["data[0].paragraphs[0].qas[1]", "data[0].paragraphs[1]", "data[1]"]
+
+
+@pytest.mark.parametrize("word", ["10\u00a0000", "\u3000", "a\u2009b"])
+def test_spaces_of_unicode_are_parts_of_words(word, tmp_path):
+    (tmp_path / "a.conll").write_text(f"{word}\tO\nEU B-ORG\n")
+
+    assert fields(tmp_path / "a.conll") == [dict(tokens=[word, "EU"], tags=["O", "B-ORG"])]
+
+
+def test_a_line_with_too_many_columns_says_how_many(tmp_path):
+    (tmp_path / "a.conll").write_text("EU B-ORG\nund so O\n")
+
+    with pytest.raises(UserError, match=r"a.conll:2: 3 columns"):
+        read(tmp_path / "a.conll")
+
+
 def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": "\xe9"}\n')
 
