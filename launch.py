@@ -10,7 +10,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments.shown import config_text
-from lm import allocator
+from lm import allocator, watched
 from lm.errors import UserError
 
 # No default here: this library would load it while this file is imported, and so before `main`.
@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int:
         if _PRINT_CONFIG.value:
             print(config_text(config))
             return 0
+        if _COORDINATOR.value is not None and not watched.is_watched():
+            return watched.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
         with _hosts():
             return _dispatch(config)
     except UserError as error:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,9 +17,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lm import watched
 from lm.errors import UserError
 
-LOST = 75  # Exit code: as after a stop, the same command goes on, once all are started again.
 _SHUTDOWN_SECONDS = 10
 
 
@@ -33,8 +34,8 @@ def connected(
 ) -> Iterator[None]:
     """Joins the other processes, and leaves when all are done.
 
-    All but the first are silent on stdout. One that dies ends the others: at once where the network
-    tells (CPUs), or else, by XLA, after `heartbeat_seconds`.
+    All but the first are silent on stdout. One that dies ends the others within
+    `heartbeat_seconds`; see `lm.watched`.
 
     Args:
       coordinator: HOST:PORT of the first process; "auto" where JAX knows the cluster (Cloud TPU,
@@ -46,25 +47,25 @@ def connected(
     Raises:
       UserError: the coordinator does not answer, or the settings do not go together.
     """
+    _check(coordinator, num_processes, process_id)
     if coordinator is None:
-        if num_processes is not None or process_id is not None:
-            raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
         yield
         return
     try:
-        jax.distributed.initialize(
-            None if coordinator == "auto" else coordinator,
-            num_processes,
-            process_id,
-            initialization_timeout=connect_seconds,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-        )
-    except (ValueError, TypeError, jax.errors.JaxRuntimeError) as error:
-        raise UserError(
-            f"--coordinator={coordinator} could not be joined within {connect_seconds} seconds "
-            f"(--connect_seconds): {' '.join(str(error).split())[:200]}"
-        ) from None
+        with _silent_stderr():
+            jax.distributed.initialize(
+                None if coordinator == "auto" else coordinator,
+                num_processes,
+                process_id,
+                initialization_timeout=connect_seconds,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+                shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+            )
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        more = ", and JAX knows no cluster here" if coordinator == "auto" else ""
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"--coordinator={coordinator} cannot be joined ({text}){more}") from None
+    watched.note_joined()
     try:
         with (
             pathlib.Path(os.devnull).open("w") as nowhere,
@@ -79,12 +80,40 @@ def connected(
     except jax.errors.JaxRuntimeError as error:
         text = " ".join(str(error).split())[:300]
         print(
-            f"error: process {jax.process_index()} of {jax.process_count()} lost another one, or "
-            f"its own device ({text}); start all again, and they go on from the last checkpoint",
+            f"error: another process was lost, or a device of this one ({text}); start all of them "
+            "again, and they go on from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(LOST)  # Leaving properly would wait for the dead.
+        os._exit(watched.LOST)  # Leaving properly would wait for the dead.
+
+
+def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    if coordinator in (None, "auto"):
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
+        return
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator} must be auto, or HOST:PORT of process 0")
+    if num_processes is None or process_id is None:
+        raise UserError(f"--coordinator={coordinator} needs --num_processes and --process_id")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id={process_id} must be from 0 to --num_processes={num_processes} less one"
+        )
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Where XLA gives up waiting, it ends the process behind a stack trace that tells nothing."""
+    kept = os.dup(2)
+    with pathlib.Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def is_first() -> bool:

@@ -1,0 +1,63 @@
+"""A process that is watched by another, which says in a line what ended it.
+
+Where a peer is lost or does not come, XLA ends a process from within, by SIGABRT behind a stack
+trace, and no code of Python's runs any more in it.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+
+LOST = 75  # Exit code: as after a stop, the same command goes on, once all are started again.
+_PIPE = "LM_WATCHED_PIPE"  # In the environment of a process that is watched.
+
+
+def is_watched() -> bool:
+    """Whether another process explains the end of this one; then it also dies with that one."""
+    if _PIPE not in os.environ:
+        return False
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it.
+    if prctl is not None:
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of <linux/prctl.h>
+    return True
+
+
+def note_joined() -> None:
+    """Tells the watching process that the peers were there."""
+    os.write(int(os.environ[_PIPE]), b"joined")
+
+
+def watch(coordinator: str, connect_seconds: int) -> int:
+    """Runs this very command once more, watched; returns its exit code, or `LOST`.
+
+    SIGTERM and SIGINT are passed on.
+    """
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        sys.orig_argv, env=os.environ | {_PIPE: str(writer)}, pass_fds=[writer]
+    )
+    os.close(writer)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: process.send_signal(signal.SIGTERM))
+    code = process.wait()
+    has_joined = bool(os.read(reader, 1))
+    if code >= 0:
+        return code
+    if code != -signal.SIGABRT:
+        print(f"error: the process was killed: {signal.Signals(-code).name}", file=sys.stderr)
+        return 128 - code
+    if has_joined:
+        print(
+            "error: another process was lost, and this one ended with it; start all of them again, "
+            "and they go on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return LOST
+    print(
+        f"error: --coordinator={coordinator}: not all processes were there within "
+        f"{connect_seconds} seconds (--connect_seconds); start all of them, and check the address",
+        file=sys.stderr,
+    )
+    return 2
