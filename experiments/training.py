@@ -15,6 +15,7 @@ from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.train import best, flops, hosts, loop, metric_writers
 from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
+from lm.train.observation import Observation
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
 from lm.train.progress import Progress
@@ -138,6 +139,7 @@ def train(
         _opened(workdir, given, job),
         checkpoints,
         loop.stop_on_signals() as stop_requested,
+        Observation() as observation,
     ):
         job.describe()
         state, host = _start(job, checkpoints, workdir)
@@ -166,6 +168,7 @@ def train(
                 flops_per_token=job.flops_per_token,
                 peak_flops=flops.total_peak_flops(jax.devices()),
                 schedule=job.schedule,
+                observation=observation,
             )
             metrics = {}
 
@@ -184,14 +187,13 @@ def train(
                     host = {"num_tokens": progress.num_tokens, "evaluations": history.values}
                     checkpoints.save(step, state, host | job.kept, metrics.get(step, {}))
 
+            batches = job.batches.iterate(first_step, num_steps, *job.part)
             with Profiler(workdir / "profile", profile_steps) as profiler:
                 if not history.is_over():
                     state = loop.fit(
                         state,
-                        job.step_fn,
-                        profiler.watch(
-                            job.batches.iterate(first_step, num_steps, *job.part), first_step + 1
-                        ),
+                        observation.step_fn(job.step_fn),
+                        profiler.watch(observation.batches(batches), first_step + 1),
                         num_steps=num_steps,
                         report=progress,
                         hooks=[

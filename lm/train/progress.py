@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from lm.errors import UserError
 from lm.train import flops
+from lm.train.observation import Observation
 from lm.train.schedules import Schedule
 
 
@@ -23,6 +24,7 @@ class Progress:
       flops_per_token: for model FLOPs utilisation.
       peak_flops: of all devices together; None where no peak is known.
       schedule: learning rate by step.
+      observation: told how long each step took; what it saw is written too.
     """
 
     def __init__(
@@ -37,16 +39,18 @@ class Progress:
         flops_per_token: float,
         peak_flops: float | None,
         schedule: Schedule,
+        observation: Observation,
     ):
         self.num_tokens = num_tokens
         self._write, self._on_skip = write, on_skip
         self._every_steps, self._num_steps = every_steps, num_steps
         self._max_skipped, self._skipped_in_row = max_skipped, 0
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
-        self._schedule = schedule
+        self._schedule, self._observation = schedule, observation
         self._num_skipped, self._paused_seconds = 0, 0.0
         # Seconds of training, and tokens seen by then, when something was last written.
         self._marks = collections.deque([(self._seconds(), num_tokens)])
+        self._last_seconds = self._seconds()
 
     def __call__(self, step: int, metrics: dict[str, float]) -> None:
         """Takes the metrics of one finished step; steps come in order.
@@ -55,6 +59,9 @@ class Progress:
           UserError: too many steps in a row were not finite.
         """
         self.num_tokens += int(metrics["num_tokens"])
+        now_seconds = self._seconds()
+        self._observation.step_took(now_seconds - self._last_seconds)
+        self._last_seconds = now_seconds
         self._count_skipped(step, metrics)
         if step % self._every_steps == 0 or step == self._num_steps:
             self._write(step, self._scalars(step, metrics))
@@ -92,6 +99,7 @@ class Progress:
             "train/skipped": self._num_skipped,
             "train/tokens_per_second": tokens_per_second,
             "train/mfu": mfu,
+            **self._observation.scalars(),
         }
 
     def _count_skipped(self, step: int, metrics: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.train import loop
+from lm.train.observation import Observation
 from lm.train.progress import Progress
 from lm.train.state import TrainState
 
@@ -97,6 +98,7 @@ def make_progress(written, skipped, **changes):
         flops_per_token=10.0,
         peak_flops=None,
         schedule=lambda step: step / 10,
+        observation=Observation(),
     )
     return Progress(
         lambda step, scalars: written.append((step, scalars)),
