@@ -17,6 +17,7 @@ StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 _FIRST_STEPS = 10  # Of a start: what is compiled and waited for in these is no surprise.
 _MOST_WAITING = 0.02  # Of the time, above which a run is told so,
 _LEAST_SECONDS = 10.0  # once it has trained for so long.
+_MOST_SECONDS = 600.0  # Then what was seen counts half, lest good hours hide a disk grown slow.
 
 
 class Observation:
@@ -30,12 +31,12 @@ class Observation:
         self.compile_seconds = 0.0
         self._num_compiled, self._num_batches = 0, 0
         self._warned: set[str] = set()
-        self._shapes: dict[str, str] = {}
+        self._last_batch: Any = None
         # Since the last record: of each step, and of waiting for data.
         self._step_seconds: list[float] = []
         self._waited_seconds = 0.0
-        # After the first steps.
-        self._all_seconds = self._all_waited_seconds = 0.0
+        # After the first steps, and of late.
+        self._late_seconds = self._late_waited_seconds = 0.0
 
     def __enter__(self) -> "Observation":
         jax.monitoring.register_event_duration_secs_listener(self._note_compilation)
@@ -56,18 +57,18 @@ class Observation:
             self._num_batches += 1
             self._waited_seconds += seconds
             if self._num_batches > _FIRST_STEPS:
-                self._all_waited_seconds += seconds
+                self._late_waited_seconds += seconds
             yield batch
 
     def step_fn(self, step_fn: StepFn) -> StepFn:
         """The same function, with an eye on whether it is compiled anew."""
 
         def watched(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-            before, shapes = self._num_compiled, _shapes(batch)
+            before = self._num_compiled
             result = step_fn(state, batch)
             if self._num_compiled > before and self._num_batches > _FIRST_STEPS:
-                self._warn("compiled", _why_compiled(self._shapes, shapes))
-            self._shapes = shapes
+                self._warn("compiled", _why_compiled(_shapes(self._last_batch), _shapes(batch)))
+            self._last_batch = batch
             return result
 
         return watched
@@ -75,15 +76,22 @@ class Observation:
     def step_took(self, seconds: float) -> None:
         """Takes the seconds from the end of one step to that of the next."""
         self._step_seconds.append(seconds)
-        if self._num_batches > _FIRST_STEPS:
-            self._all_seconds += seconds
-        share = self._all_waited_seconds / max(self._all_seconds, _LEAST_SECONDS)
-        if self._all_seconds > _LEAST_SECONDS and share > _MOST_WAITING:
+        if self._num_batches <= _FIRST_STEPS:
+            return
+        self._late_seconds += seconds
+        if self._late_seconds < _LEAST_SECONDS:
+            return
+        share = self._late_waited_seconds / self._late_seconds
+        if share > _MOST_WAITING:
             self._warn(
                 "waited",
-                f"{share:.0%} of the time goes into waiting for data, more than "
-                f"{_MOST_WAITING:.0%}: the disk or the cores that read rows are too slow or busy",
+                f"{share:.1%} of the time goes into waiting for data, more than "
+                f"{_MOST_WAITING:.0%}: leave more cores to the threads that read it, or put "
+                "LM_CACHE on a faster disk",
             )
+        if self._late_seconds > _MOST_SECONDS:
+            self._late_seconds /= 2
+            self._late_waited_seconds /= 2
 
     def scalars(self) -> dict[str, float]:
         """What was seen since the last call, by the name in metrics.jsonl; NaN where unknown.
@@ -128,8 +136,8 @@ def _why_compiled(before: dict[str, str], now: dict[str, str]) -> str:
         return "a step was compiled anew, though its batch has the shapes of the one before"
     name = changed[0]
     return (
-        f"a step was compiled anew, since {name} became {now[name]} from {before.get(name)}; each "
-        "new shape costs this once (data.multiple makes them fewer)"
+        f"a step was compiled anew: {name} {before.get(name)} -> {now[name]}; each new shape costs "
+        "this once, and in fine-tuning a larger data.multiple makes fewer of them"
     )
 
 

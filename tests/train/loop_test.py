@@ -140,6 +140,7 @@ def test_speed_is_that_of_a_second_or_more_of_training(monkeypatch):
     step_after(2.5, 3)
 
     assert [scalars["train/tokens_per_second"] for _, scalars in written] == [2.0, 4.0, 4.0]
+    assert [scalars["train/step_seconds"] for _, scalars in written] == [5.0, 0.0, 2.5]
 
 
 def test_progress_stops_after_too_many_skipped_steps_in_a_row():

@@ -69,7 +69,22 @@ def test_a_run_that_waits_for_data_is_told_so_once(clock, warnings, wait_seconds
     for _ in observation.batches(batches()):
         observation.step_took(1.0)
 
-    assert [text[:2] for text in warnings] == ["5%"] * is_warned
+    assert [text[:4] for text in warnings] == ["5.0%"] * is_warned
+    assert all("LM_CACHE" in text and "\n" not in text for text in warnings)
+
+
+def test_good_hours_do_not_hide_that_data_became_slow(clock, warnings):
+    observation = Observation()
+
+    def batches():
+        for step in range(7260):
+            clock[0] += 0.0 if step < 7200 else 0.5
+            yield {}
+
+    for _ in observation.batches(batches()):
+        observation.step_took(1.0)
+
+    assert len(warnings) == 1
 
 
 def test_waiting_for_the_first_batches_is_no_reason_to_warn(clock, warnings):
@@ -91,7 +106,7 @@ def test_waiting_for_the_first_batches_is_no_reason_to_warn(clock, warnings):
     [
         ([4] * 20, None),
         ([4, 8] * 10, None),
-        ([4] * 12 + [8] * 3 + [6], "tokens_BL became int32 2 x 8 from int32 2 x 4;"),
+        ([4] * 12 + [8] * 3 + [6], "tokens_BL int32 2 x 4 -> int32 2 x 8;"),
     ],
 )
 def test_what_is_compiled_after_the_first_steps_is_named_once(warnings, lengths, text):

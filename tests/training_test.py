@@ -1,0 +1,71 @@
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+
+from configs import quickstart
+from experiments import training
+from lm.train.state import TrainState
+
+
+@jax.jit
+def step_fn(state, batch):
+    loss = jnp.mean(batch["tokens_BL"])
+    metrics = {"loss": loss, "grad_norm": 0.0, "num_tokens": 8.0, "skipped": 0.0}
+    return state.replace(step=state.step + 1), metrics
+
+
+class Widening:
+    """Batches of 2 x 4, and from step 12 on of 2 x 8."""
+
+    def rows_at(self, step):
+        return np.arange(2)
+
+    def iterate(self, first_step, end_step, shard, num_shards):
+        for step in range(first_step, end_step):
+            yield {"tokens_BL": np.zeros((2, 4 if step < 12 else 8), np.float32)}
+
+
+@pytest.fixture
+def job():
+    state = TrainState(jnp.int32(0), {"w_D": jnp.zeros(2)}, ())
+    return training.Job(
+        schedule=lambda step: 0.1,
+        abstract=jax.eval_shape(lambda: state),
+        first_state=lambda: state,
+        batches=Widening(),
+        part=(0, 1),
+        step_fn=step_fn,
+        evaluate=lambda params: {"eval/loss": 1.0},
+        save_tokenizer=lambda folder: None,
+        data_hash="",
+        flops_per_token=1.0,
+        describe=lambda: None,
+        finish=lambda checkpoints, state: None,
+        sample=None,
+        kept={},
+    )
+
+
+def test_a_run_logs_and_warns_of_what_holds_it_up(job, tmp_path, monkeypatch):
+    warnings, clock = [], itertools.count(step=0.25)  # A quarter of a second from look to look.
+    monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text % args))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    config = quickstart.get_config()
+    config.train.num_steps, config.log.every_steps = 40, 20
+
+    assert training.train(config, tmp_path / "run", job, given=config.to_dict()) == 0
+
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    first, last = (line for line in lines if "train/loss" in line)
+    assert 0 < last["train/step_seconds"] <= last["train/step_seconds_max"]
+    assert 0 < last["train/data_wait"] < 1
+    assert 0 < first["train/compile_seconds"] <= last["train/compile_seconds"]
+    assert last["train/memory_bytes"] is last["train/peak_memory_bytes"] is None  # Of CPUs.
+    compiled, waited = warnings
+    assert "tokens_BL float32 2 x 4 -> float32 2 x 8;" in compiled
+    assert "waiting for data" in waited
