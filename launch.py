@@ -37,6 +37,7 @@ _CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wai
 _HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
 )
+_OF_TRAINING = (_DRY_RUN, _SHOW_BATCH, _PROFILE, _COORDINATOR)
 
 
 def main(argv: list[str]) -> int:
@@ -134,7 +135,7 @@ def _dispatch(config) -> int:
         raise UserError(
             f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
         )
-    asked = [flag.name for flag in (_DRY_RUN, _SHOW_BATCH, _PROFILE) if flag.present]
+    asked = [flag.name for flag in _OF_TRAINING if flag.present]
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
     hosts.check_same("config", flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()})

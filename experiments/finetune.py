@@ -72,12 +72,13 @@ def _run(
     workdir: pathlib.Path,
     profile_steps: tuple[int, int] | None,
 ) -> int:
-    config, data = read(config)
-    given = config.to_dict()
-    workdir_lib.check(workdir, given)
-    config = build.with_num_steps(config, lambda _: len(data.train.examples))
-    metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
-    training.check(config, metrics, profile_steps)
+    with hosts.together():
+        config, data = read(config)
+        given = config.to_dict()
+        workdir_lib.check(workdir, given)
+        config = build.with_num_steps(config, lambda _: len(data.train.examples))
+        metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
+        training.check(config, metrics, profile_steps)
     parts = make_parts(config, data)
     trained, abstract, shardings = parts.trained, parts.abstract, parts.shardings
     frozen_hash = checksum(parts.frozen)

@@ -13,7 +13,7 @@ from lm import workdir as workdir_lib
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.generate import sampling
-from lm.train import evaluation, sharding
+from lm.train import evaluation, hosts, sharding
 from lm.train.state import Params
 
 
@@ -29,14 +29,15 @@ def run(
     Raises:
       UserError: before anything is written, for whatever in the config cannot work.
     """
-    config = initial.with_model(config)
-    given = config.to_dict()
-    workdir_lib.check(workdir, given)
-    config = build.with_num_steps(config, build.rows_of_epoch)
-    parts = build.make_parts(config)
-    training.check(config, evaluation.METRICS, profile_steps)
-    prepared = build.make_data(config, parts.model.config)
-    batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+    with hosts.together():
+        config = initial.with_model(config)
+        given = config.to_dict()
+        workdir_lib.check(workdir, given)
+        config = build.with_num_steps(config, build.rows_of_epoch)
+        parts = build.make_parts(config)
+        training.check(config, evaluation.METRICS, profile_steps)
+        prepared = build.make_data(config, parts.model.config)
+        batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     objective = build.make_objective(config, prepared)
     abstract = build.abstract_state(parts)
     if config.init_from:

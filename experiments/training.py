@@ -170,7 +170,7 @@ def train(
                 schedule=job.schedule,
                 observation=observation,
             )
-            metrics = {}
+            metrics, saved = {}, {first_step}
 
             def evaluate(step, state):
                 params = evaluation_params(state.params, state.opt_state)
@@ -186,6 +186,7 @@ def train(
                 with progress.paused():
                     host = {"num_tokens": progress.num_tokens, "evaluations": history.values}
                     checkpoints.save(step, state, host | job.kept, metrics.get(step, {}))
+                    saved.add(step)
 
             batches = job.batches.iterate(first_step, num_steps, *job.part)
             with Profiler(workdir / "profile", profile_steps) as profiler:
@@ -203,7 +204,7 @@ def train(
                         stop_requested=lambda step: stop_requested(step) or history.is_over(),
                     )
             step = int(state.step)
-            if step < num_steps and step not in checkpoints.steps():
+            if step < num_steps and step not in saved:
                 save(step, state)
         checkpoints.wait()
         if step < num_steps and not history.is_over():

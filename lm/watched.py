@@ -50,8 +50,8 @@ def watch(coordinator: str, connect_seconds: int) -> int:
         return 128 - code
     if has_joined:
         print(
-            "error: another process was lost, and this one ended with it; start all of them again, "
-            "and they go on from the last checkpoint",
+            "error: another process was lost, or XLA failed in this one (see above); start all of "
+            "them again, and they go on from the last checkpoint",
             file=sys.stderr,
         )
         return LOST

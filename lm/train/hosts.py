@@ -4,11 +4,13 @@ Every process runs the same program on the same config. The first one alone writ
 which all of them can read.
 """
 
+import collections
 import contextlib
 import json
 import os
 import pathlib
 import re
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -45,7 +47,8 @@ def connected(
       heartbeat_seconds: how long one may be silent before it is taken for dead.
 
     Raises:
-      UserError: the coordinator does not answer, or the settings do not go together.
+      UserError: the coordinator does not answer, the settings do not go together, or the processes
+        have unequal numbers of devices.
     """
     _check(coordinator, num_processes, process_id)
     if coordinator is None:
@@ -71,6 +74,7 @@ def connected(
             pathlib.Path(os.devnull).open("w") as nowhere,
             contextlib.redirect_stdout(sys.stdout if is_first() else nowhere),
         ):
+            _check_devices()
             yield
         multihost_utils.sync_global_devices("the end")
         jax.distributed.shutdown()
@@ -100,6 +104,21 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
     if not 0 <= process_id < num_processes:
         raise UserError(
             f"--process_id={process_id} must be from 0 to --num_processes={num_processes} less one"
+        )
+    if process_id == 0:
+        try:
+            socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+        except (OSError, OverflowError) as error:  # JAX would crash.
+            raise UserError(f"--coordinator={coordinator}: {error}; name another port") from None
+
+
+def _check_devices() -> None:
+    """JAX's collectives between processes take equal numbers for granted."""
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        (most, n), (least, m) = counts.most_common()[0], counts.most_common()[-1]
+        raise UserError(
+            f"process {most} has {n} devices and process {least} has {m}; give each as many"
         )
 
 

@@ -1,6 +1,7 @@
 """The host loop: the one place that counts steps and calls side effects."""
 
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,9 @@ from jax.experimental import multihost_utils
 
 from lm.train.state import TrainState
 from lm.train.step import Metrics
+
+# Of all runs of this process, since JAX may choose to stop behind the last step of the run at hand.
+_TIMES_ASKED = itertools.count(1)
 
 
 class Hook(NamedTuple):
@@ -78,7 +82,7 @@ def stop_on_signals() -> Iterator[Callable[[int], bool]]:
     if jax.process_count() > 1:
         previous_one = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         try:
-            yield multihost_utils.reached_preemption_sync_point
+            yield lambda step: multihost_utils.reached_preemption_sync_point(next(_TIMES_ASKED))
         finally:
             signal.signal(signal.SIGINT, previous_one)
         return

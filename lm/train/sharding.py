@@ -263,20 +263,19 @@ def host_part(mesh: Mesh) -> tuple[int, int]:
       UserError: the processes cannot have parts of one size.
     """
     parts = num_row_parts(mesh)
-    grid = mesh.devices.reshape(parts, -1)
-    mine = [
-        i for i, row in enumerate(grid) if any(d.process_index == jax.process_index() for d in row)
-    ]
-    if (
-        mine != list(range(mine[0], mine[0] + len(mine)))
-        or parts % len(mine)
-        or mine[0] % len(mine)
-    ):
-        raise UserError(
-            f"the rows of a batch, cut into parallel.data x parallel.fsdp = {parts} parts, cannot "
-            f"be shared evenly by {jax.process_count()} processes; choose other sizes"
-        )
-    return mine[0] // len(mine), parts // len(mine)
+    parts_of: dict[int, set[int]] = {}
+    for part, devices in enumerate(mesh.devices.reshape(parts, -1)):
+        for device in devices:
+            parts_of.setdefault(device.process_index, set()).add(part)
+    for theirs in parts_of.values():  # All of them, so that every process comes to one conclusion.
+        first, count = min(theirs), len(theirs)
+        if max(theirs) - first + 1 != count or parts % count or first % count:
+            raise UserError(
+                f"the rows of a batch, cut into parallel.data x parallel.fsdp = {parts} parts, "
+                f"cannot be shared evenly by {len(parts_of)} processes; choose other sizes"
+            )
+    mine = parts_of[jax.process_index()]
+    return min(mine) // len(mine), parts // len(mine)
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Any:

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import types
 
 import jax
 import numpy as np
@@ -165,3 +166,42 @@ def test_a_batch_lies_where_its_rows_and_positions_belong():
     assert [s.data.shape for s in placed["tokens_BL"].addressable_shards] == [(2, 8)] * 2
     assert [s.data.shape for s in placed["ids_B"].addressable_shards] == [(2,)] * 2
     jax.tree.map(np.testing.assert_array_equal, placed, batch)
+
+
+def grid_of(processes, **sizes):
+    """A mesh of which only the processes of its devices are known."""
+    devices = [types.SimpleNamespace(process_index=i) for i in processes]
+    return types.SimpleNamespace(devices=np.array(devices, object), shape=mesh_of(**sizes).shape)
+
+
+@pytest.mark.parametrize(
+    ("processes", "sizes", "parts"),
+    [
+        ([0, 0, 1, 1], dict(data=2, fsdp=2), [(0, 2), (1, 2)]),
+        ([0, 0, 1, 1], dict(data=2, tensor=2), [(0, 2), (1, 2)]),
+        ([0, 0, 1, 1], dict(tensor=4), [(0, 1), (0, 1)]),
+        ([0, 1, 2, 3], dict(data=2, sequence=2), [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ],
+)
+def test_processes_read_what_their_devices_hold(monkeypatch, processes, sizes, parts):
+    found = []
+    for process in range(len(parts)):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        found.append(sharding.host_part(grid_of(processes, **sizes)))
+
+    assert found == parts
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [
+        [0, 0, 0, 0, 1, 1],  # The second could have its share, but not the first.
+        [0, 1, 0, 1],
+        [0, 0, 1, 1, 1, 1],
+    ],
+)
+def test_parts_that_processes_cannot_share_evenly_are_refused_by_each(monkeypatch, processes):
+    for process in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        with pytest.raises(UserError, match="cannot be shared evenly by 2 processes"):
+            sharding.host_part(grid_of(processes, data=len(processes)))
