@@ -24,6 +24,9 @@ _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved con
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print parameters, FLOPs, memory and a decoded batch; train nothing."
 )
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Check that runs of this config keep their promises; see docs/verify.md."
+)
 _SHOW_BATCH = flags.DEFINE_integer("show_batch", None, "Print what this step saw, then exit.")
 _PROFILE = flags.DEFINE_string("profile", None, "FIRST:LAST, the steps to trace for XProf.")
 _COORDINATOR = flags.DEFINE_string(
@@ -37,14 +40,14 @@ _CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wai
 _HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
 )
-_OF_TRAINING = (_DRY_RUN, _SHOW_BATCH, _PROFILE, _COORDINATOR)
+_OF_TRAINING = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE, _COORDINATOR)
 
 
 def main(argv: list[str]) -> int:
     """Parses the flags, runs what they ask for, returns the exit code.
 
-    0: done. 2: a mistake that the user can mend, one line of it on stderr. 75: told to stop, and
-    saved; the same command goes on from there.
+    0: done. 1: --verify found a promise that is not kept. 2: a mistake that the user can mend, one
+    line of it on stderr. 75: told to stop, and saved; the same command goes on from there.
     """
     try:
         config = _parse(argv)
@@ -81,6 +84,8 @@ def _parse(argv: list[str]):
         raise UserError(_one_line(error, argv)) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
+    if _VERIFY.value and _COORDINATOR.value is not None:
+        raise UserError("--verify is for one process; leave out --coordinator")
     logging.use_absl_handler()
     return config
 
@@ -118,7 +123,16 @@ def _dispatch(config) -> int:
     import jax
     from flax.traverse_util import flatten_dict
 
-    from experiments import convert, dry_run, evaluate, finetune, generate, harness, pretrain
+    from experiments import (
+        convert,
+        dry_run,
+        evaluate,
+        finetune,
+        generate,
+        harness,
+        pretrain,
+        verify,
+    )
     from lm.cache import cache_folder
     from lm.train import hosts
 
@@ -138,11 +152,15 @@ def _dispatch(config) -> int:
     asked = [flag.name for flag in _OF_TRAINING if flag.present]
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
+    if _VERIFY.value:
+        verify.start_devices(config)  # Before the next line, which is the first to ask for any.
     hosts.check_same("config", flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()})
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if _DRY_RUN.value:
         dry_run.run(config)
+    elif _VERIFY.value:
+        return verify.run(config)
     elif _SHOW_BATCH.value is not None:
         dry_run.show_batch(config, _SHOW_BATCH.value)
     elif _PROFILE.value is not None:

@@ -228,8 +228,15 @@ def make_objective(
     )
 
 
-def make_data(config: ml_collections.ConfigDict, model_config: Any) -> preparation.Prepared:
+def make_data(
+    config: ml_collections.ConfigDict, model_config: Any, **where
+) -> preparation.Prepared:
     """Opens the config's corpus, which the first run prepares.
+
+    Args:
+      config: of pretraining.
+      model_config: has room for the tokenizer's vocabulary.
+      **where: `cache_dir` and `num_processes` of `preparation.prepare`, if not the usual ones.
 
     Raises:
       UserError: a source or tokenizer that does not work, or one that does not fit the model.
@@ -240,7 +247,7 @@ def make_data(config: ml_collections.ConfigDict, model_config: Any) -> preparati
         "data",
         block,
         tokenizer=config.tokenizer.to_dict(),
-        cache_dir=cache_folder("data"),
+        **(where or {"cache_dir": cache_folder("data")}),
     )
     if prepared.tokenizer.vocab_size > model_config.vocab_size:
         raise UserError(

@@ -3,7 +3,7 @@
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -170,13 +170,22 @@ class Parts(NamedTuple):
     lines: list[str]
 
 
-def make_parts(config: ml_collections.ConfigDict, data: labelled.Data) -> Parts:
+def make_parts(
+    config: ml_collections.ConfigDict,
+    data: labelled.Data,
+    devices: Sequence[jax.Device] | None = None,
+) -> Parts:
     """Everything but the data.
+
+    Args:
+      config: with its model and task complete.
+      data: what `read` gave with it.
+      devices: of the mesh; None for all.
 
     Raises:
       UserError: settings that do not go together.
     """
-    mesh = sharding.make_mesh(**config.parallel)
+    mesh = sharding.make_mesh(**config.parallel, devices=devices)
     build.check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     model = finetuned.make_model(config, data.task)

@@ -204,6 +204,8 @@ COMMAND_LINE = {
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
     "half a range": (["--profile=10"], "FIRST:LAST"),
     "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
+    "a check of what cannot run": (["--verify", "--config.optimizer.warmup_steps=999"], "=999"),
+    "a check by several": (["--verify", "--coordinator=127.0.0.1:9"], "--coordinator"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
 }
 

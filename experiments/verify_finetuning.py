@@ -1,0 +1,146 @@
+"""What `verify` checks of fine-tuning."""
+
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import build, finetune, labelled, training
+from experiments.verify_subjects import (
+    INIT_FROM,
+    PLAIN,
+    Devices,
+    Subject,
+    Trainer,
+    Variant,
+    copied,
+    kept,
+    shrunk,
+    varied,
+)
+from lm.data.examples import collate
+from lm.train import sharding
+from lm.train.optimizers import make_optimizer
+from lm.train.state import Params
+
+_NUM_TRAINED, _NUM_EVALUATED, _NUM_COMPARED = 32, 7, 6  # Records, records, examples.
+_MULTIPLE = 16  # Short, so that examples are padded to several lengths.
+
+
+def make(
+    config: ml_collections.ConfigDict,
+    own: Sequence[jax.Device],
+    home: Devices,
+    mesh: Devices,
+    folder: pathlib.Path,
+) -> Subject:
+    """The subject of a config of fine-tuning; see `verify_pretraining.make`."""
+    del folder  # Labelled data is in memory.
+    config, data = finetune.read(config)
+    config = build.with_num_steps(config, lambda _: len(data.train.examples))
+    metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
+    training.check(config, metrics, None)
+    build.check_batch(config, sharding.make_mesh(**config.parallel, devices=own))
+    make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
+    config = shrunk(config, mesh)
+    config.data.multiple = min(config.data.multiple, _MULTIPLE)
+    train, validation = _few(data.train, _NUM_TRAINED), _few(data.validation, _NUM_EVALUATED)
+    data = data._replace(train=train, validation=validation)
+    parts = finetune.make_parts(varied(config, Variant(home)), data, home)
+    frozen = sharding.place_params(parts.frozen, parts.mesh)
+    key = jax.random.key(config.seed)
+
+    @kept(config)
+    def trainer(variant: Variant) -> Trainer:
+        ours = varied(config, variant)
+        parts = finetune.make_parts(ours, data, variant.devices)
+        frozen = sharding.place_params(parts.frozen, parts.mesh)
+        first = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
+        if variant.plain:
+            without = lambda state: state.replace(opt_state=PLAIN.init({}))
+            first, abstract = without(first), without(parts.abstract)
+            parts = parts._replace(tx=PLAIN, abstract=abstract, shardings=without(parts.shardings))
+        step_fn = finetune.make_step(ours, parts)
+        step = lambda state, batch: step_fn(state, batch, key, frozen)
+        return Trainer(parts.abstract, lambda: copied(first), step)
+
+    def evaluate(params, batch_size):
+        ours = config.copy_and_resolve_references()
+        ours.eval.batch_size = batch_size
+        of_split = finetune.make_evaluation(ours, data.task, parts.model, validation, parts.mesh)
+        return of_split(parts.trained.assemble(params, frozen))[0]
+
+    partial = config.lora.rank or config.train.frozen
+    return Subject(
+        home=home,
+        mesh=mesh,
+        trainer=trainer,
+        make_batches=lambda: finetune.make_batches(config, data),
+        uneven=_uneven(config, data),
+        evaluate=evaluate,
+        num_evaluated=len(validation.examples),
+        costs=_costs(config, data, parts, frozen),
+        chance=_chance(config),
+        not_overfit="most of the model is frozen, and here it is random" if partial else "",
+    )
+
+
+def _few(split: labelled.Split, count: int) -> labelled.Split:
+    """Some records of its shorter half, at equal distances by length, and their examples."""
+    by_record: list[list] = [[] for _ in split.records]
+    for example, owner in zip(split.examples, split.owners, strict=True):
+        by_record[owner].append(example)
+    size = lambda r: (max(np.size(x) for e in by_record[r] for x in e.values()), r)
+    shorter = sorted(range(len(by_record)), key=size)[: max(count, len(by_record) // 2)]
+    chosen = shorter[:: max(1, len(shorter) // count)][:count]
+    owners = [i for i, r in enumerate(chosen) for _ in by_record[r]]
+    examples = [example for r in chosen for example in by_record[r]]
+    return labelled.Split([split.records[r] for r in chosen], examples, owners)
+
+
+def _uneven(config: ml_collections.ConfigDict, data: labelled.Data) -> Any:
+    """A batch whose last rows, not quite half of them, hold no example."""
+    batch_size = config.data.batch_size
+    return collate(
+        data.train.examples[: batch_size // 2 + 1],
+        fill=data.task.fill,
+        multiple=config.data.multiple,
+        size=batch_size,
+    )
+
+
+def _costs(
+    config: ml_collections.ConfigDict, data: labelled.Data, parts: finetune.Parts, frozen: Params
+) -> Callable[[Params], tuple[np.ndarray, np.ndarray]]:
+    """trained params -> the cost of some examples in one batch, padded further, and one by one."""
+    examples, width = data.train.examples[:_NUM_COMPARED], config.data.multiple
+
+    def costs(trained_params):
+        nll = lambda params, batch: parts.task.loss(parts.model, params, batch, None)["nll"]
+        loss = jax.jit(nll)
+        params = parts.trained.assemble(trained_params, frozen)
+        cost = lambda some, multiple: float(
+            loss(params, collate(some, fill=parts.task.fill, multiple=multiple, size=len(some)))
+        )
+        alone = sum(cost([example], width) for example in examples)
+        return np.array([cost(examples, 2 * width)]), np.array([alone])
+
+    return costs
+
+
+def _chance(config: ml_collections.ConfigDict) -> float | str:
+    """The loss of a task where all answers are alike, if they can be counted."""
+    task = config.task
+    if config.init_from:
+        return INIT_FROM
+    if task.kind == "multi_label":
+        return math.log(2)
+    if task.kind in ("seq2seq", "chat"):
+        return math.log(config.model.vocab_size)
+    if task.kind == "classification" or (task.kind == "tagging" and not (task.crf and task.scheme)):
+        return math.log(len(task.labels))
+    return f"of {task.kind} no number of answers says what chance would give"

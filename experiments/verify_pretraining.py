@@ -1,0 +1,229 @@
+"""What `verify` checks of pretraining.
+
+Dimension key: B batch, L length (of the decoder), M encoder length, P predicted tokens.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import build, initial, pretrain, training
+from experiments.verify_subjects import (
+    INIT_FROM,
+    PLAIN,
+    Devices,
+    Subject,
+    Trainer,
+    Variant,
+    copied,
+    kept,
+    multiple,
+    shrunk,
+    varied,
+)
+from lm.data import sources
+from lm.data.batches import Batches
+from lm.data.packing import Piece
+from lm.data.preparation import SPLITS, Prepared
+from lm.data.rows import rows_from_pieces
+from lm.data.sources import Document
+from lm.objectives.batch import Batch
+from lm.train import evaluation, sharding
+from lm.train.state import Params
+
+_SEQ_LEN, _DOCUMENT_CHARS, _TRAIN_CHARS, _VALIDATION_CHARS = 64, 3000, 300_000, 4000
+_NUM_DOCUMENTS = 8  # Whose costs are compared, at most.
+
+
+def make(
+    config: ml_collections.ConfigDict,
+    own: Sequence[jax.Device],
+    home: Devices,
+    mesh: Devices,
+    folder: pathlib.Path,
+) -> Subject:
+    """The subject of a config of pretraining, after checking that config as a run would.
+
+    Args:
+      config: as the user gave it.
+      own: the devices of a run.
+      home, mesh: see `Subject`.
+      folder: for files, as long as the subject is used.
+
+    Raises:
+      UserError: what a run would raise.
+    """
+    config = build.with_num_steps(initial.with_model(config), lambda _: 10**6)
+    build.abstract_state(build.make_parts(config, own))
+    training.check(config, evaluation.METRICS, None)
+    config = _shrunk(config, mesh, folder)
+    parts = build.make_parts(varied(config, Variant(home)), home)
+    prepared = build.make_data(config, parts.model.config, cache_dir=folder, num_processes=1)
+    objective = build.make_objective(config, prepared)
+    key = jax.random.key(config.seed)
+
+    @kept(config)
+    def trainer(variant: Variant) -> Trainer:
+        ours = varied(config, variant)
+        parts = build.make_parts(ours, variant.devices)
+        if variant.plain:
+            parts = dataclasses.replace(parts, tx=PLAIN)
+        same = lambda rows, key: objective(rows, jax.random.key(0))
+        abstract = build.abstract_state(parts)
+        step_fn = build.make_step(parts, same if variant.same_draws else objective, ours, abstract)
+        first = initial.state(parts, ours, abstract)
+        return Trainer(abstract, lambda: copied(first), lambda s, rows: step_fn(s, rows, key))
+
+    def evaluate(params, batch_size):
+        ours = config.copy_and_resolve_references()
+        ours.eval.batch_size = batch_size
+        return pretrain.make_evaluation(ours, parts, objective, prepared)(params)
+
+    batch_size = config.data.batch_size
+    make_batches = lambda: Batches(prepared, "train", batch_size=batch_size, seed=config.seed)
+    return Subject(
+        home=home,
+        mesh=mesh,
+        trainer=trainer,
+        make_batches=make_batches,
+        uneven=_uneven(prepared, make_batches(), batch_size),
+        evaluate=evaluate,
+        num_evaluated=prepared.splits["validation"].num_rows,
+        costs=_costs(config, parts, objective, prepared, make_batches().reader),
+        chance=INIT_FROM if config.init_from else math.log(config.model.vocab_size),
+        not_overfit="",
+    )
+
+
+def _shrunk(
+    config: ml_collections.ConfigDict, mesh: Devices, folder: pathlib.Path
+) -> ml_collections.ConfigDict:
+    """Smaller, with short rows of the beginnings of some of its documents, and few pieces."""
+    config = shrunk(config, mesh)
+    grid = sharding.make_mesh(**config.parallel, devices=mesh)
+    config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
+    config.eval.sample_tokens = 0
+    for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
+        block = {"spec": config.data[split], "field": config.data.field}
+        source = sources.make_source(config.data.source, split=split, **block)
+        texts = _beginnings(sources.readable(source, config.data.on_error, []), num_chars)
+        if split == "train" and "vocab_size" in config.tokenizer:
+            wanted = _num_pieces(config.tokenizer, texts)
+            config.tokenizer.vocab_size = min(config.tokenizer.vocab_size, wanted)
+            parts = math.lcm(64, grid.shape["tensor"])
+            config.model.vocab_size = multiple(config.tokenizer.vocab_size, parts)
+        path = folder / f"{split}.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        config.data[split] = str(path)
+    config.data.update(source="jsonl", field="text")
+    return config
+
+
+def _beginnings(documents: Iterable[Document], num_chars: int) -> list[str]:
+    texts, size = [], 0
+    for document in documents:
+        texts.append(document.text[:_DOCUMENT_CHARS])
+        size += len(texts[-1])
+        if size >= num_chars:
+            break
+    return texts
+
+
+def _num_pieces(tokenizer: ml_collections.ConfigDict, texts: list[str]) -> int:
+    """For every byte, every character, every special token, and some words."""
+    num_special = len(tokenizer.user_symbols) + tokenizer.num_sentinels
+    return 512 + num_special + len(set().union(*texts))
+
+
+def _uneven(prepared: Prepared, batches: Batches, batch_size: int) -> Any:
+    """A training batch whose last rows, not quite half of them, are padding.
+
+    Micro-batches take rows in turn, so that their numbers of targets differ.
+    """
+    ids = batches.rows_at(0)
+    pieces = batches.reader.read(ids)
+    pieces[batch_size // 2 + 1 :] = [[] for _ in pieces[batch_size // 2 + 1 :]]
+    return rows_from_pieces(pieces, prepared.seq_len, prepared.tokenizer.pad_id or 0, ids)
+
+
+def _costs(config, parts, objective, prepared, reader) -> Callable[[Params], Any]:
+    """params -> the cost of each document of the row that holds most, there and in its own row.
+
+    A causal row is laid out anew for each document. What other objectives ask is drawn for the row,
+    and so their documents are taken out of what was drawn.
+    """
+    num_blocks = config.loss.num_blocks
+
+    def lay_out(pieces: Sequence[Piece], number: int) -> Batch:
+        rows = rows_from_pieces(
+            [pieces], prepared.seq_len, prepared.tokenizer.pad_id or 0, [number]
+        )
+        return jax.device_get(objective(rows, jax.random.key(0)))
+
+    def costs(params):
+        rows = reader.read(range(len(reader)))
+        number = max(range(len(rows)), key=lambda i: len(rows[i]))
+        row = lay_out(rows[number], number)
+        asked = [d for d in range(1, len(rows[number]) + 1) if _is_asked(row, d)]
+        if len(asked) < 2:
+            return "no row holds two documents of which something is predicted"
+        eval_step = build.make_eval_step(parts.model, lambda batch, key: batch, num_blocks)
+        cost = lambda batch: float(eval_step(params, batch)["nll"])
+        together, alone = [], []
+        for d in asked[:_NUM_DOCUMENTS]:
+            together.append(cost(row.replace(weights_BL=row.weights_BL * _is_about(row, d))))
+            is_causal = config.objective.kind == "causal"
+            batch = lay_out([rows[number][d - 1]], number) if is_causal else _take_out(row, d)
+            alone.append(cost(batch))
+        return np.array(together), np.array(alone)
+
+    return costs
+
+
+def _is_about(batch: Batch, document: int) -> np.ndarray:
+    """Which of the targets are the document's."""
+    segment_ids_BL = batch.inputs["segment_ids_BL"]
+    if "predict_BP" in batch.inputs:
+        segment_ids_BL = np.take_along_axis(segment_ids_BL, batch.inputs["predict_BP"], axis=1)
+    return segment_ids_BL == document
+
+
+def _is_asked(batch: Batch, document: int) -> bool:
+    """Whether a document has targets, and the encoder, if there is one, has some of it to read."""
+    has_encoder = "encoder_segment_ids_BM" in batch.inputs
+    read_BM = batch.inputs["encoder_segment_ids_BM" if has_encoder else "segment_ids_BL"]
+    asked_BL = batch.weights_BL * _is_about(batch, document)
+    return bool(asked_BL.any() and (read_BM == document).any())
+
+
+def _take_out(row: Batch, document: int) -> Batch:
+    """A batch of one packed row -> the same with one of its documents, at the start, alone."""
+    weights_BL = row.weights_BL * _is_about(row, document)
+    here_BL = row.inputs["segment_ids_BL"] == document
+    inputs = {}
+    for name, x in row.inputs.items():
+        if name.startswith("encoder_"):
+            inputs[name] = _to_start(x, row.inputs["encoder_segment_ids_BM"] == document)
+        elif name == "predict_BP":
+            inputs[name] = (x - np.argmax(here_BL)) * (weights_BL > 0)
+        elif name == "positions_BL":
+            inputs[name] = np.arange(x.shape[1])[None] * (np.arange(x.shape[1]) < here_BL.sum())
+        else:
+            inputs[name] = _to_start(x, here_BL)
+    if "predict_BP" in inputs:
+        return Batch(inputs, row.targets_BL, weights_BL)
+    return Batch(inputs, _to_start(row.targets_BL, here_BL), _to_start(weights_BL, here_BL))
+
+
+def _to_start(x_BL: np.ndarray, here_BL: np.ndarray) -> np.ndarray:
+    """What stands at the places that are True, moved to the start; zeros behind it."""
+    moved_BL = np.zeros_like(x_BL)
+    moved_BL[:, : here_BL.sum()] = x_BL[here_BL]
+    return moved_BL

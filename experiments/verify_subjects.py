@@ -1,0 +1,185 @@
+"""What `verify` checks: a config, shrunk, with the very functions that its runs are made of."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from experiments import training
+from lm.train import sharding
+from lm.train.state import Params, TrainState
+
+NUM_STEPS = 100  # In which a batch is overfit.
+# Gradients in place of updates: what a rule such as Adam makes of a gradient that is nearly 0 is
+# all rounding. At this rate the parameters that they are taken from do not count beside them.
+PLAIN = optax.sgd(1e6)
+INIT_FROM = "init_from is set: a trained model knows something"
+
+_NUM_MICRO_BATCHES = 2
+# Peak rates that suit a model this small and steps this few, by the name of the rule.
+_PEAK_LR = {"adamw": 1e-2, "lion": 6e-3, "adafactor": 2e-1, "muon": 2e-2}
+_NO_CUTS = dict(data=1, fsdp=1, tensor=1, sequence=1)
+
+Devices = tuple[jax.Device, ...]
+
+
+class Trainer(NamedTuple):
+    """One way to compute the steps of a config.
+
+    abstract: shapes and shardings of the state.
+    first_state: gives the state before the first step, a new copy each time.
+    step: (state, batch) -> (state, metrics), compiled; the state is donated.
+    """
+
+    abstract: TrainState
+    first_state: Callable[[], TrainState]
+    step: Callable[[TrainState, Any], tuple[TrainState, dict]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """In what a trainer differs from the config.
+
+    devices: of its mesh; for one alone nothing is cut.
+    accumulate_steps: micro-batches.
+    flip_scan: the layers are scanned where the config unrolls them, and the other way round.
+    plain: steps down the gradient at a high rate, see `PLAIN`, without dropout.
+    dropout: whether there is any that the config asks for.
+    same_draws: the objective draws the same at every step.
+    """
+
+    devices: Devices
+    accumulate_steps: int = _NUM_MICRO_BATCHES
+    flip_scan: bool = False
+    plain: bool = False
+    dropout: bool = True
+    same_draws: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What the checks need of a config, be it of pretraining or of fine-tuning.
+
+    home: the device of all checks but one.
+    mesh: the devices of that one.
+    trainer: of a variant; one that is no other than one before is not made again.
+    make_batches: makes the training batches anew.
+    uneven: a batch whose micro-batches hold unequal numbers of targets.
+    evaluate: (params, batch size) -> metrics of the validation split.
+    num_evaluated: its rows.
+    costs: params -> what some documents or examples cost beside others, and alone, in nats; or why
+      that cannot be said.
+    chance: the loss of a model that knows nothing, in nats; or why there is none.
+    not_overfit: why no batch can be overfit; "" where one can.
+    """
+
+    home: Devices
+    mesh: Devices
+    trainer: Callable[[Variant], Trainer]
+    make_batches: Callable[[], training.StepBatches]
+    uneven: Any
+    evaluate: Callable[[Params, int], dict[str, float]]
+    num_evaluated: int
+    costs: Callable[[Params], tuple[np.ndarray, np.ndarray] | str]
+    chance: float | str
+    not_overfit: str
+
+
+def num_needed(parallel: ml_collections.ConfigDict) -> int:
+    """How many devices a config's mesh has at least."""
+    return math.prod(parallel[axis] for axis in _NO_CUTS if parallel[axis] > 0)
+
+
+def mesh_settings(parallel: ml_collections.ConfigDict) -> tuple[dict[str, int], int]:
+    """The axes of the mesh that is checked, and how many devices fill it.
+
+    It is the config's, but that of one device is given more. An axis of what is left has two
+    devices or more, so that there are four of them where there can be.
+    """
+    sizes, needed = {axis: parallel[axis] for axis in _NO_CUTS}, num_needed(parallel)
+    if sizes == _NO_CUTS:
+        sizes["data"] = -1
+    return sizes, needed * max(2, 4 // needed) if -1 in sizes.values() else needed
+
+
+def shrunk(config: ml_collections.ConfigDict, mesh: Devices) -> ml_collections.ConfigDict:
+    """The config with a model, rows and batches as small as its mesh allows, and a rate for them.
+
+    Raises:
+      UserError: no such mesh can be made of these devices.
+    """
+    config = config.copy_and_resolve_references()
+    config.parallel.update(mesh_settings(config.parallel)[0])
+    grid = sharding.make_mesh(**config.parallel, devices=mesh)
+    tensor, rows = grid.shape["tensor"], sharding.num_row_parts(grid)
+    model, heads = config.model, 2 * tensor
+    if "num_kv_heads" in model:  # Heads share keys and values here if they do there.
+        model.num_kv_heads = heads if model.num_kv_heads == model.num_heads else tensor
+    model.update(
+        num_layers=2,
+        num_heads=heads,
+        head_dim=min(model.head_dim, 16),
+        model_dim=multiple(32, grid.shape["fsdp"]),
+        mlp_dim=multiple(64, tensor),
+        dtype="float32",
+    )
+    if "window" in model:
+        model.window = min(model.window, 16)
+    on_cpu = jax.default_backend() == "cpu"
+    if not on_cpu or model.attention not in ("einsum", "blocked"):
+        model.attention = "auto" if on_cpu else "einsum"
+    batch_size = multiple(8, _NUM_MICRO_BATCHES * rows)
+    config.data.update(batch_size=batch_size, batch_size_per_device=0)
+    config.eval.batch_size = batch_size
+    config.train.update(num_steps=NUM_STEPS, num_epochs=0.0)
+    rate = _PEAK_LR[config.optimizer.name]
+    config.optimizer.update(peak_lr=rate, warmup_steps=10, warmup_share=0.0)
+    return config
+
+
+def multiple(number: int, of: int) -> int:
+    """The next multiple."""
+    return -(-number // of) * of
+
+
+def varied(config: ml_collections.ConfigDict, variant: Variant) -> ml_collections.ConfigDict:
+    """The shrunken config of a variant; its parameters are random."""
+    config = config.copy_and_resolve_references()
+    config.init_from = ""  # The parameters there are those of a larger model.
+    config.train.accumulate_steps = variant.accumulate_steps
+    config.model.scan_layers ^= variant.flip_scan
+    if len(variant.devices) == 1:
+        config.parallel.update(_NO_CUTS)
+    if "dropout" in config.model and not variant.dropout:
+        config.model.dropout = 0.0
+    return config
+
+
+def kept(config: ml_collections.ConfigDict) -> Callable[[Callable], Callable]:
+    """A decorator of what makes trainers: variants that come to the same have one for them all."""
+    has_dropout = "dropout" in config.model and config.model.dropout > 0
+    draws = config.experiment == "pretrain" and config.objective.kind != "causal"
+
+    def keep(make: Callable[[Variant], Trainer]) -> Callable[[Variant], Trainer]:
+        made = functools.cache(make)
+        return lambda variant: made(
+            dataclasses.replace(
+                variant,
+                dropout=variant.dropout and has_dropout and not variant.plain,
+                same_draws=variant.same_draws and draws,
+            )
+        )
+
+    return keep
+
+
+def copied(state: TrainState) -> TrainState:
+    """The same in other buffers, which may be donated."""
+    return jax.tree.map(jnp.copy, state)

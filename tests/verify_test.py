@@ -1,0 +1,155 @@
+"""What `--verify` says: of a config that is well, and of code in which one thing is broken."""
+
+import itertools
+import json
+import re
+
+import jax.numpy as jnp
+import pytest
+
+from configs import classify, families, quickstart
+from experiments import pretrain, verify, verify_checks
+from lm.data.batches import Batches
+from lm.errors import UserError
+from lm.models import attention
+from lm.train import step as step_lib
+
+
+def make_config(corpus):
+    config = quickstart.get_config("debug,optimizer=adamw")
+    config.data.update(corpus, source="text")
+    config.tokenizer = {"kind": "bytes"}
+    config.model.vocab_size = 259
+    return config
+
+
+@pytest.fixture(scope="module")
+def subject(corpus):
+    with verify.opened(make_config(corpus)) as subject:
+        yield subject
+
+
+def test_a_config_that_is_well_passes_whole(subject):
+    results = verify.check(subject)
+
+    assert not any(result.failed or result.skipped for result in results.values()), results
+    assert list(results) == list(verify_checks.CHECKS)
+
+
+def mean_of_means(monkeypatch):
+    real = step_lib.summed_gradients
+
+    def mean(loss_fn):
+        def of_micro_batch(params, batch, key):
+            sums = loss_fn(params, batch, key)
+            return {name: x / sums["num_tokens"] for name, x in sums.items()}
+
+        return of_micro_batch
+
+    monkeypatch.setattr(
+        step_lib,
+        "summed_gradients",
+        lambda params, batch, key, loss_fn, n: real(
+            params, batch, key, mean(loss_fn) if n > 1 else loss_fn, n
+        ),
+    )
+
+
+def leaking_mask(monkeypatch):
+    everything = lambda q_BL, k_BM: jnp.ones((*q_BL.shape, k_BM.shape[1]), bool)
+    monkeypatch.setattr(attention, "segment_mask", everything)
+
+
+def other_order_after_resuming(monkeypatch):
+    real = Batches.iterate
+
+    def iterate(self, first_step, end_step, *part):
+        self._seed += first_step
+        return real(self, first_step, end_step, *part)
+
+    monkeypatch.setattr(Batches, "iterate", iterate)
+
+
+def dropped_remainder(monkeypatch):
+    real = pretrain.evaluation_batches
+
+    def batches(prepared, split, *, batch_size, **part):
+        num_full = prepared.splits[split].num_rows // batch_size
+        return itertools.islice(real(prepared, split, batch_size=batch_size, **part), num_full)
+
+    monkeypatch.setattr(pretrain, "evaluation_batches", batches)
+
+
+def failed(results):
+    return [name for name, result in results.items() if result.failed]
+
+
+FAULTS = {
+    leaking_mask: "packing",
+    other_order_after_resuming: "resume",
+    dropped_remainder: "evaluation",
+}
+
+
+@pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
+def test_what_is_broken_is_the_check_that_fails(plant, subject, monkeypatch):
+    plant(monkeypatch)
+
+    assert failed(verify.check(subject)) == [FAULTS[plant]]
+
+
+def test_what_is_broken_is_named_and_shown_in_the_exit_code(corpus, capsys, monkeypatch):
+    mean_of_means(monkeypatch)
+
+    assert verify.run(make_config(corpus)) == 1
+
+    shown = capsys.readouterr().out
+    assert shown.endswith("failed: accumulation\n")
+    assert re.search(r"│ accumulation +│.*│ fail", shown)
+
+
+def of_family(name):
+    def make(corpus, tmp_path):
+        config = families.get_config(f"family={name},debug")
+        config.data.update(corpus, source="text")
+        return config
+
+    return make
+
+
+def of_classification(corpus, tmp_path):
+    del corpus
+    names = ["python", "java", "ruby", "lisp"]
+    lines = [{"text": f"{names[i % 4]} " * (1 + i % 7), "label": names[i % 4]} for i in range(60)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = classify.get_config("debug,model=bert")
+    config.tokenizer = {"kind": "bytes"}
+    config.data.train = str(tmp_path / "data.jsonl")
+    return config
+
+
+CONFIGS = {
+    "bert": of_family("bert"),
+    "t5": of_family("t5"),
+    "classification": of_classification,
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_costs_that_a_leak_changes_are_the_same_without_it(name, corpus, tmp_path, monkeypatch):
+    config = CONFIGS[name](corpus, tmp_path)
+    with verify.opened(config) as subject:
+        result = verify_checks.packing(subject)
+        leaking_mask(monkeypatch)
+        leaking = verify_checks.packing(subject)
+
+    assert not result.failed and not result.skipped
+    assert leaking.failed
+
+
+def test_a_config_that_cannot_work_is_refused_as_a_run_refuses_it(corpus):
+    config = make_config(corpus)
+    config.optimizer.warmup_steps = 1000
+
+    with pytest.raises(UserError, match=r"optimizer\.warmup_steps=1000"):
+        verify.run(config)
