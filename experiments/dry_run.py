@@ -285,14 +285,14 @@ def _communication(config, parts: build.Parts, held: dict[str, int], flops: floa
     collectives = twin.collectives(config, sizes)
     rich.print(_collectives_table(collectives, sizes))
     rich.print(_time_table(config, parts, held, flops, collectives))
-    small = " x ".join(str(n) for n in twin.small_sizes(sizes).values())
-    print(
-        f"Estimated, not measured. Collectives: counted in the compiled step of a twin with fewer "
-        f"layers on {small} simulated devices, and scaled to {' x '.join(map(str, sizes.values()))}"
-        " (data x fsdp x tensor x sequence). Seconds: at published peaks, which no program reaches;"
-        " a step is the largest of arithmetic, HBM, and parameters and gradients on their way "
-        "(collectives over data and fsdp, which run beside the arithmetic), and then activations "
-        "on their way (over tensor and sequence, for which the next layer waits)."
+    big, small = (" x ".join(map(str, s.values())) for s in (sizes, twin.small_sizes(sizes)))
+    rich.print(
+        "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
+        f"of a twin with few layers on {small} simulated devices (data x fsdp x tensor x "
+        f"sequence), scaled to all layers on {big}. Seconds are those of published peaks, which no "
+        "program reaches: a step is the longest of FLOPs, HBM and collectives over data and fsdp "
+        "(weights: they run beside the FLOPs), and then those over tensor and sequence (rows: the "
+        "next layer waits for them). No figure: more chips than a TPU pod has."
     )
 
 
@@ -327,16 +327,17 @@ def _time_table(config, parts: build.Parts, held, flops: float, collectives) -> 
     table = rich.table.Table(
         "chip",
         "HBM used",
-        "arith.",
+        "FLOPs",
         "HBM",
-        "params",
-        "activ.",
+        "weights",
+        "rows",
         "step",
         "MFU",
         title=f"seconds of a step on {num_devices:,} chips, at the least",
     )
     for chip in chips.CHIPS:
-        used = f"{sum(held.values()) / chip.memory_bytes:.0%} of {chip.memory_bytes / 1e9:.0f} GB"
+        name = chip.name.removeprefix("NVIDIA ")
+        used = f"{sum(held.values()) / 1e9:.0f} of {chip.memory_bytes / 1e9:.0f} GB"
         time = chips.step_time(
             chip,
             flops=flops * extra / num_devices,
@@ -345,12 +346,13 @@ def _time_table(config, parts: build.Parts, held, flops: float, collectives) -> 
             axis_sizes=parts.mesh.shape,
         )
         if time is None:
-            table.add_row(chip.name, used, *[f"its pods hold {chip.domain}"])
+            table.add_row(name, used, *["-"] * 6)
             continue
         seconds = (*dataclasses.astuple(time), time.seconds)
         peak = num_devices * peak_flops(chip.name)
         mfu = flops / (time.seconds * peak)
-        table.add_row(chip.name, used, *(f"{s:.3g}" for s in seconds), f"{mfu:.0%}")
+        rounded = (f"{s:.1f}" if s >= 10 else f"{s:.3f}" for s in seconds)
+        table.add_row(name, used, *rounded, f"{mfu:.0%}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table

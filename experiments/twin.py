@@ -3,8 +3,9 @@
 Each device of the twin has what a device of the big mesh has: as many rows, heads, MLP columns and
 tokens of the vocabulary, of layers as wide. Only its groups are smaller, and its layers fewer. So
 an array that a collective takes or gives, which is whole along the group's axes, is as large there
-as here; how much of it is sent follows from the size of the group (`collectives.sent_bytes`), and
-the rest is linear in the number of layers.
+as here; how much of it is sent follows from the size of the group (`collectives.sent_bytes`). What
+copies of the parameters add up among themselves, over `data` alone, are gradients that `fsdp` has
+cut, and of these a device has less on the big mesh. All is linear in the number of layers.
 """
 
 import json
@@ -77,7 +78,11 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    return {(kind, tuple(axes)): Traffic(*traffic) for kind, axes, traffic in found}
+    cut = small["fsdp"] / axis_sizes["fsdp"]
+    return {
+        (kind, tuple(axes)): Traffic(count, num_bytes * (cut if axes == ["data"] else 1))
+        for kind, axes, (count, num_bytes) in found
+    }
 
 
 def of_all_layers(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Collectives:

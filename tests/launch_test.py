@@ -204,6 +204,7 @@ COMMAND_LINE = {
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
     "half a range": (["--profile=10"], "FIRST:LAST"),
     "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
+    "devices without a dry run": (["--devices=8"], "--devices=8"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
 }
 
