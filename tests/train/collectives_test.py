@@ -59,6 +59,46 @@ def test_an_all_reduce_of_which_a_slice_is_kept_is_a_reduce_scatter():
     }
 
 
+COMBINED = """
+%sliced (p0: s32[], p1: f32[8,4]) -> f32[4,4] {
+  %p0 = s32[] parameter(0)
+  %p1 = f32[8,4]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %cut = f32[4,4]{1,0} dynamic-slice(%p1, %p0, %zero), dynamic_slice_sizes={4,4}
+}
+
+%kept (p2: f32[4,8]) -> f32[4,8] {
+  %p2 = f32[4,8]{1,0} parameter(0)
+  ROOT %minus = f32[4,8]{1,0} negate(%p2)
+}
+
+ENTRY %main (x: f32[4,8], at: s32[]) -> (f32[4,8], f32[4,4], f32[1,8]) {
+  %x = f32[4,8]{1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %sums = (f32[4,8]{1,0}, f32[4,8]{1,0}, /*index=2*/f32[4,8]{1,0}) all-reduce(%x, %x, %x), \
+replica_groups={{0,1}}, to_apply=%add
+  %first = f32[4,8]{1,0} get-tuple-element(%sums), index=0
+  %second = f32[4,8]{1,0} get-tuple-element((f32[4,8]{1,0}, f32[4,8]{1,0}) %sums), index=1
+  %third = f32[4,8]{1,0} get-tuple-element(%sums), index=2
+  %whole = f32[4,8]{1,0} fusion(%first), kind=kLoop, calls=%kept
+  %turned = f32[8,4]{0,1} transpose(%second), dimensions={1,0}
+  %half = f32[4,4]{1,0} fusion(%at, %turned), kind=kLoop, calls=%sliced
+  %row = f32[1,8]{1,0} dynamic-slice(%third, %at, %at), dynamic_slice_sizes={1,8}
+  ROOT %out = (f32[4,8]{1,0}, f32[4,4]{1,0}, f32[1,8]{1,0}) tuple(%whole, %half, %row)
+}
+"""
+
+
+def test_of_arrays_that_are_reduced_together_only_one_is_scattered():
+    found = collectives_of(COMBINED, {"x": 2})
+
+    num_bytes = 4 * 8 * 4
+    assert found == {
+        ("reduce-scatter", ("x",)): Traffic(1, num_bytes),
+        ("all-reduce", ("x",)): Traffic(2, 2 * num_bytes),
+    }
+
+
 @pytest.mark.parametrize(
     ("groups", "axes"),
     [
