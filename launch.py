@@ -24,6 +24,9 @@ _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved con
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print parameters, FLOPs, memory and a decoded batch; train nothing."
 )
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "Of a dry run: as if there were so many accelerators; none is needed."
+)
 _VERIFY = flags.DEFINE_bool(
     "verify", False, "Check that runs of this config keep their promises; see docs/verify.md."
 )
@@ -152,13 +155,15 @@ def _dispatch(config) -> int:
     asked = [flag.name for flag in _OF_TRAINING if flag.present]
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
+    if _DEVICES.present and not _DRY_RUN.value:
+        raise UserError(f"--devices={_DEVICES.value} is about --dry_run; add that, or leave it out")
     if _VERIFY.value:
         verify.start_devices(config)  # Before the next line, which is the first to ask for any.
     hosts.check_same("config", flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()})
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if _DRY_RUN.value:
-        dry_run.run(config)
+        dry_run.run(config, _DEVICES.value)
     elif _VERIFY.value:
         return verify.run(config)
     elif _SHOW_BATCH.value is not None:

@@ -3,10 +3,12 @@ r"""The eight dense shapes of GPT-3 (Brown et al. 2020, table 2.1).
 Command:   python launch.py --config=configs/gpt3.py:size=small --workdir=runs/gpt3 \
                --config.data.source=text --config.data.train='corpus/train/*.txt.zst' \
                --config.data.validation='corpus/validation/*.txt.zst'
-           JAX_NUM_CPU_DEVICES=512 python launch.py --config=configs/gpt3.py:size=175b --dry_run \
-               --config.parallel.fsdp=512 --config.eval.batch_size=512 --config.model.remat=full
+           python launch.py --config=configs/gpt3.py:size=175b --dry_run --devices=512 \
+               --config.parallel.data=1 --config.parallel.fsdp=512 --config.eval.batch_size=512 \
+               --config.model.remat=full
 Hardware:  one 80 GB GPU for size=small; `debug` takes seconds on a CPU.
-Expected:  not run yet; the second command, on any machine, gives each of 512 devices 37 GB.
+Expected:  not run yet; the second command, on any machine, gives each of 512 devices 30 GB; see
+           docs/big_meshes.md.
 
 Rates are the table's; its batches of 0.5M to 3.2M tokens are rounded to a multiple of 256 rows of
 2,048, which divides among devices. Its row for 1.3B prints 24 heads of 128 at width 2,048, which

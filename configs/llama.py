@@ -4,7 +4,7 @@ Command:   python launch.py --config=configs/llama.py:size=smollm2-135m --workdi
                --config.data.source=text --config.data.train='corpus/train/*.txt.zst' \
                --config.data.validation='corpus/validation/*.txt.zst'
 Hardware:  one 80 GB GPU for smollm2-135m; `debug` takes seconds on a CPU.
-Expected:  not run yet at full size.
+Expected:  not run yet at full size; docs/big_meshes.md has size=llama2-70b on up to 4,096 devices.
 
 Shapes are those of the published config.json files. The recipe is Llama 2's (Touvron et al. 2023,
 section 2.2): 4M tokens a batch, AdamW, 2,000 steps of warmup, then a cosine to a tenth over 2T

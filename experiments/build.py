@@ -100,13 +100,13 @@ def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
 
 
 def make_parts(
-    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | int | None = None
 ) -> Parts:
     """Builds and cross-checks model, loss, optimiser and mesh.
 
     Args:
       config: of pretraining.
-      devices: of the mesh; None for all.
+      devices: of the mesh, or how many; see `sharding.make_mesh`.
 
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
@@ -134,9 +134,10 @@ def make_parts(
     mesh = sharding.make_mesh(**config.parallel, devices=devices)
     check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
+    loss_fn = call(functools.partial(make_loss_fn, model), "loss", {**config.loss})
     return Parts(
         model=model,
-        loss_fn=call(functools.partial(make_loss_fn, model), "loss", {**config.loss}),
+        loss_fn=sharding.by_rows(loss_fn, mesh),
         tx=tx,
         schedule=schedule,
         mesh=mesh,
@@ -199,7 +200,7 @@ def make_loss_fn(
 
 
 def make_eval_step(
-    model: nn.Module, objective: objectives.Objective, num_blocks: int = 1
+    model: nn.Module, objective: objectives.Objective, mesh: Mesh, num_blocks: int = 1
 ) -> Callable[[Params, Rows], losses.Sums]:
     """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
 
@@ -213,7 +214,7 @@ def make_eval_step(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )
 
-    return jax.jit(eval_step)
+    return jax.jit(sharding.by_rows(eval_step, mesh))
 
 
 def make_objective(
@@ -307,13 +308,10 @@ def objective_key(key: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, step), 2**31 - 1)
 
 
-def make_step(
-    parts: Parts,
-    objective: objectives.Objective,
-    config: ml_collections.ConfigDict,
-    abstract: TrainState,
+def step_function(
+    parts: Parts, objective: objectives.Objective, config: ml_collections.ConfigDict
 ) -> Callable:
-    """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
+    """(state, rows, key, axis_name=None) -> (state, metrics), not yet compiled."""
 
     def step(state, rows, key, *, axis_name=None):
         state, metrics = train_step(
@@ -331,6 +329,17 @@ def make_step(
             num_tokens = jax.lax.psum(num_tokens, axis_name)
         return state, metrics | {"num_tokens": num_tokens}
 
+    return step
+
+
+def make_step(
+    parts: Parts,
+    objective: objectives.Objective,
+    config: ml_collections.ConfigDict,
+    abstract: TrainState,
+) -> Callable:
+    """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
+    step = step_function(parts, objective, config)
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     return sharding.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
 

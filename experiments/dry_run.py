@@ -1,28 +1,48 @@
 """Looks without training: what a config would build, and what a step sees."""
 
+import dataclasses
 import json
+import math
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import rich
 import rich.table
 
-from experiments import build, finetune, initial, labelled
+from experiments import build, finetune, initial, labelled, twin
 from lm.data.batches import Batches
 from lm.data.rows import abstract_rows
 from lm.data.show import MAX_ROWS, Stream, render
 from lm.errors import UserError
+from lm.models import families
 from lm.objectives.batch import Batch
-from lm.train import memory, sharding
+from lm.train import chips, memory, sharding
+from lm.train.collectives import KINDS, Collectives, Traffic, sent_bytes
+from lm.train.flops import peak_flops
 
 
-def run(config: ml_collections.ConfigDict) -> None:
-    """Prints parameters by block, FLOPs a token, memory a device, and the first batch, decoded."""
-    if config.experiment == "finetune":
-        _fine_tuning(config)
+def run(config: ml_collections.ConfigDict, num_devices: int | None = None) -> None:
+    """Prints parameters by block, FLOPs a token, memory a device, and the first batch, decoded.
+
+    Where a mesh has several devices, also what they send one another, and the least time of a step.
+
+    Args:
+      config: of a training experiment.
+      num_devices: as if there were so many accelerators; None for the devices that are here.
+
+    Raises:
+      UserError: what would stop the run; a number of devices that is none, or for fine-tuning.
+    """
+    if num_devices is not None and num_devices < 1:
+        raise UserError(f"--devices={num_devices} must be at least 1")
+    if config.experiment == "pretrain":
+        _pretraining(config, num_devices)
+    elif num_devices is not None:
+        raise UserError(f"--devices={num_devices} is about pretraining; leave it out")
     else:
-        _pretraining(config)
+        _fine_tuning(config)
 
 
 def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
@@ -47,9 +67,12 @@ def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
         )
 
 
-def _pretraining(config: ml_collections.ConfigDict) -> None:
-    config = build.with_num_steps(initial.with_model(config), build.rows_of_epoch)
-    parts = build.make_parts(config)
+def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> None:
+    config = initial.with_model(config)
+    if num_devices is not None:
+        config = _on_accelerators(config, num_devices)
+    config = build.with_num_steps(config, build.rows_of_epoch)
+    parts = build.make_parts(config, num_devices)
     abstract = build.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
     prepared = build.make_data(config, parts.model.config)
@@ -57,17 +80,42 @@ def _pretraining(config: ml_collections.ConfigDict) -> None:
     flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
-    rows = abstract_rows(_micro_batch(config, parts.mesh), config.data.seq_len)
-    key = jax.random.key(0)
-    batch = jax.eval_shape(objective, rows, key)
-    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
-    rich.print(_memory_table(config, abstract, {}, loss, batch))
+    held = _held_bytes(config, abstract, {}, *_part_of_a_device(config, parts.mesh, objective))
+    if parts.mesh.shape["fsdp"] > 1:
+        held["gathered"] = _gathered_bytes(parts)
+    rich.print(_memory_table(held))
+    if parts.mesh.size > 1:
+        _communication(config, parts, held, flops * tokens)
     num_rows = prepared.splits["train"].num_rows
     if num_rows < config.data.batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
         config = config.copy_and_resolve_references()
         config.data.batch_size = num_rows
     _show(config, prepared, objective, step=0)
+
+
+def _on_accelerators(
+    config: ml_collections.ConfigDict, num_devices: int
+) -> ml_collections.ConfigDict:
+    """A copy with what depends on the devices said for so many accelerators."""
+    config = config.copy_and_resolve_references()
+    if config.data.batch_size_per_device:
+        config.data.batch_size = config.data.batch_size_per_device * num_devices
+        config.data.batch_size_per_device = 0
+    if config.model.dtype == "auto":
+        config.model.dtype = "bfloat16"
+    return config
+
+
+def _part_of_a_device(config: ml_collections.ConfigDict, mesh, objective):
+    """Loss, parameters and micro-batch, in shapes, as large as one device computes with them."""
+    one = dict.fromkeys(mesh.shape, 1)
+    parts = build.make_parts(twin.shrunk(config, mesh.shape, one), devices=1)
+    rows = abstract_rows(_micro_batch(config, mesh), config.data.seq_len)
+    key = jax.random.key(0)
+    batch = jax.eval_shape(objective, rows, key)
+    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
+    return loss, build.abstract_state(parts).params, batch
 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
@@ -92,7 +140,9 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
         return data.task.loss(parts.model, params, batch, key)["loss"]
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
-    rich.print(_memory_table(config, parts.abstract, frozen, loss, (frozen, batch)))
+    params = parts.abstract.params
+    held = _held_bytes(config, parts.abstract, frozen, loss, params, (frozen, batch))
+    rich.print(_memory_table(held))
     _show_examples(config, data, step=0)
 
 
@@ -174,17 +224,135 @@ def _parameter_table(params) -> rich.table.Table:
     return table
 
 
-def _memory_table(config, abstract, frozen, loss, batch) -> rich.table.Table:
-    """Bytes a device by category; gradients are there twice while micro-batches are added up."""
+def _held_bytes(config, abstract, frozen, loss, params, batch) -> dict[str, int]:
+    """Bytes a device by category; gradients are there twice while micro-batches are added up.
+
+    `loss`, `params` and `batch` are as large as one device computes with them.
+    """
     trained = memory.tree_bytes(abstract.params)
-    parts_of_it = {
+    return {
         "parameters": trained + memory.tree_bytes(frozen),
         "optimiser state": memory.tree_bytes(abstract.opt_state),
         "gradients": trained * (1 if config.train.accumulate_steps == 1 else 2),
-        "activations": memory.saved_activation_bytes(loss, abstract.params, batch),
+        "activations": memory.saved_activation_bytes(loss, params, batch),
     }
+
+
+def _memory_table(held: dict[str, int]) -> rich.table.Table:
     table = rich.table.Table("memory a device", "MB")
     table.columns[1].justify = "right"
-    for name, num_bytes in (parts_of_it | {"all": sum(parts_of_it.values())}).items():
+    for name, num_bytes in (held | {"all": sum(held.values())}).items():
         table.add_row(name, f"{num_bytes / 1e6:,.1f}")
+    return table
+
+
+# Several devices --------------------------------------------------------------------------------
+
+
+def _whole_bytes(parts: build.Parts) -> tuple[int, int]:
+    """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
+    sizes = dict(parts.mesh.shape)
+    sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
+    mesh = sharding.make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
+    shapes = families.param_shapes(parts.model)
+    bytes_of = {False: 0, True: 0}
+    flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    cuts = jax.tree.leaves(sharding.params_sharding(shapes, mesh))
+    for (path, x), cut in zip(flat, cuts, strict=True):
+        is_layer = "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        bytes_of[is_layer] += memory.tree_bytes(
+            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut)
+        )
+    return bytes_of[False], bytes_of[True]
+
+
+def _gathered_bytes(parts: build.Parts) -> int:
+    """What `fsdp` has gathered at once: all outside the layers, and one layer.
+
+    Without rematerialisation the compiler gathers each layer once, for both passes: then all layers
+    are held. In a half-precision type those copies are residuals, and so among the activations.
+    """
+    outside, layers = _whole_bytes(parts)
+    c = parts.model.config
+    itemsize = jnp.dtype(c.dtype).itemsize
+    holds_all = c.remat == "none" and itemsize == 4
+    return outside + layers * itemsize // 4 // (1 if holds_all else c.num_layers)
+
+
+def _communication(config, parts: build.Parts, held: dict[str, int], flops: float) -> None:
+    """Prints what the devices send one another, and the least time of a step by chip."""
+    sizes = dict(parts.mesh.shape)
+    collectives = twin.collectives(config, sizes)
+    rich.print(_collectives_table(collectives, sizes))
+    rich.print(_time_table(config, parts, held, flops, collectives))
+    big, small = (" x ".join(map(str, s.values())) for s in (sizes, twin.small_sizes(sizes)))
+    rich.print(
+        "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
+        f"of a twin with few layers on {small} simulated devices (data x fsdp x tensor x "
+        f"sequence), scaled to all layers on {big}. Seconds are those of published peaks, which no "
+        "program reaches: a step is the longest of FLOPs, HBM and collectives over data and fsdp "
+        "(weights: they run beside the FLOPs), and then those over tensor and sequence (rows: the "
+        "next layer waits for them). No figure: more chips than a TPU pod has."
+    )
+
+
+def _collectives_table(collectives: Collectives, sizes: dict[str, int]) -> rich.table.Table:
+    table = rich.table.Table(
+        "collective", "over", "arrays", "MB", "MB sent", title="of a step, a device"
+    )
+    total = 0.0
+    for kind in KINDS:
+        for _, axes in sorted(key for key in collectives if key[0] == kind) or [(kind, ())]:
+            traffic = collectives[kind, axes] if axes else Traffic(0, 0)
+            num_devices = math.prod(sizes[axis] for axis in axes)
+            sent = sent_bytes(kind, traffic.payload_bytes, num_devices)
+            total += sent
+            numbers = f"{traffic.payload_bytes / 1e6:,.1f}", f"{sent / 1e6:,.1f}"
+            table.add_row(kind, ", ".join(axes), f"{traffic.count:,.0f}", *numbers)
+    table.add_section()
+    table.add_row("all", "", "", "", f"{total / 1e6:,.1f}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+def _time_table(config, parts: build.Parts, held, flops: float, collectives) -> rich.table.Table:
+    c, num_devices = parts.model.config, parts.mesh.size
+    # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
+    passes, extra = (3, 4 / 3) if c.remat == "full" else (2, 1.0)
+    weights = sum(_whole_bytes(parts)) * jnp.dtype(c.dtype).itemsize / 4
+    per_micro_batch = 2 * held["activations"] + passes * weights
+    state = held["parameters"] + held["optimiser state"] + held["gradients"]
+    traffic_bytes = 2 * state + config.train.accumulate_steps * per_micro_batch
+    table = rich.table.Table(
+        "chip",
+        "HBM used",
+        "FLOPs",
+        "HBM",
+        "weights",
+        "rows",
+        "step",
+        "MFU",
+        title=f"seconds of a step on {num_devices:,} chips, at the least",
+    )
+    for chip in chips.CHIPS:
+        name = chip.name.removeprefix("NVIDIA ")
+        used = f"{sum(held.values()) / 1e9:.0f} of {chip.memory_bytes / 1e9:.0f} GB"
+        time = chips.step_time(
+            chip,
+            flops=flops * extra / num_devices,
+            memory_traffic_bytes=traffic_bytes,
+            collectives=collectives,
+            axis_sizes=parts.mesh.shape,
+        )
+        if time is None:
+            table.add_row(name, used, *["-"] * 6)
+            continue
+        seconds = (*dataclasses.astuple(time), time.seconds)
+        peak = num_devices * peak_flops(chip.name)
+        mfu = flops / (time.seconds * peak)
+        rounded = (f"{s:.1f}" if s >= 10 else f"{s:.3f}" for s in seconds)
+        table.add_row(name, used, *rounded, f"{mfu:.0%}")
+    for column in table.columns[1:]:
+        column.justify = "right"
     return table

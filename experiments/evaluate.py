@@ -33,9 +33,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     corpus.tokenizer = runs.tokenizer_block(folder)
     prepared = build.make_data(corpus, loaded.model.config)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
-    eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared))
     is_causal = corpus.objective.kind == "causal"
     mesh = sharding.make_mesh(**config.parallel)
+    eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared), mesh)
     batch_size = sharding.divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(

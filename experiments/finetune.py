@@ -227,11 +227,11 @@ def make_batches(config: ml_collections.ConfigDict, data: labelled.Data) -> Exam
 
 def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
     """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
+    loss = sharding.by_rows(functools.partial(parts.task.loss, parts.model), parts.mesh)
 
     def step(state, batch, key, frozen, *, axis_name=None):
         def loss_fn(params, batch, key):
-            params = parts.trained.assemble(params, frozen)
-            return parts.task.loss(parts.model, params, batch, key)
+            return loss(parts.trained.assemble(params, frozen), batch, key)
 
         state, metrics = train_step(
             state,
@@ -262,6 +262,7 @@ def make_evaluation(
     shard, num_shards = sharding.host_part(mesh)
 
     @functools.partial(jax.jit, out_shardings=sharding.whole(mesh))
+    @functools.partial(sharding.by_rows, mesh=mesh)
     def eval_step(params, batch):
         return task.loss(model, params, batch, None), task.outputs(model, params, batch)
 

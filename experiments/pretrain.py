@@ -73,7 +73,7 @@ def make_evaluation(
     prepared: Prepared,
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
-    eval_step = build.make_eval_step(parts.model, objective, config.loss.num_blocks)
+    eval_step = build.make_eval_step(parts.model, objective, parts.mesh, config.loss.num_blocks)
     shard, num_shards = sharding.host_part(parts.mesh)
     num_bytes = None  # Only where each token is predicted do their bits add up to the text's.
     if config.objective.kind == "causal":

@@ -21,7 +21,7 @@ def config(corpus):
 
 
 def test_a_dry_run_says_what_a_config_would_take(config, capsys):
-    dry_run.run(config)
+    dry_run.run(config, num_devices=1)
 
     shown = capsys.readouterr().out
     V, P, N, D, F = 259, 64, 2, 16, 64
@@ -33,12 +33,43 @@ def test_a_dry_run_says_what_a_config_would_take(config, capsys):
     for part in ("parameters", "optimiser state", "gradients", "activations"):
         assert re.search(rf"{part} +│ +[\d.,]+ ", shown), part
     assert "step 1 sees rows" in shown
+    assert "all-reduce" not in shown  # One device has no one to send to.
+
+
+def test_on_4096_devices_a_dry_run_says_what_they_hold_and_send(config, capsys):
+    config.data.batch_size = config.eval.batch_size = 1024
+    config.model.update(num_heads=4, mlp_dim=64, vocab_size=260, model_dim=512, remat="full")
+    config.parallel.update(data=-1, fsdp=512, tensor=4)
+
+    dry_run.run(config, num_devices=4096)
+
+    shown = " ".join(capsys.readouterr().out.split())
+    V, P, N, D, H, F = 260, 64, 2, 512, 4 * 8, 64
+    matrices = N * (4 * D * H + 2 * D * F)
+    # Biases and norms are a thousandth of the rest, and hardly cut.
+    held = 4 * (matrices / (512 * 4) + V * D / (512 * 4) + P * D / 512) + 4 * N * 7 * D
+    assert re.search(rf"parameters │ {held / 1e6:.1f} │", shown)
+    gathered = 2 * 2 * matrices / 4 + 4 * (V * D / 4 + P * D)  # Matrices in bfloat16, twice.
+    (found,) = re.findall(r"all-gather │ fsdp │ \d+ │ ([\d.]+) │", shown)
+    assert float(found) == pytest.approx(gathered / 1e6, rel=0.2)
+    for kind in ("reduce-scatter", "all-reduce", "all-to-all", "collective-permute"):
+        assert kind in shown
+    assert re.search(r"H100 │ 0 of 80 GB │ [\d.]+ │", shown)
+    assert re.search(r"TPU v5e │ 0 of 16 GB │ - │", shown)  # Sixteen pods.
+    assert "estimated" in shown and "on 2 x 2 x 2 x 1 simulated devices" in shown
+
+
+def test_a_number_of_devices_that_is_none_or_not_for_this_is_refused(config):
+    with pytest.raises(UserError, match="--devices=0 must be at least 1"):
+        dry_run.run(config, num_devices=0)
+    with pytest.raises(UserError, match="--devices=8 is about pretraining"):
+        dry_run.run(classify.get_config("debug"), num_devices=8)
 
 
 def test_a_dry_run_needs_no_more_text_than_there_is(config, capsys):
     config.data.batch_size = 8_000_000
 
-    dry_run.run(config)
+    dry_run.run(config, num_devices=1)
 
     shown = capsys.readouterr().out
     assert "fewer than a batch" in shown and "step 1 sees rows" in shown

@@ -206,6 +206,7 @@ COMMAND_LINE = {
     "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
     "a check of what cannot run": (["--verify", "--config.optimizer.warmup_steps=999"], "=999"),
     "a check by several": (["--verify", "--coordinator=127.0.0.1:9"], "--coordinator"),
+    "devices without a dry run": (["--devices=8"], "--devices=8"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
 }
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
@@ -62,8 +63,8 @@ def make_mesh(
     fsdp: int,
     tensor: int,
     sequence: int,
-    devices: Sequence[jax.Device] | None = None,
-) -> Mesh:
+    devices: Sequence[jax.Device] | int | None = None,
+) -> Mesh | AbstractMesh:
     """Devices as a grid; one of its four sizes may be -1: what is left.
 
     XLA chooses the collectives (Auto axes), because under Explicit ones a token lookup in a sharded
@@ -75,12 +76,12 @@ def make_mesh(
       fsdp: parts that each copy is cut into, gathered where they are used; each for its own rows.
       tensor: parts that heads, MLPs and the vocabulary are cut into.
       sequence: parts that rows are cut into.
-      devices: None for all.
+      devices: None for all; a number gives a mesh of shapes alone, whose devices need not exist.
 
     Raises:
       UserError: a grid that the devices do not fill, or an unknown strategy.
     """
-    num_devices = jax.device_count() if devices is None else len(devices)
+    num_devices = devices if isinstance(devices, int) else len(devices or jax.devices())
     given = {"data": data, "fsdp": fsdp, "tensor": tensor, "sequence": sequence}
     if strategy not in ("jit", "pmap"):
         raise UserError(f"parallel.strategy={strategy!r} is unknown; choose jit, pmap")
@@ -102,12 +103,11 @@ def make_mesh(
             f"parallel.strategy=pmap copies the parameters to every device, and "
             f"{' x '.join(asked)} cuts them; take parallel.strategy=jit"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()),
-        tuple(sizes),
-        axis_types=(AxisType.Auto,) * len(sizes),
-        devices=devices,
-    )
+    grid = tuple(sizes.values()), tuple(sizes)
+    axis_types = (AxisType.Auto,) * len(sizes)
+    if isinstance(devices, int):
+        return AbstractMesh(*grid, axis_types=axis_types)
+    return jax.make_mesh(*grid, axis_types=axis_types, devices=devices)
 
 
 def params_sharding(params: Params, mesh: Mesh) -> Any:
@@ -205,6 +205,41 @@ def _indivisible(path: Path, dim: str, size: int, axis: str, parts: int) -> str:
         f"{_KEYS[dim]}={size} cannot be cut into parallel.{axis}={parts} equal parts, as "
         f"{'/'.join(path)} must be{more}"
     )
+
+
+def by_rows(apply: Callable, mesh: Mesh) -> Callable:
+    """(params, ...) -> what a model gives, computed by each device for its own rows under `fsdp`.
+
+    The compiler cuts what no one tells it to cut as it finds best, and beside parameters that are
+    cut along D it cuts activations along D too: then every device computes on the rows of all. So
+    here parameters outside the layers are gathered first, and whatever a module gives keeps its
+    cut by rows, for which the layers' parameters must be gathered one by one.
+    """
+    if mesh.shape["fsdp"] == 1:  # Nothing competes with the rows for that axis.
+        return apply
+
+    def gather(path: tuple, x: jax.Array) -> jax.Array:
+        names = _names(path)
+        if "layers" in names:
+            return x
+        spec = P(*(None if axis == "fsdp" else axis for axis in _spec(names, x.shape, mesh)))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    def keep(x: Any) -> Any:
+        if np.ndim(x) < 3 or x.shape[0] % num_row_parts(mesh):
+            return x
+        spec = P(("data", "fsdp"), *[P.UNCONSTRAINED] * (x.ndim - 1))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    def intercept(method, args, kwargs, context):
+        del context
+        return jax.tree.map(keep, method(*args, **kwargs))
+
+    def applied(params, *args):
+        with nn.intercept_methods(intercept):
+            return apply(tree_map_with_path(gather, params), *args)
+
+    return applied
 
 
 # Batches ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from experiments import build
 from lm.data.packing import Piece
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
+from lm.train import sharding
 from lm.train.evaluation import evaluate
 from lm.train.state import TrainState
 from lm.train.step import train_step
@@ -18,6 +19,7 @@ from tests import tiny
 from tests.tiny import rows_of
 
 KEY = jax.random.key(0)
+MESH = sharding.make_mesh(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1, devices=1)
 
 
 def unequal_rows():
@@ -127,7 +129,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(params, loss_fn
 def test_the_loss_is_what_optax_computes(params):
     rows = unequal_rows()
     batch = causal(rows, KEY)
-    sums = build.make_eval_step(GPT2(tiny.CONFIG), causal)(params, rows)
+    sums = build.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)(params, rows)
     logits_BLV = jax.jit(GPT2(tiny.CONFIG).apply)({"params": params}, **batch.inputs)
     nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.targets_BL)
 
@@ -136,7 +138,7 @@ def test_the_loss_is_what_optax_computes(params):
 
 def test_evaluation_does_not_depend_on_the_batch_size(params):
     rows = unequal_rows()
-    eval_step = build.make_eval_step(GPT2(tiny.CONFIG), causal)
+    eval_step = build.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)
 
     def batches(size):
         for start in range(0, 8, size):

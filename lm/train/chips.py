@@ -1,0 +1,127 @@
+"""Published figures of accelerators, and the least time that a step can take on them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from lm.train.collectives import Collectives, sent_bytes
+from lm.train.flops import peak_flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device.
+
+    name: as `flops.peak_flops` knows it.
+    memory_bytes, memory_bandwidth: of its HBM; bytes/s.
+    link_bandwidth: bytes/s that it can send to devices of its domain over all links together.
+    domain: how many devices such links join.
+    network_bandwidth: bytes/s that it can send beyond; None where no figure is known.
+    """
+
+    name: str
+    memory_bytes: float
+    memory_bandwidth: float
+    link_bandwidth: float
+    domain: int
+    network_bandwidth: float | None = None
+
+
+# Google gives bandwidths of links for both directions together, NVIDIA of NVLink too: half is sent.
+CHIPS = (
+    # 32 GiB, 1200 GB/s, pods of 4,096: docs.cloud.google.com/tpu/docs/v4. Six links of 50 GB/s:
+    # Jouppi et al. 2023 (arXiv 2304.01433), table 4.
+    Chip("TPU v4", 32 * 2**30, 1200e9, 300e9, 4096),
+    # 16 GB, 819 GB/s, 400 GB/s both ways, pods of 256: docs.cloud.google.com/tpu/docs/v5e.
+    Chip("TPU v5e", 16e9, 819e9, 200e9, 256),
+    # 95 GB, 2765 GB/s, 1200 GB/s both ways, pods of 8,960; 50 Gbit/s a chip between pods:
+    # docs.cloud.google.com/tpu/docs/v5p-training.
+    Chip("TPU v5p", 95e9, 2765e9, 600e9, 8960, 50e9 / 8),
+    # 32 GB, 1638 GB/s, 800 GB/s both ways, pods of 256: docs.cloud.google.com/tpu/docs/v6e.
+    Chip("TPU v6e", 32e9, 1638e9, 400e9, 256),
+    # 80 GB, 2039 GB/s, NVLink 600 GB/s: data sheet of the A100 80GB SXM. Eight to a node, with a
+    # 200 Gbit/s adapter each: data sheet of the DGX A100.
+    Chip("NVIDIA A100", 80e9, 2039e9, 300e9, 8, 200e9 / 8),
+    # 80 GB, 3.35 TB/s, NVLink 900 GB/s: data sheet of the H100 SXM. Eight to a node, with a
+    # 400 Gbit/s adapter each: data sheet of the DGX H100.
+    Chip("NVIDIA H100", 80e9, 3.35e12, 450e9, 8, 400e9 / 8),
+    # 141 GB, 4.8 TB/s, NVLink 900 GB/s: data sheet of the H200 SXM. Nodes as above: DGX H200.
+    Chip("NVIDIA H200", 141e9, 4.8e12, 450e9, 8, 400e9 / 8),
+    # Eight GPUs of together 1,440 GB, 64 TB/s and NVLink 14.4 TB/s, with a 400 Gbit/s adapter
+    # each: data sheet of the DGX B200.
+    Chip("NVIDIA B200", 180e9, 8e12, 900e9, 8, 400e9 / 8),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step at published peaks, which no program reaches.
+
+    compute_seconds: the arithmetic.
+    memory_seconds: what must pass through HBM.
+    hidden_seconds: collectives over data and fsdp. They move parameters and gradients, which wait
+      for no activation, so a good schedule runs them beside the arithmetic.
+    waiting_seconds: collectives over tensor and sequence, for which the next layer waits.
+    """
+
+    compute_seconds: float
+    memory_seconds: float
+    hidden_seconds: float
+    waiting_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """The largest of what can go on at once, and after it what nothing can hide."""
+        at_once = max(self.compute_seconds, self.memory_seconds, self.hidden_seconds)
+        return at_once + self.waiting_seconds
+
+
+def step_time(
+    chip: Chip,
+    *,
+    flops: float,
+    memory_traffic_bytes: float,
+    collectives: Collectives,
+    axis_sizes: Mapping[str, int],
+) -> StepTime | None:
+    """The least time of a step; None where it needs a network of which no figure is known.
+
+    Args:
+      chip: all devices are of this kind.
+      flops, memory_traffic_bytes: of one device.
+      collectives: of a step, see `collectives.collectives_of`.
+      axis_sizes: of the mesh; devices that follow each other in its order are neighbours.
+    """
+    seconds = {False: 0.0, True: 0.0}
+    for (kind, axes), traffic in collectives.items():
+        bandwidth = _bandwidth(chip, axes, axis_sizes)
+        if bandwidth is None:
+            return None
+        num_devices = math.prod(axis_sizes[axis] for axis in axes)
+        sent = sent_bytes(kind, traffic.payload_bytes, num_devices)
+        seconds[not {"tensor", "sequence"}.isdisjoint(axes)] += sent / bandwidth
+    return StepTime(
+        flops / peak_flops(chip.name),
+        memory_traffic_bytes / chip.memory_bandwidth,
+        seconds[False],
+        seconds[True],
+    )
+
+
+def _bandwidth(chip: Chip, axes: tuple[str, ...], axis_sizes: Mapping[str, int]) -> float | None:
+    """Bytes/s that each device of a group can send.
+
+    What leaves a domain leaves it by the adapters of all members of the group there (one ring each,
+    as NCCL builds them), so a group of which more members live together is faster.
+    """
+    shape = tuple(axis_sizes.values())
+    ids = np.arange(math.prod(shape)).reshape(shape)
+    group = ids[tuple(slice(None) if axis in axes else 0 for axis in axis_sizes)]
+    neighbours = int((group < chip.domain).sum())
+    if neighbours == group.size:
+        return chip.link_bandwidth
+    if chip.network_bandwidth is None:
+        return None
+    return min(chip.link_bandwidth, neighbours * chip.network_bandwidth)
