@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,9 @@ from lm.data.rows import Rows, abstract_rows
 from lm.data.vocabulary import vocabulary_of
 from lm.errors import UserError
 from lm.models import families
-from lm.models.attention import choose_attention
+from lm.models.attention import Choice, Needs, choose_attention
 from lm.models.families import init_params
+from lm.models.matmuls import check_matmul
 from lm.train import flops, sharding
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
@@ -114,7 +116,7 @@ def make_parts(
     check_numbers(config)
     objective, architecture = config.objective.to_dict(), family_block(config.model).architecture
     objectives.check(objective, architecture)
-    model = make_model(config.model, causal=objective["kind"] == "causal")
+    model = make_model(config.model, **rows_of(config))
     model_config = model.config
     if config.eval.sample_tokens and architecture != "decoder":
         raise UserError(
@@ -148,29 +150,88 @@ def family_block(block: ml_collections.ConfigDict) -> families.Family:
     return lookup("model.name", block.name, families.FAMILIES)
 
 
-def make_model(block: ml_collections.ConfigDict, *, causal: bool) -> nn.Module:
+def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What the rows of a training config ask of attention; see `make_model`."""
+    packed = config.experiment == "pretrain"
+    return dict(
+        causal=not packed or config.objective.kind == "causal",
+        packed=packed,
+        sequence_parts=config.parallel.sequence,
+    )
+
+
+def make_model(
+    block: ml_collections.ConfigDict,
+    *,
+    causal: bool,
+    packed: bool = True,
+    sequence_parts: int = 1,
+) -> nn.Module:
     """The model of a config's `model` block, with "auto" resolved for this machine.
 
     Args:
       block: the family's name and hyperparameters.
-      causal: no token will see what follows it.
+      causal: no token of a decoder will see what follows it.
+      packed: a row may hold several documents; otherwise it holds one, and padding after it.
+      sequence_parts: devices that a row is cut over; -1 for what is left.
+
+    Raises:
+      UserError: a value that cannot work, or a kernel that cannot run, here.
     """
+    model_config, choice = _resolved(block, causal, packed, sequence_parts)
+    return family_block(block).module(dataclasses.replace(model_config, attention=choice.kernel))
+
+
+def compute_line(config: ml_collections.ConfigDict) -> str:
+    """How a training config computes: types, kernel, and why the kernel is none of the fast ones.
+
+    As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
+    """
+    model_config, choice = _resolved(config.model, **rows_of(config))
+    reason = f" ({choice.reason})" if choice.reason else ""
+    products = {
+        "plain": "",
+        "fp8": ", products of layers in fp8"
+        + (", simulated: no faster" if jax.default_backend() == "cpu" else ""),
+    }
+    return (
+        f"{model_config.dtype}, attention by {choice.kernel}{reason}{products[model_config.matmul]}"
+    )
+
+
+def _resolved(
+    block: ml_collections.ConfigDict, causal: bool, packed: bool, sequence_parts: int
+) -> tuple[Any, Choice]:
+    """The family's dataclass for this machine, all but the kernel, and the kernel."""
     settings = block.to_dict()
     family = family_block(block)
     del settings["name"]
-    platform = jax.default_backend()
+    platform, capability = jax.default_backend(), _capability()
     if settings["dtype"] == "auto":
         settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
     model_config = call(family.config, "model", settings)
-    kernel = choose_attention(
-        model_config.attention,
+    check_matmul(model_config.matmul, platform=platform, capability=capability)
+    is_decoder = family.architecture == "decoder"
+    needs = Needs(
         platform=platform,
+        capability=capability,
         dtype=model_config.dtype,
         dropout=model_config.dropout,
-        causal=causal and family.architecture == "decoder",
+        head_dim=model_config.head_dim,
         biased=family.biased,
+        causal=causal and is_decoder,
+        prefix=is_decoder and not causal,
+        packed=packed,
+        sequence_parts=sequence_parts,
     )
-    return family.module(dataclasses.replace(model_config, attention=kernel))
+    return model_config, choose_attention(model_config.attention, needs)
+
+
+def _capability() -> tuple[int, int] | None:
+    """The compute capability of this machine's NVIDIA GPUs, as (9, 0); None where it has none."""
+    version = getattr(jax.devices()[0], "compute_capability", "")
+    match = re.fullmatch(r"(\d+)\.(\d+)", version)  # AMD's GPUs have names there.
+    return match and (int(match[1]), int(match[2]))
 
 
 def make_loss_fn(
@@ -213,7 +274,7 @@ def make_eval_step(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )
 
-    return jax.jit(eval_step)
+    return sharding.in_mesh(jax.jit(eval_step))
 
 
 def make_objective(

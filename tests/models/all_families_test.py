@@ -17,7 +17,7 @@ from lm.models.t5 import T5Config
 from lm.train.optimizers import decays
 from tests import tiny
 
-HOW = dict(dtype="float32", attention="einsum", remat="none", scan_layers=False)
+HOW = dict(dtype="float32", attention="einsum", matmul="plain", remat="none", scan_layers=False)
 SIZE = dict(vocab_size=23, num_layers=2, num_heads=2, head_dim=4, model_dim=8, mlp_dim=12)
 CONFIGS = {
     "bert": BERTConfig(
