@@ -7,6 +7,8 @@ Dimension key:
   B batch    L query length    M key length    H heads    G key/value heads    K head width
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -29,11 +31,30 @@ def einsum_attention(
     if not visible.hides_nothing:
         mask_BLM = visible.mask_BLM(L, k_BMHK.shape[1])
         scores_BHLM = jnp.where(mask_BLM[:, None], scores_BHLM, -1e30)
-    probs_BHLM = jax.nn.softmax(scores_BHLM, axis=-1).astype(v_BMHK.dtype)
+    probs_BHLM = _softmax(v_BMHK.dtype, scores_BHLM)
     if dropout is not None:
         probs_BHLM = dropout(probs_BHLM)
     return jnp.einsum("BHLM,BMHK->BLHK", probs_BHLM, v_BMHK)
 
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _softmax(dtype, scores_BHLM):
+    """Over the last dimension; `dtype`. It keeps what it gives, and nothing in float32."""
+    return jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype)
+
+
+def _softmax_forward(dtype, scores_BHLM):
+    probs_BHLM = _softmax(dtype, scores_BHLM)
+    return probs_BHLM, probs_BHLM
+
+
+def _softmax_backward(dtype, probs_BHLM, dprobs_BHLM):
+    probs_BHLM, dprobs_BHLM = (x.astype(jnp.float32) for x in (probs_BHLM, dprobs_BHLM))
+    mean_BHL1 = jnp.sum(probs_BHLM * dprobs_BHLM, axis=-1, keepdims=True)
+    return (probs_BHLM * (dprobs_BHLM - mean_BHL1),)
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
 
 _NUM_BLOCKS = 4  # More would skip more of the hidden half, in smaller products.
 
