@@ -4,6 +4,8 @@ Dimension key:
   N rows, of all tokens    D inputs    F outputs
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -51,15 +53,15 @@ def _rounded(x: jax.Array, dtype) -> tuple[jax.Array, jax.Array]:
 def _product(a, b, dims: tuple[int, int], precise: bool = False) -> jax.Array:
     """Over these dimensions, float32. Gradients ask NVIDIA's cards for sums of all their bits."""
     (a8, a_scale), (b8, b_scale) = a, b
-    precision = jax.lax.Precision.HIGHEST if precise else jax.lax.Precision.DEFAULT
-    sums = jax.lax.dot_general(
-        a8,
-        b8,
-        (((dims[0],), (dims[1],)), ((), ())),
-        precision=precision,
+    dot = functools.partial(
+        jax.lax.dot_general,
+        dimension_numbers=(((dims[0],), (dims[1],)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST if precise else jax.lax.Precision.DEFAULT,
         preferred_element_type=jnp.float32,
     )
-    return sums * (a_scale * b_scale)
+    # XLA has no such products for CPUs; in float32 they are exact.
+    on_cpu = lambda a8, b8: dot(a8.astype(jnp.float32), b8.astype(jnp.float32))
+    return jax.lax.platform_dependent(a8, b8, cpu=on_cpu, default=dot) * (a_scale * b_scale)
 
 
 MATMULS: dict[str, Matmul] = {"plain": jnp.matmul, "fp8": fp8_matmul}
