@@ -18,10 +18,12 @@ def with_gradients(matmul, x_ND, w_DF, dy_NF):
 
 def test_numbers_that_8_bits_hold_are_multiplied_exactly():
     rng = np.random.default_rng(0)
-    # Four significant bits, and three of the gradient, at sizes that 8 bits alone do not hold.
+    # Four significant bits at sizes that 8 bits alone do not hold; three of the gradient, which
+    # ranges from 1 to a millionth.
     x_ND, w_DF = rng.integers(-15, 16, (2, 8, 8)).astype(np.float32)
     x_ND, w_DF, dy_NF = x_ND * 2.0**-20, w_DF * 2.0**15, random(8, 8)
-    dy_NF = np.sign(dy_NF) * rng.integers(4, 8, (8, 8)).astype(np.float32) * 2.0**-30
+    dy_NF = np.sign(dy_NF) * rng.integers(4, 8, (8, 8)).astype(np.float32)
+    dy_NF *= 2.0 ** -(30 + 3 * np.arange(8, dtype=np.float32))[:, None]
 
     found = with_gradients(fp8_matmul, x_ND, w_DF, dy_NF)
 
