@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from lm.data.rows import Rows, abstract_rows
 from lm.data.vocabulary import vocabulary_of
 from lm.errors import UserError
 from lm.models import families
-from lm.models.attention import Choice, Needs, choose_attention
+from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
 from lm.train import flops, sharding
@@ -178,35 +177,21 @@ def make_model(
     Raises:
       UserError: a value that cannot work, or a kernel that cannot run, here.
     """
-    model_config, choice = _resolved(block, causal, packed, sequence_parts)
+    model_config, choice = resolved(block, causal, packed, sequence_parts)
     return family_block(block).module(dataclasses.replace(model_config, attention=choice.kernel))
 
 
-def compute_line(config: ml_collections.ConfigDict) -> str:
-    """How a training config computes: types, kernel, and why the kernel is none of the fast ones.
-
-    As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
-    """
-    model_config, choice = _resolved(config.model, **rows_of(config))
-    reason = f" ({choice.reason})" if choice.reason else ""
-    products = {
-        "plain": "",
-        "fp8": ", products of layers in fp8"
-        + (", simulated: no faster" if jax.default_backend() == "cpu" else ""),
-    }
-    return (
-        f"{model_config.dtype}, attention by {choice.kernel}{reason}{products[model_config.matmul]}"
-    )
-
-
-def _resolved(
+def resolved(
     block: ml_collections.ConfigDict, causal: bool, packed: bool, sequence_parts: int
 ) -> tuple[Any, Choice]:
-    """The family's dataclass for this machine, all but the kernel, and the kernel."""
+    """The family's dataclass for this machine, all but the kernel, and the kernel.
+
+    See `make_model` for the arguments and what is raised.
+    """
     settings = block.to_dict()
     family = family_block(block)
     del settings["name"]
-    platform, capability = jax.default_backend(), _capability()
+    platform, capability = jax.default_backend(), compute_capability()
     if settings["dtype"] == "auto":
         settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
     model_config = call(family.config, "model", settings)
@@ -225,13 +210,6 @@ def _resolved(
         sequence_parts=sequence_parts,
     )
     return model_config, choose_attention(model_config.attention, needs)
-
-
-def _capability() -> tuple[int, int] | None:
-    """The compute capability of this machine's NVIDIA GPUs, as (9, 0); None where it has none."""
-    version = getattr(jax.devices()[0], "compute_capability", "")
-    match = re.fullmatch(r"(\d+)\.(\d+)", version)  # AMD's GPUs have names there.
-    return match and (int(match[1]), int(match[2]))
 
 
 def make_loss_fn(

@@ -7,6 +7,7 @@ Dimension key:
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Needs:
     """What a kernel has to do, and where.
 
     platform: as `jax.default_backend()` says it.
-    capability: of an NVIDIA GPU, as (9, 0); None for all else.
+    capability: see `compute_capability`.
     dtype, dropout, head_dim: of the model.
     biased: the family adds something to the scores.
     causal: every query sees at most what precedes it.
@@ -47,6 +48,13 @@ class Needs:
     prefix: bool
     packed: bool
     sequence_parts: int
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Of this machine's NVIDIA GPUs, as (9, 0); None where it has none."""
+    version = getattr(jax.devices()[0], "compute_capability", "")
+    match = re.fullmatch(r"(\d+)\.(\d+)", version)  # AMD's GPUs have names there.
+    return match and (int(match[1]), int(match[2]))
 
 
 class Choice(NamedTuple):

@@ -165,3 +165,19 @@ def test_a_batch_lies_where_its_rows_and_positions_belong():
     assert [s.data.shape for s in placed["tokens_BL"].addressable_shards] == [(2, 8)] * 2
     assert [s.data.shape for s in placed["ids_B"].addressable_shards] == [(2,)] * 2
     jax.tree.map(np.testing.assert_array_equal, placed, batch)
+
+
+def test_what_is_compiled_knows_the_mesh_that_cuts_its_parameters():
+    mesh = sharding.make_mesh(**(ONE | dict(data=2)))
+    sizes = []
+
+    @sharding.in_mesh
+    @jax.jit
+    def function(params, x):
+        sizes.append(jax.sharding.get_abstract_mesh().size)
+        return x
+
+    for params in (np.zeros(2), jax.device_put(np.zeros(2), sharding.whole(mesh))):
+        function({"scale": params}, 1.0)
+
+    assert sizes[-1] == 2 and sizes[0] < 2

@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from configs import bert, classify, gpt2, t5
-from experiments import build
+from experiments import build, report
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_run_on_a_gpu_says_which_kernel_it_takes_and_why_that_is_no_fast_one(
     config, changes, line, monkeypatch
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(build, "_capability", lambda: (9, 0))
+    monkeypatch.setattr(build, "compute_capability", lambda: (9, 0))
     config.model.update(changes)
 
-    assert build.compute_line(config).endswith(line)
+    assert report.compute_line(config).endswith(line)
