@@ -99,7 +99,7 @@ def language_loss() -> dict:
 
 
 # Of every model block, what changes no number, or hardly any.
-HOW_TO_RUN = dict(dtype="auto", attention="auto", remat="none", scan_layers=False)
+HOW_TO_RUN = dict(dtype="auto", attention="auto", matmul="plain", remat="none", scan_layers=False)
 
 
 def gpt2_model(

@@ -23,8 +23,9 @@ from lm.data.rows import Rows, abstract_rows
 from lm.data.vocabulary import vocabulary_of
 from lm.errors import UserError
 from lm.models import families
-from lm.models.attention import choose_attention
+from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
+from lm.models.matmuls import check_matmul
 from lm.train import flops, sharding
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
@@ -114,7 +115,7 @@ def make_parts(
     check_numbers(config)
     objective, architecture = config.objective.to_dict(), family_block(config.model).architecture
     objectives.check(objective, architecture)
-    model = make_model(config.model, causal=objective["kind"] == "causal")
+    model = make_model(config.model, **rows_of(config))
     model_config = model.config
     if config.eval.sample_tokens and architecture != "decoder":
         raise UserError(
@@ -149,29 +150,67 @@ def family_block(block: ml_collections.ConfigDict) -> families.Family:
     return lookup("model.name", block.name, families.FAMILIES)
 
 
-def make_model(block: ml_collections.ConfigDict, *, causal: bool) -> nn.Module:
+def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What the rows of a training config ask of attention; see `make_model`."""
+    packed = config.experiment == "pretrain"
+    return dict(
+        causal=not packed or config.objective.kind == "causal",
+        packed=packed,
+        sequence_parts=config.parallel.sequence,
+    )
+
+
+def make_model(
+    block: ml_collections.ConfigDict,
+    *,
+    causal: bool,
+    packed: bool = True,
+    sequence_parts: int = 1,
+) -> nn.Module:
     """The model of a config's `model` block, with "auto" resolved for this machine.
 
     Args:
       block: the family's name and hyperparameters.
-      causal: no token will see what follows it.
+      causal: no token of a decoder will see what follows it.
+      packed: a row may hold several documents; otherwise it holds one, and padding after it.
+      sequence_parts: devices that a row is cut over; -1 for what is left.
+
+    Raises:
+      UserError: a value that cannot work, or a kernel that cannot run, here.
+    """
+    model_config, choice = resolved(block, causal, packed, sequence_parts)
+    return family_block(block).module(dataclasses.replace(model_config, attention=choice.kernel))
+
+
+def resolved(
+    block: ml_collections.ConfigDict, causal: bool, packed: bool, sequence_parts: int
+) -> tuple[Any, Choice]:
+    """The family's dataclass for this machine, all but the kernel, and the kernel.
+
+    See `make_model` for the arguments and what is raised.
     """
     settings = block.to_dict()
     family = family_block(block)
     del settings["name"]
-    platform = jax.default_backend()
+    platform, capability = jax.default_backend(), compute_capability()
     if settings["dtype"] == "auto":
         settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
     model_config = call(family.config, "model", settings)
-    kernel = choose_attention(
-        model_config.attention,
+    check_matmul(model_config.matmul, platform=platform, capability=capability)
+    is_decoder = family.architecture == "decoder"
+    needs = Needs(
         platform=platform,
+        capability=capability,
         dtype=model_config.dtype,
         dropout=model_config.dropout,
-        causal=causal and family.architecture == "decoder",
+        head_dim=model_config.head_dim,
         biased=family.biased,
+        causal=causal and is_decoder,
+        prefix=is_decoder and not causal,
+        packed=packed,
+        sequence_parts=sequence_parts,
     )
-    return family.module(dataclasses.replace(model_config, attention=kernel))
+    return model_config, choose_attention(model_config.attention, needs)
 
 
 def make_loss_fn(
@@ -214,7 +253,7 @@ def make_eval_step(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )
 
-    return jax.jit(sharding.by_rows(eval_step, mesh))
+    return sharding.in_mesh(jax.jit(sharding.by_rows(eval_step, mesh)))
 
 
 def make_objective(

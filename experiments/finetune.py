@@ -261,6 +261,7 @@ def make_evaluation(
     """params -> metrics over a split, and a prediction for each record."""
     shard, num_shards = sharding.host_part(mesh)
 
+    @sharding.in_mesh
     @functools.partial(jax.jit, out_shardings=sharding.whole(mesh))
     @functools.partial(sharding.by_rows, mesh=mesh)
     def eval_step(params, batch):

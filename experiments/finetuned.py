@@ -24,7 +24,7 @@ from lm.train.state import Params
 
 def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
     """The task's model on the family that the config names."""
-    base = build.make_model(config.model, causal=True)
+    base = build.make_model(config.model, **build.rows_of(config))
     return task.module(build.family_block(config.model), base.config)
 
 

@@ -36,13 +36,13 @@ def start(
 ) -> None:
     """Prints the config, and what follows from it."""
     print(config_text(config))
-    model_config, split = parts.model.config, prepared.splits["train"]
+    split = prepared.splits["train"]
     tokens = config.data.batch_size * config.data.seq_len
     state_bytes = memory.tree_bytes(abstract)
     lines = {
         "parameters": f"{build.num_params(abstract.params):,}",
         "weight decay": _decay_line(config, abstract),
-        "compute": f"{model_config.dtype}, attention by {model_config.attention}",
+        "compute": compute_line(config),
         "data": f"{split.num_tokens:,} tokens of {split.num_documents:,} documents in "
         f"{split.num_rows:,} rows, {split.num_bytes / max(split.num_tokens, 1):.2f} bytes a token",
         "tokens a step": f"{tokens:,}, {config.train.num_steps:,} steps, "
@@ -52,6 +52,23 @@ def start(
         "workdir": str(workdir),
     }
     _print_lines(lines)
+
+
+def compute_line(config: ml_collections.ConfigDict) -> str:
+    """How a training config computes: types, kernel, and why the kernel is none of the fast ones.
+
+    As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
+    """
+    model_config, choice = build.resolved(config.model, **build.rows_of(config))
+    reason = f" ({choice.reason})" if choice.reason else ""
+    products = {
+        "plain": "",
+        "fp8": ", products of layers in fp8"
+        + (", simulated: no faster" if jax.default_backend() == "cpu" else ""),
+    }
+    return (
+        f"{model_config.dtype}, attention by {choice.kernel}{reason}{products[model_config.matmul]}"
+    )
 
 
 def _print_lines(lines: dict[str, str]) -> None:
@@ -93,6 +110,7 @@ def start_fine_tuning(
         "parameters": f"{build.num_params(abstract.params):,} trained, "
         f"{build.num_params(frozen):,} frozen",
         "weight decay": _decay_line(config, abstract),
+        "compute": compute_line(config),
         "data": ", ".join(counts),
         "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "
         f"{num_steps * config.data.batch_size / num_examples:.2f} epochs",

@@ -248,6 +248,7 @@ CONFIG = {
     "no steps": ({"train.num_steps": 0}, "train.num_steps=0"),
     "steps and epochs": ({"train.num_epochs": 2.0}, "num_steps=4 and train.num_epochs=2.0"),
     "a kernel that is not here": ({"model.attention": "cudnn"}, "model.attention='cudnn'"),
+    "products that do not exist": ({"model.matmul": "fp4"}, "model.matmul='fp4'"),
     "an objective that does not exist": ({"objective.kind": "masked"}, "objective.kind='masked'"),
     "a rate that is no number": ({"optimizer.peak_lr": math.nan}, "optimizer.peak_lr=nan"),
     "a share above one": ({"loss.label_smoothing": 1.5}, "loss.label_smoothing=1.5"),

@@ -15,6 +15,7 @@ CONFIG = GPT2Config(
     dropout=0.0,
     dtype="float32",
     attention="einsum",
+    matmul="plain",
     remat="none",
     scan_layers=False,
 )

@@ -29,7 +29,7 @@ class HuggingFaceFamily(NamedTuple):
 
 
 # Of every model block, what a folder of transformers says nothing about.
-HOW_TO_RUN = dict(dtype="auto", attention="auto", remat="none", scan_layers=False)
+HOW_TO_RUN = dict(dtype="auto", attention="auto", matmul="plain", remat="none", scan_layers=False)
 
 
 def require(config: dict[str, Any], **wanted: tuple[Any, Any]) -> None:

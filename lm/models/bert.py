@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import attention
+from lm.models import attention, visible
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output
+from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
+from lm.models.visible import Visible
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class BERTConfig:
     dropout: float
     dtype: str
     attention: str
+    matmul: str
     remat: str
     scan_layers: bool
 
@@ -56,19 +59,20 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, mask_BLM: jax.Array):
-        """B x L x D, B x L x L -> B x L x D, and None for the scan."""
+    def __call__(self, x_BLD: jax.Array, seen: Visible):
+        """B x L x D -> B x L x D, and None for the scan."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
-        attend = attention.make_attend(c.attention, mask_BLM, dropout=probs_dropout)
+        how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
+        attend = attention.make_attend(c.attention, seen, dropout=probs_dropout)
 
         y_BLD = attention.Attention(
-            c.num_heads, c.num_heads, c.head_dim, _INIT, _INIT, dtype, name="attention"
+            c.num_heads, c.num_heads, c.head_dim, _INIT, _INIT, **how, name="attention"
         )(x_BLD, x_BLD, attend)
         x_BLD += dropout("attention_dropout")(y_BLD)
         x_BLD = LayerNorm(c.norm_epsilon, dtype, name="attention_norm")(x_BLD)
-        y_BLD = Mlp(c.mlp_dim, "gelu", _INIT, _INIT, dtype, name="mlp")(x_BLD)
+        y_BLD = Mlp(c.mlp_dim, "gelu", _INIT, _INIT, **how, name="mlp")(x_BLD)
         x_BLD += dropout("mlp_dropout")(y_BLD)
         return LayerNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD), None
 
@@ -103,8 +107,6 @@ class Encoder(nn.Module):
         embed_VD = table("token_embedding", c.vocab_size)
         position_embedding = table("position_embedding", c.position_offset + c.max_len)
         type_embedding = table("type_embedding", c.num_types)
-        if segment_ids_BL is None:
-            segment_ids_BL = jnp.ones_like(tokens_BL)
         if types_BL is None:
             types_BL = jnp.zeros_like(tokens_BL)
 
@@ -121,7 +123,7 @@ class Encoder(nn.Module):
             scan_layers=c.scan_layers,
             config=c,
             deterministic=deterministic,
-        )(x_BLD, attention.segment_mask(segment_ids_BL, segment_ids_BL))
+        )(x_BLD, visible.itself(segment_ids_BL))
         return x_BLD, embed_VD
 
 

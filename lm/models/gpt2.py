@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import attention, cache
+from lm.models import attention, cache, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import LayerNorm, Mlp, Output
+from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
+from lm.models.visible import Visible
 from lm.train.state import Params
 
 _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
@@ -35,6 +37,7 @@ class GPT2Config:
     dropout: float
     dtype: str
     attention: str
+    matmul: str
     remat: str
     scan_layers: bool
 
@@ -49,12 +52,10 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(
-        self, x_BLD: jax.Array, mask_BLM: jax.Array | None, cached: CachedAttend | None = None
-    ):
-        """B x L x D, B x L x M -> B x L x D, and None for the scan.
+    def __call__(self, x_BLD: jax.Array, seen: Visible | None, cached: CachedAttend | None = None):
+        """B x L x D -> B x L x D, and None for the scan.
 
-        `cached` takes the place of the kernel and its mask.
+        `cached` takes the place of the kernel and of what is seen.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
@@ -62,15 +63,16 @@ class Block(nn.Module):
         # Two residual additions a layer: their variances add up over the depth (section 2.3).
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
-        attend = cached or attention.make_attend(c.attention, mask_BLM, dropout=probs_dropout)
+        how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
+        attend = cached or attention.make_attend(c.attention, seen, dropout=probs_dropout)
 
         y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
         y_BLD = attention.Attention(
-            c.num_heads, c.num_heads, c.head_dim, in_init, out_init, dtype, name="attention"
+            c.num_heads, c.num_heads, c.head_dim, in_init, out_init, **how, name="attention"
         )(y_BLD, y_BLD, attend)
         x_BLD += dropout("attention_dropout")(y_BLD)
         y_BLD = LayerNorm(_EPSILON, dtype, name="mlp_norm")(x_BLD)
-        y_BLD = Mlp(c.mlp_dim, "gelu_new", in_init, out_init, dtype, name="mlp")(y_BLD)
+        y_BLD = Mlp(c.mlp_dim, "gelu_new", in_init, out_init, **how, name="mlp")(y_BLD)
         return x_BLD + dropout("mlp_dropout")(y_BLD), None
 
 
@@ -96,17 +98,13 @@ class Decoder(nn.Module):
           positions_BL: each token's position in its own document.
           segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
             never crosses from one to another. None: every row is one document.
-          prefix_BL: see `attention.causal_mask`; needs `segment_ids_BL`.
+          prefix_BL: True for tokens that all of their document sees, also what precedes them.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         token_init, position_init = nn.initializers.normal(0.02), nn.initializers.normal(0.01)
         embed_VD = self.param("token_embedding", token_init, (c.vocab_size, c.model_dim))
         embed_PD = self.param("position_embedding", position_init, (c.max_len, c.model_dim))
-        assert prefix_BL is None or c.attention != "blocked"  # That one never looks ahead.
-        mask_BLM = None
-        if segment_ids_BL is not None:
-            mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
 
         x_BLD = jnp.asarray(embed_VD, dtype)[tokens_BL] + jnp.asarray(embed_PD, dtype)[positions_BL]
         x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
@@ -117,7 +115,7 @@ class Decoder(nn.Module):
             scan_layers=c.scan_layers,
             config=c,
             deterministic=deterministic,
-        )(x_BLD, mask_BLM)
+        )(x_BLD, visible.causal(segment_ids_BL, prefix_BL))
         return LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD), embed_VD
 
 

@@ -16,13 +16,37 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+# (x, w) -> x w, of matrices of the dtype to compute in; see `lm.models.matmuls`.
+Matmul = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The same function and gradient; of the forward pass nothing is kept but what came in."""
+    kept = jax.custom_vjp(function)
+    kept.defvjp(
+        lambda *inputs: (function(*inputs), inputs),
+        lambda inputs, cotangent: jax.vjp(function, *inputs)[1](cotangent),
+    )
+    return kept
+
+
 # The activations by the names that papers and `transformers` give them.
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_new": functools.partial(jax.nn.gelu, approximate=True),  # Hendrycks & Gimpel 2016
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+# ReLU's gradient needs no more than a bit of each number.
+ACTIVATIONS = {
+    name: function if name == "relu" else _keeping_inputs(function)
+    for name, function in _ACTIVATIONS.items()
+}
+
+
+def _gated(activation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """(gate, x) -> activation(gate) x."""
+    return _keeping_inputs(lambda gate_BLF, x_BLF: _ACTIVATIONS[activation](gate_BLF) * x_BLF)
 
 
 @struct.dataclass
@@ -77,6 +101,7 @@ class Dense(nn.Module):
     dtype: jnp.dtype
     num_in_dims: int = 1
     use_bias: bool = True
+    matmul: Matmul = jnp.matmul
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -85,11 +110,51 @@ class Dense(nn.Module):
         lead_shape = x.shape[: x.ndim - self.num_in_dims]
         kernel = self.param("kernel", self.kernel_init, (*in_shape, *self.out_shape))
         matrix = kernel.astype(self.dtype).reshape(math.prod(in_shape), -1)
-        y = x.reshape(-1, math.prod(in_shape)) @ matrix
+        y = self.matmul(x.reshape(-1, math.prod(in_shape)), matrix)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), self.out_shape)
             y = y + bias.astype(self.dtype).reshape(1, -1)
         return y.reshape(*lead_shape, *self.out_shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _normalised(centre: bool, epsilon: float, dtype, x_BLD, scale_D, bias_D):
+    """B x L x D to mean 0 (with `centre`) and mean square 1, then scaled and shifted; `dtype`.
+
+    Autodiff would keep several float32 arrays of that size. This keeps the input as it came, and
+    two numbers a token.
+    """
+    return _normalise(centre, epsilon, dtype, x_BLD, scale_D, bias_D)[0]
+
+
+def _normalise(centre, epsilon, dtype, x_BLD, scale_D, bias_D):
+    x32_BLD, mean_BL1 = x_BLD.astype(jnp.float32), None
+    if centre:
+        mean_BL1 = jnp.mean(x32_BLD, axis=-1, keepdims=True)
+        x32_BLD = x32_BLD - mean_BL1
+    rstd_BL1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BLD), axis=-1, keepdims=True) + epsilon)
+    y_BLD = x32_BLD * rstd_BL1 * scale_D[None, None]
+    if bias_D is not None:
+        y_BLD = y_BLD + bias_D[None, None]
+    return y_BLD.astype(dtype), (x_BLD, mean_BL1, rstd_BL1, scale_D, bias_D)
+
+
+def _normalise_backward(centre, epsilon, dtype, kept, dy_BLD):
+    """With y = x rstd, and the mean over D: dx = rstd (dy - [mean dy] - y mean(y dy))."""
+    x_BLD, mean_BL1, rstd_BL1, scale_D, bias_D = kept
+    y_BLD, dy_BLD = x_BLD.astype(jnp.float32), dy_BLD.astype(jnp.float32)
+    y_BLD = (y_BLD - mean_BL1 if centre else y_BLD) * rstd_BL1
+    dscale_D = jnp.sum(dy_BLD * y_BLD, axis=(0, 1))
+    dbias_D = None if bias_D is None else jnp.sum(dy_BLD, axis=(0, 1))
+    dy_BLD = dy_BLD * scale_D[None, None]
+    mean = lambda x_BLD: jnp.mean(x_BLD, axis=-1, keepdims=True)
+    dx_BLD = dy_BLD - y_BLD * mean(y_BLD * dy_BLD)
+    if centre:
+        dx_BLD = dx_BLD - mean(dy_BLD)
+    return (dx_BLD * rstd_BL1).astype(x_BLD.dtype), dscale_D, dbias_D
+
+
+_normalised.defvjp(_normalise, _normalise_backward)
 
 
 class LayerNorm(nn.Module):
@@ -104,11 +169,7 @@ class LayerNorm(nn.Module):
         D = x_BLD.shape[-1]
         scale_D = self.param("scale", nn.initializers.ones_init(), (D,))
         bias_D = self.param("bias", nn.initializers.zeros_init(), (D,))
-        x_BLD = x_BLD.astype(jnp.float32)
-        centred_BLD = x_BLD - jnp.mean(x_BLD, axis=-1, keepdims=True)
-        variance_BL1 = jnp.mean(jnp.square(centred_BLD), axis=-1, keepdims=True)
-        y_BLD = centred_BLD * jax.lax.rsqrt(variance_BL1 + self.epsilon)
-        return (y_BLD * scale_D[None, None] + bias_D[None, None]).astype(self.dtype)
+        return _normalised(True, self.epsilon, self.dtype, x_BLD, scale_D, bias_D)
 
 
 class RmsNorm(nn.Module):
@@ -121,10 +182,7 @@ class RmsNorm(nn.Module):
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         """B x L x D -> B x L x D."""
         scale_D = self.param("scale", nn.initializers.ones_init(), (x_BLD.shape[-1],))
-        x_BLD = x_BLD.astype(jnp.float32)
-        square_BL1 = jnp.mean(jnp.square(x_BLD), axis=-1, keepdims=True)
-        y_BLD = x_BLD * jax.lax.rsqrt(square_BL1 + self.epsilon)
-        return (y_BLD * scale_D[None, None]).astype(self.dtype)
+        return _normalised(False, self.epsilon, self.dtype, x_BLD, scale_D, None)
 
 
 class Mlp(nn.Module):
@@ -135,13 +193,16 @@ class Mlp(nn.Module):
     in_init: nn.initializers.Initializer
     out_init: nn.initializers.Initializer
     dtype: jnp.dtype
+    matmul: Matmul
     use_bias: bool = True
     dropout: nn.Module | None = None
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         """B x L x D -> B x L x D."""
-        dense = functools.partial(Dense, dtype=self.dtype, use_bias=self.use_bias)
+        dense = functools.partial(
+            Dense, dtype=self.dtype, matmul=self.matmul, use_bias=self.use_bias
+        )
         h_BLF = dense((self.mlp_dim,), self.in_init, name="in")(x_BLD)
         h_BLF = ACTIVATIONS[self.activation](h_BLF)
         if self.dropout is not None:
@@ -157,15 +218,16 @@ class GatedMlp(nn.Module):
     in_init: nn.initializers.Initializer
     out_init: nn.initializers.Initializer
     dtype: jnp.dtype
+    matmul: Matmul
     dropout: nn.Module | None = None
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         """B x L x D -> B x L x D."""
-        dense = functools.partial(Dense, dtype=self.dtype, use_bias=False)
+        dense = functools.partial(Dense, dtype=self.dtype, matmul=self.matmul, use_bias=False)
         gate_BLF = dense((self.mlp_dim,), self.in_init, name="gate")(x_BLD)
         h_BLF = dense((self.mlp_dim,), self.in_init, name="in")(x_BLD)
-        h_BLF = ACTIVATIONS[self.activation](gate_BLF) * h_BLF
+        h_BLF = _gated(self.activation)(gate_BLF, h_BLF)
         if self.dropout is not None:
             h_BLF = self.dropout(h_BLF)
         return dense((x_BLD.shape[-1],), self.out_init, name="out")(h_BLF)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.models import attention, cache
+from lm.models import attention, cache, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import GatedMlp, Output, RmsNorm
+from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 from lm.train.state import Params
 
@@ -54,6 +55,7 @@ class LlamaConfig:
     window: int
     dtype: str
     attention: str
+    matmul: str
     remat: str
     scan_layers: bool
 
@@ -108,16 +110,17 @@ class Block(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x_BLD, mask_BLM, cos_BLK, sin_BLK, cached: CachedAttend | None = None):
-        """B x L x D, B x L x M, B x L x K/2 twice -> B x L x D, and None for the scan.
+    def __call__(self, x_BLD, seen, cos_BLK, sin_BLK, cached: CachedAttend | None = None):
+        """B x L x D, a `Visible`, B x L x K/2 twice -> B x L x D, and None for the scan.
 
-        `cached` takes the place of the kernel and its mask.
+        `cached` takes the place of the kernel and of what is seen.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         in_init = nn.initializers.normal(0.02)
         # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
-        kernel = cached or attention.make_attend(c.attention, mask_BLM)
+        kernel = cached or attention.make_attend(c.attention, seen)
+        how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
 
         def attend(q_BLHK, k_BMGK, v_BMGK):
             q_BLHK, k_BMGK = (rotate(x, cos_BLK, sin_BLK) for x in (q_BLHK, k_BMGK))
@@ -130,13 +133,13 @@ class Block(nn.Module):
             c.head_dim,
             in_init,
             out_init,
-            dtype,
+            **how,
             in_bias=c.qkv_bias,
             out_bias=False,
             name="attention",
         )(y_BLD, y_BLD, attend)
         y_BLD = RmsNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD)
-        y_BLD = GatedMlp(c.mlp_dim, "silu", in_init, out_init, dtype, name="mlp")(y_BLD)
+        y_BLD = GatedMlp(c.mlp_dim, "silu", in_init, out_init, **how, name="mlp")(y_BLD)
         return x_BLD + y_BLD, None
 
 
@@ -161,14 +164,6 @@ class Decoder(nn.Module):
         nothing.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        assert prefix_BL is None or c.attention != "blocked"  # That one never looks ahead.
-        mask_BLM = None
-        if segment_ids_BL is not None or c.window:
-            one_BL = jnp.ones_like(tokens_BL)
-            segment_ids_BL = one_BL if segment_ids_BL is None else segment_ids_BL
-            mask_BLM = attention.causal_mask(segment_ids_BL, prefix_BL)
-        if c.window:
-            mask_BLM &= positions_BL[:, :, None] - positions_BL[:, None, :] < c.window
         angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
 
         embed_VD = self.param("token_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
@@ -180,7 +175,7 @@ class Decoder(nn.Module):
             config=c,
         )(
             jnp.asarray(embed_VD, dtype)[tokens_BL],
-            mask_BLM,
+            visible.causal(segment_ids_BL, prefix_BL, c.window),
             jnp.cos(angles_BLK),
             jnp.sin(angles_BLK),
         )

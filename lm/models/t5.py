@@ -16,11 +16,13 @@ from flax import linen as nn
 from flax import struct
 
 from lm.errors import UserError
-from lm.models import attention, cache
+from lm.models import attention, cache, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import GatedMlp, Mlp, Output, RmsNorm
+from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
+from lm.models.visible import Visible
 from lm.train.state import Params
 
 _EPSILON = 1e-6  # Of every norm, as in the published weights.
@@ -49,6 +51,7 @@ class T5Config:
     dropout: float
     dtype: str
     attention: str
+    matmul: str
     remat: str
     scan_layers: bool
 
@@ -99,6 +102,7 @@ def _attention(c: T5Config, name: str) -> attention.Attention:
         nn.initializers.normal(into),
         nn.initializers.normal(out),
         jnp.dtype(c.dtype),
+        MATMULS[c.matmul],
         in_bias=False,
         out_bias=False,
         query_init=nn.initializers.normal(into * c.head_dim**-0.5),
@@ -117,9 +121,9 @@ class Block(nn.Module):
         self,
         x_BLD,
         bias_HLM,
-        mask_BLM,
+        seen,
         encoded_BMD=None,
-        cross_mask_BLM=None,
+        seen_of_encoder=None,
         cached=None,
         cross_cached=None,
     ):
@@ -128,10 +132,10 @@ class Block(nn.Module):
         Args:
           x_BLD: the residual stream.
           bias_HLM: what relative positions add to the scores of self-attention.
-          mask_BLM: of self-attention.
+          seen: a `Visible` of self-attention.
           encoded_BMD: what the encoder gave; None in the encoder itself.
-          cross_mask_BLM: of attention to it.
-          cached, cross_cached: take the place of the two kernels and their masks.
+          seen_of_encoder: a `Visible` of attention to it.
+          cached, cross_cached: take the place of the two kernels and of what they see.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
@@ -140,30 +144,27 @@ class Block(nn.Module):
         attend = functools.partial(attention.make_attend, c.attention, scale=1.0)
 
         y_BLD = norm("attention_norm")(x_BLD)
-        to_itself = cached or attend(mask_BLM, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
+        to_itself = cached or attend(seen, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
         y_BLD = _attention(c, "attention")(y_BLD, y_BLD, to_itself)
         x_BLD += dropout("attention_dropout")(y_BLD)
         if encoded_BMD is not None:
             y_BLD = norm("cross_norm")(x_BLD)
-            kernel = attend(cross_mask_BLM, dropout=inner("cross_probs_dropout"))
+            kernel = attend(seen_of_encoder, dropout=inner("cross_probs_dropout"))
             to_encoder = cross_cached or kernel
             y_BLD = _attention(c, "cross_attention")(y_BLD, encoded_BMD, to_encoder)
             x_BLD += dropout("cross_dropout")(y_BLD)
         y_BLD = norm("mlp_norm")(x_BLD)
         inits = nn.initializers.normal(c.model_dim**-0.5), nn.initializers.normal(c.mlp_dim**-0.5)
-        hidden_dropout = inner("hidden_dropout")
+        how = dict(
+            dtype=dtype,
+            matmul=MATMULS[c.matmul],
+            dropout=inner("hidden_dropout"),
+            name="mlp",
+        )
         if c.gated:
-            mlp = GatedMlp(c.mlp_dim, "gelu_new", *inits, dtype, dropout=hidden_dropout, name="mlp")
+            mlp = GatedMlp(c.mlp_dim, "gelu_new", *inits, **how)
         else:
-            mlp = Mlp(
-                c.mlp_dim,
-                "relu",
-                *inits,
-                dtype,
-                use_bias=False,
-                dropout=hidden_dropout,
-                name="mlp",
-            )
+            mlp = Mlp(c.mlp_dim, "relu", *inits, **how, use_bias=False)
         return x_BLD + dropout("mlp_dropout")(mlp(y_BLD)), None
 
 
@@ -174,8 +175,8 @@ class Stack(nn.Module):
     causal: bool
 
     @nn.compact
-    def __call__(self, x_BLD, mask_BLM, *encoded, deterministic):
-        """B x L x D, B x L x L, and what `Block` takes of the encoder -> B x L x D."""
+    def __call__(self, x_BLD, seen: Visible, *encoded, deterministic):
+        """B x L x D, and what `Block` takes of the encoder -> B x L x D."""
         c, L = self.config, x_BLD.shape[1]
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
         init = nn.initializers.normal(c.model_dim**-0.5)
@@ -194,7 +195,7 @@ class Stack(nn.Module):
             scan_layers=c.scan_layers,
             config=c,
             deterministic=deterministic,
-        )(dropout("in_dropout")(x_BLD), bias_RH[buckets_LM].transpose(2, 0, 1), mask_BLM, *encoded)
+        )(dropout("in_dropout")(x_BLD), bias_RH[buckets_LM].transpose(2, 0, 1), seen, *encoded)
         x_BLD = RmsNorm(_EPSILON, jnp.dtype(c.dtype), name="final_norm")(x_BLD)
         return dropout("out_dropout")(x_BLD)
 
@@ -223,8 +224,8 @@ class Encoder(nn.Module):
         """
         embed_VD = self.token_embedding
         in_BLD = jnp.asarray(embed_VD, jnp.dtype(self.config.dtype))[tokens_BL]
-        mask_BLL = attention.segment_mask(segment_ids_BL, segment_ids_BL)
-        return self.encoder(in_BLD, mask_BLL, deterministic=deterministic), embed_VD
+        seen = visible.itself(segment_ids_BL)
+        return self.encoder(in_BLD, seen, deterministic=deterministic), embed_VD
 
 
 class T5(nn.Module):
@@ -265,9 +266,9 @@ class T5(nn.Module):
         )
         x_BLD = self.decoder(
             jnp.asarray(embed_VD, x_BMD.dtype)[tokens_BL],
-            attention.causal_mask(segment_ids_BL),
+            visible.causal(segment_ids_BL),
             x_BMD,
-            attention.segment_mask(segment_ids_BL, encoder_segment_ids_BM),
+            Visible(segment_ids_BL, encoder_segment_ids_BM),
             deterministic=deterministic,
         )
         if c.tied_output:

@@ -5,6 +5,7 @@ Dimension key:
   P positions or token types   R buckets of relative positions   S labels or other outputs
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -257,7 +258,8 @@ def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainStat
     """
     if strategy == "jit":
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-        return lambda state, batch, *more: jitted(state, place_batch(batch, mesh), *more)
+        compiled = in_mesh(jitted)
+        return lambda state, batch, *more: compiled(state, place_batch(batch, mesh), *more)
 
     mapped = jax.pmap(
         lambda state, batch, more: step(state, batch, *more, axis_name="devices"),
@@ -269,6 +271,23 @@ def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainStat
     )
     split = lambda x: x.reshape(len(mesh.local_devices), -1, *x.shape[1:])
     return lambda state, batch, *more: mapped(state, jax.tree.map(split, batch), more)
+
+
+def in_mesh(jitted: Callable) -> Callable:
+    """The same function, which while it is traced knows the mesh that cuts its first argument.
+
+    Kernels that XLA cannot divide need it to divide their own work; see `lm.models.kernels`.
+    """
+
+    @functools.wraps(jitted)
+    def call(first, *rest, **more):
+        sharding = getattr(jax.tree.leaves(first)[0], "sharding", None)
+        if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+            return jitted(first, *rest, **more)
+        with jax.set_mesh(sharding.mesh):
+            return jitted(first, *rest, **more)
+
+    return call
 
 
 def batch_spec(x: Any, mesh: Mesh) -> P:

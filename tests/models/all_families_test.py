@@ -17,7 +17,7 @@ from lm.models.t5 import T5Config
 from lm.train.optimizers import decays
 from tests import tiny
 
-HOW = dict(dtype="float32", attention="einsum", remat="none", scan_layers=False)
+HOW = dict(dtype="float32", attention="einsum", matmul="plain", remat="none", scan_layers=False)
 SIZE = dict(vocab_size=23, num_layers=2, num_heads=2, head_dim=4, model_dim=8, mlp_dim=12)
 CONFIGS = {
     "bert": BERTConfig(
@@ -106,6 +106,18 @@ def test_bfloat16_is_near_float32(name, random_like):
     assert found.dtype == jnp.bfloat16
     spread = np.std(expected)
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.15 * spread)
+
+
+@pytest.mark.parametrize(("name", "number"), [("bert", 6), ("llama", 7), ("t5", (7 + 11) / 3)])
+def test_8_bit_products_are_all_those_of_layers_and_no_others(name, number):
+    def products_for_each_softmax(matmul):
+        model = make(name, matmul=matmul)
+        apply = lambda params: model.apply({"params": params}, *inputs(model))
+        text = str(jax.make_jaxpr(apply)(param_shapes(model)))
+        return text.count("name=fp8_matmul") / text.count("name=_softmax")
+
+    assert products_for_each_softmax("fp8") == number
+    assert products_for_each_softmax("plain") == 0
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

@@ -205,3 +205,19 @@ def test_parts_that_processes_cannot_share_evenly_are_refused_by_each(monkeypatc
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         with pytest.raises(UserError, match="cannot be shared evenly by 2 processes"):
             sharding.host_part(grid_of(processes, data=len(processes)))
+
+
+def test_what_is_compiled_knows_the_mesh_that_cuts_its_parameters():
+    mesh = sharding.make_mesh(**(ONE | dict(data=2)))
+    sizes = []
+
+    @sharding.in_mesh
+    @jax.jit
+    def function(params, x):
+        sizes.append(jax.sharding.get_abstract_mesh().size)
+        return x
+
+    for params in (np.zeros(2), jax.device_put(np.zeros(2), sharding.whole(mesh))):
+        function({"scale": params}, 1.0)
+
+    assert sizes[-1] == 2 and sizes[0] < 2
