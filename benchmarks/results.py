@@ -45,7 +45,7 @@ def emit(
 
     Args:
       benchmark: the name of the program, and after a slash that of a case.
-      device: what it ran on; "cpu", or the device's own name.
+      device: what it ran on, as JAX names the device, or its platform.
       packages: whose versions matter.
       shape: sizes.
       unit: of `ours` and `theirs`, one of `UNITS`.

@@ -173,21 +173,27 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
     """Each row is one text, whatever `num_documents` says: labels are of rows."""
     import jax
 
-    from experiments import finetune, labelled, tasks
-    from lm.data import tokenizers
+    from experiments import finetune
 
     del num_documents
-    tokenizer = tokenizers.ByteTokenizer()  # No text is read; its special tokens are asked for.
-    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
-    nothing = labelled.Split([], [], [])
-    data = labelled.Data(task, config.task.to_dict(), tokenizer, nothing, nothing, [], "")
-    parts = finetune.make_parts(config, data)
+    parts = finetune.make_parts(config, no_data(config))
     step_fn = finetune.make_step(config, parts)
     batch, key = jax.device_put(random_texts(shape_of(config))), jax.random.key(0)
     flops_per_token = finetune.flops_per_token(config, parts.model, parts.params)
     state = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
     advance = lambda state: step_fn(state, batch, key, parts.frozen)  # Nothing is frozen.
     return advance, state, parts.model.body.config, flops_per_token
+
+
+def no_data(config: ml_collections.ConfigDict):
+    """The task of a config, and no records of it."""
+    from experiments import labelled, tasks
+    from lm.data import tokenizers
+
+    tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
+    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
+    nothing = labelled.Split([], [], [])
+    return labelled.Data(task, config.task.to_dict(), tokenizer, nothing, nothing, [], "")
 
 
 def random_texts(shape: dict[str, int]) -> dict[str, np.ndarray]:

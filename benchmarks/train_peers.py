@@ -31,9 +31,8 @@ def make_step(name: str, config: ml_collections.ConfigDict, platform: str) -> tu
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     device = "cuda" if platform == "gpu" else "cpu"
-    make = _torch_gpt2 if name == "torch_gpt2" else _TRANSFORMERS[config.model.name]
     with torch.device(device):
-        model, loss, title = make(config)
+        model, loss, title = MODELS[name, config.model.name](config)
     model.train()
     how = "torch.compile, bfloat16 by autocast" if platform == "gpu" else "eager, float32"
     with_memory = ", keeping freed memory" if name == "keeping_memory" else ""
@@ -149,9 +148,6 @@ def _bert(config: ml_collections.ConfigDict) -> tuple[torch.nn.Module, Loss, str
     return model, loss, "transformers BertForSequenceClassification"
 
 
-_TRANSFORMERS = {"gpt2": _gpt2, "llama": _llama, "bert": _bert}
-
-
 def _language_model(model, config) -> tuple[torch.nn.Module, Loss, str]:
     tokens_BL = _random_tokens(config)
     model.loss_type = "ForCausalLM"  # Where the library must guess it warns, which cuts the graph.
@@ -164,8 +160,8 @@ def _common() -> dict[str, Any]:
     import transformers
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    # Under torch.compile the library makes a mask even where none is needed (before torch 2.14), and
-    # a mask rules flash attention out. It makes none for an attention that it does not know.
+    # Under torch.compile the library makes a mask even where none is needed (before torch 2.14),
+    # which rules flash attention out. It makes none for an attention that it does not know.
     transformers.AttentionInterface.register("sdpa_without_mask", sdpa_attention_forward)
     return dict(
         attn_implementation="sdpa_without_mask",
@@ -174,3 +170,13 @@ def _common() -> dict[str, Any]:
         eos_token_id=0,
         pad_token_id=None,
     )
+
+
+# By peer and family: config -> the model, its loss of one batch, and what it is called.
+MODELS = {
+    ("torch_gpt2", "gpt2"): _torch_gpt2,
+    ("transformers", "gpt2"): _gpt2,
+    ("keeping_memory", "gpt2"): _gpt2,
+    ("transformers", "llama"): _llama,
+    ("transformers", "bert"): _bert,
+}
