@@ -61,6 +61,7 @@ BENCHMARKS = {
             *("--vocab_size=4096", "--model_dim=32", "--seq_len=32", "--batch_size=2"),
             *("--timed_vocab_size=4096", "--timed_model_dim=32", "--rounds=1"),
         ),
+        ("cpu", "gpu"),
     ),
     "preparation": Benchmark(
         ("-m", "benchmarks.preparation"), ("--vocab_size=512", "--copies=1", "--repeats=1")

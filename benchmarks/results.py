@@ -10,6 +10,7 @@ from typing import Any
 
 # A measurement is in one of these, and "peer_" + the same holds the peer's.
 UNITS = ("seconds", "tokens_per_second", "bytes")
+AT_MOST = ("seconds", "bytes")  # Of a target: the less, the better.
 KEYS = (
     "benchmark",
     "device",
@@ -85,7 +86,7 @@ def rounded(value: float) -> float:
 def met(result: dict[str, Any]) -> bool:
     """Whether a measurement reaches its target."""
     return all(
-        result[key] <= wanted if key in ("seconds", "bytes") else result[key] >= wanted
+        result[key] <= wanted if key in AT_MOST else result[key] >= wanted
         for key, wanted in result["target"].items()
     )
 
@@ -94,7 +95,7 @@ def row(result: dict[str, Any]) -> list[str]:
     """The cells of a measurement, one for each of `COLUMNS`."""
     unit = next(unit for unit in UNITS if unit in result)
     wanted = [
-        f"{_shown(key, value)} {'at most' if key in ('seconds', 'bytes') else 'at least'}"
+        f"{_shown(key, value)} {'at most' if key in AT_MOST else 'at least'}"
         for key, value in result["target"].items()
     ]
     verdict = f": {'met' if met(result) else 'missed'}" if wanted else ""

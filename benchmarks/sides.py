@@ -47,10 +47,11 @@ class Side:
         self._process.wait()
 
     def _answer(self) -> Any:
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("one side of the benchmark died; its own message stands above")
-        return json.loads(line)
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+            print(line, end="", file=sys.stderr)  # What a library has to say.
+        raise SystemExit("one side of the benchmark died; its own message stands above")
 
 
 def serve(

@@ -100,16 +100,18 @@ def test_one_failure_stops_no_other(tmp_path, capsys):
 
 
 class FakeSide:
-    """Writes down what it is told; the peer takes twice as long, the first time 10 s longer."""
+    """Writes down what it is told; the peer takes twice as long, and both are slow at first."""
 
     def __init__(self, name, events):
-        self.facts, self._name, self._events, self._first = {"name": name}, name, events, True
+        self.facts, self._name, self._events = {"name": name}, name, events
+        self._slower_by = [10, 5]
         events.append(f"start {name}")
 
     def run(self, question):
         self._events.append(f"{self._name} {question}")
-        seconds = {"ours": 1.0, "peer": 2.0}[self._name] + 10 * self._first
-        self._first = False
+        seconds = {"ours": 1.0, "peer": 2.0}[self._name]
+        if self._slower_by:
+            seconds += self._slower_by.pop(0)
         return {"seconds": seconds, "peak_bytes": 7}
 
     def close(self):
@@ -153,10 +155,10 @@ def test_peers_have_as_many_parameters_as_we(case, millions):
 
 
 def test_sizes_keep_their_proportions():
-    sizes = dict.fromkeys(train_cases.SIZES) | dict(model_dim=128, num_heads=4, seq_len=16)
+    sizes = dict.fromkeys(train_cases.SIZES) | dict(model_dim=64, num_heads=4, seq_len=16)
 
     config = train_cases.config_of("quickstart", sizes, "scanned")
 
     shape = train_cases.shape_of(config)
-    assert shape["mlp_dim"] == 512 and config.model.head_dim == 32 and shape["seq_len"] == 16
+    assert shape["mlp_dim"] == 256 and config.model.head_dim == 16 and shape["seq_len"] == 16
     assert config.model.scan_layers
