@@ -174,6 +174,8 @@ def peer(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
     settings = dict(max_new_tokens=args.new_tokens, do_sample=False, pad_token_id=0)
     if args.side == "static":
         settings["cache_implementation"] = "static"
+        if on_gpu:  # A second batch size would else be compiled for any.
+            settings["compile_config"] = transformers.CompileConfig(dynamic=False)
 
     @torch.inference_mode()
     def run(batch_size: int) -> None:
