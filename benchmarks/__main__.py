@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
         for name, one in chosen.items()
         if name not in skipped
     }
-    return run(commands, skipped, pathlib.Path(args.output))
+    return run(commands, skipped, pathlib.Path(args.output), has_targets=not args.small)
 
 
 def choose(only: str) -> dict[str, Benchmark]:
@@ -127,10 +127,23 @@ def why_not(one: Benchmark, platform: str, find: Callable = importlib.util.find_
     return f"needs {' and '.join(missing)}" if missing else None
 
 
-def run(commands: dict[str, list[str]], skipped: dict[str, str], output: pathlib.Path) -> int:
+def run(
+    commands: dict[str, list[str]],
+    skipped: dict[str, str],
+    output: pathlib.Path,
+    *,
+    has_targets: bool,
+) -> int:
     """Runs Python with each command in turn, writes what they measure, and shows the table.
 
-    Returns 1 if any of them failed, else 0.
+    Args:
+      commands: arguments of Python by benchmark.
+      skipped: the reason by benchmark.
+      output: where the lines go.
+      has_targets: the shapes are those that targets are about.
+
+    Returns:
+      1 if any of them failed, else 0.
     """
     rows, failed = [], False
     with output.open("w") as file:
@@ -142,8 +155,11 @@ def run(commands: dict[str, list[str]], skipped: dict[str, str], output: pathlib
             with process:
                 for line in process.stdout:
                     if line.startswith('{"benchmark"'):
-                        rows.append(results.row(json.loads(line)))
-                        file.write(line)
+                        result = json.loads(line)
+                        if not has_targets:
+                            result["target"] = {}
+                        rows.append(results.row(result))
+                        file.write(json.dumps(result) + "\n")
                         file.flush()
             if process.returncode:
                 failed = True

@@ -91,12 +91,15 @@ def test_one_failure_stops_no_other(tmp_path, capsys):
     line = json.dumps(LINE)
     commands = {"bad": ["-c", "raise SystemExit(3)"], "good": ["-c", f"print({line!r})"]}
 
-    assert runner.run(commands, {"other": "needs gpu"}, tmp_path / "out") == 1
+    skipped = {"other": "needs gpu"}
+    assert runner.run(commands, skipped, tmp_path / "out", has_targets=True) == 1
 
     assert [json.loads(x) for x in (tmp_path / "out").read_text().splitlines()] == [LINE]
     table = capsys.readouterr().out
     assert "failed with exit code 3" in table and "skipped: needs gpu" in table
-    assert runner.run({"good": commands["good"]}, {}, tmp_path / "out") == 0
+    del commands["bad"]
+    assert runner.run(commands, {}, tmp_path / "out", has_targets=False) == 0
+    assert json.loads((tmp_path / "out").read_text())["target"] == {}
 
 
 class FakeSide:
