@@ -1,11 +1,10 @@
 """How long an asynchronous save stops training, beside the same save waited for.
 
-    python -m benchmarks.checkpoint
-
-Prints one JSON line. Between saves a step overwrites the state, as in training.
+`python -m benchmarks.checkpoint` prints one JSON line. Between saves a step overwrites the state,
+as in training.
 """
 
-import json
+import argparse
 import pathlib
 import statistics
 import tempfile
@@ -14,20 +13,23 @@ import time
 import jax
 import jax.numpy as jnp
 import optax
-import orbax.checkpoint
 
+from benchmarks import results
 from lm.train.checkpoints import Checkpoints
 from lm.train.state import TrainState
 
-_ROUNDS = 7
-_TARGET_BYTES = 100_000_000
+TARGET_SECONDS = 0.2
 
 
 def main() -> None:
-    """Saves about 100 MB of parameters and Adam's two moments, again and again."""
+    """Saves parameters and Adam's two moments, again and again."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=float, default=100)
+    parser.add_argument("--rounds", type=int, default=6)
+    args = parser.parse_args()
     tx = optax.adamw(1e-3)
     per_matrix = 1024 * 512 * 4
-    num_matrices = round(_TARGET_BYTES / 3 / per_matrix)
+    num_matrices = max(1, round(args.megabytes * 1e6 / 3 / per_matrix))
     params = {f"kernel_{i}": jnp.ones((1024, 512)) * i for i in range(num_matrices)}
     state = TrainState.create(params, tx)
     num_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
@@ -39,7 +41,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         Checkpoints(pathlib.Path(folder), keep_last=2) as checkpoints,
     ):
-        for i in range(_ROUNDS):
+        for i in range(1 + args.rounds):
             start = time.perf_counter()
             checkpoints.save(i, state, {}, {})
             blocked_seconds.append(time.perf_counter() - start)
@@ -48,21 +50,19 @@ def main() -> None:
             total_seconds.append(time.perf_counter() - start)
 
     blocked, total = statistics.median(blocked_seconds[1:]), statistics.median(total_seconds[1:])
-    print(
-        json.dumps(
-            {
-                "benchmark": "checkpoint",
-                "state_bytes": num_bytes,
-                "blocked_seconds": round(blocked, 4),
-                "target_seconds": 0.2,
-                "synchronous_seconds": round(total, 4),
-                "ratio": round(blocked / total, 3),
-                "rounds": _ROUNDS - 1,
-                "device": jax.devices()[0].device_kind,
-                "jax": jax.__version__,
-                "orbax": orbax.checkpoint.__version__,
-            }
-        )
+    results.emit(
+        "checkpoint",
+        device=jax.devices()[0].device_kind,
+        packages=("jax", "orbax-checkpoint"),
+        shape={"megabytes": round(num_bytes / 1e6, 1)},
+        unit="seconds",
+        ours=round(blocked, 4),
+        peer="the same save, waited for",
+        theirs=round(total, 4),
+        ratio=round(total / blocked, 2),
+        target={"seconds": TARGET_SECONDS},
+        note="How long training stops.",
+        rounds=args.rounds,
     )
 
 

@@ -1,72 +1,117 @@
-"""How fast is greedy decoding? `python -m benchmarks.generation` prints a JSON line a batch size.
+"""How fast is greedy decoding? `python -m benchmarks.generation` prints JSON lines for each batch.
 
-GPT-2 124M with random weights goes on from prompts of 128 tokens, reading them included: on a CPU
-in float32, beside `transformers` with its static cache and with its default one; on a GPU in
-bfloat16, where its static cache is compiled.
+GPT-2 124M with random weights goes on from prompts of 128 tokens, reading them included, beside
+`transformers` with its static cache and with its default one: on a CPU in float32, on a GPU in
+bfloat16, where `transformers` compiles its step with the static cache.
 """
 
 import argparse
-import importlib.metadata
-import json
+import functools
 import os
 import statistics
-import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from benchmarks import results
 from benchmarks import sides as sides_lib
-from benchmarks.sides import Side, ratio, take_turns
+from benchmarks.sides import Found, Side
 from lm import allocator
+
+PEERS = {"static": "static cache", "dynamic": "default cache"}
+# By batch size, on one H100, with these lengths.
+GPU_LENGTHS = {"prompt_len": 128, "new_tokens": 256}
+TARGETS = {1: {"tokens_per_second": 1500}, 64: {"tokens_per_second": 60_000}}
+SIZES = {"num_layers": 12, "num_heads": 12, "model_dim": 768, "vocab_size": 50257}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_layers", type=int, default=12)
-    parser.add_argument("--prompt_len", type=int, default=128)
-    parser.add_argument("--new_tokens", type=int, default=64)
-    parser.add_argument("--batch_sizes", default="1,16", help="1,64 for a GPU")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--side", help="set for the processes that this one starts")
-    args = parser.parse_args()
+    args = parse()
     if args.side:
-        facts, measure = (ours if args.side == "ours" else peer)(args)
-        return sides_lib.serve(facts, measure)
-    sides = {name: Side(__spec__.name, name) for name in ("ours", "static", "dynamic")}
-    for batch_size in map(int, args.batch_sizes.split(",")):
-        for side in sides.values():
-            side.measure(batch_size)  # Compiles.
-        seconds = take_turns(sides, args.rounds, batch_size)
-        result = {
-            "benchmark": "generation",
-            **sides["ours"].facts,
-            "cores": len(os.sched_getaffinity(0)),
-            "shape": {"batch_size": batch_size}
-            | {name: getattr(args, name) for name in ("num_layers", "prompt_len", "new_tokens")},
-            "tokens_per_second": _speed(args, batch_size, seconds["ours"]),
-            "peer": "transformers GPT2LMHeadModel.generate, static cache",
-            "peer_tokens_per_second": _speed(args, batch_size, seconds["static"]),
-            "ratio": ratio(seconds, "static"),
-            "ratio_to_peer_with_default_cache": ratio(seconds, "dynamic"),
-            "rounds": args.rounds,
-            "load_average": round(os.getloadavg()[0], 1),
-            "versions": {
-                name: importlib.metadata.version(name) for name in ("jax", "torch", "transformers")
-            },
-        }
-        print(json.dumps(result), flush=True)
+        return serve(args)
+    platform = sides_lib.platform()
+    on_cpu = platform == "cpu"
+    args.new_tokens = args.new_tokens or (64 if on_cpu else 256)
+    batch_sizes = [int(n) for n in (args.batch_sizes or ("1,16" if on_cpu else "1,64")).split(",")]
+    flags = [f"--platform={platform}", f"--new_tokens={args.new_tokens}"]
+    starts = {
+        name: functools.partial(Side, __spec__.name, name, flags) for name in ("ours", *PEERS)
+    }
+    together = on_cpu and not args.apart
+    found = sides_lib.compare(starts, batch_sizes, args.rounds, together=together)
+    for batch_size, sides in zip(batch_sizes, found, strict=True):
+        for peer in PEERS:
+            emit(args, platform, batch_size, peer, sides["ours"], sides[peer])
 
 
-def _speed(args: argparse.Namespace, batch_size: int, seconds: list[float]) -> float:
-    return round(batch_size * args.new_tokens / statistics.median(seconds), 1)
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, size in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    parser.add_argument("--prompt_len", type=int, default=128)
+    parser.add_argument("--new_tokens", type=int, help="64 on a CPU, else 256, unless given")
+    parser.add_argument("--batch_sizes", help="1,16 on a CPU, else 1,64, unless given")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--apart", action="store_true", help="one side after the other on CPUs too")
+    for name in ("side", "platform"):
+        parser.add_argument(f"--{name}", help="set for the processes that this one starts")
+    return parser.parse_args()
+
+
+def serve(args: argparse.Namespace) -> None:
+    """One side, which answers with the seconds of a call."""
+    if args.side == "ours":
+        return sides_lib.serve(*ours(args), sides_lib.jax_peak_bytes)
+    return sides_lib.serve(*peer(args), sides_lib.torch_peak_bytes)
+
+
+def emit(
+    args: argparse.Namespace,
+    platform: str,
+    batch_size: int,
+    name: str,
+    ours: Found,
+    peer: Found,
+) -> None:
+    """Prints what we reached beside a peer."""
+    lengths = {"prompt_len": args.prompt_len, "new_tokens": args.new_tokens}
+    sizes = {name: getattr(args, name) for name in SIZES}
+    speeds = [
+        batch_size * args.new_tokens / statistics.median(found.seconds) for found in (ours, peer)
+    ]
+    target = {}
+    if platform == "cpu" and sizes == SIZES:
+        target = {"ratio": 1.0}
+    elif (sizes, lengths) == (SIZES, GPU_LENGTHS) and batch_size in TARGETS:
+        target = TARGETS[batch_size]
+    results.emit(
+        "generation",
+        device=ours.facts["device"],
+        packages=("jax", "torch", "transformers"),
+        shape={"batch_size": batch_size} | lengths | sizes,
+        unit="tokens_per_second",
+        ours=results.rounded(speeds[0]),
+        peer=f"transformers GPT2LMHeadModel.generate, {PEERS[name]}",
+        theirs=results.rounded(speeds[1]),
+        ratio=sides_lib.ratio(ours, peer),
+        target=target,
+        note="",
+        dtype=ours.facts["dtype"],
+        compile_seconds=ours.compile_seconds,
+        peer_compile_seconds=peer.compile_seconds,
+        rounds=args.rounds,
+        **sides_lib.memory_of(ours, peer),
+    )
 
 
 def prompts(args: argparse.Namespace, batch_size: int) -> np.ndarray:
     """Batch size x prompt length."""
-    return np.random.default_rng(0).integers(0, 50257, (batch_size, args.prompt_len))
+    return np.random.default_rng(0).integers(0, args.vocab_size, (batch_size, args.prompt_len))
 
 
-def ours(args: argparse.Namespace):
-    """(batch size) -> seconds of one call."""
+def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None]]:
+    """Facts, and (batch size) -> None, after one call."""
     allocator.keep_freed_memory()
     import jax
 
@@ -76,22 +121,25 @@ def ours(args: argparse.Namespace):
     from lm.models.cache import decoding_params
     from lm.models.families import init_params
 
-    platform = jax.default_backend()
     config = gpt2.get_config("size=small")
-    config.model.update(num_layers=args.num_layers, vocab_size=50257)
+    config.model.update({name: getattr(args, name) for name in SIZES})
+    config.model.update(
+        head_dim=args.model_dim // args.num_heads,
+        mlp_dim=4 * args.model_dim,
+        max_len=max(config.model.max_len, args.prompt_len + args.new_tokens),
+    )
     model = build.make_model(config.model, causal=True)
     params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
     params = decoding_params(params, model.config.dtype)
 
-    def measure(batch_size: int) -> float:
+    def run(batch_size: int) -> None:
         tokens = prompts(args, batch_size).tolist()
-        start = time.perf_counter()
         new = sampling.generate(
             model,
             params,
             tokens,
             jax.random.key(0),
-            vocab_size=50257,
+            vocab_size=args.vocab_size,
             max_new_tokens=args.new_tokens,
             temperature=0.0,
             top_k=0,
@@ -100,35 +148,42 @@ def ours(args: argparse.Namespace):
             batch_size=batch_size,
         )
         assert all(len(row) == args.new_tokens for row in new)
-        return time.perf_counter() - start
 
-    device = jax.devices()[0].device_kind
-    return {"platform": platform, "device": device, "dtype": model.config.dtype}, measure
+    return {"device": jax.devices()[0].device_kind, "dtype": model.config.dtype}, run
 
 
-def peer(args: argparse.Namespace):
+def peer(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None]]:
     """The same of `transformers`."""
     import torch
     import transformers
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = args.platform == "gpu"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=args.num_layers)).eval()
-    model = model.to(device, torch.bfloat16 if device == "cuda" else torch.float32)
-    settings = dict(max_new_tokens=args.new_tokens, min_new_tokens=args.new_tokens, pad_token_id=0)
+    config = transformers.GPT2Config(
+        vocab_size=args.vocab_size,
+        n_positions=max(1024, args.prompt_len + args.new_tokens),
+        n_embd=args.model_dim,
+        n_layer=args.num_layers,
+        n_head=args.num_heads,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
+    with torch.device(device):
+        model = transformers.GPT2LMHeadModel(config).eval().to(dtype)
+    settings = dict(max_new_tokens=args.new_tokens, do_sample=False, pad_token_id=0)
     if args.side == "static":
         settings["cache_implementation"] = "static"
+        if on_gpu:  # A second batch size would else be compiled for any.
+            settings["compile_config"] = transformers.CompileConfig(dynamic=False)
 
     @torch.inference_mode()
-    def measure(batch_size: int) -> float:
+    def run(batch_size: int) -> None:
         tokens = torch.tensor(prompts(args, batch_size), device=device)
-        mask = torch.ones_like(tokens)
-        start = time.perf_counter()
-        new = model.generate(tokens, attention_mask=mask, do_sample=False, **settings)
+        new = model.generate(tokens, attention_mask=torch.ones_like(tokens), **settings)
         assert new.cpu().shape[1] == args.prompt_len + args.new_tokens
-        return time.perf_counter() - start
 
-    return {}, measure
+    return {}, run
 
 
 if __name__ == "__main__":

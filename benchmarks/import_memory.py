@@ -17,6 +17,10 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
+from benchmarks import results
+
+ALLOWED = 1.2
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -36,16 +40,20 @@ def main() -> None:
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         peak = int(out.split()[-1])
     allowed = largest_shard + 4 * num_params
-    result = {
-        "benchmark": "import_memory",
-        "parameters": num_params,
-        "largest_shard_mb": round(largest_shard / 1e6, 1),
-        "float32_mb": round(4 * num_params / 1e6, 1),
-        "peak_mb": round(peak / 1e6, 1),
-        "ratio": round(peak / allowed, 3),
-        "target": 1.2,
-    }
-    print(json.dumps(result))
+    results.emit(
+        "import_memory",
+        device="cpu",
+        packages=("jax", "safetensors"),
+        shape={"parameters": num_params, "num_layers": args.num_layers},
+        unit="bytes",
+        ours=peak,
+        peer="the largest shard plus the parameters in float32",
+        theirs=allowed,
+        ratio=round(allowed / peak, 3),
+        target={"bytes": round(ALLOWED * allowed)},
+        note=f"Peak of importing bfloat16 shards; at most {ALLOWED} of the peer.",
+        largest_shard_bytes=largest_shard,
+    )
 
 
 def convert(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -5,14 +5,12 @@ records read from ArrayRecord in the same run and thrown away.
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 
+from benchmarks import results
 from lm.data.batches import Batches
 from lm.data.preparation import prepare
 
@@ -54,19 +52,21 @@ def main() -> None:
                 seconds[name].append(_time(way))
     tokens = args.num_steps * args.batch_size * args.seq_len
     speeds = {name: round(tokens / statistics.median(times)) for name, times in seconds.items()}
-    result = {
-        "benchmark": "loader",
-        "tokens_per_second": speeds,
-        "to_target": round(speeds["prefetched"] / TARGET, 2),
-        "to_records_alone": round(speeds["prefetched"] / speeds["records_alone"], 2),
-        "shape": vars(args),
-        "cores": len(os.sched_getaffinity(0)),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("array_record", "grain", "numpy", "tensorflow-datasets")
-        },
-    }
-    print(json.dumps(result))
+    results.emit(
+        "loader",
+        device="cpu",
+        packages=("array_record", "grain", "numpy", "tensorflow-datasets"),
+        shape={name: getattr(args, name) for name in ("seq_len", "batch_size", "num_steps")},
+        unit="tokens_per_second",
+        ours=speeds["prefetched"],
+        peer="the same records, read and thrown away",
+        theirs=speeds["records_alone"],
+        ratio=round(speeds["prefetched"] / speeds["records_alone"], 3),
+        target={"tokens_per_second": TARGET},
+        note="",
+        one_by_one=speeds["one_by_one"],
+        repeats=args.repeats,
+    )
 
 
 def _time(way: Callable) -> float:

@@ -7,8 +7,6 @@ starting processes, reading, sending, packing, writing and checking.
 
 import argparse
 import concurrent.futures
-import importlib.metadata
-import json
 import multiprocessing
 import os
 import pathlib
@@ -16,6 +14,7 @@ import statistics
 import tempfile
 import time
 
+from benchmarks import results
 from lm.data import tokenizers
 from lm.data.preparation import prepare
 from lm.data.sources import make_source
@@ -50,20 +49,24 @@ def main() -> None:
         for repeat in range(args.repeats):  # In turn, so that a noisy minute hits both.
             peer.append(tokenizer_alone(folder, texts, args.num_processes))
             ours.append(preparation(folder, repeat, args.seq_len, args.num_processes))
-    result = {
-        "benchmark": "preparation",
-        "tokens_per_second": round(statistics.median(ours)),
-        "tokenizer_alone": round(statistics.median(peer)),
-        "ratio": round(statistics.median(a / b for a, b in zip(ours, peer, strict=True)), 3),
-        "target": TARGET,
-        "shape": vars(args) | {"megabytes": round(sum(map(len, texts)) / 1e6, 1)},
-        "cores": cores,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("array_record", "sentencepiece", "tensorflow-datasets")
-        },
-    }
-    print(json.dumps(result))
+    results.emit(
+        "preparation",
+        device="cpu",
+        packages=("array_record", "sentencepiece", "tensorflow-datasets"),
+        shape={
+            name: getattr(args, name)
+            for name in ("seq_len", "vocab_size", "algorithm", "num_processes")
+        }
+        | {"megabytes": round(sum(map(len, texts)) / 1e6, 1)},
+        unit="tokens_per_second",
+        ours=round(statistics.median(ours)),
+        peer="the tokenizer alone",
+        theirs=round(statistics.median(peer)),
+        ratio=round(statistics.median(a / b for a, b in zip(ours, peer, strict=True)), 3),
+        target={"ratio": TARGET},
+        note="",
+        repeats=args.repeats,
+    )
 
 
 def preparation(folder: pathlib.Path, repeat: int, seq_len: int, num_processes: int) -> float:

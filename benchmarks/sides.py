@@ -1,6 +1,8 @@
-"""Two programs that take turns, each in a process of its own.
+"""Programs that are compared, each in a process of its own.
 
-So a noisy minute hits both, and neither disturbs the other's threads or memory.
+So neither disturbs the other's threads or memory. On a CPU they take turns, so that a noisy minute
+hits all of them; on an accelerator one ends before the next starts, since its memory may not hold
+both, and each has the card as it would have it alone.
 """
 
 import json
@@ -8,12 +10,13 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 
 class Side:
-    """A process that measures when told to.
+    """A process that runs something when told to.
 
     Args:
       module: of the benchmark, which calls `serve` when it is given --side.
@@ -27,41 +30,148 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # On a GPU the sides share its memory.
-            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+            # Compilation is measured, and torch would find it in a cache.
+            env=os.environ | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"},
         )
         self.facts = self._answer()
 
-    def measure(self, question: Any = None) -> float:
-        """What the other process's `measure` returns for this question."""
+    def run(self, question: Any) -> dict[str, Any]:
+        """What the other process answers to this question; see `serve`."""
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
+    def close(self) -> None:
+        """Ends the process, and with it what it holds of a device."""
+        self._process.stdin.close()
+        self._process.wait()
+
     def _answer(self) -> Any:
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("one side of the benchmark died; its own message stands above")
-        return json.loads(line)
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+            print(line, end="", file=sys.stderr)  # What a library has to say.
+        raise SystemExit("one side of the benchmark died; its own message stands above")
 
 
-def serve(facts: dict[str, Any], measure: Callable[[Any], float]) -> None:
-    """One side: prints its facts, then a measurement for each line of stdin."""
+def serve(
+    facts: dict[str, Any], run: Callable[[Any], None], peak_bytes: Callable[[], int | None]
+) -> None:
+    """One side: prints its facts, then for each line of stdin how long a run took.
+
+    Args:
+      facts: what the side says of itself.
+      run: does what a question asks for, and waits for the device.
+      peak_bytes: the most that the device has held so far; None where nobody counts.
+    """
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
-        print(json.dumps(measure(json.loads(line))), flush=True)
+        start = time.perf_counter()
+        run(json.loads(line))
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
 
 
-def take_turns(sides: dict[str, Side], rounds: int, question: Any = None) -> dict[str, list[float]]:
-    """Measurements by side; who begins changes from round to round."""
-    found = {name: [] for name in sides}
-    for r in range(rounds):
-        for name in list(sides)[:: 1 if r % 2 else -1]:
-            found[name].append(sides[name].measure(question))
-    return found
+class Found(NamedTuple):
+    """What one side answered to one question.
+
+    facts: what the side says of itself.
+    seconds: of each round.
+    compile_seconds: by how much its very first run was longer.
+    peak_bytes: the most that its device held; None on CPUs.
+    """
+
+    facts: dict[str, Any]
+    seconds: list[float]
+    compile_seconds: float
+    peak_bytes: int | None
 
 
-def ratio(found: dict[str, list[float]], peer: str, ours: str = "ours") -> float:
+def compare(
+    starts: dict[str, Callable[[], Side]],
+    questions: Sequence[Any],
+    rounds: int,
+    *,
+    together: bool,
+) -> list[dict[str, Found]]:
+    """For each question what each side found.
+
+    Args:
+      starts: what starts a side, by name.
+      questions: are asked one after the other; each is asked twice before it counts.
+      rounds: how often it counts.
+      together: the sides take turns; otherwise one ends before the next starts.
+    """
+    if together:
+        return _take_turns({name: start() for name, start in starts.items()}, questions, rounds)
+    alone = [_take_turns({name: start()}, questions, rounds) for name, start in starts.items()]
+    return [{k: v for found in side for k, v in found.items()} for side in zip(*alone, strict=True)]
+
+
+def _take_turns(
+    sides: dict[str, Side], questions: Sequence[Any], rounds: int
+) -> list[dict[str, Found]]:
+    results = []
+    for question in questions:
+        first = {name: side.run(question)["seconds"] for name, side in sides.items()}
+        last = {name: side.run(question) for name, side in sides.items()}  # Memory settles.
+        seconds = {name: [] for name in sides}
+        for r in range(rounds):
+            for name in list(sides)[:: 1 if r % 2 else -1]:  # Who begins changes.
+                last[name] = sides[name].run(question)
+                seconds[name].append(last[name]["seconds"])
+        results.append(
+            {
+                name: Found(
+                    side.facts,
+                    seconds[name],
+                    round(max(0.0, first[name] - statistics.median(seconds[name])), 2),
+                    last[name]["peak_bytes"],
+                )
+                for name, side in sides.items()
+            }
+        )
+    for side in sides.values():
+        side.close()
+    return results
+
+
+def ratio(ours: Found, peer: Found) -> float:
     """How many times as long the peer took: the median over rounds."""
-    pairs = zip(found[peer], found[ours], strict=True)
+    pairs = zip(peer.seconds, ours.seconds, strict=True)
     return round(statistics.median(theirs / own for theirs, own in pairs), 3)
+
+
+def memory_of(ours: Found, peer: Found) -> dict[str, float]:
+    """Both peaks and their ratio, as far as they are counted."""
+    if ours.peak_bytes is None or peer.peak_bytes is None:
+        return {"peak_bytes": ours.peak_bytes, "peer_peak_bytes": peer.peak_bytes}
+    return {
+        "peak_bytes": ours.peak_bytes,
+        "peer_peak_bytes": peer.peak_bytes,
+        "memory_ratio": round(peer.peak_bytes / ours.peak_bytes, 3),
+    }
+
+
+def platform() -> str:
+    """Of JAX's default devices: cpu, gpu or tpu.
+
+    Another process is asked, so that this one takes no memory of a device.
+    """
+    command = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1]
+
+
+def jax_peak_bytes() -> int | None:
+    """The most that JAX's first device held; None on CPUs, where it does not count."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats()
+    return stats and stats["peak_bytes_in_use"]
+
+
+def torch_peak_bytes() -> int | None:
+    """The same of torch's."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None

@@ -6,14 +6,14 @@ which is after the second step was handed to the device. The target is 15 s for 
 """
 
 import argparse
-import importlib.metadata
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from benchmarks import results, sides
 
 TARGET_SECONDS = 15
 
@@ -25,18 +25,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         first, *later = [_seconds_to_first_step(folder, i) for i in range(1 + args.repeats)]
     second = statistics.median(later)
-    result = {
-        "benchmark": "start_up",
-        "first_start_seconds": round(first, 2),
-        "second_start_seconds": round(second, 2),
-        "slowest_seconds": round(max(later), 2),
-        "to_target": round(TARGET_SECONDS / second, 2),
-        "repeats": args.repeats,
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax")},
-    }
-    print(json.dumps(result))
+    results.emit(
+        "start_up",
+        device=sides.platform(),
+        packages=("jax", "flax"),
+        shape={"config": "quickstart"},
+        unit="seconds",
+        ours=round(second, 2),
+        peer="the first start, which prepares data and compiles",
+        theirs=round(first, 2),
+        ratio=round(first / second, 2),
+        target={"seconds": TARGET_SECONDS},
+        note="From the command to the first step.",
+        slowest_seconds=round(max(later), 2),
+        repeats=args.repeats,
+    )
 
 
 def _seconds_to_first_step(folder: str, index: int) -> float:
@@ -52,6 +55,7 @@ def _seconds_to_first_step(folder: str, index: int) -> float:
             raise SystemExit("launch.py ended before its first step; its own message stands above")
         seconds = time.perf_counter() - start
         process.terminate()  # Finishes the step and saves.
+        process.communicate()  # It may print meanwhile.
     return seconds
 
 

@@ -1,8 +1,7 @@
 """GPT-2 in plain PyTorch: the baseline that benchmarks compare with on a GPU.
 
-Written for speed under `torch.compile`: fused q, k, v, flash attention, bfloat16 by autocast, fused
-AdamW. Pre-norm, learned positions, tanh GELU, biases, tied output and no dropout, as our configs
-have it.
+Written for speed under `torch.compile`: fused q, k, v and flash attention. Pre-norm, learned
+positions, tanh GELU, biases, tied output and no dropout, as our configs have it.
 
 Dimension key:
   B batch    L length    D model width    H heads    K head width    V vocabulary
@@ -55,30 +54,3 @@ class GPT2(nn.Module):
             x_BLD = block(x_BLD)
         logits_BLV = F.linear(self.final_norm(x_BLD), self.tokens.weight)
         return F.cross_entropy(logits_BLV.flatten(0, 1).float(), targets_BL.flatten())
-
-
-def make_step(*, device: str, **shape):
-    """Returns (tokens_BL, targets_BL) -> loss: one update of AdamW after clipping at 1."""
-    torch.set_float32_matmul_precision("high")
-    model = GPT2(**shape).to(device)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=6e-4,
-        betas=(0.9, 0.95),
-        eps=1e-8,
-        fused=True,
-    )
-    compiled = torch.compile(model)
-
-    def step(tokens_BL, targets_BL):
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = compiled(tokens_BL, targets_BL)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return step

@@ -1,208 +1,120 @@
-"""How fast is a training step? `python -m benchmarks.train_step` prints one JSON line.
+"""How fast is a training step? `python -m benchmarks.train_step` prints a JSON line a peer.
 
-On a CPU: the quickstart's step, float32, beside `transformers` on eager torch with its best
-attention and optimiser. On a GPU: GPT-2 124M in bfloat16, rows of 1,024, 32 a batch, beside
-torch.compile of `benchmarks/torch_gpt2.py`. Both sides do forward, loss, backward, clipping, AdamW.
-Ours reads packed rows, so its attention takes a mask of documents; the peer's is only causal.
+    python -m benchmarks.train_step --case=llama --variants=default,scanned
 
-On CPUs a third side is the peer with the C library's memory settings that `launch.py` makes for us.
+A case is a shape (`benchmarks.train_cases`), by default the quickstart on a CPU and GPT-2 124M on a
+GPU. All sides do forward, loss, backward, clipping, AdamW: ours on rows of two documents, so that
+its attention keeps them apart, the peers' (`benchmarks.train_peers`) on rows that are only causal.
+On a CPU every case runs in float32 and the peers are not compiled.
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
+import functools
 import statistics
-import time
-from collections.abc import Callable
 
-import numpy as np
-
+from benchmarks import results, train_cases
 from benchmarks import sides as sides_lib
-from benchmarks.sides import Side, ratio, take_turns
+from benchmarks.sides import Found, Side
 from lm import allocator
-
-SHAPE = ("vocab_size", "num_layers", "num_heads", "model_dim", "seq_len", "batch_size")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in SHAPE:
-        parser.add_argument(f"--{name}", type=int, help="the config's unless given")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--side", help="set for the processes that this one starts")
-    args = parser.parse_args()
+    args = parse()
     if args.side:
         return serve(args)
-    sides = {"ours": Side(__spec__.name, "ours")}
-    facts = sides["ours"].facts
-    shape_flags = [f"--{key}={value}" for key, value in facts["shape"].items()]
-    sides["peer"] = Side(__spec__.name, "peer", shape_flags)
-    if facts["platform"] == "cpu":
-        name = "peer_keeping_memory"
-        sides[name] = Side(__spec__.name, name, shape_flags)
-    seconds = take_turns(sides, args.rounds)
-    num_tokens = facts["shape"]["batch_size"] * facts["shape"]["seq_len"]
-    speed = {name: round(num_tokens / statistics.median(times)) for name, times in seconds.items()}
-
-    result = {
-        "benchmark": "train_step",
-        **facts,
-        "cores": len(os.sched_getaffinity(0)),
-        "tokens_per_second": speed["ours"],
-        "peer": sides["peer"].facts["name"],
-        "peer_tokens_per_second": speed["peer"],
-        "ratio": ratio(seconds, "peer"),
-        "rounds": args.rounds,
-        "load_average": round(os.getloadavg()[0], 1),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "torch", "transformers")
-        },
+    platform = sides_lib.platform()
+    on_cpu = platform == "cpu"
+    args.case = args.case or ("quickstart" if on_cpu else "gpt2")
+    args.steps_a_round = args.steps_a_round or (1 if on_cpu else 20)
+    variants, peers = args.variants.split(","), train_cases.CASES[args.case].peers
+    flags = [f"--case={args.case}", f"--platform={platform}"]
+    starts = {
+        name: functools.partial(Side, __spec__.name, name, flags)
+        for name in (*(f"ours/{variant}" for variant in variants), *peers)
     }
-    if "peer_keeping_memory" in sides:
-        result["ratio_to_peer_keeping_memory"] = ratio(seconds, "peer_keeping_memory")
-    if peak_flops := facts["peak_flops"]:
-        result["mfu"] = round(speed["ours"] * facts["flops_per_token"] / peak_flops, 4)
-    print(json.dumps(result))
+    together = on_cpu and not args.apart
+    (found,) = sides_lib.compare(starts, [args.steps_a_round], args.rounds, together=together)
+    for variant in variants:
+        for peer in peers:
+            emit(args, platform, variant, found[f"ours/{variant}"], found[peer])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", choices=train_cases.CASES)
+    for name in train_cases.SIZES:
+        parser.add_argument(f"--{name}", type=int, help="the case's unless given")
+    parser.add_argument("--variants", default="default", help=", ".join(train_cases.VARIANTS))
+    parser.add_argument("--documents", type=int, default=2, help="of each of our rows")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps_a_round", type=int, help="1 on a CPU, else 20, unless given")
+    parser.add_argument("--apart", action="store_true", help="one side after the other on CPUs too")
+    for name in ("side", "platform"):
+        parser.add_argument(f"--{name}", help="set for the processes that this one starts")
+    return parser.parse_args()
+
+
+def sizes_of(args: argparse.Namespace) -> dict[str, int | None]:
+    """Of the flags, what is None where it was not given."""
+    return {name: getattr(args, name) for name in train_cases.SIZES}
 
 
 def serve(args: argparse.Namespace) -> None:
-    """One side, which answers with the seconds of a step."""
-    step, steps_a_round, facts = (ours if args.side == "ours" else peer)(args)
-    for _ in range(3):  # Compiles, and lets memory settle.
-        float(step())
+    """One side, which answers with the seconds of so many steps."""
+    name, _, variant = args.side.partition("/")
+    config = train_cases.config_of(args.case, sizes_of(args), variant or "default")
+    if name == "ours":
+        allocator.keep_freed_memory()
+        step, facts = train_cases.make_step(config, args.documents)
+        peak_bytes = sides_lib.jax_peak_bytes
+    else:
+        from benchmarks import train_peers
 
-    def measure(_) -> float:
-        start = time.perf_counter()
-        for _ in range(steps_a_round):
+        step, facts = train_peers.make_step(name, config, args.platform)
+        peak_bytes = sides_lib.torch_peak_bytes
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
             loss = step()
         float(loss)  # Waits for the device.
-        return (time.perf_counter() - start) / steps_a_round
 
-    sides_lib.serve(facts, measure)
-
-
-def ours(args: argparse.Namespace) -> tuple[Callable, int, dict]:
-    """The step of `launch.py`, from a config."""
-    allocator.keep_freed_memory()
-    import jax
-
-    from configs import gpt2, quickstart
-    from experiments import build, initial
-    from lm.objectives.causal import causal
-    from lm.train import flops
-
-    platform = jax.default_backend()
-    if platform == "cpu":
-        config = quickstart.get_config("optimizer=adamw")
-    else:
-        config = gpt2.get_config("size=small")
-        config.model.vocab_size = 50304  # A multiple of 128, as the peer has it.
-        config.data.batch_size = 32
-    given = {name: value for name in SHAPE if (value := getattr(args, name))}
-    config.data.update({name: given.pop(name) for name in ("seq_len", "batch_size") & given.keys()})
-    config.model.update(given)
-    config.model.max_len = config.data.seq_len
-    config.model.mlp_dim = 4 * config.model.model_dim
-    config.model.head_dim = config.model.model_dim // config.model.num_heads
-    shape = {name: (config.data if name in config.data else config.model)[name] for name in SHAPE}
-
-    parts = build.make_parts(config)
-    abstract = build.abstract_state(parts)
-    state = initial.state(parts, config, abstract)
-    compiled = build.make_step(parts, causal, config, abstract)
-    rows, key = jax.device_put(random_rows(shape)), jax.random.key(0)
-
-    def step():
-        nonlocal state
-        state, metrics = compiled(state, rows, key)
-        return metrics["loss"]
-
-    facts = {
-        "platform": platform,
-        "device": jax.devices()[0].device_kind,
-        "dtype": parts.model.config.dtype,
-        "attention": parts.model.config.attention,
-        "shape": shape,
-        "flops_per_token": build.flops_per_token(parts, causal, abstract, config.data.seq_len),
-        "peak_flops": flops.total_peak_flops(jax.devices()),
-    }
-    return step, 1 if platform == "cpu" else 20, facts
+    sides_lib.serve(facts, run, peak_bytes)
 
 
-def random_rows(shape: dict[str, int]):
-    """Rows of two documents each, without padding."""
-    from lm.data.rows import Rows
-
-    B, L = shape["batch_size"], shape["seq_len"]
-    tokens_BL = np.random.default_rng(0).integers(0, shape["vocab_size"], (B, L), dtype=np.int32)
-    second_BL = np.broadcast_to(np.arange(L, dtype=np.int32) >= L // 2, (B, L))
-    positions_BL = np.arange(L, dtype=np.int32) - np.where(second_BL, L // 2, 0)
-    next_BL = np.roll(tokens_BL, -1, axis=1)
-    segment_ids_BL, ids_B = 1 + second_BL.astype(np.int32), np.arange(B, dtype=np.int32)
-    return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL.astype(np.int32), ids_B)
-
-
-def peer(args: argparse.Namespace) -> tuple[Callable, int, dict]:
-    """The same step on torch."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    tokens_BL = torch.randint(args.vocab_size, (args.batch_size, args.seq_len), device=device)
-    shape = dict(
-        vocab_size=args.vocab_size,
-        max_len=args.seq_len,
-        num_layers=args.num_layers,
-        num_heads=args.num_heads,
-        width=args.model_dim,
+def emit(args: argparse.Namespace, platform: str, variant: str, ours: Found, peer: Found) -> None:
+    """Prints what a variant reached beside a peer."""
+    sizes, case = sizes_of(args), train_cases.CASES[args.case]
+    shape = train_cases.shape_of(train_cases.config_of(args.case, sizes, variant))
+    num_tokens = args.steps_a_round * shape["batch_size"] * shape["seq_len"]
+    speeds = [num_tokens / statistics.median(found.seconds) for found in (ours, peer)]
+    more = {}
+    if peak_flops := ours.facts["peak_flops"]:
+        shares = [speed * ours.facts["flops_per_token"] / peak_flops for speed in speeds]
+        more = {"mfu": results.rounded(shares[0]), "peer_mfu": results.rounded(shares[1])}
+    as_is = platform == case.platform and not any(sizes.values())
+    results.emit(
+        f"train_step/{args.case}",
+        device=ours.facts["device"],
+        packages=("jax", "torch", "transformers"),
+        shape=shape,
+        unit="tokens_per_second",
+        ours=round(speeds[0]),
+        peer=peer.facts["name"],
+        theirs=round(speeds[1]),
+        ratio=sides_lib.ratio(ours, peer),
+        target=case.target if as_is else {},
+        note="" if variant == "default" else f"{variant}.",
+        variant=variant,
+        documents=args.documents,
+        dtype=ours.facts["dtype"],
+        attention=ours.facts["attention"],
+        flops_per_token=ours.facts["flops_per_token"],
+        compile_seconds=ours.compile_seconds,
+        peer_compile_seconds=peer.compile_seconds,
+        rounds=args.rounds,
+        **sides_lib.memory_of(ours, peer),
+        **more,
     )
-    if device == "cuda":
-        from benchmarks import torch_gpt2
-
-        step = torch_gpt2.make_step(device=device, **shape)
-        targets_BL = tokens_BL.roll(-1, dims=1)
-        facts = {"name": "GPT-2 written for torch.compile, bfloat16, fused AdamW"}
-        return lambda: step(tokens_BL, targets_BL), 20, facts
-    if args.side == "peer_keeping_memory":
-        allocator.keep_freed_memory()
-    facts = {"name": "transformers GPT2LMHeadModel, torch eager, sdpa, fused AdamW"}
-    return transformers_step(tokens_BL, **shape), 1, facts
-
-
-def transformers_step(tokens_BL, *, vocab_size, max_len, num_layers, num_heads, width) -> Callable:
-    """One update of GPT-2 as most people run it on a CPU."""
-    import torch
-    import transformers
-
-    config = transformers.GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=max_len,
-        n_embd=width,
-        n_layer=num_layers,
-        n_head=num_heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        use_cache=False,
-        bos_token_id=0,
-        eos_token_id=0,
-        attn_implementation="sdpa",
-    )
-    model = transformers.GPT2LMHeadModel(config).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=3e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True
-    )
-
-    def step():
-        loss = model(input_ids=tokens_BL, labels=tokens_BL).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return step
 
 
 if __name__ == "__main__":

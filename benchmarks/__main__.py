@@ -1,0 +1,177 @@
+"""Runs the benchmarks that this machine can, one after the other, and shows a table.
+
+    python -m benchmarks --only=train_step,generation --output=benchmarks.jsonl
+
+The JSON lines, one a measurement (`benchmarks.results`), go to the file as they come. The exit code
+is 1 if any benchmark failed; the others run all the same.
+"""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks import results, sides
+
+
+class Benchmark(NamedTuple):
+    """A program and what it needs.
+
+    arguments: of Python.
+    small: flags with which it takes seconds, on a CPU too, to see whether it runs.
+    platforms: of JAX, where its figures mean something.
+    packages: must be importable.
+    """
+
+    arguments: tuple[str, ...]
+    small: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ("cpu", "gpu", "tpu")
+    packages: tuple[str, ...] = ()
+
+
+_TORCH = ("torch", "transformers")
+_SMALL_MODEL = ("--num_layers=2", "--num_heads=2", "--model_dim=32", "--vocab_size=512")
+
+
+def _train_step(case: str, platform: str, *small: str) -> Benchmark:
+    small = (*_SMALL_MODEL, "--seq_len=32", "--batch_size=4", "--rounds=1", *small)
+    arguments = ("-m", "benchmarks.train_step", f"--case={case}")
+    return Benchmark(arguments, small, (platform,), _TORCH)
+
+
+BENCHMARKS = {
+    "checkpoint": Benchmark(("-m", "benchmarks.checkpoint"), ("--megabytes=7", "--rounds=1")),
+    "generation": Benchmark(
+        ("-m", "benchmarks.generation"),
+        (*_SMALL_MODEL, "--prompt_len=8", "--new_tokens=4", "--batch_sizes=1,2", "--rounds=1"),
+        ("cpu", "gpu"),
+        _TORCH,
+    ),
+    "import_memory": Benchmark(
+        ("-m", "benchmarks.import_memory"), ("--num_layers=1", "--model_dim=128")
+    ),
+    "loader": Benchmark(("-m", "benchmarks.loader"), ("--num_steps=5", "--repeats=1")),
+    "loss": Benchmark(
+        ("-m", "benchmarks.loss"),
+        (
+            *("--vocab_size=4096", "--model_dim=32", "--seq_len=32", "--batch_size=2"),
+            *("--timed_vocab_size=4096", "--timed_model_dim=32", "--rounds=1"),
+        ),
+        ("cpu", "gpu"),
+    ),
+    "preparation": Benchmark(
+        ("-m", "benchmarks.preparation"), ("--vocab_size=512", "--copies=1", "--repeats=1")
+    ),
+    "start_up": Benchmark(("-m", "benchmarks.start_up"), ("--repeats=1",)),
+    "train_step/quickstart": _train_step("quickstart", "cpu"),
+    "train_step/gpt2": _train_step("gpt2", "gpu"),
+    "train_step/gpt2_b64": _train_step("gpt2_b64", "gpu"),
+    "train_step/bert": _train_step("bert", "gpu"),
+    "train_step/llama": _train_step("llama", "gpu", "--num_kv_heads=1"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", default="", help="names, or what stands before their slash")
+    parser.add_argument("--list", action="store_true", help="say what would run, then exit")
+    parser.add_argument("--output", default="benchmarks.jsonl", help="where JSON lines go")
+    parser.add_argument(
+        "--small", action="store_true", help="tiny shapes, wherever they run: does all of it work?"
+    )
+    args = parser.parse_args(argv)
+    chosen = choose(args.only)
+    platform = sides.platform()
+    if args.small:
+        chosen = {name: one._replace(platforms=(platform,)) for name, one in chosen.items()}
+    skipped = {name: reason for name in chosen if (reason := why_not(chosen[name], platform))}
+    if args.list:
+        for name in chosen:
+            print(f"{name}: {f'skipped, {skipped[name]}' if name in skipped else 'runs here'}")
+        return 0
+    commands = {
+        name: [*one.arguments, *(one.small if args.small else ())]
+        for name, one in chosen.items()
+        if name not in skipped
+    }
+    return run(commands, skipped, pathlib.Path(args.output), has_targets=not args.small)
+
+
+def choose(only: str) -> dict[str, Benchmark]:
+    """Those of these names, or of a program of this name; all for "".
+
+    Raises:
+      SystemExit: there is no such name.
+    """
+    names = [name for name in only.split(",") if name]
+    for name in names:
+        if not any(name in (known, known.split("/")[0]) for known in BENCHMARKS):
+            raise SystemExit(f"--only={name} is unknown; choose {', '.join(BENCHMARKS)}")
+    return {
+        name: one
+        for name, one in BENCHMARKS.items()
+        if not names or name in names or name.split("/")[0] in names
+    }
+
+
+def why_not(one: Benchmark, platform: str, find: Callable = importlib.util.find_spec) -> str | None:
+    """Why a benchmark cannot run on this machine; None if it can."""
+    if platform not in one.platforms:
+        return f"needs {' or '.join(one.platforms)}, and JAX has {platform} here"
+    missing = [package for package in one.packages if find(package) is None]
+    return f"needs {' and '.join(missing)}" if missing else None
+
+
+def run(
+    commands: dict[str, list[str]],
+    skipped: dict[str, str],
+    output: pathlib.Path,
+    *,
+    has_targets: bool,
+) -> int:
+    """Runs Python with each command in turn, writes what they measure, and shows the table.
+
+    Args:
+      commands: arguments of Python by benchmark.
+      skipped: the reason by benchmark.
+      output: where the lines go.
+      has_targets: the shapes are those that targets are about.
+
+    Returns:
+      1 if any of them failed, else 0.
+    """
+    rows, failed = [], False
+    with output.open("w") as file:
+        for name, command in commands.items():
+            print(f"{name} ...", flush=True)
+            process = subprocess.Popen(
+                [sys.executable, *command], stdout=subprocess.PIPE, text=True
+            )
+            with process:
+                for line in process.stdout:
+                    if line.startswith('{"benchmark"'):
+                        result = json.loads(line)
+                        if not has_targets:
+                            result["target"] = {}
+                        rows.append(results.row(result))
+                        file.write(json.dumps(result) + "\n")
+                        file.flush()
+            if process.returncode:
+                failed = True
+                rows.append(_remark(name, f"failed with exit code {process.returncode}"))
+    rows.extend(_remark(name, f"skipped: {reason}") for name, reason in skipped.items())
+    print(f"\n{results.table(rows)}\n\nThe measurements are in {output}.")
+    return int(failed)
+
+
+def _remark(name: str, note: str) -> list[str]:
+    return [name, *[""] * (len(results.COLUMNS) - 2), note]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,209 @@
+"""What `benchmarks.train_step` trains: configs and batches on our side.
+
+Dimension key: B batch, L length.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from configs import bert, classify, gpt2, llama, quickstart
+
+SIZES = (
+    "vocab_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "model_dim",
+    "mlp_dim",
+    "seq_len",
+    "batch_size",
+)
+# Ways to run a case, as overrides of its config: each is measured beside the same peers.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "loss_in_blocks": {"loss.num_blocks": 8},
+    "scanned": {"model.scan_layers": True},
+    "dots_kept": {"model.remat": "dots"},
+    "whole_layers_again": {"model.remat": "full"},
+}
+
+
+class Case(NamedTuple):
+    """A shape and what it is held to.
+
+    config: of the run.
+    platform: where its target counts.
+    peers: names in `benchmarks.train_peers`.
+    target: see `results.emit`.
+    """
+
+    config: Callable[[], ml_collections.ConfigDict]
+    platform: str
+    peers: tuple[str, ...]
+    target: dict[str, float]
+
+
+def _quickstart():
+    return quickstart.get_config("optimizer=adamw")
+
+
+def _gpt2(batch_size: int):
+    config = gpt2.get_config("size=small")
+    config.model.vocab_size = 50304  # A multiple of 128, as the peers have it.
+    config.data.batch_size = batch_size
+    config.train.accumulate_steps = 1
+    return config
+
+
+def _bert():
+    """BERT-base with two classes, texts of 128 tokens."""
+    config = classify.get_config("model=bert,optimizer=adamw")
+    config.model = bert.bert_model(12, 768, vocab_size=30522, max_len=512)
+    config.data.batch_size = 256
+    config.train.update(num_steps=1000, num_epochs=0.0)
+    config.task.update(labels=("no", "yes"), class_weights="1,1")
+    return config
+
+
+def _llama():
+    """379M parameters: 24 layers of 1,024, 16 heads of 64 that share 4 keys and values."""
+    config = llama.get_config("size=smollm2-360m")
+    more = dict(vocab_size=32000, max_len=2048, rope_theta=1e4, tied_output=True)
+    config.model = llama.llama_model(24, 16, 4, 64, 1024, 3840, **more)
+    config.data.update(seq_len=2048, batch_size=16)
+    config.train.accumulate_steps = 1
+    return config
+
+
+CASES = {
+    "quickstart": Case(_quickstart, "cpu", ("transformers", "keeping_memory"), {"ratio": 1.0}),
+    "gpt2": Case(
+        lambda: _gpt2(32),
+        "gpu",
+        ("torch_gpt2", "transformers"),
+        {"ratio": 1.1, "memory_ratio": 1.0},
+    ),
+    "gpt2_b64": Case(lambda: _gpt2(64), "gpu", ("torch_gpt2", "transformers"), {"ratio": 1.1}),
+    "bert": Case(_bert, "gpu", ("transformers",), {"ratio": 1.1}),
+    "llama": Case(_llama, "gpu", ("transformers",), {"ratio": 1.5}),
+}
+
+
+def config_of(case: str, sizes: dict[str, int | None], variant: str) -> ml_collections.ConfigDict:
+    """The config of a case; of `sizes`, None stands for the case's own.
+
+    Heads and MLP keep their proportion to the width, unless they are given.
+    """
+    config = CASES[case].config()
+    model, given = config.model, {name: value for name, value in sizes.items() if value}
+    config.data.update({name: given.pop(name) for name in ("seq_len", "batch_size") & given.keys()})
+    mlp_ratio = model.mlp_dim / model.model_dim
+    model.update(given)
+    if "mlp_dim" not in given:
+        model.mlp_dim = round(mlp_ratio * model.model_dim)
+    model.head_dim = model.model_dim // model.num_heads
+    model.max_len = max(model.max_len, config.data.seq_len)
+    config.lock().update_from_flattened_dict(VARIANTS[variant])
+    return config
+
+
+def shape_of(config: ml_collections.ConfigDict) -> dict[str, int]:
+    """Of `SIZES`, what this config has."""
+    blocks = config.model.to_dict() | config.data.to_dict()
+    return {name: blocks[name] for name in SIZES if name in blocks}
+
+
+def make_step(
+    config: ml_collections.ConfigDict, num_documents: int
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """The step of `launch.py` on one batch: () -> the loss, on the device; and facts."""
+    import jax
+
+    from lm.train import flops
+
+    make = {"pretrain": _pretraining, "finetune": _classification}[config.experiment]
+    advance, state, model, flops_per_token = make(config, num_documents)
+
+    def step():
+        nonlocal state
+        state, metrics = advance(state)
+        return metrics["loss"]
+
+    return step, {
+        "device": jax.devices()[0].device_kind,
+        "dtype": model.dtype,
+        "attention": model.attention,
+        "flops_per_token": flops_per_token,
+        "peak_flops": flops.total_peak_flops(jax.devices()),
+    }
+
+
+def _pretraining(config: ml_collections.ConfigDict, num_documents: int):
+    import jax
+
+    from experiments import build, initial
+    from lm.objectives.causal import causal
+
+    parts = build.make_parts(config)
+    abstract = build.abstract_state(parts)
+    step_fn = build.make_step(parts, causal, config, abstract)
+    rows, key = jax.device_put(random_rows(shape_of(config), num_documents)), jax.random.key(0)
+    flops_per_token = build.flops_per_token(parts, causal, abstract, config.data.seq_len)
+    state = initial.state(parts, config, abstract)
+    return lambda state: step_fn(state, rows, key), state, parts.model.config, flops_per_token
+
+
+def random_rows(shape: dict[str, int], num_documents: int):
+    """Rows of so many documents of one length, without padding."""
+    from lm.data.rows import Rows
+
+    B, L = shape["batch_size"], shape["seq_len"]
+    tokens_BL = np.random.default_rng(0).integers(0, shape["vocab_size"], (B, L), dtype=np.int32)
+    document_L, position_L = np.divmod(np.arange(L, dtype=np.int32), -(-L // num_documents))
+    segment_ids_BL = np.broadcast_to(1 + document_L, (B, L))
+    positions_BL = np.broadcast_to(position_L, (B, L))
+    next_BL, ids_B = np.roll(tokens_BL, -1, axis=1), np.arange(B, dtype=np.int32)
+    return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL, ids_B)
+
+
+def _classification(config: ml_collections.ConfigDict, num_documents: int):
+    """Each row is one text, whatever `num_documents` says: labels are of rows."""
+    import jax
+
+    from experiments import finetune
+
+    del num_documents
+    parts = finetune.make_parts(config, no_data(config))
+    step_fn = finetune.make_step(config, parts)
+    batch, key = jax.device_put(random_texts(shape_of(config))), jax.random.key(0)
+    flops_per_token = finetune.flops_per_token(config, parts.model, parts.params)
+    state = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
+    advance = lambda state: step_fn(state, batch, key, parts.frozen)  # Nothing is frozen.
+    return advance, state, parts.model.body.config, flops_per_token
+
+
+def no_data(config: ml_collections.ConfigDict):
+    """The task of a config, and no records of it."""
+    from experiments import labelled, tasks
+    from lm.data import tokenizers
+
+    tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
+    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
+    nothing = labelled.Split([], [], [])
+    return labelled.Data(task, config.task.to_dict(), tokenizer, nothing, nothing, [], "")
+
+
+def random_texts(shape: dict[str, int]) -> dict[str, np.ndarray]:
+    """Texts that fill their rows, each with one of two labels."""
+    B, L = shape["batch_size"], shape["seq_len"]
+    rng = np.random.default_rng(0)
+    return {
+        "tokens_BL": rng.integers(0, shape["vocab_size"], (B, L), dtype=np.int32),
+        "types_BL": np.zeros((B, L), np.int32),
+        "length_B": np.full(B, L, np.int32),
+        "label_B": rng.integers(0, 2, B, dtype=np.int32),
+        "weight_B": np.ones(B, np.float32),
+    }

@@ -1,0 +1,167 @@
+"""Benchmarks run, say the same things of what they measure, and compare like with like."""
+
+import ast
+import json
+import math
+import pathlib
+
+import jax
+import pytest
+import torch
+
+from benchmarks import __main__ as runner
+from benchmarks import checkpoint, loss, results, sides, train_cases, train_peers
+from experiments import build, finetuned
+from lm import allocator
+from lm.models.families import param_shapes
+
+FOLDER = pathlib.Path(runner.__file__).parent
+# Checks say yes or no, and measure nothing.
+PROGRAMS = sorted(
+    path
+    for path in FOLDER.glob("*.py")
+    if "__name__ ==" in path.read_text() and not path.name.startswith(("__", "check_"))
+)
+LINE = {
+    "benchmark": "one/case",
+    "shape": {"rows": 3},
+    "seconds": 0.5,
+    "peer": "another",
+    "peer_seconds": 1.0,
+    "ratio": 2.0,
+    "target": {"seconds": 0.6, "ratio": 1.5},
+    "note": "",
+}
+
+
+def test_the_list_names_every_program_and_why_it_is_skipped(capsys, monkeypatch):
+    monkeypatch.setattr(sides, "platform", lambda: "cpu")
+
+    assert runner.main(["--list"]) == 0
+
+    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert {name.split("/")[0] for name in lines} == {path.stem for path in PROGRAMS}
+    assert lines["loss"] == "runs here"
+    assert lines["train_step/llama"] == "skipped, needs gpu, and JAX has cpu here"
+    no_torch = lambda package: None if package == "torch" else package
+    assert runner.why_not(runner.BENCHMARKS["generation"], "gpu", no_torch) == "needs torch"
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_what_a_program_measures_leaves_it_in_the_common_shape_alone(path):
+    tree = ast.parse(path.read_text())
+    calls = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert any(call.startswith("results.emit(") for call in calls)
+    assert not any(call.startswith("print(json.dumps(") for call in calls)
+
+
+@pytest.mark.parametrize(
+    "program, flags",
+    [(checkpoint, ("--megabytes=7", "--rounds=1")), (loss, runner.BENCHMARKS["loss"].small)],
+    ids=["checkpoint", "loss"],
+)
+def test_measurements_have_the_common_keys(program, flags, capsys, monkeypatch):
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: None)  # Not in this process.
+    monkeypatch.setattr("sys.argv", ["program", *flags])
+
+    program.main()
+
+    for line in capsys.readouterr().out.splitlines():
+        result = json.loads(line)
+        (unit,) = result.keys() & set(results.UNITS)
+        assert {*results.KEYS, f"peer_{unit}"} <= result.keys()
+        assert len(results.row(result)) == len(results.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "change, reached",
+    [
+        ({}, True),
+        ({"seconds": 0.7}, False),
+        ({"ratio": 1.4}, False),
+        ({"target": {}}, True),
+        ({"target": {"memory_ratio": 1.0}, "memory_ratio": 0.9}, False),
+    ],
+)
+def test_seconds_are_to_be_few_and_ratios_large(change, reached):
+    assert results.met(LINE | change) == reached
+
+
+def test_one_failure_stops_no_other(tmp_path, capsys):
+    line = json.dumps(LINE)
+    commands = {"bad": ["-c", "raise SystemExit(3)"], "good": ["-c", f"print({line!r})"]}
+
+    skipped = {"other": "needs gpu"}
+    assert runner.run(commands, skipped, tmp_path / "out", has_targets=True) == 1
+
+    assert [json.loads(x) for x in (tmp_path / "out").read_text().splitlines()] == [LINE]
+    table = capsys.readouterr().out
+    assert "failed with exit code 3" in table and "skipped: needs gpu" in table
+    del commands["bad"]
+    assert runner.run(commands, {}, tmp_path / "out", has_targets=False) == 0
+    assert json.loads((tmp_path / "out").read_text())["target"] == {}
+
+
+class FakeSide:
+    """Writes down what it is told; the peer takes twice as long, and both are slow at first."""
+
+    def __init__(self, name, events):
+        self.facts, self._name, self._events = {"name": name}, name, events
+        self._slower_by = [10, 5]
+        events.append(f"start {name}")
+
+    def run(self, question):
+        self._events.append(f"{self._name} {question}")
+        seconds = {"ours": 1.0, "peer": 2.0}[self._name]
+        if self._slower_by:
+            seconds += self._slower_by.pop(0)
+        return {"seconds": seconds, "peak_bytes": 7}
+
+    def close(self):
+        self._events.append(f"end {self._name}")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_sides_take_turns_or_never_meet(together):
+    events = []
+    starts = {name: lambda name=name: FakeSide(name, events) for name in ("ours", "peer")}
+
+    (found,) = sides.compare(starts, ["q"], 4, together=together)
+
+    assert found["ours"].seconds == [1.0] * 4 and found["ours"].compile_seconds == 10
+    assert sides.ratio(found["ours"], found["peer"]) == 2
+    assert sides.memory_of(found["ours"], found["peer"])["memory_ratio"] == 1
+    if together:  # Who begins changes.
+        counted = events[events.index("end ours") - 8 : events.index("end ours")]
+        assert counted == ["peer q", "ours q", "ours q", "peer q"] * 2
+    else:
+        assert events.index("end ours") < events.index("start peer")
+
+
+@pytest.mark.parametrize("case, millions", [("gpt2", 124), ("bert", 109), ("llama", 379)])
+def test_peers_have_as_many_parameters_as_we(case, millions):
+    config = train_cases.config_of(case, dict.fromkeys(train_cases.SIZES), "default")
+    if config.experiment == "pretrain":
+        shapes = param_shapes(build.make_model(config.model, causal=True))
+    else:
+        task = train_cases.no_data(config).task
+        model = finetuned.make_model(config, task)
+        shapes = jax.eval_shape(lambda: task.init_params(model, jax.random.key(0)))
+    ours = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+    assert round(ours / 1e6) == millions
+    for peer in train_cases.CASES[case].peers:
+        make = train_peers.MODELS[peer, config.model.name]
+        with torch.device("meta"):
+            model, _, _ = make(config)
+        assert sum(p.numel() for p in model.parameters()) == ours, peer
+
+
+def test_sizes_keep_their_proportions():
+    sizes = dict.fromkeys(train_cases.SIZES) | dict(model_dim=64, num_heads=4, seq_len=16)
+
+    config = train_cases.config_of("quickstart", sizes, "scanned")
+
+    shape = train_cases.shape_of(config)
+    assert shape["mlp_dim"] == 256 and config.model.head_dim == 16 and shape["seq_len"] == 16
+    assert config.model.scan_layers
