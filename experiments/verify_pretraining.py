@@ -174,7 +174,8 @@ def _costs(config, parts, objective, prepared, reader) -> Callable[[Params], Any
         asked = [d for d in range(1, len(rows[number]) + 1) if _is_asked(row, d)]
         if len(asked) < 2:
             return "no row holds two documents of which something is predicted"
-        eval_step = build.make_eval_step(parts.model, lambda batch, key: batch, num_blocks)
+        as_it_is = lambda batch, key: batch
+        eval_step = build.make_eval_step(parts.model, as_it_is, parts.mesh, num_blocks)
         cost = lambda batch: float(eval_step(params, batch)["nll"])
         together, alone = [], []
         for d in asked[:_NUM_DOCUMENTS]:

@@ -4,14 +4,13 @@ import itertools
 import json
 import re
 
-import jax.numpy as jnp
 import pytest
 
 from configs import classify, families, quickstart
 from experiments import pretrain, verify, verify_checks
 from lm.data.batches import Batches
 from lm.errors import UserError
-from lm.models import attention
+from lm.models.visible import Visible
 from lm.train import step as step_lib
 
 
@@ -56,8 +55,9 @@ def mean_of_means(monkeypatch):
 
 
 def leaking_mask(monkeypatch):
-    everything = lambda q_BL, k_BM: jnp.ones((*q_BL.shape, k_BM.shape[1]), bool)
-    monkeypatch.setattr(attention, "segment_mask", everything)
+    real = Visible.mask_BLM
+    everything = lambda self, L, M: real(self.replace(segment_ids_BL=None), L, M)
+    monkeypatch.setattr(Visible, "mask_BLM", everything)
 
 
 def other_order_after_resuming(monkeypatch):
