@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from lm.models.layers import TRANSPOSED, kernel_dims, transposed
 from lm.train.state import Params
 
 
@@ -101,14 +102,20 @@ def decoding_params(params: Params, dtype: Any) -> Params:
     """The same parameters as decoding wants them, which reads them all at every token.
 
     The layers are a list in place of stacked arrays, since slicing one out of a stack would copy
-    it; an encoder, which reads once, stays as it is. Matrices are of `dtype`, as they are used.
-    This copies the layers; what came from here already is given back as it is.
+    it, and their kernels are laid out as `Dense` reads few rows fastest; an encoder, which reads
+    once, stays as it is. Matrices are of `dtype`, as they are used. This copies the layers; what
+    came from here already is given back as it is.
     """
 
     def convert(path: tuple, tree: Any) -> Any:
         if not isinstance(tree, dict):
             is_matrix = path[-1] == "kernel" or path[-1].endswith("_embedding")
             return jnp.asarray(tree, dtype) if is_matrix else tree
+        if "kernel" in tree and "layers" in path and "encoder" not in path:
+            kernel = jnp.asarray(tree["kernel"], dtype)
+            num_in_dims = kernel_dims((*path, "kernel"), kernel.ndim).inputs
+            rest = {name: x for name, x in tree.items() if name != "kernel"}
+            return rest | {TRANSPOSED: jax.vmap(lambda x: transposed(x, num_in_dims))(kernel)}
         has_layers = "layers" in tree and "encoder" not in path
         if has_layers and isinstance(tree["layers"], list):
             return tree

@@ -19,7 +19,7 @@ from lm.errors import UserError
 from lm.models import attention, cache, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import GatedMlp, Mlp, Output, RmsNorm
+from lm.models.layers import Dense, GatedMlp, Mlp, Output, RmsNorm
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 from lm.models.visible import Visible
@@ -313,11 +313,19 @@ def read(
         dtype=x_BMD.dtype,
     )
     mask_BLM = (encoder_segment_ids_BM > 0)[:, None, :]
+    dense = Dense(
+        (c.num_heads, c.head_dim),
+        nn.initializers.zeros_init(),
+        x_BMD.dtype,
+        use_bias=False,
+        matmul=MATMULS[c.matmul],
+    )
 
     def of_layer(params: Params) -> T5LayerCache:
-        kernels = (params["cross_attention"][name]["kernel"] for name in ("key", "value"))
-        k_BHMK, v_BHMK = (jnp.einsum("BMD,DHK->BHMK", x_BMD, w_DHK) for w_DHK in kernels)
-        return T5LayerCache(own, LayerCache(k_BHMK, v_BHMK), mask_BLM)
+        of_name = lambda name: dense.apply({"params": params["cross_attention"][name]}, x_BMD)
+        k_BMHK, v_BMHK = of_name("key"), of_name("value")
+        heads_first = LayerCache(k_BMHK.swapaxes(1, 2), v_BMHK.swapaxes(1, 2))
+        return T5LayerCache(own, heads_first, mask_BLM)
 
     return [of_layer(layer) for layer in params["decoder"]["layers"]]
 

@@ -71,9 +71,9 @@ def test_from_prompt_to_prompt_nothing_is_compiled_again(params):
 
 def test_parameters_can_be_made_ready_once_for_many_calls(params):
     ready = decoding_params(params, "float32")
-    layer = ready["layers"][0]["mlp"]["in"]["kernel"]
+    layer = ready["layers"][0]["mlp"]
 
-    assert decoding_params(ready, "float32")["layers"][0]["mlp"]["in"]["kernel"] is layer
+    assert decoding_params(ready, "float32")["layers"][0]["mlp"] is layer
     assert generate(ready, [[3, 1, 4]]) == generate(params, [[3, 1, 4]])
 
 
