@@ -211,13 +211,18 @@ def train(
             print(f"stopped at step {step} and saved; the same command goes on", flush=True)
             return STOPPED
         if step < num_steps:
-            print(
-                f"stopped early at step {step}: {config.checkpoint.best_metric} was best at step "
-                f"{history.best_step()}, {config.train.patience} evaluations before",
-                flush=True,
-            )
+            _say_stopped_early(config, step, history)
         job.finish(checkpoints, state)
+        metric_writers.mark_done(workdir, step)
     return 0
+
+
+def _say_stopped_early(config: ml_collections.ConfigDict, step: int, history: best.History) -> None:
+    print(
+        f"stopped early at step {step}: {config.checkpoint.best_metric} was best at step "
+        f"{history.best_step()}, {config.train.patience} evaluations before",
+        flush=True,
+    )
 
 
 @contextlib.contextmanager

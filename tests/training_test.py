@@ -61,6 +61,8 @@ def test_a_run_logs_and_warns_of_what_holds_it_up(job, tmp_path, monkeypatch):
     assert training.train(config, tmp_path / "run", job, given=config.to_dict()) == 0
 
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert lines[0] == {"step": 0, "run/num_steps": 40}
+    assert lines[-1] == {"step": 40, "run/done": 1}
     first, last = (line for line in lines if "train/loss" in line)
     assert 0 < last["train/step_seconds"] <= last["train/step_seconds_max"]
     assert 0 < last["train/data_wait"] < 1

@@ -17,6 +17,7 @@ import rich.progress
 
 from lm import workdir as workdir_lib
 from lm.errors import UserError
+from lm.results.state import DONE, METRICS, NUM_STEPS
 from lm.train import hosts
 
 Scalars = Mapping[str, float]
@@ -78,7 +79,7 @@ def opened(
         return
     console = rich.console.Console()
     writers = [
-        JsonLines(workdir / "metrics.jsonl", step),
+        JsonLines(workdir / METRICS, step, num_steps),
         TensorBoard(workdir / "tensorboard", step),
     ]
     writers.append(
@@ -93,6 +94,14 @@ def opened(
         together.close()
 
 
+def mark_done(workdir: pathlib.Path, step: int) -> None:
+    """Ends metrics.jsonl, where the first process calls it: training was complete at `step`."""
+    path = workdir / METRICS
+    if hosts.is_first() and not _is_done(path.read_text().splitlines()):
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, DONE: 1}) + "\n")
+
+
 def check_wandb(project: str) -> None:
     """Raises UserError where Weights & Biases is asked for and not installed."""
     if project and importlib.util.find_spec("wandb") is None:
@@ -100,14 +109,20 @@ def check_wandb(project: str) -> None:
 
 
 class JsonLines:
-    """metrics.jsonl: one JSON object a line, none half-written or newer than the restored step."""
+    """metrics.jsonl: one JSON object a line, none half-written or newer than the restored step.
 
-    def __init__(self, path: pathlib.Path, step: int):
+    Its first line, and the first after each restart, say where the run will end; a run that is done
+    gets none.
+    """
+
+    def __init__(self, path: pathlib.Path, step: int, num_steps: int):
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _is_record_until(line, step)]
         if kept != lines:
             workdir_lib.write_whole(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
+        if not _is_done(kept):
+            self.scalars(step, {NUM_STEPS: num_steps})
 
     def scalars(self, step: int, values: Scalars) -> None:
         record = {"step": step} | {name: _finite(value) for name, value in values.items()}
@@ -126,6 +141,10 @@ def _is_record_until(line: str, step: int) -> bool:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):
         return False  # A half-written last line.
+
+
+def _is_done(lines: list[str]) -> bool:
+    return bool(lines) and DONE in json.loads(lines[-1])
 
 
 def _finite(value: float) -> float | None:

@@ -28,6 +28,10 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def logged(workdir):
+    return [line for line in lines(workdir) if "run/num_steps" not in line]
+
+
 def test_numbers_survive_to_the_bit_and_others_are_null(tmp_path):
     with metric_writers.opened(
         tmp_path, step=0, num_steps=9, config={}, wandb_project=""
@@ -35,7 +39,7 @@ def test_numbers_survive_to_the_bit_and_others_are_null(tmp_path):
         loss = float(np.float32(0.1))
         writers.scalars(1, {"train/loss": loss, "a": float("nan"), "b": float("inf")})
 
-    assert lines(tmp_path) == [{"step": 1, "train/loss": loss, "a": None, "b": None}]
+    assert logged(tmp_path) == [{"step": 1, "train/loss": loss, "a": None, "b": None}]
 
 
 def test_a_restored_run_takes_back_what_came_after_its_checkpoint(tmp_path):
@@ -45,7 +49,24 @@ def test_a_restored_run_takes_back_what_came_after_its_checkpoint(tmp_path):
 
     write(tmp_path, [3, 4, 5], from_step=2)
 
-    assert [record["step"] for record in lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_every_start_says_where_the_run_will_end_and_the_last_line_that_it_has(tmp_path):
+    write(tmp_path, [1, 2, 3])
+    write(tmp_path, [3, 9], from_step=2)
+    metric_writers.mark_done(tmp_path, 9)
+    started = lines(tmp_path)
+    write(tmp_path, [], from_step=9)  # The same command, of a run that is done.
+    metric_writers.mark_done(tmp_path, 9)
+
+    marks = [record for record in started if "train/loss" not in record]
+    assert marks == [
+        {"step": 0, "run/num_steps": 9},
+        {"step": 2, "run/num_steps": 9},
+        {"step": 9, "run/done": 1},
+    ]
+    assert started[-1] == marks[-1] and lines(tmp_path) == started
 
 
 def events(workdir):

@@ -1,0 +1,1 @@
+"""Ways to start planned runs: each module has `run(runs, folder, **settings)` and `plan`."""

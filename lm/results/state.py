@@ -1,0 +1,94 @@
+"""What became of a run, read from its folder alone."""
+
+import dataclasses
+import fcntl
+import json
+import pathlib
+import re
+import socket
+import time
+from typing import Any, Literal
+
+METRICS, LOCK = "metrics.jsonl", ".lock"
+# In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
+NUM_STEPS, DONE = "run/num_steps", "run/done"
+_YOUNG_SECONDS = 600
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """How far a run came.
+
+    kind: "waiting" was never started; "dead" has begun, is not done, and no process works on it.
+    step: of the last line of metrics.jsonl, 0 without any.
+    num_steps: where it will end; None where nothing says so yet.
+    num_broken: lines of metrics.jsonl that are no records, as the last one after a kill.
+    """
+
+    kind: Literal["done", "running", "dead", "waiting"]
+    step: int
+    num_steps: int | None
+    num_broken: int
+
+
+def state_of(workdir: pathlib.Path) -> State:
+    """The state of the run whose folder this is or will be; never raises for what is in it."""
+    seeds = [path for path in workdir.glob("seed-*") if path.name[5:].isdecimal()]
+    if seeds and not (workdir / METRICS).exists():
+        seeds.sort(key=lambda path: int(path.name[5:]))
+        return _state_of_seeds(workdir, [state_of(path) for path in seeds])
+    records, num_broken = read_records(workdir)
+    step = records[-1]["step"] if records else 0
+    num_steps = next((r[NUM_STEPS] for r in reversed(records) if NUM_STEPS in r), None)
+    if records and DONE in records[-1]:
+        kind = "done"
+    elif is_held(workdir):
+        kind = "running"
+    else:
+        kind = "dead" if records or (workdir / "config.json").exists() else "waiting"
+    return State(kind, step, num_steps, num_broken)
+
+
+def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of metrics.jsonl in their order, and the number of lines that are none."""
+    path = workdir / METRICS
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    records = [record for record in map(_record, lines) if record is not None]
+    return records, len(lines) - len(records)
+
+
+def is_held(workdir: pathlib.Path) -> bool:
+    """Whether a process works on this run: it has locked the folder, here or on another host.
+
+    Of another host, whose lock may not reach this one, it is believed for ten minutes after the
+    last line of metrics.jsonl.
+    """
+    try:
+        with (workdir / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            holder = re.fullmatch(r"process \d+ on (.+)", lock.read().strip())
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    if holder is None or holder[1] == socket.gethostname():
+        return False
+    path = workdir / METRICS
+    return path.exists() and time.time() - path.stat().st_mtime < _YOUNG_SECONDS
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        return record if isinstance(record["step"], int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:
+    """Of a run that trains one seed after the other, in folders of their own."""
+    last = seeds[-1]
+    kind = "running" if any(seed.kind == "running" for seed in seeds) else "dead"
+    if (workdir / "seeds.json").exists():
+        kind = "done"
+    return State(kind, last.step, last.num_steps, sum(seed.num_broken for seed in seeds))
