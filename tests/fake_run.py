@@ -1,6 +1,7 @@
 """Stands for `launch.py` where a test starts many runs: counts steps in metrics.jsonl, no more.
 
-Arguments: --workdir=FOLDER --steps=N --loss=X, and --do=fail, wait (until a signal) or devices.
+Arguments: --workdir=FOLDER --steps=N --loss=X, and --do=fail, devices, wait (for a signal, before
+the first step) or hang (after it).
 """
 
 import json
@@ -37,10 +38,11 @@ if do == "devices":
         json.dumps([sorted(os.sched_getaffinity(0)), os.environ.get("NPROC"), os.getsid(0)])
     )
 for step in range(first + 1, num_steps + 1):
-    while do == "wait" and not told:
+    while not told and (do == "wait" or (do == "hang" and step > 1)):
         time.sleep(0.01)
     if told:
         sys.exit(75)
-    write(step, train_loss=float(args["loss"]) / step, eval_loss=float(args["loss"]) / step)
+    loss = float(args["loss"]) / step
+    write(step, **dict.fromkeys(("train_loss", "eval_loss"), loss if loss == loss else None))
     time.sleep(float(args.get("seconds", 0.0)))
 write(num_steps, **{"run_done": 1})
