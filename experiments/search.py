@@ -122,8 +122,8 @@ def _work(trials: "_Trials", pool: children.Pool, board: board_lib.Board, stop) 
         while pool.has_room() and trials.num_left and not stop.is_told:
             one = trials.next()
             if one.name in [other.name for other in pool.runs]:
-                continue  # Equal to one that is running, and ends with it.
-            if kind := trials.known_end(one):
+                board.shared(one)
+            elif kind := trials.known_end(one):
                 board.ended(one, kind, "known")
             else:
                 board.started(one, pool.start(one).name)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from experiments import board as board_lib
 from experiments import children, devices
 from experiments.sweep import Run
-from experiments.training import STOPPED
 from lm.results.state import read_records
+from lm.watched import STOPPED
 
 
 def run(
