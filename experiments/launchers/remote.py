@@ -1,0 +1,85 @@
+"""What launchers need to run a command on other machines: programs, secrets, the tree, folders."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from experiments.sweep import Run
+from lm.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def check_program(launcher: str, name: str, install: str) -> None:
+    """Raises UserError, with the command that installs it, where a program is not on PATH."""
+    if shutil.which(name) is None:
+        raise UserError(f"--launcher={launcher} needs `{name}`, which is not here: {install}")
+
+
+def secrets(env_names: Sequence[str]) -> dict[str, str]:
+    """The values of environment variables that a run is to have, by name.
+
+    Whoever calls this passes them on, and neither prints nor writes them.
+
+    Raises:
+      UserError: one is not set here, or its name is none.
+    """
+    for name in env_names:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise UserError(
+                f"--launcher.env_names={name!r} is no name of a variable; give the name"
+            )
+        if name not in os.environ:
+            raise UserError(
+                f"--launcher.env_names={name}: it is not set; export it, or leave it out"
+            )
+    return {name: os.environ[name] for name in env_names}
+
+
+def commit() -> str:
+    """The commit of this tree, which holds all that is in it.
+
+    Raises:
+      UserError: it does not, or there is none.
+    """
+    changed = _git("status", "--porcelain").splitlines()
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(
+            f"{changed[0][3:]}{more} differ from HEAD, which is what is copied; commit them, or "
+            "put them into .gitignore"
+        )
+    return _git("rev-parse", "HEAD")
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{ROOT} is no checkout of git: {done.stderr.strip()}; clone it")
+    return done.stdout.rstrip()
+
+
+def moved(run: Run, remote_folder: str, *, has_sweep: bool) -> Run:
+    """The run with the workdir that it has on other machines.
+
+    Args:
+      run: as planned here.
+      remote_folder: what --workdir is there; "" where it is the same path.
+      has_sweep: whether the run has a folder of its own inside of that.
+
+    Raises:
+      UserError: the path is not absolute.
+    """
+    workdir = run.workdir
+    if remote_folder:
+        workdir = pathlib.Path(remote_folder) / (run.name if has_sweep else "")
+    if not workdir.is_absolute():
+        raise UserError(
+            f"--workdir={workdir} must be an absolute path that all machines share; or name "
+            "that one in --launcher.remote_folder"
+        )
+    arguments = [f"--workdir={workdir}" if a.startswith("--workdir=") else a for a in run.arguments]
+    return Run(run.name, workdir, run.overrides, run.config, tuple(arguments))

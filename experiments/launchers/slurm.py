@@ -1,0 +1,297 @@
+"""Runs as jobs of a Slurm cluster, or of submitit's stand-in for one on this machine."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.board import standing
+from experiments.launchers import remote
+from experiments.sweep import Run
+from lm import workdir as workdir_lib
+from lm.errors import UserError
+from lm.results.state import state_of
+from lm.watched import STOPPED, die_with
+
+_JOBS = "jobs.json"  # In FOLDER/slurm: name of a run -> the job that it was last given to.
+_LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
+_LOOK_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How jobs are asked for; see sbatch(1) for what is named alike there.
+
+    cluster: "slurm"; or "local" for processes of this machine, to rehearse.
+    partition, account: "" for the cluster's own choice.
+    minutes: after which Slurm ends a job; it saves, and is queued again.
+    nodes: of each run. More than one: a process for each GPU, which find each other.
+    gpus_per_node: 0 for none.
+    cpus_per_task, memory_gb: of a process, and of a node.
+    most_at_once: jobs of one sweep that run at a time.
+    signal_seconds: before the end of its minutes, when a job is told to save.
+    max_requeues: times that a run is queued again after exit code 75.
+    sbatch: more options, such as ("--constraint=a100", "--exclusive").
+    env_names: environment variables that must be set here; jobs inherit the environment.
+    wait: whether to stay until all have ended.
+    """
+
+    cluster: str
+    partition: str
+    account: str
+    minutes: int
+    nodes: int
+    gpus_per_node: int
+    cpus_per_task: int
+    memory_gb: int
+    most_at_once: int
+    signal_seconds: int
+    max_requeues: int
+    sbatch: tuple[str, ...]
+    env_names: tuple[str, ...]
+    wait: bool
+
+
+def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
+    """Submits what is neither done nor queued, as one array of jobs.
+
+    Returns:
+      0: all are submitted; or, with `wait`, done. 1: with `wait`, some failed. 75: a signal came
+      while waiting; the jobs go on.
+
+    Raises:
+      UserError: submitit or Slurm is missing, or the settings do not go together.
+    """
+    asked = Settings(**settings)
+    remote.secrets(asked.env_names)
+    executor = _executor(asked, folder)
+    numbers = _known_jobs(folder)
+    queued = _queued() if asked.cluster == "slurm" else set()
+    waiting, jobs = [], []
+    for one in _unfinished(runs):
+        if numbers.get(one.name) in queued:
+            print(f"queued {one.name} as job {numbers[one.name]}")
+            jobs.append(executor.job_class(executor.folder, numbers[one.name]))
+        else:
+            waiting.append(one)
+    if waiting:
+        submitted = executor.submit_array([_job(one, folder, asked) for one in waiting])
+        for one, job in zip(waiting, submitted, strict=True):
+            numbers[one.name] = job.job_id
+            print(f"submitted {one.name} as job {job.job_id}")
+        jobs += submitted
+        workdir_lib.write_whole(folder / "slurm" / _JOBS, json.dumps(numbers, indent=1) + "\n")
+    return _wait(runs, jobs) if asked.wait else 0
+
+
+def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
+    """The sbatch file, and the command of each of its jobs."""
+    asked = Settings(**settings)
+    _submitit()
+    from submitit.slurm import slurm
+
+    waiting = _unfinished(runs)
+    python = f"{sys.executable} -u -m submitit.core._submit {folder / 'slurm' / '%j'}"
+    text = slurm._make_sbatch_string(
+        python, folder / "slurm" / "%j", map_count=len(waiting) or None, **_parameters(asked)
+    )
+    commands = [
+        f"# {i}: {shlex.join(['launch.py', *_arguments(one, asked)])}"
+        for i, one in enumerate(waiting)
+    ]
+    return "\n".join([text, *commands])
+
+
+@dataclasses.dataclass
+class Job:
+    """What submitit runs: one `launch.py`, queued again after exit code 75.
+
+    root: of the tree, where launch.py is.
+    arguments: of launch.py.
+    log: gets the output of the first process; NAME.RANK.log that of others.
+    num_left: times that it may still be queued again.
+    """
+
+    root: pathlib.Path
+    arguments: tuple[str, ...]
+    log: pathlib.Path
+    num_left: int
+
+    def __call__(self) -> int:
+        """Returns 0, or 75 where another process is the one that queues this again.
+
+        Raises:
+          RuntimeError: the run failed.
+        """
+        import submitit
+
+        environment = submitit.JobEnvironment()
+        log = self.log
+        if environment.global_rank:
+            log = log.with_suffix(f".{environment.global_rank}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # By this one Slurm warns, before the time is up. Submitit's handler queues the job again at
+        # once; so it gets the signal only after the process has saved.
+        warning = getattr(signal, f"SIG{submitit.JobEnvironment.USR_SIG}")
+        queue_again = signal.getsignal(warning)
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "launch.py", *self.arguments],
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Signals come once, through here: a second one would kill.
+                preexec_fn=functools.partial(die_with, os.getpid()),
+            )
+        told = []
+
+        def stop(signum, _):
+            told.append(signum)
+            if len(told) == 1:
+                process.terminate()
+
+        for signum in (warning, signal.SIGTERM):
+            signal.signal(signum, stop)
+        code = process.wait()
+        signal.signal(warning, queue_again)
+        if told and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            code = STOPPED  # It was still starting, and had nothing to save.
+        if code == STOPPED and signal.SIGTERM not in told:  # That one is how Slurm cancels a job.
+            signal.raise_signal(warning)
+        if code not in (0, STOPPED):
+            raise RuntimeError(f"exit code {code}: see {log}")
+        return code
+
+    def checkpoint(self):
+        """What is queued again: this, once less; None where that was the last time."""
+        from submitit.helpers import DelayedSubmission
+
+        if not self.num_left:
+            return None
+        return DelayedSubmission(dataclasses.replace(self, num_left=self.num_left - 1))
+
+
+def _unfinished(runs: Sequence[Run]) -> list[Run]:
+    by_kind = standing(runs)
+    return by_kind["dead"] + by_kind["waiting"]
+
+
+def _job(one: Run, folder: pathlib.Path, asked: Settings) -> Job:
+    log = folder.absolute() / "logs" / f"{one.name}.log"
+    return Job(remote.ROOT, _arguments(one, asked), log, asked.max_requeues)
+
+
+def _arguments(one: Run, asked: Settings) -> tuple[str, ...]:
+    return (*one.arguments, "--coordinator=auto") if asked.nodes > 1 else one.arguments
+
+
+def _executor(asked: Settings, folder: pathlib.Path):
+    """What submits jobs."""
+    submitit = _submitit()
+    files = folder.absolute() / "slurm"
+    if asked.cluster == "local":
+        local = submitit.LocalExecutor(files / "%j", max_num_timeout=asked.max_requeues)
+        local.update_parameters(
+            timeout_min=asked.minutes,
+            gpus_per_node=asked.gpus_per_node,
+            signal_delay_s=asked.signal_seconds,
+            stderr_to_stdout=True,
+        )
+        return local
+    if asked.cluster != "slurm":
+        raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
+    for program in ("sbatch", "srun"):
+        remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
+    executor = submitit.SlurmExecutor(files / "%j", max_num_timeout=asked.max_requeues)
+    executor.update_parameters(**_parameters(asked))
+    return executor
+
+
+def _submitit():
+    # While it is imported, it would close the handlers of all logging that was set up before.
+    level = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("--launcher=slurm needs submitit: pip install submitit") from None
+    finally:
+        del os.environ[_LOG_LEVEL]
+        if level is not None:
+            os.environ[_LOG_LEVEL] = level
+    return submitit
+
+
+def _parameters(asked: Settings) -> dict[str, Any]:
+    """As submitit names them."""
+    more = {"requeue": True}
+    for option in asked.sbatch:
+        name, _, value = option.removeprefix("--").partition("=")
+        if not option.startswith("--") or not name:
+            raise UserError(f"--launcher.sbatch={option!r} must be --name=value, or --name")
+        more[name] = value or True
+    if asked.signal_seconds >= 60 * asked.minutes:
+        raise UserError(
+            f"--launcher.signal_seconds={asked.signal_seconds} is no less than "
+            f"--launcher.minutes={asked.minutes}; lower it"
+        )
+    optional = {
+        "partition": asked.partition,
+        "account": asked.account,
+        "gpus_per_node": asked.gpus_per_node,
+    }
+    return {name: value for name, value in optional.items() if value} | {
+        "job_name": "lm",
+        "time": asked.minutes,
+        "nodes": asked.nodes,
+        "ntasks_per_node": max(1, asked.gpus_per_node) if asked.nodes > 1 else 1,
+        "cpus_per_task": asked.cpus_per_task,
+        "mem": f"{asked.memory_gb}GB",
+        "array_parallelism": asked.most_at_once,
+        "signal_delay_s": asked.signal_seconds,
+        "stderr_to_stdout": True,
+        "additional_parameters": more,
+        # One that fails ends the others; and newer ones forget what sbatch was told of cores.
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={asked.cpus_per_task}"],
+        "setup": [f"cd {shlex.quote(str(remote.ROOT))}"],
+    }
+
+
+def _known_jobs(folder: pathlib.Path) -> dict[str, str]:
+    path = folder / "slurm" / _JOBS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _queued() -> set[str]:
+    """The user's jobs that run or wait, each element of an array by its own number."""
+    if shutil.which("squeue") is None:
+        return set()
+    command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{shlex.join(command)}: {done.stderr.strip()}; try again")
+    return set(done.stdout.split())
+
+
+def _wait(runs: Sequence[Run], jobs: Sequence[Any]) -> int:
+    try:
+        while not all(job.done() for job in jobs):
+            time.sleep(_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        print("the jobs go on; the same command waits for them again")
+        return STOPPED
+    kinds = [state_of(one.workdir).kind for one in runs]
+    for one, kind in zip(runs, kinds, strict=True):
+        print(f"{kind} {one.name}")
+    return 0 if set(kinds) <= {"done"} else 1
