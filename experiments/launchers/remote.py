@@ -1,5 +1,6 @@
 """What launchers need to run a command on other machines: programs, secrets, the tree, folders."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -62,24 +63,29 @@ def _git(*args: str) -> str:
     return done.stdout.rstrip()
 
 
-def moved(run: Run, remote_folder: str, *, has_sweep: bool) -> Run:
+def moved(run: Run, folder: pathlib.Path, remote_folder: str) -> Run:
     """The run with the workdir that it has on other machines.
 
     Args:
       run: as planned here.
-      remote_folder: what --workdir is there; "" where it is the same path.
-      has_sweep: whether the run has a folder of its own inside of that.
+      folder: --workdir, in which the run's own is.
+      remote_folder: what `folder` is there; "" where it is the same path.
 
     Raises:
       UserError: the path is not absolute.
     """
     workdir = run.workdir
     if remote_folder:
-        workdir = pathlib.Path(remote_folder) / (run.name if has_sweep else "")
+        workdir = pathlib.Path(remote_folder) / workdir.relative_to(folder)
     if not workdir.is_absolute():
         raise UserError(
             f"--workdir={workdir} must be an absolute path that all machines share; or name "
             "that one in --launcher.remote_folder"
         )
     arguments = [f"--workdir={workdir}" if a.startswith("--workdir=") else a for a in run.arguments]
-    return Run(run.name, workdir, run.overrides, run.config, tuple(arguments))
+    return dataclasses.replace(run, workdir=workdir, arguments=tuple(arguments))
+
+
+def bundle_command(path: pathlib.Path) -> list[str]:
+    """Writes the commit with its history, so that a copy of the tree knows what it is."""
+    return ["git", "-C", str(ROOT), "bundle", "create", "-q", str(path.absolute()), "HEAD"]

@@ -1,0 +1,183 @@
+"""The `gcloud` commands that make, describe, use and delete one TPU VM."""
+
+import dataclasses
+import json
+import pathlib
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+LABEL = ("launched-by", "lm")  # Of the VMs that a launcher made, and may delete.
+ABSENT, READY, WAITING = "ABSENT", "READY", "WAITING"
+_LOST_QUEUE = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
+_STARTING = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING", "DELETING")
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """As lists of words, each complete but for the program that runs them.
+
+    name: of the VM, and of its queued resource.
+    zone, project: "" for those that gcloud is set to.
+    is_queued: whether the VM is asked for by a queued resource.
+    ssh_args: more options of ssh and scp, such as ("--internal-ip",).
+    """
+
+    name: str
+    zone: str
+    project: str
+    is_queued: bool
+    ssh_args: tuple[str, ...]
+
+    def create(
+        self, accelerator_type: str, runtime_version: str, more: tuple[str, ...]
+    ) -> list[str]:
+        """Makes the VM, or asks for it."""
+        version = "--runtime-version" if self.is_queued else "--version"
+        return self._command(
+            "queued-resources" if self.is_queued else "tpu-vm",
+            "create",
+            self.name,
+            *([f"--node-id={self.name}"] if self.is_queued else []),
+            f"--accelerator-type={accelerator_type}",
+            f"{version}={runtime_version}",
+            f"--labels={'='.join(LABEL)}",
+            *more,
+        )
+
+    def describe(self) -> list[str]:
+        """Prints the VM as JSON."""
+        return self._command("tpu-vm", "describe", self.name, "--format=json")
+
+    def describe_queued(self) -> list[str]:
+        """Prints the queued resource as JSON."""
+        return self._command("queued-resources", "describe", self.name, "--format=json")
+
+    def delete(self) -> list[str]:
+        """Deletes the VM, and its queued resource."""
+        if self.is_queued:
+            return self._command("queued-resources", "delete", self.name, "--force")
+        return self._command("tpu-vm", "delete", self.name)
+
+    def copy(self, *paths: pathlib.Path) -> list[str]:
+        """Copies files into the home of each worker."""
+        return self._command(
+            "tpu-vm", "scp", *map(str, paths), f"{self.name}:", "--worker=all", *self.ssh_args
+        )
+
+    def fetch(self, paths: list[pathlib.Path], folder: pathlib.Path) -> list[str]:
+        """Copies files from the first worker."""
+        sources = [f"{self.name}:{path}" for path in paths]
+        return self._command("tpu-vm", "scp", *sources, str(folder), "--worker=0", *self.ssh_args)
+
+    def tell(self, worker: int | str, *words: str) -> list[str]:
+        """Runs a command on one worker, or on "all"."""
+        command = f"--command={shlex.join(words)}"
+        return self._command(
+            "tpu-vm", "ssh", self.name, f"--worker={worker}", command, *self.ssh_args
+        )
+
+    def _command(self, *words: str) -> list[str]:
+        where = {"--zone": self.zone, "--project": self.project}
+        flags = [f"{flag}={value}" for flag, value in where.items() if value]
+        return ["gcloud", "compute", "tpus", *words, *flags, "--quiet"]
+
+
+class Runner:
+    """Runs commands, and notes each with what it wrote; what a command reads is noted nowhere.
+
+    A signal that ends this process in order does not reach the commands: what was begun is ended.
+    """
+
+    def __init__(self, log: pathlib.Path):
+        self._log, self._lock = log, threading.Lock()
+
+    def run(
+        self, command: list[str], *, stdin: str = "", on_line: Callable[[str], None] | None = None
+    ) -> subprocess.CompletedProcess:
+        """Runs a command to its end.
+
+        Args:
+          command: its words.
+          stdin: what it reads.
+          on_line: gets each line of its stdout, as it comes; then `stdout` is empty.
+        """
+        self._note(f"$ {shlex.join(command)}")
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        if on_line is None:
+            stdout, stderr = process.communicate(stdin)
+        else:
+            errors: list[str] = []
+            reader = threading.Thread(target=lambda: errors.extend(process.stderr))
+            reader.start()
+            process.stdin.close()
+            for line in process.stdout:
+                on_line(line.rstrip("\n"))
+            process.wait()
+            reader.join()
+            stdout, stderr = "", "".join(errors)
+        self._note(f"{stdout}{stderr}".rstrip() + f"\n= exit code {process.returncode}")
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+    def _note(self, text: str) -> None:
+        with self._lock, self._log.open("a") as file:
+            file.write(text.lstrip("\n") + "\n")
+
+
+class GcloudError(Exception):
+    """A command of gcloud failed; its message is one line of what it said."""
+
+
+def described(commands: Commands, runner: Runner) -> tuple[str, dict[str, Any]]:
+    """The state of a VM, and what gcloud says of it.
+
+    Returns:
+      ABSENT; WAITING for it to come; READY; or another word for one that will not be of use again,
+      gcloud's own as PREEMPTED. What gcloud says has "labels".
+
+    Raises:
+      GcloudError: gcloud cannot say.
+    """
+    if commands.is_queued:
+        request = _described(commands.describe_queued(), runner)
+        if request is None:
+            return ABSENT, {}
+        state = request["state"]["state"]
+        if state != "ACTIVE":
+            node = request["tpu"]["nodeSpec"][0]["node"]
+            return (state if state in _LOST_QUEUE else WAITING), {"labels": {}} | node
+    node = _described(commands.describe(), runner)
+    if node is None:
+        return ("LOST" if commands.is_queued else ABSENT), {}
+    node = {"labels": {}} | node
+    return (WAITING if node["state"] in _STARTING else node["state"]), node
+
+
+def num_workers(node: dict[str, Any]) -> int:
+    """Of a VM that was described: each has an endpoint in each of its networks."""
+    num_networks = len(node["networkConfigs"]) if "networkConfigs" in node else 1
+    return len(node["networkEndpoints"]) // max(1, num_networks)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    return next((x.strip() for x in reversed(text.splitlines()) if x.strip()), "it said nothing")
+
+
+def _described(command: list[str], runner: Runner) -> dict[str, Any] | None:
+    done = runner.run(command)
+    if done.returncode == 0:
+        return json.loads(done.stdout)
+    if "NOT_FOUND" in done.stderr:
+        return None
+    raise GcloudError(last_line(done.stderr))
