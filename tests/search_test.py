@@ -77,6 +77,7 @@ def uninterrupted(tmp_path_factory):
 def test_a_search_ends_with_the_best_of_its_trials(uninterrupted, capsys):
     capsys.readouterr()
     assert states(uninterrupted) == ["COMPLETE"] * 13
+    assert len({params["rate"] for params in drawn(uninterrupted)}) == 13
     values = [trial.value for trial in trials_of(uninterrupted)]
     assert values == [pytest.approx(loss_of(**params) / 2) for params in drawn(uninterrupted)]
 
