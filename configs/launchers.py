@@ -12,7 +12,7 @@ import ml_collections
 from configs import common
 
 _BLOCKS = {
-    "local": dict(num_parallel=0, devices_per_run=1, refresh_seconds=1.0),
+    "local": dict(num_parallel=0, devices_per_run=0),
     "vmap": dict(),
     "slurm": dict(),
     "tpu_vm": dict(),

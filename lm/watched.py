@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 LOST = 75  # Exit code: as after a stop, the same command goes on, once all are started again.
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it.
 _PIPE = "LM_WATCHED_PIPE"  # In the environment of a process that is watched.
 
 
@@ -18,10 +19,20 @@ def is_watched() -> bool:
     """Whether another process explains the end of this one; then it also dies with that one."""
     if _PIPE not in os.environ:
         return False
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it.
-    if prctl is not None:
-        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of <linux/prctl.h>
+    _ask_to_die()
     return True
+
+
+def die_with(parent: int) -> None:
+    """Has this process killed when `parent`, which started it, ends; at once if it has ended."""
+    _ask_to_die()
+    if _PRCTL is not None and os.getppid() != parent:
+        os._exit(1)
+
+
+def _ask_to_die() -> None:
+    if _PRCTL is not None:
+        _PRCTL(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 def note_joined() -> None:

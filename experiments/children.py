@@ -1,0 +1,160 @@
+"""Runs as processes of this machine, none of which outlives this one."""
+
+import contextlib
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from experiments.devices import Slot
+from experiments.sweep import Run
+from experiments.training import STOPPED
+
+PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent / "launch.py"))
+_LOOK_SECONDS = 0.1
+
+
+class End(NamedTuple):
+    """How the process of a run ended.
+
+    kind: "done"; "stopped" by a signal, to go on later; or "failed".
+    why: of a failed one, its exit code and the last line that it wrote.
+    """
+
+    run: Run
+    kind: str
+    why: str
+
+
+class _Child(NamedTuple):
+    run: Run
+    slot: Slot
+    process: subprocess.Popen
+    log: pathlib.Path
+
+
+class Pool:
+    """The processes of runs, each with a slot to itself."""
+
+    def __init__(self, slots: Sequence[Slot], folder: pathlib.Path):
+        self._free, self._folder = list(slots), folder
+        self._children: dict[str, _Child] = {}
+        self._told: set[str] = set()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those whose process has not ended."""
+        return [child.run for child in self._children.values()]
+
+    def has_room(self) -> bool:
+        """Whether a run could start."""
+        return bool(self._free)
+
+    def start(self, run: Run) -> Slot:
+        """Starts a process on a free slot; its output is appended to FOLDER/logs/NAME.log."""
+        log = self._folder / "logs" / f"{run.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        slot = self._free.pop(0)
+        with log.open("ab") as file:
+            command = [*PROGRAM, *run.arguments]
+            process = slot.start(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            )
+        self._children[run.name] = _Child(run, slot, process, log)
+        return slot
+
+    def stop(self, run: Run) -> None:
+        """Has a run save and end; it will be reported as stopped, or as done if it just was."""
+        self._told.add(run.name)
+        self._children[run.name].process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> list[End]:
+        """The runs that ended since the last call; waits a moment."""
+        time.sleep(_LOOK_SECONDS)
+        return [
+            self._end(child)
+            for child in list(self._children.values())
+            if child.process.poll() is not None
+        ]
+
+    def kill(self) -> None:
+        """Ends all at once; what was not saved is lost."""
+        for child in self._children.values():
+            self._told.add(child.run.name)
+            child.process.kill()
+
+    def _end(self, child: _Child) -> End:
+        name, code = child.run.name, child.process.returncode
+        del self._children[name]
+        self._free.append(child.slot)
+        is_told = name in self._told
+        self._told.discard(name)
+        if code == 0:
+            return End(child.run, "done", "")
+        # One that was still starting when it was told to stop, had nothing to save.
+        if code == STOPPED or is_told:
+            return End(child.run, "stopped", "")
+        how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+        return End(child.run, "failed", f"{how}: {_last_line(child.log)}; see {child.log}")
+
+
+@contextlib.contextmanager
+def opened(slots: Sequence[Slot], folder: pathlib.Path) -> Iterator[Pool]:
+    """A pool; whatever ends the block, all its processes have ended after it."""
+    pool = Pool(slots, folder)
+    try:
+        yield pool
+    finally:
+        pool.kill()
+        while pool.runs:
+            pool.ended()
+
+
+class Stop:
+    """Whether SIGINT or SIGTERM came: the first ends all runs in order, a second one at once."""
+
+    def __init__(self):
+        self._num_signals = self._num_obeyed = 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a signal came."""
+        return self._num_signals > 0
+
+    def note(self, *_) -> None:
+        """Handles a signal."""
+        self._num_signals += 1
+
+    def obey(self, pool: Pool) -> None:
+        """Has a pool do what came since the last call."""
+        if self._num_signals == self._num_obeyed:
+            return
+        is_first, self._num_obeyed = self._num_obeyed == 0, self._num_signals
+        if is_first:
+            for run in pool.runs:
+                pool.stop(run)
+        else:
+            pool.kill()
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Listens to SIGINT and SIGTERM."""
+    stop = Stop()
+    previous = {s: signal.signal(s, stop.note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _last_line(log: pathlib.Path) -> str:
+    """Of what a process wrote, the last line that says something."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 10_000))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")

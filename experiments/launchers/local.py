@@ -1,0 +1,81 @@
+"""Runs on the devices of this machine, so many at a time."""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+from experiments import board as board_lib
+from experiments import children, devices
+from experiments.sweep import Run
+from experiments.training import STOPPED
+from lm.results.state import read_records
+
+
+def run(
+    runs: Sequence[Run], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
+) -> int:
+    """Trains what is not done, each run in a process of its own; one that fails stops no other.
+
+    SIGINT or SIGTERM has all of them save and end; a second one ends them at once.
+
+    Args:
+      runs: of a sweep.
+      folder: gets logs/NAME.log of each.
+      num_parallel: runs at a time; 0 for as many as the accelerators allow, and one on a CPU.
+      devices_per_run: GPUs, TPU chips or, without any, cores; 0 for an equal share of them.
+
+    Returns:
+      0 where all are done, 1 where some failed, 75 where some have still to go on.
+
+    Raises:
+      UserError: there are not so many devices.
+    """
+    by_kind = board_lib.standing(runs)
+    waiting = by_kind["dead"] + by_kind["waiting"]
+    slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
+    kinds = ["running elsewhere"] * len(by_kind["running"])
+    with (
+        children.stop_on_signals() as stop,
+        board_lib.shown(done=len(by_kind["done"]), waiting=len(waiting)) as board,
+        children.opened(slots, folder) as pool,
+    ):
+        for other in by_kind["running"]:
+            board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
+        while pool.runs or (waiting and not stop.is_told):
+            stop.obey(pool)
+            while waiting and pool.has_room() and not stop.is_told:
+                _start(waiting.pop(0), pool, board)
+            board.read()
+            for end in pool.ended():
+                kinds.append(end.kind)
+                board.ended(end.run, end.kind, end.why or _result(end.run))
+    return exit_code(kinds + ["stopped"] * len(waiting), stop.is_told)
+
+
+def plan(
+    runs: Sequence[Run], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
+) -> str:
+    """The command of each run that is not done, and what it would run on."""
+    by_kind = board_lib.standing(runs)
+    waiting = by_kind["dead"] + by_kind["waiting"]
+    slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
+    lines = [f"{len(slots)} at a time, on {'; '.join(slot.name for slot in slots)}"]
+    return "\n".join(lines + [shlex.join([*children.PROGRAM, *one.arguments]) for one in waiting])
+
+
+def exit_code(kinds: Sequence[str], is_told_to_stop: bool) -> int:
+    """Of a launcher whose runs ended so."""
+    if "failed" in kinds and not is_told_to_stop:
+        return 1
+    return 0 if set(kinds) <= {"done", "pruned"} else STOPPED
+
+
+def _start(run: Run, pool: children.Pool, board: board_lib.Board) -> None:
+    board.started(run, pool.start(run).name)
+
+
+def _result(run: Run) -> str:
+    """What a run came to, in a few words."""
+    records, _ = read_records(run.workdir)
+    step, loss = records[-1]["step"] if records else 0, board_lib.last_metric(records, "eval/loss")
+    return f"step {step}" if loss is None else f"step {step}, eval/loss {loss:.4f}"

@@ -1,0 +1,332 @@
+"""A search for the best config: trials that learn from those before them, on this machine."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib.util
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from experiments import board as board_lib
+from experiments import children, devices, shown
+from experiments.launchers import local
+from experiments.sweep import Run
+from lm.errors import UserError
+from lm.results.state import read_records, state_of
+
+JOURNAL, _LOCK = "search.journal", ".search.lock"
+_SAMPLERS, _PRUNERS, _MODES = ("tpe", "random"), ("halving", "none"), ("min", "max")
+_REDUCTION = 3  # Of four evaluations, say, the first and the third decide who goes on.
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What `search` of configs/sweeping.py says; see there."""
+
+    space: Mapping[str, Any]
+    num_trials: int
+    metric: str
+    mode: str
+    sampler: str
+    pruner: str
+    seed: int
+
+    def __post_init__(self):
+        for key, choices in (("sampler", _SAMPLERS), ("pruner", _PRUNERS), ("mode", _MODES)):
+            if getattr(self, key) not in choices:
+                raise UserError(
+                    f"search: {key}={getattr(self, key)!r} is unknown; choose {', '.join(choices)}"
+                )
+        if self.num_trials < 1:
+            raise UserError(f"search: num_trials={self.num_trials} must be at least 1")
+        if not self.space:
+            raise UserError("search: the space is empty; give it a key and a distribution")
+
+
+def run(
+    search: Search,
+    make_run: Callable[[dict[str, Any]], Run],
+    folder: pathlib.Path,
+    *,
+    num_parallel: int,
+    devices_per_run: int,
+) -> int:
+    """Trains trials on the devices of this machine until there are enough; shows the best one.
+
+    The trials are kept in FOLDER/search.journal. What was interrupted goes on first, and what a
+    trial draws depends on the seed, its number and those that ended before it, so that with one at
+    a time a search that was stopped ends as it would have otherwise.
+
+    Args:
+      search: what is searched for, and how.
+      make_run: overrides -> the run that they stand for; raises UserError where they cannot work.
+      folder: of the search; made if need be.
+      num_parallel, devices_per_run: see `launchers.local.run`.
+
+    Returns:
+      0 where all trials ended, 1 where some failed, 75 where it was stopped.
+
+    Raises:
+      UserError: before anything starts; also where `optuna` is missing, or the folder holds another
+        search.
+    """
+    check(search, make_run)
+    slots = devices.slots(
+        search.num_trials, num_parallel=num_parallel, devices_per_run=devices_per_run
+    )
+    with _alone(folder):
+        study = _open_study(search, make_run({}), folder)
+        trials = _Trials(search, make_run, study)
+        with (
+            children.stop_on_signals() as stop,
+            board_lib.shown(done=trials.num_ended, waiting=trials.num_left) as board,
+            children.opened(slots, folder) as pool,
+        ):
+            _work(trials, pool, board, stop)
+        print(trials.best())
+    return local.exit_code(trials.kinds + ["stopped"] * trials.num_left, stop.is_told)
+
+
+def check(search: Search, make_run: Callable[[dict[str, Any]], Run]) -> None:
+    """Whether every value that could be drawn fits the config, tried one by one at the bounds.
+
+    Raises:
+      UserError: it does not, or `optuna` is missing.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("a search needs Optuna: pip install optuna")
+    for key, distribution in search.space.items():
+        values = distribution if isinstance(distribution, list) else distribution[1:]
+        if not values:
+            raise UserError(f"search: {key}=[] has no choices")
+        for value in values:
+            make_run({key: value})
+
+
+def plan(search: Search) -> str:
+    """What would be searched, for people."""
+    space = "  ".join(f"{key} in {distribution}" for key, distribution in search.space.items())
+    return (
+        f"{search.num_trials} trials by {search.sampler} for the {search.mode}imum of "
+        f"{search.metric}, pruner {search.pruner}: {space}"
+    )
+
+
+def _work(trials: "_Trials", pool: children.Pool, board: board_lib.Board, stop) -> None:
+    while pool.runs or (trials.num_left and not stop.is_told):
+        stop.obey(pool)
+        while pool.has_room() and trials.num_left and not stop.is_told:
+            one = trials.next()
+            if one.name in [other.name for other in pool.runs]:
+                continue  # Equal to one that is running, and ends with it.
+            if kind := trials.known_end(one):
+                board.ended(one, kind, "known")
+            else:
+                board.started(one, pool.start(one).name)
+        for one, record in board.read():
+            if trials.report(one, record):
+                pool.stop(one)
+        for end in pool.ended():
+            kind = trials.end(end)
+            board.ended(end.run, kind, end.why or f"{trials.metric_text(end.run)}")
+
+
+class _Trials:
+    """The trials of a study, and the runs that they stand for; equal trials share a run.
+
+    num_ended: of all processes so far; num_left: those that this process has still to begin.
+    """
+
+    def __init__(self, search: Search, make_run: Callable[[dict[str, Any]], Run], study):
+        import optuna
+
+        self._search, self._make_run, self._study = search, make_run, study
+        self._state = state = optuna.trial.TrialState
+        self.num_ended = len(study.get_trials(states=[state.COMPLETE, state.PRUNED]))
+        self.num_left = max(search.num_trials - self.num_ended, 0)
+        # Each goes on with what it had drawn.
+        running = study.get_trials(states=[state.RUNNING])
+        self._interrupted = [optuna.trial.Trial(study, trial._trial_id) for trial in running]
+        self._open: dict[str, list[Any]] = {}
+        self._steps: dict[str, list[int]] = {}  # Of the evaluations of a run.
+        self.kinds: list[str] = []
+
+    def next(self) -> Run:
+        """The run of another trial.
+
+        Raises:
+          UserError: what it drew does not go together.
+        """
+        self.num_left -= 1
+        trial = self._interrupted.pop(0) if self._interrupted else self._ask()
+        drawn = {key: _draw(trial, key, d) for key, d in self._search.space.items()}
+        try:
+            run = self._make_run(drawn)
+        except UserError:
+            self._study.tell(trial, state=self._state.FAIL)
+            raise
+        self._open.setdefault(run.name, []).append(trial)
+        return run
+
+    def known_end(self, run: Run) -> str | None:
+        """How a run ended long ago, where the trials need it no more; else None."""
+        is_pruned = [self._note(run, record) for record in read_records(run.workdir)[0]]
+        if state_of(run.workdir).kind == "done":
+            return self.end(children.End(run, "done", ""))
+        return self._prune(run) if any(is_pruned) else None
+
+    def report(self, run: Run, record: Mapping[str, Any]) -> bool:
+        """Takes in what a run has logged; returns whether it is to end here, pruned."""
+        if run.name not in self._open or not self._note(run, record):
+            return False
+        self._prune(run)
+        return True
+
+    def end(self, end: children.End) -> str:
+        """Takes in how a run's process ended; returns what became of the trials."""
+        if end.run.name not in self._open:
+            return "pruned"
+        kind = end.kind
+        if kind == "done":
+            value = self._value(end.run)
+            self._tell(end.run, kind, values=value)
+        elif kind == "failed":
+            self._tell(end.run, kind, state=self._state.FAIL)
+        else:  # Stays a running trial, which the next process goes on with.
+            self.kinds += [kind] * len(self._open.pop(end.run.name))
+        return kind
+
+    def metric_text(self, run: Run) -> str:
+        """What a run last logged of the metric."""
+        value = board_lib.last_metric(read_records(run.workdir)[0], self._search.metric)
+        return f"{self._search.metric} {'unknown' if value is None else f'{value:.4f}'}"
+
+    def best(self) -> str:
+        """The best trial and its config, in a few lines."""
+        ended = self._study.get_trials(states=[self._state.COMPLETE])
+        counts = ", ".join(
+            f"{num} {state.name.lower()}"
+            for state in self._state
+            if (num := len(self._study.get_trials(deepcopy=False, states=[state])))
+        )
+        if not ended:
+            return f"trials: {counts}"
+        trial = self._study.best_trial
+        run = self._make_run(trial.params)
+        return (
+            f"trials: {counts}\n"
+            f"best:   {self._search.metric} {trial.value:.6g}, trial {trial.number}, in "
+            f"{run.workdir}\n        {board_lib.differences(run)}\n"
+            f"        {shown.command(*run.arguments)}"
+        )
+
+    def _ask(self):
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _make_sampler(self._search, number)
+        return self._study.ask()
+
+    def _note(self, run: Run, record: Mapping[str, Any]) -> bool:
+        """Reports an evaluation, once; returns whether the pruner gives the run up."""
+        steps = self._steps.setdefault(run.name, [])
+        if self._search.metric not in record or record["step"] in steps:
+            return False
+        steps.append(record["step"])
+        value = record[self._search.metric]
+        prunes = []
+        for trial in self._open[run.name]:
+            known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+            if len(steps) not in known:
+                trial.report(math.nan if value is None else value, len(steps))
+                prunes.append(trial.should_prune())
+        return any(prunes)
+
+    def _prune(self, run: Run) -> str:
+        # Before its process ends: if this one dies in between, the trial stays pruned.
+        self._tell(run, "pruned", state=self._state.PRUNED)
+        return "pruned"
+
+    def _value(self, run: Run) -> float:
+        records, _ = read_records(run.workdir)
+        if not any(self._search.metric in record for record in records):
+            names = sorted({name for r in records for name in r if name.startswith("eval/")})
+            raise UserError(
+                f"search: metric={self._search.metric!r} is not logged by {run.workdir}; choose "
+                f"{', '.join(names)}, and another --workdir"
+            )
+        for record in records:
+            self._note(run, record)
+        value = board_lib.last_metric(records, self._search.metric)
+        worst = math.inf if self._search.mode == "min" else -math.inf
+        return worst if value is None else value
+
+    def _tell(self, run: Run, kind: str, **outcome) -> None:
+        for trial in self._open.pop(run.name):
+            self._study.tell(trial, **outcome)
+            self.kinds.append(kind)
+
+
+def _open_study(search: Search, base: Run, folder: pathlib.Path):
+    """The study of a folder, which is a new one or the one of this very search."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    pruner = optuna.pruners.NopPruner()
+    if search.pruner == "halving":
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION)
+    study = optuna.create_study(
+        study_name="search",
+        storage=optuna.storages.JournalStorage(backend),
+        pruner=pruner,
+        direction={"min": "minimize", "max": "maximize"}[search.mode],
+        load_if_exists=True,
+    )
+    identity = dataclasses.asdict(search) | {"base": base.name, "num_trials": None}
+    identity = json.loads(json.dumps(identity))
+    if study.user_attrs.setdefault("search", identity) != identity:
+        there = study.user_attrs["search"]
+        key = next(key for key in identity if there[key] != identity[key])
+        raise UserError(
+            f"--workdir={folder} holds another search: {key} is {there[key]!r} there, "
+            f"{identity[key]!r} here; choose another --workdir"
+        )
+    study.set_user_attr("search", identity)
+    return study
+
+
+def _make_sampler(search: Search, number: int):
+    """The sampler of one trial, whose draws depend on its number and on no process."""
+    import optuna
+
+    digest = hashlib.sha256(f"{search.seed} {number}".encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def _draw(trial, key: str, distribution: list | tuple) -> Any:
+    if isinstance(distribution, list):
+        return trial.suggest_categorical(key, distribution)
+    kind, low, high = distribution
+    if kind == "integers":
+        return trial.suggest_int(key, low, high)
+    return trial.suggest_float(key, low, high, log=kind == "log_uniform")
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Makes the folder, and keeps other searches out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir={folder}: another process searches there; wait, or name another"
+            ) from None
+        yield

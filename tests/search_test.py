@@ -1,0 +1,197 @@
+"""Searches whose trials are real processes that do next to nothing."""
+
+import hashlib
+import math
+import os
+import signal
+
+import ml_collections
+import optuna
+import pytest
+
+from configs import sweeping
+from experiments import children, search
+from experiments.sweep import Run
+from lm.errors import UserError
+from lm.results.state import state_of
+from tests.launchers.local_test import FAKE
+
+SPACE = {"rate": sweeping.log_uniform(0.01, 1.0), "width": [1, 2]}
+HERE = dict(num_parallel=1, devices_per_run=0)
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch):
+    monkeypatch.setattr(children, "PROGRAM", FAKE)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+
+def spec(**changes):
+    return search.Search(**sweeping.search(SPACE, **(dict(num_trials=3, seed=1) | changes)))
+
+
+def loss_of(rate=0.1, width=1):
+    return math.log10(rate / 0.1) ** 2 + width
+
+
+def maker(folder, do="train", loss=loss_of):
+    """overrides -> their run; `do` may be a function of the overrides."""
+
+    def make_run(overrides):
+        if unknown := overrides.keys() - SPACE.keys():
+            raise UserError(f"{min(unknown)} is no key")
+        name = hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:10]
+        arguments = dict(workdir=folder / name, steps=2, loss=loss(**overrides))
+        arguments["do"] = do(overrides) if callable(do) else do
+        config = ml_collections.ConfigDict(overrides)
+        flags = tuple(f"--{key}={value}" for key, value in arguments.items())
+        return Run(name, folder / name, overrides, config, flags)
+
+    return make_run
+
+
+def trials_of(folder):
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / search.JOURNAL))
+    storage = optuna.storages.JournalStorage(backend)
+    return optuna.load_study(study_name="search", storage=storage).trials
+
+
+def drawn(folder):
+    return [trial.params for trial in trials_of(folder)]
+
+
+def states(folder):
+    return [trial.state.name for trial in trials_of(folder)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(children, "PROGRAM", FAKE)
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        assert search.run(spec(num_trials=13, pruner="none"), maker(folder), folder, **HERE) == 0
+    return folder
+
+
+def test_a_search_ends_with_the_best_of_its_trials(uninterrupted, capsys):
+    capsys.readouterr()
+    assert states(uninterrupted) == ["COMPLETE"] * 13
+    values = [trial.value for trial in trials_of(uninterrupted)]
+    assert values == [pytest.approx(loss_of(**params) / 2) for params in drawn(uninterrupted)]
+
+    again = search.run(
+        spec(num_trials=13, pruner="none"), maker(uninterrupted), uninterrupted, **HERE
+    )
+
+    assert again == 0 and len(trials_of(uninterrupted)) == 13
+    out = capsys.readouterr().out
+    best = min(drawn(uninterrupted), key=lambda params: loss_of(**params))
+    assert f"best:   eval/loss {min(values):.6g}" in out
+    assert f"rate={best['rate']}  width={best['width']}" in out
+
+
+@pytest.mark.parametrize("num_before", [1, 11])
+def test_a_search_that_was_stopped_ends_as_it_would_have(uninterrupted, tmp_path, num_before):
+    stop_at = drawn(uninterrupted)[num_before]
+
+    def do(overrides):
+        if overrides == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "wait" if overrides == stop_at else "train"
+
+    full = spec(num_trials=13, pruner="none")
+    assert search.run(full, maker(tmp_path, do), tmp_path, **HERE) == 75
+    assert states(tmp_path) == ["COMPLETE"] * num_before + ["RUNNING"]
+
+    assert search.run(full, maker(tmp_path), tmp_path, **HERE) == 0
+
+    assert drawn(tmp_path) == drawn(uninterrupted)
+    assert states(tmp_path) == ["COMPLETE"] * 13
+
+
+def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path, capsys):
+    best = [math.inf]
+
+    def do(overrides):
+        if len(overrides) < 2:
+            return "train"  # Only a check of the bounds.
+        is_worse = loss_of(**overrides) > best[0]
+        best[0] = min(best[0], loss_of(**overrides))
+        return "hang" if is_worse else "train"
+
+    assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
+
+    values = [loss_of(**params) for params in drawn(tmp_path)]
+    expected = ["COMPLETE" if v == min(values[: i + 1]) else "PRUNED" for i, v in enumerate(values)]
+    assert states(tmp_path) == expected and "PRUNED" in expected
+    assert capsys.readouterr().out.count("pruned   ") == expected.count("PRUNED")
+
+
+def test_equal_trials_are_trained_once(tmp_path, capsys):
+    only = search.Search(**sweeping.search({"width": [1, 2]}, num_trials=6, pruner="none"))
+
+    assert search.run(only, maker(tmp_path), tmp_path, **HERE) == 0
+
+    assert states(tmp_path) == ["COMPLETE"] * 6
+    assert capsys.readouterr().out.count("start") <= 2
+
+
+def test_a_failing_trial_stops_no_other_and_is_made_up_for(tmp_path):
+    do = lambda overrides: "fail" if overrides.get("width") == 2 else "train"
+    assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 1
+    first = states(tmp_path)
+    assert len(first) == 4 and 0 < first.count("FAIL") < 4
+
+    assert search.run(spec(num_trials=4), maker(tmp_path), tmp_path, **HERE) == 0
+
+    assert len(states(tmp_path)) == 4 + first.count("FAIL")
+
+
+def test_a_loss_that_is_no_number_is_the_worst(tmp_path):
+    loss = lambda width=1, rate=0.1: math.nan
+    one = spec(num_trials=1, pruner="none")
+
+    assert search.run(one, maker(tmp_path, loss=loss), tmp_path, **HERE) == 0
+
+    assert [trial.value for trial in trials_of(tmp_path)] == [math.inf]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(space={"rat": [1]}), "rat is no key"),
+        (dict(space={}), "the space is empty"),
+        (dict(space={"rate": []}), "no choices"),
+        (dict(sampler="grid"), "sampler='grid'.*tpe, random"),
+        (dict(pruner="median"), "pruner='median'"),
+        (dict(mode="least"), "mode='least'"),
+        (dict(num_trials=0), "num_trials=0"),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused_before_it_starts(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        given = sweeping.search(SPACE, num_trials=2) | changes
+        search.run(search.Search(**given), maker(tmp_path), tmp_path / "new", **HERE)
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_search_is_kept_out_of_the_folder(uninterrupted):
+    for changes, key in ((dict(seed=2), "seed"), (dict(mode="max"), "mode")):
+        other = spec(**(dict(num_trials=13, pruner="none") | changes))
+        with pytest.raises(UserError, match=f"another search: {key}"):
+            search.run(other, maker(uninterrupted), uninterrupted, **HERE)
+
+
+def test_a_metric_that_is_never_logged_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"metric='eval/lose'.*choose eval/loss"):
+        search.run(spec(metric="eval/lose"), maker(tmp_path), tmp_path, **HERE)
+    (trained,) = tmp_path.glob("*/metrics.jsonl")
+    assert state_of(trained.parent).kind == "done"
+
+
+def test_a_missing_optuna_is_named_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(UserError, match="pip install optuna"):
+        search.run(spec(), maker(tmp_path), tmp_path / "new", **HERE)
