@@ -44,6 +44,10 @@ class Base:
     filename: str
     changes: Mapping[str, Any]
 
+    def config(self) -> ml_collections.ConfigDict:
+        """Resolved and locked."""
+        return arguments.resolve(arguments.of_config(self.filename, self.changes))
+
 
 class Launcher(Protocol):
     """A module of experiments/launchers; `settings` are those of configs/launchers.py."""
@@ -85,7 +89,9 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
 
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
-    base_values = arguments.flat(arguments.resolve(arguments.of_config(base.filename, base.changes)))
+    base_values = arguments.flat(
+        arguments.resolve(arguments.of_config(base.filename, base.changes))
+    )
 
     def plan_one(overrides: Overrides) -> Run:
         overrides = {key: _plain(value) for key, value in overrides.items()}
@@ -164,7 +170,7 @@ def launch(
     Raises:
       UserError: before anything is started or written.
     """
-    _check_experiment(arguments.resolve(arguments.of_config(base.filename, base.changes)))
+    _check_experiment(base.config())
     workdir_lib.check_usable(workdir)
     if sweep_file is None:
         runs, folder = [plan_alone(base, workdir)], workdir.parent

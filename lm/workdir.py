@@ -1,22 +1,20 @@
 """A run's folder: which config it belongs to, how it was started, who is using it."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import re
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
+from lm import lock
 from lm.errors import UserError
-from lm.results.state import LOCK
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -43,7 +41,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     if not workdir.exists():
         return
     if not (workdir / CONFIG).exists():
-        if any(p.name != LOCK for p in workdir.iterdir()):
+        if any(p.name != lock.NAME for p in workdir.iterdir()):
             raise UserError(
                 f"--workdir={workdir} holds other files and no run; name another folder"
             )
@@ -74,13 +72,7 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
     """
     check(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK).open("a+") as lock, contextlib.ExitStack() as stack:
-        _lock(lock, workdir)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        # Emptied at the end, whatever the end, for whoever looks from another host.
-        stack.callback(lock.truncate, 0)
+    with lock.held(workdir):
         starts = _starts(workdir)
         if starts and starts[-1]["data_hash"] != data_hash:
             raise UserError(
@@ -92,19 +84,6 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
             write_whole(workdir / CONFIG, _dump(config))
         _add_provenance(workdir, starts, data_hash)
         yield
-
-
-def _lock(lock: TextIO, workdir: pathlib.Path) -> None:
-    """Takes the lock, which the kernel lets go of however a process ends: none is ever stale."""
-    for _ in range(10):
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)  # Who only looks whether it is taken, holds it for a moment.
-    lock.seek(0)
-    raise UserError(
-        f"--workdir={workdir} is in use by {lock.read().strip()}; wait, or name another"
-    )
 
 
 def load_config(workdir: pathlib.Path) -> dict[str, Any]:
