@@ -127,7 +127,9 @@ def _launch() -> int:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
     for flag in (_VERIFY, _SHOW_BATCH, _PROFILE, _COORDINATOR, _DEVICES):
         if flag.present:
-            raise UserError(f"--{flag.name} is about one run here; leave out --sweep and --launcher")
+            raise UserError(
+                f"--{flag.name} is about one run here; leave out --sweep and --launcher"
+            )
     base = sweep.Base(
         config_flags.get_config_filename(flags.FLAGS["config"]),
         config_flags.get_override_values(flags.FLAGS["config"]),

@@ -85,7 +85,9 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
 
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
-    base_values = arguments.flat(arguments.resolve(arguments.of_config(base.filename, base.changes)))
+    base_values = arguments.flat(
+        arguments.resolve(arguments.of_config(base.filename, base.changes))
+    )
 
     def plan_one(overrides: Overrides) -> Run:
         overrides = {key: _plain(value) for key, value in overrides.items()}
