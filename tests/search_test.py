@@ -89,7 +89,7 @@ def test_a_search_ends_with_the_best_of_its_trials(uninterrupted, capsys):
     out = capsys.readouterr().out
     best = min(drawn(uninterrupted), key=lambda params: loss_of(**params))
     assert f"best:   eval/loss {min(values):.6g}" in out
-    assert f"rate={best['rate']}  width={best['width']}" in out
+    assert f"rate={best['rate']} width={best['width']}" in out
 
 
 @pytest.mark.parametrize("num_before", [1, 11])
