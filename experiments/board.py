@@ -10,7 +10,8 @@ import rich.console
 import rich.live
 import rich.table
 
-from experiments.sweep import Run
+from experiments.sweep import Run, counted
+from experiments.sweep import shown as shown_overrides
 from lm.results.state import NUM_STEPS, state_of
 from lm.results.tail import Tail
 
@@ -38,7 +39,7 @@ class Board:
         self._count("waiting", "running")
         self._rows.pop(run.name, None)
         self._rows[run.name] = _Row(run)
-        self.say(f"start    {run.name}  {differences(run)}  on {where}")
+        self.say(f"start    {run.name}  {shown_overrides(run.overrides)}  on {where}")
 
     def ended(self, run: Run, kind: str, note: str) -> None:
         """A run's process has ended, or none was needed."""
@@ -46,12 +47,12 @@ class Board:
         row.read()
         self._count("running" if row.kind == "running" else "waiting", kind)
         row.kind = kind
-        self.say(f"{kind:<8} {run.name}  {differences(run)}  {note}".rstrip())
+        self.say(f"{kind:<8} {run.name}  {shown_overrides(run.overrides)}  {note}".rstrip())
 
     def shared(self, run: Run) -> None:
         """A run that was waiting turned out to be equal to one that is running."""
         self._counts["waiting"] -= 1
-        self.say(f"equal to {run.name}, which is running: {differences(run)}")
+        self.say(f"equal to {run.name}, which is running: {shown_overrides(run.overrides)}")
 
     def read(self) -> list[tuple[Run, dict[str, Any]]]:
         """What the runs have logged since the last call, in order for each."""
@@ -68,7 +69,7 @@ class Board:
 
     def counts(self) -> str:
         """How many runs are in which state."""
-        return ", ".join(f"{num} {kind}" for kind, num in self._counts.items() if num)
+        return counted(self._counts)
 
     def _count(self, before: str, after: str) -> None:
         self._counts[before] -= 1
@@ -90,7 +91,7 @@ class Board:
         for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"
-            table.add_row(row.run.name, differences(row.run), row.kind, step, loss)
+            table.add_row(row.run.name, shown_overrides(row.run.overrides), row.kind, step, loss)
         return table
 
 
@@ -101,11 +102,6 @@ def shown(*, done: int, waiting: int) -> Iterator[Board]:
     with board.live if board.live.console.is_terminal else contextlib.nullcontext():
         yield board
     print(f"runs: {board.counts()}", flush=True)
-
-
-def differences(run: Run) -> str:
-    """What tells this run from the others of its sweep."""
-    return "  ".join(f"{key}={value}" for key, value in run.overrides.items())
 
 
 def last_metric(records: list[dict[str, Any]], name: str) -> float | None:

@@ -1,0 +1,21 @@
+r"""Which optimiser learns fastest where each gets as many learning rates and seeds?
+
+Command:   python launch.py --sweep=configs/sweeps/optimizers.py --workdir=runs/optimizers
+           on configs/quickstart.py; any config that takes the argument optimizer= will do.
+Hardware:  2 CPU cores: as long as 24 quickstarts, about an hour.
+Expected:  not run yet.
+"""
+
+from configs import sweeping
+
+_PEAK_LR = {"adamw": 5e-3, "lion": 1e-3, "adafactor": 2e-2, "muon": 1e-2}
+
+
+def sweep() -> list[sweeping.Overrides]:
+    """Half, once and twice the rate that each has by itself, two seeds each."""
+    rates = [
+        {"arg": f"optimizer={name}", "optimizer.peak_lr": factor * rate}
+        for name, rate in _PEAK_LR.items()
+        for factor in (0.5, 1.0, 2.0)
+    ]
+    return sweeping.product(rates, sweeping.seeds(2))
