@@ -61,19 +61,21 @@ class Commands:
             return self._command("queued-resources", "delete", self.name, "--force")
         return self._command("tpu-vm", "delete", self.name)
 
-    def copy(self, *paths: pathlib.Path) -> list[str]:
-        """Copies files into the home of each worker."""
-        return self._command(
-            "tpu-vm", "scp", *map(str, paths), f"{self.name}:", "--worker=all", *self.ssh_args
-        )
+    def copy(self, worker: int, *paths: pathlib.Path) -> list[str]:
+        """Copies files into the home of one worker.
+
+        A command for all of them would ask for a key in an ssh-agent, and share what it reads.
+        """
+        target = (f"{self.name}:", f"--worker={worker}")
+        return self._command("tpu-vm", "scp", *map(str, paths), *target, *self.ssh_args)
 
     def fetch(self, paths: list[pathlib.Path], folder: pathlib.Path) -> list[str]:
         """Copies files from the first worker."""
         sources = [f"{self.name}:{path}" for path in paths]
         return self._command("tpu-vm", "scp", *sources, str(folder), "--worker=0", *self.ssh_args)
 
-    def tell(self, worker: int | str, *words: str) -> list[str]:
-        """Runs a command on one worker, or on "all"."""
+    def tell(self, worker: int, *words: str) -> list[str]:
+        """Runs a command on one worker."""
         command = f"--command={shlex.join(words)}"
         return self._command(
             "tpu-vm", "ssh", self.name, f"--worker={worker}", command, *self.ssh_args

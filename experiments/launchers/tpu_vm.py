@@ -6,9 +6,8 @@ import pathlib
 import queue
 import re
 import shlex
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments import children
@@ -139,24 +138,24 @@ def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     lines = [shlex.join(remote.bundle_command(bundle))]
     for i, name in enumerate(names):
         commands = asked.commands(name)
-        lines += ["", *([_shown(commands.describe_queued())] if asked.queued else [])]
+        lines += ["", *([shlex.join(commands.describe_queued())] if asked.queued else [])]
         lines += [
-            _shown(commands.describe()),
-            _shown(_create(commands, asked)),
-            _shown(commands.copy(bundle, _SCRIPT)),
-            _shown(commands.tell("all", *_install(asked, commit))),
+            shlex.join(commands.describe()),
+            shlex.join(_create(commands, asked)),
+            "# From here on the same for each further worker, all at once, by --worker=1, ...",
+            shlex.join(commands.copy(0, bundle, _SCRIPT)),
+            shlex.join(commands.tell(0, *_install(asked, commit))),
         ]
         if asked.env_names:
             lines.append(f"# `start` reads from stdin: {', '.join(asked.env_names)}")
-        lines.append("# start, follow and stop: for each worker its own command, all at once")
         for one in waiting[i :: len(names)]:
             there = remote.moved(one, folder, asked.remote_folder)
-            lines.append(_shown(commands.tell(0, *_start(there, commit))))
-            lines.append(_shown(commands.tell(0, *_follow(there, 1))))
+            lines.append(shlex.join(commands.tell(0, *_start(there, commit))))
+            lines.append(shlex.join(commands.tell(0, *_follow(there, 1))))
             if asked.remote_folder:
-                lines.append(_shown(_fetch(commands, there, one)))
+                lines.append(shlex.join(_fetch(commands, there, one)))
         if not asked.keep:
-            lines.append(_shown(commands.delete()))
+            lines.append(shlex.join(commands.delete()))
     return "\n".join(lines)
 
 
@@ -228,7 +227,7 @@ class _Vm:
                 self._say(f"restart {one.name}, {attempt} of {self._asked.max_restarts}")
             self._make_ready()
             if attempt:
-                self._tell_all("stop", one.name)
+                self._stop_processes(one)
             codes = self._start_and_follow(one, there)
             state = self._state()
             kind = judge(codes, state)
@@ -270,29 +269,38 @@ class _Vm:
         raise _NoVmError(f"none after {self._asked.create_attempts} attempts")
 
     def _has_installed(self) -> bool:
-        for command in (
-            self._commands.copy(self._bundle, _SCRIPT),
-            self._commands.tell("all", *_install(self._asked, self._commit)),
-        ):
-            done = self._runner.run(command)
-            if done.returncode:
-                self._say(f"not installed: {gcloud.last_line(done.stderr)}")
-                return False
-        self._is_installed = True
-        return True
+        def install(worker):
+            for command in (
+                self._commands.copy(worker, self._bundle, _SCRIPT),
+                self._commands.tell(worker, *_install(self._asked, self._commit)),
+            ):
+                done = self._runner.run(command)
+                if done.returncode:
+                    error = gcloud.last_line(done.stderr)
+                    self._say(f"not installed on worker {worker}: {error}")
+                    return False
+            return True
+
+        self._is_installed = all(self._on_each(install))
+        return self._is_installed
+
+    def _on_each(self, act: Callable[[int], Any]) -> list[Any]:
+        """What `act` gives for each worker, all at once."""
+        with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
+            return list(pool.map(act, range(self._num_workers)))
 
     def _start_and_follow(self, one: Run, there: Run) -> list[int | None]:
-        workers = range(self._num_workers)
-        with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
-            started = list(pool.map(lambda worker: self._start(worker, there), workers))
-            if set(started) != {0}:
-                return started
-            self._say(f"start {one.name} on {len(workers)} workers")
+        started = self._on_each(lambda worker: self._start(worker, there))
+        if set(started) != {0}:
+            return started
+        self._say(f"start {one.name} on {self._num_workers} workers")
+        with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
+            workers = range(self._num_workers)
             followed = [pool.submit(self._follow, worker, one) for worker in workers]
             while concurrent.futures.wait(followed, timeout=_LOOK_SECONDS).not_done:
                 if self._stop.is_told:
                     self._say(f"stop {one.name}, which saves")
-                    self._tell_all("stop", one.name)
+                    self._stop_processes(one)
                     break
             return [one.result() for one in followed]
 
@@ -332,15 +340,9 @@ class _Vm:
                     break
         return code
 
-    def _tell_all(self, *words: str) -> None:
-        def tell(worker):
-            self._runner.run(self._commands.tell(worker, "sh", _SCRIPT.name, *words))
-
-        threads = [threading.Thread(target=tell, args=(i,)) for i in range(self._num_workers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def _stop_processes(self, one: Run) -> None:
+        words = ("sh", _SCRIPT.name, "stop", one.name)
+        self._on_each(lambda worker: self._runner.run(self._commands.tell(worker, *words)))
 
     def _state(self) -> str:
         try:
@@ -361,7 +363,7 @@ class _Vm:
                 return True
             self._say(f"not deleted: {gcloud.last_line(done.stderr)}")
             time.sleep(self._asked.poll_seconds)
-        self._say(f"it may still be there, and cost money: {_shown(self._commands.delete())}")
+        self._say(f"it may still be there, and cost money: {shlex.join(self._commands.delete())}")
         return False
 
     def _pause(self, seconds: float) -> None:
@@ -416,7 +418,3 @@ def _follow(one: Run, line: int) -> tuple[str, ...]:
 
 def _fetch(commands: gcloud.Commands, there: Run, one: Run) -> list[str]:
     return commands.fetch([there.workdir / name for name in _FETCHED], one.workdir)
-
-
-def _shown(command: list[str]) -> str:
-    return shlex.join(command)

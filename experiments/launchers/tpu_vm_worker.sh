@@ -7,7 +7,7 @@
 set -eu
 
 runs=$HOME/lm-runs
-wait_seconds=600 # For a run to save, before it is killed.
+patience=3000 # Fifths of a second for a run to save, before it is killed.
 
 install() {
     tree=$HOME/lm-$1
@@ -77,10 +77,10 @@ follow() {
 stop() {
     is_alive "$1" || return 0
     kill -TERM "$(cat "$runs/$1/pid")"
-    seconds=0
-    while is_alive "$1" && [ $seconds -lt $wait_seconds ]; do
-        sleep 1
-        seconds=$((seconds + 1))
+    waited=0
+    while is_alive "$1" && [ $waited -lt $patience ]; do
+        sleep 0.2
+        waited=$((waited + 1))
     done
     ! is_alive "$1" || kill -KILL "$(cat "$runs/$1/pid")"
 }

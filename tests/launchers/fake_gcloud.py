@@ -49,25 +49,27 @@ def is_ready(vm):
     return (vm / "state").exists() and (vm / "state").read_text() == "READY"
 
 
-def ssh(vm, workers, command, stdin):
-    environment = {"PATH": f"{FAKE}/bin:/usr/bin:/bin", "FAKE": str(FAKE), "VM": str(vm)}
-    shells = [
-        subprocess.Popen(
-            ["sh", "-c", command],
-            cwd=vm / str(i),
-            env=environment | {"HOME": str(vm / str(i)), "WORKER": str(i)},
-            stdin=stdin,
-            start_new_session=True,
-        )
-        for i in workers
-    ]
-    while any(shell.poll() is None for shell in shells):
+def ssh(vm, worker, command):
+    """Ends with the command, or with the VM."""
+    home = vm / worker
+    shell = subprocess.Popen(
+        ["sh", "-c", command],
+        cwd=home,
+        env={
+            "PATH": f"{FAKE}/bin:/usr/bin:/bin",
+            "FAKE": str(FAKE),
+            "VM": str(vm),
+            "HOME": str(home),
+            "WORKER": worker,
+        },
+        start_new_session=True,
+    )
+    while shell.poll() is None:
         if not is_ready(vm):
-            for shell in shells:
-                os.killpg(shell.pid, signal.SIGKILL)
+            os.killpg(shell.pid, signal.SIGKILL)
             fail("[/usr/bin/ssh] exited with return code [255].")
         time.sleep(0.01)
-    return max(shell.returncode for shell in shells)
+    return shell.returncode
 
 
 name = words[0].split(":")[0] if verb != "scp" else next(w for w in words if ":" in w).split(":")[0]
@@ -118,23 +120,11 @@ elif verb == "scp":
     *sources, target = words
     for source in sources:
         if target.endswith(":"):
-            assert options["worker"] == "all"
-            for i in range(fates["workers"]):
-                shutil.copy(source, vm / str(i))
+            shutil.copy(source, vm / options["worker"])
         else:
             assert options["worker"] == "0"
             shutil.copy(source.split(":")[1], target)
 elif verb == "ssh":
-    is_all = options["worker"] == "all"
-    workers = range(fates["workers"]) if is_all else [int(options["worker"])]
-    # As gcloud does it: cut at each space, and put together again by ssh.
-    sys.exit(
-        ssh(
-            vm,
-            workers,
-            " ".join(options["command"].split(" ")),
-            subprocess.DEVNULL if is_all else None,
-        )
-    )
+    sys.exit(ssh(vm, options["worker"], options["command"]))
 else:
     fail(f"Invalid choice: {shlex.join(sys.argv[1:])}", 2)

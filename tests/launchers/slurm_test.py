@@ -64,6 +64,7 @@ def root(tmp_path, monkeypatch):
     root.mkdir()
     (root / "launch.py").write_text(FAKE)
     monkeypatch.setattr(remote, "ROOT", root)
+    monkeypatch.setattr(slurm, "_LOOK_SECONDS", 0.02)
     return root
 
 

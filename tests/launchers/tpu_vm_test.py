@@ -166,8 +166,12 @@ def test_a_run_survives_what_happens_to_its_vm(fake, root, shared, tmp_path, mon
 
     assert tpu_vm.run([run], folder, **settings) == 0
 
-    install, start = ["scp", "install"], ["start"] * 2 + ["follow"] * 2
-    assert verbs(fake) == [
+    install, start = ["scp", "scp", "install", "install"], ["start"] * 2 + ["follow"] * 2
+    told = verbs(fake)
+    for i, verb in enumerate(told[:-1]):  # One worker's copy may be done before another's begins.
+        if (verb, told[i + 1]) == ("install", "scp"):
+            told[i : i + 2] = "scp", "install"
+    assert told == [
         *["create", "create", *install, *start],  # The first creation fails.
         *["delete", "create", *install, "stop", "stop", *start],  # The VM is preempted.
         *["stop", "stop", *start],  # A worker died; the VM is still there.
@@ -232,6 +236,7 @@ def test_the_dry_run_prints_what_is_run(fake, root, shared, tmp_path, monkeypatc
 
 
 def test_a_failing_run_stops_no_other_and_is_not_tried_again(fake, root, shared, capsys):
+    set_fates(fake, workers=1)
     runs = [make_run(shared, "bad", "fail,done"), make_run(shared, "good")]
     assert tpu_vm.run(runs, shared, **SETTINGS) == 1
     assert [state_of(run.workdir).kind for run in runs] == ["dead", "done"]
@@ -248,19 +253,19 @@ def test_runs_go_to_several_vms(fake, root, shared):
     assert not (fake / "vm-0").exists() and not (fake / "vm-1").exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
-def test_a_signal_has_the_run_saved_and_the_vm_deleted(fake, root, shared, signum):
+def test_a_signal_has_the_run_saved_and_the_vm_deleted(fake, root, shared):
+    set_fates(fake, workers=1)
     run = make_run(shared, "a", "wait,done")
 
     def interrupt():
         while not (shared / "a" / "metrics.jsonl").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signum)
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     assert tpu_vm.run([run], shared, **SETTINGS) == 75
 
-    assert verbs(fake).count("stop") == 2 and verbs(fake)[-1] == "delete"
+    assert verbs(fake).count("stop") == 1 and verbs(fake)[-1] == "delete"
     assert not (fake / "vm").exists()
     assert tpu_vm.run([run], shared, **SETTINGS) == 0
     assert (shared / "logs" / "a.log").read_text() == "worker 0 from step 0\nworker 0 from step 1\n"
