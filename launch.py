@@ -118,10 +118,10 @@ def _spell_out(argv: list[str]) -> None:
 def _launch() -> int:
     """Has other processes do it: see docs/sweeps.md."""
     from experiments import sweep
-    from experiments.launchers import local
+    from experiments.launchers import local, skypilot, slurm, tpu_vm
 
     # As the experiments below.
-    launchers = {"local": local}
+    launchers = {"local": local, "slurm": slurm, "tpu_vm": tpu_vm, "skypilot": skypilot}
     name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
     if name not in launchers:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")

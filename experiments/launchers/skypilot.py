@@ -1,0 +1,195 @@
+"""Runs as tasks of SkyPilot, on whichever cloud it finds the machines."""
+
+import dataclasses
+import json
+import pathlib
+import shlex
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.board import standing
+from experiments.launchers import remote
+from experiments.sweep import Run
+from lm import workdir as workdir_lib
+from lm.errors import UserError
+from lm.watched import STOPPED
+
+_PORT = 8476
+_ENDED = ("SUCCEEDED", "CANCELLED", "FAILED")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a task asks for; SkyPilot's documentation of its YAML says more of what is named alike.
+
+    infra: cloud, region and zone, such as "gcp/us-central1"; "" for wherever it is cheapest.
+    accelerators: of a node, such as "H100:8".
+    num_nodes: of each run.
+    cpus, memory: of a node at least, such as "16+", "64+" (GB); "" for any.
+    disk_gb: of a node.
+    use_spot: whether nodes may be taken away.
+    managed: whether SkyPilot starts a run again when that happens, or after exit code 75.
+    mounts: buckets as folders, such as ("/mnt/runs=gs://BUCKET",); --workdir must be in one.
+    remote_folder: what --workdir is on the nodes, where it is another path.
+    python: the version on the nodes.
+    packages: what they need besides the locked ones, such as ("jax[cuda13]",).
+    env_names: environment variables that a run is to have, secrets among them.
+    """
+
+    infra: str
+    accelerators: str
+    num_nodes: int
+    cpus: str
+    memory: str
+    disk_gb: int
+    use_spot: bool
+    managed: bool
+    mounts: tuple[str, ...]
+    remote_folder: str
+    python: str
+    packages: tuple[str, ...]
+    env_names: tuple[str, ...]
+
+
+def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
+    """Hands `sky` what is neither done nor with it already.
+
+    Returns:
+      0: it has taken all. 1: it refused some.
+
+    Raises:
+      UserError: SkyPilot is missing or does not answer, or the settings do not go together.
+    """
+    asked = Settings(**settings)
+    todo = _todo(runs)
+    tasks = [task(remote.moved(one, folder, asked.remote_folder), asked) for one in todo]
+    remote.check_program("skypilot", "sky", 'pip install "skypilot[gcp]", or of another cloud')
+    remote.secrets(asked.env_names)
+    known, code = _known(asked), 0
+    for one, text in zip(todo, tasks, strict=True):
+        if _name(one) in known:
+            print(f"{one.name} is with SkyPilot already, as {_name(one)}")
+            continue
+        path = _path(folder, one)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workdir_lib.write_whole(path, text)
+        done = subprocess.run(_launch(one, path, asked), stdin=subprocess.DEVNULL)
+        print(f"{'submitted' if done.returncode == 0 else 'refused'} {one.name}", flush=True)
+        code = code or min(1, done.returncode)
+    return code
+
+
+def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
+    """The task of each run, and the command that takes it."""
+    asked = Settings(**settings)
+    lines = []
+    for one in _todo(runs):
+        lines.append(task(remote.moved(one, folder, asked.remote_folder), asked))
+        lines.append(shlex.join(_launch(one, _path(folder, one), asked)) + "\n")
+    return "\n".join(lines)
+
+
+def task(there: Run, asked: Settings) -> str:
+    """SkyPilot's YAML for one run, with the workdir that it has on the nodes.
+
+    Raises:
+      UserError: that would be lost with the node, or a mount cannot be read.
+    """
+    mounts = [mount.partition("=")[::2] for mount in asked.mounts]
+    for path, bucket in mounts:
+        if not path.startswith("/") or "://" not in bucket:
+            raise UserError(f"--launcher.mounts={path}={bucket} must be like /mnt/runs=gs://BUCKET")
+    if not any(there.workdir.is_relative_to(path) for path, _ in mounts):
+        raise UserError(
+            f"--workdir={there.workdir} is in none of --launcher.mounts={asked.mounts}, and would "
+            "be lost with its node; mount a bucket, and name a folder in it"
+        )
+    resources = {
+        "infra": asked.infra,
+        "accelerators": asked.accelerators,
+        "cpus": asked.cpus,
+        "memory": asked.memory,
+        "disk_size": asked.disk_gb,
+        "use_spot": asked.use_spot,
+        "job_recovery": {"recover_on_exit_codes": [STOPPED]} if asked.managed else "",
+    }
+    # A value as JSON is one as YAML.
+    return "\n".join(
+        [
+            f"name: {_name(there)}",
+            f"workdir: {json.dumps(str(remote.ROOT))}",
+            f"num_nodes: {asked.num_nodes}",
+            "resources:",
+            *(f"  {k}: {json.dumps(v)}" for k, v in resources.items() if v != ""),
+            *(["secrets:"] if asked.env_names else []),
+            *(f"  {name}: null" for name in asked.env_names),
+            "file_mounts:",
+            *(
+                f"  {path}: {json.dumps({'source': bucket, 'mode': 'MOUNT_CACHED'})}"
+                for path, bucket in mounts
+            ),
+            "setup: |",
+            *(f"  {line}" for line in _setup(asked)),
+            "run: |",
+            *(f"  {line}" for line in _command(there, asked)),
+            "",
+        ]
+    )
+
+
+def _setup(asked: Settings) -> list[str]:
+    install = "uv pip install -q --python .venv/bin/python"
+    return [
+        "set -e",
+        "command -v uv || { python3 -m pip install -q --user uv; PATH=$HOME/.local/bin:$PATH; }",
+        f"uv venv -q --clear --python {asked.python} .venv",
+        f"{install} --no-deps --require-hashes -r requirements.lock",
+        *([f"{install} {shlex.join(asked.packages)}"] if asked.packages else []),
+    ]
+
+
+def _command(there: Run, asked: Settings) -> list[str]:
+    command = f".venv/bin/python launch.py {shlex.join(there.arguments)}"
+    if asked.num_nodes == 1:
+        return [command]
+    return [
+        'first=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
+        f"{command} --coordinator=$first:{_PORT} --num_processes=$SKYPILOT_NUM_NODES "
+        "--process_id=$SKYPILOT_NODE_RANK",
+    ]
+
+
+def _launch(one: Run, path: pathlib.Path, asked: Settings) -> list[str]:
+    where = (
+        ["jobs", "launch", "--name", _name(one)]
+        if asked.managed
+        else ["launch", "--cluster", _name(one), "--down"]
+    )
+    # By its name alone: sky takes the value from the environment.
+    secrets = [word for name in asked.env_names for word in ("--secret", name)]
+    return ["sky", *where, "--detach-run", "--yes", *secrets, str(path)]
+
+
+def _known(asked: Settings) -> set[str]:
+    """The names of jobs that have not ended, or of clusters that are there."""
+    command = ["sky", "jobs", "queue"] if asked.managed else ["sky", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = " ".join(done.stderr.split())[-300:]
+        raise UserError(f"{shlex.join(command)}: {said}; see `sky check`")
+    lines = [line for line in done.stdout.splitlines() if not any(end in line for end in _ENDED)]
+    return {word for line in lines for word in line.split() if word.startswith("lm-")}
+
+
+def _todo(runs: Sequence[Run]) -> list[Run]:
+    by_kind = standing(runs)
+    return by_kind["dead"] + by_kind["waiting"]
+
+
+def _name(one: Run) -> str:
+    return f"lm-{one.name}"
+
+
+def _path(folder: pathlib.Path, one: Run) -> pathlib.Path:
+    return folder / "skypilot" / f"{one.name}.yaml"
