@@ -1,15 +1,21 @@
 """The `gcloud` commands that make, describe, use and delete one TPU VM."""
 
+import contextlib
 import dataclasses
+import fcntl
+import getpass
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-LABEL = ("launched-by", "lm")  # Of the VMs that a launcher made, and may delete.
+from lm.cache import cache_folder
+from lm.errors import UserError
+
 ABSENT, READY, WAITING = "ABSENT", "READY", "WAITING"
 _LOST_QUEUE = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")
 _STARTING = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING", "DELETING")
@@ -43,7 +49,7 @@ class Commands:
             *([f"--node-id={self.name}"] if self.is_queued else []),
             f"--accelerator-type={accelerator_type}",
             f"{version}={runtime_version}",
-            f"--labels={'='.join(LABEL)}",
+            f"--labels={'='.join(label())}",
             *more,
         )
 
@@ -85,6 +91,28 @@ class Commands:
         where = {"--zone": self.zone, "--project": self.project}
         flags = [f"{flag}={value}" for flag, value in where.items() if value]
         return ["gcloud", "compute", "tpus", *words, *flags, "--quiet"]
+
+
+def label() -> tuple[str, str]:
+    """Key and value that a VM has which this user's launchers made, and so may delete."""
+    return "launched-by", f"lm-{re.sub('[^a-z0-9_-]', '-', getpass.getuser().lower())}"
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[None]:
+    """Keeps other launchers of this machine from a VM, whose runs they would stop.
+
+    Raises:
+      UserError: one of them has it.
+    """
+    with (cache_folder("tpu_vm") / f"{name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--launcher.name={name}: another launcher uses that VM; wait, or name another"
+            ) from None
+        yield
 
 
 class Runner:

@@ -16,7 +16,7 @@ import time
 import ml_collections
 import pytest
 
-from experiments.launchers import gcloud, remote, tpu_vm
+from experiments.launchers import gcloud, remote, tpu_vm, vm
 from experiments.sweep import Run
 from lm.errors import UserError
 from lm.results.state import state_of
@@ -109,7 +109,8 @@ def fake(tmp_path, monkeypatch):
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(fake))
-    monkeypatch.setattr(tpu_vm, "_LOOK_SECONDS", 0.01)
+    for module in (tpu_vm, vm):
+        monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
     return fake
 
 
@@ -208,12 +209,11 @@ def test_the_tree_and_the_locked_packages_are_installed(fake, root, shared):
     status = ["git", "-C", home / f"lm-{commit}", "status", "--porcelain"]
     assert subprocess.run(status, capture_output=True, text=True).stdout == ""
     assert (home / "mounted").exists()
-    assert (
-        (fake / "uv")
-        .read_text()
-        .splitlines()[1]
-        .endswith("--no-deps --require-hashes -r requirements.lock -r requirements-tpu.lock")
-    )
+    assert set((fake / "uv").read_text().splitlines()) == {
+        "venv -q --python 3.11 .venv",
+        "pip install -q --python .venv/bin/python --no-deps --require-hashes "
+        "-r requirements.lock -r requirements-tpu.lock",
+    }
     assert state_of(run.workdir).kind == "done"  # Where --workdir is what all share.
 
 
@@ -272,13 +272,19 @@ def test_a_signal_has_the_run_saved_and_the_vm_deleted(fake, root, shared):
 
 
 def test_a_vm_that_others_made_is_used_and_stays(fake, root, shared):
-    vm = fake / "vm"
+    other = fake / "vm"
     for worker in "01":
-        (vm / worker).mkdir(parents=True)
-    (vm / "state").write_text("READY")
-    (vm / "labels").write_text("{}")
+        (other / worker).mkdir(parents=True)
+    (other / "state").write_text("READY")
+    (other / "labels").write_text("{}")
     assert tpu_vm.run([make_run(shared, "a")], shared, **SETTINGS) == 0
-    assert not {"create", "delete"} & set(verbs(fake)) and vm.exists()
+    assert not {"create", "delete"} & set(verbs(fake)) and other.exists()
+
+
+def test_two_launchers_do_not_share_a_vm(fake, root, shared):
+    with gcloud.held("vm"), pytest.raises(UserError, match="name=vm: another launcher"):
+        tpu_vm.run([make_run(shared, "a")], shared, **SETTINGS)
+    assert not (fake / "calls.jsonl").exists()
 
 
 def test_a_queued_resource_is_waited_for_and_deleted(fake, root, shared):
@@ -310,6 +316,7 @@ def test_a_workdir_that_would_be_lost_with_the_vm_is_refused(fake, root, shared,
         (dict(env_names=("NOT_SET",)), "env_names=NOT_SET"),
         (dict(provisioning="cheap"), "provisioning=cheap"),
         (dict(queued=True, provisioning="preemptible"), "choose spot"),
+        (dict(num_vms=0), "num_vms=0"),
         (dict(accelerator_type=""), "accelerator_type must be set"),
         (dict(remote_folder="runs"), "absolute"),
     ],
@@ -348,7 +355,7 @@ def test_a_missing_gcloud_is_named_with_what_installs_it(root, shared, monkeypat
     ],
 )
 def test_what_follows_from_how_the_workers_ended(codes, state, what):
-    assert tpu_vm.judge(codes, state) == what
+    assert vm.judge(codes, state) == what
 
 
 def test_commands_say_where_only_if_they_are_told():

@@ -1,0 +1,347 @@
+"""One TPU VM: made, given runs one after the other, made again when it is lost, and deleted."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+import queue
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.children import Stop
+from experiments.launchers import gcloud
+from experiments.launchers.gcloud import ABSENT, READY, WAITING
+from experiments.sweep import Run
+from lm.errors import UserError
+from lm.watched import STOPPED
+
+SCRIPT = pathlib.Path(__file__).parent / "tpu_vm_worker.sh"
+PROVISIONING = {
+    "on_demand": (),
+    "spot": ("--spot",),
+    "preemptible": ("--preemptible",),
+    "reserved": ("--reserved",),
+}
+_FETCHED = ("config.json", "metrics.jsonl", "provenance.json")
+_LOST_LOOKS = 5  # Times that a log is asked for again, after its connection broke.
+_LOOK_SECONDS = 0.2
+_KILLED = 128  # Exit codes from here on are of a process that a signal ended.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which VMs, and what to do where they fail.
+
+    name: of the VM; NAME-0, NAME-1, ... of several. One that is there already is used, and is
+      deleted only if a launcher made it.
+    zone, project: "" for those that gcloud is set to.
+    accelerator_type, runtime_version: as gcloud lists them, "v6e-8" and "v2-alpha-tpuv6e".
+    provisioning: on_demand, spot, preemptible or reserved.
+    queued: whether to ask by a queued resource, which waits for its turn.
+    num_vms: VMs at a time; the runs of a sweep go one after the other on each.
+    create_args, ssh_args: more options of `tpu-vm create`, and of `tpu-vm ssh` and `scp`.
+    python: the version on the VM.
+    mount: shell command that gives a worker what all share; run at every start of a VM.
+    remote_folder: what --workdir is on the VM, where it is another path.
+    env_names: environment variables that a run is to have, secrets among them.
+    keep: whether VMs stay at the end.
+    max_restarts: of one run, after a preemption or a worker that died.
+    create_attempts, retry_seconds: how often to try to get a VM, and how long after a failure.
+    poll_seconds: between looks at a VM that is to come.
+    """
+
+    name: str
+    zone: str
+    project: str
+    accelerator_type: str
+    runtime_version: str
+    provisioning: str
+    queued: bool
+    num_vms: int
+    create_args: tuple[str, ...]
+    ssh_args: tuple[str, ...]
+    python: str
+    mount: str
+    remote_folder: str
+    env_names: tuple[str, ...]
+    keep: bool
+    max_restarts: int
+    create_attempts: int
+    retry_seconds: float
+    poll_seconds: float
+
+    def names(self, num_runs: int) -> list[str]:
+        """Of as many VMs as have something to do."""
+        if self.num_vms == 1:
+            return [self.name]
+        return [f"{self.name}-{i}" for i in range(min(self.num_vms, num_runs))]
+
+    def commands(self, name: str) -> gcloud.Commands:
+        """Of one VM."""
+        return gcloud.Commands(name, self.zone, self.project, self.queued, self.ssh_args)
+
+
+def create(commands: gcloud.Commands, asked: Settings) -> list[str]:
+    """The command that makes a VM, or asks for it."""
+    more = (*PROVISIONING[asked.provisioning], *asked.create_args)
+    return commands.create(asked.accelerator_type, asked.runtime_version, more)
+
+
+def install(asked: Settings, commit: str) -> tuple[str, ...]:
+    """What a worker runs to have the tree and its packages."""
+    return "sh", SCRIPT.name, "install", commit, asked.python, asked.mount
+
+
+def start(there: Run, commit: str) -> tuple[str, ...]:
+    """What a worker runs to start a run, with the workdir that this has there."""
+    arguments = ("--coordinator=auto", *there.arguments)
+    return "sh", SCRIPT.name, "start", commit, there.name, str(there.workdir), *arguments
+
+
+def follow(one: Run, line: int) -> tuple[str, ...]:
+    """What a worker runs to show the log from a line on."""
+    return "sh", SCRIPT.name, "follow", one.name, str(line)
+
+
+def fetch(commands: gcloud.Commands, there: Run, one: Run) -> list[str]:
+    """The command that copies what is read of a run into its workdir here."""
+    return commands.fetch([there.workdir / name for name in _FETCHED], one.workdir)
+
+
+def judge(codes: Sequence[int | None], state: str) -> str:
+    """What to do after the processes of a run have ended: "done", "failed" or "again".
+
+    Args:
+      codes: of each worker; None where it could not be reached.
+      state: of the VM.
+    """
+    if set(codes) == {0}:
+        return "done"
+    if state != READY or any(code is None or code > _KILLED for code in codes):
+        return "again"  # Of the others, some may say that they never found the one that died.
+    return "again" if set(codes) <= {0, STOPPED} else "failed"
+
+
+class _NoVmError(Exception):
+    """There is no VM to be had, and what was said of it."""
+
+
+class Vm:
+    """One VM, and the runs that it is given.
+
+    Args:
+      name: of the VM.
+      asked: what kind of one it is.
+      logs: folder for what runs and gcloud say.
+      bundle: the tree, which is at `commit`.
+      secrets: environment variables of the runs.
+      stop: whether all is to end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        asked: Settings,
+        logs: pathlib.Path,
+        bundle: pathlib.Path,
+        commit: str,
+        secrets: dict[str, str],
+        stop: Stop,
+    ):
+        self._name, self._asked, self._logs, self._bundle = name, asked, logs, bundle
+        self._commit, self._secrets, self._stop = commit, secrets, stop
+        self._commands = asked.commands(name)
+        self._runner = gcloud.Runner(logs / f"{name}.log")
+        self._num_workers, self._is_ours, self._is_installed = 0, False, False
+
+    def check(self, bundle_command: list[str]) -> None:
+        """Whether gcloud can be used at all, and makes the bundle that is copied."""
+        try:
+            gcloud.described(self._commands, self._runner)
+        except gcloud.GcloudError as error:
+            raise UserError(f"gcloud cannot describe {self._name}: {error}") from None
+        done = self._runner.run(bundle_command)
+        if done.returncode:
+            raise UserError(f"{shlex.join(bundle_command)}: {gcloud.last_line(done.stderr)}")
+
+    def serve(self, todo: "queue.SimpleQueue[Run]", moved: dict[str, Run]) -> list[str]:
+        """Trains runs until none is left; the kind of end of each: done, failed or stopped."""
+        kinds = []
+        try:
+            while not self._stop.is_told:
+                try:
+                    one = todo.get_nowait()
+                except queue.Empty:
+                    break
+                try:
+                    kinds.append(self._train(one, moved[one.name]))
+                except _NoVmError:
+                    todo.put(one)  # For another VM, if there is one.
+                    raise
+                self._say(f"{kinds[-1]} {one.name}")
+        except _NoVmError as error:
+            self._say(f"no VM: {error}")
+        finally:
+            if self._is_ours and not self._asked.keep and not self._has_deleted():
+                kinds.append("failed")
+        return kinds
+
+    def _train(self, one: Run, there: Run) -> str:
+        for attempt in range(1 + self._asked.max_restarts):
+            if self._stop.is_told:
+                return "stopped"
+            if attempt:
+                self._say(f"restart {one.name}, {attempt} of {self._asked.max_restarts}")
+            self._make_ready()
+            if attempt:
+                self._stop_processes(one)
+            codes = self._start_and_follow(one, there)
+            state = self._state()
+            kind = judge(codes, state)
+            self._say(f"{one.name} ended with {', '.join(map(str, codes))}, and the VM is {state}")
+            if kind == "again" and self._stop.is_told:
+                kind = "stopped"
+            if kind != "again":
+                if self._asked.remote_folder:
+                    one.workdir.mkdir(parents=True, exist_ok=True)
+                    self._runner.run(fetch(self._commands, there, one))
+                return kind
+        return "failed"
+
+    def _make_ready(self) -> None:
+        """Has a VM with the tree on it.
+
+        Raises:
+          _NoVmError: there is none to be had, or a signal came.
+        """
+        for attempt in range(self._asked.create_attempts):
+            self._pause(self._asked.retry_seconds if attempt else 0.0)
+            state = self._state()
+            if state not in (READY, WAITING, ABSENT):
+                if not self._is_ours:
+                    raise _NoVmError(f"it is {state}, and no launcher made it: mend it")
+                self._has_deleted()
+            if state not in (READY, WAITING):
+                self._is_installed, self._is_ours = False, True
+                self._say(f"create, attempt {attempt + 1}")
+                done = self._runner.run(create(self._commands, self._asked))
+                if done.returncode:
+                    self._say(f"not created: {gcloud.last_line(done.stderr)}")
+                    continue
+            while (state := self._state()) == WAITING:
+                self._pause(self._asked.poll_seconds)
+            self._pause(0.0)
+            if state == READY and (self._is_installed or self._has_installed()):
+                return
+        raise _NoVmError(f"none after {self._asked.create_attempts} attempts")
+
+    def _has_installed(self) -> bool:
+        def has(worker):
+            for command in (
+                self._commands.copy(worker, self._bundle, SCRIPT),
+                self._commands.tell(worker, *install(self._asked, self._commit)),
+            ):
+                done = self._runner.run(command)
+                if done.returncode:
+                    error = gcloud.last_line(done.stderr)
+                    self._say(f"not installed on worker {worker}: {error}")
+                    return False
+            return True
+
+        self._is_installed = all(self._on_each(has))
+        return self._is_installed
+
+    def _on_each(self, act: Callable[[int], Any]) -> list[Any]:
+        """What `act` gives for each worker, all at once."""
+        with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
+            return list(pool.map(act, range(self._num_workers)))
+
+    def _start_and_follow(self, one: Run, there: Run) -> list[int | None]:
+        started = self._on_each(lambda worker: self._start(worker, there))
+        if set(started) != {0}:
+            return started
+        self._say(f"start {one.name} on {self._num_workers} workers")
+        with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
+            workers = range(self._num_workers)
+            followed = [pool.submit(self._follow, worker, one) for worker in workers]
+            while concurrent.futures.wait(followed, timeout=_LOOK_SECONDS).not_done:
+                if self._stop.is_told:
+                    self._say(f"stop {one.name}, which saves")
+                    self._stop_processes(one)
+                    break
+            return [one.result() for one in followed]
+
+    def _start(self, worker: int, there: Run) -> int | None:
+        exports = [f"export {k}={shlex.quote(v)}\n" for k, v in self._secrets.items()]
+        command = self._commands.tell(worker, *start(there, self._commit))
+        done = self._runner.run(command, stdin="".join(exports))
+        if done.returncode:
+            self._say(f"not started on worker {worker}: {gcloud.last_line(done.stderr)}")
+        return done.returncode if done.returncode in (0, 2) else None
+
+    def _follow(self, worker: int, one: Run) -> int | None:
+        """The exit code of a worker's process, whose log is copied; None where it was lost."""
+        path = self._logs / (f"{one.name}.{worker}.log" if worker else f"{one.name}.log")
+        num_lines, code = 0, None
+
+        def copy(line):
+            nonlocal num_lines, code
+            if match := re.fullmatch(r"exit code (\d+)", line):
+                code = int(match[1])
+                return
+            num_lines += 1
+            file.write(line + "\n")
+            file.flush()
+            if not worker:
+                print(f"{one.name} | {line}", flush=True)
+
+        with path.open("a") as file:
+            for look in range(_LOST_LOOKS):
+                if look:
+                    time.sleep(self._asked.poll_seconds)
+                code = None
+                self._runner.run(
+                    self._commands.tell(worker, *follow(one, num_lines + 1)), on_line=copy
+                )
+                if code is not None or self._state() != READY:
+                    break
+        return code
+
+    def _stop_processes(self, one: Run) -> None:
+        words = ("sh", SCRIPT.name, "stop", one.name)
+        self._on_each(lambda worker: self._runner.run(self._commands.tell(worker, *words)))
+
+    def _state(self) -> str:
+        try:
+            state, node = gcloud.described(self._commands, self._runner)
+        except gcloud.GcloudError as error:
+            self._say(f"not described: {error}")
+            return WAITING
+        if node:
+            self._is_ours = gcloud.label() in node["labels"].items()
+        if state == READY:
+            self._num_workers = gcloud.num_workers(node)
+        return state
+
+    def _has_deleted(self) -> bool:
+        for _ in range(_LOST_LOOKS):
+            done = self._runner.run(self._commands.delete())
+            if done.returncode == 0 or "NOT_FOUND" in done.stderr:
+                self._say("deleted")
+                return True
+            self._say(f"not deleted: {gcloud.last_line(done.stderr)}")
+            time.sleep(self._asked.poll_seconds)
+        self._say(f"it may still be there, and cost money: {shlex.join(self._commands.delete())}")
+        return False
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stop.is_told and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+        if self._stop.is_told:
+            raise _NoVmError("told to stop")
+
+    def _say(self, text: str) -> None:
+        print(f"{self._name}: {text}", flush=True)
