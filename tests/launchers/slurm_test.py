@@ -34,7 +34,7 @@ SETTINGS = dict(
     env_names=(),
     wait=False,
 )
-LOCAL = dict(cluster="local", gpus_per_node=0, minutes=1, signal_seconds=5, wait=True)
+LOCAL = dict(cluster="local", gpus_per_node=0, minutes=60, signal_seconds=5, wait=True)
 SECRET = "a-secret-1d3a77"
 # Counts its lives; each ends as its digit says: 0 done, 1 stopped and resumable, 2 failed, 3 waits
 # for SIGTERM and stops.

@@ -85,6 +85,8 @@ while fate in ("preempt", "die", "wait") and not told:
     if dead.exists():
         break
     time.sleep(0.01)
+if told:
+    (workdir / "saved").write_text("")
 sys.exit({"done": 0, "fail": 1}.get(fate, 75))
 """
 
@@ -265,6 +267,7 @@ def test_a_signal_has_the_run_saved_and_the_vm_deleted(fake, root, shared):
     threading.Thread(target=interrupt).start()
     assert tpu_vm.run([run], shared, **SETTINGS) == 75
 
+    assert (shared / "a" / "saved").exists()
     assert verbs(fake).count("stop") == 1 and verbs(fake)[-1] == "delete"
     assert not (fake / "vm").exists()
     assert tpu_vm.run([run], shared, **SETTINGS) == 0
