@@ -87,6 +87,7 @@ REFUSED = {
     "a number for a word": ({"optimizer.name": 3}, "optimizer.name=3.*'3'"),
     "a word for a tuple": ({"tokenizer.user_symbols": "a"}, r"user_symbols='a'.*\['a'\]"),
     "a block": ({"objective": {"kind": "causal"}}, "objective is a block"),
+    "another experiment": ({"experiment": "evaluate"}, "experiment='evaluate'"),
     "no value": ({"seed": object}, "seed=.*object"),
     "a key set twice": ({"data.seq_len": 16}, "data.seq_len is on the command line"),
     "a key inside one": ({"data": {"seq_len": 16}}, "data.seq_len is on the command line"),
