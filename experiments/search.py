@@ -1,14 +1,12 @@
 """A search for the best config: trials that learn from those before them, on this machine."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments import board as board_lib
@@ -16,10 +14,11 @@ from experiments import children, devices, shown
 from experiments.launchers import local
 from experiments.sweep import Run
 from experiments.sweep import shown as shown_overrides
+from lm import lock
 from lm.errors import UserError
 from lm.results.state import read_records, state_of
 
-JOURNAL, _LOCK = "search.journal", ".search.lock"
+JOURNAL = "search.journal"
 _SAMPLERS, _PRUNERS, _MODES = ("tpe", "random"), ("halving", "none"), ("min", "max")
 _REDUCTION = 3  # Of four evaluations, say, the first and the third decide who goes on.
 
@@ -79,7 +78,8 @@ def run(
     slots = devices.slots(
         search.num_trials, num_parallel=num_parallel, devices_per_run=devices_per_run
     )
-    with _alone(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.held(folder):
         study = _open_study(search, make_run({}), folder)
         trials = _Trials(search, make_run, study)
         with (
@@ -106,6 +106,12 @@ def check(search: Search, make_run: Callable[[dict[str, Any]], Run]) -> None:
             raise UserError(f"search: {key}=[] has no choices")
         for value in values:
             make_run({key: value})
+    is_given = "eval.every_steps" in search.space or make_run({}).config.eval.every_steps
+    if search.pruner == "halving" and not is_given:
+        raise UserError(
+            "search: pruner='halving' decides at evaluations, and eval.every_steps=0 leaves only "
+            "the last one; set that on the command line, or pruner='none'"
+        )
 
 
 def plan(search: Search) -> str:
@@ -317,17 +323,3 @@ def _draw(trial, key: str, distribution: list | tuple) -> Any:
     if kind == "integers":
         return trial.suggest_int(key, low, high)
     return trial.suggest_float(key, low, high, log=kind == "log_uniform")
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder, and keeps other searches out of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--workdir={folder}: another process searches there; wait, or name another"
-            ) from None
-        yield

@@ -34,7 +34,7 @@ def loss_of(rate=0.1, width=1):
     return math.log10(rate / 0.1) ** 2 + width
 
 
-def maker(folder, do="train", loss=loss_of):
+def maker(folder, do="train", loss=loss_of, every_steps=1):
     """overrides -> their run; `do` may be a function of the overrides."""
 
     def make_run(overrides):
@@ -43,7 +43,7 @@ def maker(folder, do="train", loss=loss_of):
         name = hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:10]
         arguments = dict(workdir=folder / name, steps=2, loss=loss(**overrides))
         arguments["do"] = do(overrides) if callable(do) else do
-        config = ml_collections.ConfigDict(overrides)
+        config = ml_collections.ConfigDict({"eval": {"every_steps": every_steps}})
         flags = tuple(f"--{key}={value}" for key, value in arguments.items())
         return Run(name, folder / name, overrides, config, flags)
 
@@ -175,6 +175,12 @@ def test_a_search_that_cannot_work_is_refused_before_it_starts(tmp_path, changes
         given = sweeping.search(SPACE, num_trials=2) | changes
         search.run(search.Search(**given), maker(tmp_path), tmp_path / "new", **HERE)
     assert not (tmp_path / "new").exists()
+
+
+def test_pruning_needs_evaluations(tmp_path):
+    with pytest.raises(UserError, match="every_steps=0"):
+        search.run(spec(), maker(tmp_path, every_steps=0), tmp_path / "new", **HERE)
+    search.check(spec(pruner="none"), maker(tmp_path, every_steps=0))
 
 
 def test_another_search_is_kept_out_of_the_folder(uninterrupted):

@@ -52,7 +52,7 @@ def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     """The records of metrics.jsonl in their order, and the number of lines that are none."""
     path = workdir / METRICS
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    records = [record for record in map(_record, lines) if record is not None]
+    records = [record for record in map(record_of, lines) if record is not None]
     return records, len(lines) - len(records)
 
 
@@ -69,7 +69,8 @@ def is_held(workdir: pathlib.Path) -> bool:
     return bool(held)
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def record_of(line: str | bytes) -> dict[str, Any] | None:
+    """What a line of metrics.jsonl holds; None where it is broken."""
     try:
         record = json.loads(line)
         return record if isinstance(record["step"], int) else None

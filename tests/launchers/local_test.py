@@ -68,6 +68,21 @@ def test_what_is_done_is_skipped_and_what_died_goes_on(tmp_path, capsys):
     assert capsys.readouterr().out == "runs: 3 done\n"
 
 
+def test_a_run_that_another_launcher_has_started_is_left_to_it(tmp_path, capsys, monkeypatch):
+    first, second = make_run(tmp_path, "first"), make_run(tmp_path, "second")
+    start = children.Pool.start
+
+    def start_as_the_other_ends(pool, run):
+        second.workdir.mkdir()
+        (second.workdir / "metrics.jsonl").write_text('{"step": 2, "run/done": 1}\n')
+        return start(pool, run)
+
+    monkeypatch.setattr(children.Pool, "start", start_as_the_other_ends)
+
+    assert local.run([first, second], tmp_path, num_parallel=1, devices_per_run=0) == 0
+    assert "done     second  loss=1.0  in another process" in capsys.readouterr().out
+
+
 def test_a_run_that_fails_is_explained_and_stops_no_other(tmp_path, capsys):
     bad, good = make_run(tmp_path, "bad", do="fail"), make_run(tmp_path, "good")
 

@@ -18,7 +18,7 @@ def test_a_tail_reads_each_record_once_and_none_half(tmp_path):
     path.write_text(line(ONE) + line(TWO)[:5])
     assert (tail.read(), tail.read()) == ([ONE], [])
     with path.open("a") as file:
-        file.write(line(TWO)[5:] + line(THREE))
+        file.write(line(TWO)[5:] + "broken\n" + line(THREE))
     assert (tail.read(), tail.read()) == ([TWO, THREE], [])
 
 
