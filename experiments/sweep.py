@@ -188,7 +188,7 @@ def launch(
         print(f"\n{launcher.plan(runs, folder, **settings)}")
         return 0
     states = collections.Counter(state_of(run.workdir).kind for run in runs)
-    print(f"{len(runs)} runs in {folder}: {counted(states)}", flush=True)
+    print(f"runs in {folder}: {counted(states)}", flush=True)
     return launcher.run(runs, folder, **settings)
 
 
