@@ -87,6 +87,7 @@ REFUSED = {
     "a number for a word": ({"optimizer.name": 3}, "optimizer.name=3.*'3'"),
     "a word for a tuple": ({"tokenizer.user_symbols": "a"}, r"user_symbols='a'.*\['a'\]"),
     "a block": ({"objective": {"kind": "causal"}}, "objective is a block"),
+    "another experiment": ({"experiment": "evaluate"}, "experiment='evaluate'"),
     "no value": ({"seed": object}, "seed=.*object"),
     "a key set twice": ({"data.seq_len": 16}, "data.seq_len is on the command line"),
     "a key inside one": ({"data": {"seq_len": 16}}, "data.seq_len is on the command line"),
@@ -177,7 +178,7 @@ def test_a_launcher_gets_the_runs_the_folder_and_its_settings(tmp_path, capsys):
 
     runs, folder, settings = launcher.told
     assert len(runs) == 9 and folder == tmp_path / "runs" and settings == {"num_parallel": 2}
-    assert "9 runs" in capsys.readouterr().out and not folder.exists()
+    assert "9 waiting" in capsys.readouterr().out and not folder.exists()
 
 
 def test_a_run_without_a_sweep_has_the_workdir_itself(tmp_path):
