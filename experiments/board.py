@@ -96,9 +96,9 @@ class Board:
 
 
 @contextlib.contextmanager
-def shown(*, done: int, waiting: int) -> Iterator[Board]:
-    """A board on stdout, with so many runs done and so many that are still to start."""
-    board = Board(rich.console.Console(), {"done": done, "waiting": waiting})
+def shown(**counts: int) -> Iterator[Board]:
+    """A board on stdout; `counts` are the runs that are done, waiting, ... before it starts."""
+    board = Board(rich.console.Console(), counts)
     with board.live if board.live.console.is_terminal else contextlib.nullcontext():
         yield board
     print(f"runs: {board.counts()}", flush=True)
