@@ -188,6 +188,9 @@ def launch(
         print(f"\n{launcher.plan(runs, folder, **settings)}")
         return 0
     states = collections.Counter(state_of(run.workdir).kind for run in runs)
+    if sweep_file is not None:
+        launcher.plan(runs, folder, **settings)  # It refuses what cannot work; now one may write.
+        _show_planned(runs)
     print(f"runs in {folder}: {counted(states)}", flush=True)
     return launcher.run(runs, folder, **settings)
 
@@ -214,6 +217,16 @@ def _search(
     print(search_lib.plan(search))
     sweep_costs.show_trial(make_run({}), search.num_trials)
     return 0
+
+
+def _show_planned(runs: Iterable[Run]) -> None:
+    """Writes the configs of the runs, so that those that never start are seen in their folder.
+
+    Only where the process will write the very same; others complete theirs from what they read.
+    """
+    for run in runs:
+        if run.config.experiment == "pretrain" and not run.config.init_from:
+            workdir_lib.plan(run.workdir, run.config.to_dict())
 
 
 def counted(counts: Mapping[str, int]) -> str:
