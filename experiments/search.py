@@ -13,7 +13,6 @@ from experiments import board as board_lib
 from experiments import children, devices, shown
 from experiments.launchers import local
 from experiments.sweep import Run
-from experiments.sweep import shown as shown_overrides
 from lm import lock
 from lm.errors import UserError
 from lm.results.state import read_records, state_of
@@ -230,7 +229,7 @@ class _Trials:
         return (
             f"trials: {counts}\n"
             f"best:   {self._search.metric} {trial.value:.6g}, trial {trial.number}, in "
-            f"{run.workdir}\n        {shown_overrides(run.overrides)}\n"
+            f"{run.workdir}\n        {board_lib.differences(run)}\n"
             f"        {shown.command(*run.arguments)}"
         )
 

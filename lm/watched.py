@@ -39,10 +39,15 @@ def dying_with_this(command: list[str], cores: Collection[int]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), listed, *command]
 
 
-def _become(parent: str, cores: str, *command: str) -> None:
+def die_with(parent: int) -> None:
+    """Has this process killed when `parent`, which started it, ends; at once if it has ended."""
     _ask_to_die()
-    if _PRCTL is not None and os.getppid() != int(parent):
-        sys.exit(1)  # It ended before it could be asked.
+    if _PRCTL is not None and os.getppid() != parent:
+        os._exit(1)
+
+
+def _become(parent: str, cores: str, *command: str) -> None:
+    die_with(int(parent))
     if cores:
         os.sched_setaffinity(0, map(int, cores.split(",")))
     os.execv(command[0], command)
