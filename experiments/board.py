@@ -39,7 +39,7 @@ class Board:
         self._count("waiting", "running")
         self._rows.pop(run.name, None)
         self._rows[run.name] = _Row(run)
-        self.say(f"start    {run.name}  {shown_overrides(run.overrides)}  on {where}")
+        self.say(f"start    {run.name}  {differences(run)}  on {where}")
 
     def ended(self, run: Run, kind: str, note: str) -> None:
         """A run's process has ended, or none was needed."""
@@ -47,12 +47,12 @@ class Board:
         row.read()
         self._count("running" if row.kind == "running" else "waiting", kind)
         row.kind = kind
-        self.say(f"{kind:<8} {run.name}  {shown_overrides(run.overrides)}  {note}".rstrip())
+        self.say(f"{kind:<8} {run.name}  {differences(run)}  {note}".rstrip())
 
     def shared(self, run: Run) -> None:
         """A run that was waiting turned out to be equal to one that is running."""
         self._counts["waiting"] -= 1
-        self.say(f"equal to {run.name}, which is running: {shown_overrides(run.overrides)}")
+        self.say(f"equal to {run.name}, which is running: {differences(run)}")
 
     def read(self) -> list[tuple[Run, dict[str, Any]]]:
         """What the runs have logged since the last call, in order for each."""
@@ -91,17 +91,22 @@ class Board:
         for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"
-            table.add_row(row.run.name, shown_overrides(row.run.overrides), row.kind, step, loss)
+            table.add_row(row.run.name, differences(row.run), row.kind, step, loss)
         return table
 
 
 @contextlib.contextmanager
-def shown(*, done: int, waiting: int) -> Iterator[Board]:
-    """A board on stdout, with so many runs done and so many that are still to start."""
-    board = Board(rich.console.Console(), {"done": done, "waiting": waiting})
+def shown(**counts: int) -> Iterator[Board]:
+    """A board on stdout; `counts` are the runs that are done, waiting, ... before it starts."""
+    board = Board(rich.console.Console(), counts)
     with board.live if board.live.console.is_terminal else contextlib.nullcontext():
         yield board
     print(f"runs: {board.counts()}", flush=True)
+
+
+def differences(run: Run) -> str:
+    """What tells this run from the config of the command line."""
+    return shown_overrides(run.overrides)
 
 
 def last_metric(records: list[dict[str, Any]], name: str) -> float | None:

@@ -32,16 +32,11 @@ class Slot:
 
         It is killed when this process ends, however that happens.
         """
-        parent = os.getpid()
-
-        def prepare():
-            watched.die_with(parent)
-            if self.cores:
-                os.sched_setaffinity(0, self.cores)
-
-        environment = os.environ | self.environment
         return subprocess.Popen(
-            command, env=environment, preexec_fn=prepare, start_new_session=True, **settings
+            watched.dying_with_this(command, self.cores),
+            env=os.environ | self.environment,
+            start_new_session=True,
+            **settings,
         )
 
 

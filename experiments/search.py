@@ -13,7 +13,6 @@ from experiments import board as board_lib
 from experiments import children, devices, shown
 from experiments.launchers import local
 from experiments.sweep import Run
-from experiments.sweep import shown as shown_overrides
 from lm import lock
 from lm.errors import UserError
 from lm.results.state import read_records, state_of
@@ -84,7 +83,7 @@ def run(
         trials = _Trials(search, make_run, study)
         with (
             children.stop_on_signals() as stop,
-            board_lib.shown(done=trials.num_ended, waiting=trials.num_left) as board,
+            board_lib.shown(**trials.counts, waiting=trials.num_left) as board,
             children.opened(slots, folder) as pool,
         ):
             _work(trials, pool, board, stop)
@@ -145,7 +144,7 @@ def _work(trials: "_Trials", pool: children.Pool, board: board_lib.Board, stop) 
 class _Trials:
     """The trials of a study, and the runs that they stand for; equal trials share a run.
 
-    num_ended: of all processes so far; num_left: those that this process has still to begin.
+    counts: those that ended before, by how; num_left: those that this process has still to begin.
     """
 
     def __init__(self, search: Search, make_run: Callable[[dict[str, Any]], Run], study):
@@ -153,8 +152,11 @@ class _Trials:
 
         self._search, self._make_run, self._study = search, make_run, study
         self._state = state = optuna.trial.TrialState
-        self.num_ended = len(study.get_trials(states=[state.COMPLETE, state.PRUNED]))
-        self.num_left = max(search.num_trials - self.num_ended, 0)
+        self.counts = {
+            kind: len(study.get_trials(deepcopy=False, states=[one]))
+            for kind, one in (("done", state.COMPLETE), ("pruned", state.PRUNED))
+        }
+        self.num_left = max(search.num_trials - sum(self.counts.values()), 0)
         # Each goes on with what it had drawn.
         running = study.get_trials(states=[state.RUNNING])
         self._interrupted = [optuna.trial.Trial(study, trial._trial_id) for trial in running]
@@ -227,7 +229,7 @@ class _Trials:
         return (
             f"trials: {counts}\n"
             f"best:   {self._search.metric} {trial.value:.6g}, trial {trial.number}, in "
-            f"{run.workdir}\n        {shown_overrides(run.overrides)}\n"
+            f"{run.workdir}\n        {board_lib.differences(run)}\n"
             f"        {shown.command(*run.arguments)}"
         )
 

@@ -44,10 +44,6 @@ class Base:
     filename: str
     changes: Mapping[str, Any]
 
-    def config(self) -> ml_collections.ConfigDict:
-        """Resolved and locked."""
-        return arguments.resolve(arguments.of_config(self.filename, self.changes))
-
 
 class Launcher(Protocol):
     """A module of experiments/launchers; `settings` are those of configs/launchers.py."""
@@ -89,9 +85,9 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
 
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
-    base_values = arguments.flat(
-        arguments.resolve(arguments.of_config(base.filename, base.changes))
-    )
+    base_config = arguments.resolve(arguments.of_config(base.filename, base.changes))
+    _check_experiment(base_config)
+    base_values = arguments.flat(base_config)
 
     def plan_one(overrides: Overrides) -> Run:
         overrides = {key: _plain(value) for key, value in overrides.items()}
@@ -104,6 +100,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
             config = arguments.resolve(given)
         except UserError as error:
             raise UserError(f"sweep() yields {shown(overrides)}: {error}") from None
+        _check_experiment(config)
         values = arguments.flat(config)
         for key, value in keys.items():
             _check_same(key, value, values)
@@ -170,7 +167,6 @@ def launch(
     Raises:
       UserError: before anything is started or written.
     """
-    _check_experiment(base.config())
     workdir_lib.check_usable(workdir)
     if sweep_file is None:
         runs, folder = [plan_alone(base, workdir)], workdir.parent
@@ -185,8 +181,6 @@ def launch(
                 )
             return _search(base, found, folder, settings, dry_run)
         runs = plan(base, found, folder)
-    for run in runs:
-        _check_experiment(run.config)
     if dry_run:
         from experiments import sweep_costs  # It needs JAX, and a launcher is quick without.
 
@@ -194,7 +188,10 @@ def launch(
         print(f"\n{launcher.plan(runs, folder, **settings)}")
         return 0
     states = collections.Counter(state_of(run.workdir).kind for run in runs)
-    print(f"{len(runs)} runs in {folder}: {counted(states)}", flush=True)
+    if sweep_file is not None:
+        launcher.plan(runs, folder, **settings)  # It refuses what cannot work; now one may write.
+        _show_planned(runs)
+    print(f"runs in {folder}: {counted(states)}", flush=True)
     return launcher.run(runs, folder, **settings)
 
 
@@ -220,6 +217,16 @@ def _search(
     print(search_lib.plan(search))
     sweep_costs.show_trial(make_run({}), search.num_trials)
     return 0
+
+
+def _show_planned(runs: Iterable[Run]) -> None:
+    """Writes the configs of the runs, so that those that never start are seen in their folder.
+
+    Only where the process will write the very same; others complete theirs from what they read.
+    """
+    for run in runs:
+        if run.config.experiment == "pretrain" and not run.config.init_from:
+            workdir_lib.plan(run.workdir, run.config.to_dict())
 
 
 def counted(counts: Mapping[str, int]) -> str:

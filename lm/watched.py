@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 
 STOPPED = 75  # EX_TEMPFAIL: a scheduler that sees it starts the same command again.
 LOST = STOPPED  # The same command goes on, once all are started again.
@@ -24,11 +25,32 @@ def is_watched() -> bool:
     return True
 
 
+def dying_with_this(command: list[str], cores: Collection[int]) -> list[str]:
+    """The command, as a process that is killed when the one that starts it ends, however it does.
+
+    It becomes so by a small program of its own, this file, since code between fork and exec may
+    deadlock where there are threads.
+
+    Args:
+      command: what to run.
+      cores: of the CPU that it may use; all where empty.
+    """
+    listed = ",".join(map(str, sorted(cores)))
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), listed, *command]
+
+
 def die_with(parent: int) -> None:
     """Has this process killed when `parent`, which started it, ends; at once if it has ended."""
     _ask_to_die()
     if _PRCTL is not None and os.getppid() != parent:
         os._exit(1)
+
+
+def _become(parent: str, cores: str, *command: str) -> None:
+    die_with(int(parent))
+    if cores:
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    os.execv(command[0], command)
 
 
 def _ask_to_die() -> None:
@@ -73,3 +95,7 @@ def watch(coordinator: str, connect_seconds: int) -> int:
         file=sys.stderr,
     )
     return 2
+
+
+if __name__ == "__main__":
+    _become(*sys.argv[1:])

@@ -86,6 +86,13 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
         yield
 
 
+def plan(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+    """Makes the folder of a run that is yet to start, with its config alone; another's is kept."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not any(workdir.iterdir()):
+        write_whole(workdir / CONFIG, _dump(config))
+
+
 def load_config(workdir: pathlib.Path) -> dict[str, Any]:
     """The config that made a run.
 

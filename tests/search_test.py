@@ -123,10 +123,15 @@ def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path,
 
     assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
 
+    out = capsys.readouterr().out
     values = [loss_of(**params) for params in drawn(tmp_path)]
     expected = ["COMPLETE" if v == min(values[: i + 1]) else "PRUNED" for i, v in enumerate(values)]
     assert states(tmp_path) == expected and "PRUNED" in expected
-    assert capsys.readouterr().out.count("pruned   ") == expected.count("PRUNED")
+    num_pruned = expected.count("PRUNED")
+    assert out.count("pruned   ") == num_pruned
+    assert f"runs: {4 - num_pruned} done, {num_pruned} pruned\n" in out
+    assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
+    assert f"runs: {4 - num_pruned} done, {num_pruned} pruned\n" in capsys.readouterr().out
 
 
 def test_equal_trials_are_trained_once(tmp_path, capsys):

@@ -10,8 +10,10 @@ import pytest
 from configs import quickstart
 from experiments import build, sweep, sweep_costs
 from experiments.sweep import Base
+from lm import workdir
 from lm.data import preparation
 from lm.errors import UserError
+from lm.results.state import state_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEBUG = Base("configs/quickstart.py:debug", {"data.seq_len": 32})
@@ -87,6 +89,7 @@ REFUSED = {
     "a number for a word": ({"optimizer.name": 3}, "optimizer.name=3.*'3'"),
     "a word for a tuple": ({"tokenizer.user_symbols": "a"}, r"user_symbols='a'.*\['a'\]"),
     "a block": ({"objective": {"kind": "causal"}}, "objective is a block"),
+    "another experiment": ({"experiment": "evaluate"}, "experiment='evaluate'"),
     "no value": ({"seed": object}, "seed=.*object"),
     "a key set twice": ({"data.seq_len": 16}, "data.seq_len is on the command line"),
     "a key inside one": ({"data": {"seq_len": 16}}, "data.seq_len is on the command line"),
@@ -158,11 +161,11 @@ class Fake:
         return f"would start {len(runs)}"
 
 
-def launch(launcher, sweep_file, workdir, base=DEBUG, dry_run=False):
+def launch(launcher, sweep_file, folder, base=DEBUG, dry_run=False):
     return sweep.launch(
         base,
         sweep_file and str(sweep_file),
-        workdir,
+        folder,
         launcher,
         {"num_parallel": 2},
         can_search=False,
@@ -177,7 +180,21 @@ def test_a_launcher_gets_the_runs_the_folder_and_its_settings(tmp_path, capsys):
 
     runs, folder, settings = launcher.told
     assert len(runs) == 9 and folder == tmp_path / "runs" and settings == {"num_parallel": 2}
-    assert "9 runs" in capsys.readouterr().out and not folder.exists()
+    assert "9 waiting" in capsys.readouterr().out
+    assert [state_of(run.workdir).kind for run in runs] == ["waiting"] * 9
+    for run in runs:
+        workdir.check(run.workdir, run.config.to_dict())
+        assert workdir.load_config(run.workdir)["seed"] == run.config.seed
+
+
+def test_a_launcher_that_refuses_leaves_nothing_behind(tmp_path):
+    class Refusing(Fake):
+        def plan(self, runs, folder, **settings):
+            raise UserError("no such devices")
+
+    with pytest.raises(UserError, match="no such devices"):
+        launch(Refusing(), "configs/quickstart.py", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_without_a_sweep_has_the_workdir_itself(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from experiments import board as board_lib
 from experiments import children, devices
-from experiments.sweep import Run, shown
+from experiments.sweep import Run
 from lm.results.state import read_records, state_of
 from lm.watched import STOPPED
 
@@ -40,7 +40,7 @@ def run(
         children.opened(slots, folder) as pool,
     ):
         for other in by_kind["running"]:
-            board.say(f"running  {other.name}  {shown(other.overrides)}  in another process")
+            board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
         while pool.runs or (waiting and not stop.is_told):
             stop.obey(pool)
             while waiting and pool.has_room() and not stop.is_told:
