@@ -1,4 +1,4 @@
-"""What came of runs, read from their folders: `python -m lm.results RUNS_FOLDER`; docs/results.md."""
+"""What became of runs: `python -m lm.results RUNS_FOLDER`; see docs/results_tool.md."""
 
 import argparse
 import json

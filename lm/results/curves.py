@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.results.groups import Group, grouped, mode_of, ranking, shown
+from lm.results.groups import Group, grouped, mode_of, ranking
 from lm.results.reading import Run
 from lm.results.views import Choice
 
@@ -38,12 +38,12 @@ class Curve:
 class Chosen:
     """Configs to draw, the best first where it is known what is better.
 
-    named: those that get a colour and a name, with that name.
+    named: those that get a colour and a name.
     others: those that are too many for it.
     """
 
-    named: list[tuple[str, Group]]
-    others: list[tuple[str, Group]]
+    named: list[Group]
+    others: list[Group]
 
 
 def choose(runs: Sequence[Run], choice: Choice) -> Chosen:
@@ -53,18 +53,18 @@ def choose(runs: Sequence[Run], choice: Choice) -> Chosen:
     if mode := mode_of(choice.metrics[0], choice.mode):
         best = ranking(choice.estimates(groups, choice.metrics[0]), mode)
         order = [*best, *(i for i in order if i not in set(best))]
-    labelled = [(_label(groups[i], groups), groups[i]) for i in order]
-    return Chosen(labelled[:MOST_NAMED], labelled[MOST_NAMED:])
+    ordered = [groups[i] for i in order]
+    return Chosen(ordered[:MOST_NAMED], ordered[MOST_NAMED:])
 
 
-def curves_of(label: str, group: Group, metric: str, with_unfinished: bool) -> list[Curve]:
+def curves_of(group: Group, metric: str, with_unfinished: bool) -> list[Curve]:
     """The mean of the finished runs, and each other run by itself; all in one if so wished."""
     runs = [run for run in group.runs if metric in run.series]
     counted = [run for run in runs if with_unfinished or run.state.kind == "done"]
     apart = [run for run in runs if run not in counted]
-    made = [_mean(label, counted, metric)] if counted else []
+    made = [_mean(group.label, counted, metric)] if counted else []
     for run in apart:
-        made.append(_mean(f"{label} ({run.name}: {run.state.kind})", [run], metric))
+        made.append(_mean(f"{group.label} ({run.name}: {run.state.kind})", [run], metric))
     return made
 
 
@@ -113,14 +113,3 @@ def _mean(label: str, runs: Sequence[Run], metric: str) -> Curve:
         error_T=error_T,
         is_finished=all(run.state.kind == "done" for run in runs),
     )
-
-
-def _label(group: Group, groups: Sequence[Group]) -> str:
-    """The settings, with the last part of each key where no other key ends so."""
-    keys = {key for one in groups for key in one.settings}
-    ends = [key.rsplit(".")[-1] for key in keys]
-    texts = []
-    for key, value in group.settings.items():
-        end = key.rsplit(".")[-1]
-        texts.append(f"{end if ends.count(end) == 1 else key}={shown(value)}")
-    return " ".join(texts) or "all runs"

@@ -34,8 +34,9 @@ class Estimate:
     """A metric over the runs of a group.
 
     values: of the runs that count, by name; finite.
-    nan: the names of runs that count and whose value is not finite.
-    unfinished: those that do not count because they are not done.
+    nan: the names of runs that would count but for their value, which is not finite.
+    at_times_nan: those that count with their best value and have logged some that are not finite.
+    unfinished: those that are not done, whether they count or not.
     missing: those that never logged it.
     mean, standard_error: None of nothing, and of one run.
     interval: of the mean; see `bootstrap_interval`.
@@ -43,6 +44,7 @@ class Estimate:
 
     values: dict[str, float]
     nan: tuple[str, ...]
+    at_times_nan: tuple[str, ...]
     unfinished: tuple[str, ...]
     missing: tuple[str, ...]
     mean: float | None
@@ -111,21 +113,26 @@ def estimate(
       mode: "min" or "max"; only "best" needs it.
       with_unfinished: whether runs that are not done count too.
     """
-    values, nan, unfinished, missing = {}, [], [], []
+    values, nan, at_times_nan, unfinished, missing = {}, [], [], [], []
     for run in group.runs:
         value = final(run, metric, at, mode)
-        if run.state.kind != "done" and not with_unfinished:
+        if run.state.kind != "done":
             unfinished.append(run.name)
-        elif value is None:
+            if not with_unfinished:
+                continue
+        if value is None:
             missing.append(run.name)
         elif math.isnan(value):
             nan.append(run.name)
         else:
             values[run.name] = value
+            if at == "best" and np.isnan(run.series[metric].values).any():
+                at_times_nan.append(run.name)
     of_all = seeds.over_runs([*values.values()]) if values else seeds.Estimate(None, None)
     return Estimate(
         values=values,
         nan=tuple(nan),
+        at_times_nan=tuple(at_times_nan),
         unfinished=tuple(unfinished),
         missing=tuple(missing),
         mean=of_all.mean,

@@ -1,6 +1,7 @@
 """Curves as PNG, a file a metric."""
 
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib import colormaps
@@ -34,16 +35,19 @@ def save(runs: Sequence[Run], choice: Choice, folder: pathlib.Path) -> list[path
 
 def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
     # Not by pyplot, which keeps every figure and looks for a screen.
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    names = len(chosen.named) + 1
+    figure = Figure(figsize=(8, 4 + 0.2 * names), layout="constrained")
     axes = figure.add_subplot()
     drawn = []
-    for label, group in chosen.others:
-        for curve in curves_of(label, group, metric, with_unfinished):
+    for group in chosen.others:
+        for curve in curves_of(group, metric, with_unfinished):
             _draw(axes, curve, _GREY, label="_", width=0.8)
             drawn.append(curve)
-    for i, (label, group) in enumerate(chosen.named):
-        for curve in curves_of(label, group, metric, with_unfinished):
-            _draw(axes, curve, colormaps["tab10"](i), label=curve.label, width=1.6)
+    for i, group in enumerate(chosen.named):
+        for curve in curves_of(group, metric, with_unfinished):
+            _draw(
+                axes, curve, colormaps["tab10"](i), label=textwrap.fill(curve.label, 100), width=1.6
+            )
             drawn.append(curve)
     if chosen.others:
         axes.plot([], [], color=_GREY, label=f"{len(chosen.others)} other configs")

@@ -51,7 +51,7 @@ def save(folder: pathlib.Path, found: Found, choice: Choice, path: pathlib.Path)
     parts.append(tables.page(views.status(found.runs, choice)[0]))
     if found.warnings:
         items = "\n".join(f"<li>{html.escape(line)}</li>" for line in found.warnings)
-        parts.append(f"<h2>Not as it should be</h2>\n<ul>\n{items}\n</ul>")
+        parts.append(f"<h2>Notes</h2>\n<ul>\n{items}\n</ul>")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(str(folder), "\n".join(parts), plots), encoding="utf-8")
 
@@ -82,15 +82,11 @@ plots.forEach((plot, i) => Plotly.newPlot(
 
 def _plot(chosen: Chosen, metric: str, with_unfinished: bool) -> dict[str, Any]:
     """Data and layout as Plotly has them; a click on a name hides a curve with its band."""
-    grey = [
-        curve
-        for label, group in chosen.others
-        for curve in curves_of(label, group, metric, with_unfinished)
-    ]
+    grey = [curve for group in chosen.others for curve in curves_of(group, metric, with_unfinished)]
     colored = [
         (curve, _COLORS[i])
-        for i, (label, group) in enumerate(chosen.named)
-        for curve in curves_of(label, group, metric, with_unfinished)
+        for i, group in enumerate(chosen.named)
+        for curve in curves_of(group, metric, with_unfinished)
     ]
     curves = [*grey, *(curve for curve, _ in colored)]
     share = _MOST_POINTS // max(len(curves), 1)

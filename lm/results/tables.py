@@ -8,26 +8,32 @@ from typing import NamedTuple, TextIO
 
 import rich.box
 import rich.console
+import rich.measure
 import rich.table
 from rich.cells import cell_len
 from rich.text import Text
 
-_NUMBER = re.compile(r"[±\-]?[\d.,]+(e[+-]?\d+)?(/[\d.,]+)?")
+_NUMBER = re.compile(r"[±\-]?[\d.,]+(e[+-]?\d+)?(/[\d.,]+)?|NaN")
 
 
 class Table(NamedTuple):
-    """Text in rows; each has as many cells as there are columns."""
+    """Text in rows; each has as many cells as there are columns.
+
+    num_names: how many of the first columns say what a row is about.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    num_names: int
 
 
 def show(table: Table, file: TextIO | None = None, width: int | None = None) -> None:
     """Prints a table: with lines on a terminal, as aligned text anywhere else.
 
-    What is too wide for the terminal gets its headers broken at dots and slashes; where that is not
-    enough, each row becomes lines of its own.
+    What is too wide for the terminal gets its headers broken at dots, slashes and spaces; where
+    that is not enough, columns go on below, beside the names of the rows again; and where not even
+    these fit, each row becomes lines of its own.
 
     Args:
       file: stdout if not given.
@@ -38,12 +44,15 @@ def show(table: Table, file: TextIO | None = None, width: int | None = None) -> 
         console.file.write(_plain(table) + "\n\n")
         return
     for break_headers in (False, True):
-        grid = _grid(table, break_headers)
-        needed = console.measure(grid, options=console.options.update(width=10**6)).maximum
-        if needed <= console.width:
+        grid = _grid(table, range(len(table.columns)), break_headers)
+        if _fits(grid, console):
             console.print(grid)
             return
-    _print_by_row(table, console)
+    grids = [_grid(table, columns, break_headers=True) for columns in _parts(table, console)]
+    if all(_fits(grid, console) for grid in grids):
+        console.print(*grids, sep="\n")
+    else:
+        _print_by_row(table, console)
 
 
 def page(table: Table) -> str:
@@ -65,16 +74,42 @@ def page(table: Table) -> str:
     )
 
 
-def _grid(table: Table, break_headers: bool) -> rich.table.Table:
+def _grid(table: Table, columns: Sequence[int], break_headers: bool) -> rich.table.Table:
+    """Some columns; the title stands above the first part of a table alone."""
+    is_first = table.num_names in columns or len(columns) == len(table.columns)
     grid = rich.table.Table(
-        title=Text(table.title, style="bold"), title_justify="left", box=rich.box.SIMPLE_HEAD
+        title=Text(table.title, style="bold") if is_first else None,
+        title_justify="left",
+        box=rich.box.SIMPLE_HEAD,
     )
-    for name, right in zip(table.columns, _right_aligned(table), strict=True):
-        header = re.sub(r"(?<=[./])(?=.)", "\n", name) if break_headers else name
-        grid.add_column(Text(header), justify="right" if right else "left", overflow="fold")
+    right = _right_aligned(table)
+    for i in columns:
+        header = table.columns[i]
+        if break_headers:
+            header = re.sub(r"(?<=[./])(?=\w\w)| ", "\n", header)
+        justify = "right" if right[i] else "left"
+        grid.add_column(Text(header), justify=justify, overflow="fold")
     for row in table.rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(row[i]) for i in columns))
     return grid
+
+
+def _fits(grid: rich.table.Table, console: rich.console.Console) -> bool:
+    # Of the columns alone: a title may take several lines.
+    options = console.options.update(width=10**6)
+    return rich.measure.Measurement.get(console, options, grid).maximum <= console.width
+
+
+def _parts(table: Table, console: rich.console.Console) -> list[list[int]]:
+    """Columns that fit beside those of names, as many as do each time."""
+    names = list(range(table.num_names))
+    parts = [names]
+    for i in range(table.num_names, len(table.columns)):
+        if parts[-1] == names or _fits(_grid(table, [*parts[-1], i], True), console):
+            parts[-1] = [*parts[-1], i]
+        else:
+            parts.append([*names, i])
+    return parts
 
 
 def _print_by_row(table: Table, console: rich.console.Console) -> None:

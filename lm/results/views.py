@@ -88,13 +88,14 @@ def status(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, A
         for run in runs
     ]
     counted = ", ".join(f"{n} {_KIND_NAMES[kind]}" for kind, n in counts(runs).items() if n)
-    return Table(f"{_runs(len(runs))}: {counted}", columns, rows), data
+    return Table(f"{_runs(len(runs))}: {counted}", columns, rows, num_names=1), data
 
 
 def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
     """A row a group of runs: what its config has of its own, and its metrics over seeds.
 
-    The best come first, by the first metric, where it is known what is better.
+    The best come first, by the first metric, where it is known what is better. A row of one run
+    names it, others say how many they are.
     """
     groups = grouped(runs, choice.over)
     by_metric = {metric: choice.estimates(groups, metric) for metric in choice.metrics}
@@ -106,16 +107,19 @@ def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, 
     has_several = any(len(group.runs) > 1 for group in groups)
     columns = [*keys, "runs"]
     for metric in choice.metrics:
-        columns += [metric, "± s.e.", _INTERVAL] if has_several else [metric]
+        of = f"{metric} " if len(choice.metrics) > 1 else ""
+        columns += [metric, f"{of}± s.e.", of + _INTERVAL] if has_several else [metric]
     rows, data = [], []
     for i in order:
         estimates = {metric: by_metric[metric][i] for metric in choice.metrics}
-        cells = [_setting(groups[i], key) for key in keys] + [str(len(groups[i].runs))]
+        names = [run.name for run in groups[i].runs]
+        cells = [_setting(groups[i], key) for key in keys]
+        cells.append(names[0] if len(names) == 1 else str(len(names)))
         for one in estimates.values():
             cells += _estimate_cells(one) if has_several else [_mean(one)]
         rows.append([*cells, _note(groups[i], estimates)])
         data.append(_group_data(groups[i], estimates))
-    return Table(_title(choice, len(groups)), [*columns, "note"], rows), data
+    return Table(_title(choice, len(groups)), [*columns, "note"], rows, len(keys)), data
 
 
 def best(runs: Sequence[Run], choice: Choice) -> tuple[str, dict[str, Any]]:
@@ -155,8 +159,8 @@ def compare(a: Run, b: Run) -> tuple[list[Table], dict[str, Any]]:
         ["step", str(a.state.step), str(b.state.step), ""],
     ]
     tables = [
-        Table(f"{len(keys)} keys of the configs differ", ["key", a.name, b.name], configs),
-        Table("last values", ["metric", a.name, b.name, "difference"], states + rows),
+        Table(f"{len(keys)} keys of the configs differ", ["key", a.name, b.name], configs, 1),
+        Table("last values", ["metric", a.name, b.name, "difference"], states + rows, 1),
     ]
     data = {
         "runs": [a.name, b.name],
@@ -217,7 +221,13 @@ def _note(group: Group, estimates: dict[str, Estimate]) -> str:
     """Which runs are not in a mean, and why; once where all metrics say the same."""
     notes = {}
     for metric, one in estimates.items():
-        about = {"not done": one.unfinished, "NaN": one.nan, "without": one.missing}
+        about = {
+            "not done": [name for name in one.unfinished if name not in one.values],
+            "not done, yet counted": [name for name in one.unfinished if name in one.values],
+            "NaN": one.nan,
+            "NaN at times": one.at_times_nan,
+            "without": one.missing,
+        }
         text = "; ".join(f"{len(of)} {why}: {_some(of)}" for why, of in about.items() if of)
         notes.setdefault(text, []).append(metric)
     if len(notes) > 1:
