@@ -121,7 +121,7 @@ def _print(
     warnings: Sequence[str],
 ) -> None:
     if args.json:
-        print(json.dumps(data | {"warnings": warnings}))
+        print(json.dumps(data | {"warnings": warnings}), flush=True)
         return
     for table in shown:
         tables.show(table)

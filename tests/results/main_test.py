@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -107,13 +108,15 @@ def test_a_folder_is_read_without_what_trains_or_draws(tmp_path):
     assert done.stderr.strip() == "[]"
 
 
-def test_a_reader_may_leave_early(tmp_path):
-    write_sweep(tmp_path, {(0.1, seed): 1.0 for seed in range(300)})
-    command = [sys.executable, "-m", "lm.results", "status", str(tmp_path)]
+@pytest.mark.parametrize("flag", [[], ["--json"]])
+def test_a_reader_may_leave_early(tmp_path, flag):
+    write_sweep(tmp_path, VALUES)
+    reader, writer = os.pipe()
+    os.close(reader)
 
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.readline()
-    process.stdout.close()
+    command = [sys.executable, "-m", "lm.results", str(tmp_path), *flag]
+    env = os.environ | {"PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=env)
 
-    assert process.stderr.read() == "" and process.wait() == 0
-    process.stderr.close()
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

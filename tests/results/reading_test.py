@@ -134,25 +134,27 @@ def test_a_last_line_that_only_lacks_its_end_counts(tmp_path):
         "null",
         "[1]",
         '{"eval/loss": 1.0}',
-        '{"step": "3"}',
+        '{"step": "3", "eval/loss": 1.0}',
         '{"step": 3, "eval/loss": "low"}',
         '{"step": 3, "eval/loss": 1.0',
-        '{"step": 3, "train/x": 1{"step": 4, "train/x": 1}',
+        '{"step": 3, "train/x": 1',
+        '{"step": 3, "train/x": 1{"step": 3, "train/x": 1}',
         "\x00\x00\x00",
         '{"step": 3, "eval/loss": \udc80}',
     ],
 )
 def test_other_broken_lines_are_named_and_the_rest_counts(tmp_path, line):
-    folder = write(tmp_path / "run", config(), losses(2.0, 1.0), done=False)
+    records = [{"step": 0, "train/x": 1}, *losses(2.0, 1.0)]
+    folder = write(tmp_path / "run", config(), records, done=False)
     path = folder / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")
-    lines.insert(2, line.encode(errors="surrogateescape"))
+    lines[3:3] = [line.encode(errors="surrogateescape")] * 2
     path.write_bytes(b"\n".join(lines))
 
     run, warnings = only(folder)
 
-    assert warnings == [f"{path}:3 is broken and ignored"]
-    assert not run.is_cut and run.state.step == 2 and run.state.num_broken == 1
+    assert warnings == [f"{path}:{number} is broken and ignored" for number in (4, 5)]
+    assert not run.is_cut and run.state.step == 2 and run.state.num_broken == 2
     np.testing.assert_array_equal(run.series["eval/loss"].values, [2.0, 1.0])
 
 
