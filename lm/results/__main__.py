@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lm.errors import UserError
-from lm.results import groups, plots, report, tables, views
+from lm.results import groups, tables, views
 from lm.results.reading import BEST_METRIC, Found, Run, read
 
 _COMMANDS = {
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # Whoever read this has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}")
+        return _fail(str(error))
     return 0
 
 
@@ -52,10 +52,14 @@ def _run(args: argparse.Namespace) -> None:
     if args.command == "best":
         _best(args, found, choice)
     elif args.command == "plot":
+        from lm.results import plots  # What draws takes longer to import than all else.
+
         folder = args.output or args.folder / "plots"
         files = plots.save(found.runs, choice, folder)
         _print_files(args, files, found)
     elif args.command == "report":
+        from lm.results import report
+
         path = args.output or args.folder / "report.html"
         report.save(args.folder, found, choice, path)
         _print_files(args, [path], found)
@@ -133,7 +137,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    if argv and argv[0] not in (*_COMMANDS, "-h", "--help"):
+    if not argv or argv[0] not in (*_COMMANDS, "-h", "--help"):
         argv = ["overview", *argv]
     parser = _Parser(prog="python -m lm.results", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -105,10 +105,10 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
     return Found(runs, warnings)
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """A key that sorts lr-9 before lr-10."""
-    parts = re.findall(r"\d+|\D+", text)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts lr-9 before lr-10, and lr-0.003 before lr-0.01."""
+    parts = re.findall(r"[0-9]+(?:\.[0-9]+)?|[^0-9]+", text)
+    return [(0, float(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
 
 
 def _folders(root: pathlib.Path) -> Iterable[pathlib.Path]:

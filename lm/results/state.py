@@ -49,7 +49,9 @@ def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken:
     elif is_held(workdir):
         kind = "running"
     else:
-        kind = "dead" if records or (workdir / "config.json").exists() else "waiting"
+        # A config alone is that of a run that is planned.
+        has_begun = any((workdir / name).exists() for name in (METRICS, LOCK))
+        kind = "dead" if has_begun else "waiting"
     return State(kind, step, num_steps, num_broken)
 
 

@@ -190,7 +190,9 @@ def _ago(seconds: float) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return "NaN" if math.isnan(value) else f"{value:#.5g}".removesuffix(".")
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:#.5g}".removesuffix(".")
 
 
 def _mean(one: Estimate) -> str:
