@@ -43,7 +43,8 @@ def _run(args: argparse.Namespace) -> None:
     with_train = args.command in ("plot", "report")
     found = read(args.folder, args.metric or _LOSSES[: 1 + with_train])
     for metric in args.metric:
-        groups.check_metric(metric, found.runs)
+        if not any(metric in run.series for run in found.runs):
+            groups.check_metric(metric, read(args.folder, None).runs)
     for key in args.over:
         groups.check_key(key, found.runs)
     metrics = args.metric or _default_metrics(args.command, found.runs)
