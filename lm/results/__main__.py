@@ -21,7 +21,7 @@ _COMMANDS = {
     "plot": "curves as PNG, a file a metric",
     "report": "all of it as one HTML file with interactive plots",
 }
-_USUAL = ("eval/loss", "train/loss")
+_LOSSES = ("eval/loss", "train/loss")  # The second in curves alone, for it is in most lines.
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,9 +40,11 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace) -> None:
     if args.command == "compare":
         return _compare(args)
-    found = read(args.folder, args.metric or _USUAL)
+    with_train = args.command in ("plot", "report")
+    found = read(args.folder, args.metric or _LOSSES[: 1 + with_train])
     for metric in args.metric:
-        groups.check_metric(metric, found.runs)
+        if not any(metric in run.series for run in found.runs):
+            groups.check_metric(metric, read(args.folder, None).runs)
     for key in args.over:
         groups.check_key(key, found.runs)
     metrics = args.metric or _default_metrics(args.command, found.runs)
@@ -71,9 +73,7 @@ def _default_metrics(command: str, runs: Sequence[Run]) -> list[str]:
     if command == "best":
         return ["eval/loss"]
     chosen_by = {run.config[BEST_METRIC] for run in runs if run.config.get(BEST_METRIC)}
-    names = [_USUAL[0], *sorted(chosen_by - {*_USUAL})]
-    if command in ("plot", "report"):
-        names.append(_USUAL[1])
+    names = dict.fromkeys([_LOSSES[0], *sorted(chosen_by), _LOSSES[1]])
     return [name for name in names if any(name in run.series for run in runs)]
 
 

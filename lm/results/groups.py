@@ -201,8 +201,8 @@ def check_key(key: str, runs: Sequence[Run]) -> None:
 
 
 def check_metric(metric: str, runs: Sequence[Run]) -> None:
-    """Raises UserError where no run has the metric."""
-    known = sorted(set().union(*(run.metrics for run in runs)), key=natural)
+    """Raises UserError where no run has the metric, of runs that were read with all of theirs."""
+    known = sorted(set().union(*(run.series for run in runs)), key=natural)
     if metric in known:
         return
     near = difflib.get_close_matches(metric, known, n=1)

@@ -19,6 +19,8 @@ BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
 _CONFIG = "config.json"
 _SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run; none holds runs.
 _RATE = "train/tokens_per_second"
+# Lines as a run writes them: nothing in them can be missing but in a name or a number.
+_PLAIN = re.compile(rb'(?:\{"step": \d+[^{}\n]*+\}\n)*+')
 _NUMBERS = {int, float, type(None)}
 _MOST_NAMED = 3  # Of the folders that a warning is about.
 
@@ -38,7 +40,6 @@ class Run:
     name: its folder, as seen from the one that was asked for.
     config: flat, such as {"optimizer.peak_lr": 0.003}.
     series: the metrics that were asked for, of those that it has.
-    metrics: the names of all that it has.
     tokens_per_second: as logged last; None where it never was.
     silent_seconds: since something was logged, by the file's time; None where nothing was.
     is_cut: the last line was not written whole, and is ignored.
@@ -48,7 +49,6 @@ class Run:
     config: dict[str, Any]
     state: State
     series: dict[str, Series]
-    metrics: frozenset[str]
     tokens_per_second: float | None
     silent_seconds: float | None
     is_cut: bool
@@ -154,65 +154,67 @@ def _read_run(
     text, silent_seconds = b"", None
     if path.exists():
         text, silent_seconds = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
-    lines = text.split(b"\n")
-    is_cut = bool(lines[-1]) and _record(lines[-1]) is None
-    if is_cut or not lines[-1]:
-        lines.pop()
+    end = text.rfind(b"\n") + 1
+    if _record(text[end:]) is not None:  # Whole, but for its end.
+        text += b"\n"
+        end = len(text)
+    is_cut, text = end < len(text), text[:end]
     settings = flat(config)
     chosen_by = settings.get(BEST_METRIC)
     if metrics is not None and chosen_by:
         metrics = {*metrics, chosen_by}
-    series, kinds, broken = _parse(lines, metrics)
-    rates = (line for line in reversed(lines) if f'"{_RATE}"'.encode() in line)
-    rate = (_record(next(rates, b"")) or {}).get(_RATE)
+    series, broken = _parse(text, metrics)
     run = Run(
         name=name,
         config=settings,
-        state=_state(folder, lines, len(broken) + is_cut),
+        state=_state(folder, text, len(broken) + is_cut),
         series=series,
-        metrics=frozenset(kinds),
-        tokens_per_second=rate,
+        tokens_per_second=_last_record(text, _RATE).get(_RATE),
         silent_seconds=silent_seconds,
         is_cut=is_cut,
     )
     return run, [f"{path}:{number} is broken and ignored" for number in broken]
 
 
-def _state(folder: pathlib.Path, lines: list[bytes], num_broken: int) -> State:
+def _state(folder: pathlib.Path, text: bytes, num_broken: int) -> State:
     """As `state.state_of`, which parses every line."""
-    starts = [line for line in lines if f'"{NUM_STEPS}"'.encode() in line]
-    last = next((line for line in reversed(lines) if _record(line)), b"")
-    records = [record for line in (*starts, last) if (record := _record(line)) is not None]
-    return state_from(folder, records, num_broken)
+    known = [*map(_record, _lines_with(text, NUM_STEPS)), _last_record(text, "step")]
+    return state_from(folder, [record for record in known if record], num_broken)
 
 
-def _parse(
-    lines: list[bytes], metrics: Collection[str] | None
-) -> tuple[dict[str, Series], set[str], list[int]]:
-    """Series by metric, the names of all metrics, and the numbers of broken lines."""
-    quoted = None if metrics is None else [f'"{name}"'.encode() for name in metrics]
-    chosen, kinds = [], {}
-    for number, line in enumerate(lines, 1):
-        is_plain = line.startswith(b'{"step": ') and line.endswith(b"}") and line.count(b"{") == 1
-        comma = line.find(b",")
-        # One line of each kind tells the names: as many keys, and the same one behind the step.
-        kind = (line.count(b'"'), line[comma : comma + 16])
-        is_new = kind not in kinds
-        if is_new or not is_plain or quoted is None or any(name in line for name in quoted):
-            chosen.append((number, line))
-            kinds[kind] = None
+def _parse(text: bytes, metrics: Collection[str] | None) -> tuple[dict[str, Series], list[int]]:
+    """Series by metric, and the numbers of broken lines."""
+    records = [None]
+    if metrics is not None and _PLAIN.fullmatch(text):
+        records = _records([line for name in metrics for line in _lines_with(text, name)])
+    if None in records:  # Something is broken, or nothing is known of the lines.
+        records = _records(text.split(b"\n")[:-1])
     values: dict[str, dict[int, float]] = {}
-    names, broken = set(), []
-    for (number, _), record in zip(chosen, _records([line for _, line in chosen]), strict=True):
-        if record is None:
-            broken.append(number)
-            continue
-        names |= record.keys()
+    for record in filter(None, records):
         for name in record if metrics is None else metrics:
             if name in record and _is_metric(name):
                 values.setdefault(name, {})[record["step"]] = _number(record[name])
     series = {name: _series(by_step) for name, by_step in values.items()}
-    return series, {*filter(_is_metric, names)}, broken
+    return series, [number for number, record in enumerate(records, 1) if record is None]
+
+
+def _lines_with(text: bytes, name: str) -> list[bytes]:
+    """Those that hold a name in quotes; far faster than to look at each line."""
+    needle, found, end = f'"{name}"'.encode(), [], 0
+    while (at := text.find(needle, end)) >= 0:
+        start, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
+        found.append(text[start:end])
+    return found
+
+
+def _last_record(text: bytes, name: str) -> dict[str, Any]:
+    """The last one that holds a name; {} without any."""
+    needle, start = f'"{name}"'.encode(), len(text)
+    while (at := text.rfind(needle, 0, start)) >= 0:
+        start = text.rfind(b"\n", 0, at) + 1
+        if record := _record(text[start : text.find(b"\n", at)]):
+            return record
+    return {}
 
 
 def _is_metric(name: str) -> bool:

@@ -82,7 +82,6 @@ def test_a_series_is_what_was_asked_for_with_nan_for_null(tmp_path):
     assert run.series.keys() == {"eval/loss"}
     np.testing.assert_array_equal(run.series["eval/loss"].steps, [1, 2])
     np.testing.assert_array_equal(run.series["eval/loss"].values, [2.0, np.nan])
-    assert run.metrics == {"train/loss", "train/tokens_per_second", "eval/loss"}
     assert run.tokens_per_second == 8.0
     assert run.config == {"seed": 0, "optimizer.peak_lr": 0.1, "train.num_steps": 9}
     assert warnings == []
@@ -98,13 +97,12 @@ def test_what_lines_say_does_not_depend_on_which_others_are_asked_for(tmp_path):
 
     all_of_it, _ = only(folder, None)
 
-    assert all_of_it.metrics == {f"{k}/{n}" for k in ("train", "eval") for n in ("loss", "other")}
-    assert all_of_it.series.keys() == all_of_it.metrics
+    names = {f"{kind}/{name}" for kind in ("train", "eval") for name in ("loss", "other")}
+    assert all_of_it.series.keys() == names
     for name, series in all_of_it.series.items():
         alone, _ = only(folder, (name,))
         np.testing.assert_array_equal(alone.series[name].steps, series.steps)
         np.testing.assert_array_equal(alone.series[name].values, series.values)
-        assert alone.metrics == all_of_it.metrics
 
 
 @pytest.mark.parametrize("tail", ['{"step": 3, "eval/lo', '{"st', "{", '{"step": 3}{'])
