@@ -66,6 +66,9 @@ BENCHMARKS = {
     "preparation": Benchmark(
         ("-m", "benchmarks.preparation"), ("--vocab_size=512", "--copies=1", "--repeats=1")
     ),
+    "results_reading": Benchmark(
+        ("-m", "benchmarks.results_reading"), ("--num_runs=10", "--num_lines=20", "--repeats=1")
+    ),
     "start_up": Benchmark(("-m", "benchmarks.start_up"), ("--repeats=1",)),
     "train_step/quickstart": _train_step("quickstart", "cpu"),
     "train_step/gpt2": _train_step("gpt2", "gpu"),
