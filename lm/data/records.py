@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lm.data import embedded, files, formats, sources
+from lm.data import arithmetic, embedded, files, formats, sources
 from lm.data.files import without_errors as readable_items
 from lm.data.formats import Record
 from lm.errors import UserError
@@ -23,9 +23,11 @@ def read_records(source: str, *, split: str, spec: str) -> RecordSource:
     """One split of the labelled data that a config names.
 
     Args:
-      source: `data.source`: files; tfds:NAME; hf:NAME; or python_stdlib:TASK, an embedded example.
+      source: `data.source`: files; tfds:NAME; hf:NAME; python_stdlib:TASK, an embedded example; or
+        modular_addition.
       split: "train" or "validation".
-      spec: `data.train` or `data.validation`: a glob, or a split as TFDS and Hugging Face name it.
+      spec: `data.train` or `data.validation`: a glob, a split as TFDS and Hugging Face name it, or
+        a modulus.
 
     Raises:
       UserError: the kind is unknown, or nothing is there.
@@ -169,9 +171,23 @@ def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
     )
 
 
+def _modular_addition(argument: str, split: str, spec: str) -> RecordSource:
+    """All sums of `arithmetic.modular_addition`; the modulus is what `data.train` says."""
+    if argument or not spec.isdigit() or not 2 <= int(spec) <= arithmetic.NUM_SYMBOLS:
+        raise UserError(
+            f"data.{split}={spec!r} must be the modulus, 2 to {arithmetic.NUM_SYMBOLS}, of "
+            "data.source=modular_addition"
+        )
+    return RecordSource(
+        lambda: (Record(*item) for item in arithmetic.modular_addition(int(spec))),
+        lambda: f"modular_addition {spec}",
+    )
+
+
 _KINDS = {
     "files": _files,
     "tfds": _tfds,
     "hf": _hugging_face,
     "python_stdlib": _python_stdlib,
+    "modular_addition": _modular_addition,
 }

@@ -222,11 +222,21 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
         ("files", "README.md", "format .md is unknown"),
         ("folder", "x", "source='folder' is unknown"),
         ("python_stdlib:x", "", "python_stdlib:docstrings"),
+        ("modular_addition", "x", "data.train='x' must be the modulus, 2 to 94"),
+        ("modular_addition", "95", "data.train='95' must be the modulus, 2 to 94"),
     ],
 )
 def test_sources_that_are_none_are_refused(source, spec, message):
     with pytest.raises(UserError, match=message):
         read_records(source, split="train", spec=spec)
+
+
+def test_each_sum_is_right():
+    found = read_records("modular_addition", split="train", spec="5").records()
+
+    sums = [record.fields["text"] + record.fields["label"] for record in found]
+    numbers = [[ord(character) - ord("!") for character in text] for text in sums]
+    assert numbers == [[a, b, (a + b) % 5] for a in range(5) for b in range(5)]
 
 
 def test_what_is_held_out_depends_on_the_record_alone():
