@@ -279,6 +279,7 @@ def finetuning(
         train="",
         validation="",
         validation_share=0.1,
+        num_examples=0,
         seq_len=seq_len,
         batch_size=batch_size,
         batch_size_per_device=0,

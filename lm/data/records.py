@@ -49,16 +49,31 @@ def hold_out(records: Sequence[Record], share: float) -> tuple[list[Record], lis
     The same record is always on the same side, whatever the order and the others are, so that no
     duplicate is on both.
     """
-
-    def is_second(record: Record) -> bool:
-        text = json.dumps(record.fields, sort_keys=True, default=str)
-        return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) < share * 2**64
-
-    second = [is_second(record) for record in records]
+    second = [_place(record) < share for record in records]
     return (
         [r for r, held_out in zip(records, second, strict=True) if not held_out],
         [r for r, held_out in zip(records, second, strict=True) if held_out],
     )
+
+
+def take(records: Sequence[Record], num: int) -> list[Record]:
+    """So many of the records, in their order, chosen by a hash: more of them hold the fewer ones.
+
+    It is another hash than that of `hold_out`, which may have chosen among them before.
+
+    Raises:
+      UserError: there are not so many.
+    """
+    if num > len(records):
+        raise UserError(f"data.num_examples={num}, and there are {len(records)} training records")
+    order = sorted(range(len(records)), key=lambda i: (_place(records[i], "take"), i))
+    return [records[i] for i in sorted(order[:num])]
+
+
+def _place(record: Record, salt: str = "") -> float:
+    """Where a record stands between 0 and 1, by a hash of what it holds."""
+    text = json.dumps(record.fields, sort_keys=True, default=str) + salt
+    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 
 def texts_of(record: Record) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from lm.data import embedded
-from lm.data.records import Record, hold_out, read_records, readable, texts_of
+from lm.data.records import Record, hold_out, read_records, readable, take, texts_of
 from lm.errors import UserError
 
 
@@ -248,6 +248,18 @@ def test_what_is_held_out_depends_on_the_record_alone():
     texts = [{r.fields["text"] for r in side} for side in (train, held_out)]
     assert not texts[0] & texts[1]
     assert sorted(hold_out(records[::-1], 0.2)[1]) == sorted(held_out)
+
+
+def test_more_of_the_training_records_hold_the_fewer_ones():
+    records = [Record(str(i), {"text": f"文 {i}"}) for i in range(50)]
+
+    few, more = take(records, 10), take(records, 20)
+
+    assert len(few) == 10 and len(more) == 20
+    assert few == [record for record in records if record in few] != records[:10]
+    assert all(record in more for record in few)
+    with pytest.raises(UserError, match=r"data\.num_examples=51, and there are 50"):
+        take(records, 51)
 
 
 def test_a_record_is_read_for_all_its_texts():
