@@ -37,7 +37,11 @@ def state_of(workdir: pathlib.Path) -> State:
     if seeds and not (workdir / METRICS).exists():
         seeds.sort(key=lambda path: int(path.name[5:]))
         return _state_of_seeds(workdir, [state_of(path) for path in seeds])
-    records, num_broken = read_records(workdir)
+    return state_from(workdir, *read_records(workdir))
+
+
+def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken: int) -> State:
+    """The state of a run of which these are known: the last record, and those of its starts."""
     step = records[-1]["step"] if records else 0
     num_steps = next((r[NUM_STEPS] for r in reversed(records) if NUM_STEPS in r), None)
     if records and DONE in records[-1]:
@@ -45,7 +49,9 @@ def state_of(workdir: pathlib.Path) -> State:
     elif is_held(workdir):
         kind = "running"
     else:
-        kind = "dead" if records or (workdir / "config.json").exists() else "waiting"
+        # A config alone is that of a run that is planned.
+        has_begun = any((workdir / name).exists() for name in (METRICS, LOCK))
+        kind = "dead" if has_begun else "waiting"
     return State(kind, step, num_steps, num_broken)
 
 

@@ -1,0 +1,262 @@
+"""Reads the folders of runs: their config.json and metrics.jsonl, and nothing else of them."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import time
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+
+from lm.errors import UserError
+from lm.results.state import METRICS, NUM_STEPS, State, state_from
+
+BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
+_CONFIG = "config.json"
+_SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run; none holds runs.
+_RATE = "train/tokens_per_second"
+_NUMBERS = {int, float, type(None)}
+_MOST_NAMED = 3  # Of the folders that a warning is about.
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """A metric over the steps of a run, which rise; NaN where it was not finite."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the folder of a run says.
+
+    name: its folder, as seen from the one that was asked for.
+    config: flat, such as {"optimizer.peak_lr": 0.003}.
+    series: the metrics that were asked for, of those that it has.
+    metrics: the names of all that it has.
+    tokens_per_second: as logged last; None where it never was.
+    silent_seconds: since something was logged, by the file's time; None where nothing was.
+    is_cut: the last line was not written whole, and is ignored.
+    """
+
+    name: str
+    config: dict[str, Any]
+    state: State
+    series: dict[str, Series]
+    metrics: frozenset[str]
+    tokens_per_second: float | None
+    silent_seconds: float | None
+    is_cut: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The runs below a folder, and a line for each thing in it that could not be read."""
+
+    runs: list[Run]
+    warnings: list[str]
+
+
+def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
+    """Reads every run in a folder, however deep; the folder may be a run itself.
+
+    Args:
+      root: followed if it is a link; links below it are not.
+      metrics: whose series to read, besides the one by which a run chooses its best checkpoint;
+        None for all. A line without any of them is only looked at from outside, which is what makes
+        reading many runs fast.
+
+    Raises:
+      UserError: there is no run, or what was asked for is a run without a readable config.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; name one that holds runs")
+    runs, warnings, without = [], [], []
+    for folder in _folders(root):
+        name = root.resolve().name if folder == root else str(folder.relative_to(root))
+        try:
+            config = _config(folder)
+        except UserError as error:
+            if folder == root:
+                raise
+            warnings.append(str(error))
+            continue
+        if config is None:
+            if folder == root:
+                raise UserError(f"{root} has {METRICS} and no {_CONFIG}; copy that too")
+            without.append(name)
+        elif (folder / METRICS).exists() or "train" in config:  # Else it is of some other program.
+            run, broken = _read_run(folder, name, config, metrics)
+            runs.append(run)
+            warnings += broken
+    if without:
+        warnings.append(f"left out for want of {_CONFIG}: {_some(without)} ({len(without)} in all)")
+    if cut := [run.name for run in runs if run.is_cut]:
+        warnings.append(
+            f"last line of {METRICS} half-written and ignored: {_some(cut)} ({len(cut)} in all)"
+        )
+    if not runs:
+        raise UserError(f"{root} holds no run: no folder in it has {_CONFIG} and {METRICS}")
+    return Found(runs, warnings)
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts lr-9 before lr-10, and lr-0.003 before lr-0.01."""
+    parts = re.findall(r"[0-9]+(?:\.[0-9]+)?|[^0-9]+", text)
+    return [(0, float(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
+
+
+def _folders(root: pathlib.Path) -> Iterable[pathlib.Path]:
+    """Those with a file of a run, in the order of their names."""
+    for path, subfolders, files in os.walk(root):
+        is_run = METRICS in files or _CONFIG in files
+        subfolders[:] = sorted(
+            (name for name in subfolders if not (is_run and name in _SUBFOLDERS)), key=natural
+        )
+        if is_run:
+            yield pathlib.Path(path)
+
+
+def _config(folder: pathlib.Path) -> dict[str, Any] | None:
+    path = folder / _CONFIG
+    if not path.exists():
+        return None
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a config: it holds no JSON object")
+    return config
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty block stays as {}."""
+    found = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def _read_run(
+    folder: pathlib.Path, name: str, config: dict[str, Any], metrics: Collection[str] | None
+) -> tuple[Run, list[str]]:
+    """The run, and a warning for each broken line."""
+    path = folder / METRICS
+    text, silent_seconds = b"", None
+    if path.exists():
+        text, silent_seconds = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
+    lines = text.split(b"\n")
+    is_cut = bool(lines[-1]) and _record(lines[-1]) is None
+    if is_cut or not lines[-1]:
+        lines.pop()
+    settings = flat(config)
+    chosen_by = settings.get(BEST_METRIC)
+    if metrics is not None and chosen_by:
+        metrics = {*metrics, chosen_by}
+    series, kinds, broken = _parse(lines, metrics)
+    rates = (line for line in reversed(lines) if f'"{_RATE}"'.encode() in line)
+    rate = (_record(next(rates, b"")) or {}).get(_RATE)
+    run = Run(
+        name=name,
+        config=settings,
+        state=_state(folder, lines, len(broken) + is_cut),
+        series=series,
+        metrics=frozenset(kinds),
+        tokens_per_second=rate,
+        silent_seconds=silent_seconds,
+        is_cut=is_cut,
+    )
+    return run, [f"{path}:{number} is broken and ignored" for number in broken]
+
+
+def _state(folder: pathlib.Path, lines: list[bytes], num_broken: int) -> State:
+    """As `state.state_of`, which parses every line."""
+    starts = [line for line in lines if f'"{NUM_STEPS}"'.encode() in line]
+    last = next((line for line in reversed(lines) if _record(line)), b"")
+    records = [record for line in (*starts, last) if (record := _record(line)) is not None]
+    return state_from(folder, records, num_broken)
+
+
+def _parse(
+    lines: list[bytes], metrics: Collection[str] | None
+) -> tuple[dict[str, Series], set[str], list[int]]:
+    """Series by metric, the names of all metrics, and the numbers of broken lines."""
+    quoted = None if metrics is None else [f'"{name}"'.encode() for name in metrics]
+    chosen, kinds = [], {}
+    for number, line in enumerate(lines, 1):
+        is_plain = line.startswith(b'{"step": ') and line.endswith(b"}") and line.count(b"{") == 1
+        comma = line.find(b",")
+        # One line of each kind tells the names: as many keys, and the same one behind the step.
+        kind = (line.count(b'"'), line[comma : comma + 16])
+        is_new = kind not in kinds
+        if is_new or not is_plain or quoted is None or any(name in line for name in quoted):
+            chosen.append((number, line))
+            kinds[kind] = None
+    values: dict[str, dict[int, float]] = {}
+    names, broken = set(), []
+    for (number, _), record in zip(chosen, _records([line for _, line in chosen]), strict=True):
+        if record is None:
+            broken.append(number)
+            continue
+        names |= record.keys()
+        for name in record if metrics is None else metrics:
+            if name in record and _is_metric(name):
+                values.setdefault(name, {})[record["step"]] = _number(record[name])
+    series = {name: _series(by_step) for name, by_step in values.items()}
+    return series, {*filter(_is_metric, names)}, broken
+
+
+def _is_metric(name: str) -> bool:
+    return name != "step" and not name.startswith("run/")
+
+
+def _number(value: float | None) -> float:
+    """NaN for null, which stands for all that is not finite."""
+    return math.nan if value is None or not math.isfinite(value) else value
+
+
+def _series(by_step: dict[int, float]) -> Series:
+    steps = np.array(sorted(by_step), dtype=np.int64)
+    return Series(steps, np.array([by_step[step] for step in steps.tolist()], dtype=np.float64))
+
+
+def _records(lines: list[bytes]) -> list[dict[str, Any] | None]:
+    """What each line holds; None for one that is no record."""
+    try:  # In one go, which is faster.
+        records = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        records = []
+    if len(records) == len(lines) and all(map(_is_record, records)):
+        return records
+    return [_record(line) for line in lines]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if _is_record(record) else None
+
+
+def _is_record(record: Any) -> bool:
+    """A step and numbers or nulls."""
+    return (
+        type(record) is dict
+        and type(record.get("step")) is int
+        and _NUMBERS.issuperset(map(type, record.values()))
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = ", ..." if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

@@ -1,0 +1,298 @@
+"""What is shown of runs: each as a table for people and as plain data for programs."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lm.results.groups import (
+    LEVEL,
+    Estimate,
+    Group,
+    differences,
+    estimate,
+    final,
+    grouped,
+    mode_of,
+    needed_mode,
+    ranking,
+    shown,
+)
+from lm.results.reading import Run, natural
+from lm.results.tables import Table
+
+KINDS = ("done", "running", "dead", "waiting")
+_MOST_NAMED = 3  # Of the runs that a note is about.
+_INTERVAL = f"{LEVEL:.0%} interval"
+_BETTER = {"min": "less is better", "max": "more is better"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How runs become numbers.
+
+    metrics: the names of those that are shown.
+    at: "last" or "best"; see `groups.final`.
+    mode: "min" or "max"; None for what is known of the metric.
+    over: keys of the config that are averaged over.
+    with_unfinished: whether runs that are not done count.
+    """
+
+    metrics: tuple[str, ...]
+    at: str
+    mode: str | None
+    over: tuple[str, ...]
+    with_unfinished: bool
+
+    def final(self, run: Run, metric: str) -> float | None:
+        mode = needed_mode(metric, self.mode) if self.at == "best" else None
+        return final(run, metric, self.at, mode)
+
+    def estimates(self, groups: Sequence[Group], metric: str) -> list[Estimate]:
+        mode = needed_mode(metric, self.mode) if self.at == "best" else None
+        return [
+            estimate(group, metric, at=self.at, mode=mode, with_unfinished=self.with_unfinished)
+            for group in groups
+        ]
+
+
+def counts(runs: Sequence[Run]) -> dict[str, int]:
+    """How many runs are in each state."""
+    return {kind: sum(run.state.kind == kind for run in runs) for kind in KINDS}
+
+
+def status(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
+    """A row a run: its state, how far it is, how fast, how long silent, its last values."""
+    columns = ["run", "state", "step", "tokens/s", "last line", *choice.metrics]
+    rows = [
+        [
+            run.name,
+            _state(run),
+            f"{run.state.step}/{run.state.num_steps or '?'}",
+            "" if run.tokens_per_second is None else f"{run.tokens_per_second:,.0f}",
+            "" if run.silent_seconds is None else _ago(run.silent_seconds),
+            *(_number(final(run, metric, "last", None)) for metric in choice.metrics),
+        ]
+        for run in runs
+    ]
+    data = [
+        {
+            "run": run.name,
+            "state": run.state.kind,
+            "step": run.state.step,
+            "num_steps": run.state.num_steps,
+            "tokens_per_second": run.tokens_per_second,
+            "seconds_since_last_line": run.silent_seconds,
+            "metrics": {m: _finite(final(run, m, "last", None)) for m in choice.metrics},
+        }
+        for run in runs
+    ]
+    counted = ", ".join(f"{n} {_KIND_NAMES[kind]}" for kind, n in counts(runs).items() if n)
+    return Table(f"{_runs(len(runs))}: {counted}", columns, rows, num_names=1), data
+
+
+def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
+    """A row a group of runs: what its config has of its own, and its metrics over seeds.
+
+    The best come first, by the first metric, where it is known what is better. A row of one run
+    names it, others say how many they are.
+    """
+    groups = grouped(runs, choice.over)
+    by_metric = {metric: choice.estimates(groups, metric) for metric in choice.metrics}
+    order = range(len(groups))
+    if choice.metrics and (mode := mode_of(choice.metrics[0], choice.mode)):
+        ranked = ranking(by_metric[choice.metrics[0]], mode)
+        order = [*ranked, *(i for i in order if i not in ranked)]
+    keys = _keys(groups)
+    has_several = any(len(group.runs) > 1 for group in groups)
+    columns = [*keys, "runs"]
+    for metric in choice.metrics:
+        of = f"{metric} " if len(choice.metrics) > 1 else ""
+        columns += [metric, f"{of}± s.e.", of + _INTERVAL] if has_several else [metric]
+    rows, data = [], []
+    for i in order:
+        estimates = {metric: by_metric[metric][i] for metric in choice.metrics}
+        names = [run.name for run in groups[i].runs]
+        cells = [_setting(groups[i], key) for key in keys]
+        cells.append(names[0] if len(names) == 1 else str(len(names)))
+        for one in estimates.values():
+            cells += _estimate_cells(one) if has_several else [_mean(one)]
+        rows.append([*cells, _note(groups[i], estimates)])
+        data.append(_group_data(groups[i], estimates))
+    return Table(_title(choice, len(groups)), [*columns, "note"], rows, len(keys)), data
+
+
+def best(runs: Sequence[Run], choice: Choice) -> tuple[str, dict[str, Any]]:
+    """The best group by the one metric, beside the second."""
+    (metric,) = choice.metrics
+    mode = needed_mode(metric, choice.mode)
+    groups = grouped(runs, choice.over)
+    estimates = choice.estimates(groups, metric)
+    order = ranking(estimates, mode)[:2]
+    data = {"metric": metric, "mode": mode, "at": choice.at, "best": None, "second": None}
+    if not order:
+        return f"no finished run has a finite {metric}; --unfinished counts the others", data
+    lines = [f"{_title(choice, len(groups))}; {_BETTER[mode]}"]
+    for rank, i in zip(("best", "second"), order, strict=False):
+        lines.append(f"{rank + ':':8}{groups[i].label}")
+        lines.append(f"        {metric} {' '.join(filter(None, _estimate_cells(estimates[i])))}")
+        lines.append(f"        {_values(estimates[i], mode)}")
+        if note := _note(groups[i], {metric: estimates[i]}):
+            lines.append(f"        {note}")
+        data[rank] = _group_data(groups[i], {metric: estimates[i]})
+    verdict, certainty = _verdict(*(estimates[i] for i in order))
+    return "\n".join([*lines, verdict]), data | certainty
+
+
+def compare(a: Run, b: Run) -> tuple[list[Table], dict[str, Any]]:
+    """What differs between the configs of two runs, and the last values of their metrics."""
+    keys = differences([a.config, b.config])
+    configs = [[key, *(_setting_of(run.config, key) for run in (a, b))] for key in keys]
+    rows, metrics = [], {}
+    for metric in sorted(a.series.keys() | b.series.keys(), key=natural):
+        values = [final(run, metric, "last", None) for run in (a, b)]
+        difference = None if None in values else values[1] - values[0]
+        rows.append([metric, *map(_number, values), _number(difference)])
+        metrics[metric] = [*map(_finite, values)]
+    states = [
+        ["state", _state(a), _state(b), ""],
+        ["step", str(a.state.step), str(b.state.step), ""],
+    ]
+    tables = [
+        Table(f"{len(keys)} keys of the configs differ", ["key", a.name, b.name], configs, 1),
+        Table("last values", ["metric", a.name, b.name, "difference"], states + rows, 1),
+    ]
+    data = {
+        "runs": [a.name, b.name],
+        "states": [a.state.kind, b.state.kind],
+        "steps": [a.state.step, b.state.step],
+        "config": {key: [run.config.get(key) for run in (a, b)] for key in keys},
+        "metrics": metrics,
+    }
+    return tables, data
+
+
+_KIND_NAMES = {"done": "done", "running": "running", "dead": "dead", "waiting": "never started"}
+
+
+def _state(run: Run) -> str:
+    kind = run.state.kind
+    return f"dead at {run.state.step}" if kind == "dead" else _KIND_NAMES[kind]
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:#.5g}".removesuffix(".")
+
+
+def _mean(one: Estimate) -> str:
+    return "NaN" if one.mean is None and one.nan else _number(one.mean)
+
+
+def _estimate_cells(one: Estimate) -> list[str]:
+    """Mean, standard error, interval."""
+    error = "" if one.standard_error is None else f"±{one.standard_error:.2g}"
+    interval = (
+        "" if one.interval is None else f"{_number(one.interval[0])} to {_number(one.interval[1])}"
+    )
+    return [_mean(one), error, interval]
+
+
+def _values(one: Estimate, mode: str) -> str:
+    """The runs with their values, the best first."""
+    names = sorted(one.values, key=one.values.get, reverse=mode == "max")
+    values = [f"{name} {_number(one.values[name])}" for name in names]
+    return f"{_runs(len(values))}: {', '.join(values)}"
+
+
+def _runs(num: int) -> str:
+    return "1 run" if num == 1 else f"{num} runs"
+
+
+def _note(group: Group, estimates: dict[str, Estimate]) -> str:
+    """Which runs are not in a mean, and why; once where all metrics say the same."""
+    notes = {}
+    for metric, one in estimates.items():
+        about = {
+            "not done": [name for name in one.unfinished if name not in one.values],
+            "not done, yet counted": [name for name in one.unfinished if name in one.values],
+            "NaN": one.nan,
+            "NaN at times": one.at_times_nan,
+            "without": one.missing,
+        }
+        text = "; ".join(f"{len(of)} {why}: {_some(of)}" for why, of in about.items() if of)
+        notes.setdefault(text, []).append(metric)
+    if len(notes) > 1:
+        notes = {f"{', '.join(of)}: {text}": of for text, of in notes.items() if text}
+    if group.copies:
+        notes[f"{len(group.copies)} copied: {_some(group.copies)}"] = []
+    return "; ".join(filter(None, notes))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+
+
+def _keys(groups: Sequence[Group]) -> list[str]:
+    return list({key: None for group in groups for key in group.settings})
+
+
+def _setting(group: Group, key: str) -> str:
+    return _setting_of(group.settings, key)
+
+
+def _setting_of(config: dict[str, Any], key: str) -> str:
+    return shown(config[key]) if key in config else "(no such key)"
+
+
+def _title(choice: Choice, num_groups: int) -> str:
+    who = "all runs, unfinished ones too" if choice.with_unfinished else "finished runs"
+    configs = "1 config" if num_groups == 1 else f"{num_groups} configs"
+    return (
+        f"{configs}; {choice.at} values of {who}, mean over {', '.join(choice.over)}; intervals by "
+        "percentile bootstrap"
+    )
+
+
+def _verdict(first: Estimate, second: Estimate | None = None) -> tuple[str, dict[str, Any]]:
+    """How certain the order of the two is, in words and as data; None where nothing tells."""
+    data = {"second_is_within_interval_of_best": None, "intervals_overlap": None}
+    if second is None:
+        return "there is no second config to compare with", data
+    if first.interval is None:
+        return "one run has no interval: more seeds would tell whether the second is worse", data
+    low, high = first.interval
+    is_within = low <= second.mean <= high
+    place = "within" if is_within else "outside"
+    text = f"the second's mean is {place} the {_INTERVAL} of the best"
+    data["second_is_within_interval_of_best"] = is_within
+    if second.interval is not None:
+        overlap = low <= second.interval[1] and second.interval[0] <= high
+        data["intervals_overlap"] = overlap
+        text += ", and the two intervals " + ("overlap" if overlap else "do not overlap")
+    may_change = is_within or data["intervals_overlap"]
+    return text + (": more seeds may change the order" if may_change else ""), data
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows no NaN."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _group_data(group: Group, estimates: dict[str, Estimate]) -> dict[str, Any]:
+    return {
+        "settings": group.settings,
+        "runs": [run.name for run in group.runs],
+        "copies": group.copies,
+        "metrics": {metric: dataclasses.asdict(one) for metric, one in estimates.items()},
+    }
