@@ -1,6 +1,6 @@
 r"""Does a small decoder come to add modulo a prime, long after it knows its training sums by heart?
 
-Command:   python launch.py --config=configs/grokking.py --workdir=runs/grokking
+Command:   python launch.py --config=configs/grokking.py --sweep --workdir=runs/grokking
 Hardware:  2 CPU cores
 Expected:  docs/results/README.md
 
@@ -15,6 +15,7 @@ Three tenths of all sums are to train on: of half of them both accuracies rise t
 import ml_collections
 
 from configs import common
+from configs.sweeping import seeds
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -35,7 +36,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.update(source="modular_addition", train="89", validation_share=0.7, multiple=4)
     config.optimizer.update(warmup_steps=10, warmup_share=0.0, b2=0.98, weight_decay=1.0)
     config.optimizer.clip_norm = 0.0
-    config.train.update(num_epochs=0.0, num_steps=20_000)
+    config.train.update(num_epochs=0.0, num_steps=4000)
     config.eval.update(every_steps=100, on_training=True)
     config.checkpoint.every_steps = 2000
     config.log.every_steps = 100
@@ -45,3 +46,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.train.num_steps, config.eval.every_steps = 20, 10
         config.checkpoint.every_steps = 10
     return config
+
+
+def sweep():
+    """Three seeds."""
+    return seeds(3)
