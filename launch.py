@@ -9,6 +9,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from experiments import arguments
 from experiments.shown import config_text
 from lm import allocator, watched
 from lm.errors import UserError
@@ -29,6 +30,12 @@ _DEVICES = flags.DEFINE_integer(
 )
 _VERIFY = flags.DEFINE_bool(
     "verify", False, "Check that runs of this config keep their promises; see docs/verify.md."
+)
+_SWEEP = flags.DEFINE_string(
+    "sweep", None, "Train what sweep() of this file yields; of the config file, if none is named."
+)
+_LAUNCHER = config_flags.DEFINE_config_file(
+    "launcher", None, "How runs are started: local, vmap, ...; local with --sweep if not given."
 )
 _SHOW_BATCH = flags.DEFINE_integer("show_batch", None, "Print what this step saw, then exit.")
 _PROFILE = flags.DEFINE_string("profile", None, "FIRST:LAST, the steps to trace for XProf.")
@@ -59,6 +66,8 @@ def main(argv: list[str]) -> int:
             return 0
         if _COORDINATOR.value is not None and not watched.is_watched():
             return watched.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
+        if _SWEEP.value is not None or _LAUNCHER.value is not None:
+            return _launch()
         with _hosts():
             return _dispatch(config)
     except UserError as error:
@@ -74,17 +83,16 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]):
     """The locked config of the command line; every failure is a UserError of one line."""
-    if not any(arg.split("=")[0] in ("--config", "-config") for arg in argv):
-        argv.insert(1, "--config=configs/quickstart.py")
+    _spell_out(argv)
     for arg in argv:
         name, _, value = arg.partition("=")
-        if name == "--config" and not pathlib.Path(value.split(":")[0]).is_file():
+        if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
             raise UserError(f"{arg}: there is no such file; see configs/README.md")
     try:
         rest = flags.FLAGS(argv)[1:]
         config = _CONFIG.value.lock()
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise UserError(_one_line(error, argv)) from None
+    except arguments.MISTAKES as error:
+        raise UserError(arguments.one_line(error, argv)) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
     if _VERIFY.value and _COORDINATOR.value is not None:
@@ -93,18 +101,47 @@ def _parse(argv: list[str]):
     return config
 
 
-def _one_line(error: Exception, argv: list[str]) -> str:
-    """An error of the flag or config library as one line that shows the argument it is about."""
-    message = error
-    while isinstance(message, Exception) and message.args:
-        message = message.args[0]  # A KeyError inside an AttributeError, each quoted once more.
-    # What a config file raises arrives with its whole traceback as text.
-    text = re.sub(r"Traceback \(most.* \w+Error: ", "", " ".join(str(message).split()))
-    unknown = re.match(r"'(\w+)'", text)
-    if unknown is None:
-        return text
-    at = [arg for arg in argv if re.match(rf"--config\.([\w.]+\.)?{unknown[1]}(=|\.|$)", arg)]
-    return f"{at[0] if at else unknown[1]} is no key of this config.{text[unknown.end() :]}"
+def _spell_out(argv: list[str]) -> None:
+    """Writes short forms in full, in place: the config library looks at sys.argv by itself."""
+    names = {arg.split("=")[0].lstrip("-") for arg in argv}
+    if "config" not in names:
+        argv.insert(1, "--config=configs/quickstart.py")
+    if "sweep" in names and "launcher" not in names:
+        argv.insert(1, "--launcher=local")
+    for i, arg in enumerate(argv):
+        if arg == "--sweep":
+            argv[i] = "--sweep="
+        elif short := re.fullmatch(r"--launcher=(\w+)", arg):
+            argv[i] = f"--launcher=configs/launchers.py:{short[1]}"
+
+
+def _launch() -> int:
+    """Has other processes do it: see docs/sweeps.md."""
+    from experiments import sweep
+    from experiments.launchers import local
+
+    # As the experiments below.
+    launchers = {"local": local}
+    name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
+    if name not in launchers:
+        raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
+    for flag in (_VERIFY, _SHOW_BATCH, _PROFILE, _COORDINATOR, _DEVICES):
+        if flag.present:
+            raise UserError(f"--{flag.name} is about a run here; leave out --sweep and --launcher")
+    base = sweep.Base(
+        config_flags.get_config_filename(flags.FLAGS["config"]),
+        config_flags.get_override_values(flags.FLAGS["config"]),
+    )
+    is_sweep = _SWEEP.value is not None
+    return sweep.launch(
+        base,
+        (_SWEEP.value or base.filename.partition(":")[0]) if is_sweep else None,
+        _workdir("-sweep" if is_sweep else ""),
+        launchers[name],
+        _LAUNCHER.value.to_dict(),
+        can_search=name == "local",
+        dry_run=_DRY_RUN.value,
+    )
 
 
 def _hosts() -> contextlib.AbstractContextManager:
@@ -176,11 +213,11 @@ def _dispatch(config) -> int:
     return 0
 
 
-def _workdir() -> pathlib.Path:
+def _workdir(ending: str = "") -> pathlib.Path:
     """--workdir, or a folder named after the config file."""
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     name = pathlib.Path(config_path.split(":")[0]).stem
-    return pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / name)
+    return pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / (name + ending))
 
 
 def _profile_steps(text: str) -> tuple[int, int]:

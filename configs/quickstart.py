@@ -10,7 +10,7 @@ Adafactor at 2.16 and Lion at 2.17, with the peak rates below, which were not se
 
 import ml_collections
 
-from configs import common
+from configs import common, sweeping
 
 _PEAK_LR = {"adamw": 5e-3, "lion": 1e-3, "adafactor": 2e-2, "muon": 1e-2}
 
@@ -32,3 +32,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.eval = dict(every_steps=0, batch_size=16, sample_tokens=100, compressors=True)
     config.checkpoint.every_steps = 100
     return common.debug_size(config) if arg.debug else config
+
+
+def sweep() -> list[sweeping.Overrides]:
+    """Which peak learning rate is best, and by how much more than chance?"""
+    rates = sweeping.grid({"optimizer.peak_lr": [5e-3, 1e-2, 2e-2]})
+    return sweeping.product(rates, sweeping.seeds(3))

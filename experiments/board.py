@@ -10,11 +10,13 @@ import rich.console
 import rich.live
 import rich.table
 
-from experiments.sweep import Run
+from experiments.sweep import Run, counted
+from experiments.sweep import shown as shown_overrides
 from lm.results.state import NUM_STEPS, state_of
 from lm.results.tail import Tail
 
 _REFRESH_SECONDS = 1.0
+_OTHER_LINES = 8  # Of the table, and some of what was said before.
 
 
 class Board:
@@ -22,66 +24,84 @@ class Board:
 
     Args:
       console: written to; a terminal gets the table, anything else the lines alone.
-      counts: of runs by what became of them, before the first one starts.
+      counts: of runs by their state, before the first one starts.
     """
 
     def __init__(self, console: rich.console.Console, counts: dict[str, int]):
         self._console, self._counts = console, collections.Counter(counts)
         self._rows: dict[str, _Row] = {}
         self._next_seconds = 0.0
-        # Drawn by `read` alone: where a thread draws, a process cannot be started safely.
+        # Drawn by this thread alone: where another one draws, a process cannot be started safely.
         self.live = rich.live.Live(console=console, auto_refresh=False, transient=True)
 
     def started(self, run: Run, where: str) -> None:
         """A run has its process."""
-        self._counts["waiting"] -= 1
+        self._count("waiting", "running")
+        self._rows.pop(run.name, None)
         self._rows[run.name] = _Row(run)
-        self.say(f"start    {run.name}  {differences(run)}  on {where}")
+        self.say(f"start    {run.name}  {shown_overrides(run.overrides)}  on {where}")
 
     def ended(self, run: Run, kind: str, note: str) -> None:
         """A run's process has ended, or none was needed."""
-        self._counts[kind] += 1
-        if self._rows.pop(run.name, None) is None:
-            self._counts["waiting"] -= 1
-        self.say(f"{kind:<8} {run.name}  {differences(run)}  {note}".rstrip())
+        row = self._rows.setdefault(run.name, _Row(run, "waiting"))
+        row.read()
+        self._count("running" if row.kind == "running" else "waiting", kind)
+        row.kind = kind
+        self.say(f"{kind:<8} {run.name}  {shown_overrides(run.overrides)}  {note}".rstrip())
+
+    def shared(self, run: Run) -> None:
+        """A run that was waiting turned out to be equal to one that is running."""
+        self._counts["waiting"] -= 1
+        self.say(f"equal to {run.name}, which is running: {shown_overrides(run.overrides)}")
 
     def read(self) -> list[tuple[Run, dict[str, Any]]]:
         """What the runs have logged since the last call, in order for each."""
-        news = [(row.run, record) for row in self._rows.values() for record in row.read()]
-        now_seconds = time.monotonic()
-        if self._console.is_terminal and now_seconds >= self._next_seconds:
-            self._next_seconds = now_seconds + _REFRESH_SECONDS
-            self.live.update(self._table(), refresh=True)
+        running = [row for row in self._rows.values() if row.kind == "running"]
+        news = [(row.run, record) for row in running for record in row.read()]
+        if time.monotonic() >= self._next_seconds:
+            self._draw()
         return news
 
     def say(self, text: str) -> None:
         """Writes a line."""
+        self._draw()
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def counts(self) -> str:
+        """How many runs are in which state."""
+        return counted(self._counts)
+
+    def _count(self, before: str, after: str) -> None:
+        self._counts[before] -= 1
+        self._counts[after] += 1
+
+    def _draw(self) -> None:
+        if self._console.is_terminal:
+            self._next_seconds = time.monotonic() + _REFRESH_SECONDS
+            self.live.update(self._table(), refresh=True)
+
     def _table(self) -> rich.table.Table:
-        counts = [f"{num} {kind}" for kind, num in self._counts.items() if num]
         table = rich.table.Table(
-            "run", "differs in", "step", "loss", caption=", ".join(counts), caption_justify="left"
+            "run", "differs in", "state", "step", "loss", caption=self.counts()
         )
-        for column in table.columns[2:]:
+        for column in table.columns[3:]:
             column.justify = "right"
-        for row in self._rows.values():
+        # Those that run are at the end, so that they are there where the terminal is too low.
+        rows = sorted(self._rows.values(), key=lambda row: row.kind == "running")
+        for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
-            table.add_row(row.run.name, differences(row.run), f"{row.step}/{row.num_steps}", loss)
+            step = f"{row.step}/{row.num_steps}"
+            table.add_row(row.run.name, shown_overrides(row.run.overrides), row.kind, step, loss)
         return table
 
 
 @contextlib.contextmanager
-def shown(*, done: int, waiting: int) -> Iterator[Board]:
-    """A board on stdout, with so many runs done and so many that are still to start."""
-    board = Board(rich.console.Console(), {"done": done, "waiting": waiting})
+def shown(**counts: int) -> Iterator[Board]:
+    """A board on stdout; `counts` are the runs that are done, waiting, ... before it starts."""
+    board = Board(rich.console.Console(), counts)
     with board.live if board.live.console.is_terminal else contextlib.nullcontext():
         yield board
-
-
-def differences(run: Run) -> str:
-    """What tells this run from the others of its sweep."""
-    return "  ".join(f"{key}={value}" for key, value in run.overrides.items())
+    print(f"runs: {board.counts()}", flush=True)
 
 
 def last_metric(records: list[dict[str, Any]], name: str) -> float | None:
@@ -92,8 +112,8 @@ def last_metric(records: list[dict[str, Any]], name: str) -> float | None:
 class _Row:
     """What was read of a run."""
 
-    def __init__(self, run: Run):
-        self.run, self._tail = run, Tail(run.workdir)
+    def __init__(self, run: Run, kind: str = "running"):
+        self.run, self.kind, self._tail = run, kind, Tail(run.workdir)
         self.step, self.num_steps, self.loss = 0, "?", None
 
     def read(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from experiments.devices import Slot
 from experiments.sweep import Run
-from experiments.training import STOPPED
+from lm.watched import STOPPED
 
 PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent / "launch.py"))
 _LOOK_SECONDS = 0.1

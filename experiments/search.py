@@ -1,24 +1,24 @@
 """A search for the best config: trials that learn from those before them, on this machine."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments import board as board_lib
 from experiments import children, devices, shown
 from experiments.launchers import local
 from experiments.sweep import Run
+from experiments.sweep import shown as shown_overrides
+from lm import lock
 from lm.errors import UserError
 from lm.results.state import read_records, state_of
 
-JOURNAL, _LOCK = "search.journal", ".search.lock"
+JOURNAL = "search.journal"
 _SAMPLERS, _PRUNERS, _MODES = ("tpe", "random"), ("halving", "none"), ("min", "max")
 _REDUCTION = 3  # Of four evaluations, say, the first and the third decide who goes on.
 
@@ -78,12 +78,13 @@ def run(
     slots = devices.slots(
         search.num_trials, num_parallel=num_parallel, devices_per_run=devices_per_run
     )
-    with _alone(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.held(folder):
         study = _open_study(search, make_run({}), folder)
         trials = _Trials(search, make_run, study)
         with (
             children.stop_on_signals() as stop,
-            board_lib.shown(done=trials.num_ended, waiting=trials.num_left) as board,
+            board_lib.shown(**trials.counts, waiting=trials.num_left) as board,
             children.opened(slots, folder) as pool,
         ):
             _work(trials, pool, board, stop)
@@ -105,6 +106,12 @@ def check(search: Search, make_run: Callable[[dict[str, Any]], Run]) -> None:
             raise UserError(f"search: {key}=[] has no choices")
         for value in values:
             make_run({key: value})
+    is_given = "eval.every_steps" in search.space or make_run({}).config.eval.every_steps
+    if search.pruner == "halving" and not is_given:
+        raise UserError(
+            "search: pruner='halving' decides at evaluations, and eval.every_steps=0 leaves only "
+            "the last one; set that on the command line, or pruner='none'"
+        )
 
 
 def plan(search: Search) -> str:
@@ -122,8 +129,8 @@ def _work(trials: "_Trials", pool: children.Pool, board: board_lib.Board, stop) 
         while pool.has_room() and trials.num_left and not stop.is_told:
             one = trials.next()
             if one.name in [other.name for other in pool.runs]:
-                continue  # Equal to one that is running, and ends with it.
-            if kind := trials.known_end(one):
+                board.shared(one)
+            elif kind := trials.known_end(one):
                 board.ended(one, kind, "known")
             else:
                 board.started(one, pool.start(one).name)
@@ -138,7 +145,7 @@ def _work(trials: "_Trials", pool: children.Pool, board: board_lib.Board, stop) 
 class _Trials:
     """The trials of a study, and the runs that they stand for; equal trials share a run.
 
-    num_ended: of all processes so far; num_left: those that this process has still to begin.
+    counts: those that ended before, by how; num_left: those that this process has still to begin.
     """
 
     def __init__(self, search: Search, make_run: Callable[[dict[str, Any]], Run], study):
@@ -146,8 +153,11 @@ class _Trials:
 
         self._search, self._make_run, self._study = search, make_run, study
         self._state = state = optuna.trial.TrialState
-        self.num_ended = len(study.get_trials(states=[state.COMPLETE, state.PRUNED]))
-        self.num_left = max(search.num_trials - self.num_ended, 0)
+        self.counts = {
+            kind: len(study.get_trials(deepcopy=False, states=[one]))
+            for kind, one in (("done", state.COMPLETE), ("pruned", state.PRUNED))
+        }
+        self.num_left = max(search.num_trials - sum(self.counts.values()), 0)
         # Each goes on with what it had drawn.
         running = study.get_trials(states=[state.RUNNING])
         self._interrupted = [optuna.trial.Trial(study, trial._trial_id) for trial in running]
@@ -220,7 +230,7 @@ class _Trials:
         return (
             f"trials: {counts}\n"
             f"best:   {self._search.metric} {trial.value:.6g}, trial {trial.number}, in "
-            f"{run.workdir}\n        {board_lib.differences(run)}\n"
+            f"{run.workdir}\n        {shown_overrides(run.overrides)}\n"
             f"        {shown.command(*run.arguments)}"
         )
 
@@ -316,17 +326,3 @@ def _draw(trial, key: str, distribution: list | tuple) -> Any:
     if kind == "integers":
         return trial.suggest_int(key, low, high)
     return trial.suggest_float(key, low, high, log=kind == "log_uniform")
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder, and keeps other searches out of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--workdir={folder}: another process searches there; wait, or name another"
-            ) from None
-        yield

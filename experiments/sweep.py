@@ -1,10 +1,22 @@
-"""From a sweep to planned runs: each resolved, and named by its config."""
+"""From a sweep to planned runs, each resolved and named by its config, and to what starts them."""
 
+import collections
 import dataclasses
+import hashlib
+import importlib.util
+import json
 import pathlib
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import ml_collections
+
+from experiments import arguments
+from lm import workdir as workdir_lib
+from lm.errors import UserError
+from lm.results.state import state_of
+
+Overrides = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +32,240 @@ class Run:
 
     name: str
     workdir: pathlib.Path
-    overrides: dict[str, Any]
+    overrides: Overrides
     config: ml_collections.ConfigDict
     arguments: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """What a sweep starts from: --config=FILENAME and the --config.KEY=VALUE beside it."""
+
+    filename: str
+    changes: Mapping[str, Any]
+
+
+class Launcher(Protocol):
+    """A module of experiments/launchers; `settings` are those of configs/launchers.py."""
+
+    def run(self, runs: list[Run], folder: pathlib.Path, **settings) -> int: ...
+
+    def plan(self, runs: list[Run], folder: pathlib.Path, **settings) -> str: ...
+
+
+def read(path: str) -> list[Overrides] | dict[str, Any]:
+    """What `sweep()` of a file returns: overrides, or the settings of a search.
+
+    Raises:
+      UserError: the file, its function or what that returns cannot be used.
+    """
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"--sweep={path}: there is no such file; see docs/sweeps.md")
+    spec = importlib.util.spec_from_file_location("sweep_file", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--sweep={path} is not a Python file; see docs/sweeps.md")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        sweep = getattr(module, "sweep", None)
+        found = None if sweep is None else sweep()
+        found = found if found is None or isinstance(found, dict) else list(found)
+    except Exception as error:  # Whatever is wrong in a user's file.
+        raise UserError(f"--sweep={path}: {type(error).__name__}: {error}") from error
+    if sweep is None:
+        raise UserError(f"--sweep={path} has no function sweep(); add one, see docs/sweeps.md")
+    if isinstance(found, dict) and "space" in found:
+        return found
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise UserError(f"--sweep={path}: sweep() must return a list of dicts, or search(...)")
+    if not found:
+        raise UserError(f"--sweep={path}: sweep() returns no run")
+    return found
+
+
+def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
+    """overrides -> the run that they stand for; it raises UserError where there is none."""
+    base_config = arguments.resolve(arguments.of_config(base.filename, base.changes))
+    _check_experiment(base_config)
+    base_values = arguments.flat(base_config)
+
+    def plan_one(overrides: Overrides) -> Run:
+        overrides = {key: _plain(value) for key, value in overrides.items()}
+        _check_set_once(base, overrides)
+        filename, keys = base.filename, dict(overrides)
+        if "arg" in keys:
+            filename += ("," if ":" in filename else ":") + str(keys.pop("arg"))
+        given = arguments.of_config(filename, {**base.changes, **keys})
+        try:
+            config = arguments.resolve(given)
+        except UserError as error:
+            raise UserError(f"sweep() yields {shown(overrides)}: {error}") from None
+        _check_experiment(config)
+        values = arguments.flat(config)
+        for key, value in keys.items():
+            _check_same(key, value, values)
+        if "arg" not in overrides:
+            overrides = {k: v for k, v in overrides.items() if values[k] != base_values[k]}
+        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+        workdir = folder / name
+        return Run(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
+
+    return plan_one
+
+
+def plan(base: Base, overrides: Iterable[Overrides], folder: pathlib.Path) -> list[Run]:
+    """The runs of a sweep, in its order.
+
+    Raises:
+      UserError: an override cannot be followed, or two stand for the same run.
+    """
+    plan_one = make_planner(base, folder)
+    runs: dict[str, tuple[Run, Overrides]] = {}
+    for one in overrides:
+        run = plan_one(one)
+        if run.name in runs:
+            raise UserError(
+                f"sweep() yields one run twice: {shown(runs[run.name][1])} and {shown(one)} give "
+                "the same config; leave out one of them"
+            )
+        runs[run.name] = run, one
+    return [run for run, _ in runs.values()]
+
+
+def plan_alone(base: Base, workdir: pathlib.Path) -> Run:
+    """The run of a command line without a sweep."""
+    run = make_planner(base, workdir.parent)({})
+    return dataclasses.replace(
+        run, workdir=workdir, arguments=(*run.arguments[:-1], f"--workdir={workdir}")
+    )
+
+
+def launch(
+    base: Base,
+    sweep_file: str | None,
+    workdir: pathlib.Path,
+    launcher: Launcher,
+    settings: Mapping[str, Any],
+    *,
+    can_search: bool,
+    dry_run: bool,
+) -> int:
+    """Has a launcher train what is not done yet, or prints what it would do.
+
+    Args:
+      base: the config of the command line.
+      sweep_file: has `sweep()`; None for the one run of the command line.
+      workdir: of that run, or the folder of the runs of the sweep.
+      launcher: of experiments/launchers.
+      settings: its own.
+      can_search: whether it is one that a search can use.
+      dry_run: start nothing.
+
+    Returns:
+      The exit code: 0 all done, 1 some failed, 75 stopped, and the same command goes on.
+
+    Raises:
+      UserError: before anything is started or written.
+    """
+    workdir_lib.check_usable(workdir)
+    if sweep_file is None:
+        runs, folder = [plan_alone(base, workdir)], workdir.parent
+    else:
+        if (workdir / workdir_lib.CONFIG).exists():
+            raise UserError(f"--workdir={workdir} is the folder of a run; name another for a sweep")
+        found, folder = read(sweep_file), workdir
+        if isinstance(found, dict):
+            if not can_search:
+                raise UserError(
+                    "a search needs --launcher=local, which sees evaluations as they are logged"
+                )
+            return _search(base, found, folder, settings, dry_run)
+        runs = plan(base, found, folder)
+    if dry_run:
+        from experiments import sweep_costs  # It needs JAX, and a launcher is quick without.
+
+        sweep_costs.show(runs)
+        print(f"\n{launcher.plan(runs, folder, **settings)}")
+        return 0
+    states = collections.Counter(state_of(run.workdir).kind for run in runs)
+    print(f"runs in {folder}: {counted(states)}", flush=True)
+    return launcher.run(runs, folder, **settings)
+
+
+def _search(
+    base: Base,
+    spec: dict[str, Any],
+    folder: pathlib.Path,
+    settings: Mapping[str, Any],
+    dry_run: bool,
+) -> int:
+    from experiments import search as search_lib
+
+    try:
+        search = search_lib.Search(**spec)
+    except TypeError as error:
+        raise UserError(f"search: {error}; see configs/sweeping.py") from None
+    make_run = make_planner(base, folder)
+    if not dry_run:
+        return search_lib.run(search, make_run, folder, **settings)
+    from experiments import sweep_costs
+
+    search_lib.check(search, make_run)
+    print(search_lib.plan(search))
+    sweep_costs.show_trial(make_run({}), search.num_trials)
+    return 0
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """{"done": 2, "dead": 1} -> "2 done, 1 dead"."""
+    return ", ".join(f"{num} {kind}" for kind, num in counts.items() if num)
+
+
+def shown(overrides: Overrides) -> str:
+    """{"seed": 1, "arg": "debug"} -> "seed=1 arg=debug"."""
+    return " ".join(f"{key}={value}" for key, value in overrides.items()) or "no change"
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's own; whatever is no value of a config is left as it is."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _check_experiment(config: ml_collections.ConfigDict) -> None:
+    if config.experiment not in ("pretrain", "finetune"):
+        raise UserError(
+            f"--sweep and --launcher are about training, and experiment={config.experiment!r}"
+        )
+
+
+def _check_set_once(base: Base, overrides: Overrides) -> None:
+    """Raises UserError for a key or argument that both the command line and the sweep set."""
+    for key in overrides:
+        for other in base.changes:
+            if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                raise UserError(
+                    f"--config.{other} is on the command line and in sweep(), which sets {key}; "
+                    "leave out one of them"
+                )
+    names = lambda arg: {part.partition("=")[0] for part in arg.split(",")}
+    given = base.filename.partition(":")[2]
+    if twice := names(given) & names(str(overrides.get("arg", ""))) - {""}:
+        raise UserError(
+            f"--config={base.filename} and sweep() both set the argument {min(twice)}; leave out "
+            "one of them"
+        )
+
+
+def _check_same(key: str, value: Any, values: dict[str, Any]) -> None:
+    """Raises UserError where a value is of another type than its key, and so was changed by it."""
+    try:
+        written = json.loads(json.dumps(value))
+    except TypeError:
+        raise UserError(f"sweep() yields {key}={value!r}, which is no value of a config") from None
+    if key not in values:
+        raise UserError(f"sweep() yields {key}={value!r}, and {key} is a block; set its own keys")
+    if values[key] != written:
+        raise UserError(
+            f"sweep() yields {key}={value!r}, and the config reads it as {values[key]!r}; give it "
+            "the type of its key"
+        )

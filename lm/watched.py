@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 
-LOST = 75  # Exit code: as after a stop, the same command goes on, once all are started again.
+STOPPED = 75  # EX_TEMPFAIL: a scheduler that sees it starts the same command again.
+LOST = STOPPED  # The same command goes on, once all are started again.
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it.
 _PIPE = "LM_WATCHED_PIPE"  # In the environment of a process that is watched.
 

@@ -1,26 +1,22 @@
 """A run's folder: which config it belongs to, how it was started, who is using it."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import re
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
-import jax
-
+from lm import lock
 from lm.errors import UserError
-from lm.results.state import LOCK
 
-_CONFIG, _PROVENANCE = "config.json", "provenance.json"
+CONFIG, _PROVENANCE = "config.json", "provenance.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 _SECRET = re.compile(r"(key|token|password|secret)\w*=", re.IGNORECASE)
 
@@ -30,17 +26,22 @@ def existing_part(folder: pathlib.Path) -> pathlib.Path:
     return next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
 
 
+def check_usable(folder: pathlib.Path) -> None:
+    """Raises UserError if a folder can be neither made nor written to."""
+    existing = existing_part(folder)
+    if not existing.is_dir():
+        raise UserError(f"--workdir={folder}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={folder}: {existing} is not writable; name another folder")
+
+
 def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether."""
-    existing = existing_part(workdir)
-    if not existing.is_dir():
-        raise UserError(f"--workdir={workdir}: {existing} is a file; name a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir={workdir}: {existing} is not writable; name another folder")
+    check_usable(workdir)
     if not workdir.exists():
         return
-    if not (workdir / _CONFIG).exists():
-        if any(p.name != LOCK for p in workdir.iterdir()):
+    if not (workdir / CONFIG).exists():
+        if any(p.name != lock.NAME for p in workdir.iterdir()):
             raise UserError(
                 f"--workdir={workdir} holds other files and no run; name another folder"
             )
@@ -71,13 +72,7 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
     """
     check(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK).open("a+") as lock, contextlib.ExitStack() as stack:
-        _lock(lock, workdir)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        # Emptied at the end, whatever the end, for whoever looks from another host.
-        stack.callback(lock.truncate, 0)
+    with lock.held(workdir):
         starts = _starts(workdir)
         if starts and starts[-1]["data_hash"] != data_hash:
             raise UserError(
@@ -85,23 +80,10 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
                 f"data and tokenizer now give ({data_hash}); restore them, or choose another "
                 "--workdir"
             )
-        if not (workdir / _CONFIG).exists():
-            write_whole(workdir / _CONFIG, _dump(config))
+        if not (workdir / CONFIG).exists():
+            write_whole(workdir / CONFIG, _dump(config))
         _add_provenance(workdir, starts, data_hash)
         yield
-
-
-def _lock(lock: TextIO, workdir: pathlib.Path) -> None:
-    """Takes the lock, which the kernel lets go of however a process ends: none is ever stale."""
-    for _ in range(10):
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)  # Who only looks whether it is taken, holds it for a moment.
-    lock.seek(0)
-    raise UserError(
-        f"--workdir={workdir} is in use by {lock.read().strip()}; wait, or name another"
-    )
 
 
 def load_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -110,9 +92,9 @@ def load_config(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: this is not the folder of a run.
     """
-    path = workdir / _CONFIG
+    path = workdir / CONFIG
     if not path.exists():
-        raise UserError(f"{workdir} is not a run's folder: it has no {_CONFIG}")
+        raise UserError(f"{workdir} is not a run's folder: it has no {CONFIG}")
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -134,6 +116,8 @@ def _starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 def _add_provenance(workdir: pathlib.Path, starts: list[dict[str, Any]], data_hash: str) -> None:
     """Appends this start."""
+    import jax  # Here, since a launcher, which trains nothing, is quicker without it.
+
     root = pathlib.Path(__file__).parent.parent
     devices = jax.devices()
     start = {

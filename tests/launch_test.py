@@ -207,6 +207,11 @@ COMMAND_LINE = {
     "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
     "a check of what cannot run": (["--verify", "--config.optimizer.warmup_steps=999"], "=999"),
     "a check by several": (["--verify", "--coordinator=127.0.0.1:9"], "--coordinator"),
+    "an unknown launcher": (["--launcher=slurmy"], "slurmy"),
+    "an unknown key of a launcher": (["--sweep", "--launcher.num_paralel=2"], "num_parallel"),
+    "no such sweep": (["--sweep=configs/sweeps/none.py"], "configs/sweeps/none.py"),
+    "a key that a sweep sets too": (["--sweep", "--config.seed=3"], "--config.seed"),
+    "a batch of many runs": (["--sweep", "--show_batch=1"], "--show_batch"),
     "devices without a dry run": (["--devices=8"], "--devices=8"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
 }

@@ -34,7 +34,7 @@ def loss_of(rate=0.1, width=1):
     return math.log10(rate / 0.1) ** 2 + width
 
 
-def maker(folder, do="train", loss=loss_of):
+def maker(folder, do="train", loss=loss_of, every_steps=1):
     """overrides -> their run; `do` may be a function of the overrides."""
 
     def make_run(overrides):
@@ -43,7 +43,7 @@ def maker(folder, do="train", loss=loss_of):
         name = hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:10]
         arguments = dict(workdir=folder / name, steps=2, loss=loss(**overrides))
         arguments["do"] = do(overrides) if callable(do) else do
-        config = ml_collections.ConfigDict(overrides)
+        config = ml_collections.ConfigDict({"eval": {"every_steps": every_steps}})
         flags = tuple(f"--{key}={value}" for key, value in arguments.items())
         return Run(name, folder / name, overrides, config, flags)
 
@@ -77,6 +77,7 @@ def uninterrupted(tmp_path_factory):
 def test_a_search_ends_with_the_best_of_its_trials(uninterrupted, capsys):
     capsys.readouterr()
     assert states(uninterrupted) == ["COMPLETE"] * 13
+    assert len({params["rate"] for params in drawn(uninterrupted)}) == 13
     values = [trial.value for trial in trials_of(uninterrupted)]
     assert values == [pytest.approx(loss_of(**params) / 2) for params in drawn(uninterrupted)]
 
@@ -88,7 +89,7 @@ def test_a_search_ends_with_the_best_of_its_trials(uninterrupted, capsys):
     out = capsys.readouterr().out
     best = min(drawn(uninterrupted), key=lambda params: loss_of(**params))
     assert f"best:   eval/loss {min(values):.6g}" in out
-    assert f"rate={best['rate']}  width={best['width']}" in out
+    assert f"rate={best['rate']} width={best['width']}" in out
 
 
 @pytest.mark.parametrize("num_before", [1, 11])
@@ -122,10 +123,15 @@ def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path,
 
     assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
 
+    out = capsys.readouterr().out
     values = [loss_of(**params) for params in drawn(tmp_path)]
     expected = ["COMPLETE" if v == min(values[: i + 1]) else "PRUNED" for i, v in enumerate(values)]
     assert states(tmp_path) == expected and "PRUNED" in expected
-    assert capsys.readouterr().out.count("pruned   ") == expected.count("PRUNED")
+    num_pruned = expected.count("PRUNED")
+    assert out.count("pruned   ") == num_pruned
+    assert f"runs: {4 - num_pruned} done, {num_pruned} pruned\n" in out
+    assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
+    assert f"runs: {4 - num_pruned} done, {num_pruned} pruned\n" in capsys.readouterr().out
 
 
 def test_equal_trials_are_trained_once(tmp_path, capsys):
@@ -174,6 +180,12 @@ def test_a_search_that_cannot_work_is_refused_before_it_starts(tmp_path, changes
         given = sweeping.search(SPACE, num_trials=2) | changes
         search.run(search.Search(**given), maker(tmp_path), tmp_path / "new", **HERE)
     assert not (tmp_path / "new").exists()
+
+
+def test_pruning_needs_evaluations(tmp_path):
+    with pytest.raises(UserError, match="every_steps=0"):
+        search.run(spec(), maker(tmp_path, every_steps=0), tmp_path / "new", **HERE)
+    search.check(spec(pruner="none"), maker(tmp_path, every_steps=0))
 
 
 def test_another_search_is_kept_out_of_the_folder(uninterrupted):

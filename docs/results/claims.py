@@ -71,10 +71,13 @@ def _by(runs: Sequence[Run], *keys: str) -> dict[tuple, list[Run]]:
     return found
 
 
-def _best_rate(runs: Sequence[Run], metric: str) -> list[Run]:
-    """Of runs that differ in rate and seed, those of the rate that is best on average."""
+def _best_rate(runs: Sequence[Run], metric: str, sign: int) -> list[Run]:
+    """Of runs that differ in rate and seed, those of the rate that is best on average.
+
+    `sign` is 1 where more of the metric is better, and -1 where less is.
+    """
     by_rate = _by(runs, "optimizer.peak_lr").values()
-    return max(by_rate, key=lambda of: statistics.fmean(_last(run, metric) for run in of))
+    return max(by_rate, key=lambda of: sign * statistics.fmean(_last(run, metric) for run in of))
 
 
 _GROKKED = 0.95
@@ -122,24 +125,28 @@ def _num_params(run: Run) -> int:
 
 
 def optimizers(runs: Sequence[Run]) -> Measured:
-    """Steps to the loss that AdamW ends with, each rule at its best rate."""
-    best = {}
-    for (rule,), of in _by(runs, "optimizer.name").items():
-        best[rule] = min(of, key=lambda run: _last(run, "eval/loss"))
-    goal = _last(best["adamw"], "eval/loss")
-    steps = {rule: _first_step(run, "eval/loss", lambda x: x <= goal) for rule, run in best.items()}
+    """Steps to the loss that AdamW ends with on average, each rule at its best rate."""
+    best = {
+        rule: _best_rate(of, "eval/loss", -1) for (rule,), of in _by(runs, "optimizer.name").items()
+    }
+    goal = statistics.fmean(_last(run, "eval/loss") for run in best["adamw"])
+    steps = {
+        rule: [_first_step(run, "eval/loss", lambda x: x <= goal) or np.inf for run in of]
+        for rule, of in best.items()
+    }
+    rates = {rule: of[0].config["optimizer.peak_lr"] for rule, of in best.items()}
     text = ", ".join(
-        f"{rule} {steps[rule] or 'never'} (rate {best[rule].config['optimizer.peak_lr']:g})"
-        for rule in sorted(steps)
+        f"{rule} {' and '.join(map(str, steps[rule]))} (rate {rates[rule]:g})"
+        for rule in sorted(best)
     )
-    ratio = (steps["muon"] or np.inf) / steps["adamw"]
+    ratio = statistics.fmean(steps["muon"]) / statistics.fmean(steps["adamw"])
     return Measured(f"steps to {goal:.3f} nats: {text}", f"{ratio - 0.75:+.2f}", ratio <= 0.75)
 
 
 def lora(runs: Sequence[Run]) -> Measured:
     """Accuracies of the ranks and of full fine-tuning, each at its best rate."""
     by_rank = {
-        rank: [_last(run, "eval/accuracy") for run in _best_rate(of, "eval/accuracy")]
+        rank: [_last(run, "eval/accuracy") for run in _best_rate(of, "eval/accuracy", 1)]
         for (rank,), of in _by(runs, "lora.rank").items()
     }
     text = "; ".join(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from experiments import board as board_lib
 from experiments import children, devices
-from experiments.sweep import Run
-from experiments.training import STOPPED
-from lm.results.state import read_records
+from experiments.sweep import Run, shown
+from lm.results.state import read_records, state_of
+from lm.watched import STOPPED
 
 
 def run(
@@ -40,11 +40,11 @@ def run(
         children.opened(slots, folder) as pool,
     ):
         for other in by_kind["running"]:
-            board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
+            board.say(f"running  {other.name}  {shown(other.overrides)}  in another process")
         while pool.runs or (waiting and not stop.is_told):
             stop.obey(pool)
             while waiting and pool.has_room() and not stop.is_told:
-                _start(waiting.pop(0), pool, board)
+                kinds += _start(waiting.pop(0), pool, board)
             board.read()
             for end in pool.ended():
                 kinds.append(end.kind)
@@ -59,6 +59,8 @@ def plan(
     by_kind = board_lib.standing(runs)
     waiting = by_kind["dead"] + by_kind["waiting"]
     slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
+    if not waiting:
+        return "nothing is left to start"
     lines = [f"{len(slots)} at a time, on {'; '.join(slot.name for slot in slots)}"]
     return "\n".join(lines + [shlex.join([*children.PROGRAM, *one.arguments]) for one in waiting])
 
@@ -70,8 +72,14 @@ def exit_code(kinds: Sequence[str], is_told_to_stop: bool) -> int:
     return 0 if set(kinds) <= {"done", "pruned"} else STOPPED
 
 
-def _start(run: Run, pool: children.Pool, board: board_lib.Board) -> None:
+def _start(run: Run, pool: children.Pool, board: board_lib.Board) -> list[str]:
+    """Starts a run, unless another launcher of this folder has done so; then how it stands."""
+    kind = state_of(run.workdir).kind
+    if kind in ("done", "running"):
+        board.ended(run, kind, "in another process")
+        return [kind]
     board.started(run, pool.start(run).name)
+    return []
 
 
 def _result(run: Run) -> str:

@@ -1,15 +1,14 @@
 """What became of a run, read from its folder alone."""
 
 import dataclasses
-import fcntl
 import json
 import pathlib
-import re
-import socket
 import time
 from typing import Any, Literal
 
-METRICS, LOCK = "metrics.jsonl", ".lock"
+from lm import lock
+
+METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
 NUM_STEPS, DONE = "run/num_steps", "run/done"
 _YOUNG_SECONDS = 600
@@ -59,7 +58,7 @@ def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     """The records of metrics.jsonl in their order, and the number of lines that are none."""
     path = workdir / METRICS
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    records = [record for record in map(_record, lines) if record is not None]
+    records = [record for record in map(record_of, lines) if record is not None]
     return records, len(lines) - len(records)
 
 
@@ -69,21 +68,15 @@ def is_held(workdir: pathlib.Path) -> bool:
     Of another host, whose lock may not reach this one, it is believed for ten minutes after the
     last line of metrics.jsonl.
     """
-    try:
-        with (workdir / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            holder = re.fullmatch(r"process \d+ on (.+)", lock.read().strip())
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    if holder is None or holder[1] == socket.gethostname():
-        return False
+    held = lock.is_held(workdir)
     path = workdir / METRICS
-    return path.exists() and time.time() - path.stat().st_mtime < _YOUNG_SECONDS
+    if held is None and path.exists():
+        return time.time() - path.stat().st_mtime < _YOUNG_SECONDS
+    return bool(held)
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def record_of(line: str | bytes) -> dict[str, Any] | None:
+    """What a line of metrics.jsonl holds; None where it is broken."""
     try:
         record = json.loads(line)
         return record if isinstance(record["step"], int) else None

@@ -1,10 +1,9 @@
 """Follows the metrics of a run while it writes them."""
 
-import json
 import pathlib
 from typing import Any
 
-from lm.results.state import METRICS
+from lm.results.state import METRICS, record_of
 
 
 class Tail:
@@ -30,4 +29,4 @@ class Tail:
             return []
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [record for line in whole.splitlines() if (record := record_of(line)) is not None]

@@ -116,10 +116,11 @@ class JsonLines:
     """
 
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _is_record_until(line, step)]
-        if kept != lines:
-            workdir_lib.write_whole(path, "".join(line + "\n" for line in kept))
+        text = path.read_text() if path.exists() else ""
+        kept = [line for line in text.splitlines() if _is_record_until(line, step)]
+        whole = "".join(line + "\n" for line in kept)
+        if whole != text:  # Also where but the end of the last line is missing.
+            workdir_lib.write_whole(path, whole)
         self._file = path.open("a")
         if not _is_done(kept):
             self.scalars(step, {NUM_STEPS: num_steps})

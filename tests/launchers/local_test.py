@@ -61,10 +61,26 @@ def test_what_is_done_is_skipped_and_what_died_goes_on(tmp_path, capsys):
         ["done", "dead"],
         ["start", "new"],
         ["done", "new"],
+        ["runs:", "3"],
     ]
     assert "loss=1.0" in out and "eval/loss 0.3333" in out
     assert local.run([dead, done, new], tmp_path, num_parallel=1, devices_per_run=0) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "runs: 3 done\n"
+
+
+def test_a_run_that_another_launcher_has_started_is_left_to_it(tmp_path, capsys, monkeypatch):
+    first, second = make_run(tmp_path, "first"), make_run(tmp_path, "second")
+    start = children.Pool.start
+
+    def start_as_the_other_ends(pool, run):
+        second.workdir.mkdir()
+        (second.workdir / "metrics.jsonl").write_text('{"step": 2, "run/done": 1}\n')
+        return start(pool, run)
+
+    monkeypatch.setattr(children.Pool, "start", start_as_the_other_ends)
+
+    assert local.run([first, second], tmp_path, num_parallel=1, devices_per_run=0) == 0
+    assert "done     second  loss=1.0  in another process" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_is_explained_and_stops_no_other(tmp_path, capsys):
@@ -127,7 +143,8 @@ def test_a_signal_ends_all_in_order_and_the_same_command_goes_on(tmp_path, signu
     out, _ = process.communicate()
 
     assert process.returncode == 75
-    assert [line.split()[0] for line in out.splitlines()] == ["start", "stopped"]
+    assert [line.split()[0] for line in out.splitlines()] == ["start", "stopped", "runs:"]
+    assert out.endswith("runs: 1 waiting, 1 stopped\n")
     assert not (tmp_path / "1").exists()
 
     runs = [make_run(tmp_path, str(i)) for i in range(2)]

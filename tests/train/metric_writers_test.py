@@ -52,6 +52,16 @@ def test_a_restored_run_takes_back_what_came_after_its_checkpoint(tmp_path):
     assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3, 4, 5]
 
 
+def test_a_line_that_lacks_but_its_end_gets_it(tmp_path):
+    write(tmp_path, [1])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2}')  # Killed here.
+
+    write(tmp_path, [3], from_step=2)
+
+    assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3]
+
+
 def test_every_start_says_where_the_run_will_end_and_the_last_line_that_it_has(tmp_path):
     write(tmp_path, [1, 2, 3])
     write(tmp_path, [3, 9], from_step=2)

@@ -1,0 +1,195 @@
+"""What the runs of a sweep would cost, from shapes alone."""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+import numpy as np
+import rich.console
+import rich.table
+
+from experiments import arguments, build, finetune, initial, objectives
+from experiments.sweep import Run, counted, shown
+from lm.data.vocabulary import Vocabulary
+from lm.results.state import State, read_records, state_of
+
+# What changes neither a shape nor the length: one look serves all runs that differ in these alone.
+_FREE = ("seed", "optimizer.", "eval.", "checkpoint.", "log.", "loss.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one run.
+
+    num_params: of its model.
+    flops_per_token: see `build.flops_per_token`.
+    num_tokens: of all its steps, as many as its rows can hold.
+    """
+
+    num_params: int
+    flops_per_token: float
+    num_tokens: int
+
+    @property
+    def flops(self) -> float:
+        """Of the whole training."""
+        return self.flops_per_token * self.num_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A run, how far it is, and what is left of its cost; hours are None where none is known."""
+
+    run: Run
+    state: State
+    cost: Cost
+    flops: float
+    hours: float | None
+
+
+def show(runs: Sequence[Run]) -> None:
+    """Prints the runs of a sweep: differences, states, costs, and what is left altogether.
+
+    Raises:
+      UserError: whatever would stop one of them before its data is read.
+    """
+    rows = make_rows(runs)
+    table = rich.table.Table("run", "differs in", "state", "parameters", "FLOPs left", "hours left")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for row in rows:
+        numbers = f"{row.cost.num_params:,}", f"{row.flops:.3g}", _hours(row.hours)
+        table.add_row(row.run.name, shown(row.run.overrides), _state(row.state), *numbers)
+    console = rich.console.Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+    print(total(rows))
+
+
+def show_trial(run: Run, num_trials: int) -> None:
+    """Prints what a trial of a search costs, and all of them if none were pruned."""
+    cost = cost_of(run.config)
+    print(
+        f"a trial of the config as it is: {cost.num_params:,} parameters, {cost.flops:.3g} FLOPs; "
+        f"{num_trials} of them, none pruned: {num_trials * cost.flops:.3g} FLOPs"
+    )
+
+
+def make_rows(runs: Sequence[Run]) -> list[Row]:
+    """A row for each run, with hours by the pace of the finished run that is most like it."""
+    known: dict[str, Cost] = {}
+    costs, states, paces = [], [], {}
+    for run in runs:
+        values = arguments.flat(run.config)
+        key = json.dumps([(k, v) for k, v in values.items() if not k.startswith(_FREE)])
+        if key not in known:
+            known[key] = cost_of(run.config)
+        costs.append(known[key])
+        states.append(state_of(run.workdir))
+        pace = _tokens_per_second(run) if states[-1].kind == "done" else None
+        if pace is not None:
+            paces[known[key].flops_per_token] = pace
+    return [_row(*one, paces) for one in zip(runs, states, costs, strict=True)]
+
+
+def total(rows: Sequence[Row]) -> str:
+    """How many runs there are by state, and what is left to do, as if one after the other."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.state.kind] = counts.get(row.state.kind, 0) + 1
+    hours = [row.hours for row in rows]
+    known = "" if None in hours else f", {_hours(sum(hours))} hours one after the other"
+    flops = sum(row.flops for row in rows)
+    return f"{len(rows)} runs: {counted(counts)}; {flops:.3g} FLOPs left{known}"
+
+
+def cost_of(config: ml_collections.ConfigDict) -> Cost:
+    """The cost of a run of training.
+
+    Of pretraining by steps nothing is read; by epochs, and of fine-tuning, the data is.
+
+    Raises:
+      UserError: for whatever in the config cannot work on one device.
+    """
+    if config.experiment == "finetune":
+        config, data = finetune.read(config)
+        config = build.with_num_steps(config, lambda _: len(data.train.examples))
+        parts = finetune.make_parts(config, data)
+        flops = finetune.flops_per_token(config, parts.model, parts.params)
+        return Cost(build.num_params(parts.params), flops, config.num_seeds * _num_tokens(config))
+    config = _on_one_device(initial.with_model(config))
+    config = build.with_num_steps(config, build.rows_of_epoch)
+    parts = build.make_parts(config, devices=1)
+    abstract = build.abstract_state(parts)
+    objective = objectives.make_objective(
+        config.objective.to_dict(),
+        architecture=build.family_block(config.model).architecture,
+        vocabulary=_any_vocabulary(config.model.vocab_size),
+        seq_len=config.data.seq_len,
+    )
+    flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
+    return Cost(build.num_params(abstract.params), flops, _num_tokens(config))
+
+
+def _num_tokens(config: ml_collections.ConfigDict) -> int:
+    return config.train.num_steps * config.data.batch_size * config.data.seq_len
+
+
+def _on_one_device(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy whose kernels and mesh exist on any machine, which change no shape and no FLOP."""
+    config = config.copy_and_resolve_references()
+    if config.data.batch_size_per_device:
+        config.data.batch_size = config.data.batch_size_per_device * jax.device_count()
+        config.data.batch_size_per_device = 0
+    config.parallel.update(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1)
+    config.model.update(attention="auto", matmul="plain")
+    return config
+
+
+def _any_vocabulary(size: int) -> Vocabulary:
+    """One that has every special token: shapes depend on none of them, and no text is read."""
+    none_V = np.zeros(size, bool)
+    return Vocabulary(
+        pad_id=0,
+        eos_id=1,
+        mask_id=2,
+        sentinel_ids=np.arange(size, dtype=np.int32),
+        special_V=none_V,
+        joins_left_V=none_V,
+        joins_right_V=none_V,
+    )
+
+
+def _tokens_per_second(run: Run) -> float | None:
+    records, _ = read_records(run.workdir)
+    paces = [p for r in records if (p := r.get("train/tokens_per_second")) is not None]
+    return statistics.median(paces) if paces else None
+
+
+def _row(run: Run, state: State, cost: Cost, paces: dict[float, float]) -> Row:
+    flops = cost.flops * _share_left(state)
+    if not flops or not paces:
+        return Row(run, state, cost, flops, None if flops else 0.0)
+    like = min(paces, key=lambda other: abs(math.log(other / cost.flops_per_token)))
+    return Row(run, state, cost, flops, flops / (paces[like] * like) / 3600)
+
+
+def _share_left(state: State) -> float:
+    if state.kind == "done":
+        return 0.0
+    return 1 - state.step / state.num_steps if state.num_steps else 1.0
+
+
+def _state(state: State) -> str:
+    if state.kind in ("done", "waiting"):
+        return state.kind
+    return f"{state.kind} at step {state.step} of {state.num_steps or '?'}"
+
+
+def _hours(hours: float | None) -> str:
+    return "?" if hours is None else f"{hours:.2g}"
