@@ -49,7 +49,7 @@ def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken:
         kind = "running"
     else:
         # A config alone is that of a run that is planned.
-        has_begun = any((workdir / name).exists() for name in (METRICS, LOCK))
+        has_begun = any((workdir / name).exists() for name in (METRICS, lock.NAME))
         kind = "dead" if has_begun else "waiting"
     return State(kind, step, num_steps, num_broken)
 
