@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint.every_steps = 2000
     config.log.every_steps = 100
     if arg.debug:
-        config.data.update(train="13", batch_size=64)
+        config.data.update(train="13", batch_size=32)
         config.model.update(num_layers=1, num_heads=2, head_dim=16, model_dim=32, mlp_dim=64)
         config.train.num_steps, config.eval.every_steps = 20, 10
         config.checkpoint.every_steps = 10

@@ -16,5 +16,7 @@ from configs.sweeping import grid, product, seeds
 
 def sweep():
     """Ranks, of which 0 is full fine-tuning, by rates and seeds."""
-    ranks = grid({"lora.rank": [0, 1, 2, 4, 8, 16], "lora.targets": ["attention/(query|value)"]})
+    ranks = grid(
+        {"lora.rank": [0, 1, 2, 4, 8, 16], "lora.targets": ["attention/(query|value)/kernel"]}
+    )
     return product(ranks, grid({"optimizer.peak_lr": [3e-4, 1e-3, 3e-3]}), seeds(3))

@@ -242,7 +242,7 @@ CLAIMS = (
             _ENCODER,
             f"{_LAUNCH} {_FROM_ENCODER} --sweep=configs/sweeps/lora.py --workdir=runs/lora",
         ),
-        debug=(*_TINY_BERT, "--config.lora.rank=2", "--config.lora.targets=attention/query"),
+        debug=(*_TINY_BERT, "--config.lora.rank=2", "--config.lora.targets=query/kernel"),
         metrics=("eval/accuracy", "train/step_seconds"),
         measure=lora,
     ),

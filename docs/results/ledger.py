@@ -14,7 +14,7 @@ from docs.results.claims import CLAIMS, Claim, Measured
 from lm.errors import UserError
 from lm.results import reading
 
-_HERE = pathlib.Path(__file__).parent
+_PAGE = pathlib.Path(__file__).parent / "README.md"
 _HEADER = """# Claims of papers, and what became of them here
 
 Written by `python -m docs.results.ledger runs` from the folders of runs, never by hand. Intervals
@@ -25,13 +25,16 @@ are those of training alone.
 _COLUMNS = ("claim", "paper", "target", "here", "gap", "status", "hours", "hardware", "commit")
 
 
-def main(root: pathlib.Path) -> None:
-    """Reads the runs of every claim that has some."""
+def text_of(root: pathlib.Path) -> str:
+    """The ledger, from the runs of every claim that has some.
+
+    Raises:
+      UserError: a run that is not done, or cannot be read.
+    """
     rows = [_row(claim, root / claim.name) for claim in CLAIMS]
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, rows)]
     commands = [f"## {c.name}\n\n```bash\n{chr(10).join(c.commands)}\n```\n" for c in CLAIMS]
-    text = _HEADER + "\n".join(lines) + "\n\n" + "\n".join(commands)
-    (_HERE / "README.md").write_text(text, encoding="utf-8")
+    return _HEADER + "\n".join(lines) + "\n\n" + "\n".join(commands)
 
 
 def _line(cells) -> str:
@@ -82,6 +85,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("error: name the folder of runs: python -m docs.results.ledger runs")
     try:
-        main(pathlib.Path(sys.argv[1]))
+        _PAGE.write_text(text_of(pathlib.Path(sys.argv[1])), encoding="utf-8")
     except UserError as error:
         sys.exit(f"error: {error}")
