@@ -279,6 +279,7 @@ def finetuning(
         train="",
         validation="",
         validation_share=0.1,
+        num_examples=0,
         seq_len=seq_len,
         batch_size=batch_size,
         batch_size_per_device=0,
@@ -293,7 +294,7 @@ def finetuning(
         config.optimizer.final_lr_ratio = 0.0
     config.train = train(num_steps=0) | dict(num_epochs=num_epochs, frozen="")
     config.lora = dict(rank=0, alpha=16.0, targets="", rank_stabilized=False, dora=False)
-    config.eval = dict(every_steps=100, batch_size=batch_size)
+    config.eval = dict(every_steps=100, batch_size=batch_size, on_training=False)
     config.checkpoint.update(every_steps=100, best_metric=best_metric, best_mode=best_mode)
     if is_new:
         name = next(iter(scratch)) if arg.model == "init_from" else arg.model

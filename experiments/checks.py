@@ -27,6 +27,7 @@ _RULES = {
     "data.batch_size_per_device": _NOT_NEGATIVE,
     "data.multiple": _POSITIVE,
     "data.seq_len": _POSITIVE,
+    "data.num_examples": _NOT_NEGATIVE,
     "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "loss.z_loss": _NOT_NEGATIVE,
     "loss.label_smoothing": _SHARE,

@@ -85,10 +85,16 @@ def _run(
     frozen = sharding.place_params(parts.frozen, parts.mesh)
     key = jax.random.key(config.seed)
     step_fn = make_step(config, parts)
-    evaluate = make_evaluation(config, data.task, parts.model, data.validation, parts.mesh)
+    evaluation = functools.partial(make_evaluation, config, data.task, parts.model)
+    evaluate = evaluation(data.validation, parts.mesh)
+    evaluate_training = evaluation(data.train, parts.mesh)
 
     def metrics_of(trained_params):
-        metrics, _ = evaluate(trained.assemble(trained_params, frozen))
+        params = trained.assemble(trained_params, frozen)
+        metrics, _ = evaluate(params)
+        if config.eval.on_training:
+            seen, _ = evaluate_training(params)
+            metrics |= {name.replace("eval/", "training_set/"): x for name, x in seen.items()}
         needed = tuple(n for n in ("eval/loss", config.checkpoint.best_metric) if n)
         training.check_finite(metrics, needed, config.data.on_error)
         return metrics

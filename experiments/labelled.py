@@ -95,6 +95,8 @@ def read(config: ml_collections.ConfigDict) -> Data:
     """
     found = read_records(config)
     _check_any(found.train, "data.train")
+    if config.data.num_examples:
+        found = found._replace(train=records.take(found.train, config.data.num_examples))
     tokenizer = _tokenizer(config, found.train)
     template = chat_template(pathlib.Path(config.init_from)) if config.init_from else None
     block = tasks.complete(config.task.to_dict(), found.train, template)

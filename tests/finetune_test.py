@@ -139,6 +139,20 @@ def test_a_run_scores_its_best_checkpoint_beside_a_baseline(trained):
         assert {f"eval/{metric}" for metric in scores} & set(result["metrics"])
 
 
+def test_training_examples_are_scored_as_others_are(files, tmp_path):
+    same = dict(zip(("data.train", "data.validation"), [files["texts"]] * 2, strict=True))
+    run(make_config(files, "one label", **same, **{"eval.on_training": True}), tmp_path / "run")
+
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "eval/loss" in line][-1]
+    held_out = {name: x for name, x in last.items() if name.startswith("eval/")}
+    assert held_out == {
+        f"eval/{name.partition('/')[2]}": x
+        for name, x in last.items()
+        if name.startswith("training_set/")
+    }
+
+
 def test_evaluating_gives_the_same_for_any_batch_size(trained, capsys, tmp_path):
     _, workdir, result = trained
     config = evaluate_config.get_config()

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lm.data import embedded, files, formats, sources
+from lm.data import arithmetic, embedded, files, formats, sources
 from lm.data.files import without_errors as readable_items
 from lm.data.formats import Record
 from lm.errors import UserError
@@ -23,9 +23,11 @@ def read_records(source: str, *, split: str, spec: str) -> RecordSource:
     """One split of the labelled data that a config names.
 
     Args:
-      source: `data.source`: files; tfds:NAME; hf:NAME; or python_stdlib:TASK, an embedded example.
+      source: `data.source`: files; tfds:NAME; hf:NAME; python_stdlib:TASK, an embedded example; or
+        modular_addition.
       split: "train" or "validation".
-      spec: `data.train` or `data.validation`: a glob, or a split as TFDS and Hugging Face name it.
+      spec: `data.train` or `data.validation`: a glob, a split as TFDS and Hugging Face name it, or
+        a modulus.
 
     Raises:
       UserError: the kind is unknown, or nothing is there.
@@ -47,16 +49,31 @@ def hold_out(records: Sequence[Record], share: float) -> tuple[list[Record], lis
     The same record is always on the same side, whatever the order and the others are, so that no
     duplicate is on both.
     """
-
-    def is_second(record: Record) -> bool:
-        text = json.dumps(record.fields, sort_keys=True, default=str)
-        return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) < share * 2**64
-
-    second = [is_second(record) for record in records]
+    second = [_place(record) < share for record in records]
     return (
         [r for r, held_out in zip(records, second, strict=True) if not held_out],
         [r for r, held_out in zip(records, second, strict=True) if held_out],
     )
+
+
+def take(records: Sequence[Record], num: int) -> list[Record]:
+    """So many of the records, in their order, chosen by a hash: more of them hold the fewer ones.
+
+    It is another hash than that of `hold_out`, which may have chosen among them before.
+
+    Raises:
+      UserError: there are not so many.
+    """
+    if num > len(records):
+        raise UserError(f"data.num_examples={num}, and there are {len(records)} training records")
+    order = sorted(range(len(records)), key=lambda i: (_place(records[i], "take"), i))
+    return [records[i] for i in sorted(order[:num])]
+
+
+def _place(record: Record, salt: str = "") -> float:
+    """Where a record stands between 0 and 1, by a hash of what it holds."""
+    text = json.dumps(record.fields, sort_keys=True, default=str) + salt
+    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 
 def texts_of(record: Record) -> list[str]:
@@ -169,9 +186,23 @@ def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
     )
 
 
+def _modular_addition(argument: str, split: str, spec: str) -> RecordSource:
+    """All sums of `arithmetic.modular_addition`; the modulus is what `data.train` says."""
+    if argument or not spec.isdigit() or not 2 <= int(spec) <= arithmetic.NUM_SYMBOLS:
+        raise UserError(
+            f"data.{split}={spec!r} must be the modulus, 2 to {arithmetic.NUM_SYMBOLS}, of "
+            "data.source=modular_addition"
+        )
+    return RecordSource(
+        lambda: (Record(*item) for item in arithmetic.modular_addition(int(spec))),
+        lambda: f"modular_addition {spec}",
+    )
+
+
 _KINDS = {
     "files": _files,
     "tfds": _tfds,
     "hf": _hugging_face,
     "python_stdlib": _python_stdlib,
+    "modular_addition": _modular_addition,
 }

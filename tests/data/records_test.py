@@ -4,7 +4,7 @@ import json
 import pytest
 
 from lm.data import embedded
-from lm.data.records import Record, hold_out, read_records, readable, texts_of
+from lm.data.records import Record, hold_out, read_records, readable, take, texts_of
 from lm.errors import UserError
 
 
@@ -222,11 +222,21 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
         ("files", "README.md", "format .md is unknown"),
         ("folder", "x", "source='folder' is unknown"),
         ("python_stdlib:x", "", "python_stdlib:docstrings"),
+        ("modular_addition", "x", "data.train='x' must be the modulus, 2 to 94"),
+        ("modular_addition", "95", "data.train='95' must be the modulus, 2 to 94"),
     ],
 )
 def test_sources_that_are_none_are_refused(source, spec, message):
     with pytest.raises(UserError, match=message):
         read_records(source, split="train", spec=spec)
+
+
+def test_each_sum_is_right():
+    found = read_records("modular_addition", split="train", spec="5").records()
+
+    sums = [record.fields["text"] + record.fields["label"] for record in found]
+    numbers = [[ord(character) - ord("!") for character in text] for text in sums]
+    assert numbers == [[a, b, (a + b) % 5] for a in range(5) for b in range(5)]
 
 
 def test_what_is_held_out_depends_on_the_record_alone():
@@ -238,6 +248,18 @@ def test_what_is_held_out_depends_on_the_record_alone():
     texts = [{r.fields["text"] for r in side} for side in (train, held_out)]
     assert not texts[0] & texts[1]
     assert sorted(hold_out(records[::-1], 0.2)[1]) == sorted(held_out)
+
+
+def test_more_of_the_training_records_hold_the_fewer_ones():
+    records = [Record(str(i), {"text": f"文 {i}"}) for i in range(50)]
+
+    few, more = take(records, 10), take(records, 20)
+
+    assert len(few) == 10 and len(more) == 20
+    assert few == [record for record in records if record in few] != records[:10]
+    assert all(record in more for record in few)
+    with pytest.raises(UserError, match=r"data\.num_examples=51, and there are 50"):
+        take(records, 51)
 
 
 def test_a_record_is_read_for_all_its_texts():

@@ -1,0 +1,353 @@
+"""The claims of papers that the ledger keeps, and how runs are held to them."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.results import groups, scaling_law
+from lm.results.reading import Run
+
+
+class Measured(NamedTuple):
+    """What runs say of a claim.
+
+    text: our numbers; gap: how far from the target; holds: whether that is within its tolerance.
+    """
+
+    text: str
+    gap: str
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A row of the ledger.
+
+    name: of the folder of its runs.
+    commands: that make the runs.
+    debug: flags of a run of seconds that goes the same way.
+    metrics: that `measure` reads.
+    measure: finished runs -> what they say; None where none were made.
+    """
+
+    name: str
+    claim: str
+    paper: str
+    target: str
+    commands: tuple[str, ...]
+    debug: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    measure: Callable[[Sequence[Run]], Measured] | None = None
+
+
+def _mean(values: Sequence[float], digits: int = 3) -> str:
+    """The mean with its interval where there are several."""
+    text = f"{statistics.fmean(values):.{digits}f}"
+    interval = groups.bootstrap_interval(values)
+    if interval is None:
+        return text
+    return f"{text} ({interval[0]:.{digits}f} to {interval[1]:.{digits}f}, {len(values)} seeds)"
+
+
+def _first_step(run: Run, metric: str, reached: Callable[[float], bool]) -> int | None:
+    """The first step at which a metric was logged as high, or as low, as asked."""
+    series = run.series[metric]
+    hits = [s for s, x in zip(series.steps, series.values, strict=True) if reached(x)]
+    return int(hits[0]) if hits else None
+
+
+def _last(run: Run, metric: str) -> float:
+    return float(run.series[metric].values[-1])
+
+
+def _by(runs: Sequence[Run], *keys: str) -> dict[tuple, list[Run]]:
+    """Runs by the values that their configs have at these keys."""
+    found: dict[tuple, list[Run]] = {}
+    for run in runs:
+        found.setdefault(tuple(run.config[key] for key in keys), []).append(run)
+    return found
+
+
+def _best_rate(runs: Sequence[Run], metric: str, sign: int) -> list[Run]:
+    """Of runs that differ in rate and seed, those of the rate that is best on average.
+
+    `sign` is 1 where more of the metric is better, and -1 where less is.
+    """
+    by_rate = _by(runs, "optimizer.peak_lr").values()
+    return max(by_rate, key=lambda of: sign * statistics.fmean(_last(run, metric) for run in of))
+
+
+_GROKKED = 0.95
+
+
+def grokking(runs: Sequence[Run]) -> Measured:
+    """How much later validation accuracy passes 0.95 than training accuracy does."""
+    ratios, firsts = [], []
+    for run in runs:
+        known = _first_step(run, "training_set/accuracy", lambda x: x >= _GROKKED)
+        found = _first_step(run, "eval/accuracy", lambda x: x >= _GROKKED)
+        if known is None or found is None:
+            return Measured("never", "", False)
+        firsts.append((known, found))
+        ratios.append(found / known)
+    steps = ", ".join(f"{known} and {found}" for known, found in sorted(firsts))
+    ratio = statistics.fmean(ratios)
+    return Measured(
+        f"{_mean(ratios, 1)} times; steps {steps}", f"{ratio - 5:+.1f}", min(ratios) >= 5
+    )
+
+
+def scaling(runs: Sequence[Run]) -> Measured:
+    """The exponents of a power law fitted to the last losses, and how far off it they are."""
+    num_params = np.array([_num_params(run) for run in runs], float)
+    tokens = np.array([_last(run, "train/tokens") for run in runs])
+    losses = np.array([_last(run, "eval/loss") for run in runs])
+    law = scaling_law.fit(num_params, tokens, losses)
+    laws = scaling_law.bootstrap(num_params, tokens, losses, num_samples=500, seed=0)
+    between = lambda name: "{:.2f} to {:.2f}".format(
+        *np.percentile([getattr(x, name) for x in laws], [2.5, 97.5])
+    )
+    residual = float(np.mean(np.abs(np.log(law.loss(num_params, tokens) / losses))))
+    text = (
+        f"alpha {law.alpha:.2f} ({between('alpha')}), beta {law.beta:.2f} ({between('beta')}), "
+        f"E {law.E:.2f}; mean error {residual:.1%} over {len(runs)} models"
+    )
+    return Measured(text, f"{residual - 0.02:+.1%}", residual <= 0.02)
+
+
+def _num_params(run: Run) -> int:
+    """Of the layers of a GPT-2, as Hoffmann et al. count without embeddings."""
+    c = {key: run.config[f"model.{key}"] for key in ("num_layers", "model_dim", "mlp_dim")}
+    return c["num_layers"] * c["model_dim"] * (4 * c["model_dim"] + 2 * c["mlp_dim"])
+
+
+def optimizers(runs: Sequence[Run]) -> Measured:
+    """Steps to the loss that AdamW ends with on average, each rule at its best rate."""
+    best = {
+        rule: _best_rate(of, "eval/loss", -1) for (rule,), of in _by(runs, "optimizer.name").items()
+    }
+    goal = statistics.fmean(_last(run, "eval/loss") for run in best["adamw"])
+    steps = {
+        rule: [_first_step(run, "eval/loss", lambda x: x <= goal) or np.inf for run in of]
+        for rule, of in best.items()
+    }
+    rates = {rule: of[0].config["optimizer.peak_lr"] for rule, of in best.items()}
+    text = ", ".join(
+        f"{rule} {' and '.join(map(str, steps[rule]))} (rate {rates[rule]:g})"
+        for rule in sorted(best)
+    )
+    ratio = statistics.fmean(steps["muon"]) / statistics.fmean(steps["adamw"])
+    return Measured(f"steps to {goal:.3f} nats: {text}", f"{ratio - 0.75:+.2f}", ratio <= 0.75)
+
+
+def lora(runs: Sequence[Run]) -> Measured:
+    """Accuracies of the ranks and of full fine-tuning, each at its best rate."""
+    by_rank = {
+        rank: [_last(run, "eval/accuracy") for run in _best_rate(of, "eval/accuracy", 1)]
+        for (rank,), of in _by(runs, "lora.rank").items()
+    }
+    text = "; ".join(
+        f"{f'rank {rank}' if rank else 'full'} {_mean(by_rank[rank])}" for rank in sorted(by_rank)
+    )
+    gap = statistics.fmean(by_rank[8]) - statistics.fmean(by_rank[0])
+    return Measured(text, f"{gap:+.3f}", gap >= -0.02)
+
+
+def crf(runs: Sequence[Run]) -> Measured:
+    """Entity F1 with a CRF and with a softmax."""
+    by = {
+        has_crf: [_last(run, "eval/f1_micro") for run in of]
+        for (has_crf,), of in _by(runs, "task.crf").items()
+    }
+    gain = statistics.fmean(by[True]) - statistics.fmean(by[False])
+    text = f"CRF {_mean(by[True])}, softmax {_mean(by[False])}"
+    return Measured(text, f"{gain - 0.0179:+.3f}", gain >= 0.0179)
+
+
+def label_efficiency(runs: Sequence[Run]) -> Measured:
+    """Accuracy of pretrained and random encoders by the number of labels."""
+    by: dict[tuple, list[float]] = {
+        key: [_last(run, "eval/accuracy") for run in of]
+        for key, of in _by(runs, "data.num_examples", "init_from").items()
+    }
+    gains, texts = [], []
+    for number in sorted({number for number, _ in by}):
+        pretrained, scratch = by[number, "runs/encoder"], by[number, "runs/random_encoder"]
+        gains.append(statistics.fmean(pretrained) - statistics.fmean(scratch))
+        texts.append(f"{number}: {_mean(pretrained)} and {_mean(scratch)}")
+    return Measured("; ".join(texts), f"{min(gains):+.3f}", min(gains) > 0)
+
+
+_LAUNCH = "python launch.py"
+_ENCODER = f"{_LAUNCH} --config=configs/families.py:family=bert --workdir=runs/encoder"
+_RANDOM = (
+    f"{_LAUNCH} --config=configs/families.py:family=bert --config.train.num_steps=1 "
+    "--config.optimizer.warmup_steps=0 --config.optimizer.peak_lr=0.0 --workdir=runs/random_encoder"
+)
+_PRETRAINING = (
+    "--config.data.seq_len=128 --config.eval.sample_tokens=0 --config.eval.compressors=False"
+)
+_FROM_ENCODER = (
+    "--config=configs/classify.py:optimizer=adamw --config.init_from=runs/encoder "
+    "--config.train.num_epochs=0.0 --config.train.num_steps=300 --config.data.truncate=True"
+)
+_TINY_BERT = ("--config=configs/classify.py:debug,model=bert", "--config.train.num_steps=2")
+
+CLAIMS = (
+    Claim(
+        name="grokking",
+        claim="adding modulo a prime is found long after the training sums are known",
+        paper="Power et al. 2022, figure 1",
+        target="validation accuracy passes 0.95 at 5 times the step of training accuracy, or later",
+        commands=(f"{_LAUNCH} --config=configs/grokking.py --sweep --workdir=runs/grokking",),
+        debug=("--config=configs/grokking.py:debug",),
+        metrics=("eval/accuracy", "training_set/accuracy", "train/step_seconds"),
+        measure=grokking,
+    ),
+    Claim(
+        name="scaling",
+        claim="loss is a power law of parameters and tokens",
+        paper="Hoffmann et al. 2022, section 3.3; Besiroglu et al. 2024",
+        target="mean error of the fit at most 2 %",
+        commands=(
+            f"{_LAUNCH} --config=configs/quickstart.py {_PRETRAINING} "
+            "--sweep=configs/sweeps/scaling.py --workdir=runs/scaling",
+        ),
+        debug=("--config=configs/quickstart.py:debug", "--config.train.num_steps=2"),
+        metrics=("eval/loss", "train/tokens", "train/step_seconds"),
+        measure=scaling,
+    ),
+    Claim(
+        name="optimizers",
+        claim="Muon reaches AdamW's loss in fewer steps, at an equal budget of tuning",
+        paper="Jordan et al. 2024; Chen et al. 2023, for Lion",
+        target="at most 0.75 of the steps",
+        commands=(
+            f"{_LAUNCH} --config=configs/quickstart.py {_PRETRAINING} --config.eval.every_steps=10 "
+            "--sweep=configs/sweeps/optimizers.py --workdir=runs/optimizers",
+        ),
+        debug=("--config=configs/quickstart.py:debug,optimizer=lion", "--config.train.num_steps=2"),
+        metrics=("eval/loss", "train/step_seconds"),
+        measure=optimizers,
+    ),
+    Claim(
+        name="lora",
+        claim="adapters of a low rank do as well as training all parameters",
+        paper="Hu et al. 2021, tables 2 and 6",
+        target="rank 8 at most 0.02 of accuracy below",
+        commands=(
+            _ENCODER,
+            f"{_LAUNCH} {_FROM_ENCODER} --sweep=configs/sweeps/lora.py --workdir=runs/lora",
+        ),
+        debug=(*_TINY_BERT, "--config.lora.rank=2", "--config.lora.targets=query/kernel"),
+        metrics=("eval/accuracy", "train/step_seconds"),
+        measure=lora,
+    ),
+    Claim(
+        name="crf",
+        claim="a CRF tags better than a softmax for each token",
+        paper="Lample et al. 2016, section 5.4",
+        target="1.79 F1 more",
+        commands=(
+            f"{_LAUNCH} --config=configs/tag.py:debug --sweep=configs/sweeps/crf.py "
+            "--workdir=runs/crf",
+        ),
+        debug=("--config=configs/tag.py:debug,crf=true", "--config.train.num_steps=2"),
+        metrics=("eval/f1_micro", "train/step_seconds"),
+        measure=crf,
+    ),
+    Claim(
+        name="label_efficiency",
+        claim="pretraining helps when labels are few",
+        paper="Devlin et al. 2019; Howard & Ruder 2018, figure 3",
+        target="better at each of 100, 1,000 and 5,000 examples",
+        commands=(
+            _ENCODER,
+            _RANDOM,
+            f"{_LAUNCH} {_FROM_ENCODER} --sweep=configs/sweeps/label_efficiency.py "
+            "--workdir=runs/label_efficiency",
+        ),
+        debug=(*_TINY_BERT, "--config.data.num_examples=100"),
+        metrics=("eval/accuracy", "train/step_seconds"),
+        measure=label_efficiency,
+    ),
+    Claim(
+        name="gpt2_openwebtext",
+        claim="GPT-2 124M on OpenWebText",
+        paper="nanoGPT's reproduction",
+        target="validation loss 2.85",
+        commands=(
+            f"{_LAUNCH} --config=configs/gpt2.py:size=small "
+            "--config.data.source=hf:Skylion007/openwebtext --config.data.train='train[:99%]' "
+            "--config.data.validation='train[99%:]' --config.data.field=text "
+            "--workdir=runs/gpt2_openwebtext",
+        ),
+        debug=("--config=configs/gpt2.py:debug", "--config.train.num_steps=2"),
+    ),
+    Claim(
+        name="gpt2_fineweb",
+        claim="GPT-2 124M on 10B tokens of FineWeb",
+        paper="llm.c's reproduction",
+        target="validation loss 3.28",
+        commands=(
+            f"{_LAUNCH} --config=configs/gpt2.py:size=small "
+            "--config.data.source=hf:HuggingFaceFW/fineweb --config.data.train='train[:99%]' "
+            "--config.data.validation='train[99%:]' --config.data.field=text "
+            "--workdir=runs/gpt2_fineweb",
+        ),
+        debug=("--config=configs/gpt2.py:debug", "--config.train.num_steps=2"),
+    ),
+    Claim(
+        name="bert_glue",
+        claim="BERT-base on GLUE, here SST-2",
+        paper="Devlin et al. 2019, table 1",
+        target="accuracy 93.5",
+        commands=(
+            f"{_LAUNCH} --config=configs/classify.py --config.init_from=bert-base-uncased "
+            "--config.data.source=tfds:glue/sst2 --config.data.train=train "
+            "--config.data.validation=validation --config.task.text=sentence "
+            "--workdir=runs/bert_glue",
+        ),
+        debug=_TINY_BERT,
+    ),
+    Claim(
+        name="bert_squad",
+        claim="BERT-base on SQuAD 1.1",
+        paper="Devlin et al. 2019, table 2",
+        target="F1 88.5",
+        commands=(
+            f"{_LAUNCH} --config=configs/answer.py --config.init_from=bert-base-uncased "
+            "--config.data.train=train-v1.1.json --config.data.validation=dev-v1.1.json "
+            "--workdir=runs/bert_squad",
+        ),
+        debug=("--config=configs/answer.py:debug", "--config.train.num_steps=2"),
+    ),
+    Claim(
+        name="bert_conll",
+        claim="BERT-base on CoNLL-2003",
+        paper="Devlin et al. 2019, table 7",
+        target="F1 92.4",
+        commands=(
+            f"{_LAUNCH} --config=configs/tag.py --config.init_from=bert-base-cased "
+            "--config.data.train=eng.train.conll --config.data.validation=eng.testb.conll "
+            "--workdir=runs/bert_conll",
+        ),
+        debug=("--config=configs/tag.py:debug", "--config.train.num_steps=2"),
+    ),
+    Claim(
+        name="t5_glue",
+        claim="T5-small on GLUE, here SST-2",
+        paper="Raffel et al. 2020, table 14",
+        target="accuracy 91.8",
+        commands=(
+            f"{_LAUNCH} --config=configs/classify.py --config.init_from=t5-small "
+            "--config.data.source=tfds:glue/sst2 --config.data.train=train "
+            "--config.data.validation=validation --config.task.text=sentence "
+            "--workdir=runs/t5_glue",
+        ),
+        debug=("--config=configs/classify.py:debug,model=t5", "--config.train.num_steps=2"),
+    ),
+)
