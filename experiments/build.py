@@ -93,11 +93,13 @@ def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
     """How many rows the training split has; what can be checked without it, is checked before.
 
     Raises:
-      UserError: see `make_parts` and `make_data`.
+      UserError: see `make_parts`, `abstract_state` and `make_data`.
     """
     config = config.copy_and_resolve_references()
     config.train.update(num_steps=2**31 - 1, num_epochs=0.0)
-    return make_data(config, make_parts(config).model.config).splits["train"].num_rows
+    parts = make_parts(config)
+    abstract_state(parts)
+    return make_data(config, parts.model.config).splits["train"].num_rows
 
 
 def make_parts(
@@ -307,7 +309,11 @@ def make_init(parts: Parts) -> Callable[[jax.Array], TrainState]:
 
 
 def abstract_state(parts: Parts) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without any array."""
+    """Shapes, dtypes and shardings of the state, without any array.
+
+    Raises:
+      UserError: the mesh cannot divide a parameter; see `sharding.params_sharding`.
+    """
     shapes = jax.eval_shape(make_init(parts), jax.random.key(0))
     shardings = sharding.state_sharding(shapes, parts.mesh)
     return jax.tree.map(

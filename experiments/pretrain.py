@@ -35,13 +35,13 @@ def run(
         workdir_lib.check(workdir, given)
         config = build.with_num_steps(config, build.rows_of_epoch)
         parts = build.make_parts(config)
+        abstract, part = build.abstract_state(parts), sharding.host_part(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
         prepared = build.make_data(config, parts.model.config)
         batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+        if config.init_from:
+            initial.check(config, abstract.params, prepared.tokenizer)
     objective = build.make_objective(config, prepared)
-    abstract = build.abstract_state(parts)
-    if config.init_from:
-        initial.check(config, abstract.params, prepared.tokenizer)
     step_fn = build.make_step(parts, objective, config, abstract)
     key = jax.random.key(config.seed)
     sample = functools.partial(_sample, config, parts, prepared)
@@ -50,7 +50,7 @@ def run(
         abstract=abstract,
         first_state=lambda: initial.state(parts, config, abstract),
         batches=batches,
-        part=sharding.host_part(parts.mesh),
+        part=part,
         step_fn=lambda state, rows: step_fn(state, rows, key),
         evaluate=make_evaluation(config, parts, objective, prepared),
         save_tokenizer=prepared.tokenizer.save,
