@@ -17,6 +17,7 @@ from lm import lock
 from lm.errors import UserError
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
+_MAY_CHANGE = "parallel."  # On which devices a run goes on changes nothing of what it computes.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 _SECRET = re.compile(r"(key|token|password|secret)\w*=", re.IGNORECASE)
 
@@ -36,7 +37,10 @@ def check_usable(folder: pathlib.Path) -> None:
 
 
 def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-    """Raises UserError if `workdir` was made by another config, or is something else altogether."""
+    """Raises UserError if `workdir` was made by another config, or is something else altogether.
+
+    A run may go on on another mesh: the `parallel` block is not compared.
+    """
     check_usable(workdir)
     if not workdir.exists():
         return
@@ -47,7 +51,11 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
             )
         return
     ours, theirs = _flat(json.loads(_dump(config))), _flat(load_config(workdir))
-    differing = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    differing = sorted(
+        key
+        for key in ours.keys() | theirs.keys()
+        if ours.get(key) != theirs.get(key) and not key.startswith(_MAY_CHANGE)
+    )
     if differing:
         key = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""

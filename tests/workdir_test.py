@@ -56,6 +56,13 @@ def test_another_config_is_told_apart_by_its_first_difference(tmp_path, other, m
         workdir.check(tmp_path, other)
 
 
+def test_a_run_may_go_on_on_another_mesh(tmp_path):
+    with workdir.opened(tmp_path, CONFIG | {"parallel": {"data": 8, "fsdp": 1}}, data_hash=""):
+        pass
+
+    workdir.check(tmp_path, CONFIG | {"parallel": {"data": 1, "fsdp": 4}})
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
 
