@@ -50,7 +50,8 @@ _CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wai
 _HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
 )
-_OF_TRAINING = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE, _COORDINATOR)
+_THINGS_TO_DO = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE)
+_OF_TRAINING = (*_THINGS_TO_DO, _COORDINATOR)
 
 
 def main(argv: list[str]) -> int:
@@ -95,6 +96,9 @@ def _parse(argv: list[str]):
         raise UserError(arguments.one_line(error, argv)) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
+    asked = [f"--{flag.name}" for flag in _THINGS_TO_DO if flag.value not in (None, False)]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are several things to do; ask for one")
     if _VERIFY.value and _COORDINATOR.value is not None:
         raise UserError("--verify is for one process; leave out --coordinator")
     logging.use_absl_handler()
@@ -176,6 +180,10 @@ def _dispatch(config) -> int:
     from lm.cache import cache_folder
     from lm.train import hosts
 
+    if _COORDINATOR.value is not None:
+        given = flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()}
+        given |= {f"--{flag.name}": flag.value for flag in (_DRY_RUN, _SHOW_BATCH, _DEVICES)}
+        hosts.check_same("config", given)
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
         "pretrain": pretrain.run,
@@ -195,8 +203,7 @@ def _dispatch(config) -> int:
     if _DEVICES.present and not _DRY_RUN.value:
         raise UserError(f"--devices={_DEVICES.value} is about --dry_run; add that, or leave it out")
     if _VERIFY.value:
-        verify.start_devices(config)  # Before the next line, which is the first to ask for any.
-    hosts.check_same("config", flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()})
+        verify.start_devices(config)  # Before anything asks for any.
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if _DRY_RUN.value:

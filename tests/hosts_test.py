@@ -145,13 +145,21 @@ def test_a_process_that_is_killed_ends_the_other_with_a_line(corpus, tmp_path):
     assert re.search(r"^error: another process was lost, .*\n\Z", errors, re.MULTILINE), errors
 
 
-def test_another_config_is_named_by_both_and_nothing_is_written(corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "difference"),
+    [
+        ("--config.seed=7", "seed is 7 there and 0 in process 0"),
+        ("--config.experiment=sample", "experiment is 'sample' there and 'pretrain' in process 0"),
+        ("--dry_run", "--dry_run is True there and False in process 0"),
+    ],
+)
+def test_another_config_is_named_by_both_and_nothing_is_written(flag, difference, corpus, tmp_path):
     recipe = pretraining(corpus)
-    two = start_two(tmp_path / "run", flags_of(*recipe), of_second=["--config.seed=7"])
+    two = start_two(tmp_path / "run", flags_of(*recipe), of_second=[flag])
     errors = [p.communicate()[1] for p in two]
 
     assert [p.returncode for p in two] == [2, 2]
-    line = "error: process 1 has another config than process 0: seed is 7 there and 0 in process 0"
+    line = f"error: process 1 has another config than process 0: {difference}"
     assert all(re.fullmatch(f"({line}; start all alike|\\[Gloo\\].*)\n", e) for e in errors), errors
     assert not (tmp_path / "run").exists()
 

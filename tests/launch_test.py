@@ -214,6 +214,11 @@ COMMAND_LINE = {
     "a batch of many runs": (["--sweep", "--show_batch=1"], "--show_batch"),
     "devices without a dry run": (["--devices=8"], "--devices=8"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
+    "two things at once": (["--dry_run", "--profile=2:3"], "--dry_run and --profile"),
+    "no time to connect": (
+        ["--connect_seconds=0", "--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1"],
+        "--connect_seconds=0",
+    ),
 }
 
 
@@ -287,6 +292,18 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, c
         pretrain.run(tiny_config(corpus, **changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("epochs", [0.0, 1.0])
+def test_a_model_that_a_mesh_cannot_divide_is_refused_before_its_data_is_read(
+    epochs, corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build, "make_data", lambda *_: pytest.fail("read"))
+    changes = {"parallel.data": 1, "parallel.fsdp": 2, "model.model_dim": 15}
+    changes |= {"train.num_epochs": epochs, "train.num_steps": 0 if epochs else 4}
+
+    with pytest.raises(UserError, match=r"model\.model_dim=15 .* parallel\.fsdp=2"):
+        pretrain.run(tiny_config(corpus, **changes), tmp_path / "run")
 
 
 def test_a_batch_may_be_said_by_device(corpus):

@@ -51,6 +51,9 @@ def connected(
         have unequal numbers of devices.
     """
     _check(coordinator, num_processes, process_id)
+    for name, seconds in (("connect", connect_seconds), ("heartbeat", heartbeat_seconds)):
+        if seconds < 1:  # JAX would wait forever.
+            raise UserError(f"--{name}_seconds={seconds} must be at least 1")
     if coordinator is None:
         yield
         return
