@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from flax.traverse_util import flatten_dict
 
 from experiments import build, runs
@@ -30,7 +29,7 @@ def state(
     if hugging_face.is_folder(folder):
         params = hugging_face.load_params(folder, _shape_by_path(abstract.params)).params
     else:
-        params = jax.tree.map(np.asarray, runs.load(folder).params)  # On no device yet.
+        params = runs.load(folder).params
     create = lambda params: TrainState.create(params, parts.tx)
     return jax.jit(create, out_shardings=shardings)(params)
 

@@ -206,7 +206,8 @@ def restore_params(
 ) -> tuple[int, Any, dict[str, Any]]:
     """The newest intact step, or the best one by a metric; its parameters; its host data.
 
-    The parameters are on the first device of each process, averaged ones where the step has them.
+    The parameters are arrays of NumPy, which are whole in each process and on no device yet;
+    averaged ones where the step has them.
 
     Raises:
       UserError: there is no intact step.
@@ -217,7 +218,6 @@ def restore_params(
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(path / _STATE).item_metadata.tree
         where = _average_path(saved["opt_state"], ("opt_state",)) or ("params",)
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = lambda keys: (
             tuple(getattr(k, "key", getattr(k, "idx", None)) for k in keys)[: len(where)] == where
         )
@@ -225,7 +225,7 @@ def restore_params(
             lambda keys, x: x if wanted(keys) else ocp.PLACEHOLDER, saved
         )
         restore_args = jax.tree.map(
-            lambda x: x if x is ocp.PLACEHOLDER else ocp.ArrayRestoreArgs(sharding=sharding), item
+            lambda x: x if x is ocp.PLACEHOLDER else ocp.RestoreArgs(restore_type=np.ndarray), item
         )
         restored = checkpointer.restore(
             path / _STATE, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
