@@ -24,7 +24,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         return _fine_tuned(config, folder)
     if config.predictions:
         raise UserError(f"predictions={config.predictions}: only fine-tuned runs make predictions")
-    loaded = runs.load(folder)
+    mesh = sharding.make_mesh(**config.parallel)
+    loaded = runs.load(folder, sequence_parts=mesh.shape["sequence"])
+    params = sharding.place_params(loaded.params, mesh)
     corpus = ml_collections.ConfigDict({"data": config.data})
     if not config.data.source:
         if "data" not in loaded.config:
@@ -34,12 +36,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     prepared = build.make_data(corpus, loaded.model.config)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
     is_causal = corpus.objective.kind == "causal"
-    mesh = sharding.make_mesh(**config.parallel)
     eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared), mesh)
     batch_size = sharding.divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(
-        sharding.place_params(loaded.params, mesh),
+        params,
         eval_step,
         (sharding.place_batch(rows, mesh) for rows in batches),
         num_bytes=prepared.splits["validation"].num_predicted_bytes if is_causal else None,
@@ -57,7 +58,9 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
         raise UserError(
             f"predictions={config.predictions}: name a file, in a folder that exists already"
         )
-    run = finetuned.load(folder)
+    mesh = sharding.make_mesh(**config.parallel)
+    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"])
+    params = sharding.place_params(run.params, mesh)
     with_data = run.config.copy_and_resolve_references()
     if config.data.source or config.data.validation:
         with_data.data.update(source=config.data.source, train="")
@@ -68,10 +71,9 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     split = labelled.encode(
         run.task, found.validation, "data.validation", config.data.on_error, skipped
     )
-    mesh = sharding.make_mesh(**config.parallel)
     with_data.eval.batch_size = sharding.divisible(config.data.batch_size, mesh)
     evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
-    metrics, predictions = evaluate(sharding.place_params(run.params, mesh))
+    metrics, predictions = evaluate(params)
     report.print_scores(f"{folder} at step {run.step}", metrics, {})
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")

@@ -119,13 +119,19 @@ class FineTuned(NamedTuple):
     lora: LoraConfig | None
 
 
-def load(folder: pathlib.Path) -> FineTuned:
+def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> FineTuned:
     """The best checkpoint of a run where its config names a metric, else the newest.
+
+    Args:
+      folder: of the run.
+      sequence_parts: devices that its model will read each row with.
 
     Raises:
       UserError: not such a run, or what it was frozen on top of has changed since.
     """
     config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
+    config.model = build.on_this_machine(config.model)
+    config.parallel.sequence = sequence_parts
     tokenizer = tokenizers.load(folder / "tokenizer")
     inputs = labelled.text_inputs(config, tokenizer)
     task = tasks.make_task(config.task.to_dict(), inputs)

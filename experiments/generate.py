@@ -44,8 +44,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"
         )
     prompts = _prompts(config)
-    writer = _writer(pathlib.Path(config.checkpoint))
     mesh = sharding.make_mesh(**config.parallel)
+    writer = _writer(pathlib.Path(config.checkpoint))
     writer = writer._replace(params=sharding.place_params(writer.params, mesh))
     texts = _write(config, writer, [writer.encode(prompt) for prompt in prompts])
     for i, (prompt, written) in enumerate(zip(prompts, texts, strict=True), start=1):

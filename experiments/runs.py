@@ -22,16 +22,21 @@ class Run(NamedTuple):
     tokenizer: tokenizers.Tokenizer
 
 
-def load(folder: pathlib.Path) -> Run:
+def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
     """A run's best checkpoint where its config names a metric, else the newest; averaged weights
     where it keeps them.
+
+    Args:
+      folder: of the run.
+      sequence_parts: devices that its model will read each row with.
 
     Raises:
       UserError: not a run's folder, or one without a checkpoint.
     """
     config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
     causal = "objective" not in config or config.objective.kind == "causal"
-    model = build.make_model(config.model, causal=causal)
+    block = build.on_this_machine(config.model)
+    model = build.make_model(block, causal=causal, sequence_parts=sequence_parts)
     step, params, _ = restore_params(folder / "checkpoints", **_best(config))
     return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
 

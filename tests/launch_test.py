@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import time
 import numpy as np
 import pytest
 
+from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import quickstart
-from experiments import build, generate, pretrain, runs
+from experiments import build, evaluate, generate, pretrain, runs
 from lm.data.batches import Batches
 from lm.errors import UserError
 from lm.train import checkpoints
@@ -143,6 +145,34 @@ def test_evaluating_a_run_gives_the_loss_that_it_logged(uninterrupted):
     printed = float(re.search(r"eval/loss ([\d.]+)", done.stdout)[1])
     (expected,) = [r["eval/loss"] for r in logged(uninterrupted) if r.get("eval/loss")][-1:]
     assert printed == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(("named", "taken"), [("cudnn", "blocked"), ("einsum", "einsum")])
+def test_a_run_of_another_machine_is_opened_with_a_kernel_of_this_one(
+    named, taken, uninterrupted, tmp_path
+):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"].update(attention=named, dropout=0.0)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+
+    assert runs.load(tmp_path / "run").model.config.attention == taken
+
+
+def test_evaluation_asks_for_a_kernel_that_takes_rows_as_its_mesh_cuts_them(
+    uninterrupted, monkeypatch
+):
+    asked, choose = [], build.choose_attention
+    monkeypatch.setattr(
+        build, "choose_attention", lambda name, needs: asked.append(needs) or choose(name, needs)
+    )
+    config = evaluate_config.get_config()
+    config.checkpoint = str(uninterrupted)
+    config.parallel.update(data=1, sequence=2)
+
+    evaluate.run(config, uninterrupted)
+
+    assert [needs.sequence_parts for needs in asked] == [2]
 
 
 def test_sampling_is_a_function_of_the_seed(uninterrupted, capsys):
