@@ -7,7 +7,7 @@ Command:   python launch.py --config=configs/gpt3.py:size=small --workdir=runs/g
                --config.parallel.data=1 --config.parallel.fsdp=512 --config.eval.batch_size=512 \
                --config.model.remat=full
 Hardware:  one 80 GB GPU for size=small; `debug` takes seconds on a CPU.
-Expected:  not run yet; the second command, on any machine, gives each of 512 devices 30 GB; see
+Expected:  not run yet; the second command, on any machine, gives each of 512 devices 29 GB; see
            docs/big_meshes.md.
 
 Rates are the table's; its batches of 0.5M to 3.2M tokens are rounded to a multiple of 256 rows of
