@@ -24,6 +24,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lm.models import kernels, visible
+from lm.models.attention import MADE_FOR
 from lm.models.matmuls import fp8_matmul
 from lm.models.visible import Visible
 from lm.train import sharding
@@ -32,7 +33,6 @@ from lm.train import sharding
 _BOUND = {"bfloat16": 0.02, "float32": 1e-4}
 _FP8_BOUND = 0.08  # Gradients have two bits of mantissa.
 SHAPE = ("batch_size", "seq_len", "num_heads", "head_dim")
-_PLATFORM_KERNELS = {"gpu": ("cudnn", "cudnn_lengths"), "tpu": ("splash",), "cpu": ("blocked",)}
 
 
 class Case(NamedTuple):
@@ -61,7 +61,7 @@ def main() -> None:
     wrong = 0
     for name, case in cases(args).items():
         for kernel in case.kernels:
-            if kernel in _PLATFORM_KERNELS[jax.default_backend()]:
+            if kernel in MADE_FOR[jax.default_backend()]:
                 wrong += report(
                     name, kernel, args, lambda k=kernel, c=case: attend(k, c, args, dtype)
                 )

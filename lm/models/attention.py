@@ -77,7 +77,7 @@ def choose_attention(name: str, needs: Needs) -> Choice:
     }
     if name == "auto":
         kernel = next(kernel for kernel in reasons if not reasons[kernel])
-        skipped = _MADE_FOR[needs.platform][:1] if kernel == "einsum" else []
+        skipped = MADE_FOR[needs.platform][:1] if kernel == "einsum" else []
         return Choice(kernel, "; ".join(f"not {k}: {reasons[k][0]}" for k in skipped))
     if name not in reasons:
         raise UserError(f"model.attention={name!r} is unknown; choose auto, {', '.join(reasons)}")
@@ -87,7 +87,7 @@ def choose_attention(name: str, needs: Needs) -> Choice:
 
 
 # The kernels of a platform other than the reference, the most general one first.
-_MADE_FOR = {"cpu": ["blocked"], "gpu": ["cudnn", "cudnn_lengths"], "tpu": ["splash"]}
+MADE_FOR = {"cpu": ["blocked"], "gpu": ["cudnn", "cudnn_lengths"], "tpu": ["splash"]}
 
 
 def _obstacles(n: Needs) -> dict[str, list[tuple[bool, str]]]:
