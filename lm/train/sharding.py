@@ -201,7 +201,10 @@ def _indivisible(path: Path, dim: str, size: int, axis: str, parts: int) -> str:
     more = ""
     if dim == "V":
         padded = -(-size // parts) * parts
-        more = f"; model.vocab_size={padded} adds {padded - size} rows that no token uses"
+        more = (
+            f"; model.vocab_size={padded} adds {padded - size} rows that no token uses, and "
+            f"configs/convert.py with --config.vocab_size={padded} adds them to weights"
+        )
     return (
         f"{_KEYS[dim]}={size} cannot be cut into parallel.{axis}={parts} equal parts, as "
         f"{'/'.join(path)} must be{more}"
