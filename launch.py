@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
     """Parses the flags, runs what they ask for, returns the exit code.
 
     0: done. 1: --verify found a promise that is not kept. 2: a mistake that the user can mend, one
-    line of it on stderr. 75: told to stop, and saved; the same command goes on from there.
+    line of it on stderr. 75: told to stop, and saved; the same command goes on from there. 130:
+    interrupted where nothing could be saved.
     """
     try:
         config = _parse(argv)
@@ -75,6 +76,12 @@ def main(argv: list[str]) -> int:
         # What it quotes of a user's files may have lines of its own.
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "error: interrupted; the same command starts anew, or from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -252,6 +252,24 @@ COMMAND_LINE = {
 }
 
 
+def test_ctrl_c_before_there_is_anything_to_save_is_one_line(tmp_path):
+    args = [sys.executable, "launch.py", *TINY, f"--workdir={tmp_path}/run"]
+    process = subprocess.Popen(
+        [*args, "--config.data.source=python_stdlib"],
+        cwd=ROOT,
+        env=os.environ | {"LM_CACHE": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr.readline().startswith("reading train")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+
+    assert process.returncode == 130
+    assert re.fullmatch(r"(training a .*\n)?error: interrupted; [^\n]+\n", errors), errors
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_mistake_is_one_line_even_where_it_quotes_several(tmp_path):
     folder = tmp_path / "two\nlines"
 
