@@ -91,7 +91,8 @@ def watch(coordinator: str, connect_seconds: int) -> int:
         return LOST
     print(
         f"error: --coordinator={coordinator}: not all processes were there within "
-        f"{connect_seconds} seconds (--connect_seconds); start all of them, and check the address",
+        f"{connect_seconds} seconds (--connect_seconds); start all of them, each with a number of "
+        "its own, and check the address",
         file=sys.stderr,
     )
     return 2
