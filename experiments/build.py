@@ -162,18 +162,6 @@ def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     )
 
 
-def on_this_machine(block: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy of the `model` block of a run that another machine may have trained, to be read here.
-
-    A kernel that it names gives way to the fastest one here, since all give the same numbers; but
-    for the reference, which may have been named for a reason.
-    """
-    block = block.copy_and_resolve_references()
-    if block.attention != "einsum":
-        block.attention = "auto"
-    return block
-
-
 def make_model(
     block: ml_collections.ConfigDict,
     *,

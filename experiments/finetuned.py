@@ -130,7 +130,7 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> FineTuned:
       UserError: not such a run, or what it was frozen on top of has changed since.
     """
     config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
-    config.model = build.on_this_machine(config.model)
+    config.model = runs.on_this_machine(config.model)
     config.parallel.sequence = sequence_parts
     tokenizer = tokenizers.load(folder / "tokenizer")
     inputs = labelled.text_inputs(config, tokenizer)

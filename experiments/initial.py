@@ -97,7 +97,7 @@ def check(
             f"init_from={folder} was fine-tuned; write its model down and name that: "
             f"{command(*export, '--config.target=DIR')}"
         )
-    block = build.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
+    block = runs.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
     other = build.make_model(block, causal=True)
     if hugging_face.is_folder(folder):
         other_tokenizer = tokenizers.load_file(folder / "tokenizer.json")

@@ -35,10 +35,22 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
     """
     config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
     causal = "objective" not in config or config.objective.kind == "causal"
-    block = build.on_this_machine(config.model)
+    block = on_this_machine(config.model)
     model = build.make_model(block, causal=causal, sequence_parts=sequence_parts)
     step, params, _ = restore_params(folder / "checkpoints", **_best(config))
     return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
+
+
+def on_this_machine(block: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy of the `model` block of a run that another machine may have trained, to be read here.
+
+    A kernel that it names gives way to the fastest one here, since all give the same numbers; but
+    for the reference, which may have been named for a reason.
+    """
+    block = block.copy_and_resolve_references()
+    if block.attention != "einsum":
+        block.attention = "auto"
+    return block
 
 
 def _best(config: ml_collections.ConfigDict) -> dict[str, str]:
