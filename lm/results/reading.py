@@ -192,9 +192,9 @@ def _parse(text: bytes, metrics: Collection[str] | None) -> tuple[dict[str, Seri
     values: dict[str, dict[int, float]] = {}
     for record in filter(None, records):
         for name in record if metrics is None else metrics:
-            if name in record and _is_metric(name):
+            if name in record:
                 values.setdefault(name, {})[record["step"]] = _number(record[name])
-    series = {name: _series(by_step) for name, by_step in values.items()}
+    series = {name: _series(by_step) for name, by_step in values.items() if _is_metric(name)}
     return series, [number for number, record in enumerate(records, 1) if record is None]
 
 
