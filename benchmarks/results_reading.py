@@ -6,6 +6,7 @@ peer is the same files with each line parsed, and nothing made of them.
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -36,10 +37,11 @@ def main() -> None:
             name: lambda command=command: _call(command, folder)
             for name, command in COMMANDS.items()
         } | {"parsed": lambda: _parse(files)}
-        seconds = {name: [] for name in ways}
+        seconds, cpu_seconds = ({name: [] for name in ways} for _ in range(2))
         for _ in range(args.repeats):
             for name, way in ways.items():  # In turn, so that a noisy minute hits all of them.
-                seconds[name].append(_time(way))
+                for times, took in zip((seconds, cpu_seconds), _time(way), strict=True):
+                    times[name].append(took)
         num_bytes = sum(file.stat().st_size for file in files)
     found = {name: results.rounded(statistics.median(times)) for name, times in seconds.items()}
     is_full = args.num_runs >= 1000 and args.num_lines >= 1000
@@ -56,6 +58,7 @@ def main() -> None:
             ratio=round(found["parsed"] / found[name], 3),
             target={"seconds": TARGET_SECONDS} if is_full else {},
             note="",
+            cpu_seconds=results.rounded(statistics.median(cpu_seconds[name])),
             file_bytes=num_bytes,
             repeats=args.repeats,
         )
@@ -124,10 +127,16 @@ def _parse(files: list[pathlib.Path]) -> None:
             json.loads(line)
 
 
-def _time(way: Callable) -> float:
-    start = time.perf_counter()
+def _time(way: Callable) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor, which depend less on what else runs."""
+    start = time.perf_counter(), _cpu_seconds()
     way()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], _cpu_seconds() - start[1]
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 if __name__ == "__main__":

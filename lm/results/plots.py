@@ -1,5 +1,6 @@
 """Curves as PNG, a file a metric."""
 
+import dataclasses
 import pathlib
 import textwrap
 from collections.abc import Sequence
@@ -41,7 +42,8 @@ def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
     drawn = []
     for group in chosen.others:
         for curve in curves_of(group, metric, with_unfinished):
-            _draw(axes, curve, _GREY, label="_", width=0.8)
+            # Without a band, for many of them would hide everything.
+            _draw(axes, dataclasses.replace(curve, error_T=None), _GREY, label="_", width=0.8)
             drawn.append(curve)
     for i, group in enumerate(chosen.named):
         for curve in curves_of(group, metric, with_unfinished):

@@ -151,7 +151,7 @@ def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
         for kind in ("linear", "log")
     ]
     return {
-        "height": 460 + 20 * num_names,
+        "height": 460 + 20 * num_names,  # A line of the legend takes 19.
         "margin": {"t": 40, "l": 70, "r": 20},
         "template": {"layout": {"colorway": _COLORS}},
         "xaxis": {"title": {"text": "step"}, "gridcolor": "#eeeeee", "zeroline": False},
@@ -162,7 +162,7 @@ def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
             "zeroline": False,
         },
         "plot_bgcolor": "white",
-        "legend": {"x": 0, "y": -0.15, "yanchor": "top", "itemwidth": 30},
+        "legend": {"x": 0, "y": -0.15, "yanchor": "top", "tracegroupgap": 0},
         "showlegend": True,
         "hovermode": "closest",
         "updatemenus": [

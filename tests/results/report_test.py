@@ -1,0 +1,71 @@
+"""The page about runs: complete by itself, and alive in a browser."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from lm.results.__main__ import main
+from tests.run_folders import config, losses, write
+
+CHROMIUM = shutil.which("chromium")
+# What the page is about: a name that would end its script, and be markup.
+ODD = "</script><b>x&y"
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    for seed in range(2):
+        for name in ("adamw", ODD):
+            folder = root / f"{len(name)}-{seed}"
+            records = [*losses(4.0, 3.0 + seed, None, 2.0), *losses(5.0, 4.0, name="train/loss")]
+            write(folder, config(seed, name=name), sorted(records, key=lambda r: r["step"]))
+    write(root / "dead", config(2, name="adamw"), losses(4.0, 3.5), done=False, tail='{"st')
+    assert main(["report", str(root)]) == 0
+    return root / "report.html"
+
+
+def test_a_page_names_no_other_file(page_path):
+    text = page_path.read_text()
+
+    own = re.sub(r"(?s)<script>.*?</script>", "", text)
+    assert not re.search(r"(src|href)=(?!\"data:)", own)
+    assert "last line of metrics.jsonl half-written" in own and "dead at 2" in own
+    (data,) = re.findall(r"const plots = (.*);\n", text)
+    first, second = (plot["layout"]["yaxis"]["title"]["text"] for plot in json.loads(data))
+    assert first.startswith("eval/loss") and second.startswith("train/loss")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
+def test_a_page_opens_without_a_network_and_hides_what_is_clicked(page_path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root there is no sandbox.
+        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox", "--disable-gpu"]}
+        with playwright.chromium.launch(**options) as browser:
+            context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+            page = context.new_page()
+            requests, problems = [], []
+            page.on("request", lambda request: requests.append(request.url))
+            page.on("console", lambda message: problems.append(message.text))
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.goto(page_path.as_uri())
+            page.wait_for_selector("#plot1 .legend .traces")
+            text = page.inner_text("body")
+            visible = "[gd => gd.data.map(trace => trace.visible ?? true)][0](plot0)"
+            before = page.evaluate(visible)
+            page.locator("#plot0 .legendtoggle").first.click()
+            page.wait_for_function(f"{visible}.includes('legendonly')")
+            after = page.evaluate(visible)
+            num_odd = page.locator("b").count()
+
+    assert requests == [page_path.as_uri()] and problems == []
+    assert (
+        num_odd == 0 and ODD in text and "5 runs: 4 done, 1 dead" in text and "95% interval" in text
+    )
+    # A band and a line of each config, and the dead run of the first.
+    assert before == [True] * 5
+    assert sorted(map(str, after)) == ["True"] * 3 + ["legendonly"] * 2
