@@ -81,8 +81,7 @@ def _run(
         training.check(config, metrics, profile_steps)
     parts = make_parts(config, data)
     trained, abstract, shardings = parts.trained, parts.abstract, parts.shardings
-    frozen_hash = checksum(parts.frozen)
-    frozen = sharding.place_params(parts.frozen, parts.mesh)
+    frozen, frozen_hash = parts.frozen, checksum(sharding.fetch(parts.frozen))
     key = jax.random.key(config.seed)
     step_fn = make_step(config, parts)
     evaluation = functools.partial(make_evaluation, config, data.task, parts.model)
@@ -195,7 +194,7 @@ def make_parts(
     build.check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     model = finetuned.make_model(config, data.task)
-    params, lines = finetuned.task_params(config, data.task, model)
+    params, lines = finetuned.task_params(config, data.task, model, mesh)
     trained = Trained(config, params)
     key = jax.random.key(config.seed)
     create = lambda params: TrainState.create(trained.start(params, key), tx)

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
 from experiments import build, labelled, runs, tasks
 from experiments.trained import Trained, checksum
@@ -18,6 +19,7 @@ from lm.interop import hugging_face
 from lm.models.families import param_shapes
 from lm.models.lora import LoraConfig
 from lm.tasks.task import Task
+from lm.train import sharding
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params
 
@@ -29,7 +31,7 @@ def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
 
 
 def task_params(
-    config: ml_collections.ConfigDict, task: Task, model: nn.Module
+    config: ml_collections.ConfigDict, task: Task, model: nn.Module, mesh: Mesh | None
 ) -> tuple[Params, list[str]]:
     """Parameters of a task model: of `init_from` as far as it has them, else random.
 
@@ -37,6 +39,8 @@ def task_params(
       config: with its model block complete.
       task: makes random parameters.
       model: what `task` made.
+      mesh: over which the parameters are cut, so that no device holds more than its part; None
+        leaves those of `init_from` to the host, and draws the others on one device.
 
     Returns:
       The parameters, and lines that say what was new and what was left out.
@@ -44,35 +48,43 @@ def task_params(
     Raises:
       UserError: `init_from` lacks what the model's body needs, or has it in another shape.
     """
-    params = jax.jit(lambda key: task.init_params(model, key))(jax.random.key(config.seed))
+    draw, key = lambda key: task.init_params(model, key), jax.random.key(config.seed)
+    shapes = jax.eval_shape(draw, key)
+    shardings = None if mesh is None else sharding.params_sharding(shapes, mesh)
     if not config.init_from:
-        return params, []
+        return jax.jit(draw, out_shardings=shardings)(key), []
     folder = pathlib.Path(config.init_from)
     source = _all_params(folder, config)
     family = build.family_block(config.model)
     if isinstance(model, family.module):
-        wanted = {path: path for path in flatten_dict(params)}
+        wanted = {path: path for path in flatten_dict(shapes)}
     else:
         at = family.body_path
-        wanted = {("body", *p): (*at, *p) for p in flatten_dict(params["body"])}
-        wanted |= {("pool", *p): p for p in flatten_dict(params.get("pool", {}))}
-    flat, new = flatten_dict(params), []
-    for path in flat:
+        wanted = {("body", *p): (*at, *p) for p in flatten_dict(shapes["body"])}
+        wanted |= {("pool", *p): p for p in flatten_dict(shapes.get("pool", {}))}
+    found, new = {}, []
+    for path, shape in flatten_dict(shapes).items():
         theirs = source.get(wanted.get(path))
         if theirs is None and path[0] == "body":
             raise UserError(f"init_from={folder} lacks {'/'.join(wanted[path])}")
         if theirs is None:
-            new.append("/".join(path))
+            new.append(path)
             continue
-        if theirs.shape != flat[path].shape:
+        if theirs.shape != shape.shape:
             raise UserError(
                 f"init_from={folder}: {'/'.join(wanted[path])} has shape {theirs.shape} there and "
-                f"{flat[path].shape} in this config's model"
+                f"{shape.shape} in this config's model"
             )
-        flat[path] = np.asarray(theirs)  # On no device yet.
-    unused = sorted("/".join(path) for path in source.keys() - set(wanted.values()))
-    lines = [f"new: {', '.join(new) or 'nothing'}", f"left out: {', '.join(unused) or 'nothing'}"]
-    return unflatten_dict(flat), lines
+        found[path] = np.asarray(theirs)  # On no device yet.
+    of_new = lambda tree: tree and {path: flatten_dict(tree)[path] for path in new}
+    drawn = jax.jit(lambda key: of_new(draw(key)), out_shardings=of_new(shardings))(key)
+    params = unflatten_dict(found)
+    if mesh is not None:
+        params = sharding.place_params(params, mesh)
+    unused = source.keys() - set(wanted.values())
+    names = lambda paths: ", ".join("/".join(path) for path in paths) or "nothing"
+    lines = [f"new: {names(new)}", f"left out: {names(sorted(unused))}"]
+    return unflatten_dict(flatten_dict(params) | drawn), lines
 
 
 def _all_params(
@@ -140,7 +152,7 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> FineTuned:
     step, state_params, host = restore_params(folder / "checkpoints", **policy)
     frozen: Params = {}
     if host["frozen parameters"]:
-        params, _ = task_params(config, task, model)
+        params, _ = task_params(config, task, model, None)
         trained = Trained(config, params)
         frozen = trained.split(params)[1]
         if checksum(frozen) != host["frozen parameters"]:

@@ -51,14 +51,14 @@ def make(
     train, validation = _few(data.train, _NUM_TRAINED), _few(data.validation, _NUM_EVALUATED)
     data = data._replace(train=train, validation=validation)
     parts = finetune.make_parts(varied(config, Variant(home)), data, home)
-    frozen = sharding.place_params(parts.frozen, parts.mesh)
+    frozen = parts.frozen
     key = jax.random.key(config.seed)
 
     @kept(config)
     def trainer(variant: Variant) -> Trainer:
         ours = varied(config, variant)
         parts = finetune.make_parts(ours, data, variant.devices)
-        frozen = sharding.place_params(parts.frozen, parts.mesh)
+        frozen = parts.frozen
         first = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
         if variant.plain:
             without = lambda state: state.replace(opt_state=PLAIN.init({}))

@@ -288,13 +288,35 @@ def test_a_mesh_changes_no_score(files, name, tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_frozen_parameters_stay_and_the_others_move(files, tmp_path):
-    config = make_config(files, **{"train.frozen": "embedding|layers/attention"})
+@pytest.mark.parametrize("init_from", [False, True])
+def test_no_device_ever_holds_a_whole_model_that_is_cut(files, bert_folder, init_from):
+    changes = {"model.vocab_size": 260, "parallel.data": 1, "parallel.fsdp": 2} | LORA
+    config = make_config(files, "one label", **changes)
+    if init_from:
+        config = classify.get_config()
+        config.init_from = str(bert_folder[0])
+        config.data.update(train=files["texts"], seq_len=64, batch_size=8)
+        config.train.update(num_steps=1, num_epochs=0.0)
+        config.parallel.update(data=1, fsdp=2)
+        config.lora.update(rank=2, targets="query/kernel")
+    config, data = finetune.read(config)
+
+    parts = finetune.make_parts(config, data)
+
+    for path, x in flatten_dict(parts.params).items():
+        if path[-1] == "kernel" and "layers" in path:
+            assert [shard.data.size for shard in x.addressable_shards] == [x.size // 2] * 2
+
+
+@pytest.mark.parametrize("mesh", [{}, {"parallel.data": 1, "parallel.fsdp": 2}], ids=["", "fsdp"])
+def test_frozen_parameters_stay_and_the_others_move(files, mesh, tmp_path):
+    frozen = {"train.frozen": "embedding|layers/attention", "model.vocab_size": 260}
+    config = make_config(files, **frozen | mesh)
 
     run(config, tmp_path / "run")
 
     loaded = finetuned.load(tmp_path / "run")
-    first = flatten_dict(finetuned.task_params(loaded.config, loaded.task, loaded.model)[0])
+    first = flatten_dict(finetuned.task_params(loaded.config, loaded.task, loaded.model, None)[0])
     for path, x in flatten_dict(loaded.params).items():
         name = "/".join(path)
         is_frozen = "embedding" in name or "layers/attention" in name
