@@ -38,6 +38,7 @@ _RULES = {
     "adamw": dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1),
     "lion": dict(b1=0.9, b2=0.99, weight_decay=1.0),
     "adafactor": dict(weight_decay=0.0),
+    "sgd": dict(momentum=0.9, weight_decay=0.0),
     "muon": dict(beta=0.95, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1),
 }
 _SCHEDULES = {
@@ -102,6 +103,13 @@ def language_loss() -> dict:
 HOW_TO_RUN = dict(dtype="auto", attention="auto", matmul="plain", remat="none", scan_layers=False)
 
 
+def mup(num_heads: int = 0, head_dim: int = 0, width: int = 0, mlp_dim: int = 0) -> dict:
+    """Of a decoder's model block, the base shape of muP (docs/mup.md); all 0 is without."""
+    return dict(
+        mup_model_dim=width, mup_num_heads=num_heads, mup_head_dim=head_dim, mup_mlp_dim=mlp_dim
+    )
+
+
 def gpt2_model(
     num_layers: int, num_heads: int, head_dim: int, width: int, *, vocab_size: int, max_len: int
 ) -> dict:
@@ -115,6 +123,7 @@ def gpt2_model(
         head_dim=head_dim,
         model_dim=width,
         mlp_dim=4 * width,
+        **mup(),
         dropout=0.0,
         **HOW_TO_RUN,
     )

@@ -106,6 +106,7 @@ def llama_model(
             head_dim=head_dim,
             model_dim=width,
             mlp_dim=mlp_dim,
+            **common.mup(),
         )
         | plain
         | more

@@ -22,7 +22,7 @@ from lm.data import preparation
 from lm.data.rows import Rows, abstract_rows
 from lm.data.vocabulary import vocabulary_of
 from lm.errors import UserError
-from lm.models import families
+from lm.models import families, mup
 from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
@@ -136,7 +136,9 @@ def make_parts(
         )
     mesh = sharding.make_mesh(**config.parallel, devices=devices)
     check_batch(config, mesh)
-    tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
+    tx, schedule = make_optimizer(
+        num_steps=config.train.num_steps, growth=mup.growth(model_config), **config.optimizer
+    )
     loss_fn = call(functools.partial(make_loss_fn, model), "loss", {**config.loss})
     return Parts(
         model=model,

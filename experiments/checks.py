@@ -41,6 +41,7 @@ _RULES = {
     "optimizer.eps": _NOT_NEGATIVE,
     "optimizer.ema_decay": _SHARE,
     "optimizer.beta": _SHARE,
+    "optimizer.momentum": _SHARE,
     "optimizer.b1": _SHARE,
     "optimizer.b2": _SHARE,
 }

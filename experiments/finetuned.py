@@ -16,6 +16,7 @@ from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.models import mup
 from lm.models.families import param_shapes
 from lm.models.lora import LoraConfig
 from lm.tasks.task import Task
@@ -27,6 +28,11 @@ from lm.train.state import Params
 def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
     """The task's model on the family that the config names."""
     base = build.make_model(config.model, **build.rows_of(config))
+    if mup.growth(base.config) and not config.init_from:
+        raise UserError(
+            f"model.mup_model_dim={base.config.mup_model_dim} is about pretraining; make it and "
+            "the other model.mup_* 0, or name a run that has them with init_from"
+        )
     return task.module(build.family_block(config.model), base.config)
 
 

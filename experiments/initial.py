@@ -13,6 +13,7 @@ from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.models import mup
 from lm.models.families import param_shapes
 from lm.train.state import Params, TrainState
 
@@ -103,6 +104,12 @@ def check(
         other_tokenizer = tokenizers.load_file(folder / "tokenizer.json")
     else:
         other_tokenizer = tokenizers.load(folder / "tokenizer")
+    own = build.make_model(config.model, **build.rows_of(config))
+    if _multipliers(other.config) != _multipliers(own.config):
+        raise UserError(
+            f"init_from={folder} has a base shape, model.mup_*, by which it computes otherwise than "
+            "this config's model; take over its four sizes, all 0 if it has none"
+        )
     found, wanted = _shape_by_path(param_shapes(other)), _shape_by_path(params)
     for path in sorted(found.keys() | wanted.keys()):
         if found.get(path) != wanted.get(path):
@@ -116,6 +123,10 @@ def check(
             f"init_from={folder} knows another tokenizer's ids; take that one: "
             f"--config=FILE.py:tokenizer={block.get('path', block['kind'])}"
         )
+
+
+def _multipliers(model_config: Any) -> tuple:
+    return mup.output_multiplier(model_config), mup.attention_scale(model_config)
 
 
 def _shape_by_path(tree: Params) -> dict[tuple[str, ...], tuple[int, ...]]:

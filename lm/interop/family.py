@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from lm.errors import UserError
 from lm.interop.weights import Entry
+from lm.models import mup
 
 
 class HuggingFaceFamily(NamedTuple):
@@ -30,6 +31,9 @@ class HuggingFaceFamily(NamedTuple):
 
 # Of every model block, what a folder of transformers says nothing about.
 HOW_TO_RUN = dict(dtype="auto", attention="auto", matmul="plain", remat="none", scan_layers=False)
+
+# Of decoders: it knows nothing of muP, which `mup.folded` turns into what it knows.
+NO_MUP = dict.fromkeys(mup.FIELDS, 0)
 
 
 def require(config: dict[str, Any], **wanted: tuple[Any, Any]) -> None:

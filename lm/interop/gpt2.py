@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily, check_head_dim, one_dropout, require
+from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily, check_head_dim, one_dropout, require
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 
@@ -53,6 +53,7 @@ def model_block(config: dict[str, Any]) -> dict[str, Any]:
         head_dim=width // heads,
         model_dim=width,
         mlp_dim=config.get("n_inner") or 4 * width,
+        **NO_MUP,
         dropout=one_dropout(config, resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1),
         **HOW_TO_RUN,
     )

@@ -5,7 +5,7 @@ Qwen2.
 from typing import Any
 
 from lm.errors import UserError
-from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily, require
+from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily, require
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 
@@ -56,6 +56,7 @@ def model_block(config: dict[str, Any]) -> dict[str, Any]:
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
         model_dim=config["hidden_size"],
         mlp_dim=config["intermediate_size"],
+        **NO_MUP,
         **_rotary(config),
         norm_epsilon=config.get("rms_norm_eps", 1e-6),
         qkv_bias=model_type == "qwen2",

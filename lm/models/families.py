@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import bert, gpt2, llama, t5
+from lm.models import bert, gpt2, llama, mup, t5
 from lm.train.state import Params
 
 
@@ -51,7 +51,8 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
         names += ["encoder_tokens_BM", "encoder_segment_ids_BM"]
     else:
         names += ["positions_BL"]
-    return model.init(key, **{name: jnp.zeros((1, 1), jnp.int32) for name in names})["params"]
+    params = model.init(key, **{name: jnp.zeros((1, 1), jnp.int32) for name in names})["params"]
+    return mup.scaled_init(model.config, params)
 
 
 def param_shapes(model: nn.Module) -> Params:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import attention, cache, visible
+from lm.models import attention, cache, mup, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import LayerNorm, Mlp, Output
@@ -25,7 +25,10 @@ _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GPT2Config:
-    """Everything needed to build a `GPT2`. No defaults: configs decide."""
+    """Everything needed to build a `GPT2`. No defaults: configs decide.
+
+    mup_*: the base shape of muP, see `lm.models.mup`; all 0 for the standard parametrisation.
+    """
 
     vocab_size: int
     max_len: int
@@ -34,6 +37,10 @@ class GPT2Config:
     head_dim: int
     model_dim: int
     mlp_dim: int
+    mup_model_dim: int
+    mup_num_heads: int
+    mup_head_dim: int
+    mup_mlp_dim: int
     dropout: float
     dtype: str
     attention: str
@@ -42,7 +49,8 @@ class GPT2Config:
     scan_layers: bool
 
     def __post_init__(self):
-        check_hyperparameters(self)
+        check_hyperparameters(self, may_be_zero=mup.FIELDS)
+        mup.check(self)
 
 
 class Block(nn.Module):
@@ -64,7 +72,9 @@ class Block(nn.Module):
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
         how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
-        attend = cached or attention.make_attend(c.attention, seen, dropout=probs_dropout)
+        attend = cached or attention.make_attend(
+            c.attention, seen, dropout=probs_dropout, scale=mup.attention_scale(c)
+        )
 
         y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
         y_BLD = attention.Attention(
@@ -129,7 +139,8 @@ class GPT2(nn.Module):
         """What the logits are made of; takes what `Decoder` takes."""
         decoder = Decoder(self.config)
         nn.share_scope(self, decoder)  # Its parameters are this module's own.
-        return Output(*decoder(*inputs, **more))
+        x_BLD, embed_VD = decoder(*inputs, **more)
+        return Output(mup.for_output(self.config, x_BLD), embed_VD)
 
     def __call__(self, *inputs, **more) -> jax.Array:
         """The logits, B x L x V in `config.dtype`; takes what `Decoder` takes."""
@@ -143,7 +154,7 @@ def decode(
     positions_BL: jax.Array,
     caches: list[LayerCache],
 ) -> tuple[jax.Array, jax.Array, list[LayerCache]]:
-    """The hidden states of `Decoder` for new tokens, given what came before them.
+    """What `GPT2.output` makes of new tokens, given what came before them.
 
     Args:
       c: of the model.
@@ -162,10 +173,10 @@ def decode(
     mask_BLM = cache.visible(positions_BL, caches[0].k_BGMK.shape[2])
 
     def layer(params, x_BLD, old):
-        attend = CachedAttend(old, positions_BL, mask_BLM)
+        attend = CachedAttend(old, positions_BL, mask_BLM, scale=mup.attention_scale(c))
         x_BLD, _ = Block(c, deterministic=True).apply({"params": params}, x_BLD, None, attend)
         return x_BLD, attend.cache
 
     x_BLD, caches = cache.through_layers(layer, params["layers"], x_BLD, caches)
     x_BLD = LayerNorm(_EPSILON, dtype).apply({"params": params["final_norm"]}, x_BLD)
-    return x_BLD, embed_VD, caches
+    return mup.for_output(c, x_BLD), embed_VD, caches

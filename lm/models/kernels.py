@@ -59,7 +59,7 @@ _softmax.defvjp(_softmax_forward, _softmax_backward)
 _NUM_BLOCKS = 4  # More would skip more of the hidden half, in smaller products.
 
 
-def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible):
+def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, scale=None):
     """Causal self-attention in blocks of queries, each computing only the keys before its end.
 
     The same numbers as `einsum_attention` faster on a CPU (docs/performance.md).
@@ -68,7 +68,7 @@ def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible):
     L, H, K = q_BLHK.shape[1:]
     k_BMHK, v_BMHK = _for_each_query_head(k_BMGK, H), _for_each_query_head(v_BMGK, H)
     mask_BLM = visible.mask_BLM(L, L)
-    q_BHLK = (q_BLHK * K**-0.5).transpose(0, 2, 1, 3)
+    q_BHLK = (q_BLHK * (K**-0.5 if scale is None else scale)).transpose(0, 2, 1, 3)
     k_BHKM, v_BHMK = k_BMHK.transpose(0, 2, 3, 1), v_BMHK.transpose(0, 2, 1, 3)
     size, outputs = -(-L // _NUM_BLOCKS), []
     for end in range(size, L + size, size):
@@ -130,7 +130,9 @@ def _cudnn(q_BLHK, k_BMGK, v_BMGK, *, bias_HLM=None, mask_BLM=None, implementati
 _LANES = 128  # Of a TPU's vector registers: what the kernel's blocks are made of.
 
 
-def splash_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, interpret: bool = False):
+def splash_attention(
+    q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, scale=None, interpret: bool = False
+):
     """The fused kernel of TPUs, which reads segment ids and skips what no rule shows.
 
     Under `jax.set_mesh` each device computes its own rows and heads.
@@ -138,6 +140,7 @@ def splash_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, interpret: boo
     Args:
       q_BLHK, k_BMGK, v_BMGK: of self-attention.
       visible: without a prefix.
+      scale: of the scores; None for 1/sqrt(K).
       interpret: runs it step by step on any device, for tests.
     """
     # Imported where it is needed, since what is experimental may move.
@@ -170,7 +173,8 @@ def splash_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, interpret: boo
         attend = jax.shard_map(
             attend, in_specs=(cut, cut, cut, P(rows)), out_specs=cut, check_vma=False
         )
-    o_BHLK = attend(to_heads(q_BLHK) * K**-0.5, to_heads(k_BMGK), to_heads(v_BMGK), segment_ids_BL)
+    q_BHLK = to_heads(q_BLHK) * (K**-0.5 if scale is None else scale)
+    o_BHLK = attend(q_BHLK, to_heads(k_BMGK), to_heads(v_BMGK), segment_ids_BL)
     return o_BHLK.transpose(0, 2, 1, 3)[:, :L]
 
 

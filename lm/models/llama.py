@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.models import attention, cache, visible
+from lm.models import attention, cache, mup, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
 from lm.models.layers import GatedMlp, Output, RmsNorm
@@ -28,6 +28,7 @@ class LlamaConfig:
     """Everything needed to build a `Llama`. No defaults: configs decide.
 
     num_kv_heads: key/value heads, each shared by as many query heads (Ainslie et al. 2023).
+    mup_*: the base shape of muP, see `lm.models.mup`; all 0 for the standard parametrisation.
     rope_theta: base of the wavelengths of rotary positions.
     rope_factor: 1, or by how much Llama 3.1 stretches the long wavelengths; then `rope_low_freq`,
       `rope_high_freq` and `rope_original_len` say which are long.
@@ -44,6 +45,10 @@ class LlamaConfig:
     head_dim: int
     model_dim: int
     mlp_dim: int
+    mup_model_dim: int
+    mup_num_heads: int
+    mup_head_dim: int
+    mup_mlp_dim: int
     rope_theta: float
     rope_factor: float
     rope_low_freq: float
@@ -62,7 +67,8 @@ class LlamaConfig:
     dropout: ClassVar[float] = 0.0  # It has none.
 
     def __post_init__(self):
-        check_hyperparameters(self, may_be_zero=("window", "rope_original_len"))
+        check_hyperparameters(self, may_be_zero=("window", "rope_original_len", *mup.FIELDS))
+        mup.check(self)
         if self.head_dim % 2:
             raise UserError(f"model.head_dim={self.head_dim} must be even: positions rotate pairs")
         if self.num_heads % self.num_kv_heads:
@@ -119,7 +125,7 @@ class Block(nn.Module):
         in_init = nn.initializers.normal(0.02)
         # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
-        kernel = cached or attention.make_attend(c.attention, seen)
+        kernel = cached or attention.make_attend(c.attention, seen, scale=mup.attention_scale(c))
         how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
 
         def attend(q_BLHK, k_BMGK, v_BMGK):
@@ -196,7 +202,7 @@ class Llama(nn.Module):
         x_BLD, embed_VD = decoder(*inputs, **more)
         if not c.tied_output:
             embed_VD = self.param("output_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
-        return Output(x_BLD, embed_VD)
+        return Output(mup.for_output(c, x_BLD), embed_VD)
 
     def __call__(self, *inputs, **more) -> jax.Array:
         """The logits, B x L x V in `config.dtype`; takes what `Decoder` takes."""
@@ -210,7 +216,7 @@ def decode(
     positions_BL: jax.Array,
     caches: list[LayerCache],
 ) -> tuple[jax.Array, jax.Array, list[LayerCache]]:
-    """The hidden states of `Decoder` for new tokens; see `gpt2.decode`."""
+    """What `Llama.output` makes of new tokens; see `gpt2.decode`."""
     dtype = jnp.dtype(c.dtype)
     angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
     turns = jnp.cos(angles_BLK), jnp.sin(angles_BLK)
@@ -218,7 +224,7 @@ def decode(
     embed_VD = jnp.asarray(params["token_embedding"], dtype)
 
     def layer(params, x_BLD, old):
-        attend = CachedAttend(old, positions_BL, mask_BLM)
+        attend = CachedAttend(old, positions_BL, mask_BLM, scale=mup.attention_scale(c))
         x_BLD, _ = Block(c).apply({"params": params}, x_BLD, None, *turns, attend)
         return x_BLD, attend.cache
 
@@ -226,4 +232,4 @@ def decode(
     x_BLD = RmsNorm(c.norm_epsilon, dtype).apply({"params": params["final_norm"]}, x_BLD)
     if not c.tied_output:
         embed_VD = jnp.asarray(params["output_embedding"], dtype)
-    return x_BLD, embed_VD, caches
+    return mup.for_output(c, x_BLD), embed_VD, caches

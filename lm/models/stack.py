@@ -36,7 +36,7 @@ def stack(
         block = nn.remat(block, policy=policy, prevent_cse=not scan_layers)
     scanned = nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0},  # These if someone asks for them.
         split_rngs={"params": True, "dropout": True},
         in_axes=nn.broadcast,
         length=num_layers,

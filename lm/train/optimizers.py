@@ -10,6 +10,7 @@ import optax
 from optax import contrib
 
 from lm.errors import UserError
+from lm.models import mup
 from lm.models.layers import kernel_dims
 from lm.train import schedules
 from lm.train.state import Params
@@ -26,14 +27,28 @@ def _decay_mask(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), params)
 
 
-def adamw(lr, mask: Mask, *, b1: float, b2: float, eps: float, weight_decay: float):
+# Each takes the rate, what decays, and what stands between its updates and the decay.
+
+
+def adamw(lr, mask: Mask, *between, b1: float, b2: float, eps: float, weight_decay: float):
     """Loshchilov & Hutter 2019, algorithm 2, with the rate times the decay as in PyTorch."""
-    return optax.adamw(lr, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+    return _decayed(lr, mask, optax.scale_by_adam(b1, b2, eps), *between, decay=weight_decay)
 
 
-def lion(lr, mask: Mask, *, b1: float, b2: float, weight_decay: float):
+def lion(lr, mask: Mask, *between, b1: float, b2: float, weight_decay: float):
     """Chen et al. 2023, algorithm 2."""
-    return optax.lion(lr, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask)
+    return _decayed(lr, mask, optax.scale_by_lion(b1, b2), *between, decay=weight_decay)
+
+
+def sgd(lr, mask: Mask, *between, momentum: float, weight_decay: float):
+    """Sutskever et al. 2013, eq. 1 and 2, as in PyTorch, with AdamW's decay."""
+    return _decayed(lr, mask, optax.trace(momentum), *between, decay=weight_decay)
+
+
+def _decayed(lr, mask: Mask, *directions, decay: float):
+    return optax.chain(
+        *directions, optax.add_decayed_weights(decay, mask), optax.scale_by_learning_rate(lr)
+    )
 
 
 def adafactor(lr, mask: Mask, *, weight_decay: float):
@@ -47,7 +62,16 @@ def adafactor(lr, mask: Mask, *, weight_decay: float):
     )
 
 
-def muon(lr, mask: Mask, *, beta: float, b1: float, b2: float, eps: float, weight_decay: float):
+def muon(
+    lr,
+    mask: Mask,
+    *between,
+    beta: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+):
     """Jordan et al. 2024 on the layers' matrices, AdamW on all else.
 
     Updates are scaled to AdamW's size (Liu et al. 2025, eq. 4), so one rate serves both.
@@ -62,12 +86,7 @@ def muon(lr, mask: Mask, *, beta: float, b1: float, b2: float, eps: float, weigh
         consistent_rms=0.2,
     )
     # Decay and rate come behind it, because its AdamW takes no mask: biases would decay.
-    return optax.chain(
-        directions,
-        optax.scale(-1.0),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(lr),
-    )
+    return _decayed(lr, mask, directions, optax.scale(-1.0), *between, decay=weight_decay)
 
 
 def _muon_matrices(params: Params) -> Params:
@@ -84,7 +103,7 @@ def _muon_matrices(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(numbers, params)
 
 
-OPTIMIZERS = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon}
+OPTIMIZERS = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon, "sgd": sgd}
 
 
 def make_optimizer(
@@ -98,12 +117,13 @@ def make_optimizer(
     clip_norm: float,
     ema_decay: float,
     num_steps: int,
+    growth: mup.Growth | None = None,
     **settings,
 ) -> tuple[optax.GradientTransformation, schedules.Schedule]:
     """Builds the optimiser and returns its schedule beside it, for the log.
 
     Args:
-      name: adamw, lion, adafactor or muon.
+      name: adamw, lion, adafactor, muon or sgd.
       peak_lr: the rate after the warmup.
       schedule: constant, linear, cosine, rsqrt or wsd.
       warmup_steps: linear warmup.
@@ -113,6 +133,8 @@ def make_optimizer(
       clip_norm: gradients longer than this are scaled back to it; 0 does not clip.
       ema_decay: keeps an exponential average of the weights for evaluation; 0 keeps none.
       num_steps: of the whole run.
+      growth: of a model with a base shape, see `mup.growth`: each parameter has its own rate. The
+        decay of a step is the schedule's rate times `weight_decay` for all of them.
       **settings: what the rule and the schedule take besides, and nothing that neither takes.
 
     Raises:
@@ -153,7 +175,9 @@ def make_optimizer(
         warmup_steps=warmup_steps,
     )
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    chain += [rule(rate, _decay_mask, **{k: v for k, v in settings.items() if k in of_rule})]
+    between = [] if growth is None else [scale_by_width(name, growth)]
+    settings = {k: v for k, v in settings.items() if k in of_rule}
+    chain += [rule(rate, _decay_mask, *between, **settings)]
     chain += [scale_by_depth(layer_decay)] if layer_decay < 1 else []
     chain += [average_weights(ema_decay)] if ema_decay else []
     return optax.chain(*chain), rate
@@ -168,6 +192,16 @@ def _lookup(key: str, name: str, table: dict):
     if name not in table:
         raise UserError(f"{key}={name!r} is unknown; choose {', '.join(table)}")
     return table[name]
+
+
+def scale_by_width(optimizer: str, growth: mup.Growth) -> optax.GradientTransformation:
+    """The rates of muP for what this optimizer makes of gradients.
+
+    Raises:
+      UserError: there are none.
+    """
+    mup.check_optimizer(optimizer)
+    return optax.stateless(lambda updates, _: mup.scaled_updates(updates, optimizer, growth))
 
 
 def scale_by_depth(decay: float) -> optax.GradientTransformation:
