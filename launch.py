@@ -176,6 +176,7 @@ def _dispatch(config) -> int:
 
     from experiments import (
         convert,
+        coordinates,
         dry_run,
         evaluate,
         finetune,
@@ -199,6 +200,7 @@ def _dispatch(config) -> int:
         "generate": generate.run,
         "harness": harness.run,
         "convert": convert.run,
+        "coordinates": coordinates.run,
     }
     if config.experiment not in experiments:
         raise UserError(

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 import tokenizers as tokenizers_lib
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, runs
@@ -19,7 +20,7 @@ from lm import workdir as workdir_lib
 from lm.data import chat, tokenizers
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
-from lm.models import lora
+from lm.models import lora, mup
 from lm.models.families import init_params, param_shapes
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.state import Params, TrainState
@@ -100,6 +101,7 @@ def merge_adapters(
         model = _read_folder(config, base)
     else:
         run = runs.load(base)
+        _check_scores(base, run.model)
         params = jax.tree.map(np.asarray, run.params)
         model = Model(run.config.model.to_dict(), params, "float32", run.tokenizer)
     shapes = {path: x.shape for path, x in flatten_dict(model.params).items()}
@@ -151,7 +153,8 @@ def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
 def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
     """A run -> a folder that the Auto classes of `transformers` load.
 
-    A fine-tuned run's adapters are merged; its head stays where `transformers` has the same.
+    A fine-tuned run's adapters are merged; its head stays where `transformers` has the same. The
+    multipliers of muP go into the weights.
 
     Raises:
       UserError: the run has no checkpoint, or a shape that `transformers` does not know.
@@ -171,7 +174,12 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         dtype = run.config.weights_dtype if run.config.experiment == "convert" else "float32"
         family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
     target.mkdir(parents=True)
-    params = jax.tree.map(np.asarray, run.params)
+    model, params = mup.folded(
+        model,
+        jax.tree.map(np.asarray, run.params),
+        _model_config(run.model),
+        has_output="body" not in run.params,
+    )
     ids = {
         f"{name}_token_id": token_id
         for name in ("bos", "eos", "pad")
@@ -182,6 +190,10 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
     template = source / "tokenizer" / chat.FILE
     if template.exists():
         shutil.copy(template, target / chat.FILE)
+
+
+def _model_config(model: nn.Module) -> Any:
+    return model.body.config if hasattr(model, "body") else model.config
 
 
 def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -195,6 +207,7 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     run = finetuned.load(source)
     if run.adapters is None:
         raise UserError(f"adapters=True: source={source} has no adapters; it was trained without")
+    _check_scores(source, run.model)
     target.mkdir(parents=True)
     by_module = lambda tree: unflatten_dict(finetuned.as_in_module(tree, run.config))
     peft.save_adapters(
@@ -207,6 +220,15 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     )
     if "head" in run.base:
         print("left out: the head, which is not in a folder of peft")
+
+
+def _check_scores(folder: pathlib.Path, model: nn.Module) -> None:
+    """Adapters of queries would have to be scaled as the queries are."""
+    if mup.attention_scale(_model_config(model)) is not None:
+        raise UserError(
+            f"{folder}: its heads are wider than its base shape's, model.mup_head_dim, and peft "
+            "has no such scale of attention; convert the run without adapters=True"
+        )
 
 
 def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:

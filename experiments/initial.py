@@ -107,8 +107,8 @@ def check(
     own = build.make_model(config.model, **build.rows_of(config))
     if _multipliers(other.config) != _multipliers(own.config):
         raise UserError(
-            f"init_from={folder} has a base shape, model.mup_*, by which it computes otherwise than "
-            "this config's model; take over its four sizes, all 0 if it has none"
+            f"init_from={folder} and this config's model have other multipliers of muP; give "
+            "model.mup_* the sizes that they have there, all 0 for a model that has none"
         )
     found, wanted = _shape_by_path(param_shapes(other)), _shape_by_path(params)
     for path in sorted(found.keys() | wanted.keys()):

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily, check_head_dim, one_dropout, require
+from lm.interop.family import (
+    HOW_TO_RUN,
+    NO_MUP,
+    HuggingFaceFamily,
+    check_head_dim,
+    one_dropout,
+    require,
+)
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 

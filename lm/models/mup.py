@@ -161,10 +161,13 @@ def rule(path: Path) -> tuple[Kind, str]:
     raise UserError(f"the parameter {name} has no rule that says how it is scaled; see {__file__}")
 
 
-def folded(model: Mapping[str, Any], params: Params, c: Any, *, has_output: bool) -> tuple:
+def folded(
+    model: dict[str, Any], params: Params, c: Any, *, has_output: bool
+) -> tuple[dict[str, Any], Params]:
     """The `model` block and parameters of the standard parametrisation that give the same numbers.
 
     The scale of attention goes into the queries, the multiplier of the output into the last norm.
+    A model without a base shape is given back as it is.
 
     Args:
       model: the block of the config.
@@ -173,6 +176,8 @@ def folded(model: Mapping[str, Any], params: Params, c: Any, *, has_output: bool
       has_output: the hidden states go to the output of a language model and nowhere else; a task's
         head has no multiplier.
     """
+    if growth(c) is None:
+        return model, params
     scale = attention_scale(c)
     query = 1.0 if scale is None else scale * c.head_dim**0.5
     output = output_multiplier(c) if has_output else 1.0

@@ -1,0 +1,239 @@
+"""The coordinate check: does what a few steps do to activations depend on the width?
+
+Yang et al. 2022, appendix D.1 and figure 5. Under muP it does not; a rate, an initial weight or a
+multiplier that is scaled wrongly shows as a slope of log size against log width.
+
+Dimension key:
+  N layers    B batch    L query length    M key length    H heads    G key/value heads
+  K head width
+"""
+
+import csv
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from experiments import build, initial
+from lm import workdir as workdir_lib
+from lm.data.batches import Batches
+from lm.data.preparation import Prepared
+from lm.errors import UserError
+from lm.models import mup
+from lm.train.state import Params
+
+# What a wider model has more of, for each way to grow.
+_GROWING = {
+    "num_heads": ("model_dim", "mlp_dim", "num_heads", "num_kv_heads"),
+    "head_dim": ("model_dim", "mlp_dim", "head_dim"),
+}
+
+
+class Point(NamedTuple):
+    """Mean absolute size of an activation after `step` updates, and of its change since the first.
+
+    width: as many times the base shape's.
+    """
+
+    parametrisation: str
+    activation: str
+    step: int
+    width: int
+    size: float
+    change: float
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
+    """Trains models of several widths for a few steps, with and without muP.
+
+    Writes coordinates.csv and coordinates.png, prints slopes, and returns 0 if all are flat under
+    muP, else 1. What the standard parametrisation does is shown beside it and decides nothing.
+
+    Raises:
+      UserError: before anything is trained, for whatever in the config cannot work.
+    """
+    given = config.to_dict()
+    workdir_lib.check(workdir, given)
+    for name in ("muP", "standard"):
+        for width in config.coordinates.widths:
+            build.make_parts(widened(config, width, name))
+    prepared = build.make_data(widened(config, 1, "standard"), _model_config(config))
+    points = []
+    with workdir_lib.opened(workdir, given, data_hash=prepared.hash):
+        for name in ("muP", "standard"):
+            for width in config.coordinates.widths:
+                print(f"{name}, {width} times as wide", flush=True)
+                points += measured(config, width, name, prepared)
+        _write(points, workdir / "coordinates.csv")
+        draw(points, workdir / "coordinates.png")
+    lines, is_flat = report(points, config.coordinates.bound)
+    print("\n".join([*lines, f"see {workdir}/coordinates.png"]))
+    return 0 if is_flat else 1
+
+
+def _model_config(config: ml_collections.ConfigDict) -> Any:
+    return build.make_parts(widened(config, 1, "standard")).model.config
+
+
+def widened(
+    config: ml_collections.ConfigDict, width: int, parametrisation: str
+) -> ml_collections.ConfigDict:
+    """The config of pretraining a model `width` times as wide; the config's own is the base shape.
+
+    Raises:
+      UserError: a family without rules of muP, or an unknown way to grow.
+    """
+    names = build.lookup("coordinates.grow", config.coordinates.grow, _GROWING)
+    config = config.copy_and_resolve_references()
+    model = config.model
+    if "mup_model_dim" not in model:
+        raise UserError(f"model.name={model.name} has no rules of muP; choose gpt2 or llama")
+    base = {name: model[name.removeprefix("mup_")] for name in mup.FIELDS}
+    model.update(base if parametrisation == "muP" else dict.fromkeys(base, 0))
+    model.update({name: width * model[name] for name in names if name in model})
+    config.experiment = "pretrain"
+    return config
+
+
+def measured(
+    config: ml_collections.ConfigDict, width: int, parametrisation: str, prepared: Prepared
+) -> Iterator[Point]:
+    """Trains one width; yields each activation's size and change before each step, and at the end.
+
+    Activations are always those of the first rows of the data.
+    """
+    config = widened(config, width, parametrisation)
+    parts = build.make_parts(config)
+    objective = build.make_objective(config, prepared)
+    abstract = build.abstract_state(parts)
+    step_fn = build.make_step(parts, objective, config, abstract)
+    key = jax.random.key(config.seed)
+    batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+    (first,) = batches.iterate(0, 1)
+    probe = jax.tree.map(lambda x: x[: config.coordinates.probe_rows], first)
+    inputs = objective(probe, key).inputs
+    look = jax.jit(lambda params: activations(parts.model, params, inputs))
+    mean = lambda x: float(np.mean(np.abs(x), dtype=np.float64))
+
+    state = initial.state(parts, config, abstract)
+    at_start = jax.device_get(look(state.params))
+    for step, rows in enumerate([*batches.iterate(0, config.train.num_steps), None]):
+        for name, x in jax.device_get(look(state.params)).items():
+            size, change = mean(x), mean(x - at_start[name])
+            yield Point(parametrisation, name, step, width, size, change)
+        if rows is not None:
+            state, _ = step_fn(state, rows, key)
+
+
+def activations(
+    model: nn.Module, params: Params, inputs: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The activations of a decoder by name, those of layers along a first dimension; float32."""
+    names = ("attention", "mlp", "query", "key")
+    logits_BLV, kept = model.apply(
+        {"params": params},
+        **inputs,
+        capture_intermediates=lambda module, _: module.name in names,
+        mutable=["intermediates"],
+    )
+    layers = kept["intermediates"]["layers"]
+    output_of = lambda module: module["__call__"][0].astype(jnp.float32)
+    found = {
+        "embedding": params["token_embedding"][inputs["tokens_BL"]],
+        "attention scores": _scores(
+            model.config,
+            *map(output_of, (layers["attention"]["query"], layers["attention"]["key"])),
+        ),
+        "attention out": output_of(layers["attention"]),
+        "mlp out": output_of(layers["mlp"]),
+        "logits": logits_BLV.astype(jnp.float32),
+    }
+    return found
+
+
+def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
+    """N x B x H x L x M, hidden pairs too; without Llama's rotation, which changes no sizes."""
+    scale = mup.attention_scale(c)
+    k_NBMHK = jnp.repeat(k_NBMGK, c.num_heads // k_NBMGK.shape[3], axis=3)
+    scores_NBHLM = jnp.einsum("NBLHK,NBMHK->NBHLM", q_NBLHK, k_NBMHK)
+    return scores_NBHLM * (c.head_dim**-0.5 if scale is None else scale)
+
+
+def report(points: list[Point], bound: float) -> tuple[list[str], bool]:
+    """A table of slopes, and whether those of muP are flat.
+
+    A slope is that of log size by log width, over all widths, the steepest of all steps. Sizes may
+    shrink, as those of logits do before the first step (Yang et al. 2022, appendix D.2); what a
+    step changes must neither grow nor shrink.
+
+    Args:
+      points: of both parametrisations.
+      bound: a slope of at most this is flat.
+    """
+    lines = [
+        f"{'slope by width':18}{'muP size':>10}{'change':>10}{'standard size':>15}{'change':>10}"
+    ]
+    is_flat = True
+    for activation in dict.fromkeys(p.activation for p in points):
+        cells = []
+        for name in ("muP", "standard"):
+            here = [p for p in points if (p.parametrisation, p.activation) == (name, activation)]
+            size = max(_slopes(here, "size"))
+            change = max(_slopes([p for p in here if p.step > 0], "change"), key=abs)
+            cells += [size, change]
+            # Not "or above": NaN, of what has overflown, is not flat either.
+            if name == "muP" and not (size <= bound and abs(change) <= bound):
+                is_flat = False
+        mup_size, mup_change, size, change = cells
+        lines.append(
+            f"{activation:18}{mup_size:>+10.2f}{mup_change:>+10.2f}{size:>+15.2f}{change:>+10.2f}"
+        )
+    return [*lines, f"muP: {'flat' if is_flat else 'not flat'}, bound {bound}"], is_flat
+
+
+def _slopes(points: list[Point], measure: str) -> Iterator[float]:
+    """Of each step."""
+    for step in sorted({p.step for p in points}):
+        here = [p for p in points if p.step == step]
+        with np.errstate(divide="ignore", invalid="ignore"):  # What never changes has no slope.
+            sizes = np.log2([getattr(p, measure) for p in here])
+            widths = np.log2([p.width for p in here])
+            centred = widths - widths.mean()
+            yield float(centred @ sizes / (centred @ centred))
+
+
+def _write(points: list[Point], path: pathlib.Path) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerows([Point._fields, *points])
+
+
+def draw(points: list[Point], path: pathlib.Path) -> None:
+    """Sizes and changes by width, a line for each step."""
+    # Imported here, since no other experiment needs it.
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(p.activation for p in points))
+    rows = [(kind, measure) for measure in ("size", "change") for kind in ("muP", "standard")]
+    figure = Figure(figsize=(2.6 * len(names), 2.2 * len(rows)), layout="constrained")
+    for axes, (kind, measure) in zip(figure.subplots(len(rows), len(names)), rows, strict=True):
+        axes[0].set_ylabel(f"{kind}: mean |{measure}|")
+        for axis, name in zip(axes, names, strict=True):
+            here = [p for p in points if (p.parametrisation, p.activation) == (kind, name)]
+            first, last = (1 if measure == "change" else 0), max(p.step for p in here)
+            for step in range(first, last + 1):
+                line = [(p.width, getattr(p, measure)) for p in here if p.step == step]
+                color = str(0.8 * (1 - step / max(last, 1)))
+                axis.loglog(*zip(*line, strict=True), "o-", color=color, label=f"step {step}")
+            axis.set_title(name, fontsize=9)
+            axis.set_xscale("log", base=2)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes:
+        axis.set_xlabel("width / base width")
+    axes[-1].legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)
