@@ -12,7 +12,7 @@ import ml_collections
 
 from configs import common, llama
 
-_PEAK_LR = {"adamw": 4e-3, "lion": 1e-3, "muon": 1e-2, "sgd": 0.3}
+_PEAK_LR = {"adamw": 2e-3, "lion": 1e-3, "muon": 1e-2, "sgd": 0.3}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

@@ -27,6 +27,8 @@ from lm.errors import UserError
 from lm.models import mup
 from lm.train.state import Params
 
+# From the input to the output.
+ACTIVATIONS = ("embedding", "attention scores", "attention out", "mlp out", "logits")
 # What a wider model has more of, for each way to grow.
 _GROWING = {
     "num_heads": ("model_dim", "mlp_dim", "num_heads", "num_kv_heads"),
@@ -143,17 +145,14 @@ def activations(
     )
     layers = kept["intermediates"]["layers"]
     output_of = lambda module: module["__call__"][0].astype(jnp.float32)
-    found = {
+    queries, keys = (output_of(layers["attention"][name]) for name in ("query", "key"))
+    return {
         "embedding": params["token_embedding"][inputs["tokens_BL"]],
-        "attention scores": _scores(
-            model.config,
-            *map(output_of, (layers["attention"]["query"], layers["attention"]["key"])),
-        ),
+        "attention scores": _scores(model.config, queries, keys),
         "attention out": output_of(layers["attention"]),
         "mlp out": output_of(layers["mlp"]),
         "logits": logits_BLV.astype(jnp.float32),
     }
-    return found
 
 
 def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
@@ -167,9 +166,10 @@ def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
 def report(points: list[Point], bound: float) -> tuple[list[str], bool]:
     """A table of slopes, and whether those of muP are flat.
 
-    A slope is that of log size by log width, over all widths, the steepest of all steps. Sizes may
-    shrink, as those of logits do before the first step (Yang et al. 2022, appendix D.2); what a
-    step changes must neither grow nor shrink.
+    A slope is that of log size by log width. Of sizes it is the highest of all steps: they may
+    shrink, as those of logits do until they are learned (Yang et al. 2022, appendix D.2). Of what
+    all steps changed, which must neither grow nor shrink, it is that after the last one: before,
+    what is random in a narrow model counts for more.
 
     Args:
       points: of both parametrisations.
@@ -179,12 +179,12 @@ def report(points: list[Point], bound: float) -> tuple[list[str], bool]:
         f"{'slope by width':18}{'muP size':>10}{'change':>10}{'standard size':>15}{'change':>10}"
     ]
     is_flat = True
-    for activation in dict.fromkeys(p.activation for p in points):
+    for activation in ACTIVATIONS:
         cells = []
         for name in ("muP", "standard"):
             here = [p for p in points if (p.parametrisation, p.activation) == (name, activation)]
             size = max(_slopes(here, "size"))
-            change = max(_slopes([p for p in here if p.step > 0], "change"), key=abs)
+            *_, change = _slopes(here, "change")
             cells += [size, change]
             # Not "or above": NaN, of what has overflown, is not flat either.
             if name == "muP" and not (size <= bound and abs(change) <= bound):
@@ -214,16 +214,17 @@ def _write(points: list[Point], path: pathlib.Path) -> None:
 
 
 def draw(points: list[Point], path: pathlib.Path) -> None:
-    """Sizes and changes by width, a line for each step."""
+    """Sizes and changes by width, a line for each step, as a PNG."""
     # Imported here, since no other experiment needs it.
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(p.activation for p in points))
     rows = [(kind, measure) for measure in ("size", "change") for kind in ("muP", "standard")]
-    figure = Figure(figsize=(2.6 * len(names), 2.2 * len(rows)), layout="constrained")
-    for axes, (kind, measure) in zip(figure.subplots(len(rows), len(names)), rows, strict=True):
+    figure = Figure(figsize=(2.6 * len(ACTIVATIONS), 2.2 * len(rows)), layout="constrained")
+    for axes, (kind, measure) in zip(
+        figure.subplots(len(rows), len(ACTIVATIONS)), rows, strict=True
+    ):
         axes[0].set_ylabel(f"{kind}: mean |{measure}|")
-        for axis, name in zip(axes, names, strict=True):
+        for axis, name in zip(axes, ACTIVATIONS, strict=True):
             here = [p for p in points if (p.parametrisation, p.activation) == (kind, name)]
             first, last = (1 if measure == "change" else 0), max(p.step for p in here)
             for step in range(first, last + 1):
