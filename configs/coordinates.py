@@ -41,5 +41,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg=ml_collections.ConfigDict(dict(tokenizer=arg.tokenizer, debug=False)),
     )
     config.experiment = "coordinates"
-    config.coordinates = dict(widths=(1, 2, 4, 8), grow=arg.grow, probe_rows=4, bound=0.25)
+    config.eval.sample_tokens = 0
+    config.coordinates = dict(widths=(1, 2, 4, 8), grow=arg.grow, probe_rows=4, bound=0.35)
     return config

@@ -24,7 +24,7 @@ _PEAK_LR = {"small": 6e-4, "medium": 3e-4, "large": 2.5e-4, "xl": 2e-4}
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: size=small|medium|large|xl, objective=causal|prefix|mixture, tokenizer, optimizer,
-    schedule, debug.
+    schedule, debug; mup=small|..., the size whose rate holds under muP (docs/mup.md).
     """
     arg = common.parse_arg(
         arg,
@@ -33,13 +33,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         tokenizer="bpe",
         optimizer="adamw",
         schedule="cosine",
+        mup="",
         debug=False,
     )
     num_layers, num_heads, width = common.choose("size", arg.size, _SHAPES)
     model = common.gpt2_model(num_layers, num_heads, 64, width, vocab_size=50257, max_len=1024)
+    if arg.mup:
+        _, num_heads, width = common.choose("mup", arg.mup, _SHAPES)
+        model |= common.mup(num_heads, 64, width, 4 * width)
     return common.gpt_pretraining(
         model,
-        peak_lr=_PEAK_LR[arg.size],
+        peak_lr=_PEAK_LR[arg.mup or arg.size],
         batch_size=512,
         accumulate_steps=16,  # 32 rows at once, which one GPU holds at size=small.
         num_steps=100_000,

@@ -43,7 +43,7 @@ _SIZES = {  # layers, heads, key/value heads, head width, width, MLP width, and 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer, optimizer,
-    schedule, debug.
+    schedule, debug; mup, the size whose rate holds under muP (docs/mup.md).
     """
     arg = common.parse_arg(
         arg,
@@ -52,13 +52,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         tokenizer="bpe",
         optimizer="adamw",
         schedule="cosine",
+        mup="",
         debug=False,
     )
     *shape, more = common.choose("size", arg.size, _SIZES)
     model = llama_model(*shape, **more)
     seq_len = min(model["max_len"], 4096)
     batch_size = 2**22 // seq_len
-    is_large = shape[4] > 5120
+    if arg.mup:
+        _, num_heads, _, head_dim, width, mlp_dim, _ = common.choose("mup", arg.mup, _SIZES)
+        model |= common.mup(num_heads, head_dim, width, mlp_dim)
+    is_large = (model["mup_model_dim"] or model["model_dim"]) > 5120
     return common.pretraining(
         model,
         objective=common.decoder_objective(arg.objective),

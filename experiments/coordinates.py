@@ -73,9 +73,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
                 points += measured(config, width, name, prepared)
         _write(points, workdir / "coordinates.csv")
         draw(points, workdir / "coordinates.png")
-    lines, is_flat = report(points, config.coordinates.bound)
-    print("\n".join([*lines, f"see {workdir}/coordinates.png"]))
-    return 0 if is_flat else 1
+    flat = _report(points, config.coordinates.bound)
+    print(f"see {workdir}/coordinates.png")
+    return 0 if flat else 1
 
 
 def _model_config(config: ml_collections.ConfigDict) -> Any:
@@ -163,37 +163,34 @@ def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
     return scores_NBHLM * (c.head_dim**-0.5 if scale is None else scale)
 
 
-def report(points: list[Point], bound: float) -> tuple[list[str], bool]:
-    """A table of slopes, and whether those of muP are flat.
+class Slope(NamedTuple):
+    """Of log size, and of log change, by log width. 0 is flat."""
 
-    A slope is that of log size by log width. Of sizes it is the highest of all steps: they may
-    shrink, as those of logits do until they are learned (Yang et al. 2022, appendix D.2). Of what
-    all steps changed, which must neither grow nor shrink, it is that after the last one: before,
-    what is random in a narrow model counts for more.
+    size: float
+    change: float
 
-    Args:
-      points: of both parametrisations.
-      bound: a slope of at most this is flat.
+
+def slopes(points: list[Point], parametrisation: str) -> dict[str, Slope]:
+    """By activation.
+
+    Of sizes it is the highest of all steps: they may shrink, as those of logits do until they are
+    learned (Yang et al. 2022, appendix D.2). Of what the steps changed it is that after the last
+    one: before, what is random in a narrow model counts for more.
     """
-    lines = [
-        f"{'slope by width':18}{'muP size':>10}{'change':>10}{'standard size':>15}{'change':>10}"
-    ]
-    is_flat = True
+    found = {}
     for activation in ACTIVATIONS:
-        cells = []
-        for name in ("muP", "standard"):
-            here = [p for p in points if (p.parametrisation, p.activation) == (name, activation)]
-            size = max(_slopes(here, "size"))
-            *_, change = _slopes(here, "change")
-            cells += [size, change]
-            # Not "or above": NaN, of what has overflown, is not flat either.
-            if name == "muP" and not (size <= bound and abs(change) <= bound):
-                is_flat = False
-        mup_size, mup_change, size, change = cells
-        lines.append(
-            f"{activation:18}{mup_size:>+10.2f}{mup_change:>+10.2f}{size:>+15.2f}{change:>+10.2f}"
-        )
-    return [*lines, f"muP: {'flat' if is_flat else 'not flat'}, bound {bound}"], is_flat
+        here = [
+            p for p in points if (p.parametrisation, p.activation) == (parametrisation, activation)
+        ]
+        *_, change = _slopes(here, "change")
+        found[activation] = Slope(max(_slopes(here, "size")), change)
+    return found
+
+
+def is_flat(found: Mapping[str, Slope], bound: float) -> bool:
+    """Whether no size grows, and no change grows or shrinks, by a slope above `bound`."""
+    # What has overflown is NaN, for which nothing holds.
+    return all(slope.size <= bound and abs(slope.change) <= bound for slope in found.values())
 
 
 def _slopes(points: list[Point], measure: str) -> Iterator[float]:
@@ -205,6 +202,18 @@ def _slopes(points: list[Point], measure: str) -> Iterator[float]:
             widths = np.log2([p.width for p in here])
             centred = widths - widths.mean()
             yield float(centred @ sizes / (centred @ centred))
+
+
+def _report(points: list[Point], bound: float) -> bool:
+    ours, others = slopes(points, "muP"), slopes(points, "standard")
+    print(f"{'slope by width':18}{'muP size':>10}{'change':>10}{'standard size':>15}{'change':>10}")
+    for name in ACTIVATIONS:
+        (size, change), (other_size, other_change) = ours[name], others[name]
+        cells = f"{size:>+10.2f}{change:>+10.2f}{other_size:>+15.2f}{other_change:>+10.2f}"
+        print(f"{name:18}{cells}")
+    flat = is_flat(ours, bound)
+    print(f"muP: {'flat' if flat else 'not flat'}, bound {bound:g}")
+    return flat
 
 
 def _write(points: list[Point], path: pathlib.Path) -> None:
