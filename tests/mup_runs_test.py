@@ -61,7 +61,7 @@ def test_a_run_goes_on_only_with_the_multipliers_that_it_was_trained_with(
 
     same.init_from = other.init_from = str(tmp_path / "run")
     initial.check(same, params, ByteTokenizer())
-    with pytest.raises(UserError, match="init_from=.*other multipliers of muP"):
+    with pytest.raises(UserError, match=r"init_from=.*other multipliers of muP"):
         initial.check(other, params, ByteTokenizer())
 
 
@@ -69,5 +69,5 @@ def test_fine_tuning_begins_from_a_run_that_has_a_base_shape():
     config = classify.get_config("model=gpt2,debug")
     config.model.update(BASE)
 
-    with pytest.raises(UserError, match="model.mup_model_dim=4 is about pretraining"):
+    with pytest.raises(UserError, match=r"model\.mup_model_dim=4 is about pretraining"):
         finetuned.make_model(config, None)

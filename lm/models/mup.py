@@ -62,7 +62,7 @@ _SGD = {Kind.INPUT: 1.0, Kind.OUTPUT: 1.0, Kind.VECTOR: 1.0}
 # that grows as the root of the width, and has to keep it (Yang et al. 2023, arXiv 2310.17813,
 # condition 1). All but the layers' matrices is Adam's.
 _MUON = {Kind.HIDDEN: -0.5}
-# Lion's updates have entries of one size, as Adam's nearly do (Yang et al. 2022, appendix B.3).
+# Lion's updates have entries of one size, as Adam's nearly do (Yang et al. 2022, appendix B).
 _RATES = {"adamw": _ADAM, "lion": _ADAM, "muon": _MUON, "sgd": _SGD}
 
 

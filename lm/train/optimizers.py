@@ -41,7 +41,7 @@ def lion(lr, mask: Mask, *between, b1: float, b2: float, weight_decay: float):
 
 
 def sgd(lr, mask: Mask, *between, momentum: float, weight_decay: float):
-    """Sutskever et al. 2013, eq. 1 and 2, as in PyTorch, with AdamW's decay."""
+    """Gradients that momentum adds up, as in PyTorch, with AdamW's decay."""
     return _decayed(lr, mask, optax.trace(momentum), *between, decay=weight_decay)
 
 
