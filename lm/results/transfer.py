@@ -2,14 +2,13 @@
 
     python -m lm.results.transfer RUNS [--png=transfer.png] [--octaves=1]
 
-reads the runs below a folder, such as those of configs/sweeps/mup_transfer.py: their config.json
-and metrics.jsonl. It prints a table, draws the last eval/loss against the rate for each width, and
-exits with 0 if muP's best rate moves by at most so many octaves (factors of 2) from the narrowest
-to the widest model, with 1 if it moves further, and with 2 if the runs cannot tell.
+reads the finished runs below a folder, such as those of configs/sweeps/mup_transfer.py. It prints a
+table, draws the last eval/loss against the rate for each width, and exits with 0 if muP's best rate
+moves by at most so many octaves (factors of 2) from the narrowest to the widest model, with 1 if it
+moves further, and with 2 if the runs cannot tell.
 """
 
 import argparse
-import json
 import math
 import pathlib
 import sys
@@ -19,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lm.errors import UserError
-from lm.results.state import read_records
+from lm.results import reading
 
 _LOSS = "eval/loss"
+_KEYS = ("model.mup_model_dim", "model.model_dim", "optimizer.peak_lr", "seed")
 
 
 class Run(NamedTuple):
@@ -48,30 +48,28 @@ class Curve(NamedTuple):
     is_inside: bool
 
 
-def read_runs(folder: pathlib.Path) -> tuple[list[Run], int]:
-    """Every run below a folder that has been evaluated, and how many have not.
+def finished(folder: pathlib.Path) -> tuple[list[Run], list[str]]:
+    """The finished runs below a folder, and a line for each thing that is left out.
 
     Raises:
       UserError: there is none, or one is no pretraining of a model that muP has rules for.
     """
-    runs, num_waiting = [], 0
-    for path in sorted(folder.rglob("config.json")):
-        records, _ = read_records(path.parent)
-        losses = [record[_LOSS] for record in records if _LOSS in record]
-        if not losses:
-            num_waiting += 1
+    found = reading.read(folder, [_LOSS])
+    runs, num_unfinished = [], 0
+    for run in found.runs:
+        if run.state.kind != "done" or _LOSS not in run.series:
+            num_unfinished += 1
             continue
-        config = json.loads(path.read_text())
-        try:
-            model, rate = config["model"], config["optimizer"]["peak_lr"]
-            has_mup, width = model["mup_model_dim"] > 0, model["model_dim"]
-        except KeyError as error:
-            raise UserError(f"{path} has no {error}; name a folder of pretraining runs") from None
-        loss = math.inf if losses[-1] is None or math.isnan(losses[-1]) else losses[-1]
-        runs.append(Run(has_mup, width, rate, config["seed"], loss))
+        missing = [key for key in _KEYS if key not in run.config]
+        if missing:
+            raise UserError(f"{run.name} has no {missing[0]}; name a folder of pretraining runs")
+        mup_width, *point = (run.config[key] for key in _KEYS)
+        loss = float(run.series[_LOSS].values[-1])
+        runs.append(Run(mup_width > 0, *point, loss if math.isfinite(loss) else math.inf))
     if not runs:
-        raise UserError(f"{folder} has no run with {_LOSS} in its metrics.jsonl; train some first")
-    return runs, num_waiting
+        raise UserError(f"{folder} has no finished run with {_LOSS}; train some first")
+    unfinished = [f"runs that are not finished: {num_unfinished}"] if num_unfinished else []
+    return runs, [*found.warnings, *unfinished]
 
 
 def curves(runs: Iterable[Run]) -> dict[tuple[bool, int], Curve]:
@@ -176,9 +174,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--octaves", type=float, default=1.0, help="by how much muP's may move")
     options = parser.parse_args(argv)
     try:
-        runs, num_waiting = read_runs(options.runs)
-        if num_waiting:
-            print(f"{num_waiting} runs were not evaluated yet, and are left out")
+        runs, left_out = finished(options.runs)
+        for line in left_out:
+            print(f"left out: {line}", file=sys.stderr)
         found = curves(runs)
         lines, code = report(found, options.octaves)
     except UserError as error:

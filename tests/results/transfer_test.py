@@ -21,7 +21,8 @@ def write(folder, *, mup, width, rate, seed, loss):
     model = dict(model_dim=width, mup_model_dim=64 if mup else 0)
     config = dict(model=model, optimizer=dict(peak_lr=rate), seed=seed)
     (folder / "config.json").write_text(json.dumps(config))
-    lines = [{"step": 1, "eval/loss": 9.0}, {"step": 2, "eval/loss": loss}, {"step": 2}]
+    lines = [{"step": 1, "eval/loss": 9.0}, {"step": 2, "eval/loss": loss}]
+    lines += [{"step": 2, "run/done": 1}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -46,7 +47,7 @@ def test_the_best_rates_and_how_far_they_move(tmp_path, capsys):
 
     assert transfer.main([str(tmp_path)]) == 0
 
-    found = transfer.curves(transfer.read_runs(tmp_path)[0])
+    found = transfer.curves(transfer.finished(tmp_path)[0])
     assert [*found] == [(m, w) for m in (False, True) for w in WIDTHS]
     for (has_mup, width), curve in found.items():
         assert math.log2(curve.best_rate) == pytest.approx(moving(has_mup, width), abs=1e-6)
@@ -83,17 +84,17 @@ def test_a_rate_at_which_one_seed_diverges_is_not_the_best():
     np.testing.assert_array_equal(np.isfinite(curve.means), [True, True, False, False])
 
 
-def test_runs_without_an_evaluation_are_counted_and_a_null_is_a_divergence(tmp_path, capsys):
+def test_unfinished_runs_are_counted_and_a_null_is_a_divergence(tmp_path, capsys):
     write(tmp_path / "a", mup=True, width=64, rate=0.1, seed=0, loss=None)
     write(tmp_path / "b", mup=True, width=64, rate=0.2, seed=0, loss=3.0)
-    (tmp_path / "b" / "metrics.jsonl").write_text('{"step": 1}\n{"step": ')
+    (tmp_path / "b" / "metrics.jsonl").write_text('{"step": 1, "eval/loss": 1.0}\n{"step": ')
 
     assert transfer.main([str(tmp_path)]) == 2
 
-    captured = capsys.readouterr()
-    assert captured.out == "1 runs were not evaluated yet, and are left out\n"
-    assert captured.err.startswith("error: standard has runs of 0 widths")
-    assert transfer.read_runs(tmp_path)[0][0].loss == math.inf
+    lines = capsys.readouterr().err.splitlines()
+    assert "left out: runs that are not finished: 1" in lines
+    assert lines[-1].startswith("error: standard has runs of 0 widths")
+    assert transfer.finished(tmp_path)[0][0].loss == math.inf
 
 
 def test_the_sweep_widens_the_base_shape_as_one():
