@@ -2,7 +2,7 @@ r"""Do activations change alike at every width under muP, and do they not withou
 
 Command:   python launch.py --config=configs/coordinates.py --workdir=runs/coordinates
            and so with family=llama, optimizer=muon|lion|sgd, grow=head_dim
-Hardware:  2 CPU cores; a few minutes.
+Hardware:  2 CPU cores; 4 minutes on a busy machine.
 Expected:  "muP: flat", exit code 0; docs/mup.md has the slopes.
 
 The width at 1 is the base shape. The rate is one at which a few steps change a lot.
