@@ -73,7 +73,7 @@ def test_adamw_is_torch():
         np.testing.assert_allclose(params[name], p.detach().numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon", "sgd"])
 def test_every_rule_lowers_a_quadratic_and_decays_matrices_only(name, random_like):
     params = random_like(tiny.shapes(), scale=1.0)
     tx, _ = build(name, weight_decay=0.0)
