@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm.results import groups, scaling_law
+from lm.results import groups, scaling_law, transfer
 from lm.results.reading import Run
 
 
@@ -98,6 +98,14 @@ def grokking(runs: Sequence[Run]) -> Measured:
     return Measured(
         f"{_mean(ratios, 1)} times; steps {steps}", f"{ratio - 5:+.1f}", min(ratios) >= 5
     )
+
+
+def mup(runs: Sequence[Run]) -> Measured:
+    """By how many octaves the best rate moves from the narrowest to the widest model."""
+    found = transfer.curves(map(transfer.point, runs))
+    standard, moved = (transfer.shift(found, has_mup) for has_mup in (False, True))
+    text = f"moves by {moved:+.2f} octaves with muP, by {standard:+.2f} without"
+    return Measured(text, f"{abs(moved) - 1:+.2f}", abs(moved) <= 1 and abs(moved) < abs(standard))
 
 
 def scaling(runs: Sequence[Run]) -> Measured:
@@ -206,6 +214,22 @@ CLAIMS = (
         debug=("--config=configs/grokking.py:debug",),
         metrics=("eval/accuracy", "training_set/accuracy", "train/step_seconds"),
         measure=grokking,
+    ),
+    Claim(
+        name="transfer",
+        claim="under muP the best learning rate stays; without, it moves with the width",
+        paper="Yang et al. 2022, figure 1",
+        target="at most an octave with muP from width 64 to 256, and less than without",
+        commands=(
+            f"{_LAUNCH} --config=configs/quickstart.py:optimizer=adamw "
+            "--sweep=configs/sweeps/mup_transfer.py --workdir=runs/transfer",
+        ),
+        debug=(
+            "--config=configs/quickstart.py:debug,optimizer=adamw",
+            "--config.train.num_steps=2",
+        ),
+        metrics=("eval/loss", "train/step_seconds"),
+        measure=mup,
     ),
     Claim(
         name="scaling",

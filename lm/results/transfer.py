@@ -60,16 +60,25 @@ def finished(folder: pathlib.Path) -> tuple[list[Run], list[str]]:
         if run.state.kind != "done" or _LOSS not in run.series:
             num_unfinished += 1
             continue
-        missing = [key for key in _KEYS if key not in run.config]
-        if missing:
-            raise UserError(f"{run.name} has no {missing[0]}; name a folder of pretraining runs")
-        mup_width, *point = (run.config[key] for key in _KEYS)
-        loss = float(run.series[_LOSS].values[-1])
-        runs.append(Run(mup_width > 0, *point, loss if math.isfinite(loss) else math.inf))
+        runs.append(point(run))
     if not runs:
         raise UserError(f"{folder} has no finished run with {_LOSS}; train some first")
     unfinished = [f"runs that are not finished: {num_unfinished}"] if num_unfinished else []
     return runs, [*found.warnings, *unfinished]
+
+
+def point(run: reading.Run) -> Run:
+    """What counts of a run here; its `_LOSS` was read, and is there.
+
+    Raises:
+      UserError: it is no pretraining of a model that muP has rules for.
+    """
+    missing = [key for key in _KEYS if key not in run.config]
+    if missing:
+        raise UserError(f"{run.name} has no {missing[0]}; name a folder of pretraining runs")
+    mup_width, *settings = (run.config[key] for key in _KEYS)
+    loss = float(run.series[_LOSS].values[-1])
+    return Run(mup_width > 0, *settings, loss if math.isfinite(loss) else math.inf)
 
 
 def curves(runs: Iterable[Run]) -> dict[tuple[bool, int], Curve]:
