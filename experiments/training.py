@@ -290,9 +290,7 @@ def _opened(workdir: pathlib.Path, given: dict[str, Any], job: Job) -> Iterator[
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(
-                    workdir_lib.opened(
-                        workdir, given, data_hash=job.data_hash, command=job.command
-                    )
+                    workdir_lib.opened(workdir, given, data_hash=job.data_hash, command=job.command)
                 )
                 job.save_tokenizer(workdir / "tokenizer")
         yield

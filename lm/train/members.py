@@ -1,7 +1,7 @@
 """Many runs as one program: their states stacked along a first dimension, their steps mapped.
 
-No device cuts that dimension: behind it each state, and each batch, lies on the mesh as it does when
-the run is alone. The step count is one for all.
+No device cuts that dimension: behind it each state, and each batch, lies on the mesh as it does
+when the run is alone. The step count is one for all.
 """
 
 import functools
@@ -28,7 +28,9 @@ def compile_step(step: Callable, mesh: Mesh, abstract: TrainState) -> Callable:
       mesh: of each run.
       abstract: shapes and shardings of one state.
     """
-    mapped = jax.vmap(lambda state, more: step(state, *more), in_axes=(_AXES, 0), out_axes=(_AXES, 0))
+    mapped = jax.vmap(
+        lambda state, more: step(state, *more), in_axes=(_AXES, 0), out_axes=(_AXES, 0)
+    )
     compiled = jax.jit(mapped, donate_argnums=0, out_shardings=(_stacked(abstract), None))
     compiled = sharding.in_mesh(compiled)
 
