@@ -390,18 +390,16 @@ def make_step(
 
 
 def make_members_step(
-    parts: Parts,
-    objective: objectives.Objective,
-    config: ml_collections.ConfigDict,
-    abstract: TrainState,
+    parts: Parts, objective: objectives.Objective, config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable:
     """(states, rows, keys, scalars) -> (states, metrics) of many runs at once, compiled.
 
     All four are stacked, see `lm.train.members`; the states are donated.
 
     Args:
-      parts, objective, abstract: of any of the runs.
+      parts, objective: of any of the runs.
       config: of any; what `scalars` holds of its optimizer block is the members' own.
+      mesh: of the members.
     """
 
     def step(state, rows, key, scalars):
@@ -409,7 +407,7 @@ def make_members_step(
         one = step_function(dataclasses.replace(parts, tx=tx), objective, config)
         return one(state, rows, key)
 
-    return members.compile_step(step, parts.mesh, abstract)
+    return members.compile_step(step, mesh)
 
 
 def check_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> None:

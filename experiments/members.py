@@ -59,7 +59,9 @@ class Member:
     def __init__(self, run: Run, log: pathlib.Path):
         self.run, self._log = run, log
         self.config, self.given = pretrain.complete(run.config, run.workdir)
-        self.parts = build.make_parts(self.config)
+        on_one_device = self.config.copy_and_resolve_references()
+        on_one_device.parallel.data = 1
+        self.parts = build.make_parts(on_one_device, jax.local_devices()[:1])
         training.check(self.config, evaluation.METRICS, None)
         self.stack = contextlib.ExitStack()
 
@@ -95,13 +97,12 @@ class Group:
         first = self._members[0]
         config, parts = first.config, first.parts
         self._shared = pretrain.share(config, parts, build.make_data(config, parts.model.config))
-        abstract, objective = self._shared.abstract, self._shared.objective
         self._batches = {
             member.config.seed: pretrain.make_batches(member.config, self._shared.prepared)
             for member in self._members
         }
-        self._step_fn = build.make_members_step(parts, objective, config, abstract)
-        self._pick = members.make_pick(abstract)
+        self._mesh = members.make_mesh(len(runs))
+        self._step_fn = build.make_members_step(parts, self._shared.objective, config, self._mesh)
         self._active: list[Member] = []
         self._kinds: dict[str, str] = {}
 
@@ -116,8 +117,8 @@ class Group:
         rows = self._shared.prepared.splits["train"].num_rows
         return (
             f"one program trains {num} runs that differ in {keys}; memory estimated at {num} x "
-            f"{each:,.1f} = {num * each:,.1f} MB a device; shared: compiled step and evaluation, "
-            f"{rows:,} rows in {len(self._batches)} orders"
+            f"{each:,.1f} = {num * each:,.1f} MB over {self._mesh.size} devices; shared: compiled "
+            f"step and evaluation, {rows:,} rows in {len(self._batches)} orders"
         )
 
     def train(self, board: Board, stop_requested: Callable[[int], bool]) -> list[str]:
@@ -170,16 +171,17 @@ class Group:
             return
         trained, states = [member for member, _ in starts], [state for _, state in starts]
         config, num_steps = trained[0].config, trained[0].running.num_steps
-        state = members.stack(states, self._shared.abstract)
+        stacked = members.padded(trained, self._mesh)
+        state = members.stack(members.padded(states, self._mesh), self._mesh)
         del starts, states
-        keys = jnp.stack([jax.random.key(member.config.seed) for member in trained])
+        keys = jnp.stack([jax.random.key(member.config.seed) for member in stacked])
         scalars = {
-            name: np.array([member.config.optimizer[name] for member in trained], np.float32)
+            name: np.array([member.config.optimizer[name] for member in stacked], np.float32)
             for name in SCALARS
             if name in config.optimizer
         }
         step_fn = lambda state, batch: self._step_fn(state, batch, keys, scalars)
-        batches = self._iterate(trained, first_step, num_steps)
+        batches = self._iterate(stacked, first_step, num_steps)
         for member in trained:
             step_fn = member.running.observation.step_fn(step_fn)
             batches = member.running.observation.batches(batches)
@@ -205,13 +207,12 @@ class Group:
             if member in self._active:
                 self._end(member, self._pick(state, i))
 
-    def _iterate(self, trained: list[Member], first_step: int, end_step: int) -> Iterator:
-        part = (0, 1)  # Of one process.
+    def _iterate(self, stacked: list[Member], first_step: int, end_step: int) -> Iterator:
         by_seed = {
-            seed: self._batches[seed].iterate(first_step, end_step, *part)
-            for seed in {member.config.seed for member in trained}
+            seed: self._batches[seed].iterate(first_step, end_step)
+            for seed in {member.config.seed for member in stacked}
         }
-        return members.stacked_batches([by_seed[member.config.seed] for member in trained])
+        return members.stacked_batches([by_seed[member.config.seed] for member in stacked])
 
     def _report(self, trained: list[Member], step: int, metrics: dict[str, np.ndarray]) -> None:
         for i, member in enumerate(trained):
@@ -247,6 +248,9 @@ class Group:
         code = self._attempt(member, member.running.end, state)
         if code is not None:
             self._leave(member, "done" if code == 0 else "stopped", f"step {int(state.step)}")
+
+    def _pick(self, states: TrainState, i: int) -> TrainState:
+        return members.pick(states, i, self._shared.abstract)
 
     def _attempt(self, member: Member, act: Callable, *args):
         """What `act` gives; None where the member cannot go on, and then it is no more trained."""

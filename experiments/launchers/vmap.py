@@ -1,5 +1,6 @@
 """Runs that differ in a few numbers alone, as one compiled program in this process."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -31,11 +32,15 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
     _check(waiting, max_members)
     allocator.keep_freed_memory()
     # Imported here, since they bring JAX, and what is freed is to be kept before it starts.
+    import jax
+
     from experiments import members
     from lm.cache import keep_compiled_programs
     from lm.train import loop
 
     keep_compiled_programs()
+    if jax.config.jax_num_cpu_devices < 0:  # Cores are devices, each with runs of its own.
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     groups = [members.Group(group, folder) for group in members.grouped(waiting, max_members)]
     kinds = ["running elsewhere"] * len(by_kind["running"])
     with (
@@ -89,4 +94,16 @@ def _check(runs: Sequence[Run], max_members: int) -> None:
             raise UserError(
                 f"--launcher=vmap needs parallel.strategy=jit, not "
                 f"{one.config.parallel.strategy!r}; change it, or take --launcher=local"
+            )
+        parallel, per_device = one.config.parallel, one.config.data.batch_size_per_device
+        cut = [key for key in ("fsdp", "tensor", "sequence") if parallel[key] != 1]
+        if cut:
+            raise UserError(
+                f"--launcher=vmap gives each device whole runs, and parallel.{cut[0]}="
+                f"{parallel[cut[0]]} cuts them; make it 1, or take --launcher=local"
+            )
+        if per_device:
+            raise UserError(
+                f"data.batch_size_per_device={per_device} has no meaning where several runs share "
+                "a device; set data.batch_size"
             )

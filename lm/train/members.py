@@ -1,65 +1,62 @@
-"""Many runs as one program: their states stacked along a first dimension, their steps mapped.
+"""Many runs as one program: states stacked along a first dimension, over which a step is mapped.
 
-No device cuts that dimension: behind it each state, and each batch, lies on the mesh as it does
-when the run is alone. The step count is one for all.
+Devices cut that dimension and no other: each trains whole runs, and sends the others nothing. The
+step count is one for all.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lm.train import sharding
 from lm.train.state import TrainState
 
-_AXES = TrainState(None, 0, 0)
+_AXIS = "members"
 
 
-def compile_step(step: Callable, mesh: Mesh, abstract: TrainState) -> Callable:
+def make_mesh(num_members: int) -> Mesh:
+    """As many of this process's devices as there is work for."""
+    devices = jax.local_devices()[:num_members]
+    return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def padded(items: Sequence[Any], mesh: Mesh) -> list[Any]:
+    """The items and the last one again and again, until each device has equally many."""
+    return [*items, *[items[-1]] * (-len(items) % mesh.size)]
+
+
+def compile_step(step: Callable, mesh: Mesh) -> Callable:
     """(states, batches, ...) -> (states, metrics), all stacked; the states are donated.
 
     Args:
       step: (state, batch, ...) -> (state, metrics), of one run.
-      mesh: of each run.
-      abstract: shapes and shardings of one state.
+      mesh: see `make_mesh`; it must divide what is stacked.
     """
-    mapped = jax.vmap(
-        lambda state, more: step(state, *more), in_axes=(_AXES, 0), out_axes=(_AXES, 0)
+    one, many = TrainState(None, 0, 0), TrainState(P(), P(_AXIS), P(_AXIS))
+    mapped = jax.vmap(lambda state, more: step(state, *more), in_axes=(one, 0), out_axes=(one, 0))
+    on_devices = jax.shard_map(
+        mapped, mesh=mesh, in_specs=(many, P(_AXIS)), out_specs=(many, P(_AXIS)), check_vma=False
     )
-    compiled = jax.jit(mapped, donate_argnums=0, out_shardings=(_stacked(abstract), None))
-    compiled = sharding.in_mesh(compiled)
-
-    def place(x: np.ndarray) -> jax.Array:
-        spec = P(None, *sharding.batch_spec(x[0], mesh))
-        return jax.device_put(x, NamedSharding(mesh, spec))
-
-    return lambda states, batches, *more: compiled(states, (jax.tree.map(place, batches), *more))
+    compiled = jax.jit(on_devices, donate_argnums=0)
+    return lambda states, *more: compiled(states, jax.device_put(more, _cut(mesh)))
 
 
-def stack(states: Sequence[TrainState], abstract: TrainState) -> TrainState:
-    """The states of some runs, all at one step, as one."""
-    shardings = _stacked(abstract)
-    join = jax.jit(
-        lambda *trees: jax.tree.map(lambda *xs: jnp.stack(xs), *trees),
-        out_shardings=(shardings.params, shardings.opt_state),
-    )
-    return TrainState(states[0].step, *join(*((s.params, s.opt_state) for s in states)))
+def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
+    """States of one step -> one, cut over the devices; those of accelerators go by the host."""
+    join = lambda *xs: jax.device_put(np.stack(jax.device_get(xs)), _cut(mesh))
+    step = jax.device_put(jax.device_get(states[0].step), NamedSharding(mesh, P()))
+    params, opt_state = jax.tree.map(join, *((s.params, s.opt_state) for s in states))
+    return TrainState(step, params, opt_state)
 
 
-def make_pick(abstract: TrainState) -> Callable[[TrainState, int], TrainState]:
-    """(states, i) -> the state of run i, as it is when that is alone."""
-
-    @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))
-    def pick(states, i):
-        one = lambda tree: jax.tree.map(lambda x: x[i], tree)
-        return TrainState(states.step, one(states.params), one(states.opt_state))
-
-    return pick
+def pick(states: TrainState, i: int, like: TrainState) -> TrainState:
+    """The state of run i; shardings are those of `like`, of which shapes are enough."""
+    one = lambda tree: jax.tree.map(lambda x: x[i], tree)
+    state = TrainState(states.step, one(states.params), one(states.opt_state))
+    return jax.tree.map(lambda x, l: jax.device_put(x, l.sharding), state, like)
 
 
 def stacked_batches(iterators: Sequence[Iterator[Any]]) -> Iterator[Any]:
@@ -70,7 +67,5 @@ def stacked_batches(iterators: Sequence[Iterator[Any]]) -> Iterator[Any]:
         yield jax.tree.map(lambda *xs: np.stack(xs), *(by_id[id(i)] for i in iterators))
 
 
-def _stacked(abstract: TrainState) -> TrainState:
-    """The shardings of many states."""
-    stacked = lambda x: NamedSharding(x.sharding.mesh, P(None, *x.sharding.spec))
-    return jax.tree.map(stacked, abstract).replace(step=abstract.step.sharding)
+def _cut(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(_AXIS))

@@ -200,6 +200,8 @@ def test_runs_are_grouped_by_their_programs(plan):
     [
         ("configs/classify.py:debug", {}, "experiment='finetune'"),
         ("configs/quickstart.py", {"parallel.strategy": "pmap"}, "needs parallel.strategy=jit"),
+        ("configs/quickstart.py", {"parallel.tensor": 2}, "parallel.tensor=2 cuts them"),
+        ("configs/quickstart.py", {"data.batch_size_per_device": 2}, "set data.batch_size"),
     ],
 )
 def test_what_cannot_be_one_program_is_refused(filename, changes, message, tmp_path):
