@@ -45,7 +45,7 @@ def compile_step(step: Callable, mesh: Mesh) -> Callable:
 
 
 def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
-    """States of one step -> one, cut over the devices; those of accelerators go by the host."""
+    """States of one step -> one, cut over the devices; they go by the host."""
     join = lambda *xs: jax.device_put(np.stack(jax.device_get(xs)), _cut(mesh))
     step = jax.device_put(jax.device_get(states[0].step), NamedSharding(mesh, P()))
     params, opt_state = jax.tree.map(join, *((s.params, s.opt_state) for s in states))
@@ -56,7 +56,7 @@ def pick(states: TrainState, i: int, like: TrainState) -> TrainState:
     """The state of run i; shardings are those of `like`, of which shapes are enough."""
     one = lambda tree: jax.tree.map(lambda x: x[i], tree)
     state = TrainState(states.step, one(states.params), one(states.opt_state))
-    return jax.tree.map(lambda x, l: jax.device_put(x, l.sharding), state, like)
+    return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
 
 
 def stacked_batches(iterators: Sequence[Iterator[Any]]) -> Iterator[Any]:

@@ -31,7 +31,7 @@ OVERRIDES = [
 
 @pytest.fixture(scope="module")
 def plan(corpus):
-    """(overrides, folder, changes of the base) -> runs of a model with dropout, in micro-batches."""
+    """(overrides, folder, changes of the base) -> runs with dropout and micro-batches."""
 
     def make(overrides, folder, **changes):
         base = {
