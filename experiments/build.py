@@ -26,7 +26,7 @@ from lm.models import families
 from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
-from lm.train import flops, members, sharding
+from lm.train import flops, sharding
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.state import Params, TrainState
@@ -387,27 +387,6 @@ def make_step(
     step = step_function(parts, objective, config)
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     return sharding.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
-
-
-def make_members_step(
-    parts: Parts, objective: objectives.Objective, config: ml_collections.ConfigDict, mesh: Mesh
-) -> Callable:
-    """(states, rows, keys, scalars) -> (states, metrics) of many runs at once, compiled.
-
-    All four are stacked, see `lm.train.members`; the states are donated.
-
-    Args:
-      parts, objective: of any of the runs.
-      config: of any; what `scalars` holds of its optimizer block is the members' own.
-      mesh: of the members.
-    """
-
-    def step(state, rows, key, scalars):
-        tx, _ = make_optimizer(num_steps=config.train.num_steps, **{**config.optimizer, **scalars})
-        one = step_function(dataclasses.replace(parts, tx=tx), objective, config)
-        return one(state, rows, key)
-
-    return members.compile_step(step, mesh)
 
 
 def check_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> None:

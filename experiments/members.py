@@ -2,20 +2,24 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
-from experiments import arguments, build, dry_run, pretrain, training
+from experiments import arguments, build, dry_run, initial, pretrain, training
 from experiments.board import Board
+from experiments.objectives import Objective
 from experiments.sweep import Run
 from lm.errors import UserError
 from lm.train import evaluation, loop, members
-from lm.train.optimizers import SCALARS
+from lm.train.optimizers import SCALARS, make_optimizer
 from lm.train.state import TrainState
 
 # What the runs of one program may differ in: what no shape and no operation depends on.
@@ -96,13 +100,17 @@ class Group:
         self._members = [Member(run, folder / "logs" / f"{run.name}.log") for run in runs]
         first = self._members[0]
         config, parts = first.config, first.parts
-        self._shared = pretrain.share(config, parts, build.make_data(config, parts.model.config))
+        prepared = build.make_data(config, parts.model.config)
+        abstract = build.abstract_state(parts)
+        if config.init_from:
+            initial.check(config, abstract.params, prepared.tokenizer)
+        self._shared = pretrain.share(config, parts, abstract, prepared)
         self._batches = {
             member.config.seed: pretrain.make_batches(member.config, self._shared.prepared)
             for member in self._members
         }
         self._mesh = members.make_mesh(len(runs))
-        self._step_fn = build.make_members_step(parts, self._shared.objective, config, self._mesh)
+        self._step_fn = _make_step(config, parts, self._shared.objective, self._mesh)
         self._active: list[Member] = []
         self._kinds: dict[str, str] = {}
 
@@ -151,6 +159,7 @@ class Group:
             member.config,
             member.run.workdir,
             member.parts,
+            (0, 1),  # All of a batch is read here.
             self._shared,
             self._batches[member.config.seed],
             ("launch.py", *member.run.arguments),
@@ -265,3 +274,20 @@ class Group:
         self._kinds[member.run.name] = kind
         member.stack.close()
         self._board.ended(member.run, kind, why)
+
+
+def _make_step(
+    config: ml_collections.ConfigDict, parts: build.Parts, objective: Objective, mesh: Mesh
+) -> Callable:
+    """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
+
+    Of the config of any run, what `scalars` holds of its optimizer block is each run's own.
+    """
+
+    def step(state, rows, key, scalars):
+        block = {**config.optimizer, **scalars}
+        tx, _ = make_optimizer(num_steps=config.train.num_steps, **block)
+        one = build.step_function(dataclasses.replace(parts, tx=tx), objective, config)
+        return one(state, rows, key)
+
+    return members.compile_step(step, mesh)
