@@ -129,10 +129,16 @@ def _spell_out(argv: list[str]) -> None:
 def _launch() -> int:
     """Has other processes do it: see docs/sweeps.md."""
     from experiments import sweep
-    from experiments.launchers import local, skypilot, slurm, tpu_vm
+    from experiments.launchers import local, skypilot, slurm, tpu_vm, vmap
 
     # As the experiments below.
-    launchers = {"local": local, "slurm": slurm, "tpu_vm": tpu_vm, "skypilot": skypilot}
+    launchers = {
+        "local": local,
+        "vmap": vmap,
+        "slurm": slurm,
+        "tpu_vm": tpu_vm,
+        "skypilot": skypilot,
+    }
     name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
     if name not in launchers:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
@@ -171,7 +177,6 @@ def _hosts() -> contextlib.AbstractContextManager:
 
 
 def _dispatch(config) -> int:
-    import jax
     from flax.traverse_util import flatten_dict
 
     from experiments import (
@@ -185,7 +190,7 @@ def _dispatch(config) -> int:
         pretrain,
         verify,
     )
-    from lm.cache import cache_folder
+    from lm.cache import keep_compiled_programs
     from lm.train import hosts
 
     if _COORDINATOR.value is not None:
@@ -213,8 +218,7 @@ def _dispatch(config) -> int:
         raise UserError(f"--devices={_DEVICES.value} is about --dry_run; add that, or leave it out")
     if _VERIFY.value:
         verify.start_devices(config)  # Before anything asks for any.
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    keep_compiled_programs()
     if _DRY_RUN.value:
         dry_run.run(config, _DEVICES.value)
     elif _VERIFY.value:

@@ -75,6 +75,11 @@ BENCHMARKS = {
     "train_step/gpt2_b64": _train_step("gpt2_b64", "gpu"),
     "train_step/bert": _train_step("bert", "gpu"),
     "train_step/llama": _train_step("llama", "gpu", "--num_kv_heads=1"),
+    "vmap": Benchmark(
+        ("-m", "benchmarks.vmap"),
+        ("--members=2", "--num_steps=2", "--model_dim=16", "--seq_len=32"),
+        ("cpu",),
+    ),
 }
 
 

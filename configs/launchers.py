@@ -13,7 +13,7 @@ from configs import common
 
 _BLOCKS = {
     "local": dict(num_parallel=0, devices_per_run=0),
-    "vmap": dict(),
+    "vmap": dict(max_members=0),
     "slurm": dict(
         cluster="slurm",
         partition="",

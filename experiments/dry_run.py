@@ -12,6 +12,7 @@ import rich
 import rich.table
 
 from experiments import build, finetune, initial, labelled, twin
+from experiments.objectives import Objective
 from lm.data.batches import Batches
 from lm.data.rows import abstract_rows
 from lm.data.show import MAX_ROWS, Stream, render
@@ -21,6 +22,7 @@ from lm.objectives.batch import Batch
 from lm.train import chips, memory, sharding
 from lm.train.collectives import KINDS, Collectives, Traffic, sent_bytes
 from lm.train.flops import peak_flops
+from lm.train.state import TrainState
 
 
 def run(config: ml_collections.ConfigDict, num_devices: int | None = None) -> None:
@@ -80,9 +82,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
-    held = _held_bytes(config, abstract, {}, *_part_of_a_device(config, parts.mesh, objective))
-    if parts.mesh.shape["fsdp"] > 1:
-        held["gathered"] = _gathered_bytes(parts)
+    held = pretraining_bytes(config, parts, objective, abstract)
     rich.print(_memory_table(held))
     if parts.mesh.size > 1:
         _communication(config, parts, held, flops * tokens)
@@ -222,6 +222,19 @@ def _parameter_table(params) -> rich.table.Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
+
+
+def pretraining_bytes(
+    config: ml_collections.ConfigDict,
+    parts: build.Parts,
+    objective: Objective,
+    abstract: TrainState,
+) -> dict[str, int]:
+    """What a device holds while it pretrains, in bytes by category, estimated from shapes."""
+    held = _held_bytes(config, abstract, {}, *_part_of_a_device(config, parts.mesh, objective))
+    if parts.mesh.shape["fsdp"] > 1:
+        held["gathered"] = _gathered_bytes(parts)
+    return held
 
 
 def _held_bytes(config, abstract, frozen, loss, params, batch) -> dict[str, int]:

@@ -118,7 +118,6 @@ def _run(
         first_state=lambda: jax.jit(parts.create, out_shardings=shardings)(parts.params),
         batches=make_batches(config, data),
         part=sharding.host_part(parts.mesh),
-        step_fn=lambda state, batch: step_fn(state, batch, key, frozen),
         evaluate=metrics_of,
         save_tokenizer=save_tokenizer,
         data_hash=data.hash,
@@ -130,7 +129,14 @@ def _run(
         sample=None,
         kept={"frozen parameters": frozen_hash, "data.batch_size": config.data.batch_size},
     )
-    return training.train(config, workdir, job, given=given, profile_steps=profile_steps)
+    return training.train(
+        config,
+        workdir,
+        job,
+        lambda state, batch: step_fn(state, batch, key, frozen),
+        given=given,
+        profile_steps=profile_steps,
+    )
 
 
 def read(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, labelled.Data]:

@@ -1,6 +1,7 @@
 """The state before the first step: random parameters, or those that `init_from` names."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,17 +23,26 @@ def state(
     parts: build.Parts, config: ml_collections.ConfigDict, abstract: TrainState
 ) -> TrainState:
     """Random parameters, each device making its own part; or those of `init_from`."""
+    return make_state(parts, config, abstract)(config.seed)
+
+
+def make_state(
+    parts: build.Parts, config: ml_collections.ConfigDict, abstract: TrainState
+) -> Callable[[int], TrainState]:
+    """seed -> the state before the first step; what is compiled for it serves all seeds."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     if not config.init_from:
-        key = jax.random.key(config.seed)
-        return jax.jit(build.make_init(parts), out_shardings=shardings)(key)
+        init = jax.jit(build.make_init(parts), out_shardings=shardings)
+        return lambda seed: init(jax.random.key(seed))
     folder = pathlib.Path(config.init_from)
-    if hugging_face.is_folder(folder):
-        params = hugging_face.load_params(folder, _shape_by_path(abstract.params)).params
-    else:
-        params = runs.load(folder).params
-    create = lambda params: TrainState.create(params, parts.tx)
-    return jax.jit(create, out_shardings=shardings)(params)
+    create = jax.jit(lambda params: TrainState.create(params, parts.tx), out_shardings=shardings)
+
+    def from_folder(seed):
+        if hugging_face.is_folder(folder):
+            return create(hugging_face.load_params(folder, _shape_by_path(abstract.params)).params)
+        return create(runs.load(folder).params)
+
+    return from_folder
 
 
 def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -2,7 +2,9 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -14,7 +16,7 @@ from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.generate import sampling
 from lm.train import evaluation, hosts, sharding
-from lm.train.state import Params
+from lm.train.state import Params, TrainState
 
 
 def run(
@@ -30,40 +32,118 @@ def run(
       UserError: before anything is written, for whatever in the config cannot work.
     """
     with hosts.together():
-        config = initial.with_model(config)
-        given = config.to_dict()
-        workdir_lib.check(workdir, given)
-        config = build.with_num_steps(config, build.rows_of_epoch)
+        config, given = complete(config, workdir)
         parts = build.make_parts(config)
         abstract, part = build.abstract_state(parts), sharding.host_part(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
         prepared = build.make_data(config, parts.model.config)
-        batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+        batches = make_batches(config, prepared)
         if config.init_from:
             initial.check(config, abstract.params, prepared.tokenizer)
-    objective = build.make_objective(config, prepared)
-    step_fn = build.make_step(parts, objective, config, abstract)
+    shared = share(config, parts, abstract, prepared)
+    step_fn = build.make_step(parts, shared.objective, config, abstract)
     key = jax.random.key(config.seed)
-    sample = functools.partial(_sample, config, parts, prepared)
-    job = training.Job(
-        schedule=parts.schedule,
+    return training.train(
+        config,
+        workdir,
+        make_job(config, workdir, parts, part, shared, batches, sys.argv),
+        lambda state, rows: step_fn(state, rows, key),
+        given=given,
+        profile_steps=profile_steps,
+    )
+
+
+def complete(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
+    """The config with its model and its number of steps, and as its workdir will hold it.
+
+    Raises:
+      UserError: what does not go together, or a workdir of another run.
+    """
+    config = initial.with_model(config)
+    given = config.to_dict()
+    workdir_lib.check(workdir, given)
+    return build.with_num_steps(config, build.rows_of_epoch), given
+
+
+class Shared(NamedTuple):
+    """What runs have in common whose configs differ in their seed and their optimiser's numbers.
+
+    first_state: seed -> the state before the first step.
+    evaluate: params -> metrics over the validation split.
+    compressors: what general-purpose ones reach on that split, in bits per byte by name.
+    """
+
+    prepared: Prepared
+    objective: Objective
+    abstract: TrainState
+    first_state: Callable[[int], TrainState]
+    evaluate: Callable[[Params], dict[str, float]]
+    flops_per_token: float
+    compressors: Callable[[], dict[str, float]]
+
+
+def share(
+    config: ml_collections.ConfigDict,
+    parts: build.Parts,
+    abstract: TrainState,
+    prepared: Prepared,
+) -> Shared:
+    """Makes it of any one of these runs."""
+    objective = build.make_objective(config, prepared)
+    return Shared(
+        prepared=prepared,
+        objective=objective,
         abstract=abstract,
-        first_state=lambda: initial.state(parts, config, abstract),
+        first_state=initial.make_state(parts, config, abstract),
+        evaluate=make_evaluation(config, parts, objective, prepared),
+        flops_per_token=build.flops_per_token(parts, objective, abstract, config.data.seq_len),
+        compressors=functools.cache(lambda: report.compressor_bits_per_byte(config)),
+    )
+
+
+def make_batches(config: ml_collections.ConfigDict, prepared: Prepared) -> Batches:
+    """The training batches, each a function of its step."""
+    return Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+
+
+def make_job(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    parts: build.Parts,
+    part: tuple[int, int],
+    shared: Shared,
+    batches: Batches,
+    command: Sequence[str],
+) -> training.Job:
+    """All of a run but its step; `command` is what gives it."""
+    prepared = shared.prepared
+    return training.Job(
+        schedule=parts.schedule,
+        abstract=shared.abstract,
+        first_state=lambda: shared.first_state(config.seed),
         batches=batches,
         part=part,
-        step_fn=lambda state, rows: step_fn(state, rows, key),
-        evaluate=make_evaluation(config, parts, objective, prepared),
+        evaluate=shared.evaluate,
         save_tokenizer=prepared.tokenizer.save,
         data_hash=prepared.hash,
-        flops_per_token=build.flops_per_token(parts, objective, abstract, config.data.seq_len),
-        describe=lambda: report.start(config, parts, prepared, abstract, workdir),
+        flops_per_token=shared.flops_per_token,
+        describe=lambda: report.start(config, parts, prepared, shared.abstract, workdir),
         finish=lambda checkpoints, state: report.end(
-            config, prepared, workdir, checkpoints.metrics(int(state.step))
+            config,
+            prepared,
+            workdir,
+            checkpoints.metrics(int(state.step)),
+            command,
+            shared.compressors,
         ),
-        sample=sample if config.eval.sample_tokens else None,
+        sample=functools.partial(_sample, config, parts, prepared)
+        if config.eval.sample_tokens
+        else None,
         kept={"data.batch_size": config.data.batch_size},
+        command=command,
     )
-    return training.train(config, workdir, job, given=given, profile_steps=profile_steps)
 
 
 def make_evaluation(

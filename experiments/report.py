@@ -6,9 +6,8 @@ import lzma
 import math
 import pathlib
 import re
-import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -199,19 +198,24 @@ def end(
     prepared: Prepared,
     workdir: pathlib.Path,
     metrics: dict[str, float],
+    made_by: Sequence[str],
+    compressors: Callable[[], dict[str, float]],
 ) -> None:
-    """Prints the result beside general-purpose compressors, and what one can do next."""
+    """Prints the result beside general-purpose compressors, and what one can do next.
+
+    `made_by` is the command of the run; `compressors` gives their bits per byte.
+    """
     print(f"\nvalidation loss {metrics['eval/loss']:.4f} nats a token")
     if "eval/bits_per_byte" in metrics:
         print(f"bits per byte   {metrics['eval/bits_per_byte']:.3f}  this model")
         if config.eval.compressors:
-            for name, bits in compressor_bits_per_byte(config).items():
+            for name, bits in compressors().items():
                 print(f"                {bits:.3f}  {name}, on the same held-out bytes")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
     if build.family_block(config.model).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
         print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
-    kept = [arg for arg in sys.argv[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
+    kept = [arg for arg in made_by[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
     more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
     print(f"train it on     {more}", flush=True)
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,7 +15,7 @@ from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.train import best, flops, hosts, loop, metric_writers
 from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
-from lm.train.observation import Observation
+from lm.train.observation import Observation, StepFn
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
 from lm.train.progress import Progress
@@ -41,12 +41,12 @@ class Job(NamedTuple):
     abstract: shapes and shardings of the state.
     first_state: makes the state before the first step.
     part: which of how many parts of each batch this process reads.
-    step_fn: (state, batch) -> (state, metrics), compiled.
     evaluate: params -> metrics by name, "eval/loss" among them.
     describe: prints what is about to be trained.
     finish: called when training is complete, with the checkpoints and the last state.
     sample: params -> text for the logs; None for none.
     kept: what each checkpoint's host data holds besides, and must hold when a run goes on.
+    command: for provenance.json, what gives this run; None for the command of this process.
     """
 
     schedule: Schedule
@@ -54,7 +54,6 @@ class Job(NamedTuple):
     first_state: Callable[[], TrainState]
     batches: StepBatches
     part: tuple[int, int]
-    step_fn: Callable[[TrainState, Any], tuple[TrainState, dict]]
     evaluate: Callable[[Params], dict[str, float]]
     save_tokenizer: Callable[[pathlib.Path], None]
     data_hash: str
@@ -63,6 +62,7 @@ class Job(NamedTuple):
     finish: Callable[[Checkpoints, TrainState], None]
     sample: Callable[[Params], str] | None
     kept: dict[str, Any]
+    command: Sequence[str] | None = None
 
 
 def check(
@@ -111,6 +111,7 @@ def train(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     job: Job,
+    step_fn: StepFn,
     *,
     given: dict[str, Any],
     profile_steps: tuple[int, int] | None = None,
@@ -123,105 +124,162 @@ def train(
       config: with `train.num_steps`.
       workdir: need not exist.
       job: what is to be trained.
+      step_fn: (state, batch) -> (state, metrics), compiled.
       given: the config that the workdir belongs to.
       profile_steps: first and last step to trace.
 
     Raises:
       UserError: before anything is written, for a workdir that cannot be used.
     """
-    policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
-    checkpoints = Checkpoints(workdir / "checkpoints", **policy)
-    check_disk_room(workdir, bytes_needed(job.abstract, keep_last=config.checkpoint.keep_last))
-    num_steps = config.train.num_steps
-
     with (
-        _opened(workdir, given, job),
-        checkpoints,
+        Running(config, workdir, job, given=given) as running,
         loop.stop_on_signals() as stop_requested,
-        Observation() as observation,
     ):
-        job.describe()
-        state, host = _start(job, checkpoints, workdir)
-        history = best.History(
-            host["evaluations"],
-            mode=config.checkpoint.best_mode,
-            patience=config.train.patience,
-        )
+        state = running.start()
         first_step = int(state.step)
-        with metric_writers.opened(
-            workdir,
-            step=first_step,
-            num_steps=num_steps,
-            config=given,
-            wandb_project=config.log.wandb_project,
-        ) as writers:
-            progress = Progress(
-                writers.scalars,
-                lambda step, metrics: (
-                    hosts.is_first() and _record_skip(workdir, job.batches, step, metrics)
-                ),
-                every_steps=config.log.every_steps,
-                num_steps=num_steps,
-                max_skipped=config.train.max_skipped,
-                num_tokens=host["num_tokens"],
-                flops_per_token=job.flops_per_token,
-                peak_flops=flops.total_peak_flops(jax.devices()),
-                schedule=job.schedule,
-                observation=observation,
+        batches = job.batches.iterate(first_step, running.num_steps, *job.part)
+        with Profiler(workdir / "profile", profile_steps) as profiler:
+            if not running.is_over():
+                state = loop.fit(
+                    state,
+                    running.observation.step_fn(step_fn),
+                    profiler.watch(running.observation.batches(batches), first_step + 1),
+                    num_steps=running.num_steps,
+                    report=running.report,
+                    hooks=[
+                        loop.Hook(config.eval.every_steps, running.evaluate),
+                        loop.Hook(config.checkpoint.every_steps, running.save),
+                    ],
+                    stop_requested=lambda step: stop_requested(step) or running.is_over(),
+                )
+        return running.end(state)
+
+
+class Running:
+    """A run from its start to its end: its folder, checkpoints and logs, all but the training.
+
+    A context manager, inside which no other process can have the folder.
+
+    Its `observation` watches what trains it; `progress` counts.
+
+    Args:
+      config, workdir, job, given: see `train`.
+
+    Raises:
+      UserError: the folder cannot be used, also when it is entered.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        job: Job,
+        *,
+        given: dict[str, Any],
+    ):
+        policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
+        self._checkpoints = Checkpoints(workdir / "checkpoints", **policy)
+        check_disk_room(workdir, bytes_needed(job.abstract, keep_last=config.checkpoint.keep_last))
+        self.num_steps = config.train.num_steps
+        self.observation = Observation()
+        self._config, self._workdir, self._job, self._given = config, workdir, job, given
+        self._metrics: dict[int, dict[str, float]] = {}
+        self._all, self._logs = contextlib.ExitStack(), contextlib.ExitStack()
+
+    def __enter__(self) -> "Running":
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_opened(self._workdir, self._given, self._job))
+            stack.enter_context(self._checkpoints)
+            stack.enter_context(self.observation)
+            stack.push(self._logs)
+            self._all = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        return self._all.__exit__(*error)
+
+    def start(self) -> TrainState:
+        """Says what is about to be trained, and opens the logs; the state to go on from."""
+        self._job.describe()
+        state, host = _start(self._job, self._checkpoints, self._workdir)
+        self._saved = {int(state.step)}
+        self._history = best.History(
+            host["evaluations"],
+            mode=self._config.checkpoint.best_mode,
+            patience=self._config.train.patience,
+        )
+        self._writers = self._logs.enter_context(
+            metric_writers.opened(
+                self._workdir,
+                step=int(state.step),
+                num_steps=self.num_steps,
+                config=self._given,
+                wandb_project=self._config.log.wandb_project,
             )
-            metrics, saved = {}, {first_step}
+        )
+        self.progress = Progress(
+            self._writers.scalars,
+            lambda step, metrics: (
+                hosts.is_first() and _record_skip(self._workdir, self._job.batches, step, metrics)
+            ),
+            every_steps=self._config.log.every_steps,
+            num_steps=self.num_steps,
+            max_skipped=self._config.train.max_skipped,
+            num_tokens=host["num_tokens"],
+            flops_per_token=self._job.flops_per_token,
+            peak_flops=flops.total_peak_flops(jax.devices()),
+            schedule=self._job.schedule,
+            observation=self.observation,
+        )
+        return state
 
-            def evaluate(step, state):
-                params = evaluation_params(state.params, state.opt_state)
-                with progress.paused():
-                    metrics[step] = job.evaluate(params)
-                    writers.scalars(step, metrics[step])
-                    if job.sample is not None:
-                        writers.text(step, "sample", job.sample(params))
-                if config.checkpoint.best_metric:
-                    history.add(step, metrics[step][config.checkpoint.best_metric])
+    def report(self, step: int, metrics: dict[str, np.ndarray]) -> None:
+        """Takes the metrics of a step."""
+        self.progress(step, {name: float(value) for name, value in metrics.items()})
 
-            def save(step, state):
-                with progress.paused():
-                    host = {"num_tokens": progress.num_tokens, "evaluations": history.values}
-                    checkpoints.save(step, state, host | job.kept, metrics.get(step, {}))
-                    saved.add(step)
+    def evaluate(self, step: int, state: TrainState) -> None:
+        """Evaluates, and logs what comes out, a sample of text included."""
+        params = evaluation_params(state.params, state.opt_state)
+        with self.progress.paused():
+            metrics = self._metrics[step] = self._job.evaluate(params)
+            self._writers.scalars(step, metrics)
+            if self._job.sample is not None:
+                self._writers.text(step, "sample", self._job.sample(params))
+        if self._config.checkpoint.best_metric:
+            self._history.add(step, metrics[self._config.checkpoint.best_metric])
 
-            batches = job.batches.iterate(first_step, num_steps, *job.part)
-            with Profiler(workdir / "profile", profile_steps) as profiler:
-                if not history.is_over():
-                    state = loop.fit(
-                        state,
-                        observation.step_fn(job.step_fn),
-                        profiler.watch(observation.batches(batches), first_step + 1),
-                        num_steps=num_steps,
-                        report=progress,
-                        hooks=[
-                            loop.Hook(config.eval.every_steps, evaluate),
-                            loop.Hook(config.checkpoint.every_steps, save),
-                        ],
-                        stop_requested=lambda step: stop_requested(step) or history.is_over(),
-                    )
-            step = int(state.step)
-            if step < num_steps and step not in saved:
-                save(step, state)
-        checkpoints.wait()
-        if step < num_steps and not history.is_over():
+    def save(self, step: int, state: TrainState) -> None:
+        """Saves a checkpoint, in the background."""
+        with self.progress.paused():
+            host = {"num_tokens": self.progress.num_tokens, "evaluations": self._history.values}
+            metrics = self._metrics.get(step, {})
+            self._checkpoints.save(step, state, host | self._job.kept, metrics)
+            self._saved.add(step)
+
+    def is_over(self) -> bool:
+        """Whether it need not be trained to its last step, because it gets no better."""
+        return self._history.is_over()
+
+    def end(self, state: TrainState) -> int:
+        """Saves what is not saved yet, and finishes what is complete; the exit code."""
+        step = int(state.step)
+        if step < self.num_steps and step not in self._saved:
+            self.save(step, state)
+        self._logs.close()
+        self._checkpoints.wait()
+        if step < self.num_steps and not self.is_over():
             print(f"stopped at step {step} and saved; the same command goes on", flush=True)
             return STOPPED
-        if step < num_steps:
-            _say_stopped_early(config, step, history)
-        job.finish(checkpoints, state)
-        metric_writers.mark_done(workdir, step)
-    return 0
-
-
-def _say_stopped_early(config: ml_collections.ConfigDict, step: int, history: best.History) -> None:
-    print(
-        f"stopped early at step {step}: {config.checkpoint.best_metric} was best at step "
-        f"{history.best_step()}, {config.train.patience} evaluations before",
-        flush=True,
-    )
+        if step < self.num_steps:
+            print(
+                f"stopped early at step {step}: {self._config.checkpoint.best_metric} was best at "
+                f"step {self._history.best_step()}, {self._config.train.patience} evaluations "
+                "before",
+                flush=True,
+            )
+        self._job.finish(self._checkpoints, state)
+        metric_writers.mark_done(self._workdir, step)
+        return 0
 
 
 @contextlib.contextmanager
@@ -231,7 +289,9 @@ def _opened(workdir: pathlib.Path, given: dict[str, Any], job: Job) -> Iterator[
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
-                stack.enter_context(workdir_lib.opened(workdir, given, data_hash=job.data_hash))
+                stack.enter_context(
+                    workdir_lib.opened(workdir, given, data_hash=job.data_hash, command=job.command)
+                )
                 job.save_tokenizer(workdir / "tokenizer")
         yield
 

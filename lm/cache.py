@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import jax
+
 from lm.errors import UserError
 
 
@@ -18,3 +20,9 @@ def cache_folder(name: str) -> pathlib.Path:
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error}); set LM_CACHE to a folder") from None
     return folder
+
+
+def keep_compiled_programs() -> None:
+    """Has JAX keep in the cache what it compiles, and look there first."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

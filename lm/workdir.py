@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lm import lock
@@ -66,13 +66,20 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> Iterator[None]:
+def opened(
+    workdir: pathlib.Path,
+    config: dict[str, Any],
+    *,
+    data_hash: str,
+    command: Sequence[str] | None = None,
+) -> Iterator[None]:
     """Makes the folder or checks that it belongs to this config, and keeps others out.
 
     Args:
       workdir: need not exist.
       config: the resolved config; written once, and compared at every later start.
       data_hash: names the prepared data.
+      command: for provenance.json, what gives this run; None for the command of this process.
 
     Raises:
       UserError: another config made it, its data has changed, it is no run's folder, or another
@@ -90,7 +97,7 @@ def opened(workdir: pathlib.Path, config: dict[str, Any], *, data_hash: str) -> 
             )
         if not (workdir / CONFIG).exists():
             write_whole(workdir / CONFIG, _dump(config))
-        _add_provenance(workdir, starts, data_hash)
+        _add_provenance(workdir, starts, data_hash, sys.argv if command is None else command)
         yield
 
 
@@ -129,7 +136,9 @@ def _starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def _add_provenance(workdir: pathlib.Path, starts: list[dict[str, Any]], data_hash: str) -> None:
+def _add_provenance(
+    workdir: pathlib.Path, starts: list[dict[str, Any]], data_hash: str, command: Sequence[str]
+) -> None:
     """Appends this start."""
     import jax  # Here, since a launcher, which trains nothing, is quicker without it.
 
@@ -137,7 +146,7 @@ def _add_provenance(workdir: pathlib.Path, starts: list[dict[str, Any]], data_ha
     devices = jax.devices()
     start = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": ["<redacted>" if _SECRET.search(arg) else arg for arg in sys.argv],
+        "command": ["<redacted>" if _SECRET.search(arg) else arg for arg in command],
         "git_commit": _git(root, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(root, "status", "--porcelain")),
         "python": platform.python_version(),

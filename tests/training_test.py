@@ -39,7 +39,6 @@ def job():
         first_state=lambda: state,
         batches=Widening(),
         part=(0, 1),
-        step_fn=step_fn,
         evaluate=lambda params: {"eval/loss": 1.0},
         save_tokenizer=lambda folder: None,
         data_hash="",
@@ -58,7 +57,7 @@ def test_a_run_logs_and_warns_of_what_holds_it_up(job, tmp_path, monkeypatch):
     config = quickstart.get_config()
     config.train.num_steps, config.log.every_steps = 40, 20
 
-    assert training.train(config, tmp_path / "run", job, given=config.to_dict()) == 0
+    assert training.train(config, tmp_path / "run", job, step_fn, given=config.to_dict()) == 0
 
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert lines[0] == {"step": 0, "run/num_steps": 40}

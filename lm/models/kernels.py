@@ -167,7 +167,7 @@ def splash_attention(
         return jax.vmap(kernel)(q_BHLK, k_BGLK, v_BGLK, segment_ids)
 
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size > 1:
+    if mesh.size > 1 and not mesh.are_all_axes_manual:
         rows = ("data", "fsdp") if B % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0 else None
         cut = P(rows, "tensor")
         attend = jax.shard_map(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from lm.train.state import TrainState
@@ -33,7 +34,7 @@ def fit(
     batches: Iterator[Any],
     *,
     num_steps: int,
-    report: Callable[[int, dict[str, float]], None],
+    report: Callable[[int, dict[str, np.ndarray]], None],
     hooks: Sequence[Hook],
     stop_requested: Callable[[int], bool],
 ) -> TrainState:
@@ -55,7 +56,7 @@ def fit(
         nonlocal pending
         if pending is not None:
             step, metrics = pending
-            report(step, {name: float(value) for name, value in metrics.items()})
+            report(step, jax.device_get(metrics))
             pending = None
 
     for step in range(int(state.step) + 1, num_steps + 1):

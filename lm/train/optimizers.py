@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
@@ -57,7 +58,7 @@ def adafactor(lr, mask: Mask, *, weight_decay: float):
         lr,
         min_dim_size_to_factor=128,
         multiply_by_parameter_scale=True,
-        weight_decay_rate=weight_decay or None,
+        weight_decay_rate=weight_decay,
         weight_decay_mask=mask,
     )
 
@@ -105,6 +106,9 @@ def _muon_matrices(params: Params) -> Params:
 
 OPTIMIZERS = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon, "sgd": sgd}
 
+# The settings that may be arrays: they change what an optimiser does, and never its program.
+SCALARS = ("peak_lr", "weight_decay", "beta", "b1", "b2", "eps")
+
 
 def make_optimizer(
     *,
@@ -121,6 +125,9 @@ def make_optimizer(
     **settings,
 ) -> tuple[optax.GradientTransformation, schedules.Schedule]:
     """Builds the optimiser and returns its schedule beside it, for the log.
+
+    What `SCALARS` names may be numbers or scalar arrays, traced ones too; the arithmetic is float32
+    for both, so that 1 - b2 is the same to the bit.
 
     Args:
       name: adamw, lion, adafactor, muon or sgd.
@@ -155,6 +162,8 @@ def make_optimizer(
             f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than "
             f"train.num_steps={num_steps}"
         )
+    settings = {k: _float32(v) if k in SCALARS else v for k, v in settings.items()}
+    peak_lr = _float32(peak_lr)
     known = {
         "peak_lr": peak_lr,
         "warmup_steps": warmup_steps,
@@ -181,6 +190,10 @@ def make_optimizer(
     chain += [scale_by_depth(layer_decay)] if layer_decay < 1 else []
     chain += [average_weights(ema_decay)] if ema_decay else []
     return optax.chain(*chain), rate
+
+
+def _float32(x: float | jax.Array) -> np.float32 | jax.Array:
+    return x.astype(jnp.float32) if isinstance(x, jax.Array) else np.float32(x)
 
 
 def _keywords(function: Callable) -> set[str]:

@@ -8,7 +8,7 @@ import torch
 from configs import common
 from lm.errors import UserError
 from lm.train import schedules
-from lm.train.optimizers import evaluation_params, make_optimizer
+from lm.train.optimizers import SCALARS, evaluation_params, make_optimizer
 from tests import tiny
 
 
@@ -95,6 +95,25 @@ def test_every_rule_lowers_a_quadratic_and_decays_matrices_only(name, random_lik
     ):
         differs = not np.array_equal(a, b)
         assert differs == (path[-1].key not in ("bias", "scale")), path
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor"])
+def test_settings_may_be_arrays_and_then_do_the_same(name, random_like):
+    params, grads = (random_like(tiny.shapes(), scale=1.0, seed=seed) for seed in (1, 2))
+    block = common.optimizer(name, "cosine", peak_lr=0.3, warmup_steps=1)
+    block |= {"b2": 0.9999} if "b2" in block else {}  # Of which 1 - b2 has few digits left.
+    scalars = {key: block[key] for key in SCALARS if key in block}
+
+    def updates(scalars):
+        tx, _ = make_optimizer(num_steps=10, **block | scalars)
+        _, opt_state = tx.update(grads, tx.init(params), params)
+        return tx.update(params, opt_state, params)
+
+    as_numbers = jax.jit(lambda: updates(scalars))()
+    as_arrays = jax.jit(updates)(jax.tree.map(jnp.float32, scalars))
+
+    for a, b in zip(*map(jax.tree.leaves, (as_numbers, as_arrays)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
 
 
 def test_averaged_weights_follow_at_their_own_pace():

@@ -1,0 +1,106 @@
+"""Do runs that differ in a few numbers cost less as one program? `python -m benchmarks.vmap`.
+
+The quickstart at a quarter of its width, from four seeds at two rates: once by --launcher=vmap, and
+once as processes one after the other, as --launcher=local starts them on two cores. Both start
+without compiled programs; of the processes, each finds what those before it compiled, as they do
+without a benchmark. The data is prepared before. A side's time runs from its first command to the
+end of its last, so it holds start, compilation, evaluation and checkpoints. The target is 0.6 of
+the others' time.
+"""
+
+import argparse
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks import results, sides
+from configs import sweeping
+
+TARGET = 1 / 0.6
+_RATES = (1e-2, 5e-3)
+_SWEEP = """
+def sweep():
+    return {overrides}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--num_steps", type=int, default=300)
+    parser.add_argument("--model_dim", type=int, default=32)
+    parser.add_argument("--seq_len", type=int, default=256)
+    args = parser.parse_args()
+    config = [
+        "--config=configs/quickstart.py",
+        f"--config.model.model_dim={args.model_dim}",
+        f"--config.model.head_dim={args.model_dim // 2}",
+        f"--config.model.mlp_dim={4 * args.model_dim}",
+        f"--config.data.seq_len={args.seq_len}",
+        f"--config.train.num_steps={args.num_steps}",
+        "--config.optimizer.warmup_steps=1",
+        "--config.eval.compressors=False",  # They take as long as a fifth of a run, and train none.
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        _run(folder, [*config, "--show_batch=1"])
+        overrides = sweeping.product(
+            sweeping.seeds(-(-args.members // len(_RATES))),
+            sweeping.grid({"optimizer.peak_lr": list(_RATES)}),
+        )[: args.members]
+        (folder / "sweep.py").write_text(_SWEEP.format(overrides=overrides))
+        sweep = [f"--sweep={folder}/sweep.py", "--launcher=vmap", f"--workdir={folder}/together"]
+        ours = _seconds(folder, [[*config, *sweep]])
+        alone = [
+            [*config, *(f"--config.{k}={v}" for k, v in one.items()), f"--workdir={folder}/{i}"]
+            for i, one in enumerate(overrides)
+        ]
+        theirs = _seconds(folder, alone)
+    results.emit(
+        "vmap",
+        device=sides.platform(),
+        packages=("jax", "flax"),
+        shape={"members": args.members, "steps": args.num_steps, "width": args.model_dim},
+        unit="seconds",
+        ours=results.rounded(ours[0]),
+        peer="the same runs, each a process, one after the other",
+        theirs=results.rounded(theirs[0]),
+        ratio=results.rounded(theirs[0] / ours[0]),
+        target={"ratio": TARGET},
+        note=f"processor time {ours[1]:.0f} s, peer {theirs[1]:.0f} s",
+        processor_seconds=results.rounded(ours[1]),
+        peer_processor_seconds=results.rounded(theirs[1]),
+    )
+
+
+def _seconds(folder: pathlib.Path, commands: list[list[str]]) -> tuple[float, float]:
+    """Seconds from the first to the end of the last, without compiled programs at the start, and
+    the seconds that processors spent on them.
+    """
+    shutil.rmtree(folder / "cache" / "xla", ignore_errors=True)
+    start, spent = time.perf_counter(), _processor_seconds()
+    for arguments in commands:
+        _run(folder, arguments)
+    return time.perf_counter() - start, _processor_seconds() - spent
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _run(folder: pathlib.Path, arguments: list[str]) -> None:
+    environment = os.environ | {"LM_CACHE": str(folder / "cache")}
+    command = [sys.executable, "launch.py", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+
+
+if __name__ == "__main__":
+    main()

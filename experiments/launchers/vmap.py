@@ -1,0 +1,109 @@
+"""Runs that differ in a few numbers alone, as one compiled program in this process."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from experiments import board as board_lib
+from experiments.launchers.local import exit_code
+from experiments.sweep import Run
+from lm import allocator
+from lm.errors import UserError
+
+
+def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
+    """Trains what is not done: one program after the other, each of as many runs as it fits.
+
+    SIGINT or SIGTERM has all of them save and end; a second one ends them at once.
+
+    Args:
+      runs: of a sweep.
+      folder: gets logs/NAME.log of each.
+      max_members: the most runs that are trained at a time; 0 for as many as there are.
+
+    Returns:
+      0 where all are done, 1 where some failed, 75 where some have still to go on.
+
+    Raises:
+      UserError: before anything is written, for whatever would stop one of the runs.
+    """
+    by_kind = board_lib.standing(runs)
+    waiting = by_kind["dead"] + by_kind["waiting"]
+    _check(waiting, max_members)
+    allocator.keep_freed_memory()
+    # Imported here, since they bring JAX, and what is freed is to be kept before it starts.
+    import jax
+
+    from experiments import members
+    from lm.cache import keep_compiled_programs
+    from lm.train import loop
+
+    keep_compiled_programs()
+    if jax.config.jax_num_cpu_devices < 0:  # Cores are devices, each with runs of its own.
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    groups = [members.Group(group, folder) for group in members.grouped(waiting, max_members)]
+    kinds = ["running elsewhere"] * len(by_kind["running"])
+    with (
+        loop.stop_on_signals() as stop_requested,
+        board_lib.shown(done=len(by_kind["done"]), waiting=len(waiting)) as board,
+    ):
+        for other in by_kind["running"]:
+            board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
+        if len(groups) > 1:
+            board.say(_why_several(groups, waiting, max_members))
+        while groups and not stop_requested(0):
+            kinds += groups.pop(0).train(board, stop_requested)
+    return exit_code(kinds + ["stopped"] * len(groups), stop_requested(0))
+
+
+def plan(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> str:
+    """Which runs are trained together."""
+    by_kind = board_lib.standing(runs)
+    waiting = by_kind["dead"] + by_kind["waiting"]
+    _check(waiting, max_members)
+    from experiments import members
+
+    groups = members.grouped(waiting, max_members)
+    lines = [_why_several(groups, waiting, max_members)] if len(groups) > 1 else []
+    for group in groups:
+        keys = ", ".join(members.differing(group)) or "nothing"
+        lines.append(f"one program of {len(group)} runs, which differ in {keys}:")
+        lines += [f"  {one.name}  {board_lib.differences(one)}" for one in group]
+    return "\n".join(lines)
+
+
+def _why_several(groups: Sequence, runs: Sequence[Run], max_members: int) -> str:
+    from experiments import members
+
+    keys = [key for key in members.differing(runs) if key not in members.FREE]
+    reasons = [f"the runs differ in {', '.join(keys)}"] if keys else []
+    reasons += [f"max_members={max_members}"] if max_members else []
+    return f"{len(groups)} programs, one after the other: {'; '.join(reasons)}"
+
+
+def _check(runs: Sequence[Run], max_members: int) -> None:
+    if max_members < 0:
+        raise UserError(f"--launcher.max_members={max_members} must be at least 0")
+    for one in runs:
+        if one.config.experiment != "pretrain":
+            raise UserError(
+                f"--launcher=vmap is for pretraining, and experiment={one.config.experiment!r}; "
+                "take --launcher=local"
+            )
+        if one.config.parallel.strategy != "jit":
+            raise UserError(
+                f"--launcher=vmap needs parallel.strategy=jit, not "
+                f"{one.config.parallel.strategy!r}; change it, or take --launcher=local"
+            )
+        parallel, per_device = one.config.parallel, one.config.data.batch_size_per_device
+        cut = [key for key in ("fsdp", "tensor", "sequence") if parallel[key] != 1]
+        if cut:
+            raise UserError(
+                f"--launcher=vmap gives each device whole runs, and parallel.{cut[0]}="
+                f"{parallel[cut[0]]} cuts them; make it 1, or take --launcher=local"
+            )
+        if per_device:
+            raise UserError(
+                f"data.batch_size_per_device={per_device} has no meaning where several runs share "
+                "a device; set data.batch_size"
+            )

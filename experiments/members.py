@@ -1,0 +1,293 @@
+"""Pretraining runs that differ in a few numbers alone, trained together as one program."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments import arguments, build, dry_run, initial, pretrain, training
+from experiments.board import Board
+from experiments.objectives import Objective
+from experiments.sweep import Run
+from lm.errors import UserError
+from lm.train import evaluation, loop, members
+from lm.train.optimizers import SCALARS, make_optimizer
+from lm.train.state import TrainState
+
+# What the runs of one program may differ in: what no shape and no operation depends on.
+FREE = ("seed", *(f"optimizer.{name}" for name in SCALARS))
+
+
+def grouped(runs: Sequence[Run], max_members: int) -> list[list[Run]]:
+    """The runs by program, in their order.
+
+    Args:
+      runs: of a sweep.
+      max_members: the most of a group; 0 for as many as there are.
+    """
+    by_program: dict[str, list[Run]] = collections.defaultdict(list)
+    for run in runs:
+        values = arguments.flat(run.config)
+        by_program[json.dumps({k: v for k, v in values.items() if k not in FREE})].append(run)
+    size = max_members or len(runs)
+    return [
+        group[first : first + size]
+        for group in by_program.values()
+        for first in range(0, len(group), size)
+    ]
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The keys of which the runs have several values."""
+    every = [arguments.flat(run.config) for run in runs]
+    keys = dict.fromkeys(key for values in every for key in values)
+    return [key for key in keys if any(v.get(key) != every[0].get(key) for v in every)]
+
+
+class Member:
+    """A run that is trained with others; what it says goes to its own log.
+
+    Args:
+      run: of a sweep.
+      log: appended to.
+    """
+
+    def __init__(self, run: Run, log: pathlib.Path):
+        self.run, self._log = run, log
+        self.config, self.given = pretrain.complete(run.config, run.workdir)
+        on_one_device = self.config.copy_and_resolve_references()
+        on_one_device.parallel.data = 1
+        self.parts = build.make_parts(on_one_device, jax.local_devices()[:1])
+        training.check(self.config, evaluation.METRICS, None)
+        self.stack = contextlib.ExitStack()
+
+    def open_log(self) -> None:
+        """From here on it can speak."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.stack.enter_context(self._log.open("a", buffering=1))
+
+    def start(self, job: training.Job) -> TrainState:
+        """Takes the folder, and gives the state to go on from."""
+        running = training.Running(self.config, self.run.workdir, job, given=self.given)
+        self.running = self.stack.enter_context(running)
+        return running.start()
+
+    def speaking(self) -> contextlib.AbstractContextManager:
+        """What is printed inside is the member's."""
+        return contextlib.redirect_stdout(self._file)
+
+
+class Group:
+    """Runs of one program.
+
+    Args:
+      runs: see `grouped`.
+      folder: gets logs/NAME.log of each.
+
+    Raises:
+      UserError: what would stop one of the runs; nothing is written.
+    """
+
+    def __init__(self, runs: Sequence[Run], folder: pathlib.Path):
+        self._members = [Member(run, folder / "logs" / f"{run.name}.log") for run in runs]
+        first = self._members[0]
+        config, parts = first.config, first.parts
+        prepared = build.make_data(config, parts.model.config)
+        abstract = build.abstract_state(parts)
+        if config.init_from:
+            initial.check(config, abstract.params, prepared.tokenizer)
+        self._shared = pretrain.share(config, parts, abstract, prepared)
+        self._batches = {
+            member.config.seed: pretrain.make_batches(member.config, self._shared.prepared)
+            for member in self._members
+        }
+        self._mesh = members.make_mesh(len(runs))
+        self._step_fn = _make_step(config, parts, self._shared.objective, self._mesh)
+        self._active: list[Member] = []
+        self._kinds: dict[str, str] = {}
+
+    def describe(self) -> str:
+        """How many runs, what they differ in, what they have in common, and their memory."""
+        first, num = self._members[0], len(self._members)
+        held = dry_run.pretraining_bytes(
+            first.config, first.parts, self._shared.objective, self._shared.abstract
+        )
+        each = sum(held.values()) / 1e6
+        keys = ", ".join(differing([member.run for member in self._members])) or "nothing"
+        rows = self._shared.prepared.splits["train"].num_rows
+        return (
+            f"one program trains {num} runs that differ in {keys}; memory estimated at {num} x "
+            f"{each:,.1f} = {num * each:,.1f} MB over {self._mesh.size} devices; shared: compiled "
+            f"step and evaluation, {rows:,} rows in {len(self._batches)} orders"
+        )
+
+    def train(self, board: Board, stop_requested: Callable[[int], bool]) -> list[str]:
+        """Trains all members to their ends; what became of each: done, stopped or failed.
+
+        Args:
+          board: told of each.
+          stop_requested: asked after each step, with its number.
+        """
+        self._board = board
+        board.say(self.describe())
+        by_step = collections.defaultdict(list)
+        with contextlib.ExitStack() as stack:
+            for member in self._members:
+                stack.push(member.stack)
+                self._active.append(member)
+                board.started(member.run, f"this process, 1 of {len(self._members)}")
+                member.open_log()
+                state = self._attempt(member, member.start, self._job(member))
+                if state is not None:
+                    by_step[int(state.step)].append((member, state))
+            if len(by_step) > 1:
+                board.say(f"the runs are at steps {', '.join(map(str, sorted(by_step)))}: in turn")
+            for step in sorted(by_step):
+                self._train_from(step, by_step.pop(step), stop_requested)
+        return list(self._kinds.values())
+
+    def _job(self, member: Member) -> training.Job:
+        return pretrain.make_job(
+            member.config,
+            member.run.workdir,
+            member.parts,
+            (0, 1),  # All of a batch is read here.
+            self._shared,
+            self._batches[member.config.seed],
+            ("launch.py", *member.run.arguments),
+        )
+
+    def _train_from(
+        self,
+        first_step: int,
+        starts: list[tuple[Member, TrainState]],
+        stop_requested: Callable[[int], bool],
+    ) -> None:
+        """Trains members that are at the same step."""
+        for member, state in starts:
+            if member.running.is_over():
+                self._end(member, state)
+        starts = [(member, state) for member, state in starts if member in self._active]
+        if not starts:
+            return
+        trained, states = [member for member, _ in starts], [state for _, state in starts]
+        config, num_steps = trained[0].config, trained[0].running.num_steps
+        stacked = members.padded(trained, self._mesh)
+        state = members.stack(members.padded(states, self._mesh), self._mesh)
+        del starts, states
+        keys = jnp.stack([jax.random.key(member.config.seed) for member in stacked])
+        scalars = {
+            name: np.array([member.config.optimizer[name] for member in stacked], np.float32)
+            for name in SCALARS
+            if name in config.optimizer
+        }
+        step_fn = lambda state, batch: self._step_fn(state, batch, keys, scalars)
+        batches = self._iterate(stacked, first_step, num_steps)
+        for member in trained:
+            step_fn = member.running.observation.step_fn(step_fn)
+            batches = member.running.observation.batches(batches)
+        state = loop.fit(
+            state,
+            step_fn,
+            batches,
+            num_steps=num_steps,
+            report=lambda step, metrics: self._report(trained, step, metrics),
+            hooks=[
+                loop.Hook(config.eval.every_steps, self._hook(trained, "evaluate")),
+                loop.Hook(config.checkpoint.every_steps, self._hook(trained, "save")),
+                loop.Hook(
+                    config.eval.every_steps,
+                    lambda step, state: self._end_those_over(trained, state),
+                ),
+            ],
+            stop_requested=lambda step: (
+                stop_requested(step) or not any(m in self._active for m in trained)
+            ),
+        )
+        for i, member in enumerate(trained):
+            if member in self._active:
+                self._end(member, self._pick(state, i))
+
+    def _iterate(self, stacked: list[Member], first_step: int, end_step: int) -> Iterator:
+        by_seed = {
+            seed: self._batches[seed].iterate(first_step, end_step)
+            for seed in {member.config.seed for member in stacked}
+        }
+        return members.stacked_batches([by_seed[member.config.seed] for member in stacked])
+
+    def _report(self, trained: list[Member], step: int, metrics: dict[str, np.ndarray]) -> None:
+        for i, member in enumerate(trained):
+            if member in self._active:
+                own = {name: values[i] for name, values in metrics.items()}
+                self._attempt(member, member.running.report, step, own)
+        if step % trained[0].config.log.every_steps == 0:
+            self._board.read()
+
+    def _hook(self, trained: list[Member], name: str) -> Callable[[int, TrainState], None]:
+        """Has each member do this in turn, while no one's clock counts it as training."""
+
+        def call(step: int, state: TrainState) -> None:
+            for i, member in enumerate(trained):
+                if member not in self._active:
+                    continue
+                with contextlib.ExitStack() as paused:
+                    for other in self._active:
+                        if other is not member:
+                            paused.enter_context(other.running.progress.paused())
+                    act = getattr(member.running, name)
+                    self._attempt(member, act, step, self._pick(state, i))
+
+        return call
+
+    def _end_those_over(self, trained: list[Member], state: TrainState) -> None:
+        """Ends members that get no better, as they would alone; the others go on."""
+        for i, member in enumerate(trained):
+            if member in self._active and member.running.is_over():
+                self._end(member, self._pick(state, i))
+
+    def _end(self, member: Member, state: TrainState) -> None:
+        code = self._attempt(member, member.running.end, state)
+        if code is not None:
+            self._leave(member, "done" if code == 0 else "stopped", f"step {int(state.step)}")
+
+    def _pick(self, states: TrainState, i: int) -> TrainState:
+        return members.pick(states, i, self._shared.abstract)
+
+    def _attempt(self, member: Member, act: Callable, *args):
+        """What `act` gives; None where the member cannot go on, and then it is no more trained."""
+        try:
+            with member.speaking():
+                return act(*args)
+        except UserError as error:
+            self._leave(member, "failed", str(error))
+
+    def _leave(self, member: Member, kind: str, why: str) -> None:
+        self._active.remove(member)
+        self._kinds[member.run.name] = kind
+        member.stack.close()
+        self._board.ended(member.run, kind, why)
+
+
+def _make_step(
+    config: ml_collections.ConfigDict, parts: build.Parts, objective: Objective, mesh: Mesh
+) -> Callable:
+    """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
+
+    Of the config of any run, what `scalars` holds of its optimizer block is each run's own.
+    """
+
+    def step(state, rows, key, scalars):
+        block = {**config.optimizer, **scalars}
+        tx, _ = make_optimizer(num_steps=config.train.num_steps, **block)
+        one = build.step_function(dataclasses.replace(parts, tx=tx), objective, config)
+        return one(state, rows, key)
+
+    return members.compile_step(step, mesh)

@@ -1,0 +1,71 @@
+"""Many runs as one program: states stacked along a first dimension, over which a step is mapped.
+
+Devices cut that dimension and no other: each trains whole runs, and sends the others nothing. The
+step count is one for all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lm.train.state import TrainState
+
+_AXIS = "members"
+
+
+def make_mesh(num_members: int) -> Mesh:
+    """As many of this process's devices as there is work for."""
+    devices = jax.local_devices()[:num_members]
+    return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def padded(items: Sequence[Any], mesh: Mesh) -> list[Any]:
+    """The items and the last one again and again, until each device has equally many."""
+    return [*items, *[items[-1]] * (-len(items) % mesh.size)]
+
+
+def compile_step(step: Callable, mesh: Mesh) -> Callable:
+    """(states, batches, ...) -> (states, metrics), all stacked; the states are donated.
+
+    Args:
+      step: (state, batch, ...) -> (state, metrics), of one run.
+      mesh: see `make_mesh`; it must divide what is stacked.
+    """
+    one, many = TrainState(None, 0, 0), TrainState(P(), P(_AXIS), P(_AXIS))
+    mapped = jax.vmap(lambda state, more: step(state, *more), in_axes=(one, 0), out_axes=(one, 0))
+    on_devices = jax.shard_map(
+        mapped, mesh=mesh, in_specs=(many, P(_AXIS)), out_specs=(many, P(_AXIS)), check_vma=False
+    )
+    compiled = jax.jit(on_devices, donate_argnums=0)
+    return lambda states, *more: compiled(states, jax.device_put(more, _cut(mesh)))
+
+
+def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
+    """States of one step -> one, cut over the devices; they go by the host."""
+    join = lambda *xs: jax.device_put(np.stack(jax.device_get(xs)), _cut(mesh))
+    step = jax.device_put(jax.device_get(states[0].step), NamedSharding(mesh, P()))
+    params, opt_state = jax.tree.map(join, *((s.params, s.opt_state) for s in states))
+    return TrainState(step, params, opt_state)
+
+
+def pick(states: TrainState, i: int, like: TrainState) -> TrainState:
+    """The state of run i; shardings are those of `like`, of which shapes are enough."""
+    one = lambda tree: jax.tree.map(lambda x: x[i], tree)
+    state = TrainState(states.step, one(states.params), one(states.opt_state))
+    return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
+
+
+def stacked_batches(iterators: Sequence[Iterator[Any]]) -> Iterator[Any]:
+    """The batches of each step, stacked; an iterator that stands twice gives both runs the same."""
+    distinct = {id(iterator): iterator for iterator in iterators}
+    for batches in zip(*distinct.values(), strict=True):
+        by_id = dict(zip(distinct, batches, strict=True))
+        yield jax.tree.map(lambda *xs: np.stack(xs), *(by_id[id(i)] for i in iterators))
+
+
+def _cut(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(_AXIS))
