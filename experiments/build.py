@@ -35,10 +35,14 @@ from lm.train.step import LossFn, train_step
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a config stands for, before any data is read or any array exists."""
+    """What a config stands for, before any data is read or any array exists.
+
+    `make_optimizer` made `tx` and `schedule`; given other `SCALARS`, it makes those of another run.
+    """
 
     model: nn.Module
     loss_fn: LossFn
+    make_optimizer: Callable[..., tuple[optax.GradientTransformation, Schedule]]
     tx: optax.GradientTransformation
     schedule: Schedule
     mesh: Mesh
@@ -136,13 +140,14 @@ def make_parts(
         )
     mesh = sharding.make_mesh(**config.parallel, devices=devices)
     check_batch(config, mesh)
-    tx, schedule = make_optimizer(
-        num_steps=config.train.num_steps, growth=mup.growth(model_config), **config.optimizer
-    )
+    settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
+    make = functools.partial(make_optimizer, **settings, **config.optimizer)
+    tx, schedule = make()
     loss_fn = call(functools.partial(make_loss_fn, model), "loss", {**config.loss})
     return Parts(
         model=model,
         loss_fn=sharding.by_rows(loss_fn, mesh),
+        make_optimizer=make,
         tx=tx,
         schedule=schedule,
         mesh=mesh,

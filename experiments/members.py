@@ -19,7 +19,7 @@ from experiments.objectives import Objective
 from experiments.sweep import Run
 from lm.errors import UserError
 from lm.train import evaluation, loop, members
-from lm.train.optimizers import SCALARS, make_optimizer
+from lm.train.optimizers import SCALARS
 from lm.train.state import TrainState
 
 # What the runs of one program may differ in: what no shape and no operation depends on.
@@ -281,12 +281,11 @@ def _make_step(
 ) -> Callable:
     """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
 
-    Of the config of any run, what `scalars` holds of its optimizer block is each run's own.
+    Config and parts are those of any run, but for what `scalars` holds of its optimizer block.
     """
 
     def step(state, rows, key, scalars):
-        block = {**config.optimizer, **scalars}
-        tx, _ = make_optimizer(num_steps=config.train.num_steps, **block)
+        tx, _ = parts.make_optimizer(**scalars)
         one = build.step_function(dataclasses.replace(parts, tx=tx), objective, config)
         return one(state, rows, key)
 

@@ -107,7 +107,7 @@ def _muon_matrices(params: Params) -> Params:
 OPTIMIZERS = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon, "sgd": sgd}
 
 # The settings that may be arrays: they change what an optimiser does, and never its program.
-SCALARS = ("peak_lr", "weight_decay", "beta", "b1", "b2", "eps")
+SCALARS = ("peak_lr", "weight_decay", "beta", "momentum", "b1", "b2", "eps")
 
 
 def make_optimizer(
@@ -162,7 +162,6 @@ def make_optimizer(
             f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than "
             f"train.num_steps={num_steps}"
         )
-    settings = {k: _float32(v) if k in SCALARS else v for k, v in settings.items()}
     peak_lr = _float32(peak_lr)
     known = {
         "peak_lr": peak_lr,
@@ -178,6 +177,7 @@ def make_optimizer(
         )
     for key in wanted - settings.keys():
         raise UserError(f"optimizer.{key} is missing, and name={name}, schedule={schedule} need it")
+    settings = {k: _float32(v) if k in SCALARS else v for k, v in settings.items()}
     rate = schedules.with_warmup(
         make_schedule(**{k: v for k, v in (known | settings).items() if k in of_schedule}),
         peak_lr=peak_lr,

@@ -31,7 +31,7 @@ OVERRIDES = [
 
 @pytest.fixture(scope="module")
 def plan(corpus):
-    """(overrides, folder, changes of the base) -> runs with dropout and micro-batches."""
+    """(overrides, folder, changes of the base) -> runs with dropout, micro-batches and muP."""
 
     def make(overrides, folder, **changes):
         base = {
@@ -39,6 +39,10 @@ def plan(corpus):
             "model.vocab_size": 512,
             "model.num_layers": 1,
             "model.dropout": 0.1,
+            "model.mup_model_dim": 4,
+            "model.mup_num_heads": 1,
+            "model.mup_head_dim": 4,
+            "model.mup_mlp_dim": 16,
             "data.source": "text",
             "data.train": corpus["train"],
             "data.validation": corpus["validation"],

@@ -97,7 +97,7 @@ def test_every_rule_lowers_a_quadratic_and_decays_matrices_only(name, random_lik
         assert differs == (path[-1].key not in ("bias", "scale")), path
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "sgd"])
 def test_settings_may_be_arrays_and_then_do_the_same(name, random_like):
     params, grads = (random_like(tiny.shapes(), scale=1.0, seed=seed) for seed in (1, 2))
     block = common.optimizer(name, "cosine", peak_lr=0.3, warmup_steps=1)
