@@ -43,6 +43,11 @@ def _train_step(case: str, platform: str, *small: str) -> Benchmark:
     return Benchmark(arguments, small, (platform,), _TORCH)
 
 
+def _vmap(case: str) -> Benchmark:
+    small = ("--members=2", "--num_steps=2", "--model_dim=16", "--seq_len=32")
+    return Benchmark(("-m", "benchmarks.vmap", f"--case={case}"), small, ("cpu",))
+
+
 BENCHMARKS = {
     "checkpoint": Benchmark(("-m", "benchmarks.checkpoint"), ("--megabytes=7", "--rounds=1")),
     "generation": Benchmark(
@@ -75,11 +80,8 @@ BENCHMARKS = {
     "train_step/gpt2_b64": _train_step("gpt2_b64", "gpu"),
     "train_step/bert": _train_step("bert", "gpu"),
     "train_step/llama": _train_step("llama", "gpu", "--num_kv_heads=1"),
-    "vmap": Benchmark(
-        ("-m", "benchmarks.vmap"),
-        ("--members=2", "--num_steps=2", "--model_dim=16", "--seq_len=32"),
-        ("cpu",),
-    ),
+    "vmap/rates": _vmap("rates"),
+    "vmap/seeds": _vmap("seeds"),
 }
 
 
