@@ -81,10 +81,17 @@ def _provenance(folder: pathlib.Path, runs: list[reading.Run]) -> tuple[str, str
     return ", ".join(sorted(devices)), ", ".join(sorted(commits))
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("error: name the folder of runs: python -m docs.results.ledger runs")
+def main(argv: list[str]) -> int:
+    """Writes the page; the exit code."""
     try:
-        _PAGE.write_text(text_of(pathlib.Path(sys.argv[1])), encoding="utf-8")
+        if len(argv) != 2:
+            raise UserError("name the folder of runs: python -m docs.results.ledger runs")
+        _PAGE.write_text(text_of(pathlib.Path(argv[1])), encoding="utf-8")
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
