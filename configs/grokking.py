@@ -1,7 +1,7 @@
 r"""Does a small decoder come to add modulo a prime, long after it knows its training sums by heart?
 
 Command:   python launch.py --config=configs/grokking.py --sweep --workdir=runs/grokking
-Hardware:  2 CPU cores
+Hardware:  2 CPU cores; three minutes a seed when they are free
 Expected:  docs/results/README.md
 
 After Power et al. 2022, "Grokking", section 3.1 and appendix A.1: two layers of width 128 with 4
