@@ -9,6 +9,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from lm import workdir as workdir_lib
 from lm.errors import UserError
 
 # What the flag and config libraries raise for what a user wrote.
@@ -59,13 +60,7 @@ def one_line(error: Exception, arguments: Sequence[str]) -> str:
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Its values by dotted key."""
-    return _flat(json.loads(config.to_json()), "")
-
-
-def _flat(tree: Any, prefix: str) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+    return workdir_lib.flat(json.loads(config.to_json()))
 
 
 def _text(value: Any) -> str:

@@ -50,7 +50,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
                 f"--workdir={workdir} holds other files and no run; name another folder"
             )
         return
-    ours, theirs = _flat(json.loads(_dump(config))), _flat(load_config(workdir))
+    ours, theirs = flat(json.loads(_dump(config))), flat(load_config(workdir))
     differing = sorted(
         key
         for key in ours.keys() | theirs.keys()
@@ -172,8 +172,8 @@ def _dump(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=1, sort_keys=True)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
-    return {k: v for key, child in tree.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+    return {k: v for key, child in tree.items() for k, v in flat(child, f"{prefix}{key}.").items()}

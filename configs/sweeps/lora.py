@@ -1,8 +1,8 @@
 r"""Which rank do adapters need to do as well as training all parameters?
 
-Command:   python launch.py --config=configs/classify.py:model=init_from \
+Command:   python launch.py --config=configs/classify.py:optimizer=adamw \
                --config.init_from=runs/encoder --config.train.num_epochs=0.0 \
-               --config.train.num_steps=200 --config.data.truncate=True \
+               --config.train.num_steps=300 --config.data.truncate=True \
                --sweep=configs/sweeps/lora.py --workdir=runs/lora
            after: python launch.py --config=configs/families.py:family=bert --workdir=runs/encoder
 Hardware:  2 CPU cores

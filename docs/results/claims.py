@@ -198,9 +198,9 @@ _RANDOM = (
 _PRETRAINING = (
     "--config.data.seq_len=128 --config.eval.sample_tokens=0 --config.eval.compressors=False"
 )
-_FROM_ENCODER = (
-    "--config=configs/classify.py:optimizer=adamw --config.init_from=runs/encoder "
-    "--config.train.num_epochs=0.0 --config.train.num_steps=300 --config.data.truncate=True"
+_CLASSIFY = (
+    "--config=configs/classify.py:optimizer=adamw --config.train.num_epochs=0.0 "
+    "--config.train.num_steps=300 --config.data.truncate=True"
 )
 _TINY_BERT = ("--config=configs/classify.py:debug,model=bert", "--config.train.num_steps=2")
 
@@ -264,7 +264,8 @@ CLAIMS = (
         target="rank 8 at most 0.02 of accuracy below",
         commands=(
             _ENCODER,
-            f"{_LAUNCH} {_FROM_ENCODER} --sweep=configs/sweeps/lora.py --workdir=runs/lora",
+            f"{_LAUNCH} {_CLASSIFY} --config.init_from=runs/encoder "
+            "--sweep=configs/sweeps/lora.py --workdir=runs/lora",
         ),
         debug=(*_TINY_BERT, "--config.lora.rank=2", "--config.lora.targets=query/kernel"),
         metrics=("eval/accuracy", "train/step_seconds"),
@@ -291,7 +292,7 @@ CLAIMS = (
         commands=(
             _ENCODER,
             _RANDOM,
-            f"{_LAUNCH} {_FROM_ENCODER} --sweep=configs/sweeps/label_efficiency.py "
+            f"{_LAUNCH} {_CLASSIFY} --sweep=configs/sweeps/label_efficiency.py "
             "--workdir=runs/label_efficiency",
         ),
         debug=(*_TINY_BERT, "--config.data.num_examples=100"),
