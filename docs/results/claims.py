@@ -59,6 +59,18 @@ def _first_step(run: Run, metric: str, reached: Callable[[float], bool]) -> int 
     return int(hits[0]) if hits else None
 
 
+def _steps_to(run: Run, metric: str, goal: float) -> float:
+    """Where a metric first falls to a goal, on straight lines between its points; or infinity."""
+    series = run.series[metric]
+    falls = np.flatnonzero(np.asarray(series.values) <= goal)
+    if not len(falls):
+        return np.inf
+    i = falls[0]
+    if i == 0:
+        return float(series.steps[0])
+    return float(np.interp(-goal, -series.values[i - 1 : i + 1], series.steps[i - 1 : i + 1]))
+
+
 def _last(run: Run, metric: str) -> float:
     return float(run.series[metric].values[-1])
 
@@ -138,13 +150,10 @@ def optimizers(runs: Sequence[Run]) -> Measured:
         rule: _best_rate(of, "eval/loss", -1) for (rule,), of in _by(runs, "optimizer.name").items()
     }
     goal = statistics.fmean(_last(run, "eval/loss") for run in best["adamw"])
-    steps = {
-        rule: [_first_step(run, "eval/loss", lambda x: x <= goal) or np.inf for run in of]
-        for rule, of in best.items()
-    }
+    steps = {rule: [_steps_to(run, "eval/loss", goal) for run in of] for rule, of in best.items()}
     rates = {rule: of[0].config["optimizer.peak_lr"] for rule, of in best.items()}
     text = ", ".join(
-        f"{rule} {' and '.join(map(str, steps[rule]))} (rate {rates[rule]:g})"
+        f"{rule} {' and '.join(f'{x:.0f}' for x in steps[rule])} (rate {rates[rule]:g})"
         for rule in sorted(best)
     )
     ratio = statistics.fmean(steps["muon"]) / statistics.fmean(steps["adamw"])
@@ -176,9 +185,9 @@ def crf(runs: Sequence[Run]) -> Measured:
 
 
 def label_efficiency(runs: Sequence[Run]) -> Measured:
-    """Accuracy of pretrained and random encoders by the number of labels."""
+    """Accuracy of pretrained and random encoders by the number of labels, at their best rates."""
     by: dict[tuple, list[float]] = {
-        key: [_last(run, "eval/accuracy") for run in of]
+        key: [_last(run, "eval/accuracy") for run in _best_rate(of, "eval/accuracy", 1)]
         for key, of in _by(runs, "data.num_examples", "init_from").items()
     }
     gains, texts = [], []
@@ -200,7 +209,7 @@ _PRETRAINING = (
 )
 _CLASSIFY = (
     "--config=configs/classify.py:optimizer=adamw --config.train.num_epochs=0.0 "
-    "--config.train.num_steps=300 --config.data.truncate=True"
+    "--config.train.num_steps=200 --config.data.truncate=True"
 )
 _TINY_BERT = ("--config=configs/classify.py:debug,model=bert", "--config.train.num_steps=2")
 
@@ -250,7 +259,7 @@ CLAIMS = (
         paper="Jordan et al. 2024; Chen et al. 2023, for Lion",
         target="at most 0.75 of the steps",
         commands=(
-            f"{_LAUNCH} --config=configs/quickstart.py {_PRETRAINING} --config.eval.every_steps=10 "
+            f"{_LAUNCH} --config=configs/quickstart.py {_PRETRAINING} --config.eval.every_steps=20 "
             "--sweep=configs/sweeps/optimizers.py --workdir=runs/optimizers",
         ),
         debug=("--config=configs/quickstart.py:debug,optimizer=lion", "--config.train.num_steps=2"),
@@ -292,7 +301,8 @@ CLAIMS = (
         commands=(
             _ENCODER,
             _RANDOM,
-            f"{_LAUNCH} {_CLASSIFY} --sweep=configs/sweeps/label_efficiency.py "
+            f"{_LAUNCH} {_CLASSIFY} --config.data.source=python_stdlib:snippets "
+            "--config.data.seq_len=64 --sweep=configs/sweeps/label_efficiency.py "
             "--workdir=runs/label_efficiency",
         ),
         debug=(*_TINY_BERT, "--config.data.num_examples=100"),

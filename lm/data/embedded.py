@@ -21,6 +21,7 @@ from lm.data import files, sources
 
 Item = tuple[str, dict[str, Any]]  # The name that errors call it by, and its fields.
 _NUM_PACKAGES = 8
+_NUM_SNIPPET_PACKAGES, _SNIPPET_LINES = 6, 8
 
 
 def fingerprint() -> str:
@@ -62,6 +63,34 @@ def docstrings() -> Iterator[tuple[bool, Item]]:
     largest = sorted(found, key=lambda package: (-len(found[package]), package))[:_NUM_PACKAGES]
     for item in itertools.chain.from_iterable(found[package] for package in sorted(largest)):
         yield _chosen(item[1]["text"], 0.1), item
+
+
+def snippets() -> Iterator[tuple[bool, Item]]:
+    """Eight lines of source in a row, and the package that they are from: {"text", "label"}.
+
+    Of the six packages with the most of them in files for validation; each text occurs once. There
+    are thousands, so that one can ask how many a model needs.
+    """
+    root, names = sources.stdlib_files()
+    found: dict[str, list[tuple[bool, Item]]] = collections.defaultdict(list)
+    for name in names:
+        package, is_folder, _ = name.partition("/")
+        if not is_folder:
+            continue
+        try:
+            lines = (root / name).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        lines = [line for line in lines if line.strip()]
+        for first in range(0, len(lines) - _SNIPPET_LINES + 1, _SNIPPET_LINES):
+            fields = {"text": "\n".join(lines[first : first + _SNIPPET_LINES]), "label": package}
+            found[package].append((sources.is_held_out(name), (f"{name}:{first}", fields)))
+    texts = collections.Counter(item[1]["text"] for of in found.values() for _, item in of)
+    found = {p: [x for x in of if texts[x[1][1]["text"]] == 1] for p, of in found.items()}
+    num_held_out = {package: sum(held_out for held_out, _ in of) for package, of in found.items()}
+    largest = sorted(found, key=lambda package: (-num_held_out[package], package))
+    for package in sorted(largest[:_NUM_SNIPPET_PACKAGES]):
+        yield from found[package]
 
 
 def token_roles() -> Iterator[tuple[bool, Item]]:
@@ -157,6 +186,7 @@ def _functions() -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
 # Each yields whether an item is for validation, and the item.
 TASKS: dict[str, Callable[[], Iterator[tuple[bool, Item]]]] = {
     "docstrings": docstrings,
+    "snippets": snippets,
     "token_roles": token_roles,
     "summaries": summaries,
     "questions": questions,
