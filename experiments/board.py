@@ -130,6 +130,12 @@ class _Row:
         return records
 
 
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """Those that neither are done nor run: first the dead ones, then those that never started."""
+    by_kind = standing(runs)
+    return by_kind["dead"] + by_kind["waiting"]
+
+
 def standing(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs by their state, as their folders say it; see `lm.results.state`."""
     by_kind: dict[str, list[Run]] = {"done": [], "running": [], "dead": [], "waiting": []}

@@ -52,6 +52,8 @@ class Launcher(Protocol):
 
     def plan(self, runs: list[Run], folder: pathlib.Path, **settings) -> str: ...
 
+    def check(self, **settings) -> None: ...  # Raises where what `run` needs is missing here.
+
 
 def read(path: str) -> list[Overrides] | dict[str, Any]:
     """What `sweep()` of a file returns: overrides, or the settings of a search.
@@ -187,6 +189,7 @@ def launch(
         sweep_costs.show(runs)
         print(f"\n{launcher.plan(runs, folder, **settings)}")
         return 0
+    launcher.check(**settings)
     states = collections.Counter(state_of(run.workdir).kind for run in runs)
     if sweep_file is not None:
         launcher.plan(runs, folder, **settings)  # It refuses what cannot work; now one may write.

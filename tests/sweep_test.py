@@ -160,6 +160,9 @@ class Fake:
     def plan(self, runs, folder, **settings):
         return f"would start {len(runs)}"
 
+    def check(self, **settings):
+        assert settings == {"num_parallel": 2}
+
 
 def launch(launcher, sweep_file, folder, base=DEBUG, dry_run=False):
     return sweep.launch(
@@ -187,14 +190,16 @@ def test_a_launcher_gets_the_runs_the_folder_and_its_settings(tmp_path, capsys):
         assert workdir.load_config(run.workdir)["seed"] == run.config.seed
 
 
-def test_a_launcher_that_refuses_leaves_nothing_behind(tmp_path):
-    class Refusing(Fake):
-        def plan(self, runs, folder, **settings):
-            raise UserError("no such devices")
+@pytest.mark.parametrize("asked", ["check", "plan"])
+def test_a_launcher_that_refuses_leaves_nothing_behind(asked, tmp_path):
+    def refuse(*args, **settings):
+        raise UserError("no such devices")
 
+    launcher = Fake()
+    setattr(launcher, asked, refuse)
     with pytest.raises(UserError, match="no such devices"):
-        launch(Refusing(), "configs/quickstart.py", tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
+        launch(launcher, "configs/quickstart.py", tmp_path / "runs")
+    assert launcher.told is None and not (tmp_path / "runs").exists()
 
 
 def test_a_run_without_a_sweep_has_the_workdir_itself(tmp_path):

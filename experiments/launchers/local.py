@@ -52,12 +52,15 @@ def run(
     return exit_code(kinds + ["stopped"] * len(waiting), stop.is_told)
 
 
+def check(**_) -> None:
+    """It starts no program but Python."""
+
+
 def plan(
     runs: Sequence[Run], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
 ) -> str:
     """The command of each run that is not done, and what it would run on."""
-    by_kind = board_lib.standing(runs)
-    waiting = by_kind["dead"] + by_kind["waiting"]
+    waiting = board_lib.unfinished(runs)
     slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
     if not waiting:
         return "nothing is left to start"

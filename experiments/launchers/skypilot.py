@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.board import standing
+from experiments.board import unfinished
 from experiments.launchers import remote
 from experiments.sweep import Run
 from lm import workdir as workdir_lib
@@ -59,13 +59,11 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
       0: it has taken all. 1: it refused some.
 
     Raises:
-      UserError: SkyPilot is missing or does not answer, or the settings do not go together.
+      UserError: SkyPilot does not answer, or the settings do not go together.
     """
     asked = Settings(**settings)
-    todo = _todo(runs)
+    todo = unfinished(runs)
     tasks = [task(remote.moved(one, folder, asked.remote_folder), asked) for one in todo]
-    remote.check_program("skypilot", "sky", 'pip install "skypilot[gcp]", or of another cloud')
-    remote.secrets(asked.env_names)
     known, code = _known(asked), 0
     for one, text in zip(todo, tasks, strict=True):
         if _name(one) in known:
@@ -80,11 +78,17 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     return code
 
 
+def check(**settings: Any) -> None:
+    """Raises UserError where SkyPilot or a variable is missing."""
+    remote.check_program("skypilot", "sky", 'pip install "skypilot[gcp]", or of another cloud')
+    remote.secrets(settings["env_names"])
+
+
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     """The task of each run, and the command that takes it."""
     asked = Settings(**settings)
     lines = []
-    for one in _todo(runs):
+    for one in unfinished(runs):
         lines.append(task(remote.moved(one, folder, asked.remote_folder), asked))
         lines.append(shlex.join(_launch(one, _path(folder, one), asked)) + "\n")
     return "\n".join(lines)
@@ -180,11 +184,6 @@ def _known(asked: Settings) -> set[str]:
         raise UserError(f"{shlex.join(command)}: {said}; see `sky check`")
     lines = [line for line in done.stdout.splitlines() if not any(end in line for end in _ENDED)]
     return {word for line in lines for word in line.split() if word.startswith("lm-")}
-
-
-def _todo(runs: Sequence[Run]) -> list[Run]:
-    by_kind = standing(runs)
-    return by_kind["dead"] + by_kind["waiting"]
 
 
 def _name(one: Run) -> str:

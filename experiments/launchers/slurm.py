@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.board import standing
+from experiments.board import unfinished
 from experiments.launchers import remote
 from experiments.sweep import Run
 from lm import workdir as workdir_lib
@@ -69,15 +69,14 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
       while waiting; the jobs go on.
 
     Raises:
-      UserError: submitit or Slurm is missing, or the settings do not go together.
+      UserError: the settings do not go together, or Slurm does not answer.
     """
     asked = Settings(**settings)
-    remote.secrets(asked.env_names)
     executor = _executor(asked, folder)
     numbers = _known_jobs(folder)
     queued = _queued() if asked.cluster == "slurm" else set()
     waiting, jobs = [], []
-    for one in _unfinished(runs):
+    for one in unfinished(runs):
         if numbers.get(one.name) in queued:
             print(f"queued {one.name} as job {numbers[one.name]}")
             jobs.append(executor.job_class(executor.folder, numbers[one.name]))
@@ -93,13 +92,24 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     return _wait(runs, jobs) if asked.wait else 0
 
 
+def check(**settings: Any) -> None:
+    """Raises UserError where submitit, a program of Slurm's or a variable is missing."""
+    asked = Settings(**settings)
+    _submitit()
+    if asked.cluster not in ("slurm", "local"):
+        raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
+    for program in ("sbatch", "srun") if asked.cluster == "slurm" else ():
+        remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
+    remote.secrets(asked.env_names)
+
+
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     """The sbatch file, and the command of each of its jobs."""
     asked = Settings(**settings)
     _submitit()
     from submitit.slurm import slurm
 
-    waiting = _unfinished(runs)
+    waiting = unfinished(runs)
     python = f"{sys.executable} -u -m submitit.core._submit {folder / 'slurm' / '%j'}"
     text = slurm._make_sbatch_string(
         python, folder / "slurm" / "%j", map_count=len(waiting) or None, **_parameters(asked)
@@ -181,11 +191,6 @@ class Job:
         return DelayedSubmission(dataclasses.replace(self, num_left=self.num_left - 1))
 
 
-def _unfinished(runs: Sequence[Run]) -> list[Run]:
-    by_kind = standing(runs)
-    return by_kind["dead"] + by_kind["waiting"]
-
-
 def _job(one: Run, folder: pathlib.Path, asked: Settings) -> Job:
     log = folder.absolute() / "logs" / f"{one.name}.log"
     return Job(remote.ROOT, _arguments(one, asked), log, asked.max_requeues)
@@ -208,10 +213,6 @@ def _executor(asked: Settings, folder: pathlib.Path):
             stderr_to_stdout=True,
         )
         return local
-    if asked.cluster != "slurm":
-        raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
-    for program in ("sbatch", "srun"):
-        remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
     executor = submitit.SlurmExecutor(files / "%j", max_num_timeout=asked.max_requeues)
     executor.update_parameters(**_parameters(asked))
     return executor

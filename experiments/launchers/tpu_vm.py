@@ -30,13 +30,12 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
       0: all are done. 1: some failed, or a VM could not be deleted. 75: some have still to go on.
 
     Raises:
-      UserError: gcloud is missing or cannot be used, the tree has changes that are in no commit, or
+      UserError: gcloud cannot be used, the tree has changes that are in no commit, or
         the settings do not go together.
     """
     asked = _checked(settings)
     waiting = [one for one in runs if state_of(one.workdir).kind != "done"]
     moved = {one.name: remote.moved(one, folder, asked.remote_folder) for one in waiting}
-    remote.check_program("tpu_vm", "gcloud", _INSTALL)
     secrets = remote.secrets(asked.env_names)
     commit = remote.commit()
     if not waiting:
@@ -63,6 +62,12 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     if "failed" in kinds:
         return 1
     return 0 if len(kinds) == len(waiting) and set(kinds) == {"done"} else STOPPED
+
+
+def check(**settings: Any) -> None:
+    """Raises UserError where gcloud or a variable is missing."""
+    remote.check_program("tpu_vm", "gcloud", _INSTALL)
+    remote.secrets(settings["env_names"])
 
 
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:

@@ -56,10 +56,13 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
     return exit_code(kinds + ["stopped"] * len(groups), stop_requested(0))
 
 
+def check(**_) -> None:
+    """It starts no program."""
+
+
 def plan(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> str:
     """Which runs are trained together."""
-    by_kind = board_lib.standing(runs)
-    waiting = by_kind["dead"] + by_kind["waiting"]
+    waiting = board_lib.unfinished(runs)
     _check(waiting, max_members)
     from experiments import members
 

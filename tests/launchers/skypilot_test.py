@@ -122,12 +122,12 @@ def test_tasks_are_handed_over_once_and_secrets_by_name(sky, tmp_path, capfd):
 )
 def test_what_cannot_work_is_refused(sky, tmp_path, settings, words):
     with pytest.raises(UserError, match=words):
+        skypilot.check(**SETTINGS | settings)
         skypilot.run([make_run(tmp_path, "a")], tmp_path, **SETTINGS | settings)
     assert not sky.exists()
 
 
-def test_a_missing_sky_is_named_with_what_installs_it(tmp_path, monkeypatch):
+def test_a_missing_sky_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r'needs `sky`.*pip install "skypilot\[gcp\]"'):
-        skypilot.run([make_run(tmp_path, "a")], tmp_path, **SETTINGS)
-    assert not list(tmp_path.iterdir())
+        skypilot.check(**SETTINGS)

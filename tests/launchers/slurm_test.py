@@ -222,15 +222,15 @@ def test_a_secret_is_written_nowhere(cluster, tmp_path, monkeypatch, capsys):
 )
 def test_what_cannot_work_is_refused(cluster, tmp_path, settings, words):
     with pytest.raises(UserError, match=words):
+        slurm.check(**SETTINGS | settings)
         slurm.run([make_run(tmp_path, "a")], tmp_path / "runs", **SETTINGS | settings)
     assert not list(cluster.glob("*.sh"))
 
 
-def test_missing_programs_are_named_with_what_installs_them(tmp_path, monkeypatch):
+def test_missing_programs_are_named_with_what_installs_them(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="needs `sbatch`"):
-        slurm.run([make_run(tmp_path, "a")], tmp_path, **SETTINGS)
+        slurm.check(**SETTINGS)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=re.escape("pip install submitit")):
-        slurm.run([make_run(tmp_path, "a")], tmp_path, **SETTINGS)
-    assert not list(tmp_path.iterdir())
+        slurm.check(**SETTINGS)

@@ -326,6 +326,7 @@ def test_a_workdir_that_would_be_lost_with_the_vm_is_refused(fake, root, shared,
 )
 def test_what_cannot_work_is_refused(fake, root, shared, settings, words):
     with pytest.raises(UserError, match=words):
+        tpu_vm.check(**SETTINGS | settings)
         tpu_vm.run([make_run(shared, "a")], shared, **SETTINGS | settings)
     assert not (fake / "calls.jsonl").exists() and not list(shared.iterdir())
 
@@ -336,11 +337,10 @@ def test_changes_that_are_in_no_commit_are_refused(fake, root, shared):
         tpu_vm.run([make_run(shared, "a")], shared, **SETTINGS)
 
 
-def test_a_missing_gcloud_is_named_with_what_installs_it(root, shared, monkeypatch):
+def test_a_missing_gcloud_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"`gcloud`.*sdk\.cloud\.google\.com"):
-        tpu_vm.run([make_run(shared, "a")], shared, **SETTINGS)
-    assert not list(shared.iterdir())
+        tpu_vm.check(**SETTINGS)
 
 
 @pytest.mark.parametrize(
