@@ -19,7 +19,7 @@ from experiments.objectives import Objective
 from experiments.sweep import Run
 from lm.errors import UserError
 from lm.train import evaluation, loop, members
-from lm.train.optimizers import SCALARS
+from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState
 
 # What the runs of one program may differ in: what no shape and no operation depends on.
@@ -111,6 +111,10 @@ class Group:
         }
         self._mesh = members.make_mesh(len(runs))
         self._step_fn = _make_step(config, parts, self._shared.objective, self._mesh)
+        eval_step = build.make_eval_step(
+            parts.model, self._shared.objective, parts.mesh, config.loss.num_blocks
+        )
+        self._eval_step = members.compile_evaluation(eval_step, self._mesh)
         self._active: list[Member] = []
         self._kinds: dict[str, str] = {}
 
@@ -201,8 +205,16 @@ class Group:
             num_steps=num_steps,
             report=lambda step, metrics: self._report(trained, step, metrics),
             hooks=[
-                loop.Hook(config.eval.every_steps, self._hook(trained, "evaluate")),
-                loop.Hook(config.checkpoint.every_steps, self._hook(trained, "save")),
+                loop.Hook(
+                    config.eval.every_steps,
+                    lambda step, state: self._evaluate(trained, step, state),
+                ),
+                loop.Hook(
+                    config.checkpoint.every_steps,
+                    lambda step, state: self._in_turn(
+                        trained, state, lambda i, own: trained[i].running.save(step, own)
+                    ),
+                ),
                 loop.Hook(
                     config.eval.every_steps,
                     lambda step, state: self._end_those_over(trained, state),
@@ -231,21 +243,40 @@ class Group:
         if step % trained[0].config.log.every_steps == 0:
             self._board.read()
 
-    def _hook(self, trained: list[Member], name: str) -> Callable[[int, TrainState], None]:
-        """Has each member do this in turn, while no one's clock counts it as training."""
+    def _evaluate(self, trained: list[Member], step: int, state: TrainState) -> None:
+        """Evaluates all members at once; then each logs its own."""
+        config, prepared = trained[0].config, self._shared.prepared
+        with self._paused():
+            metrics = evaluation.evaluate_members(
+                evaluation_params(state.params, state.opt_state),
+                self._eval_step,
+                pretrain.validation_batches(config, prepared, (0, 1)),
+                num_bytes=pretrain.predicted_bytes(config, prepared),
+            )
 
-        def call(step: int, state: TrainState) -> None:
-            for i, member in enumerate(trained):
-                if member not in self._active:
-                    continue
-                with contextlib.ExitStack() as paused:
-                    for other in self._active:
-                        if other is not member:
-                            paused.enter_context(other.running.progress.paused())
-                    act = getattr(member.running, name)
-                    self._attempt(member, act, step, self._pick(state, i))
+        def take(i: int, own: TrainState) -> None:
+            params = evaluation_params(own.params, own.opt_state)
+            trained[i].running.take_evaluation(step, params, metrics[i])
 
-        return call
+        self._in_turn(trained, state, take)
+
+    def _in_turn(
+        self, trained: list[Member], state: TrainState, act: Callable[[int, TrainState], None]
+    ) -> None:
+        """Has each member do this with its state, while no one's clock counts it as training."""
+        for i, member in enumerate(trained):
+            if member in self._active:
+                with self._paused(but=member):  # It pauses by itself.
+                    self._attempt(member, act, i, self._pick(state, i))
+
+    @contextlib.contextmanager
+    def _paused(self, but: Member | None = None) -> Iterator[None]:
+        """Stops the clocks of all members, but for this one's."""
+        with contextlib.ExitStack() as paused:
+            for member in self._active:
+                if member is not but:
+                    paused.enter_context(member.running.progress.paused())
+            yield
 
     def _end_those_over(self, trained: list[Member], state: TrainState) -> None:
         """Ends members that get no better, as they would alone; the others go on."""

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from experiments.objectives import Objective
 from lm import workdir as workdir_lib
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
+from lm.data.rows import Rows
 from lm.generate import sampling
 from lm.train import evaluation, hosts, sharding
 from lm.train.state import Params, TrainState
@@ -154,23 +155,35 @@ def make_evaluation(
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
     eval_step = build.make_eval_step(parts.model, objective, parts.mesh, config.loss.num_blocks)
-    shard, num_shards = sharding.host_part(parts.mesh)
-    num_bytes = None  # Only where each token is predicted do their bits add up to the text's.
-    if config.objective.kind == "causal":
-        num_bytes = prepared.splits["validation"].num_predicted_bytes
+    part, num_bytes = sharding.host_part(parts.mesh), predicted_bytes(config, prepared)
 
     def evaluate(params):
-        batches = evaluation_batches(
-            prepared,
-            "validation",
-            batch_size=config.eval.batch_size,
-            shard=shard,
-            num_shards=num_shards,
-        )
+        batches = validation_batches(config, prepared, part)
         placed = (sharding.place_batch(rows, parts.mesh) for rows in batches)
         return evaluation.evaluate(params, eval_step, placed, num_bytes=num_bytes)
 
     return evaluate
+
+
+def validation_batches(
+    config: ml_collections.ConfigDict, prepared: Prepared, part: tuple[int, int]
+) -> Iterator[Rows]:
+    """The whole validation split; of each batch this one of so many parts."""
+    shard, num_shards = part
+    return evaluation_batches(
+        prepared,
+        "validation",
+        batch_size=config.eval.batch_size,
+        shard=shard,
+        num_shards=num_shards,
+    )
+
+
+def predicted_bytes(config: ml_collections.ConfigDict, prepared: Prepared) -> int | None:
+    """Of the validation text; None where not each token is predicted, whose bits do not add up."""
+    if config.objective.kind != "causal":
+        return None
+    return prepared.splits["validation"].num_predicted_bytes
 
 
 def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:

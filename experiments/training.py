@@ -238,10 +238,16 @@ class Running:
         self.progress(step, {name: float(value) for name, value in metrics.items()})
 
     def evaluate(self, step: int, state: TrainState) -> None:
-        """Evaluates, and logs what comes out, a sample of text included."""
+        """Evaluates, and logs what comes out."""
         params = evaluation_params(state.params, state.opt_state)
         with self.progress.paused():
-            metrics = self._metrics[step] = self._job.evaluate(params)
+            metrics = self._job.evaluate(params)
+        self.take_evaluation(step, params, metrics)
+
+    def take_evaluation(self, step: int, params: Params, metrics: dict[str, float]) -> None:
+        """Logs what an evaluation of these parameters gave, a sample of text included."""
+        self._metrics[step] = metrics
+        with self.progress.paused():
             self._writers.scalars(step, metrics)
             if self._job.sample is not None:
                 self._writers.text(step, "sample", self._job.sample(params))

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 _PAGE_FAULTS = """
 import resource
 from lm import allocator
@@ -18,6 +20,40 @@ for _ in range(10):
     x = jax.block_until_ready(step(x))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
 """
+
+
+_HOLES = """
+import ctypes
+from lm import allocator
+
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+if {keeps}:
+    allocator.keep_freed_memory()
+blocks = [libc.malloc(2048 + 16 * (i % 3000)) for i in range(9000)]
+for block in blocks[::2]:  # What is between them cannot grow together.
+    libc.free(block)
+count = lambda: sum(num for size, num in allocator._holes(libc) if size >= 2048)
+before = count()
+allocator.fill_holes()
+print(before, count())
+"""
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_holes_are_filled_where_freed_memory_is_kept(keeps):
+    run = subprocess.run(
+        [sys.executable, "-c", _HOLES.format(keeps=keeps)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    before, after = map(int, run.stdout.split())
+    assert before > 4000
+    assert after < 100 if keeps else after == before
 
 
 def test_a_step_reuses_the_memory_of_the_one_before():

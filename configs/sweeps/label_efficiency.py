@@ -8,7 +8,8 @@ Command:   python launch.py --config=configs/classify.py:optimizer=adamw \
            after: python launch.py --config=configs/families.py:family=bert --workdir=runs/encoder
 Hardware:  2 CPU cores
 
-Six packages are told apart by eight lines of their source, of files that pretraining did not read.
+Eight packages are told apart by eight lines of their source. Most of these lines pretraining has
+read, those for validation too, but no word of which package they are from.
 The random encoder is the same architecture with the same tokenizer, of a run of one step at a rate
 of zero; docs/results/README.md has its command. Each has the best of three rates at each number.
 """

@@ -1,8 +1,9 @@
 """Labelled examples that every machine has, made of the running Python's own standard library.
 
 They are real text with gold labels that the language itself gives, so that each task can be tried,
-and a model's score compared with a baseline's, without any download. Files are for validation as in
-the corpus `python_stdlib`, so that no model that was pretrained on it has read them.
+and a model's score compared with a baseline's, without any download. Where no other is named, files
+are for validation as in the corpus `python_stdlib`, so that no model that was pretrained on it has
+read them.
 """
 
 import ast
@@ -20,8 +21,7 @@ from typing import Any
 from lm.data import files, sources
 
 Item = tuple[str, dict[str, Any]]  # The name that errors call it by, and its fields.
-_NUM_PACKAGES = 8
-_NUM_SNIPPET_PACKAGES, _SNIPPET_LINES = 6, 8
+_NUM_PACKAGES, _SNIPPET_LINES = 8, 8
 
 
 def fingerprint() -> str:
@@ -43,12 +43,9 @@ def _read(task: str) -> list[tuple[bool, Item]]:
 def docstrings() -> Iterator[tuple[bool, Item]]:
     """The first paragraph of a docstring, and the package it is from: {"text", "label"}.
 
-    Of the eight packages with the most; each text occurs once. Names of the package's own functions
-    and terms are what gives it away. A tenth is for validation, whichever file it is from: some
-    packages are a single one.
+    Names of the package's own functions and terms are what gives it away. See `_by_package`.
     """
     found: dict[str, list[Item]] = collections.defaultdict(list)
-    seen: collections.Counter[str] = collections.Counter()
     for name, tree in _trees(1.0):
         package = name.split("/")[0].removesuffix(".py")
         for node in ast.walk(tree):
@@ -56,23 +53,18 @@ def docstrings() -> Iterator[tuple[bool, Item]]:
                 continue
             text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
             if len(text.split()) > 5:
-                seen[text] += 1
                 fields = {"text": text, "label": package}
                 found[package].append((f"{name}:{node.lineno}", fields))
-    found = {p: [i for i in items if seen[i[1]["text"]] == 1] for p, items in found.items()}
-    largest = sorted(found, key=lambda package: (-len(found[package]), package))[:_NUM_PACKAGES]
-    for item in itertools.chain.from_iterable(found[package] for package in sorted(largest)):
-        yield _chosen(item[1]["text"], 0.1), item
+    return _by_package(found)
 
 
 def snippets() -> Iterator[tuple[bool, Item]]:
     """Eight lines of source in a row, and the package that they are from: {"text", "label"}.
 
-    Of the six packages with the most of them in files for validation; each text occurs once. There
-    are thousands, so that one can ask how many a model needs.
+    There are thousands, so that one can ask how many a model needs. See `_by_package`.
     """
     root, names = sources.stdlib_files()
-    found: dict[str, list[tuple[bool, Item]]] = collections.defaultdict(list)
+    found: dict[str, list[Item]] = collections.defaultdict(list)
     for name in names:
         package, is_folder, _ = name.partition("/")
         if not is_folder:
@@ -84,13 +76,21 @@ def snippets() -> Iterator[tuple[bool, Item]]:
         lines = [line for line in lines if line.strip()]
         for first in range(0, len(lines) - _SNIPPET_LINES + 1, _SNIPPET_LINES):
             fields = {"text": "\n".join(lines[first : first + _SNIPPET_LINES]), "label": package}
-            found[package].append((sources.is_held_out(name), (f"{name}:{first}", fields)))
-    texts = collections.Counter(item[1]["text"] for of in found.values() for _, item in of)
-    found = {p: [x for x in of if texts[x[1][1]["text"]] == 1] for p, of in found.items()}
-    num_held_out = {package: sum(held_out for held_out, _ in of) for package, of in found.items()}
-    largest = sorted(found, key=lambda package: (-num_held_out[package], package))
-    for package in sorted(largest[:_NUM_SNIPPET_PACKAGES]):
-        yield from found[package]
+            found[package].append((f"{name}:{first}", fields))
+    return _by_package(found)
+
+
+def _by_package(found: dict[str, list[Item]]) -> Iterator[tuple[bool, Item]]:
+    """The items of the eight packages with the most, of texts that occur once.
+
+    A tenth is for validation, whichever file it is from: some packages are a single one. So these
+    are what a model that was pretrained on the library may have read, though without its package.
+    """
+    texts = collections.Counter(item["text"] for items in found.values() for _, item in items)
+    found = {p: [i for i in items if texts[i[1]["text"]] == 1] for p, items in found.items()}
+    largest = sorted(found, key=lambda package: (-len(found[package]), package))[:_NUM_PACKAGES]
+    for item in itertools.chain.from_iterable(found[package] for package in sorted(largest)):
+        yield _chosen(item[1]["text"], 0.1), item
 
 
 def token_roles() -> Iterator[tuple[bool, Item]]:

@@ -33,7 +33,25 @@ def evaluate(
       "eval/loss" in nats a token, "eval/perplexity", and, given `num_bytes`, "eval/bits_per_byte",
       which does not depend on the tokenizer.
     """
-    nll, num_tokens = _totals(_fetched(eval_step(params, batch) for batch in batches))
+    return _metrics(_fetched(eval_step(params, batch) for batch in batches), num_bytes)
+
+
+def evaluate_members(
+    params: Params,
+    eval_step: Callable[[Params, Any], Sums],
+    batches: Iterable[Any],
+    *,
+    num_bytes: int | None,
+) -> list[dict[str, float]]:
+    """As `evaluate`, of several runs at once: params and sums are stacked on a first dimension."""
+    all_sums = list(_fetched(eval_step(params, batch) for batch in batches))
+    num_members = len(all_sums[0]["nll"])
+    of_one = lambda i: [{name: x[i] for name, x in sums.items()} for sums in all_sums]
+    return [_metrics(of_one(i), num_bytes) for i in range(num_members)]
+
+
+def _metrics(all_sums: Iterable[Sums], num_bytes: int | None) -> dict[str, float]:
+    nll, num_tokens = _totals(all_sums)
     loss = nll / num_tokens
     metrics = {
         "eval/loss": loss,

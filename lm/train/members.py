@@ -44,6 +44,15 @@ def compile_step(step: Callable, mesh: Mesh) -> Callable:
     return lambda states, *more: compiled(states, jax.device_put(more, _cut(mesh)))
 
 
+def compile_evaluation(eval_step: Callable, mesh: Mesh) -> Callable:
+    """(stacked params, batch) -> stacked sums, where `eval_step` takes the params of one run."""
+    mapped = jax.vmap(eval_step, in_axes=(0, None))
+    on_devices = jax.shard_map(
+        mapped, mesh=mesh, in_specs=(P(_AXIS), P()), out_specs=P(_AXIS), check_vma=False
+    )
+    return jax.jit(on_devices)
+
+
 def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
     """States of one step -> one, cut over the devices; they go by the host."""
     join = lambda *xs: jax.device_put(np.stack(jax.device_get(xs)), _cut(mesh))
@@ -54,9 +63,13 @@ def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
 
 def pick(states: TrainState, i: int, like: TrainState) -> TrainState:
     """The state of run i; shardings are those of `like`, of which shapes are enough."""
-    one = lambda tree: jax.tree.map(lambda x: x[i], tree)
-    state = TrainState(states.step, one(states.params), one(states.opt_state))
+    state = TrainState(states.step, *_at((states.params, states.opt_state), i))
     return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
+
+
+@jax.jit  # An operation for each array would be compiled and started by itself.
+def _at(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
 
 
 def stacked_batches(iterators: Sequence[Iterator[Any]]) -> Iterator[Any]:

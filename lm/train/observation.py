@@ -9,6 +9,7 @@ import jax
 from absl import logging
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from lm import allocator
 from lm.train.state import TrainState
 from lm.train.step import Metrics
 
@@ -61,13 +62,15 @@ class Observation:
             yield batch
 
     def step_fn(self, step_fn: StepFn) -> StepFn:
-        """The same function, with an eye on whether it is compiled anew."""
+        """The same function, with an eye on whether it is compiled anew; then it tidies up."""
 
         def watched(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             before = self._num_compiled
             result = step_fn(state, batch)
-            if self._num_compiled > before and self._num_batches > _FIRST_STEPS:
-                self._warn("compiled", _why_compiled(_shapes(self._last_batch), _shapes(batch)))
+            if self._num_compiled > before:
+                allocator.fill_holes()
+                if self._num_batches > _FIRST_STEPS:
+                    self._warn("compiled", _why_compiled(_shapes(self._last_batch), _shapes(batch)))
             self._last_batch = batch
             return result
 

@@ -279,12 +279,13 @@ def test_embedded_examples_are_enough_and_none_is_on_both_sides(items):
     assert len(train) > 1000 and len(validation) > 100
     names = [{name for name, _ in side} for side in (train, validation)]
     assert not names[0] & names[1]
-    if num_labels := {"docstrings": 8, "snippets": 6}.get(task):
+    if task in ("docstrings", "snippets"):
         labels = [{fields["label"] for _, fields in side} for side in (train, validation)]
-        assert labels[0] == labels[1] and len(labels[0]) == num_labels
+        assert labels[0] == labels[1] and len(labels[0]) == 8
+        texts = [{fields["text"] for _, fields in side} for side in (train, validation)]
+        assert not texts[0] & texts[1]
     if task == "snippets":
         assert len(train) > 5000
-        assert not {name.split(":")[0] for name in names[0]} & {n.split(":")[0] for n in names[1]}
     if task == "token_roles":
         assert all(
             len({len(f[key]) for key in ("tokens", "tags", "space_before")}) == 1 for _, f in train
