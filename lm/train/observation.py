@@ -16,6 +16,7 @@ from lm.train.step import Metrics
 StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 _FIRST_STEPS = 10  # Of a start: what is compiled and waited for in these is no surprise.
+_LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.
 _MOST_WAITING = 0.02  # Of the time, above which a run is told so,
 _LEAST_SECONDS = 10.0  # once it has trained for so long.
 _MOST_SECONDS = 600.0  # Then what was seen counts half, lest good hours hide a disk grown slow.
@@ -62,15 +63,13 @@ class Observation:
             yield batch
 
     def step_fn(self, step_fn: StepFn) -> StepFn:
-        """The same function, with an eye on whether it is compiled anew; then it tidies up."""
+        """The same function, with an eye on whether it is compiled anew."""
 
         def watched(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             before = self._num_compiled
             result = step_fn(state, batch)
-            if self._num_compiled > before:
-                allocator.fill_holes()
-                if self._num_batches > _FIRST_STEPS:
-                    self._warn("compiled", _why_compiled(_shapes(self._last_batch), _shapes(batch)))
+            if self._num_compiled > before and self._num_batches > _FIRST_STEPS:
+                self._warn("compiled", _why_compiled(_shapes(self._last_batch), _shapes(batch)))
             self._last_batch = batch
             return result
 
@@ -117,7 +116,10 @@ class Observation:
     def _note_compilation(self, event: str, seconds: float, **_) -> None:
         if event.startswith("/jax/core/compile/"):
             self.compile_seconds += seconds
-        self._num_compiled += event == "/jax/core/compile/backend_compile_duration"
+        if event == "/jax/core/compile/backend_compile_duration":
+            self._num_compiled += 1
+            if seconds > _LONG_COMPILATION_SECONDS:
+                allocator.fill_holes()
 
     def _warn(self, cause: str, text: str) -> None:
         if cause not in self._warned:
