@@ -44,18 +44,36 @@ def row_of(text, name):
 def test_a_row_says_what_its_runs_say(tmp_path, curve, text, gap, status):
     write_run(tmp_path / "grokking/0123456789", GROKKED[curve])
 
-    cells = row_of(ledger.text_of(tmp_path), "grokking")
+    rows = ledger.rows_of(tmp_path, {})
 
     hours = f"{GROKKED[curve][-1][0] * 3 / 3600:.1f}"
+    cells = row_of(ledger.text_of(rows), "grokking")
     assert cells[3:] == [text, gap, status, hours, "1 x cpu", "0123456"]
-    assert row_of(ledger.text_of(tmp_path), "crf")[5] == "not run"
+    assert row_of(ledger.text_of(rows), "crf")[5] == "not run"
+
+
+def test_a_row_stands_without_its_runs_until_its_commands_change(tmp_path):
+    write_run(tmp_path / "grokking/0123456789", GROKKED["held"])
+    rows = ledger.rows_of(tmp_path, {})
+    (tmp_path / "empty").mkdir()
+
+    assert ledger.rows_of(tmp_path / "empty", rows) == rows
+    rows["grokking"]["commands"] += " --config.seed=1"
+    assert ledger.rows_of(tmp_path / "empty", rows) == {}
+
+
+def test_the_page_is_what_its_rows_say():
+    rows = json.loads(ledger.ROWS.read_text())
+
+    assert ledger.PAGE.read_text() == ledger.text_of(rows)
+    assert ledger.rows_of(ledger.ROWS, rows) == rows
 
 
 def test_a_run_that_is_not_done_is_not_reported(tmp_path):
     write_run(tmp_path / "grokking/0123456789", GROKKED["held"], done=False)
 
     with pytest.raises(UserError, match="0123456789 is not done"):
-        ledger.text_of(tmp_path)
+        ledger.rows_of(tmp_path, {})
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)

@@ -139,6 +139,11 @@ def test_a_file_that_yields_no_sweep_is_refused(name, tmp_path):
     [
         ("configs/quickstart.py", "configs/quickstart.py"),
         ("configs/sweeps/optimizers.py", "configs/quickstart.py"),
+        ("configs/sweeps/glue.py", "configs/classify.py"),
+        ("configs/sweeps/lora.py", "configs/classify.py"),
+        ("configs/sweeps/label_efficiency.py", "configs/classify.py"),
+        ("configs/sweeps/scaling.py", "configs/quickstart.py"),
+        ("configs/sweeps/crf.py", "configs/tag.py:debug"),
     ],
 )
 def test_the_sweeps_that_come_along_can_be_planned(path, base):

@@ -2,8 +2,10 @@
 
 Command:   python -m docs.results.ledger runs
 
-Each claim of `docs.results.claims` has a folder of its name in there; without one it was not run.
-Only config.json, metrics.jsonl and provenance.json are read.
+Each claim of `docs.results.claims` has a folder of its name in there. Of one that has none, what an
+earlier call made of its runs stands on, as docs/results/ledger.json keeps it, unless its commands
+or its target have changed since; then it was not run. Of runs only config.json, metrics.jsonl and
+provenance.json are read.
 """
 
 import json
@@ -11,10 +13,12 @@ import pathlib
 import sys
 
 from docs.results.claims import CLAIMS, Claim, Measured
+from lm import workdir
 from lm.errors import UserError
 from lm.results import reading
 
-_PAGE = pathlib.Path(__file__).parent / "README.md"
+PAGE = pathlib.Path(__file__).parent / "README.md"
+ROWS = pathlib.Path(__file__).parent / "ledger.json"
 _HEADER = """# Claims of papers, and what became of them here
 
 Written by `python -m docs.results.ledger runs` from the folders of runs, never by hand. Intervals
@@ -22,17 +26,37 @@ are of the mean over seeds, at 95 %, by bootstrap; of the scaling law, of its fi
 are those of training alone.
 
 """
-_COLUMNS = ("claim", "paper", "target", "here", "gap", "status", "hours", "hardware", "commit")
+_MEASURED = ("here", "gap", "status", "hours", "hardware", "commit")
+_COLUMNS = ("claim", "paper", "target", *_MEASURED)
+_NOT_RUN = dict.fromkeys(_MEASURED, "") | {"status": "not run"}
+
+Rows = dict[str, dict[str, str]]  # By the claim's name: what it was asked, and what was measured.
 
 
-def text_of(root: pathlib.Path) -> str:
-    """The ledger, from the runs of every claim that has some.
+def rows_of(root: pathlib.Path, known: Rows) -> Rows:
+    """Of every claim that was run: of those with a folder anew, of the others as they are known.
 
     Raises:
       UserError: a run that is not done, or cannot be read.
     """
-    rows = [_row(claim, root / claim.name) for claim in CLAIMS]
-    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, rows)]
+    found = {}
+    for claim in CLAIMS:
+        asked = {"commands": "\n".join(claim.commands), "target": claim.target}
+        before = known.get(claim.name, {})
+        if claim.measure is not None and (root / claim.name).is_dir():
+            found[claim.name] = asked | _measured(claim, root / claim.name)
+        elif asked.items() <= before.items():
+            found[claim.name] = before
+    return found
+
+
+def text_of(rows: Rows) -> str:
+    """The page."""
+    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
+    for claim in CLAIMS:
+        row = rows.get(claim.name, _NOT_RUN)
+        start = [f"[{claim.claim}](#{claim.name})", claim.paper, claim.target]
+        lines.append(_line([*start, *(row[name] for name in _MEASURED)]))
     commands = [f"## {c.name}\n\n```bash\n{chr(10).join(c.commands)}\n```\n" for c in CLAIMS]
     return _HEADER + "\n".join(lines) + "\n\n" + "\n".join(commands)
 
@@ -41,10 +65,7 @@ def _line(cells) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _row(claim: Claim, folder: pathlib.Path) -> list[str]:
-    start = [f"[{claim.claim}](#{claim.name})", claim.paper, claim.target]
-    if claim.measure is None or not folder.is_dir():
-        return [*start, "", "", "not run", "", "", ""]
+def _measured(claim: Claim, folder: pathlib.Path) -> dict[str, str]:
     found = reading.read(folder, claim.metrics)
     for warning in found.warnings:
         print(f"{claim.name}: {warning}", file=sys.stderr)
@@ -52,10 +73,15 @@ def _row(claim: Claim, folder: pathlib.Path) -> list[str]:
     if unfinished:
         raise UserError(f"{folder}/{unfinished[0]} is not done; let it end, or take it away")
     measured: Measured = claim.measure(found.runs)
-    status = "holds" if measured.holds else "fails"
-    hours = sum(map(_seconds, found.runs)) / 3600
     hardware, commit = _provenance(folder, found.runs)
-    return [*start, measured.text, measured.gap, status, f"{hours:.1f}", hardware, commit]
+    return {
+        "here": measured.text,
+        "gap": measured.gap,
+        "status": "holds" if measured.holds else "fails",
+        "hours": f"{sum(map(_seconds, found.runs)) / 3600:.2f}",
+        "hardware": hardware,
+        "commit": commit,
+    }
 
 
 def _seconds(run: reading.Run) -> float:
@@ -86,7 +112,12 @@ def main(argv: list[str]) -> int:
     try:
         if len(argv) != 2:
             raise UserError("name the folder of runs: python -m docs.results.ledger runs")
-        _PAGE.write_text(text_of(pathlib.Path(argv[1])), encoding="utf-8")
+        root = pathlib.Path(argv[1])
+        if not root.is_dir():
+            raise UserError(f"{root} is no folder; name the one of the claims' runs")
+        rows = rows_of(root, json.loads(ROWS.read_text()))
+        workdir.write_whole(ROWS, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        workdir.write_whole(PAGE, text_of(rows))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
