@@ -46,7 +46,7 @@ def test_a_row_says_what_its_runs_say(tmp_path, curve, text, gap, status):
 
     rows = ledger.rows_of(tmp_path, {})
 
-    hours = f"{GROKKED[curve][-1][0] * 3 / 3600:.1f}"
+    hours = f"{GROKKED[curve][-1][0] * 3 / 3600:.2f}"
     cells = row_of(ledger.text_of(rows), "grokking")
     assert cells[3:] == [text, gap, status, hours, "1 x cpu", "0123456"]
     assert row_of(ledger.text_of(rows), "crf")[5] == "not run"
