@@ -127,7 +127,8 @@ def _spell_out(argv: list[str]) -> None:
 
 
 def _launch() -> int:
-    """Has other processes do it: see docs/sweeps.md."""
+    """Has other processes do it, or vmap in this one: see docs/sweeps.md."""
+    allocator.keep_freed_memory()
     from experiments import sweep
     from experiments.launchers import local, skypilot, slurm, tpu_vm, vmap
 

@@ -13,7 +13,16 @@ from lm import workdir as workdir_lib
 from lm.errors import UserError
 
 # What the flag and config libraries raise for what a user wrote.
-MISTAKES = (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError)
+MISTAKES = (
+    flags.Error,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OSError,
+    RuntimeError,
+    SystemExit,
+)
 
 
 def of_config(filename: str, changes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -103,12 +103,13 @@ class Pool:
 
 @contextlib.contextmanager
 def opened(slots: Sequence[Slot], folder: pathlib.Path) -> Iterator[Pool]:
-    """A pool; whatever ends the block, all its processes have ended after it."""
+    """A pool; whatever ends the block, all its processes have saved and ended after it."""
     pool = Pool(slots, folder)
     try:
         yield pool
     finally:
-        pool.kill()
+        for run in pool.runs:
+            pool.stop(run)
         while pool.runs:
             pool.ended()
 
@@ -154,6 +155,8 @@ def stop_on_signals() -> Iterator[Stop]:
 
 def _last_line(log: pathlib.Path) -> str:
     """Of what a process wrote, the last line that says something."""
+    if not log.exists():
+        return "its log is gone"
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 10_000))
         lines = file.read().decode(errors="replace").split("\n")

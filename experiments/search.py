@@ -276,6 +276,7 @@ class _Trials:
         for trial in self._open.pop(run.name):
             self._study.tell(trial, **outcome)
             self.kinds.append(kind)
+        self._steps.pop(run.name, None)  # A later trial that is equal is told of all evaluations.
 
 
 def _open_study(search: Search, base: Run, folder: pathlib.Path):

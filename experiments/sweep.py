@@ -72,7 +72,7 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
         sweep = getattr(module, "sweep", None)
         found = None if sweep is None else sweep()
         found = found if found is None or isinstance(found, dict) else list(found)
-    except Exception as error:  # Whatever is wrong in a user's file.
+    except (Exception, SystemExit) as error:  # Whatever is wrong in a user's file.
         raise UserError(f"--sweep={path}: {type(error).__name__}: {error}") from error
     if sweep is None:
         raise UserError(f"--sweep={path} has no function sweep(); add one, see docs/sweeps.md")

@@ -19,7 +19,11 @@ from lm.errors import UserError
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
 _MAY_CHANGE = "parallel."  # On which devices a run goes on changes nothing of what it computes.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-_SECRET = re.compile(r"(key|token|password|secret)\w*=", re.IGNORECASE)
+# What is left out of a command: the value of an option that is named so, and a URL's password.
+_SECRET_OPTION = re.compile(
+    r"^(-[^=]*(?:key|token|password|passwd|secret|credentials?)=).*", re.IGNORECASE | re.DOTALL
+)
+_SECRET_IN_URL = re.compile(r"(://)[^/@\s]*:[^/@\s]*@")
 
 
 def existing_part(folder: pathlib.Path) -> pathlib.Path:
@@ -146,7 +150,7 @@ def _add_provenance(
     devices = jax.devices()
     start = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": ["<redacted>" if _SECRET.search(arg) else arg for arg in command],
+        "command": [_without_secrets(arg) for arg in command],
         "git_commit": _git(root, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(root, "status", "--porcelain")),
         "python": platform.python_version(),
@@ -170,6 +174,11 @@ def _git(root: pathlib.Path, *args: str) -> str | None:
 
 def _dump(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=1, sort_keys=True)
+
+
+def _without_secrets(argument: str) -> str:
+    argument = _SECRET_OPTION.sub(r"\1<redacted>", argument)
+    return _SECRET_IN_URL.sub(r"\1<redacted>@", argument)
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,14 +1,19 @@
 """The ledger of claims: what it makes of runs, and that each row's small variant runs."""
 
 import json
+import math
 import shlex
+import types
 
+import numpy as np
 import pytest
 
-from docs.results import ledger
+from docs.results import claims, ledger
 from docs.results.claims import CLAIMS
 from experiments import arguments, finetune, pretrain
 from lm.errors import UserError
+from lm.results import scaling_law
+from lm.results.reading import Series
 
 GROKKED = {  # (step, training accuracy, validation accuracy)
     "held": [(100, 0.5, 0.1), (200, 1.0, 0.2), (1000, 1.0, 0.9), (1200, 1.0, 0.96)],
@@ -29,6 +34,15 @@ def write_run(folder, curve, done=True):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
 
 
+(GROKKING,) = [claim for claim in CLAIMS if claim.name == "grokking"]
+
+
+def write_runs(root, curve, done=True):
+    for name in ledger.planned(GROKKING.commands[-1]):
+        write_run(root / "grokking" / name, GROKKED[curve], done)
+    write_run(root / "grokking/of another sweep", GROKKED["at once"])
+
+
 def row_of(text, name):
     (line,) = [line for line in text.splitlines() if line.startswith("|") and f"(#{name})" in line]
     return [cell.strip() for cell in line.strip("|").split("|")]
@@ -37,23 +51,24 @@ def row_of(text, name):
 @pytest.mark.parametrize(
     ("curve", "text", "gap", "status"),
     [
-        ("held", "6.0 times; steps 200 and 1200", "+1.0", "holds"),
-        ("at once", "1.0 times; steps 200 and 200", "-4.0", "fails"),
+        ("held", "6.0 (6.0 to 6.0, 3 seeds) times; steps 200 and 1200", "+1.0", "holds"),
+        ("at once", "1.0 (1.0 to 1.0, 3 seeds) times; steps 200 and 200", "-4.0", "fails"),
     ],
 )
 def test_a_row_says_what_its_runs_say(tmp_path, curve, text, gap, status):
-    write_run(tmp_path / "grokking/0123456789", GROKKED[curve])
+    write_runs(tmp_path, curve)
 
     rows = ledger.rows_of(tmp_path, {})
 
-    hours = f"{GROKKED[curve][-1][0] * 3 / 3600:.2f}"
+    hours = f"{GROKKED[curve][-1][0] * 3 * 3 / 3600:.2f}"
     cells = row_of(ledger.text_of(rows), "grokking")
-    assert cells[3:] == [text, gap, status, hours, "1 x cpu", "0123456"]
+    assert cells[3].startswith(text)
+    assert cells[4:] == [gap, status, hours, "1 x cpu", "0123456"]
     assert row_of(ledger.text_of(rows), "crf")[5] == "not run"
 
 
 def test_a_row_stands_without_its_runs_until_its_commands_change(tmp_path):
-    write_run(tmp_path / "grokking/0123456789", GROKKED["held"])
+    write_runs(tmp_path, "held")
     rows = ledger.rows_of(tmp_path, {})
     (tmp_path / "empty").mkdir()
 
@@ -70,9 +85,9 @@ def test_the_page_is_what_its_rows_say():
 
 
 def test_a_run_that_is_not_done_is_not_reported(tmp_path):
-    write_run(tmp_path / "grokking/0123456789", GROKKED["held"], done=False)
+    write_runs(tmp_path, "held", done=False)
 
-    with pytest.raises(UserError, match="0123456789 is not done"):
+    with pytest.raises(UserError, match=r"3 of 3 runs are missing or not done, .* --sweep"):
         ledger.rows_of(tmp_path, {})
 
 
@@ -113,3 +128,131 @@ def test_the_small_variant_of_each_row_runs(flags, corpus, tmp_path):
 
     assert run(config.lock(), tmp_path / "run") == 0
     assert '"run/done"' in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def make_run(config, **metrics):
+    """A finished run with these values of metrics, each at steps 20, 40, ..."""
+    series = {
+        name.replace("__", "/"): Series(np.arange(1, len(of) + 1) * 20, np.array(of, float))
+        for name, of in metrics.items()
+    }
+    return types.SimpleNamespace(name="run", config=config, series=series)
+
+
+def of_optimizers(**losses):
+    """Two seeds of each rule at one rate, and a worse rate that ends as NaN."""
+    return [
+        make_run({"optimizer.name": rule, "optimizer.peak_lr": rate, "seed": seed}, eval__loss=of)
+        for rule, by_seed in losses.items()
+        for seed, curve in enumerate(by_seed)
+        for rate, of in ((0.1, [math.nan] * len(curve)), (0.2, curve))
+    ]
+
+
+def test_optimizers_are_compared_seed_by_seed_at_their_best_rates():
+    adamw = [[4, 3, 2], [5, 4, 3]]
+
+    same = claims.optimizers(of_optimizers(adamw=adamw, muon=adamw, lion=adamw))
+    faster = claims.optimizers(of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw))
+    never = claims.optimizers(of_optimizers(adamw=adamw, muon=[[4, 3, 2.5], [4, 1, 1]], lion=adamw))
+
+    assert (same.gap, same.holds) == ("+0.25", False)
+    assert "muon 20 and 20 (rate 0.2)" in faster.text and faster.holds
+    assert not never.holds
+
+
+def of_scaling(loss):
+    shape = lambda width: {
+        "model.num_layers": 4,
+        "model.model_dim": width,
+        "model.mlp_dim": 4 * width,
+    }
+    return [
+        make_run(
+            shape(width), eval__loss=[loss(48 * width**2, tokens)], train__tokens=[float(tokens)]
+        )
+        for width in (16, 32, 48, 64, 96)
+        for tokens in (200_000, 400_000, 800_000, 1_600_000)
+    ]
+
+
+def test_only_losses_that_fall_as_powers_fit_the_scaling_law():
+    law = scaling_law.Law(A=20.0, B=300.0, E=1.5, alpha=0.3, beta=0.4)
+    noise = np.random.default_rng(0)
+
+    assert claims.scaling(of_scaling(law.loss)).holds
+    assert not claims.scaling(of_scaling(lambda n, d: 3 + 0.06 * noise.normal())).holds
+
+
+def of_transfer(best_by_kind):
+    """Losses that are lowest at these rates (2 to the power) of the widths 64 and 256."""
+    return [
+        make_run(
+            {
+                "model.mup_model_dim": 64 * has_mup,
+                "model.model_dim": width,
+                "optimizer.peak_lr": 2.0**e,
+                "seed": 0,
+            },
+            eval__loss=[3 + (e - best) ** 2],
+        )
+        for has_mup, bests in best_by_kind.items()
+        for width, best in zip((64, 256), bests, strict=True)
+        for e in range(-9, -4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("with_mup", "without", "holds"),
+    [
+        ((-7, -7), (-6, -8), True),
+        ((-6, -8), (-6, -8), False),
+        ((-9, -9), (-6, -8), False),  # At an end of the rates: it may lie anywhere beyond.
+    ],
+)
+def test_rates_transfer_where_their_minimum_is_seen_to_stay(with_mup, without, holds):
+    assert claims.mup(of_transfer({True: with_mup, False: without})).holds == holds
+
+
+def test_pretraining_must_help_at_each_number_of_labels():
+    runs = [
+        make_run(
+            {
+                "data.num_examples": number,
+                "init_from": f"runs/{encoder}",
+                "optimizer.peak_lr": 1.0,
+                "seed": seed,
+            },
+            eval__accuracy=[accuracy],
+        )
+        for number, encoder, accuracy in [
+            (100, "encoder", 0.6),
+            (100, "random_encoder", 0.5),
+            (1000, "encoder", 0.7),
+            (1000, "random_encoder", 0.72),
+        ]
+        for seed in range(2)
+    ]
+
+    assert claims.label_efficiency(runs[:4]).holds
+    assert not claims.label_efficiency(runs).holds
+
+
+@pytest.mark.parametrize(("accuracy", "holds"), [(0.79, True), (0.77, False)])
+def test_adapters_of_rank_8_may_be_a_little_worse(accuracy, holds):
+    runs = [
+        make_run({"lora.rank": rank, "optimizer.peak_lr": 1.0}, eval__accuracy=[of])
+        for rank, of in ((0, 0.8), (1, 0.5), (8, accuracy))
+    ]
+
+    assert claims.lora(runs).holds == holds
+
+
+@pytest.mark.parametrize(("f1", "holds"), [(0.83, True), (0.81, False)])
+def test_a_crf_must_gain_as_much_as_the_paper_s(f1, holds):
+    runs = [
+        make_run({"task.crf": has_crf}, eval__f1_micro=[of])
+        for has_crf, of in ((True, f1), (False, 0.8))
+    ]
+
+    assert claims.crf(runs).holds == holds

@@ -111,15 +111,22 @@ def test_a_search_that_was_stopped_ends_as_it_would_have(uninterrupted, tmp_path
     assert states(tmp_path) == ["COMPLETE"] * 13
 
 
-def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path, capsys):
+def hanging_if_worse(num_keys):
+    """What a run does: those that are worse than one before log an evaluation and wait."""
     best = [math.inf]
 
     def do(overrides):
-        if len(overrides) < 2:
+        if len(overrides) < num_keys:
             return "train"  # Only a check of the bounds.
         is_worse = loss_of(**overrides) > best[0]
         best[0] = min(best[0], loss_of(**overrides))
         return "hang" if is_worse else "train"
+
+    return do
+
+
+def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path, capsys):
+    do = hanging_if_worse(2)
 
     assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
 
@@ -141,6 +148,18 @@ def test_equal_trials_are_trained_once(tmp_path, capsys):
 
     assert states(tmp_path) == ["COMPLETE"] * 6
     assert capsys.readouterr().out.count("start") <= 2
+
+
+def test_a_trial_that_is_equal_to_a_pruned_one_is_pruned_too(tmp_path, capsys):
+    only = search.Search(**sweeping.search({"width": [1, 2]}, num_trials=8, sampler="random"))
+    do = lambda overrides: "hang" if overrides.get("width") == 2 else "train"  # 1 is drawn first.
+
+    assert search.run(only, maker(tmp_path, do), tmp_path, **HERE) == 0
+
+    ends = [(trial.params["width"], trial.state.name) for trial in trials_of(tmp_path)]
+    assert [width for width, _ in ends[:2]] == [1, 2] and ends.count((2, "PRUNED")) > 1
+    assert set(ends) == {(1, "COMPLETE"), (2, "PRUNED")}
+    assert capsys.readouterr().out.count("start") == 2
 
 
 def test_a_failing_trial_stops_no_other_and_is_made_up_for(tmp_path):

@@ -114,6 +114,7 @@ def test_two_runs_of_one_config_are_refused():
 FILES = {
     "no file": (None, "no such file"),
     "no sweep": ("sweeps = 3", r"no function sweep\(\)"),
+    "an exit": ("import sys\nsys.exit(0)", "SystemExit: 0"),
     "no run": ("def sweep(): return []", "no run"),
     "an error": ("def sweep():\n  raise ValueError('two\\nlines')", "ValueError: two"),
     "half a file": ("def sweep(:", "SyntaxError"),

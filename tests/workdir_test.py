@@ -27,14 +27,21 @@ def test_a_new_folder_gets_its_config_and_where_it_came_from(tmp_path):
 
 
 def test_every_start_is_kept_and_secrets_are_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["launch.py", "--api_key=hunter2", "--config.seed=0"])
+    kept = ["launch.py", "--config=a.py:tokenizer=bpe", "--config.eval.sample_tokens=0"]
+    secret = ["--api_key=hunter2", "--config.log.TOKEN=hunter2=", "--a=https://me:hunter2@b/c"]
+    monkeypatch.setattr(sys, "argv", [*kept, *secret])
     for _ in range(2):
         with workdir.opened(tmp_path, CONFIG, data_hash=""):
             pass
 
     text = (tmp_path / "provenance.json").read_text()
     assert [s["command"] for s in json.loads(text)] == [
-        ["launch.py", "<redacted>", "--config.seed=0"]
+        [
+            *kept,
+            "--api_key=<redacted>",
+            "--config.log.TOKEN=<redacted>",
+            "--a=https://<redacted>@b/c",
+        ]
     ] * 2
     assert "hunter2" not in text
 

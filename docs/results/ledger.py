@@ -2,17 +2,21 @@
 
 Command:   python -m docs.results.ledger runs
 
-Each claim of `docs.results.claims` has a folder of its name in there. Of one that has none, what an
-earlier call made of its runs stands on, as docs/results/ledger.json keeps it, unless its commands
-or its target have changed since; then it was not run. Of runs only config.json, metrics.jsonl and
+Each claim of `docs.results.claims` has a folder of its name in there, which must hold every run of
+its sweep; what else lies there is left out. Of a claim that has none, what an earlier call made of
+its runs stands on, as docs/results/ledger.json keeps it, unless its commands, their runs or its
+target have changed since; then it was not run. Of runs only config.json, metrics.jsonl and
 provenance.json are read.
 """
 
+import hashlib
 import json
 import pathlib
+import shlex
 import sys
 
 from docs.results.claims import CLAIMS, Claim, Measured
+from experiments import sweep
 from lm import workdir
 from lm.errors import UserError
 from lm.results import reading
@@ -37,17 +41,34 @@ def rows_of(root: pathlib.Path, known: Rows) -> Rows:
     """Of every claim that was run: of those with a folder anew, of the others as they are known.
 
     Raises:
-      UserError: a run that is not done, or cannot be read.
+      UserError: a run that is missing or not done, or cannot be read.
     """
     found = {}
     for claim in CLAIMS:
-        asked = {"commands": "\n".join(claim.commands), "target": claim.target}
+        if claim.measure is None:
+            continue
+        names = planned(claim.commands[-1])
+        asked = {
+            "commands": "\n".join(claim.commands),
+            "runs": hashlib.sha256(" ".join(names).encode()).hexdigest()[:10],
+            "target": claim.target,
+        }
         before = known.get(claim.name, {})
-        if claim.measure is not None and (root / claim.name).is_dir():
-            found[claim.name] = asked | _measured(claim, root / claim.name)
+        if (root / claim.name).is_dir():
+            found[claim.name] = asked | _measured(claim, root / claim.name, names)
         elif asked.items() <= before.items():
             found[claim.name] = before
     return found
+
+
+def planned(command: str) -> list[str]:
+    """The names of the runs of a sweep's command, sorted."""
+    flags = dict(word.partition("=")[::2] for word in shlex.split(command) if word[:2] == "--")
+    filename = flags["--config"]
+    changes = {k[len("--config.") :]: v for k, v in flags.items() if k.startswith("--config.")}
+    overrides = sweep.read(flags["--sweep"] or filename.partition(":")[0])
+    runs = sweep.plan(sweep.Base(filename, changes), overrides, pathlib.Path("runs"))
+    return sorted(run.name for run in runs)
 
 
 def text_of(rows: Rows) -> str:
@@ -65,20 +86,24 @@ def _line(cells) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _measured(claim: Claim, folder: pathlib.Path) -> dict[str, str]:
+def _measured(claim: Claim, folder: pathlib.Path, names: list[str]) -> dict[str, str]:
     found = reading.read(folder, claim.metrics)
     for warning in found.warnings:
         print(f"{claim.name}: {warning}", file=sys.stderr)
-    unfinished = [run.name for run in found.runs if run.state.kind != "done"]
-    if unfinished:
-        raise UserError(f"{folder}/{unfinished[0]} is not done; let it end, or take it away")
-    measured: Measured = claim.measure(found.runs)
-    hardware, commit = _provenance(folder, found.runs)
+    done = {run.name: run for run in found.runs if run.state.kind == "done"}
+    if missing := [name for name in names if name not in done]:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} runs are missing or not done, {missing[0]} "
+            f"among them; go on with {claim.commands[-1]}"
+        )
+    runs = [done[name] for name in names]
+    measured: Measured = claim.measure(runs)
+    hardware, commit = _provenance(folder, runs)
     return {
         "here": measured.text,
         "gap": measured.gap,
         "status": "holds" if measured.holds else "fails",
-        "hours": f"{sum(map(_seconds, found.runs)) / 3600:.2f}",
+        "hours": f"{sum(map(_seconds, runs)) / 3600:.2f}",
         "hardware": hardware,
         "commit": commit,
     }

@@ -177,10 +177,12 @@ def _launch(one: Run, path: pathlib.Path, asked: Settings) -> list[str]:
 
 def _known(asked: Settings) -> set[str]:
     """The names of jobs that have not ended, or of clusters that are there."""
-    command = ["sky", "jobs", "queue"] if asked.managed else ["sky", "status"]
+    # All that have not ended: by itself it shows the newest ones only.
+    queue = ["sky", "jobs", "queue", "--all", "--skip-finished"]
+    command = queue if asked.managed else ["sky", "status"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        said = " ".join(done.stderr.split())[-300:]
+    if done.returncode or "Failed to query" in done.stdout:  # It says so, and exits with 0.
+        said = " ".join((done.stderr or done.stdout).split())[-300:]
         raise UserError(f"{shlex.join(command)}: {said}; see `sky check`")
     lines = [line for line in done.stdout.splitlines() if not any(end in line for end in _ENDED)]
     return {word for line in lines for word in line.split() if word.startswith("lm-")}

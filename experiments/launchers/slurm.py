@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +70,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     Raises:
       UserError: the settings do not go together, or Slurm does not answer.
     """
-    asked = Settings(**settings)
+    asked, submitit = Settings(**settings), _submitit()
     executor = _executor(asked, folder)
     numbers = _known_jobs(folder)
     queued = _queued() if asked.cluster == "slurm" else set()
@@ -83,7 +82,10 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
         else:
             waiting.append(one)
     if waiting:
-        submitted = executor.submit_array([_job(one, folder, asked) for one in waiting])
+        try:
+            submitted = executor.submit_array([_job(one, folder, asked) for one in waiting])
+        except submitit.core.utils.FailedJobError as error:
+            raise UserError(f"sbatch refused: {' '.join(str(error).split())[-500:]}") from None
         for one, job in zip(waiting, submitted, strict=True):
             numbers[one.name] = job.job_id
             print(f"submitted {one.name} as job {job.job_id}")
@@ -96,9 +98,16 @@ def check(**settings: Any) -> None:
     """Raises UserError where submitit, a program of Slurm's or a variable is missing."""
     asked = Settings(**settings)
     _submitit()
+    _parameters(asked)
+    for name in ("minutes", "nodes", "cpus_per_task", "memory_gb", "most_at_once"):
+        if getattr(asked, name) < 1:
+            raise UserError(f"--launcher.{name}={getattr(asked, name)} must be at least 1")
+    for name in ("gpus_per_node", "signal_seconds", "max_requeues"):
+        if getattr(asked, name) < 0:
+            raise UserError(f"--launcher.{name}={getattr(asked, name)} must be at least 0")
     if asked.cluster not in ("slurm", "local"):
         raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
-    for program in ("sbatch", "srun") if asked.cluster == "slurm" else ():
+    for program in ("sbatch", "srun", "squeue") if asked.cluster == "slurm" else ():
         remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
     remote.secrets(asked.env_names)
 
@@ -110,10 +119,10 @@ def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     from submitit.slurm import slurm
 
     waiting = unfinished(runs)
-    python = f"{sys.executable} -u -m submitit.core._submit {folder / 'slurm' / '%j'}"
-    text = slurm._make_sbatch_string(
-        python, folder / "slurm" / "%j", map_count=len(waiting) or None, **_parameters(asked)
-    )
+    files = folder.absolute() / "slurm" / "%j"
+    num = len(waiting) if len(waiting) > 1 else None  # One run is no array.
+    python = f"{sys.executable} -u -m submitit.core._submit {files}"
+    text = slurm._make_sbatch_string(python, files, map_count=num, **_parameters(asked))
     commands = [
         f"# {i}: {shlex.join(['launch.py', *_arguments(one, asked)])}"
         for i, one in enumerate(waiting)
@@ -236,7 +245,7 @@ def _submitit():
 def _parameters(asked: Settings) -> dict[str, Any]:
     """As submitit names them."""
     more = {"requeue": True}
-    for option in asked.sbatch:
+    for option in map(str, asked.sbatch):
         name, _, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or not name:
             raise UserError(f"--launcher.sbatch={option!r} must be --name=value, or --name")
@@ -276,8 +285,6 @@ def _known_jobs(folder: pathlib.Path) -> dict[str, str]:
 
 def _queued() -> set[str]:
     """The user's jobs that run or wait, each element of an array by its own number."""
-    if shutil.which("squeue") is None:
-        return set()
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -25,6 +25,7 @@ PROVISIONING = {
     "reserved": ("--reserved",),
 }
 _FETCHED = ("config.json", "metrics.jsonl", "provenance.json")
+_FETCH_ATTEMPTS = 3
 _LOST_LOOKS = 5  # Times that a log is asked for again, after its connection broke.
 _LOOK_SECONDS = 0.2
 _KILLED = 128  # Exit codes from here on are of a process that a signal ended.
@@ -204,11 +205,19 @@ class Vm:
             if kind == "again" and self._stop.is_told:
                 kind = "stopped"
             if kind != "again":
-                if self._asked.remote_folder:
-                    one.workdir.mkdir(parents=True, exist_ok=True)
-                    self._runner.run(fetch(self._commands, there, one))
-                return kind
+                is_here = not self._asked.remote_folder or self._has_fetched(one, there, kind)
+                return kind if is_here else "failed"
         return "failed"
+
+    def _has_fetched(self, one: Run, there: Run, kind: str) -> bool:
+        one.workdir.mkdir(parents=True, exist_ok=True)
+        for attempt in range(_FETCH_ATTEMPTS if kind == "done" else 1):
+            self._pause(self._asked.retry_seconds if attempt else 0.0)
+            done = self._runner.run(fetch(self._commands, there, one))
+            if done.returncode == 0:
+                return True
+            self._say(f"{one.name} is not fetched: {gcloud.last_line(done.stderr)}")
+        return False
 
     def _make_ready(self) -> None:
         """Has a VM with the tree on it.

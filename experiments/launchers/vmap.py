@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from experiments import board as board_lib
 from experiments.launchers.local import exit_code
 from experiments.sweep import Run
-from lm import allocator
 from lm.errors import UserError
 
 
@@ -25,13 +24,12 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
       0 where all are done, 1 where some failed, 75 where some have still to go on.
 
     Raises:
-      UserError: before anything is written, for whatever would stop one of the runs.
+      UserError: before any is started, for whatever would stop one of the runs.
     """
     by_kind = board_lib.standing(runs)
     waiting = by_kind["dead"] + by_kind["waiting"]
     _check(waiting, max_members)
-    allocator.keep_freed_memory()
-    # Imported here, since they bring JAX, and what is freed is to be kept before it starts.
+    # Imported here, since they bring JAX, and the other launchers are quick without.
     import jax
 
     from experiments import members

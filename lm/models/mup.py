@@ -67,10 +67,11 @@ _RATES = {"adamw": _ADAM, "lion": _ADAM, "muon": _MUON, "sgd": _SGD}
 
 
 def check(c: Any) -> None:
-    """Raises UserError where a family's config names a part of a base shape."""
-    if any(getattr(c, name) for name in FIELDS) and not all(getattr(c, name) for name in FIELDS):
-        sizes = ", ".join(f"model.{name}={getattr(c, name)}" for name in FIELDS)
-        raise UserError(f"{sizes}: a base shape has all of them; make none of them 0, or all")
+    """Raises UserError where a family's config names a part of a base shape, or what is none."""
+    values = {name: getattr(c, name) for name in FIELDS}
+    if any(values.values()) and min(values.values()) < 1:
+        sizes = ", ".join(f"model.{name}={value}" for name, value in values.items())
+        raise UserError(f"{sizes}: make all of a base shape 1 at least, or all 0 for none")
 
 
 def growth(c: Any) -> Growth | None:

@@ -62,6 +62,8 @@ def _run(args: argparse.Namespace) -> None:
         from lm.results import report
 
         path = args.output or args.folder / "report.html"
+        if path.is_file() and path.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--output={path} is a file and no page; name another")
         report.save(args.folder, found, choice, path)
         _print_files(args, [path], found)
     else:

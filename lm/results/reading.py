@@ -113,13 +113,17 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 def _folders(root: pathlib.Path) -> Iterable[pathlib.Path]:
     """Those with a file of a run, in the order of their names."""
-    for path, subfolders, files in os.walk(root):
+    for path, subfolders, files in os.walk(root, onerror=_refuse):
         is_run = METRICS in files or _CONFIG in files
         subfolders[:] = sorted(
             (name for name in subfolders if not (is_run and name in _SUBFOLDERS)), key=natural
         )
         if is_run:
             yield pathlib.Path(path)
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read: {error.strerror}; make it readable")
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any] | None:

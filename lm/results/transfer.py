@@ -123,6 +123,11 @@ def shift(found: Mapping[tuple[bool, int], Curve], has_mup: bool) -> float:
     return math.log2(wide.best_rate / narrow.best_rate)
 
 
+def is_known(found: Mapping[tuple[bool, int], Curve], has_mup: bool) -> bool:
+    """Whether no best rate lies at an end of the rates, so that the shift is what it seems."""
+    return all(c.is_inside for (kind, _), c in found.items() if kind == has_mup)
+
+
 def report(found: Mapping[tuple[bool, int], Curve], octaves: float) -> tuple[list[str], int]:
     """The table, what it says, and the exit code.
 
@@ -139,12 +144,11 @@ def report(found: Mapping[tuple[bool, int], Curve], octaves: float) -> tuple[lis
     code = 0
     for has_mup in (False, True):
         moved = shift(found, has_mup)
-        own = [c for (kind, _), c in found.items() if kind == has_mup]
-        is_known = all(c.is_inside for c in own)
-        at_least = "" if is_known else ", or more: a best rate lies at an end of the rates"
+        known = is_known(found, has_mup)
+        at_least = "" if known else ", or more: a best rate lies at an end of the rates"
         lines.append(f"{_name(has_mup)}: the best rate moves by {moved:+.2f} octaves{at_least}")
         if has_mup:
-            code = 2 if not is_known else int(abs(moved) > octaves)
+            code = 2 if not known else int(abs(moved) > octaves)
     verdict = {0: "transfers", 1: "does not transfer", 2: "not known: add rates"}[code]
     return [*lines, f"muP: the rate {verdict}, bound {octaves:g} octaves"], code
 
@@ -168,7 +172,7 @@ def draw(found: Mapping[tuple[bool, int], Curve], path: pathlib.Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, title="width")
     figure.axes[0].set_ylabel("validation loss, nats a token")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
 
 
 def _name(has_mup: bool) -> str:
@@ -183,6 +187,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--octaves", type=float, default=1.0, help="by how much muP's may move")
     options = parser.parse_args(argv)
     try:
+        if not options.octaves >= 0:
+            raise UserError(f"--octaves={options.octaves} must be a number of at least 0")
         runs, left_out = finished(options.runs)
         for line in left_out:
             print(f"left out: {line}", file=sys.stderr)
@@ -191,9 +197,14 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print("\n".join(lines))
     png = options.png or options.runs / "transfer.png"
-    draw(found, png)
-    print("\n".join([*lines, f"see {png}"]))
+    try:
+        draw(found, png)
+    except (OSError, ValueError) as error:
+        print(f"error: --png={png}: {error}; name another file", file=sys.stderr)
+        return 2
+    print(f"see {png}")
     return code
 
 

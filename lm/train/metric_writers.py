@@ -231,6 +231,7 @@ class WeightsAndBiases:
             project=project,
             id=id_file.read_text(),
             resume="allow",
+            reinit="create_new",  # Beside others: one process may train several runs.
             name=workdir.name,
             dir=str(workdir),
             config=dict(config),

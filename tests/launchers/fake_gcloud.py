@@ -123,6 +123,9 @@ elif verb == "scp":
             shutil.copy(source, vm / options["worker"])
         else:
             assert options["worker"] == "0"
+            if fates["fetch"]:
+                spend("fetch")
+                fail("no route to host")
             shutil.copy(source.split(":")[1], target)
 elif verb == "ssh":
     sys.exit(ssh(vm, options["worker"], options["command"]))

@@ -127,6 +127,14 @@ def test_what_cannot_work_is_refused(sky, tmp_path, settings, words):
     assert not sky.exists()
 
 
+def test_a_queue_that_is_not_known_is_no_empty_one(sky, tmp_path):
+    (tmp_path / "answer").write_text("Failed to query managed jobs: no controller\n")
+
+    with pytest.raises(UserError, match=r"sky jobs queue .*no controller"):
+        skypilot.run([make_run(tmp_path, "a")], tmp_path, **SETTINGS)
+    assert len(sky.read_text().splitlines()) == 1
+
+
 def test_a_missing_sky_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r'needs `sky`.*pip install "skypilot\[gcp\]"'):

@@ -218,6 +218,9 @@ def test_a_secret_is_written_nowhere(cluster, tmp_path, monkeypatch, capsys):
         ({"sbatch": ("constraint=x",)}, "sbatch='constraint=x'"),
         ({"signal_seconds": 3600}, "signal_seconds=3600.*minutes=60"),
         ({"cluster": "cloud"}, "cluster=cloud"),
+        ({"cluster": "local", "minutes": -1}, "minutes=-1"),
+        ({"max_requeues": -1}, "max_requeues=-1"),
+        ({"nodes": 0}, "nodes=0"),
     ],
 )
 def test_what_cannot_work_is_refused(cluster, tmp_path, settings, words):

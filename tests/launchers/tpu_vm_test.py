@@ -137,8 +137,8 @@ def shared(tmp_path):
     return tmp_path / "shared"
 
 
-def set_fates(fake, create=0, workers=2, queued=0):
-    fates = {"create": create, "workers": workers, "queued": queued}
+def set_fates(fake, create=0, workers=2, queued=0, fetch=0):
+    fates = {"create": create, "workers": workers, "queued": queued, "fetch": fetch}
     (fake / "fates.json").write_text(json.dumps(fates))
 
 
@@ -198,6 +198,20 @@ def test_a_run_survives_what_happens_to_its_vm(fake, root, shared, tmp_path, mon
     text = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert not [path for path, data in text.items() if b"1d3a77" in data]
     assert "1d3a77" not in out
+
+
+@pytest.mark.parametrize("num_lost, code", [(1, 0), (3, 1)])
+def test_a_result_that_cannot_be_fetched_is_tried_again_and_then_missed(
+    fake, root, shared, tmp_path, capsys, num_lost, code
+):
+    set_fates(fake, fetch=num_lost)
+    folder = tmp_path / "runs"
+    run = make_run(folder, "a")
+
+    assert tpu_vm.run([run], folder, **SETTINGS | dict(remote_folder=str(shared))) == code
+
+    assert capsys.readouterr().out.count("a is not fetched: ERROR: no route") == num_lost
+    assert (run.workdir / "metrics.jsonl").exists() == (code == 0)
 
 
 def test_the_tree_and_the_locked_packages_are_installed(fake, root, shared):

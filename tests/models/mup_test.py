@@ -167,7 +167,8 @@ def test_every_kernel_takes_the_scale_of_scores():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.mup_model_dim": 64}, "model.mup_num_heads=0.*make none of them 0, or all"),
+        ({"model.mup_model_dim": 64}, "model.mup_num_heads=0.*make all of a base shape 1 at least"),
+        ({f"model.{key}": -64 for key in BASE}, "model.mup_model_dim=-64.*1 at least"),
         (
             {"optimizer": common.optimizer("adafactor", "constant", peak_lr=1.0, warmup_steps=0)}
             | {f"model.{key}": 64 for key in BASE},

@@ -79,6 +79,7 @@ def test_before_anything_is_logged_there_are_states(tmp_path, capsys):
         ([], "required: folder"),
         (["plot", "{root}", "--output={root}/mine/config.json"], "File exists: "),
         (["report", "{root}", "--output={root}"], "Is a directory: "),
+        (["report", "{root}", "--output={root}/mine/config.json"], "is a file and no page"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_else(tmp_path, capsys, arguments, message):

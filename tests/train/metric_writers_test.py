@@ -148,6 +148,7 @@ def test_weights_and_biases_keeps_its_run_across_restarts(tmp_path, monkeypatch)
 
     assert [init["id"] for init in fake.inits] == ["id0", "id0"]
     assert fake.inits[0]["config"] == {"seed": 1}
+    assert fake.inits[0]["reinit"] == "create_new"
     assert fake.logged == [(1, {"train/loss": 2.0})] * 2
 
 
