@@ -27,7 +27,7 @@ _HEADER = """# Claims of papers, and what became of them here
 
 Written by `python -m docs.results.ledger runs` from the folders of runs, never by hand. Intervals
 are of the mean over seeds, at 95 %, by bootstrap; of the scaling law, of its fit over models. Hours
-are those of training alone.
+are those of training alone; of runs that were trained as one program each counts all of its time.
 
 """
 _MEASURED = ("here", "gap", "status", "hours", "hardware", "commit")
