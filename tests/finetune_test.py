@@ -166,14 +166,14 @@ def test_evaluating_gives_the_same_for_any_batch_size(trained, capsys, tmp_path)
     printed = dict(line.split()[:2] for line in lines if "eval/" in line)
     assert printed.keys() == result["metrics"].keys()
     for name, value in result["metrics"].items():
-        # Two predictions that only rounding tells apart may change places, and ranks with them.
-        bound = 1e-3 if name == "eval/spearman" else 1e-4
+        # After four steps predictions differ by 1e-5 only, and their correlation by how they round.
+        bound = 1e-2 if name in ("eval/pearson", "eval/spearman") else 1e-4
         assert float(printed[name]) == pytest.approx(value, abs=bound)
     again, first = (read(p) for p in (tmp_path / "again.jsonl", workdir / "predictions.jsonl"))
     assert [line["name"] for line in again] == [line["name"] for line in first]
     if "eval/spearman" in printed:
         for ours, theirs in zip(again, first, strict=True):
-            assert ours["prediction"] == pytest.approx(theirs["prediction"], abs=1e-5)
+            assert ours["prediction"] == pytest.approx(theirs["prediction"], abs=1e-7)
 
 
 def read(path):
