@@ -77,7 +77,7 @@ RECIPES = {
     "a number": (
         lambda: classify.get_config("debug,optimizer=adamw,kind=regression"),
         "texts",
-        {"task.label": "number"},
+        {"task.label": "number", "optimizer.peak_lr": 0.1},  # Predictions differ, not roundings.
     ),
     "tags": (lambda: tag.get_config("debug"), "tagged", {}),
     "tags by a CRF": (lambda: tag.get_config("debug,optimizer=adamw,crf=true"), "tagged", {}),
@@ -166,14 +166,12 @@ def test_evaluating_gives_the_same_for_any_batch_size(trained, capsys, tmp_path)
     printed = dict(line.split()[:2] for line in lines if "eval/" in line)
     assert printed.keys() == result["metrics"].keys()
     for name, value in result["metrics"].items():
-        # After four steps predictions differ by 1e-5 only, and their correlation by how they round.
-        bound = 1e-2 if name in ("eval/pearson", "eval/spearman") else 1e-4
-        assert float(printed[name]) == pytest.approx(value, abs=bound)
+        assert float(printed[name]) == pytest.approx(value, abs=1e-4)
     again, first = (read(p) for p in (tmp_path / "again.jsonl", workdir / "predictions.jsonl"))
     assert [line["name"] for line in again] == [line["name"] for line in first]
     if "eval/spearman" in printed:
         for ours, theirs in zip(again, first, strict=True):
-            assert ours["prediction"] == pytest.approx(theirs["prediction"], abs=1e-7)
+            assert ours["prediction"] == pytest.approx(theirs["prediction"], rel=1e-5)
 
 
 def read(path):

@@ -111,22 +111,15 @@ def test_a_search_that_was_stopped_ends_as_it_would_have(uninterrupted, tmp_path
     assert states(tmp_path) == ["COMPLETE"] * 13
 
 
-def hanging_if_worse(num_keys):
-    """What a run does: those that are worse than one before log an evaluation and wait."""
+def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path, capsys):
     best = [math.inf]
 
     def do(overrides):
-        if len(overrides) < num_keys:
+        if len(overrides) < 2:
             return "train"  # Only a check of the bounds.
         is_worse = loss_of(**overrides) > best[0]
         best[0] = min(best[0], loss_of(**overrides))
         return "hang" if is_worse else "train"
-
-    return do
-
-
-def test_a_trial_that_is_worse_from_the_start_is_pruned_and_not_failed(tmp_path, capsys):
-    do = hanging_if_worse(2)
 
     assert search.run(spec(num_trials=4), maker(tmp_path, do), tmp_path, **HERE) == 0
 
