@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
             return 0
         if _COORDINATOR.value is not None and not watched.is_watched():
             return watched.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
+        allocator.keep_freed_memory()
         if _SWEEP.value is not None or _LAUNCHER.value is not None:
             return _launch()
         with _hosts():
@@ -128,7 +129,6 @@ def _spell_out(argv: list[str]) -> None:
 
 def _launch() -> int:
     """Has other processes do it, or vmap in this one: see docs/sweeps.md."""
-    allocator.keep_freed_memory()
     from experiments import sweep
     from experiments.launchers import local, skypilot, slurm, tpu_vm, vmap
 
@@ -164,7 +164,6 @@ def _launch() -> int:
 
 def _hosts() -> contextlib.AbstractContextManager:
     """The other processes, where there are any."""
-    allocator.keep_freed_memory()
     # Imported here, so that a mistyped flag is answered at once.
     from lm.train import hosts
 

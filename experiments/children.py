@@ -101,19 +101,6 @@ class Pool:
         return End(child.run, "failed", f"{how}: {_last_line(child.log)}; see {child.log}")
 
 
-@contextlib.contextmanager
-def opened(slots: Sequence[Slot], folder: pathlib.Path) -> Iterator[Pool]:
-    """A pool; whatever ends the block, all its processes have saved and ended after it."""
-    pool = Pool(slots, folder)
-    try:
-        yield pool
-    finally:
-        for run in pool.runs:
-            pool.stop(run)
-        while pool.runs:
-            pool.ended()
-
-
 class Stop:
     """Whether SIGINT or SIGTERM came: the first ends all runs in order, a second one at once."""
 
@@ -139,6 +126,20 @@ class Stop:
                 pool.stop(run)
         else:
             pool.kill()
+
+
+@contextlib.contextmanager
+def opened(slots: Sequence[Slot], folder: pathlib.Path, stop: Stop) -> Iterator[Pool]:
+    """A pool; its processes have ended after the block, where an error stops them as a signal."""
+    pool = Pool(slots, folder)
+    try:
+        yield pool
+    finally:
+        if pool.runs and not stop.is_told:
+            stop.note()
+        while pool.runs:
+            stop.obey(pool)
+            pool.ended()
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def run(
         with (
             children.stop_on_signals() as stop,
             board_lib.shown(**trials.counts, waiting=trials.num_left) as board,
-            children.opened(slots, folder) as pool,
+            children.opened(slots, folder, stop) as pool,
         ):
             _work(trials, pool, board, stop)
         print(trials.best())

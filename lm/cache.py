@@ -5,7 +5,10 @@ import pathlib
 
 import jax
 
+from lm import allocator
 from lm.errors import UserError
+
+_LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.
 
 
 def cache_folder(name: str) -> pathlib.Path:
@@ -23,6 +26,13 @@ def cache_folder(name: str) -> pathlib.Path:
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep in the cache what it compiles, and look there first."""
+    """Has JAX keep in the cache what it compiles, and look there first; tidies up behind it."""
+    jax.monitoring.register_event_duration_secs_listener(_tidy_up)
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _tidy_up(event: str, seconds: float, **_) -> None:
+    is_compilation = event == "/jax/core/compile/backend_compile_duration"
+    if is_compilation and seconds > _LONG_COMPILATION_SECONDS:
+        allocator.fill_holes()

@@ -138,20 +138,18 @@ def scaling(runs: Sequence[Run]) -> Measured:
     losses = np.array([_last(run, "eval/loss") for run in runs])
     law = scaling_law.fit(num_params, tokens, losses)
     laws = scaling_law.bootstrap(num_params, tokens, losses, num_samples=500, seed=0)
-    between = lambda name: "{:.2f} to {:.2f}".format(
-        *np.percentile([getattr(x, name) for x in laws], [2.5, 97.5])
-    )
+    least, most = np.percentile([[x.alpha, x.beta] for x in laws], [2.5, 97.5], axis=0)
     widest = num_params == num_params.max()
     without = scaling_law.fit(num_params[~widest], tokens[~widest], losses[~widest])
     errors = lambda law: np.abs(np.log(law.loss(num_params, tokens) / losses))
     foretold = errors(without)[widest].mean()
     text = (
-        f"alpha {law.alpha:.2f} ({between('alpha')}), beta {law.beta:.2f} ({between('beta')}), "
+        f"alpha {law.alpha:.2f} ({least[0]:.2f} to {most[0]:.2f}), "
+        f"beta {law.beta:.2f} ({least[1]:.2f} to {most[1]:.2f}), "
         f"E {law.E:.2f}; mean error {errors(law).mean():.1%} over {len(runs)} models, and "
         f"{foretold:.1%} of the widest, foretold by the others"
     )
-    least = min(np.percentile([[x.alpha, x.beta] for x in laws], 2.5, axis=0))
-    return Measured(text, f"{foretold - 0.02:+.1%}", bool(foretold <= 0.02 and least > 0))
+    return Measured(text, f"{foretold - 0.02:+.1%}", bool(foretold <= 0.02 and min(least) > 0))
 
 
 def _num_params(run: Run) -> int:

@@ -37,7 +37,7 @@ def run(
     with (
         children.stop_on_signals() as stop,
         board_lib.shown(done=len(by_kind["done"]), waiting=len(waiting)) as board,
-        children.opened(slots, folder) as pool,
+        children.opened(slots, folder, stop) as pool,
     ):
         for other in by_kind["running"]:
             board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")

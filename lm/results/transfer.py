@@ -154,7 +154,11 @@ def report(found: Mapping[tuple[bool, int], Curve], octaves: float) -> tuple[lis
 
 
 def draw(found: Mapping[tuple[bool, int], Curve], path: pathlib.Path) -> None:
-    """Loss against rate, a line for each width and a star at its minimum, as a PNG."""
+    """Loss against rate, a line for each width and a star at its minimum, as a PNG.
+
+    Raises:
+      UserError: it cannot be written there.
+    """
     # Imported here, since the numbers do not need it.
     from matplotlib.figure import Figure
 
@@ -172,7 +176,10 @@ def draw(found: Mapping[tuple[bool, int], Curve], path: pathlib.Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, title="width")
     figure.axes[0].set_ylabel("validation loss, nats a token")
-    figure.savefig(path, dpi=110, format="png")
+    try:
+        figure.savefig(path, dpi=110, format="png")
+    except OSError as error:
+        raise UserError(f"--png={path}: {error}; name another file") from None
 
 
 def _name(has_mup: bool) -> str:
@@ -194,15 +201,11 @@ def main(argv: list[str]) -> int:
             print(f"left out: {line}", file=sys.stderr)
         found = curves(runs)
         lines, code = report(found, options.octaves)
+        print("\n".join(lines))
+        png = options.png or options.runs / "transfer.png"
+        draw(found, png)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(lines))
-    png = options.png or options.runs / "transfer.png"
-    try:
-        draw(found, png)
-    except (OSError, ValueError) as error:
-        print(f"error: --png={png}: {error}; name another file", file=sys.stderr)
         return 2
     print(f"see {png}")
     return code

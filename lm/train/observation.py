@@ -9,14 +9,12 @@ import jax
 from absl import logging
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from lm import allocator
 from lm.train.state import TrainState
 from lm.train.step import Metrics
 
 StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 _FIRST_STEPS = 10  # Of a start: what is compiled and waited for in these is no surprise.
-_LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.
 _MOST_WAITING = 0.02  # Of the time, above which a run is told so,
 _LEAST_SECONDS = 10.0  # once it has trained for so long.
 _MOST_SECONDS = 600.0  # Then what was seen counts half, lest good hours hide a disk grown slow.
@@ -116,10 +114,7 @@ class Observation:
     def _note_compilation(self, event: str, seconds: float, **_) -> None:
         if event.startswith("/jax/core/compile/"):
             self.compile_seconds += seconds
-        if event == "/jax/core/compile/backend_compile_duration":
-            self._num_compiled += 1
-            if seconds > _LONG_COMPILATION_SECONDS:
-                allocator.fill_holes()
+        self._num_compiled += event == "/jax/core/compile/backend_compile_duration"
 
     def _warn(self, cause: str, text: str) -> None:
         if cause not in self._warned:
