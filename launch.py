@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from experiments import arguments
 from experiments.shown import config_text
-from lm import allocator, watched
+from lm import allocator, interrupts, watched
 from lm.errors import UserError
 
 # No default here: this library would load it while this file is imported, and so before `main`.
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
     line of it on stderr. 75: told to stop, and saved; the same command goes on from there. 130:
     interrupted where nothing could be saved.
     """
+    interrupts.keep()
     try:
         config = _parse(argv)
         if _PRINT_CONFIG.value:

@@ -265,7 +265,7 @@ def test_ctrl_c_before_there_is_anything_to_save_is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
 
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert re.fullmatch(r"(training a .*\n)?error: interrupted; [^\n]+\n", errors), errors
     assert not (tmp_path / "run").exists()
 

@@ -382,10 +382,18 @@ def train_sentencepiece(
 
     if algorithm not in ("bpe", "unigram"):
         raise UserError(f"tokenizer.algorithm={algorithm!r} is unknown; choose bpe or unigram")
-    model = io.BytesIO()
+    model, raised = io.BytesIO(), []
+
+    def guarded():
+        try:
+            yield from texts
+        except BaseException as error:  # Ctrl-C too: of each, SentencePiece makes a RuntimeError.
+            raised.append(error)
+            raise
+
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=guarded(),
             model_writer=model,
             model_type=algorithm,
             vocab_size=vocab_size,
@@ -407,6 +415,8 @@ def train_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if raised:
+            raise raised[0] from None
         reason = str(error).splitlines()[0].rpartition("] ")[2]  # Without the place in its source.
         raise UserError(
             f"tokenizer.vocab_size={vocab_size} cannot be trained on this text: {reason}"

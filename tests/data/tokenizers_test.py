@@ -186,6 +186,18 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, name, contents, says):
     assert name in str(error.value)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("a text is odd")])
+def test_what_its_texts_raise_ends_training_as_it_is(error):
+    def texts():
+        yield from CORPUS
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        tokenizers.train_sentencepiece(texts(), algorithm="bpe", vocab_size=300, user_symbols=())
+
+    assert raised.value is error
+
+
 def test_training_refuses_what_cannot_be():
     with pytest.raises(UserError, match="vocab_size=100000"):
         tokenizers.train_sentencepiece(
