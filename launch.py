@@ -6,6 +6,7 @@ import pathlib
 import re
 import sys
 
+import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -32,7 +33,7 @@ _VERIFY = flags.DEFINE_bool(
     "verify", False, "Check that runs of this config keep their promises; see docs/verify.md."
 )
 _SWEEP = flags.DEFINE_string(
-    "sweep", None, "Train what sweep() of this file yields; of the config file, if none is named."
+    "sweep", None, "Train what sweep() of this file yields; --sweep alone: of the config file."
 )
 _LAUNCHER = config_flags.DEFINE_config_file(
     "launcher", None, "How runs are started: local, vmap, ...; local with --sweep if not given."
@@ -100,6 +101,9 @@ def _parse(argv: list[str]):
             raise UserError(f"{arg}: there is no such file; see configs/README.md")
     try:
         rest = flags.FLAGS(argv)[1:]
+        for flag in (_CONFIG, _LAUNCHER):
+            if not isinstance(flag.value, ml_collections.ConfigDict | None):
+                raise UserError(f"--{flag.name}: its get_config() must return a ConfigDict")
         config = _CONFIG.value.lock()
     except arguments.MISTAKES as error:
         raise UserError(arguments.one_line(error, argv)) from None
@@ -123,9 +127,15 @@ def _spell_out(argv: list[str]) -> None:
         argv.insert(1, "--launcher=local")
     for i, arg in enumerate(argv):
         if arg == "--sweep":
-            argv[i] = "--sweep="
+            argv[i] = f"--sweep={_file_of(argv)}"
         elif short := re.fullmatch(r"--launcher=(\w+)", arg):
             argv[i] = f"--launcher=configs/launchers.py:{short[1]}"
+
+
+def _file_of(argv: list[str]) -> str:
+    """The config file, without its arguments."""
+    values = [arg.partition("=")[2] for arg in argv if re.match("--?config=", arg)]
+    return values[-1].partition(":")[0] if values else ""
 
 
 def _launch() -> int:
@@ -144,18 +154,18 @@ def _launch() -> int:
     name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
     if name not in launchers:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
-    for flag in (_VERIFY, _SHOW_BATCH, _PROFILE, _COORDINATOR, _DEVICES):
+    of_a_run = (*_THINGS_TO_DO[1:], _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _DEVICES)
+    for flag in of_a_run:
         if flag.present:
             raise UserError(f"--{flag.name} is about a run here; leave out --sweep and --launcher")
     base = sweep.Base(
         config_flags.get_config_filename(flags.FLAGS["config"]),
         config_flags.get_override_values(flags.FLAGS["config"]),
     )
-    is_sweep = _SWEEP.value is not None
     return sweep.launch(
         base,
-        (_SWEEP.value or base.filename.partition(":")[0]) if is_sweep else None,
-        _workdir("-sweep" if is_sweep else ""),
+        _SWEEP.value,
+        _workdir("" if _SWEEP.value is None else "-sweep"),
         launchers[name],
         _LAUNCHER.value.to_dict(),
         can_search=name == "local",

@@ -1,8 +1,10 @@
 """Arguments of launch.py: from a config and its changes, and back, without any process."""
 
+import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -65,6 +67,30 @@ def one_line(error: Exception, arguments: Sequence[str]) -> str:
     pattern = rf"--(config|launcher)\.([\w.]+\.)?{unknown[1]}(=|\.|$)"
     at = [arg for arg in arguments if re.match(pattern, arg)]
     return f"{at[0] if at else unknown[1]} is no key of this config.{text[unknown.end() :]}"
+
+
+def check_settings(takes: Callable, settings: Mapping[str, Any]) -> None:
+    """Raises UserError where a file of one's own has other settings than a launcher takes.
+
+    Args:
+      takes: whatever has them as its keyword-only arguments.
+      settings: of the file, with what the command line changes.
+    """
+    every = inspect.signature(takes).parameters.values()
+    types = {one.name: one.annotation for one in every if one.kind is one.KEYWORD_ONLY}
+    if unlike := sorted(types.keys() ^ settings.keys()):
+        verb = "needs" if unlike[0] in types else "does not take"
+        raise UserError(f"--launcher {verb} {unlike[0]}; configs/launchers.py has its settings")
+    for name, value in settings.items():
+        if not _is_of(types[name], value):
+            kind_name = getattr(types[name], "__name__", "").replace("tuple", "tuple of strings")
+            raise UserError(f"--launcher.{name}={value!r} must be a {kind_name}")
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    return type(value) is kind
 
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from lm.results.state import read_records, state_of
 
 JOURNAL = "search.journal"
 _SAMPLERS, _PRUNERS, _MODES = ("tpe", "random"), ("halving", "none"), ("min", "max")
+_INTERVALS = ("uniform", "log_uniform", "integers")
 _REDUCTION = 3  # Of four evaluations, say, the first and the third decide who goes on.
 
 
@@ -40,10 +42,12 @@ class Search:
                 raise UserError(
                     f"search: {key}={getattr(self, key)!r} is unknown; choose {', '.join(choices)}"
                 )
-        if self.num_trials < 1:
-            raise UserError(f"search: num_trials={self.num_trials} must be at least 1")
-        if not self.space:
-            raise UserError("search: the space is empty; give it a key and a distribution")
+        if type(self.num_trials) is not int or self.num_trials < 1:
+            raise UserError(f"search: num_trials={self.num_trials!r} must be a number from 1 on")
+        if not isinstance(self.space, dict) or not self.space:
+            raise UserError(f"search: space={self.space!r} must be a dict of distributions by key")
+        for key, distribution in self.space.items():
+            _check_distribution(key, distribution)
 
 
 def run(
@@ -100,16 +104,45 @@ def check(search: Search, make_run: Callable[[dict[str, Any]], Run]) -> None:
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install optuna")
     for key, distribution in search.space.items():
-        values = distribution if isinstance(distribution, list) else distribution[1:]
-        if not values:
-            raise UserError(f"search: {key}=[] has no choices")
-        for value in values:
+        for value in distribution if isinstance(distribution, list) else distribution[1:]:
             make_run({key: value})
-    is_given = "eval.every_steps" in search.space or make_run({}).config.eval.every_steps
+    from lm.train.evaluation import METRICS  # It brings JAX.
+
+    config = make_run({}).config
+    # What a fine-tuning task logs is known once its data is read.
+    if config.experiment == "pretrain" and search.metric not in METRICS:
+        raise UserError(
+            f"search: metric={search.metric!r} is logged by no evaluation; choose "
+            f"{', '.join(METRICS)}"
+        )
+    is_given = "eval.every_steps" in search.space or config.eval.every_steps
     if search.pruner == "halving" and not is_given:
         raise UserError(
             "search: pruner='halving' decides at evaluations, and eval.every_steps=0 leaves only "
             "the last one; set that on the command line, or pruner='none'"
+        )
+
+
+def _check_distribution(key: str, distribution: Any) -> None:
+    """Raises UserError where this is nothing that `_draw` can draw from."""
+    if isinstance(distribution, list):
+        if not distribution:
+            raise UserError(f"search: {key}=[] has no choices")
+        is_known = all(type(choice) in (bool, int, float, str) for choice in distribution)
+    else:
+        is_known = (
+            isinstance(distribution, tuple)
+            and len(distribution) == 3
+            and distribution[0] in _INTERVALS
+            and all(type(bound) in (int, float) for bound in distribution[1:])
+            and -math.inf < distribution[1] < distribution[2] < math.inf
+            and (distribution[0] != "log_uniform" or distribution[1] > 0)
+            and (distribution[0] != "integers" or {*map(type, distribution[1:])} == {int})
+        )
+    if not is_known:
+        raise UserError(
+            f"search: {key}={distribution!r} is no distribution; give a list of numbers or "
+            "strings, or one of configs/sweeping.py"
         )
 
 
@@ -284,28 +317,43 @@ def _open_study(search: Search, base: Run, folder: pathlib.Path):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
     pruner = optuna.pruners.NopPruner()
     if search.pruner == "halving":
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION)
-    study = optuna.create_study(
-        study_name="search",
-        storage=optuna.storages.JournalStorage(backend),
-        pruner=pruner,
-        direction={"min": "minimize", "max": "maximize"}[search.mode],
-        load_if_exists=True,
-    )
+    path = folder / JOURNAL
+    try:
+        _drop_half_line(path)
+        backend = optuna.storages.journal.JournalFileBackend(str(path))
+        study = optuna.create_study(
+            study_name="search",
+            storage=optuna.storages.JournalStorage(backend),
+            pruner=pruner,
+            direction={"min": "minimize", "max": "maximize"}[search.mode],
+            load_if_exists=True,
+        )
+    except (ValueError, TypeError, LookupError, AssertionError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged: {type(error).__name__}: {error}; restore it, or move it away, and "
+            "the search finds its runs again"
+        ) from None
     identity = dataclasses.asdict(search) | {"base": base.name, "num_trials": None}
     identity = json.loads(json.dumps(identity))
     if study.user_attrs.setdefault("search", identity) != identity:
         there = study.user_attrs["search"]
-        key = next(key for key in identity if there[key] != identity[key])
+        key = next(key for key in identity if there.get(key) != identity[key])
         raise UserError(
-            f"--workdir={folder} holds another search: {key} is {there[key]!r} there, "
+            f"--workdir={folder} holds another search: {key} is {there.get(key)!r} there, "
             f"{identity[key]!r} here; choose another --workdir"
         )
     study.set_user_attr("search", identity)
     return study
+
+
+def _drop_half_line(path: pathlib.Path) -> None:
+    """What a process was writing when it was killed; the next line would be joined to it."""
+    if path.exists():
+        text = path.read_bytes()
+        os.truncate(path, text.rfind(b"\n") + 1)
 
 
 def _make_sampler(search: Search, number: int):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import ml_collections
 
 from experiments import arguments
+from experiments.checks import check_numbers
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import state_of
@@ -100,6 +101,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
         given = arguments.of_config(filename, {**base.changes, **keys})
         try:
             config = arguments.resolve(given)
+            check_numbers(config)
         except UserError as error:
             raise UserError(f"sweep() yields {shown(overrides)}: {error}") from None
         _check_experiment(config)
@@ -170,6 +172,7 @@ def launch(
       UserError: before anything is started or written.
     """
     workdir_lib.check_usable(workdir)
+    arguments.check_settings(getattr(launcher, "Settings", launcher.run), settings)
     if sweep_file is None:
         runs, folder = [plan_alone(base, workdir)], workdir.parent
     else:
@@ -244,7 +247,7 @@ def shown(overrides: Overrides) -> str:
 
 def _plain(value: Any) -> Any:
     """A number of NumPy's as Python's own; whatever is no value of a config is left as it is."""
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _check_experiment(config: ml_collections.ConfigDict) -> None:

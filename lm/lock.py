@@ -24,9 +24,13 @@ def held(folder: pathlib.Path) -> Iterator[None]:
     flock on to them: docs/sweeps.md says which do.
 
     Raises:
-      UserError: a process is in the folder; it is named.
+      UserError: a process is in the folder, and is named; or the file cannot be opened.
     """
-    with (folder / NAME).open("a+") as file:
+    try:
+        opened = (folder / NAME).open("a+")
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{folder / NAME}: {error.strerror}; make it a file of yours") from None
+    with opened as file:
         _take(folder, file)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

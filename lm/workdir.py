@@ -33,7 +33,13 @@ def existing_part(folder: pathlib.Path) -> pathlib.Path:
 
 def check_usable(folder: pathlib.Path) -> None:
     """Raises UserError if a folder can be neither made nor written to."""
-    existing = existing_part(folder)
+    try:
+        existing = existing_part(folder)
+    except OSError as error:  # As for a name that is too long.
+        raise UserError(f"--workdir={folder}: {error.strerror}; name another folder") from None
+    for part in [folder.absolute(), *folder.absolute().parents]:
+        if part.is_symlink() and not part.exists():
+            raise UserError(f"--workdir={folder}: {part} is a link to nothing; name a folder")
     if not existing.is_dir():
         raise UserError(f"--workdir={folder}: {existing} is a file; name a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -92,16 +98,16 @@ def opened(
     check(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
     with lock.held(workdir):
-        starts = _starts(workdir)
-        if starts and starts[-1]["data_hash"] != data_hash:
+        before = starts(workdir)
+        if before and before[-1]["data_hash"] != data_hash:
             raise UserError(
-                f"--workdir={workdir} was trained on other data ({starts[-1]['data_hash']}) than "
+                f"--workdir={workdir} was trained on other data ({before[-1]['data_hash']}) than "
                 f"data and tokenizer now give ({data_hash}); restore them, or choose another "
                 "--workdir"
             )
         if not (workdir / CONFIG).exists():
             write_whole(workdir / CONFIG, _dump(config))
-        _add_provenance(workdir, starts, data_hash, sys.argv if command is None else command)
+        _add_provenance(workdir, before, data_hash, sys.argv if command is None else command)
         yield
 
 
@@ -121,10 +127,24 @@ def load_config(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(f"{workdir} is not a run's folder: it has no {CONFIG}")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a config: it holds no JSON object")
+    return config
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a file holds.
+
+    Raises:
+      UserError: it is no JSON, or cannot be read.
+    """
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
@@ -134,14 +154,23 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Every start of this run so far; one that was resumed has several."""
+def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Every start of this run so far, as provenance.json has it; one that was resumed has several.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = workdir / _PROVENANCE
-    return json.loads(path.read_text()) if path.exists() else []
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(
+        isinstance(start, dict) and start.keys() >= {"data_hash", "git_commit"} for start in found
+    ):
+        raise UserError(f"{path} is no list of a run's starts; restore it, or delete it")
+    return found
 
 
 def _add_provenance(
-    workdir: pathlib.Path, starts: list[dict[str, Any]], data_hash: str, command: Sequence[str]
+    workdir: pathlib.Path, before: list[dict[str, Any]], data_hash: str, command: Sequence[str]
 ) -> None:
     """Appends this start."""
     import jax  # Here, since a launcher, which trains nothing, is quicker without it.
@@ -158,7 +187,7 @@ def _add_provenance(
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "data_hash": data_hash,
     }
-    write_whole(workdir / _PROVENANCE, json.dumps([*starts, start], indent=1))
+    write_whole(workdir / _PROVENANCE, json.dumps([*before, start], indent=1))
 
 
 def _git(root: pathlib.Path, *args: str) -> str | None:

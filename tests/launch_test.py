@@ -116,6 +116,27 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(uninterrupted, text,
     )
 
 
+def test_a_second_process_is_kept_out_of_a_workdir_and_changes_nothing(text, tmp_path):
+    args = [*TINY, *text, "--config.train.num_steps=5000", f"--workdir={tmp_path}/run"]
+    first = subprocess.Popen(command(*args), cwd=ROOT, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while first.poll() is None and not metrics.exists():
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)  # So that whatever changes now is not its own.
+    try:
+        files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.json*")}
+
+        second = launch(*args, check=False)
+
+        assert second.returncode == 2
+        holder = f"error: --workdir={tmp_path}/run is in use by process {first.pid} on "
+        assert second.stderr.startswith(holder) and second.stderr.count("\n") == 1
+        assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.json*")} == files
+    finally:
+        first.kill()
+        first.wait()
+
+
 def test_a_finished_run_is_not_trained_again(uninterrupted, text):
     before = (uninterrupted / "metrics.jsonl").read_text()
 
@@ -242,6 +263,8 @@ COMMAND_LINE = {
     "no such sweep": (["--sweep=configs/sweeps/none.py"], "configs/sweeps/none.py"),
     "a key that a sweep sets too": (["--sweep", "--config.seed=3"], "--config.seed"),
     "a batch of many runs": (["--sweep", "--show_batch=1"], "--show_batch"),
+    "a sweep without a file": (["--sweep="], "--sweep="),
+    "one process of a sweep": (["--sweep", "--process_id=0"], "--process_id"),
     "devices without a dry run": (["--devices=8"], "--devices=8"),
     "a dry run of a sample": (["--config=configs/generate.py", "--dry_run"], "--dry_run"),
     "two things at once": (["--dry_run", "--profile=2:3"], "--dry_run and --profile"),

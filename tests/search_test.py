@@ -6,6 +6,7 @@ import os
 import signal
 
 import ml_collections
+import numpy as np
 import optuna
 import pytest
 
@@ -34,7 +35,7 @@ def loss_of(rate=0.1, width=1):
     return math.log10(rate / 0.1) ** 2 + width
 
 
-def maker(folder, do="train", loss=loss_of, every_steps=1):
+def maker(folder, do="train", loss=loss_of, every_steps=1, experiment="pretrain"):
     """overrides -> their run; `do` may be a function of the overrides."""
 
     def make_run(overrides):
@@ -43,7 +44,8 @@ def maker(folder, do="train", loss=loss_of, every_steps=1):
         name = hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:10]
         arguments = dict(workdir=folder / name, steps=2, loss=loss(**overrides))
         arguments["do"] = do(overrides) if callable(do) else do
-        config = ml_collections.ConfigDict({"eval": {"every_steps": every_steps}})
+        values = {"experiment": experiment, "eval": {"every_steps": every_steps}}
+        config = ml_collections.ConfigDict(values)
         flags = tuple(f"--{key}={value}" for key, value in arguments.items())
         return Run(name, folder / name, overrides, config, flags)
 
@@ -179,12 +181,21 @@ def test_a_loss_that_is_no_number_is_the_worst(tmp_path):
     ("changes", "message"),
     [
         (dict(space={"rat": [1]}), "rat is no key"),
-        (dict(space={}), "the space is empty"),
+        (dict(space={}), "space={} must be a dict"),
         (dict(space={"rate": []}), "no choices"),
+        (dict(space={"rate": 0.1}), "rate=0.1 is no distribution"),
+        (dict(space={"rate": (0.1, 0.2)}), "no distribution"),
+        (dict(space={"rate": ("gauss", 0.1, 0.2)}), "no distribution"),
+        (dict(space={"rate": ("uniform", 0.1, math.inf)}), "no distribution"),
+        (dict(space={"rate": ("integers", 0.5, 2)}), "no distribution"),
+        (dict(space={"rate": ("log_uniform", 0.0, 0.1)}), "no distribution"),
+        (dict(space={"rate": [np.float64(0.1)]}), "no distribution"),
         (dict(sampler="grid"), "sampler='grid'.*tpe, random"),
         (dict(pruner="median"), "pruner='median'"),
         (dict(mode="least"), "mode='least'"),
         (dict(num_trials=0), "num_trials=0"),
+        (dict(num_trials="3"), "num_trials='3'"),
+        (dict(metric="eval/lose"), "metric='eval/lose'.*choose eval/loss"),
     ],
 )
 def test_a_search_that_cannot_work_is_refused_before_it_starts(tmp_path, changes, message):
@@ -207,11 +218,32 @@ def test_another_search_is_kept_out_of_the_folder(uninterrupted):
             search.run(other, maker(uninterrupted), uninterrupted, **HERE)
 
 
-def test_a_metric_that_is_never_logged_is_named(tmp_path):
+def test_a_metric_that_a_task_never_logs_is_named_once_a_trial_has_ended(tmp_path):
+    make_run = maker(tmp_path, experiment="finetune")
     with pytest.raises(UserError, match=r"metric='eval/lose'.*choose eval/loss"):
-        search.run(spec(metric="eval/lose"), maker(tmp_path), tmp_path, **HERE)
+        search.run(spec(metric="eval/lose"), make_run, tmp_path, **HERE)
     (trained,) = tmp_path.glob("*/metrics.jsonl")
     assert state_of(trained.parent).kind == "done"
+
+
+def test_a_search_goes_on_after_its_journal_was_cut_in_the_middle_of_a_line(tmp_path):
+    assert search.run(spec(num_trials=2), maker(tmp_path), tmp_path, **HERE) == 0
+    with (tmp_path / search.JOURNAL).open("a") as file:
+        file.write('{"op_code": 4, "wor')
+
+    assert search.run(spec(num_trials=4), maker(tmp_path), tmp_path, **HERE) == 0
+
+    assert len(trials_of(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"op_code": 99, "worker_id": ""}'])
+def test_a_damaged_journal_is_named(tmp_path, line):
+    journal = tmp_path / search.JOURNAL
+    journal.write_text(f"{line}\n" * 2)
+
+    with pytest.raises(UserError, match=rf"{search.JOURNAL} is damaged"):
+        search.run(spec(), maker(tmp_path), tmp_path, **HERE)
+    assert journal.read_text() == f"{line}\n" * 2
 
 
 def test_a_missing_optuna_is_named_with_its_command(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from configs import quickstart
@@ -91,6 +92,8 @@ REFUSED = {
     "a block": ({"objective": {"kind": "causal"}}, "objective is a block"),
     "another experiment": ({"experiment": "evaluate"}, "experiment='evaluate'"),
     "no value": ({"seed": object}, "seed=.*object"),
+    "several numbers": ({"seed": np.array([1, 2])}, "seed="),
+    "a number out of its range": ({"seed": -1}, "seed=-1 must lie in"),
     "a key set twice": ({"data.seq_len": 16}, "data.seq_len is on the command line"),
     "a key inside one": ({"data": {"seq_len": 16}}, "data.seq_len is on the command line"),
     "an argument set twice": ({"arg": "debug=false"}, "both set the argument debug"),
@@ -159,8 +162,8 @@ class Fake:
     def __init__(self):
         self.told = None
 
-    def run(self, runs, folder, **settings):
-        self.told = runs, folder, settings
+    def run(self, runs, folder, *, num_parallel: int):
+        self.told = runs, folder, {"num_parallel": num_parallel}
         return 75
 
     def plan(self, runs, folder, **settings):

@@ -106,6 +106,41 @@ def test_two_processes_cannot_share_a_folder_but_a_dead_one_does_not_block_it(tm
         pass
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"time": ""}]', "\xff"])
+def test_a_damaged_provenance_is_named_and_kept(tmp_path, text):
+    with workdir.opened(tmp_path, CONFIG, data_hash=""):
+        pass
+    path = tmp_path / "provenance.json"
+    path.write_text(text)
+
+    with (
+        pytest.raises(UserError, match=re.escape(str(path))),
+        workdir.opened(tmp_path, CONFIG, data_hash=""),
+    ):
+        pass
+    assert path.read_text() == text
+
+
+def test_names_that_can_be_no_folder_are_refused(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+
+    for name in ("link", "link/run", "loop/run", "a" * 300):
+        with pytest.raises(UserError, match=f"--workdir={tmp_path}/{name}: "):
+            workdir.check(tmp_path / name, CONFIG)
+    (tmp_path / "link").readlink()
+
+
+def test_a_folder_for_a_lock_is_named(tmp_path):
+    (tmp_path / ".lock").mkdir()
+
+    with (
+        pytest.raises(UserError, match=r"\.lock: Is a directory"),
+        workdir.opened(tmp_path, CONFIG, data_hash=""),
+    ):
+        pass
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         workdir.load_config(tmp_path)

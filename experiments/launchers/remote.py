@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.sweep import Run
 from lm.errors import UserError
@@ -18,6 +19,13 @@ def check_program(launcher: str, name: str, install: str) -> None:
     """Raises UserError, with the command that installs it, where a program is not on PATH."""
     if shutil.which(name) is None:
         raise UserError(f"--launcher={launcher} needs `{name}`, which is not here: {install}")
+
+
+def check_at_least(low: float, asked: Any, *names: str) -> None:
+    """Raises UserError where one of these settings is smaller."""
+    for name in names:
+        if getattr(asked, name) < low:
+            raise UserError(f"--launcher.{name}={getattr(asked, name)} must be at least {low}")
 
 
 def secrets(env_names: Sequence[str]) -> dict[str, str]:

@@ -61,7 +61,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     Raises:
       UserError: SkyPilot does not answer, or the settings do not go together.
     """
-    asked = Settings(**settings)
+    asked = _checked(settings)
     todo = unfinished(runs)
     tasks = [task(remote.moved(one, folder, asked.remote_folder), asked) for one in todo]
     known, code = _known(asked), 0
@@ -80,13 +80,14 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
 
 def check(**settings: Any) -> None:
     """Raises UserError where SkyPilot or a variable is missing."""
+    asked = _checked(settings)
     remote.check_program("skypilot", "sky", 'pip install "skypilot[gcp]", or of another cloud')
-    remote.secrets(settings["env_names"])
+    remote.secrets(asked.env_names)
 
 
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     """The task of each run, and the command that takes it."""
-    asked = Settings(**settings)
+    asked = _checked(settings)
     lines = []
     for one in unfinished(runs):
         lines.append(task(remote.moved(one, folder, asked.remote_folder), asked))
@@ -140,6 +141,12 @@ def task(there: Run, asked: Settings) -> str:
             "",
         ]
     )
+
+
+def _checked(settings: dict[str, Any]) -> Settings:
+    asked = Settings(**settings)
+    remote.check_at_least(1, asked, "num_nodes", "disk_gb")
+    return asked
 
 
 def _setup(asked: Settings) -> list[str]:

@@ -70,7 +70,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     Raises:
       UserError: the settings do not go together, or Slurm does not answer.
     """
-    asked, submitit = Settings(**settings), _submitit()
+    asked, submitit = _checked(settings), _submitit()
     executor = _executor(asked, folder)
     numbers = _known_jobs(folder)
     queued = _queued() if asked.cluster == "slurm" else set()
@@ -96,17 +96,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
 
 def check(**settings: Any) -> None:
     """Raises UserError where submitit, a program of Slurm's or a variable is missing."""
-    asked = Settings(**settings)
-    _submitit()
-    _parameters(asked)
-    for name in ("minutes", "nodes", "cpus_per_task", "memory_gb", "most_at_once"):
-        if getattr(asked, name) < 1:
-            raise UserError(f"--launcher.{name}={getattr(asked, name)} must be at least 1")
-    for name in ("gpus_per_node", "signal_seconds", "max_requeues"):
-        if getattr(asked, name) < 0:
-            raise UserError(f"--launcher.{name}={getattr(asked, name)} must be at least 0")
-    if asked.cluster not in ("slurm", "local"):
-        raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
+    asked = _checked(settings)
     for program in ("sbatch", "srun", "squeue") if asked.cluster == "slurm" else ():
         remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
     remote.secrets(asked.env_names)
@@ -114,8 +104,7 @@ def check(**settings: Any) -> None:
 
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     """The sbatch file, and the command of each of its jobs."""
-    asked = Settings(**settings)
-    _submitit()
+    asked = _checked(settings)
     from submitit.slurm import slurm
 
     waiting = unfinished(runs)
@@ -200,6 +189,18 @@ class Job:
         return DelayedSubmission(dataclasses.replace(self, num_left=self.num_left - 1))
 
 
+def _checked(settings: dict[str, Any]) -> Settings:
+    asked = Settings(**settings)
+    _submitit()
+    names = ("minutes", "nodes", "cpus_per_task", "memory_gb", "most_at_once")
+    remote.check_at_least(1, asked, *names)
+    remote.check_at_least(0, asked, "gpus_per_node", "signal_seconds", "max_requeues")
+    if asked.cluster not in ("slurm", "local"):
+        raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
+    _parameters(asked)
+    return asked
+
+
 def _job(one: Run, folder: pathlib.Path, asked: Settings) -> Job:
     log = folder.absolute() / "logs" / f"{one.name}.log"
     return Job(remote.ROOT, _arguments(one, asked), log, asked.max_requeues)
@@ -280,7 +281,10 @@ def _parameters(asked: Settings) -> dict[str, Any]:
 def _known_jobs(folder: pathlib.Path) -> dict[str, str]:
     path = folder / "slurm" / _JOBS
     path.parent.mkdir(parents=True, exist_ok=True)
-    return json.loads(path.read_text()) if path.exists() else {}
+    numbers = workdir_lib.read_json(path) if path.exists() else {}
+    if not isinstance(numbers, dict):
+        raise UserError(f"{path} is no table of jobs; see what `squeue --me` lists, and delete it")
+    return numbers
 
 
 def _queued() -> set[str]:

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import pathlib
 import queue
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -66,8 +67,9 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
 
 def check(**settings: Any) -> None:
     """Raises UserError where gcloud or a variable is missing."""
+    asked = _checked(settings)
     remote.check_program("tpu_vm", "gcloud", _INSTALL)
-    remote.secrets(settings["env_names"])
+    remote.secrets(asked.env_names)
 
 
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
@@ -112,8 +114,10 @@ def _checked(settings: dict[str, Any]) -> Settings:
         )
     if asked.queued and asked.provisioning == "preemptible":
         raise UserError("--launcher.provisioning=preemptible cannot be queued; choose spot")
-    if asked.num_vms < 1:
-        raise UserError(f"--launcher.num_vms={asked.num_vms} must be 1 at least")
+    remote.check_at_least(1, asked, "num_vms", "create_attempts")
+    remote.check_at_least(0, asked, "max_restarts", "retry_seconds", "poll_seconds")
+    if not re.fullmatch("[a-z][-a-z0-9]*", asked.name):
+        raise UserError(f"--launcher.name={asked.name!r} must be small letters, digits and -")
     for name in ("accelerator_type", "runtime_version"):
         if not getattr(asked, name):
             raise UserError(

@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lm.data import packing, tokenizers
+from lm.data import packing, tokenizer_training, tokenizers
 from lm.data.cache import PackedRows, RowReader
 from lm.data.progress import say, track, waiting
 from lm.data.sources import Document, Source, make_source, readable
@@ -268,7 +268,7 @@ def _sentencepiece(
         if not any(texts):
             raise _no_text("train")
         with waiting(f"training a {algorithm} tokenizer of {vocab_size} pieces"):
-            return tokenizers.train_sentencepiece(texts, **options)
+            return tokenizer_training.train_sentencepiece(texts, **options)
 
     return train, f"sentencepiece {json.dumps(options)} {_version('sentencepiece')}"
 

@@ -56,10 +56,13 @@ def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
     if is_wide(drawn):
         axes.set_yscale("log")
     has_band = any(curve.error_T is not None for curve in drawn)
-    axes.set(xlabel="step", ylabel=metric)
+    axes.set_xlabel("step")
+    axes.set_ylabel(metric, parse_math=False)
     axes.set_title("mean over runs ± standard error" if has_band else "", fontsize="medium")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", fontsize="small", frameon=False)
+    legend = figure.legend(loc="outside lower center", fontsize="small", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # A "$" in a config is one.
     return figure
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import METRICS, NUM_STEPS, State, state_from
 
@@ -77,21 +78,22 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; name one that holds runs")
     runs, warnings, without = [], [], []
-    for folder in _folders(root):
+    for folder in _folders(root, warnings):
         name = root.resolve().name if folder == root else str(folder.relative_to(root))
         try:
             config = _config(folder)
-        except UserError as error:
+            is_run = config is not None and ((folder / METRICS).exists() or "train" in config)
+            run, broken = _read_run(folder, name, config, metrics) if is_run else (None, [])
+        except (UserError, OSError) as error:
             if folder == root:
                 raise
-            warnings.append(str(error))
+            warnings.append(f"left out: {error}")
             continue
         if config is None:
             if folder == root:
                 raise UserError(f"{root} has {METRICS} and no {_CONFIG}; copy that too")
             without.append(name)
-        elif (folder / METRICS).exists() or "train" in config:  # Else it is of some other program.
-            run, broken = _read_run(folder, name, config, metrics)
+        elif run is not None:  # Else it is of some other program.
             runs.append(run)
             warnings += broken
     if without:
@@ -111,9 +113,13 @@ def natural(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
 
 
-def _folders(root: pathlib.Path) -> Iterable[pathlib.Path]:
-    """Those with a file of a run, in the order of their names."""
-    for path, subfolders, files in os.walk(root, onerror=_refuse):
+def _folders(root: pathlib.Path, warnings: list[str]) -> Iterable[pathlib.Path]:
+    """Those with a file of a run, in the order of their names; warns of those it cannot read."""
+
+    def warn(error: OSError) -> None:
+        warnings.append(f"left out: {error.filename} cannot be read: {error.strerror}")
+
+    for path, subfolders, files in os.walk(root, onerror=warn):
         is_run = METRICS in files or _CONFIG in files
         subfolders[:] = sorted(
             (name for name in subfolders if not (is_run and name in _SUBFOLDERS)), key=natural
@@ -122,21 +128,8 @@ def _folders(root: pathlib.Path) -> Iterable[pathlib.Path]:
             yield pathlib.Path(path)
 
 
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be read: {error.strerror}; make it readable")
-
-
 def _config(folder: pathlib.Path) -> dict[str, Any] | None:
-    path = folder / _CONFIG
-    if not path.exists():
-        return None
-    try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is not a config: it holds no JSON object")
-    return config
+    return workdir_lib.load_config(folder) if (folder / _CONFIG).exists() else None
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -97,7 +97,7 @@ def opened(
 def mark_done(workdir: pathlib.Path, step: int) -> None:
     """Ends metrics.jsonl, where the first process calls it: training was complete at `step`."""
     path = workdir / METRICS
-    if hosts.is_first() and not _is_done(path.read_text().splitlines()):
+    if hosts.is_first() and not _is_done(_text(path).splitlines()):
         with path.open("a") as file:
             file.write(json.dumps({"step": step, DONE: 1}) + "\n")
 
@@ -116,7 +116,7 @@ class JsonLines:
     """
 
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
-        text = path.read_text() if path.exists() else ""
+        text = _text(path)
         kept = [line for line in text.splitlines() if _is_record_until(line, step)]
         whole = "".join(line + "\n" for line in kept)
         if whole != text:  # Also where but the end of the last line is missing.
@@ -135,6 +135,11 @@ class JsonLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _text(path: pathlib.Path) -> str:
+    """What bytes of a damaged line mean is no matter: it is dropped."""
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _is_record_until(line: str, step: int) -> bool:

@@ -14,7 +14,8 @@ import transformers
 from configs import convert as convert_config
 from configs import quickstart
 from experiments import convert, initial, pretrain, runs
-from lm.data.tokenizers import ByteTokenizer, train_sentencepiece
+from lm.data.tokenizer_training import train_sentencepiece
+from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
 from lm.interop import tokenizer_files
 

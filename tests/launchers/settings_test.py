@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 from configs import launchers
-from experiments.launchers import skypilot, slurm, vm
+from experiments import arguments
+from experiments.launchers import local, skypilot, slurm, vm
+from lm.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,22 @@ def test_every_setting_is_known_and_of_its_type(name, settings):
     for field in dataclasses.fields(settings):
         kind = getattr(field.type, "__origin__", field.type)
         assert type(block[field.name]) is kind, field.name
+    arguments.check_settings(settings, block)
+
+
+@pytest.mark.parametrize(
+    ("takes", "settings", "message"),
+    [
+        (local.run, {"num_parallel": 1}, "--launcher needs devices_per_run"),
+        (local.run, {"num_parallel": 1, "devices_per_run": 0, "more": 1}, "does not take more"),
+        (local.run, {"num_parallel": "1", "devices_per_run": 0}, "num_parallel='1' must be a int"),
+        (local.run, {"num_parallel": True, "devices_per_run": 0}, "num_parallel=True"),
+        (slurm.Settings, {"env_names": (1,)}, r"env_names=\(1,\) must be a tuple of strings"),
+        (slurm.Settings, {"env_names": "TOKEN"}, "env_names='TOKEN' must be a tuple"),
+    ],
+)
+def test_settings_of_a_file_of_one_s_own_are_checked(takes, settings, message):
+    if takes is slurm.Settings:
+        settings = launchers.get_config("slurm").to_dict() | settings
+    with pytest.raises(UserError, match=message):
+        arguments.check_settings(takes, settings)

@@ -114,6 +114,8 @@ def test_tasks_are_handed_over_once_and_secrets_by_name(sky, tmp_path, capfd):
 @pytest.mark.parametrize(
     "settings, words",
     [
+        (dict(num_nodes=0), "num_nodes=0"),
+        (dict(disk_gb=-1), "disk_gb=-1"),
         (dict(mounts=()), "lost with its node"),
         (dict(remote_folder="/mnt/other"), "lost with its node"),
         (dict(mounts=("/mnt/runs",)), "must be like"),

@@ -228,6 +228,18 @@ def test_what_cannot_work_is_refused(cluster, tmp_path, settings, words):
         slurm.check(**SETTINGS | settings)
         slurm.run([make_run(tmp_path, "a")], tmp_path / "runs", **SETTINGS | settings)
     assert not list(cluster.glob("*.sh"))
+    if "env_names" not in settings:  # These may be those of another machine, in a dry run.
+        with pytest.raises(UserError, match=words):
+            slurm.plan([make_run(tmp_path, "a")], tmp_path / "runs", **SETTINGS | settings)
+
+
+@pytest.mark.parametrize("text", ['{"a": ', "[]"])
+def test_a_damaged_table_of_jobs_is_named(cluster, tmp_path, text):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "jobs.json").write_text(text)
+    with pytest.raises(UserError, match=r"slurm/jobs\.json"):
+        slurm.run([make_run(tmp_path, "a")], tmp_path, **SETTINGS)
+    assert not list(cluster.glob("*.sh"))
 
 
 def test_missing_programs_are_named_with_what_installs_them(monkeypatch):

@@ -33,7 +33,7 @@ OVERRIDES = [
 def plan(corpus):
     """(overrides, folder, changes of the base) -> runs with dropout, micro-batches and muP."""
 
-    def make(overrides, folder, **changes):
+    def make(overrides, folder, optimizer="adamw", **changes):
         base = {
             "tokenizer.vocab_size": 512,
             "model.vocab_size": 512,
@@ -55,7 +55,7 @@ def plan(corpus):
             "checkpoint.every_steps": 1,
             "checkpoint.keep_last": 4,
         } | {key.replace("__", "."): value for key, value in changes.items()}
-        base = sweep.Base("configs/quickstart.py:debug,optimizer=adamw", base)
+        base = sweep.Base(f"configs/quickstart.py:debug,optimizer={optimizer}", base)
         return sweep.plan(base, overrides, folder)
 
     return make
@@ -115,6 +115,25 @@ def test_a_member_is_what_its_run_is_alone(together, plan, tmp_path):
     assert {key for key in logged(alone) if key[1] == "train/loss"} == {
         (step, "train/loss") for step in range(1, 5)
     }
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "own"),
+    [
+        ("muon", {"optimizer.beta": 0.8, "optimizer.b2": 0.99, "optimizer.weight_decay": 0.0}),
+        ("lion", {"optimizer.b1": 0.8, "optimizer.weight_decay": 0.2}),
+    ],
+)
+def test_a_member_of_another_optimizer_is_what_its_run_is_alone(plan, tmp_path, optimizer, own):
+    overrides = [{"seed": 1}, {"seed": 2, "optimizer.peak_lr": 3e-3} | own]
+    changes = dict(optimizer=optimizer, optimizer__ema_decay=0.0)
+    runs = plan(overrides, tmp_path / "together", **changes)
+    (alone,) = plan(overrides[1:], tmp_path / "alone", **changes)
+
+    assert vmap.run(runs, tmp_path / "together", max_members=0) == 0
+    assert pretrain.run(alone.config, alone.workdir) == 0
+
+    assert_same(runs[1], alone)
 
 
 def test_members_differ_in_what_they_are_given(together):
@@ -206,11 +225,13 @@ def test_runs_are_grouped_by_their_programs(plan):
         ("configs/quickstart.py", {"parallel.strategy": "pmap"}, "needs parallel.strategy=jit"),
         ("configs/quickstart.py", {"parallel.tensor": 2}, "parallel.tensor=2 cuts them"),
         ("configs/quickstart.py", {"data.batch_size_per_device": 2}, "set data.batch_size"),
+        ("configs/quickstart.py", {"train.patience": 2}, "train.patience=2 waits for"),
     ],
 )
 def test_what_cannot_be_one_program_is_refused(filename, changes, message, tmp_path):
     runs = sweep.plan(sweep.Base(filename, changes), [{"seed": 1}], tmp_path)
 
-    with pytest.raises(UserError, match=message):
-        vmap.run(runs, tmp_path, max_members=0)
+    for act in (vmap.plan, vmap.run):  # The first one before any config is written.
+        with pytest.raises(UserError, match=message):
+            act(runs, tmp_path, max_members=0)
     assert not list(tmp_path.iterdir())

@@ -68,6 +68,14 @@ def test_the_best_configs_are_named(tmp_path):
     assert [group.runs[0].name for group in chosen.others] == ["1", "0"]
 
 
+def test_dollars_of_a_config_are_no_formula(tmp_path):
+    for name in ("a$b", "$x_$", "\\frac"):
+        write(tmp_path / "runs" / name, config(name=name), [{"step": 1, "eval/$_$": 1.0}])
+    runs = read(tmp_path / "runs", None).runs
+
+    plots.save(runs, dataclasses.replace(CHOICE, metrics=("eval/$_$",)), tmp_path / "plots")
+
+
 def test_a_picture_a_metric(tmp_path):
     for i in range(12):
         write(tmp_path / "runs" / str(i), config(i % 2, lr=i // 2), losses(900.0, i + 1.0, None))

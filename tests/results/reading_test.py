@@ -177,8 +177,25 @@ def test_folders_without_a_usable_config_are_left_out_and_said(tmp_path):
     run, (broken, without) = only(tmp_path)
 
     assert run.name == "good"
-    assert broken.startswith(f"{tmp_path}/text/config.json is not valid JSON")
+    assert broken.startswith(f"left out: {tmp_path}/text/config.json is not valid JSON")
     assert without == "left out for want of config.json: a, b, c, ... (4 in all)"
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_said(tmp_path):
+    write(tmp_path / "good", config(), [])
+    for name, file in (("a", "config.json"), ("b", "metrics.jsonl")):
+        (write(tmp_path / name, config(), []) / file).unlink()
+        (tmp_path / name / file).mkdir()
+        (tmp_path / name / "metrics.jsonl").touch()
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "config.json").write_text("[" * 100_000)
+
+    run, warnings = only(tmp_path)
+
+    assert run.name == "good"
+    assert len(warnings) == 3
+    for name in ("a/config.json", "b/metrics.jsonl", "deep/config.json"):
+        assert [x for x in warnings if x.startswith("left out: ") and str(tmp_path / name) in x]
 
 
 def test_a_folder_that_was_asked_for_by_name_must_be_readable(tmp_path):
