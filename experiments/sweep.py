@@ -86,6 +86,11 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
     return found
 
 
+def name_of(values: Mapping[str, Any]) -> str:
+    """Of the run whose config has these values by dotted key."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
     base_config = arguments.resolve(arguments.of_config(base.filename, base.changes))
@@ -110,7 +115,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
             _check_same(key, value, values)
         if "arg" not in overrides:
             overrides = {k: v for k, v in overrides.items() if values[k] != base_values[k]}
-        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+        name = name_of(values)
         workdir = folder / name
         return Run(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
 

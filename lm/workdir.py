@@ -17,6 +17,7 @@ from lm import lock
 from lm.errors import UserError
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
+_OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
 _MAY_CHANGE = "parallel."  # On which devices a run goes on changes nothing of what it computes.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # What is left out of a command: the value of an option that is named so, and a URL's password.
@@ -163,7 +164,7 @@ def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
     path = workdir / _PROVENANCE
     found = read_json(path) if path.exists() else []
     if not isinstance(found, list) or not all(
-        isinstance(start, dict) and start.keys() >= {"data_hash", "git_commit"} for start in found
+        isinstance(start, dict) and start.keys() >= _OF_A_START for start in found
     ):
         raise UserError(f"{path} is no list of a run's starts; restore it, or delete it")
     return found

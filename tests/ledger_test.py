@@ -25,6 +25,7 @@ def write_run(folder, curve, done=True):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"train": {"num_steps": 1200}}))
     start = {"devices": "1 x cpu", "git_commit": "0123456789", "git_dirty": False}
+    start["data_hash"] = ""
     (folder / "provenance.json").write_text(json.dumps([start]))
     lines = [{"step": 0, "run/num_steps": 1200}]
     for step, known, found in curve:
@@ -92,10 +93,49 @@ def test_a_run_that_is_not_done_is_not_reported(tmp_path):
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_full_commands_are_configs(claim):
-    for command in claim.commands:
+def test_full_commands_are_configs_and_sweeps(claim):
+    launched = [x for x in claim.commands if x.startswith("python launch.py ")]
+    assert launched[-1] == claim.commands[-1]
+    for command in launched:
         of_config = [x for x in shlex.split(command) if x.startswith("--config")]
         assert arguments.resolve(of_config).experiment in ("pretrain", "finetune")
+        assert ledger.planned(command)  # Raises for an override that cannot be followed.
+    assert f"--workdir=runs/{claim.name}" in launched[-1].split()
+
+
+def test_a_run_without_a_sweep_must_have_the_config_of_its_command(tmp_path):
+    (claim,) = [claim for claim in CLAIMS if claim.name == "gpt2_fineweb"]
+    folder = tmp_path / claim.name
+    write_run(folder, [(1200, 1.0, 1.0)])
+    given = [x for x in shlex.split(claim.commands[-1]) if x.startswith("--config")]
+    config = json.loads(arguments.resolve(given).to_json())
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1200, "eval/loss": 3.29}\n{"step": 1200, "run/done": 1}\n')
+
+    (folder / "config.json").write_text(json.dumps(config))
+    row = ledger.rows_of(tmp_path, {})[claim.name]
+    (folder / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    with pytest.raises(UserError, match="1 of 1 runs are missing"):
+        ledger.rows_of(tmp_path, {})
+
+    assert [row[name] for name in ("here", "gap", "status")] == ["3.290", "+0.010", "holds"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"grokking": {}}'])
+def test_a_damaged_table_is_named(tmp_path, text):
+    (tmp_path / "ledger.json").write_text(text)
+
+    with pytest.raises(UserError, match=r"ledger\.json"):
+        ledger.known_rows(tmp_path / "ledger.json")
+
+
+def test_a_folder_without_claims_changes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ledger, "PAGE", tmp_path / "README.md")
+
+    assert ledger.main(["ledger", str(tmp_path)]) == 2
+
+    assert "has the folder of no claim: grokking, " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 RECORDS = {
@@ -127,7 +167,10 @@ def test_the_small_variant_of_each_row_runs(flags, corpus, tmp_path):
     run = {"pretrain": pretrain.run, "finetune": finetune.run}[config.experiment]
 
     assert run(config.lock(), tmp_path / "run") == 0
-    assert '"run/done"' in (tmp_path / "run/metrics.jsonl").read_text()
+    logged = (tmp_path / "run/metrics.jsonl").read_text()
+    assert '"run/done"' in logged
+    for claim in CLAIMS:  # What is measured of the full ones is there.
+        assert claim.debug != flags or all(f'"{metric}"' in logged for metric in claim.metrics)
 
 
 def make_run(config, **metrics):
@@ -140,12 +183,12 @@ def make_run(config, **metrics):
 
 
 def of_optimizers(**losses):
-    """Two seeds of each rule at one rate, and a worse rate that ends as NaN."""
+    """Two seeds of each rule at one rate, and rates beside it that end as NaN."""
     return [
         make_run({"optimizer.name": rule, "optimizer.peak_lr": rate, "seed": seed}, eval__loss=of)
         for rule, by_seed in losses.items()
         for seed, curve in enumerate(by_seed)
-        for rate, of in ((0.1, [math.nan] * len(curve)), (0.2, curve))
+        for rate, of in ((0.2, curve), *((x, [math.nan] * len(curve)) for x in (0.1, 0.4)))
     ]
 
 
@@ -155,10 +198,13 @@ def test_optimizers_are_compared_seed_by_seed_at_their_best_rates():
     same = claims.optimizers(of_optimizers(adamw=adamw, muon=adamw, lion=adamw))
     faster = claims.optimizers(of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw))
     never = claims.optimizers(of_optimizers(adamw=adamw, muon=[[4, 3, 2.5], [4, 1, 1]], lion=adamw))
+    fast = of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw)
+    untuned = claims.optimizers([run for run in fast if run.config["optimizer.peak_lr"] != 0.1])
 
     assert (same.gap, same.holds) == ("+0.25", False)
     assert "muon 20 and 20 (rate 0.2)" in faster.text and faster.holds
-    assert not never.holds
+    assert not never.holds and "muon never and " in never.text
+    assert not untuned.holds and "adamw 60 and 60 (rate 0.2, an end of those tried)" in untuned.text
 
 
 def of_scaling(loss):
@@ -176,7 +222,8 @@ def of_scaling(loss):
     ]
 
 
-def test_only_losses_that_fall_as_powers_fit_the_scaling_law():
+def test_only_losses_that_fall_as_powers_fit_the_scaling_law(monkeypatch):
+    monkeypatch.setattr(claims, "NUM_RESAMPLES", 20)
     law = scaling_law.Law(A=20.0, B=300.0, E=1.5, alpha=0.3, beta=0.4)
     noise = np.random.default_rng(0)
 

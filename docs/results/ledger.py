@@ -61,12 +61,27 @@ def rows_of(root: pathlib.Path, known: Rows) -> Rows:
     return found
 
 
+def known_rows(path: pathlib.Path) -> Rows:
+    """The rows of an earlier call.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    rows = workdir.read_json(path)
+    is_row = lambda row: isinstance(row, dict) and row.keys() >= {"commands", *_MEASURED}
+    if not isinstance(rows, dict) or not all(map(is_row, rows.values())):
+        raise UserError(f"{path} is no table of rows; restore it from git")
+    return rows
+
+
 def planned(command: str) -> list[str]:
-    """The names of the runs of a sweep's command, sorted."""
+    """The names of the runs of a command, sorted."""
     flags = dict(word.partition("=")[::2] for word in shlex.split(command) if word[:2] == "--")
     filename = flags["--config"]
     changes = {k[len("--config.") :]: v for k, v in flags.items() if k.startswith("--config.")}
-    overrides = sweep.read(flags["--sweep"] or filename.partition(":")[0])
+    overrides = [{}]
+    if "--sweep" in flags:
+        overrides = sweep.read(flags["--sweep"] or filename.partition(":")[0])
     runs = sweep.plan(sweep.Base(filename, changes), overrides, pathlib.Path("runs"))
     return sorted(run.name for run in runs)
 
@@ -91,14 +106,21 @@ def _measured(claim: Claim, folder: pathlib.Path, names: list[str]) -> dict[str,
     for warning in found.warnings:
         print(f"{claim.name}: {warning}", file=sys.stderr)
     done = {run.name: run for run in found.runs if run.state.kind == "done"}
+    is_alone = (folder / workdir.CONFIG).exists()
+    if is_alone:  # It goes by its config, since its folder was named by hand.
+        own_name = sweep.name_of(workdir.flat(workdir.load_config(folder)))
+        done = dict.fromkeys([own_name] if done else [], found.runs[0])
     if missing := [name for name in names if name not in done]:
         raise UserError(
             f"{folder}: {len(missing)} of {len(names)} runs are missing or not done, {missing[0]} "
             f"among them; go on with {claim.commands[-1]}"
         )
     runs = [done[name] for name in names]
+    for run in runs:
+        if never := [metric for metric in claim.metrics if metric not in run.series]:
+            raise UserError(f"{folder / run.name} never logged {never[0]}; train it anew")
     measured: Measured = claim.measure(runs)
-    hardware, commit = _provenance(folder, runs)
+    hardware, commit = _provenance([folder] if is_alone else [folder / name for name in names])
     return {
         "here": measured.text,
         "gap": measured.gap,
@@ -117,13 +139,9 @@ def _seconds(run: reading.Run) -> float:
     return sum((end - start) * seconds for start, end, seconds in stretches)
 
 
-def _provenance(folder: pathlib.Path, runs: list[reading.Run]) -> tuple[str, str]:
-    """What the runs ran on, and the commits that they ran."""
-    starts = [
-        start
-        for run in runs
-        for start in json.loads((folder / run.name / "provenance.json").read_text())
-    ]
+def _provenance(folders: list[pathlib.Path]) -> tuple[str, str]:
+    """What runs ran on, and the commits that they ran."""
+    starts = [start for folder in folders for start in workdir.starts(folder)]
     commits = {
         (start["git_commit"] or "unknown")[:7] + ("+" if start["git_dirty"] else "")
         for start in starts
@@ -140,7 +158,10 @@ def main(argv: list[str]) -> int:
         root = pathlib.Path(argv[1])
         if not root.is_dir():
             raise UserError(f"{root} is no folder; name the one of the claims' runs")
-        rows = rows_of(root, json.loads(ROWS.read_text()))
+        if not any((root / claim.name).is_dir() for claim in CLAIMS):
+            names = ", ".join(claim.name for claim in CLAIMS)
+            raise UserError(f"{root} has the folder of no claim: {names}")
+        rows = rows_of(root, known_rows(ROWS))
         workdir.write_whole(ROWS, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         workdir.write_whole(PAGE, text_of(rows))
     except UserError as error:

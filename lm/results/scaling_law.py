@@ -59,6 +59,7 @@ def fit(num_params_P: np.ndarray, num_tokens_P: np.ndarray, losses_P: np.ndarray
 
 
 def bootstrap(
+    law: Law,
     num_params_P: np.ndarray,
     num_tokens_P: np.ndarray,
     losses_P: np.ndarray,
@@ -66,12 +67,11 @@ def bootstrap(
     num_samples: int,
     seed: int,
 ) -> list[Law]:
-    """Fits to as many points drawn with replacement, each begun from the fit to all.
+    """Fits to as many points drawn with replacement, each begun from `law`, the fit to all.
 
     Raises:
       ValueError: see `fit`.
     """
-    law = fit(num_params_P, num_tokens_P, losses_P)
     points = _points(num_params_P, num_tokens_P, losses_P)
     start = np.array([np.log(law.A), np.log(law.B), np.log(law.E), law.alpha, law.beta])
     rng = np.random.default_rng(seed)

@@ -32,7 +32,8 @@ def test_a_few_wild_points_hardly_move_it():
 
 
 def test_intervals_are_as_wide_as_fits_to_other_noise_are_apart():
-    laws = scaling_law.bootstrap(*points(0.01), num_samples=15, seed=0)
+    law = scaling_law.fit(*points(0.01))
+    laws = scaling_law.bootstrap(law, *points(0.01), num_samples=15, seed=0)
 
     exponents = [law.exponent_of_params for law in laws]
     assert min(exponents) < CORRECTED_CHINCHILLA.exponent_of_params < max(exponents)
