@@ -102,7 +102,7 @@ def _parse(argv: list[str]):
     try:
         rest = flags.FLAGS(argv)[1:]
         for flag in (_CONFIG, _LAUNCHER):
-            if not isinstance(flag.value, ml_collections.ConfigDict | None):
+            if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
                 raise UserError(f"--{flag.name}: its get_config() must return a ConfigDict")
         config = _CONFIG.value.lock()
     except arguments.MISTAKES as error:
@@ -126,16 +126,12 @@ def _spell_out(argv: list[str]) -> None:
     if "sweep" in names and "launcher" not in names:
         argv.insert(1, "--launcher=local")
     for i, arg in enumerate(argv):
+        if arg == "--sweep=":
+            raise UserError("--sweep= names no file; say --sweep for the config's own sweep()")
         if arg == "--sweep":
-            argv[i] = f"--sweep={_file_of(argv)}"
+            argv[i] = "--sweep="
         elif short := re.fullmatch(r"--launcher=(\w+)", arg):
             argv[i] = f"--launcher=configs/launchers.py:{short[1]}"
-
-
-def _file_of(argv: list[str]) -> str:
-    """The config file, without its arguments."""
-    values = [arg.partition("=")[2] for arg in argv if re.match("--?config=", arg)]
-    return values[-1].partition(":")[0] if values else ""
 
 
 def _launch() -> int:
@@ -154,18 +150,19 @@ def _launch() -> int:
     name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
     if name not in launchers:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
-    of_a_run = (*_THINGS_TO_DO[1:], _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _DEVICES)
-    for flag in of_a_run:
+    of_a_run = (_VERIFY, _SHOW_BATCH, _PROFILE, _DEVICES)
+    for flag in (*of_a_run, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
         if flag.present:
             raise UserError(f"--{flag.name} is about a run here; leave out --sweep and --launcher")
     base = sweep.Base(
         config_flags.get_config_filename(flags.FLAGS["config"]),
         config_flags.get_override_values(flags.FLAGS["config"]),
     )
+    is_sweep = _SWEEP.value is not None
     return sweep.launch(
         base,
-        _SWEEP.value,
-        _workdir("" if _SWEEP.value is None else "-sweep"),
+        (_SWEEP.value or base.filename.partition(":")[0]) if is_sweep else None,
+        _workdir("-sweep" if is_sweep else ""),
         launchers[name],
         _LAUNCHER.value.to_dict(),
         can_search=name == "local",

@@ -83,14 +83,14 @@ def check_settings(takes: Callable, settings: Mapping[str, Any]) -> None:
         raise UserError(f"--launcher {verb} {unlike[0]}; configs/launchers.py has its settings")
     for name, value in settings.items():
         if not _is_of(types[name], value):
-            kind_name = getattr(types[name], "__name__", "").replace("tuple", "tuple of strings")
-            raise UserError(f"--launcher.{name}={value!r} must be a {kind_name}")
+            kind = types[name].__name__.replace("tuple", "tuple of str")
+            raise UserError(f"--launcher.{name}={value!r} must be of type {kind}")
 
 
 def _is_of(kind: type, value: Any) -> bool:
     if typing.get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    return type(value) is kind
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,15 +52,9 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if any(v.get(key) != every[0].get(key) for v in every)]
 
 
-def complete(run: Run) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
-    """The config of a run as it is trained, and as its workdir will hold it.
-
-    Raises:
-      UserError: what would stop it, but for what its data says.
-    """
-    config, given = pretrain.complete(run.config, run.workdir)
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError where the rhythm of a run makes no sense."""
     training.check(config, evaluation.METRICS, None)
-    return config, given
 
 
 class Member:
@@ -74,7 +67,8 @@ class Member:
 
     def __init__(self, run: Run, log: pathlib.Path):
         self.run, self._log = run, log
-        self.config, self.given = complete(run)
+        self.config, self.given = pretrain.complete(run.config, run.workdir)
+        check(self.config)
         on_one_device = self.config.copy_and_resolve_references()
         on_one_device.parallel.data = 1
         self.parts = build.make_parts(on_one_device, jax.local_devices()[:1])

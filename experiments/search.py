@@ -331,10 +331,10 @@ def _open_study(search: Search, base: Run, folder: pathlib.Path):
             direction={"min": "minimize", "max": "maximize"}[search.mode],
             load_if_exists=True,
         )
-    except (ValueError, TypeError, LookupError, AssertionError, OSError) as error:
+    except (ValueError, TypeError, LookupError, AssertionError, IsADirectoryError) as error:
         raise UserError(
-            f"{path} is damaged: {type(error).__name__}: {error}; restore it, or move it away, and "
-            "the search finds its runs again"
+            f"{path} is damaged: {type(error).__name__}: {error}; restore it, or name another "
+            "--workdir"
         ) from None
     identity = dataclasses.asdict(search) | {"base": base.name, "num_trials": None}
     identity = json.loads(json.dumps(identity))
@@ -351,9 +351,8 @@ def _open_study(search: Search, base: Run, folder: pathlib.Path):
 
 def _drop_half_line(path: pathlib.Path) -> None:
     """What a process was writing when it was killed; the next line would be joined to it."""
-    if path.exists():
-        text = path.read_bytes()
-        os.truncate(path, text.rfind(b"\n") + 1)
+    if path.exists() and (size := path.read_bytes().rfind(b"\n") + 1):
+        os.truncate(path, size)
 
 
 def _make_sampler(search: Search, number: int):

@@ -47,7 +47,11 @@ class Base:
 
 
 class Launcher(Protocol):
-    """A module of experiments/launchers; `settings` are those of configs/launchers.py."""
+    """A module of experiments/launchers.
+
+    `settings` are those of configs/launchers.py: the fields of its dataclass `Settings`, or, where
+    it has none, the keyword-only arguments of `run`.
+    """
 
     def run(self, runs: list[Run], folder: pathlib.Path, **settings) -> int: ...
 
@@ -86,14 +90,10 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
     return found
 
 
-def name_of(values: Mapping[str, Any]) -> str:
-    """Of the run whose config has these values by dotted key."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
-
-
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
     base_config = arguments.resolve(arguments.of_config(base.filename, base.changes))
+    check_numbers(base_config)
     _check_experiment(base_config)
     base_values = arguments.flat(base_config)
 
@@ -115,7 +115,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
             _check_same(key, value, values)
         if "arg" not in overrides:
             overrides = {k: v for k, v in overrides.items() if values[k] != base_values[k]}
-        name = name_of(values)
+        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         workdir = folder / name
         return Run(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
 
@@ -215,6 +215,8 @@ def _search(
 ) -> int:
     from experiments import search as search_lib
 
+    if isinstance(spec["space"], dict):
+        spec = spec | {"space": {key: _plain_parts(one) for key, one in spec["space"].items()}}
     try:
         search = search_lib.Search(**spec)
     except TypeError as error:
@@ -253,6 +255,11 @@ def shown(overrides: Overrides) -> str:
 def _plain(value: Any) -> Any:
     """A number of NumPy's as Python's own; whatever is no value of a config is left as it is."""
     return value.item() if getattr(value, "shape", None) == () else value
+
+
+def _plain_parts(distribution: Any) -> Any:
+    is_known = isinstance(distribution, list | tuple)
+    return type(distribution)(map(_plain, distribution)) if is_known else distribution
 
 
 def _check_experiment(config: ml_collections.ConfigDict) -> None:

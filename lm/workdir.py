@@ -93,8 +93,8 @@ def opened(
       command: for provenance.json, what gives this run; None for the command of this process.
 
     Raises:
-      UserError: another config made it, its data has changed, it is no run's folder, or another
-        process is using it.
+      UserError: another config made it, its data has changed, it is no run's folder, its files are
+        damaged, or another process is using it.
     """
     check(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)

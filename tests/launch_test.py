@@ -293,6 +293,17 @@ def test_ctrl_c_before_there_is_anything_to_save_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flag", ["config", "launcher"])
+def test_a_file_that_gives_no_config_is_named(flag, tmp_path):
+    path = tmp_path / "forgotten.py"
+    path.write_text("def get_config(name=None):\n    pass\n")
+
+    done = launch(f"--{flag}={path}:local", check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"error: --{flag}: its get_config() must return a ConfigDict\n")
+
+
 def test_a_mistake_is_one_line_even_where_it_quotes_several(tmp_path):
     folder = tmp_path / "two\nlines"
 

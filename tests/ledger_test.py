@@ -39,8 +39,8 @@ def write_run(folder, curve, done=True):
 
 
 def write_runs(root, curve, done=True):
-    for name in ledger.planned(GROKKING.commands[-1]):
-        write_run(root / "grokking" / name, GROKKED[curve], done)
+    for run in ledger.planned(GROKKING.commands[-1]):
+        write_run(root / "grokking" / run.name, GROKKED[curve], done)
     write_run(root / "grokking/of another sweep", GROKKED["at once"])
 
 
@@ -115,10 +115,44 @@ def test_a_run_without_a_sweep_must_have_the_config_of_its_command(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     row = ledger.rows_of(tmp_path, {})[claim.name]
     (folder / "config.json").write_text(json.dumps(config | {"seed": 1}))
-    with pytest.raises(UserError, match="1 of 1 runs are missing"):
+    with pytest.raises(UserError, match="made by another config: seed is 1 there"):
         ledger.rows_of(tmp_path, {})
 
     assert [row[name] for name in ("here", "gap", "status")] == ["3.290", "+0.010", "holds"]
+
+
+def test_what_a_row_needs_is_named_where_a_run_lacks_it(tmp_path):
+    write_runs(tmp_path, "held")
+    run = tmp_path / "grokking" / ledger.planned(GROKKING.commands[-1])[0].name
+    (run / "provenance.json").unlink()
+    with pytest.raises(UserError, match=f"{run} has no provenance.json"):
+        ledger.rows_of(tmp_path, {})
+    (run / "metrics.jsonl").write_text('{"step": 1, "run/done": 1}\n')
+    with pytest.raises(UserError, match=f"{run} never logged eval/accuracy"):
+        ledger.rows_of(tmp_path, {})
+
+
+def test_runs_of_a_claim_that_nothing_measures_are_refused(tmp_path):
+    (tmp_path / "bert_glue").mkdir()
+    with pytest.raises(UserError, match="bert_glue: nothing measures"):
+        ledger.rows_of(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("sign", "value", "holds"),
+    [
+        (-1, 2.01, True),
+        (-1, 2.03, False),
+        (-1, 0.0, True),
+        (1, 1.99, True),
+        (1, 1.97, False),
+        (1, 9.0, True),
+    ],
+)
+def test_a_target_is_reached_where_it_is_missed_by_its_tolerance_at_most(sign, value, holds):
+    measure = claims.reaches("eval/x", 2.0, 0.02, sign)
+
+    assert measure([make_run({}, eval__x=[5.0, value])]).holds == holds
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"grokking": {}}'])
@@ -130,7 +164,8 @@ def test_a_damaged_table_is_named(tmp_path, text):
 
 
 def test_a_folder_without_claims_changes_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ledger, "PAGE", tmp_path / "README.md")
+    for name in ("PAGE", "ROWS"):
+        monkeypatch.setattr(ledger, name, tmp_path / name)
 
     assert ledger.main(["ledger", str(tmp_path)]) == 2
 
@@ -199,12 +234,17 @@ def test_optimizers_are_compared_seed_by_seed_at_their_best_rates():
     faster = claims.optimizers(of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw))
     never = claims.optimizers(of_optimizers(adamw=adamw, muon=[[4, 3, 2.5], [4, 1, 1]], lion=adamw))
     fast = of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw)
-    untuned = claims.optimizers([run for run in fast if run.config["optimizer.peak_lr"] != 0.1])
+    key = lambda run: (run.config["optimizer.name"], run.config["optimizer.peak_lr"])
+    without = lambda *of: claims.optimizers([run for run in fast if key(run) != of])
 
     assert (same.gap, same.holds) == ("+0.25", False)
     assert "muon 20 and 20 (rate 0.2)" in faster.text and faster.holds
     assert not never.holds and "muon never and " in never.text
-    assert not untuned.holds and "adamw 60 and 60 (rate 0.2, an end of those tried)" in untuned.text
+    assert without("muon", 0.1).holds
+    for rate in (0.1, 0.4):
+        untuned = without("adamw", rate)
+        assert "adamw 60 and 60 (rate 0.2, an end of those tried), lion" in untuned.text
+        assert not untuned.holds
 
 
 def of_scaling(loss):

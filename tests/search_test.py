@@ -6,7 +6,6 @@ import os
 import signal
 
 import ml_collections
-import numpy as np
 import optuna
 import pytest
 
@@ -189,7 +188,7 @@ def test_a_loss_that_is_no_number_is_the_worst(tmp_path):
         (dict(space={"rate": ("uniform", 0.1, math.inf)}), "no distribution"),
         (dict(space={"rate": ("integers", 0.5, 2)}), "no distribution"),
         (dict(space={"rate": ("log_uniform", 0.0, 0.1)}), "no distribution"),
-        (dict(space={"rate": [np.float64(0.1)]}), "no distribution"),
+        (dict(space={"rate": [None]}), "no distribution"),
         (dict(sampler="grid"), "sampler='grid'.*tpe, random"),
         (dict(pruner="median"), "pruner='median'"),
         (dict(mode="least"), "mode='least'"),

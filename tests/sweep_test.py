@@ -10,6 +10,7 @@ import pytest
 
 from configs import quickstart
 from experiments import build, sweep, sweep_costs
+from experiments.launchers import local
 from experiments.sweep import Base
 from lm import workdir
 from lm.data import preparation
@@ -107,6 +108,32 @@ def test_an_override_that_cannot_be_followed_is_refused_in_one_line(name):
     with pytest.raises(UserError, match=message) as caught:
         plan({"seed": 3}, override)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_s_own_mistake_is_not_laid_on_the_sweep(tmp_path):
+    with pytest.raises(UserError, match=r"^seed=-1 must lie in"):
+        sweep.plan_alone(Base("configs/quickstart.py:debug", {"seed": -1}), tmp_path / "run")
+
+
+def test_a_search_takes_numbers_of_numpy(tmp_path, capsys):
+    path = tmp_path / "search.py"
+    path.write_text(
+        "import numpy as np\nfrom configs import sweeping\ndef sweep():\n"
+        "    space = {'optimizer.peak_lr': list(np.logspace(-4, -2, 3)),\n"
+        "             'optimizer.warmup_steps': ('integers', np.int64(1), np.int64(2))}\n"
+        "    return sweeping.search(space, num_trials=2, pruner='none')\n"
+    )
+    sweep.launch(
+        DEBUG,
+        str(path),
+        tmp_path / "runs",
+        local,
+        {"num_parallel": 1, "devices_per_run": 0},
+        can_search=True,
+        dry_run=True,
+    )
+
+    assert "optimizer.peak_lr in [0.0001, 0.001, 0.01]" in capsys.readouterr().out
 
 
 def test_two_runs_of_one_config_are_refused():

@@ -3,10 +3,10 @@
 Command:   python -m docs.results.ledger runs
 
 Each claim of `docs.results.claims` has a folder of its name in there, which must hold every run of
-its sweep; what else lies there is left out. Of a claim that has none, what an earlier call made of
-its runs stands on, as docs/results/ledger.json keeps it, unless its commands, their runs or its
-target have changed since; then it was not run. Of runs only config.json, metrics.jsonl and
-provenance.json are read.
+its sweep, or be its run where there is no sweep; what else lies there is left out. Of a claim that
+has none, what an earlier call made of its runs stands on, as docs/results/ledger.json keeps it,
+unless its commands, their runs or its target have changed since; then it was not run. Of runs only
+config.json, metrics.jsonl and provenance.json are read.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from experiments import sweep
 from lm import workdir
 from lm.errors import UserError
 from lm.results import reading
+from lm.results.state import state_of
 
 PAGE = pathlib.Path(__file__).parent / "README.md"
 ROWS = pathlib.Path(__file__).parent / "ledger.json"
@@ -45,17 +46,22 @@ def rows_of(root: pathlib.Path, known: Rows) -> Rows:
     """
     found = {}
     for claim in CLAIMS:
+        has_folder = (root / claim.name).is_dir()
         if claim.measure is None:
+            if has_folder:
+                raise UserError(
+                    f"{root / claim.name}: nothing measures this claim yet; move it away"
+                )
             continue
-        names = planned(claim.commands[-1])
+        runs = planned(claim.commands[-1])
         asked = {
             "commands": "\n".join(claim.commands),
-            "runs": hashlib.sha256(" ".join(names).encode()).hexdigest()[:10],
+            "runs": hashlib.sha256(" ".join(run.name for run in runs).encode()).hexdigest()[:10],
             "target": claim.target,
         }
         before = known.get(claim.name, {})
-        if (root / claim.name).is_dir():
-            found[claim.name] = asked | _measured(claim, root / claim.name, names)
+        if has_folder:
+            found[claim.name] = asked | _measured(claim, root, runs)
         elif asked.items() <= before.items():
             found[claim.name] = before
     return found
@@ -74,16 +80,16 @@ def known_rows(path: pathlib.Path) -> Rows:
     return rows
 
 
-def planned(command: str) -> list[str]:
-    """The names of the runs of a command, sorted."""
+def planned(command: str) -> list[sweep.Run]:
+    """The runs of a command, sorted by their names."""
     flags = dict(word.partition("=")[::2] for word in shlex.split(command) if word[:2] == "--")
     filename = flags["--config"]
     changes = {k[len("--config.") :]: v for k, v in flags.items() if k.startswith("--config.")}
-    overrides = [{}]
-    if "--sweep" in flags:
-        overrides = sweep.read(flags["--sweep"] or filename.partition(":")[0])
-    runs = sweep.plan(sweep.Base(filename, changes), overrides, pathlib.Path("runs"))
-    return sorted(run.name for run in runs)
+    base, folder = sweep.Base(filename, changes), pathlib.Path(flags["--workdir"])
+    if "--sweep" not in flags:
+        return [sweep.plan_alone(base, folder)]
+    overrides = sweep.read(flags["--sweep"] or filename.partition(":")[0])
+    return sorted(sweep.plan(base, overrides, folder), key=lambda run: run.name)
 
 
 def text_of(rows: Rows) -> str:
@@ -101,26 +107,23 @@ def _line(cells) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _measured(claim: Claim, folder: pathlib.Path, names: list[str]) -> dict[str, str]:
-    found = reading.read(folder, claim.metrics)
-    for warning in found.warnings:
-        print(f"{claim.name}: {warning}", file=sys.stderr)
-    done = {run.name: run for run in found.runs if run.state.kind == "done"}
-    is_alone = (folder / workdir.CONFIG).exists()
-    if is_alone:  # It goes by its config, since its folder was named by hand.
-        own_name = sweep.name_of(workdir.flat(workdir.load_config(folder)))
-        done = dict.fromkeys([own_name] if done else [], found.runs[0])
-    if missing := [name for name in names if name not in done]:
+def _measured(claim: Claim, root: pathlib.Path, planned_runs: list[sweep.Run]) -> dict[str, str]:
+    folders = [root / claim.name / run.workdir.name for run in planned_runs]
+    if "--sweep" not in claim.commands[-1]:
+        folders = [root / claim.name]
+        workdir.check(folders[0], planned_runs[0].config.to_dict())
+    is_done = lambda folder: state_of(folder).kind == "done"
+    if missing := [folder for folder in folders if not is_done(folder)]:
         raise UserError(
-            f"{folder}: {len(missing)} of {len(names)} runs are missing or not done, {missing[0]} "
-            f"among them; go on with {claim.commands[-1]}"
+            f"{len(missing)} of {len(folders)} runs are missing or not done, {missing[0]} among "
+            f"them; go on with {claim.commands[-1]}"
         )
-    runs = [done[name] for name in names]
-    for run in runs:
+    runs = [reading.read(folder, claim.metrics).runs[0] for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
         if never := [metric for metric in claim.metrics if metric not in run.series]:
-            raise UserError(f"{folder / run.name} never logged {never[0]}; train it anew")
+            raise UserError(f"{folder} never logged {never[0]}; train it anew")
     measured: Measured = claim.measure(runs)
-    hardware, commit = _provenance([folder] if is_alone else [folder / name for name in names])
+    hardware, commit = _provenance(folders)
     return {
         "here": measured.text,
         "gap": measured.gap,
@@ -141,7 +144,11 @@ def _seconds(run: reading.Run) -> float:
 
 def _provenance(folders: list[pathlib.Path]) -> tuple[str, str]:
     """What runs ran on, and the commits that they ran."""
-    starts = [start for folder in folders for start in workdir.starts(folder)]
+    by_folder = {folder: workdir.starts(folder) for folder in folders}
+    for folder, starts in by_folder.items():
+        if not starts:
+            raise UserError(f"{folder} has no provenance.json; copy that too")
+    starts = [start for starts in by_folder.values() for start in starts]
     commits = {
         (start["git_commit"] or "unknown")[:7] + ("+" if start["git_dirty"] else "")
         for start in starts

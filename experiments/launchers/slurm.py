@@ -97,6 +97,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
 def check(**settings: Any) -> None:
     """Raises UserError where submitit, a program of Slurm's or a variable is missing."""
     asked = _checked(settings)
+    _submitit()
     for program in ("sbatch", "srun", "squeue") if asked.cluster == "slurm" else ():
         remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
     remote.secrets(asked.env_names)
@@ -105,6 +106,7 @@ def check(**settings: Any) -> None:
 def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     """The sbatch file, and the command of each of its jobs."""
     asked = _checked(settings)
+    _submitit()
     from submitit.slurm import slurm
 
     waiting = unfinished(runs)
@@ -191,7 +193,6 @@ class Job:
 
 def _checked(settings: dict[str, Any]) -> Settings:
     asked = Settings(**settings)
-    _submitit()
     names = ("minutes", "nodes", "cpus_per_task", "memory_gb", "most_at_once")
     remote.check_at_least(1, asked, *names)
     remote.check_at_least(0, asked, "gpus_per_node", "signal_seconds", "max_requeues")

@@ -65,7 +65,7 @@ def plan(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> str:
     from experiments import members
 
     for one in waiting:
-        members.complete(one)
+        members.check(one.config)
     groups = members.grouped(waiting, max_members)
     lines = [_why_several(groups, waiting, max_members)] if len(groups) > 1 else []
     for group in groups:

@@ -7,17 +7,16 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
 
-from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import METRICS, NUM_STEPS, State, state_from
+from lm.workdir import CONFIG, load_config
 
 BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
-_CONFIG = "config.json"
 _SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run; none holds runs.
 _RATE = "train/tokens_per_second"
 # Lines as a run writes them: nothing in them can be missing but in a name or a number.
@@ -74,36 +73,41 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
 
     Raises:
       UserError: there is no run, or what was asked for is a run without a readable config.
+      OSError: what was asked for is a run, and a file of it cannot be read.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; name one that holds runs")
     runs, warnings, without = [], [], []
-    for folder in _folders(root, warnings):
+    unreadable: list[OSError] = []
+    for folder in _folders(root, unreadable.append):
         name = root.resolve().name if folder == root else str(folder.relative_to(root))
         try:
-            config = _config(folder)
-            is_run = config is not None and ((folder / METRICS).exists() or "train" in config)
-            run, broken = _read_run(folder, name, config, metrics) if is_run else (None, [])
+            if not (folder / CONFIG).exists():
+                if folder == root:
+                    raise UserError(f"{root} has {METRICS} and no {CONFIG}; copy that too")
+                without.append(name)
+                continue
+            config = load_config(folder)
+            if not (folder / METRICS).exists() and "train" not in config:
+                continue  # It is of some other program.
+            run, broken = _read_run(folder, name, config, metrics)
         except (UserError, OSError) as error:
             if folder == root:
                 raise
-            warnings.append(f"left out: {error}")
+            warnings.append(f"left out: {_said(error)}")
             continue
-        if config is None:
-            if folder == root:
-                raise UserError(f"{root} has {METRICS} and no {_CONFIG}; copy that too")
-            without.append(name)
-        elif run is not None:  # Else it is of some other program.
-            runs.append(run)
-            warnings += broken
+        runs.append(run)
+        warnings += broken
+    warnings += [f"left out: {_said(error)}" for error in unreadable]
     if without:
-        warnings.append(f"left out for want of {_CONFIG}: {_some(without)} ({len(without)} in all)")
+        warnings.append(f"left out for want of {CONFIG}: {_some(without)} ({len(without)} in all)")
     if cut := [run.name for run in runs if run.is_cut]:
         warnings.append(
             f"last line of {METRICS} half-written and ignored: {_some(cut)} ({len(cut)} in all)"
         )
     if not runs:
-        raise UserError(f"{root} holds no run: no folder in it has {_CONFIG} and {METRICS}")
+        nothing = f"no folder in it has {CONFIG} and {METRICS}"
+        raise UserError(f"{root} holds no run: {warnings[0] if warnings else nothing}")
     return Found(runs, warnings)
 
 
@@ -113,14 +117,10 @@ def natural(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
 
 
-def _folders(root: pathlib.Path, warnings: list[str]) -> Iterable[pathlib.Path]:
-    """Those with a file of a run, in the order of their names; warns of those it cannot read."""
-
-    def warn(error: OSError) -> None:
-        warnings.append(f"left out: {error.filename} cannot be read: {error.strerror}")
-
-    for path, subfolders, files in os.walk(root, onerror=warn):
-        is_run = METRICS in files or _CONFIG in files
+def _folders(root: pathlib.Path, on_error: Callable[[OSError], None]) -> Iterable[pathlib.Path]:
+    """Those with a file of a run, in the order of their names."""
+    for path, subfolders, files in os.walk(root, onerror=on_error):
+        is_run = METRICS in files or CONFIG in files
         subfolders[:] = sorted(
             (name for name in subfolders if not (is_run and name in _SUBFOLDERS)), key=natural
         )
@@ -128,8 +128,9 @@ def _folders(root: pathlib.Path, warnings: list[str]) -> Iterable[pathlib.Path]:
             yield pathlib.Path(path)
 
 
-def _config(folder: pathlib.Path) -> dict[str, Any] | None:
-    return workdir_lib.load_config(folder) if (folder / _CONFIG).exists() else None
+def _said(error: Exception) -> str:
+    is_os = isinstance(error, OSError)
+    return f"{error.filename} cannot be read: {error.strerror}" if is_os else str(error)
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _records(lines: list[bytes]) -> list[dict[str, Any] | None]:
     """What each line holds; None for one that is no record."""
     try:  # In one go, which is faster.
         records = json.loads(b"[" + b",".join(lines) + b"]")
-    except ValueError:
+    except (ValueError, RecursionError):
         records = []
     if len(records) == len(lines) and all(map(_is_record, records)):
         return records
@@ -246,7 +247,7 @@ def _records(lines: list[bytes]) -> list[dict[str, Any] | None]:
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if _is_record(record) else None
 

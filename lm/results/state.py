@@ -57,7 +57,7 @@ def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken:
 def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     """The records of metrics.jsonl in their order, and the number of lines that are none."""
     path = workdir / METRICS
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     records = [record for record in map(record_of, lines) if record is not None]
     return records, len(lines) - len(records)
 
@@ -80,7 +80,7 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
         return record if isinstance(record["step"], int) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

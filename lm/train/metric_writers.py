@@ -97,7 +97,7 @@ def opened(
 def mark_done(workdir: pathlib.Path, step: int) -> None:
     """Ends metrics.jsonl, where the first process calls it: training was complete at `step`."""
     path = workdir / METRICS
-    if hosts.is_first() and not _is_done(_text(path).splitlines()):
+    if hosts.is_first() and not _is_done(path.read_bytes().splitlines()):
         with path.open("a") as file:
             file.write(json.dumps({"step": step, DONE: 1}) + "\n")
 
@@ -116,11 +116,11 @@ class JsonLines:
     """
 
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
-        text = _text(path)
+        text = path.read_bytes() if path.exists() else b""
         kept = [line for line in text.splitlines() if _is_record_until(line, step)]
-        whole = "".join(line + "\n" for line in kept)
+        whole = b"".join(line + b"\n" for line in kept)
         if whole != text:  # Also where but the end of the last line is missing.
-            workdir_lib.write_whole(path, whole)
+            workdir_lib.write_whole(path, whole.decode())
         self._file = path.open("a")
         if not _is_done(kept):
             self.scalars(step, {NUM_STEPS: num_steps})
@@ -137,19 +137,14 @@ class JsonLines:
         self._file.close()
 
 
-def _text(path: pathlib.Path) -> str:
-    """What bytes of a damaged line mean is no matter: it is dropped."""
-    return path.read_text(errors="replace") if path.exists() else ""
-
-
-def _is_record_until(line: str, step: int) -> bool:
+def _is_record_until(line: bytes, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
-        return False  # A half-written last line.
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False  # A half-written last line, or a damaged one.
 
 
-def _is_done(lines: list[str]) -> bool:
+def _is_done(lines: list[bytes]) -> bool:
     return bool(lines) and DONE in json.loads(lines[-1])
 
 

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -14,7 +16,9 @@ from experiments.launchers import vmap
 from lm.errors import UserError
 from lm.results.state import state_of
 from lm.train import loop
+from lm.train import members as stacking
 
+DEBUG = "configs/quickstart.py:debug"
 OVERRIDES = [
     {"seed": 1, "optimizer.peak_lr": 1e-2},
     {
@@ -124,7 +128,11 @@ def test_a_member_is_what_its_run_is_alone(together, plan, tmp_path):
         ("lion", {"optimizer.b1": 0.8, "optimizer.weight_decay": 0.2}),
     ],
 )
-def test_a_member_of_another_optimizer_is_what_its_run_is_alone(plan, tmp_path, optimizer, own):
+def test_a_member_of_another_optimizer_is_what_its_run_is_alone(
+    plan, tmp_path, monkeypatch, optimizer, own
+):
+    if optimizer == "lion":  # As on an accelerator.
+        monkeypatch.setattr(stacking, "is_in_turn", lambda mesh: False)
     overrides = [{"seed": 1}, {"seed": 2, "optimizer.peak_lr": 3e-3} | own]
     changes = dict(optimizer=optimizer, optimizer__ema_decay=0.0)
     runs = plan(overrides, tmp_path / "together", **changes)
@@ -216,6 +224,20 @@ def test_runs_are_grouped_by_their_programs(plan):
         "4 programs, one after the other: the runs differ in model.mlp_dim, optimizer.clip_norm; "
         "max_members=1"
     )
+
+
+def test_runs_in_epochs_are_planned_before_any_device_is_asked_for(plan, tmp_path):
+    runs = plan(OVERRIDES[:2], tmp_path, train__num_steps=0, train__num_epochs=0.5)
+    code = (
+        "import jax, pathlib\nfrom experiments import sweep\n"
+        "from experiments.launchers import vmap\n"
+        f"base = sweep.Base({DEBUG!r}, {{'train.num_steps': 0, 'train.num_epochs': 0.5}})\n"
+        "vmap.plan(sweep.plan(base, [{}], pathlib.Path('none')), pathlib.Path(), max_members=0)\n"
+        "jax.config.update('jax_num_cpu_devices', 2)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+    assert vmap.run(runs, tmp_path, max_members=0) == 0
 
 
 @pytest.mark.parametrize(

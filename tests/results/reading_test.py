@@ -196,6 +196,20 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(tmp_path):
     assert len(warnings) == 3
     for name in ("a/config.json", "b/metrics.jsonl", "deep/config.json"):
         assert [x for x in warnings if x.startswith("left out: ") and str(tmp_path / name) in x]
+    shutil.rmtree(tmp_path / "good")
+    with pytest.raises(UserError, match=r"holds no run: left out: .*a/config\.json cannot be read"):
+        read(tmp_path, ())
+
+
+def test_a_line_that_is_nested_too_deep_is_a_broken_one(tmp_path):
+    folder = write(tmp_path / "run", config(), losses(1.0))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
+
+    run, warnings = only(folder)
+
+    assert run.series["eval/loss"].values.tolist() == [1.0]
+    assert [line for line in warnings if line.endswith("is broken and ignored")]
 
 
 def test_a_folder_that_was_asked_for_by_name_must_be_readable(tmp_path):

@@ -52,6 +52,19 @@ def test_a_restored_run_takes_back_what_came_after_its_checkpoint(tmp_path):
     assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"step": 1, "train/l\xffss": 2.0}', b"[" * 100_000, b'{"step": 1, "lo', b"5", b"{}"]
+)
+def test_a_damaged_line_is_taken_out_and_nothing_else(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    whole = b'{"step": 0, "run/num_steps": 9}\n', b'{"step": 2, "run/done": 1}\n'
+    path.write_bytes(whole[0] + line + b"\n" + whole[1])
+
+    metric_writers.JsonLines(path, 2, 9).close()
+
+    assert path.read_bytes() == b"".join(whole)
+
+
 def test_a_line_that_lacks_but_its_end_gets_it(tmp_path):
     write(tmp_path, [1])
     with (tmp_path / "metrics.jsonl").open("a") as file:
