@@ -1,9 +1,11 @@
 """Many runs as one program: states stacked along a first dimension, over which a step is mapped.
 
-Devices cut that dimension and no other: each trains whole runs, and sends the others nothing. The
-step count is one for all.
+Devices cut that dimension and no other: each trains whole runs, and sends the others nothing. An
+accelerator computes its runs at once, a core of a CPU one after the other. The step count is one
+for all.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,10 +37,17 @@ def compile_step(step: Callable, mesh: Mesh) -> Callable:
       step: (state, batch, ...) -> (state, metrics), of one run.
       mesh: see `make_mesh`; it must divide what is stacked.
     """
-    one, many = TrainState(None, 0, 0), TrainState(P(), P(_AXIS), P(_AXIS))
-    mapped = jax.vmap(lambda state, more: step(state, *more), in_axes=(one, 0), out_axes=(one, 0))
+
+    def step_all(states, more):
+        def step_one(params, opt_state, more):
+            return step(TrainState(states.step, params, opt_state), *more)
+
+        after, metrics = _mapped(step_one, mesh)(states.params, states.opt_state, more)
+        return dataclasses.replace(after, step=after.step[0]), metrics
+
+    many = TrainState(P(), P(_AXIS), P(_AXIS))
     on_devices = jax.shard_map(
-        mapped, mesh=mesh, in_specs=(many, P(_AXIS)), out_specs=(many, P(_AXIS)), check_vma=False
+        step_all, mesh=mesh, in_specs=(many, P(_AXIS)), out_specs=(many, P(_AXIS)), check_vma=False
     )
     compiled = jax.jit(on_devices, donate_argnums=0)
     return lambda states, *more: compiled(states, jax.device_put(more, _cut(mesh)))
@@ -46,11 +55,29 @@ def compile_step(step: Callable, mesh: Mesh) -> Callable:
 
 def compile_evaluation(eval_step: Callable, mesh: Mesh) -> Callable:
     """(stacked params, batch) -> stacked sums, where `eval_step` takes the params of one run."""
-    mapped = jax.vmap(eval_step, in_axes=(0, None))
+
+    def evaluate_all(params, batch):
+        return _mapped(lambda one: eval_step(one, batch), mesh)(params)
+
     on_devices = jax.shard_map(
-        mapped, mesh=mesh, in_specs=(P(_AXIS), P()), out_specs=P(_AXIS), check_vma=False
+        evaluate_all, mesh=mesh, in_specs=(P(_AXIS), P()), out_specs=P(_AXIS), check_vma=False
     )
     return jax.jit(on_devices)
+
+
+def is_in_turn(mesh: Mesh) -> bool:
+    """Whether a device computes its runs one after the other.
+
+    On a CPU a step takes as long as all at once, and evaluation less: docs/performance.md.
+    """
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+def _mapped(act: Callable, mesh: Mesh) -> Callable:
+    """`act` over what is stacked."""
+    if is_in_turn(mesh):
+        return lambda *stacked: jax.lax.map(lambda one: act(*one), stacked)
+    return jax.vmap(act)
 
 
 def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
