@@ -15,6 +15,7 @@ from experiments import children, devices, shown
 from experiments.launchers import local
 from experiments.sweep import Run
 from lm import lock
+from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import read_records, state_of
 
@@ -81,7 +82,7 @@ def run(
     slots = devices.slots(
         search.num_trials, num_parallel=num_parallel, devices_per_run=devices_per_run
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    workdir_lib.make(folder)
     with lock.held(folder):
         study = _open_study(search, make_run({}), folder)
         trials = _Trials(search, make_run, study)

@@ -1,6 +1,7 @@
 """A run's folder: which config it belongs to, how it was started, who is using it."""
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import os
@@ -76,6 +77,16 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
         )
 
 
+def make(folder: pathlib.Path) -> None:
+    """Makes a folder that may exist; raises UserError where its place takes none, as /proc does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UserError(f"--workdir={folder}: {error.strerror}; name another folder") from None
+
+
 @contextlib.contextmanager
 def opened(
     workdir: pathlib.Path,
@@ -97,7 +108,7 @@ def opened(
         damaged, or another process is using it.
     """
     check(workdir, config)
-    workdir.mkdir(parents=True, exist_ok=True)
+    make(workdir)
     with lock.held(workdir):
         before = starts(workdir)
         if before and before[-1]["data_hash"] != data_hash:
@@ -114,7 +125,7 @@ def opened(
 
 def plan(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Makes the folder of a run that is yet to start, with its config alone; another's is kept."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    make(workdir)
     if not any(workdir.iterdir()):
         write_whole(workdir / CONFIG, _dump(config))
 

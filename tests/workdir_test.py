@@ -1,6 +1,8 @@
+import errno
 import json
 import multiprocessing
 import os
+import pathlib
 import re
 import sys
 
@@ -129,6 +131,16 @@ def test_names_that_can_be_no_folder_are_refused(tmp_path):
         with pytest.raises(UserError, match=f"--workdir={tmp_path}/{name}: "):
             workdir.check(tmp_path / name, CONFIG)
     (tmp_path / "link").readlink()
+
+
+def test_a_place_that_takes_no_folder_is_refused(monkeypatch, tmp_path):
+    def refuse(*args, **more):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")  # As below /proc.
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
+
+    with pytest.raises(UserError, match=f"--workdir={tmp_path}/run: No such file"):
+        workdir.plan(tmp_path / "run", CONFIG)
 
 
 def test_a_folder_for_a_lock_is_named(tmp_path):
