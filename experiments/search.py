@@ -341,10 +341,11 @@ def _open_study(search: Search, base: Run, folder: pathlib.Path):
     identity = json.loads(json.dumps(identity))
     if study.user_attrs.setdefault("search", identity) != identity:
         there = study.user_attrs["search"]
-        key = next(key for key in identity if there.get(key) != identity[key])
+        # What another version searched may have keys that this one lacks, and lack some of its own.
+        key = next(key for key in [*identity, *there] if there.get(key) != identity.get(key))
         raise UserError(
             f"--workdir={folder} holds another search: {key} is {there.get(key)!r} there, "
-            f"{identity[key]!r} here; choose another --workdir"
+            f"{identity.get(key)!r} here; choose another --workdir"
         )
     study.set_user_attr("search", identity)
     return study

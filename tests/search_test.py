@@ -217,6 +217,17 @@ def test_another_search_is_kept_out_of_the_folder(uninterrupted):
             search.run(other, maker(uninterrupted), uninterrupted, **HERE)
 
 
+def test_the_search_of_another_version_is_kept_out_too(tmp_path):
+    assert search.run(spec(num_trials=1), maker(tmp_path), tmp_path, **HERE) == 0
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / search.JOURNAL))
+    storage = optuna.storages.JournalStorage(backend)
+    study = optuna.load_study(study_name="search", storage=storage)
+    study.set_user_attr("search", study.user_attrs["search"] | {"warmup_trials": 5})
+
+    with pytest.raises(UserError, match="another search: warmup_trials is 5 there, None here"):
+        search.run(spec(num_trials=1), maker(tmp_path), tmp_path, **HERE)
+
+
 def test_a_metric_that_a_task_never_logs_is_named_once_a_trial_has_ended(tmp_path):
     make_run = maker(tmp_path, experiment="finetune")
     with pytest.raises(UserError, match=r"metric='eval/lose'.*choose eval/loss"):

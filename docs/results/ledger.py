@@ -144,11 +144,12 @@ def _seconds(run: reading.Run) -> float:
 
 def _provenance(folders: list[pathlib.Path]) -> tuple[str, str]:
     """What runs ran on, and the commits that they ran."""
-    by_folder = {folder: workdir.starts(folder) for folder in folders}
-    for folder, starts in by_folder.items():
-        if not starts:
+    starts = []
+    for folder in folders:
+        of_run = workdir.starts(folder)
+        if not of_run:
             raise UserError(f"{folder} has no provenance.json; copy that too")
-    starts = [start for starts in by_folder.values() for start in starts]
+        starts += of_run
     commits = {
         (start["git_commit"] or "unknown")[:7] + ("+" if start["git_dirty"] else "")
         for start in starts
