@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from lm.data import framing, spaces
 from lm.data import offsets as offsets_lib
-from lm.data import spaces
 from lm.data.offsets import Offsets
 from lm.errors import UserError
 
@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
     eos_id: int | None
     mask_id: int | None
     unk_id: int | None
+    prefix_ids: tuple[int, ...]  # What the tokenizer itself puts before a single text,
+    suffix_ids: tuple[int, ...]  # and behind it; a tokenizer trained here, its bos and eos.
     fingerprint: str
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -67,6 +69,7 @@ class ByteTokenizer:
 
     vocab_size = 259
     pad_id, bos_id, eos_id, mask_id, unk_id = 0, 1, 2, None, None
+    prefix_ids, suffix_ids = (1,), (2,)
     fingerprint = "bytes"
 
     def encode_batch(self, texts):
@@ -118,6 +121,8 @@ class SentencePieceTokenizer:
             for i in (processor.pad_id(), processor.bos_id(), processor.eos_id())
         )
         self.unk_id = processor.unk_id()
+        self.prefix_ids = () if self.bos_id is None else (self.bos_id,)
+        self.suffix_ids = () if self.eos_id is None else (self.eos_id,)
         self.mask_id = _first(map(self.id_of, _MASK_NAMES))
         self.fingerprint = f"sentencepiece {hashlib.sha256(model).hexdigest()}"
 
@@ -197,6 +202,7 @@ class HuggingFaceTokenizer:
         self._tokenizer = tokenizers.Tokenizer.from_str(files[_TOKENIZER_JSON].decode())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self.prefix_ids, self.suffix_ids = framing.frame_of(self._tokenizer, 1).special_ids
         self._tokenizer.post_processor = None  # Special tokens are ours; it would trim offsets.
         self._tokenizer.encode_special_tokens = True  # That is: as text.
         # Ids may have gaps, so that there are fewer tokens than the largest id says.

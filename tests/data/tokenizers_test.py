@@ -153,6 +153,47 @@ def test_the_files_beside_tokenizer_json_name_its_special_tokens(tmp_path):
     assert loaded.fingerprint == tokenizer.fingerprint
 
 
+AROUND = {
+    "nothing": (None, (), ()),
+    "a byte-level one that trims": (hf.processors.ByteLevel(trim_offsets=True), (), ()),
+    "a first token": (
+        hf.processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 0)]),
+        (0,),
+        (),
+    ),
+    "both, twice at the end": (
+        hf.processors.RobertaProcessing(("</s>", 1), ("<s>", 0)),
+        (0,),
+        (1,),
+    ),
+    "a sequence of them": (
+        hf.processors.Sequence(
+            [
+                hf.processors.ByteLevel(trim_offsets=False),
+                hf.processors.TemplateProcessing("$A <s> </s>", None, [("<s>", 0), ("</s>", 1)]),
+            ]
+        ),
+        (),
+        (0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_stands_around_a_text_is_what_the_post_processor_writes(name, tmp_path):
+    processor, before, behind = AROUND[name]
+    path = hugging_face_file(tmp_path, ["<s>", "</s>"])
+    library = hf.Tokenizer.from_file(str(path))
+    if processor is not None:
+        library.post_processor = processor
+    library.enable_truncation(1)
+    library.save(str(path))
+
+    tokenizer = tokenizers.load_file(path)
+
+    assert (tokenizer.prefix_ids, tokenizer.suffix_ids) == (before, behind)
+
+
 def test_a_sentencepiece_file_without_special_tokens_says_none(tmp_path):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
