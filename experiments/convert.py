@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments import build, finetuned, runs
 from experiments.shown import command
 from lm import workdir as workdir_lib
-from lm.data import chat, tokenizers
+from lm.data import chat, stop_ids, tokenizers
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
@@ -135,6 +135,8 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
         print(f"missing, and drawn at random: {'/'.join(path)}")
     for key in loaded.unknown:
         print(f"unknown, and left out: {key}")
+    for name, value in stop_ids.unused_settings(source).items():
+        print(f"{stop_ids.FILE} asks for {name}={value}, which is not done here")
     return Model(block, loaded.params, loaded.dtype, _import_tokenizer(source))
 
 
@@ -185,8 +187,9 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         for name in ("bos", "eos", "pad")
         if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
     }
-    hugging_face.save(target, family, model, params, dtype, ids)
     tokenizer_files.save(run.tokenizer, target, model.get("max_len"))
+    ends = run.tokenizer.stop_ids
+    hugging_face.save(target, family, model, params, dtype, ids, ends)
     template = source / "tokenizer" / chat.FILE
     if template.exists():
         shutil.copy(template, target / chat.FILE)
@@ -235,7 +238,7 @@ def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:
     if (source / "tokenizer.json").exists():
         return tokenizers.load_file(source / "tokenizer.json")
     if (source / "vocab.txt").exists():
-        return _as_file(_word_pieces(source))
+        return _as_file(source, _word_pieces(source))
     vocabulary, merges = source / "vocab.json", source / "merges.txt"
     if not (vocabulary.exists() and merges.exists()):
         raise UserError(
@@ -246,7 +249,7 @@ def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:
     special = tokenizers_lib.AddedToken("<|endoftext|>", special=True, normalized=False)
     if library.token_to_id(special.content) is not None:
         library.add_special_tokens([special])
-    return _as_file(library)
+    return _as_file(source, library)
 
 
 def _word_pieces(source: pathlib.Path) -> tokenizers_lib.BertWordPieceTokenizer:
@@ -260,6 +263,7 @@ def _word_pieces(source: pathlib.Path) -> tokenizers_lib.BertWordPieceTokenizer:
     return library
 
 
-def _as_file(library) -> tokenizers.Tokenizer:
+def _as_file(source: pathlib.Path, library) -> tokenizers.Tokenizer:
     """A tokenizer of the library, as the tokenizer.json that it would be saved as."""
-    return tokenizers.HuggingFaceTokenizer({"tokenizer.json": library.to_str().encode()})
+    files = {"tokenizer.json": library.to_str().encode()}
+    return tokenizers.HuggingFaceTokenizer(files | stop_ids.read(source))

@@ -64,7 +64,7 @@ def _write(
     settings = dict(
         vocab_size=tokenizer.vocab_size,
         max_new_tokens=config.max_new_tokens,
-        stop_ids=[] if tokenizer.eos_id is None else [tokenizer.eos_id],
+        stop_ids=tokenizer.stop_ids,
         start_id=tokenizer.pad_id or 0,
     )
     if config.num_beams > 1:

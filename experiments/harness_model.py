@@ -155,7 +155,7 @@ class HarnessModel(TemplateLM):
             temperature=settings["temperature"],
             top_k=settings["top_k"],
             top_p=settings["top_p"],
-            stop_ids=[self._pieces.eos_id],
+            stop_ids=self._pieces.stop_ids,
             start_id=self._pieces.pad_id or 0,
             batch_size=self._batch_size,
         )

@@ -201,6 +201,6 @@ def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:
         temperature=0.8,
         top_k=0,
         top_p=0.95,
-        stop_ids=[] if tokenizer.eos_id is None else [tokenizer.eos_id],
+        stop_ids=tokenizer.stop_ids,
     )
     return tokenizer.decode(tokens)

@@ -163,7 +163,7 @@ def _write(
     settings = dict(
         vocab_size=tokenizer.vocab_size,
         max_new_tokens=max_new_tokens,
-        stop_ids=[tokenizer.eos_id],
+        stop_ids=tokenizer.stop_ids,
         start_id=tokenizer.pad_id or 0,
     )
     if num_beams > 1:

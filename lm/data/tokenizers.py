@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lm.data import framing, spaces
+from lm.data import framing, spaces, stop_ids
 from lm.data import offsets as offsets_lib
 from lm.data.offsets import Offsets
 from lm.errors import UserError
@@ -31,6 +31,7 @@ class Tokenizer(Protocol):
     unk_id: int | None
     prefix_ids: tuple[int, ...]  # What the tokenizer itself puts before a single text,
     suffix_ids: tuple[int, ...]  # and behind it; a tokenizer trained here, its bos and eos.
+    stop_ids: tuple[int, ...]  # What ends a text: eos, and what a folder names besides.
     fingerprint: str
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -70,6 +71,7 @@ class ByteTokenizer:
     vocab_size = 259
     pad_id, bos_id, eos_id, mask_id, unk_id = 0, 1, 2, None, None
     prefix_ids, suffix_ids = (1,), (2,)
+    stop_ids = (2,)
     fingerprint = "bytes"
 
     def encode_batch(self, texts):
@@ -123,6 +125,7 @@ class SentencePieceTokenizer:
         self.unk_id = processor.unk_id()
         self.prefix_ids = () if self.bos_id is None else (self.bos_id,)
         self.suffix_ids = () if self.eos_id is None else (self.eos_id,)
+        self.stop_ids = () if self.eos_id is None else (self.eos_id,)
         self.mask_id = _first(map(self.id_of, _MASK_NAMES))
         self.fingerprint = f"sentencepiece {hashlib.sha256(model).hexdigest()}"
 
@@ -218,7 +221,11 @@ class HuggingFaceTokenizer:
         self._special = {
             i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         }
-        digest = hashlib.sha256(b"".join(files[name] for name in sorted(files))).hexdigest()
+        named = stop_ids.parse(files.get(stop_ids.FILE, b"{}"))
+        known = range(self.vocab_size)
+        self.stop_ids = tuple(dict.fromkeys(i for i in (self.eos_id, *named) if i in known))
+        about_text = sorted(files.keys() - {stop_ids.FILE})
+        digest = hashlib.sha256(b"".join(files[name] for name in about_text)).hexdigest()
         self.fingerprint = f"tokenizer.json {digest}"
 
     def _find(self, key: str, usual: tuple[str, ...]) -> int | None:
@@ -351,7 +358,10 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
             raise UserError(f"tokenizer.path={str(path)!r} is no SentencePiece model") from None
     beside = [path.parent / name for name in _BESIDE]
     files = {other.name: other.read_bytes() for other in beside if other.is_file()}
+    files |= stop_ids.read(path.parent)
     try:
         return HuggingFaceTokenizer({_TOKENIZER_JSON: path.read_bytes()} | files)
+    except UserError as error:
+        raise UserError(f"{path.parent}: {error}") from None
     except Exception as error:  # `tokenizers` raises nothing narrower.
         raise UserError(f"tokenizer.path={str(path)!r} is no tokenizer.json: {error}") from None

@@ -4,6 +4,7 @@ Dimension key: B batch, L length, N new tokens, V vocabulary, W beams, C candida
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,10 +24,11 @@ _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences
 
 
 class Hypothesis(NamedTuple):
-    """One continuation, without the token that ended it, and its score."""
+    """One continuation, without the token that ended it, its score, and that token or None."""
 
     tokens: list[int]
     score: float
+    stop_id: int | None
 
 
 def search(
@@ -61,8 +63,7 @@ def search(
       UserError: see `sampling.generate`.
     """
     decoding.check_room(model, prompts, max_new_tokens)
-    if num_beams < 1:
-        raise UserError(f"num_beams={num_beams} must be at least 1")
+    check(num_beams, length_penalty)
     num_candidates = num_beams * max(2, 1 + len(stop_ids))
     if num_candidates > num_beams * vocab_size:
         raise UserError(f"num_beams={num_beams} is too many for {vocab_size} tokens")
@@ -89,6 +90,18 @@ def search(
     return [found[i] for i in range(len(prompts))]
 
 
+def check(num_beams: int, length_penalty: float) -> None:
+    """Whether these can be searched with; see `search`.
+
+    Raises:
+      UserError: one is out of its range, or no number.
+    """
+    if num_beams < 1:
+        raise UserError(f"num_beams={num_beams} must be at least 1")
+    if not math.isfinite(length_penalty):
+        raise UserError(f"length_penalty={length_penalty} must be a finite number")
+
+
 @struct.dataclass
 class _Beams:
     """Beams of equal rank: their new tokens, scores, and how many tokens each has (W x N, W, W)."""
@@ -109,9 +122,8 @@ class _Beams:
 
 def _hypothesis(beams: _Beams, b: int, w: int, stop_ids: Sequence[int]) -> Hypothesis:
     tokens = beams.tokens_BWN[b, w, : beams.length_BW[b, w]].tolist()
-    if tokens and tokens[-1] in stop_ids:
-        tokens = tokens[:-1]
-    return Hypothesis(tokens, float(beams.score_BW[b, w]))
+    stop_id = tokens.pop() if tokens and tokens[-1] in stop_ids else None
+    return Hypothesis(tokens, float(beams.score_BW[b, w]), stop_id)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_new", "num_beams", "num_candidates"))

@@ -4,7 +4,11 @@ Dimension key: B batch, L length, N new tokens, V vocabulary.
 """
 
 import functools
+import math
+import zlib
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +22,25 @@ from lm.train.sharding import fetch, place_beside
 from lm.train.state import Params
 
 
+class Sample(NamedTuple):
+    """New tokens, without the one that ended them; `stop_id` is that one, None where none did."""
+
+    tokens: list[int]
+    stop_id: int | None
+
+
 def generate(
+    model: nn.Module,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    key: jax.Array,
+    **settings,
+) -> list[list[int]]:
+    """The new tokens of each prompt; see `sample`."""
+    return [x.tokens for x in sample(model, params, prompts, key, **settings)]
+
+
+def sample(
     model: nn.Module,
     params: Params,
     prompts: Sequence[Sequence[int]],
@@ -32,35 +54,33 @@ def generate(
     stop_ids: Sequence[int],
     start_id: int = 0,
     batch_size: int = 32,
-) -> list[list[int]]:
+) -> list[Sample]:
     """Continues each prompt on its own, or answers it; the others do not change what it gets.
 
     Args:
       model: a decoder, or an encoder with a decoder, whose encoder reads the prompts.
       params: of the model, or its `decoding_params`, made once for many calls.
       prompts: token ids, at least one each.
-      key: each prompt draws from `fold_in(key, its index)`.
+      key: of what is drawn; see `_draw_index`.
       vocab_size: only ids below it are drawn; a tokenizer may know fewer than the model has.
       max_new_tokens: at most this many tokens are added.
       temperature: divides the logits; 0 takes the likeliest token.
       top_k: draws among the k likeliest only; 0 among all.
       top_p: draws among the likeliest tokens that together reach this probability; 1 among all.
-      stop_ids: ends a sample, and is not part of it.
+      stop_ids: each of them ends a sample, and is not part of it.
       start_id: what a decoder behind an encoder starts from.
       batch_size: of prompts that are written at once.
-
-    Returns:
-      The new tokens of each prompt.
 
     Raises:
       UserError: numbers out of range, an empty prompt, or one that leaves no room in the positions.
     """
     decoding.check_room(model, prompts, max_new_tokens)
-    _check(temperature, top_k, top_p)
+    check(temperature, top_k, top_p)
     params = decoding_params(params, model.config.dtype)
-    outputs: dict[int, list[int]] = {}
+    index_of = _draw_index(prompts)
+    outputs: dict[int, Sample] = {}
     for batch in decoding.batches(prompts, batch_size, model.config.max_len):
-        rows = batch.tokens_BL, batch.lengths_B, np.array(batch.rows, np.uint32)
+        rows = batch.tokens_BL, batch.lengths_B, index_of[batch.rows]
         new_BN = _write(
             model,
             params,
@@ -78,8 +98,23 @@ def generate(
         for index, new_N in zip(batch.indices, fetch(new_BN), strict=False):
             new = new_N[:max_new_tokens].tolist()
             end = next((i for i, token in enumerate(new) if token in stop_ids), len(new))
-            outputs[index] = new[:end]
+            outputs[index] = Sample(new[:end], new[end] if end < len(new) else None)
     return [outputs[i] for i in range(len(prompts))]
+
+
+def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
+    """What each prompt folds into the key: a checksum of it and of how often it came before.
+
+    So a prompt's samples depend neither on the other prompts nor on its place among them, and a
+    prompt that comes twice gets two samples.
+    """
+    before: Counter[bytes] = Counter()
+    indices = []
+    for prompt in prompts:
+        ids = np.asarray(prompt, np.int32).tobytes()
+        indices.append(zlib.crc32(before[ids].to_bytes(4, "little"), zlib.crc32(ids)))
+        before[ids] += 1
+    return np.array(indices, np.uint32)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_new"))
@@ -167,9 +202,17 @@ def filter_logits(logits_BV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> j
     return jnp.take_along_axis(sorted_BV, rank_of_BV, axis=-1)
 
 
-def _check(temperature: float, top_k: int, top_p: float) -> None:
+def check(temperature: float, top_k: int, top_p: float) -> None:
+    """Whether these can be drawn with; see `sample`.
+
+    Raises:
+      UserError: one is out of its range, or no number.
+    """
     problems = [
-        (temperature < 0, f"temperature={temperature} must not be negative; 0 is greedy"),
+        (
+            not 0 <= temperature < math.inf,
+            f"temperature={temperature} must be a number of at least 0; 0 is greedy",
+        ),
         (top_k < 0, f"top_k={top_k} must not be negative; 0 draws among all tokens"),
         (not 0 < top_p <= 1, f"top_p={top_p} must lie in (0, 1]; 1 draws among all tokens"),
     ]

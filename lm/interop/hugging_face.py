@@ -5,7 +5,7 @@ Nothing is ever unpickled.
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
@@ -181,6 +181,7 @@ def save(
     params: dict[str, Any],
     dtype: str,
     special_ids: dict[str, int],
+    stop_ids: Sequence[int],
 ) -> None:
     """Writes config.json and the weights, in shards where they are large.
 
@@ -191,6 +192,7 @@ def save(
       params: the parameter tree, float32.
       dtype: of the files.
       special_ids: bos_token_id and the like, for config.json and generation_config.json.
+      stop_ids: all that end a text, for generation_config.json, which transformers goes by.
     """
     # Named also where they are None: transformers would put the family's own ids there.
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | special_ids
@@ -198,7 +200,9 @@ def save(
     if config.get("is_encoder_decoder"):
         ids["decoder_start_token_id"] = config["decoder_start_token_id"] = ids["pad_token_id"]
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
+    ends = {"eos_token_id": stop_ids[0] if len(stop_ids) == 1 else list(stop_ids) or None}
+    generation = json.dumps(ids | ends, indent=2) + "\n"
+    (folder / "generation_config.json").write_text(generation)
     flat = flatten_dict(params)
     shapes = {path: x.shape for path, x in flat.items()}
     shards: list[dict[str, np.ndarray]] = [{}]

@@ -50,6 +50,17 @@ def test_prompts_of_unequal_lengths_do_not_disturb_each_other(params):
     assert (edited[0], edited[2]) == (together[0], together[2])
 
 
+def test_a_sample_is_that_of_the_prompt_alone_wherever_it_stands(params):
+    prompts = [[1], [5, 6, 7, 8], [2, 9], [1]]
+    settings = dict(temperature=2.0)
+
+    together = generate(params, prompts, **settings)
+
+    assert together[:3] == [generate(params, [prompt] * 4, **settings)[0] for prompt in prompts[:3]]
+    assert generate(params, prompts[::-1], **settings)[1:3] == together[2:0:-1]
+    assert together[0] != together[3]  # The same prompt again is another sample.
+
+
 def test_a_key_gives_the_same_sample_and_another_key_another(params):
     first, again, other = (generate(params, [[1]] * 4, k, temperature=2.0) for k in (0, 0, 1))
 
