@@ -40,6 +40,9 @@ _LAUNCHER = config_flags.DEFINE_config_file(
 )
 _SHOW_BATCH = flags.DEFINE_integer("show_batch", None, "Print what this step saw, then exit.")
 _PROFILE = flags.DEFINE_string("profile", None, "FIRST:LAST, the steps to trace for XProf.")
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "Lets the run in --workdir go on to more steps than it was made with."
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -52,7 +55,7 @@ _HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
 )
 _THINGS_TO_DO = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE)
-_OF_TRAINING = (*_THINGS_TO_DO, _COORDINATOR)
+_OF_TRAINING = (*_THINGS_TO_DO, _EXTEND, _COORDINATOR)
 
 
 def main(argv: list[str]) -> int:
@@ -110,6 +113,8 @@ def _parse(argv: list[str]):
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
     asked = [f"--{flag.name}" for flag in _THINGS_TO_DO if flag.value not in (None, False)]
+    if _EXTEND.value:
+        asked += [] if asked == ["--profile"] else ["--extend"]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are several things to do; ask for one")
     if _VERIFY.value and _COORDINATOR.value is not None:
@@ -150,7 +155,7 @@ def _launch() -> int:
     name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
     if name not in launchers:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
-    of_a_run = (_VERIFY, _SHOW_BATCH, _PROFILE, _DEVICES)
+    of_a_run = (_VERIFY, _SHOW_BATCH, _PROFILE, _EXTEND, _DEVICES)
     for flag in (*of_a_run, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
         if flag.present:
             raise UserError(f"--{flag.name} is about a run here; leave out --sweep and --launcher")
@@ -233,9 +238,10 @@ def _dispatch(config) -> int:
         return verify.run(config)
     elif _SHOW_BATCH.value is not None:
         dry_run.show_batch(config, _SHOW_BATCH.value)
-    elif _PROFILE.value is not None:
+    elif config.experiment in ("pretrain", "finetune"):
+        steps = None if _PROFILE.value is None else _profile_steps(_PROFILE.value)
         train = experiments[config.experiment]
-        return train(config, _workdir(), profile_steps=_profile_steps(_PROFILE.value))
+        return train(config, _workdir(), profile_steps=steps, extend=_EXTEND.value)
     else:
         return experiments[config.experiment](config, _workdir())
     return 0

@@ -34,10 +34,12 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     profile_steps: tuple[int, int] | None = None,
+    extend: bool = False,
 ) -> int:
     """Trains on labelled data, then evaluates the best checkpoint and writes its predictions.
 
-    With `num_seeds` above 1, as many runs from consecutive seeds, each in a folder of its own.
+    With `num_seeds` above 1, as many runs from consecutive seeds, each in a folder of its own. With
+    `extend` the run there may be shorter than the config.
 
     Returns 0, or 75 when a signal ended it early, after saving.
 
@@ -47,14 +49,15 @@ def run(
     if config.num_seeds < 1:
         raise UserError(f"num_seeds={config.num_seeds} must be at least 1")
     if config.num_seeds == 1:
-        return _run(config, workdir, profile_steps)
+        return _run(config, workdir, profile_steps, extend)
     results = []
     for seed in range(config.seed, config.seed + config.num_seeds):
         one = config.copy_and_resolve_references()
         one.seed, one.num_seeds = seed, 1
         folder = workdir / f"seed-{seed}"
         print(f"--- seed {seed}, in {folder}", flush=True)
-        if code := _run(one, folder, profile_steps):
+        begun = (folder / workdir_lib.CONFIG).exists()  # Others may have been stopped before it.
+        if code := _run(one, folder, profile_steps, extend and begun):
             return code
         text = (folder / "result.json").read_text() if hosts.is_first() else ""
         results.append(json.loads(hosts.from_first(text))["metrics"])
@@ -71,11 +74,12 @@ def _run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     profile_steps: tuple[int, int] | None,
+    extend: bool,
 ) -> int:
     with hosts.together():
         config, data = read(config)
         given = config.to_dict()
-        workdir_lib.check(workdir, given)
+        workdir_lib.check(workdir, given, extend=extend)
         config = build.with_num_steps(config, lambda _: len(data.train.examples))
         metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
         training.check(config, metrics, profile_steps)
@@ -128,6 +132,7 @@ def _run(
         finish=finish,
         sample=None,
         kept={"frozen parameters": frozen_hash, "data.batch_size": config.data.batch_size},
+        extend=extend,
     )
     return training.train(
         config,

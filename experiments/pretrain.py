@@ -24,8 +24,11 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     profile_steps: tuple[int, int] | None = None,
+    extend: bool = False,
 ) -> int:
     """Trains to the end of the config, going on from the newest checkpoint in `workdir`.
+
+    With `extend` the run there may be shorter than the config.
 
     Returns 0, or 75 when a signal ended it early, after saving.
 
@@ -33,7 +36,7 @@ def run(
       UserError: before anything is written, for whatever in the config cannot work.
     """
     with hosts.together():
-        config, given = complete(config, workdir)
+        config, given = complete(config, workdir, extend)
         parts = build.make_parts(config)
         abstract, part = build.abstract_state(parts), sharding.host_part(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
@@ -47,7 +50,7 @@ def run(
     return training.train(
         config,
         workdir,
-        make_job(config, workdir, parts, part, shared, batches, sys.argv),
+        make_job(config, workdir, parts, part, shared, batches, sys.argv, extend),
         lambda state, rows: step_fn(state, rows, key),
         given=given,
         profile_steps=profile_steps,
@@ -55,7 +58,7 @@ def run(
 
 
 def complete(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, extend: bool = False
 ) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
     """The config with its model and its number of steps, and as its workdir will hold it.
 
@@ -64,7 +67,7 @@ def complete(
     """
     config = initial.with_model(config)
     given = config.to_dict()
-    workdir_lib.check(workdir, given)
+    workdir_lib.check(workdir, given, extend=extend)
     return build.with_num_steps(config, build.rows_of_epoch), given
 
 
@@ -117,6 +120,7 @@ def make_job(
     shared: Shared,
     batches: Batches,
     command: Sequence[str],
+    extend: bool = False,
 ) -> training.Job:
     """All of a run but its step; `command` is what gives it."""
     prepared = shared.prepared
@@ -144,6 +148,7 @@ def make_job(
         else None,
         kept={"data.batch_size": config.data.batch_size},
         command=command,
+        extend=extend,
     )
 
 

@@ -47,6 +47,7 @@ class Job(NamedTuple):
     sample: params -> text for the logs; None for none.
     kept: what each checkpoint's host data holds besides, and must hold when a run goes on.
     command: for provenance.json, what gives this run; None for the command of this process.
+    extend: whether the run may have been shorter until now.
     """
 
     schedule: Schedule
@@ -63,6 +64,7 @@ class Job(NamedTuple):
     sample: Callable[[Params], str] | None
     kept: dict[str, Any]
     command: Sequence[str] | None = None
+    extend: bool = False
 
 
 def check(
@@ -296,7 +298,13 @@ def _opened(workdir: pathlib.Path, given: dict[str, Any], job: Job) -> Iterator[
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(
-                    workdir_lib.opened(workdir, given, data_hash=job.data_hash, command=job.command)
+                    workdir_lib.opened(
+                        workdir,
+                        given,
+                        data_hash=job.data_hash,
+                        command=job.command,
+                        extend=job.extend,
+                    )
                 )
                 job.save_tokenizer(workdir / "tokenizer")
         yield

@@ -20,6 +20,7 @@ from lm.errors import UserError
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
 _MAY_CHANGE = "parallel."  # On which devices a run goes on changes nothing of what it computes.
+_LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # What is left out of a command: the value of an option that is named so, and a URL's password.
 _SECRET_OPTION = re.compile(
@@ -48,12 +49,15 @@ def check_usable(folder: pathlib.Path) -> None:
         raise UserError(f"--workdir={folder}: {existing} is not writable; name another folder")
 
 
-def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
+def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether.
 
-    A run may go on on another mesh: the `parallel` block is not compared.
+    A run may go on on another mesh: the `parallel` block is not compared. With `extend` there must
+    be a run, which may be given more steps or epochs than it was.
     """
     check_usable(workdir)
+    if extend and not (workdir / CONFIG).exists():
+        raise UserError(f"--extend: --workdir={workdir} holds no run to extend; leave it out")
     if not workdir.exists():
         return
     if not (workdir / CONFIG).exists():
@@ -68,13 +72,26 @@ def check(workdir: pathlib.Path, config: dict[str, Any]) -> None:
         for key in ours.keys() | theirs.keys()
         if ours.get(key) != theirs.get(key) and not key.startswith(_MAY_CHANGE)
     )
-    if differing:
+    if extend and set(differing) <= set(_LENGTH):
+        _check_longer(workdir, theirs, ours)
+    elif differing:
         key = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(
             f"--workdir={workdir} was made by another config: {key} is {theirs.get(key)!r} there, "
             f"{ours.get(key)!r} here{more}; choose another --workdir, or the config that made it"
+            + (", or --extend to go on to the new length" if set(differing) <= set(_LENGTH) else "")
         )
+
+
+def _check_longer(workdir: pathlib.Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    for key in _LENGTH:
+        old, new = theirs[key], ours[key]
+        if new < old or bool(new) != bool(old):
+            raise UserError(
+                f"--extend: --workdir={workdir} was made with {key}={old}, and {new} is not more; "
+                "extend it by the same key"
+            )
 
 
 def make(folder: pathlib.Path) -> None:
@@ -94,6 +111,7 @@ def opened(
     *,
     data_hash: str,
     command: Sequence[str] | None = None,
+    extend: bool = False,
 ) -> Iterator[None]:
     """Makes the folder or checks that it belongs to this config, and keeps others out.
 
@@ -102,12 +120,13 @@ def opened(
       config: the resolved config; written once, and compared at every later start.
       data_hash: names the prepared data.
       command: for provenance.json, what gives this run; None for the command of this process.
+      extend: see `check`; config.json and provenance.json then tell of the new length.
 
     Raises:
       UserError: another config made it, its data has changed, it is no run's folder, its files are
         damaged, or another process is using it.
     """
-    check(workdir, config)
+    check(workdir, config, extend=extend)
     make(workdir)
     with lock.held(workdir):
         before = starts(workdir)
@@ -117,9 +136,15 @@ def opened(
                 f"data and tokenizer now give ({data_hash}); restore them, or choose another "
                 "--workdir"
             )
+        start = {"command": list(sys.argv if command is None else command), "data_hash": data_hash}
         if not (workdir / CONFIG).exists():
             write_whole(workdir / CONFIG, _dump(config))
-        _add_provenance(workdir, before, data_hash, sys.argv if command is None else command)
+        kept = load_config(workdir)
+        if extend and kept["train"] != config["train"]:
+            start["extended_from"] = {key: flat(kept)[key] for key in _LENGTH}
+        _add_provenance(workdir, before, start)
+        if "extended_from" in start:  # After the line that says so.
+            write_whole(workdir / CONFIG, _dump(kept | {"train": config["train"]}))
         yield
 
 
@@ -182,22 +207,21 @@ def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _add_provenance(
-    workdir: pathlib.Path, before: list[dict[str, Any]], data_hash: str, command: Sequence[str]
+    workdir: pathlib.Path, before: list[dict[str, Any]], start: dict[str, Any]
 ) -> None:
-    """Appends this start."""
+    """Appends this start, with where and by what it was made."""
     import jax  # Here, since a launcher, which trains nothing, is quicker without it.
 
     root = pathlib.Path(__file__).parent.parent
     devices = jax.devices()
-    start = {
+    start = start | {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [_without_secrets(arg) for arg in command],
+        "command": [_without_secrets(arg) for arg in start["command"]],
         "git_commit": _git(root, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(root, "status", "--porcelain")),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "data_hash": data_hash,
     }
     write_whole(workdir / _PROVENANCE, json.dumps([*before, start], indent=1))
 

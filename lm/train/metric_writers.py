@@ -112,7 +112,7 @@ class JsonLines:
     """metrics.jsonl: one JSON object a line, none half-written or newer than the restored step.
 
     Its first line, and the first after each restart, say where the run will end; a run that is done
-    gets none.
+    gets none, unless it is to be longer than it was.
     """
 
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
@@ -122,7 +122,8 @@ class JsonLines:
         if whole != text:  # Also where but the end of the last line is missing.
             workdir_lib.write_whole(path, whole.decode())
         self._file = path.open("a")
-        if not _is_done(kept):
+        ends = [json.loads(line).get(NUM_STEPS) for line in kept if NUM_STEPS.encode() in line]
+        if not _is_done(kept) or ends[-1:] != [num_steps]:
             self.scalars(step, {NUM_STEPS: num_steps})
 
     def scalars(self, step: int, values: Scalars) -> None:
