@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
@@ -264,16 +265,42 @@ def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainStat
         compiled = in_mesh(jitted)
         return lambda state, batch, *more: compiled(state, place_batch(batch, mesh), *more)
 
-    mapped = jax.pmap(
-        lambda state, batch, more: step(state, batch, *more, axis_name="devices"),
+    @functools.partial(
+        jax.pmap,
         axis_name="devices",
         in_axes=(None, 0, None),
         out_axes=None,
         devices=mesh.devices.flat,
         donate_argnums=0,
     )
+    def mapped(state, batch, more):
+        with nn.intercept_methods(_drop_out_by_global_rows):
+            return step(state, batch, *more, axis_name="devices")
+
+    # It gives arrays of a mesh of its own, which nothing else can join with arrays of this one.
+    # Where the buffers lie is the same, so that this copies nothing.
+    in_this_mesh = jax.jit(lambda state: state, out_shardings=shardings, donate_argnums=0)
     split = lambda x: x.reshape(len(mesh.local_devices), -1, *x.shape[1:])
-    return lambda state, batch, *more: mapped(state, jax.tree.map(split, batch), more)
+
+    def compiled(state, batch, *more):
+        state, metrics = mapped(state, jax.tree.map(split, batch), more)
+        return in_this_mesh(state), metrics
+
+    return compiled
+
+
+def _drop_out_by_global_rows(method, args, kwargs, context):
+    """Under `jax.pmap`: drops what `jit` drops, by the part of one draw that is this device's."""
+    module = context.module
+    if not isinstance(module, nn.Dropout) or module.deterministic or not module.rate:
+        return method(*args, **kwargs)
+    (x,) = args
+    num_rows, keep = x.shape[0], 1.0 - module.rate
+    shape = (num_rows * jax.lax.axis_size("devices"), *x.shape[1:])
+    kept = jax.random.bernoulli(module.make_rng(module.rng_collection), keep, shape)
+    first = num_rows * jax.lax.axis_index("devices")
+    kept = jax.lax.dynamic_slice_in_dim(kept, first, num_rows)
+    return jnp.where(kept, x / keep, jnp.zeros_like(x))
 
 
 def in_mesh(jitted: Callable) -> Callable:

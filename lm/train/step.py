@@ -44,8 +44,6 @@ def train_step(
       "num_tokens", "skipped".
     """
     key = jax.random.fold_in(key, state.step)
-    if axis_name is not None:  # Each device drops out its own units.
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     grads, sums = summed_gradients(state.params, batch, key, loss_fn, accumulate_steps)
     if axis_name is not None:
         grads, sums = jax.lax.psum((grads, sums), axis_name)

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import families
 from experiments import build, initial
+from lm.data.packing import Piece
 from lm.errors import UserError
 from lm.models.families import FAMILIES, param_shapes
 from lm.objectives.causal import causal
@@ -157,6 +158,33 @@ def test_each_device_makes_and_keeps_its_part_and_the_old_state_is_given_up(rand
         moment = optax.tree.get(tree.opt_state, "mu")["token_embedding"]
         assert moment.sharding == table.sharding
     assert state.params["token_embedding"].is_deleted()
+
+
+def test_pmap_drops_out_what_jit_does_and_leaves_its_state_on_the_same_mesh():
+    config = families.get_config("family=gpt2,optimizer=adamw,debug")
+    config.model.update(vocab_size=24, max_len=16, num_layers=1, dropout=0.5)
+    config.data.update(seq_len=16, batch_size=8)
+    config.train.accumulate_steps = 2
+    config.eval.sample_tokens = 0
+    rows = tiny.rows_of([[Piece(np.arange(i, i + 16) % 24, 5)] for i in range(8)], 16)
+    after = {}
+    for strategy in ("jit", "pmap"):
+        config.parallel.strategy = strategy
+        parts = build.make_parts(config)
+        abstract = build.abstract_state(parts)
+        state = initial.state(parts, config, abstract)
+        step = build.make_step(parts, causal, config, abstract)
+        after[strategy], _ = step(state, rows, jax.random.key(0))
+
+        for found, wanted in zip(
+            jax.tree.leaves(after[strategy]), jax.tree.leaves(abstract), strict=True
+        ):
+            assert found.sharding == wanted.sharding
+
+    jit, pmap = (optax.tree.get(after[name].opt_state, "mu") for name in ("jit", "pmap"))
+    for found, wanted in zip(jax.tree.leaves(pmap), jax.tree.leaves(jit), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert np.any(np.asarray(wanted) != 0)
 
 
 def test_a_batch_lies_where_its_rows_and_positions_belong():
