@@ -12,7 +12,7 @@ import rich.table
 
 from experiments.sweep import Run, counted
 from experiments.sweep import shown as shown_overrides
-from lm.results.state import NUM_STEPS, state_of
+from lm.results.state import KINDS, NUM_STEPS, UNFINISHED, state_of
 from lm.results.tail import Tail
 
 _REFRESH_SECONDS = 1.0
@@ -131,14 +131,18 @@ class _Row:
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Those that neither are done nor run: first the dead ones, then those that never started."""
-    by_kind = standing(runs)
-    return by_kind["dead"] + by_kind["waiting"]
+    """Those that neither are done nor run: first those that have begun."""
+    return to_start(standing(runs))
+
+
+def to_start(by_kind: dict[str, list[Run]]) -> list[Run]:
+    """Of what `standing` gave, the runs that neither are done nor run."""
+    return [run for kind in UNFINISHED for run in by_kind[kind]]
 
 
 def standing(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs by their state, as their folders say it; see `lm.results.state`."""
-    by_kind: dict[str, list[Run]] = {"done": [], "running": [], "dead": [], "waiting": []}
+    by_kind: dict[str, list[Run]] = {kind: [] for kind in KINDS}
     for run in runs:
         by_kind[state_of(run.workdir).kind].append(run)
     return by_kind

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from experiments.devices import Slot
 from experiments.sweep import Run
+from lm.results import state
 from lm.watched import STOPPED
 
 PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent / "launch.py"))
@@ -97,6 +98,8 @@ class Pool:
         # One that was still starting when it was told to stop, had nothing to save.
         if code == STOPPED or is_told:
             return End(child.run, "stopped", "")
+        if code > 0:
+            _mark_failed(child.run.workdir)
         how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         return End(child.run, "failed", f"{how}: {_last_line(child.log)}; see {child.log}")
 
@@ -152,6 +155,12 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def _mark_failed(workdir: pathlib.Path) -> None:
+    """Says so in the folder of a run that did not say it itself, as before it has opened it."""
+    if workdir.exists() and state.state_of(workdir).kind in ("waiting", "dead"):
+        state.mark(workdir, state.FAILED)
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -11,8 +11,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from lm import watched
 from lm import workdir as workdir_lib
 from lm.errors import UserError
+from lm.results.state import DONE, FAILED, METRICS, STOPPED
 from lm.train import best, flops, hosts, loop, metric_writers
 from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
 from lm.train.observation import Observation, StepFn
@@ -21,7 +23,6 @@ from lm.train.profiling import Profiler
 from lm.train.progress import Progress
 from lm.train.schedules import Schedule
 from lm.train.state import Params, TrainState
-from lm.watched import STOPPED
 
 
 class StepBatches(Protocol):
@@ -191,6 +192,7 @@ class Running:
     def __enter__(self) -> "Running":
         with contextlib.ExitStack() as stack:
             stack.enter_context(_opened(self._workdir, self._given, self._job))
+            stack.push(self._note_failure)  # Behind the logs, and while the folder is ours.
             stack.enter_context(self._checkpoints)
             stack.enter_context(self.observation)
             stack.push(self._logs)
@@ -199,6 +201,12 @@ class Running:
 
     def __exit__(self, *error) -> bool | None:
         return self._all.__exit__(*error)
+
+    def _note_failure(self, kind: type[BaseException] | None, *_) -> None:
+        has_run = hasattr(self, "_writers") or not (self._workdir / METRICS).exists()
+        if kind is not None and issubclass(kind, Exception) and has_run:
+            with contextlib.suppress(OSError):  # The error may be that nothing can be written.
+                metric_writers.mark(self._workdir, FAILED)
 
     def start(self) -> TrainState:
         """Says what is about to be trained, and opens the logs; the state to go on from."""
@@ -276,8 +284,9 @@ class Running:
         self._logs.close()
         self._checkpoints.wait()
         if step < self.num_steps and not self.is_over():
+            metric_writers.mark(self._workdir, STOPPED, step)
             print(f"stopped at step {step} and saved; the same command goes on", flush=True)
-            return STOPPED
+            return watched.STOPPED
         if step < self.num_steps:
             print(
                 f"stopped early at step {step}: {self._config.checkpoint.best_metric} was best at "
@@ -286,7 +295,7 @@ class Running:
                 flush=True,
             )
         self._job.finish(self._checkpoints, state)
-        metric_writers.mark_done(self._workdir, step)
+        metric_writers.mark(self._workdir, DONE, step)
         return 0
 
 

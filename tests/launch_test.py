@@ -21,6 +21,7 @@ from configs import quickstart
 from experiments import build, evaluate, generate, pretrain, runs
 from lm.data.batches import Batches
 from lm.errors import UserError
+from lm.results.state import state_of
 from lm.train import checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -66,13 +67,13 @@ def uninterrupted(text, tmp_path_factory):
 
 
 def logged(workdir):
-    """Every metric but those that depend on the clock, without the marks of each start."""
+    """Every metric but those that depend on the clock, without the marks of starts and ends."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     timed = ("tokens_per_second", "mfu", "step_seconds", "data_wait", "compile", "memory_bytes")
     return [
         {k: v for k, v in json.loads(line).items() if not any(t in k for t in timed)}
         for line in lines
-        if "run/num_steps" not in line
+        if '"run/' not in line
     ]
 
 
@@ -102,6 +103,8 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(uninterrupted, text,
     interrupted_at = logged(tmp_path / "run")[-1]["step"]
     assert process.returncode == (75 if signum == signal.SIGTERM else -signal.SIGKILL)
     assert 6 <= interrupted_at < 20
+    kind = "stopped" if signum == signal.SIGTERM else "dead"
+    assert state_of(tmp_path / "run").kind == kind
 
     resumed = launch(*args)
 
@@ -455,6 +458,7 @@ def test_losses_that_are_not_finite_are_skipped_counted_and_end_the_run(corpus, 
         pretrain.run(config, tmp_path / "run")
 
     skipped = [json.loads(x) for x in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert state_of(tmp_path / "run").kind == "failed"
     assert [record["step"] for record in skipped] == [1, 2, 3]
     assert all(len(record["rows"]) == 16 for record in skipped)
     counts = [r["train/skipped"] for r in logged(tmp_path / "run") if "train/skipped" in r]

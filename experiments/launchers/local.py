@@ -31,7 +31,7 @@ def run(
       UserError: there are not so many devices.
     """
     by_kind = board_lib.standing(runs)
-    waiting = by_kind["dead"] + by_kind["waiting"]
+    waiting = board_lib.to_start(by_kind)
     slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
     kinds = ["running elsewhere"] * len(by_kind["running"])
     with (

@@ -27,7 +27,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
       UserError: before any is started, for whatever would stop one of the runs.
     """
     by_kind = board_lib.standing(runs)
-    waiting = by_kind["dead"] + by_kind["waiting"]
+    waiting = board_lib.to_start(by_kind)
     _check(waiting, max_members)
     # Imported here, since they bring JAX, and the other launchers are quick without.
     import jax

@@ -14,7 +14,7 @@ from lm.results.reading import BEST_METRIC, Found, Run, read
 
 _COMMANDS = {
     "overview": "status and table; what RUNS_FOLDER alone stands for",
-    "status": "each run: done, running, dead or never started, how far, how fast, its last values",
+    "status": "each run: done, running, stopped, failed, dead, never started; how far, how fast",
     "table": "each config by what differs: its metrics, mean and interval over seeds",
     "best": "the best config by a metric, and whether the second is told apart from it",
     "compare": "two runs: what differs in their configs, and their last values",
@@ -53,10 +53,12 @@ def _run(args: argparse.Namespace) -> None:
     if args.command == "best":
         _best(args, found, choice)
     elif args.command == "plot":
-        from lm.results import plots  # What draws takes longer to import than all else.
+        from lm.results import fonts, plots  # What draws takes longer to import than all else.
 
         folder = args.output or args.folder / "plots"
-        files = plots.save(found.runs, choice, folder)
+        files, missing = plots.save(found.runs, choice, folder)
+        if missing:
+            found.warnings.append(fonts.hint(missing))
         _print_files(args, files, found)
     elif args.command == "report":
         from lm.results import report

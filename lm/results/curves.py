@@ -19,7 +19,7 @@ MOST_NAMED = 10  # As many colours as an eye tells apart.
 class Curve:
     """A metric over the steps at which every one of some runs has it.
 
-    label: of the config, and what is odd about the run.
+    label: what the config has of its own, the folders, and what is odd about a run.
     runs: their names.
     mean_T: NaN where one of them is.
     error_T: the standard error; None for one run.
@@ -62,9 +62,10 @@ def curves_of(group: Group, metric: str, with_unfinished: bool) -> list[Curve]:
     runs = [run for run in group.runs if metric in run.series]
     counted = [run for run in runs if with_unfinished or run.state.kind == "done"]
     apart = [run for run in runs if run not in counted]
-    made = [_mean(group.label, counted, metric)] if counted else []
+    names = [run.name for run in counted]
+    made = [_mean(group.named(names), counted, metric)] if counted else []
     for run in apart:
-        made.append(_mean(f"{group.label} ({run.name}: {run.state.kind})", [run], metric))
+        made.append(_mean(group.named([f"{run.name}: {run.state.kind}"]), [run], metric))
     return made
 
 
@@ -104,7 +105,6 @@ def _mean(label: str, runs: Sequence[Run], metric: str) -> Curve:
     error_T = None
     if len(runs) > 1:
         error_T = values_RT.std(axis=0, ddof=1) / len(runs) ** 0.5
-        label = f"{label} ({len(runs)} runs)"
     return Curve(
         label=label,
         runs=tuple(run.name for run in runs),

@@ -12,7 +12,7 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.metrics import seeds
-from lm.results.reading import Run, natural
+from lm.results.reading import MOST_NAMED, Run, natural, some
 from lm.train.best import MODES, ranked
 
 AT = ("last", "best")
@@ -68,7 +68,15 @@ class Group:
     @property
     def label(self) -> str:
         """Such as "optimizer.peak_lr=0.003"; "all" where nothing differs."""
-        return " ".join(f"{key}={shown(x)}" for key, x in self.settings.items()) or "all"
+        parts = [f"{key}={shown(x)}" for key, x in self.settings.items()]
+        if len(parts) > MOST_NAMED:
+            parts[MOST_NAMED:] = [f"and {len(parts) - MOST_NAMED} more"]
+        return " ".join(parts) or "all"
+
+    def named(self, folders: Sequence[str]) -> str:
+        """Names some of its runs, as "optimizer.peak_lr=0.003 (2 runs: 0a1b, 9f8e)"."""
+        names = f"{len(folders)} runs: {some(folders)}" if len(folders) > 1 else folders[0]
+        return f"{self.label} ({names})" if self.settings else names
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:

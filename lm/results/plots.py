@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 from matplotlib import colormaps
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lm.errors import UserError
+from lm.results import fonts
 from lm.results.curves import Chosen, Curve, choose, curves_of, is_wide
 from lm.results.reading import Run
 from lm.results.views import Choice
@@ -17,8 +19,12 @@ from lm.results.views import Choice
 _GREY = "0.8"
 
 
-def save(runs: Sequence[Run], choice: Choice, folder: pathlib.Path) -> list[pathlib.Path]:
+def save(
+    runs: Sequence[Run], choice: Choice, folder: pathlib.Path
+) -> tuple[list[pathlib.Path], str]:
     """Draws each metric of the choice into the folder, such as eval/loss into eval_loss.png.
+
+    Returns the files, and the characters of their text that no installed font has.
 
     Raises:
       UserError: there is nothing to draw.
@@ -28,10 +34,14 @@ def save(runs: Sequence[Run], choice: Choice, folder: pathlib.Path) -> list[path
     chosen = choose(runs, choice)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for metric in choice.metrics:
-        paths.append(folder / f"{metric.replace('/', '_')}.png")
-        _figure(chosen, metric, choice.with_unfinished).savefig(paths[-1], dpi=150)
-    return paths
+    texts = [*choice.metrics, *(group.label for group in chosen.named)]
+    with fonts.covering(texts) as missing, warnings.catch_warnings():
+        if missing:
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # It is said once.
+        for metric in choice.metrics:
+            paths.append(folder / f"{metric.replace('/', '_')}.png")
+            _figure(chosen, metric, choice.with_unfinished).savefig(paths[-1], dpi=150)
+    return paths, missing
 
 
 def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:

@@ -7,13 +7,13 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lm.errors import UserError
-from lm.results.state import METRICS, NUM_STEPS, State, state_from
+from lm.results.state import METRICS, NUM_STEPS, State, seeds_of, state_from
 from lm.workdir import CONFIG, load_config
 
 BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
@@ -22,7 +22,7 @@ _RATE = "train/tokens_per_second"
 # Lines as a run writes them: nothing in them can be missing but in a name or a number.
 _PLAIN = re.compile(rb'(?:\{"step": \d+[^{}\n]*+\}\n)*+')
 _NUMBERS = {int, float, type(None)}
-_MOST_NAMED = 3  # Of the folders that a warning is about.
+MOST_NAMED = 3  # Of what a line is about.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,8 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
             config = load_config(folder)
             if not (folder / METRICS).exists() and "train" not in config:
                 continue  # It is of some other program.
+            if seeds_of(folder):
+                continue  # Each seed is a run of its own here.
             run, broken = _read_run(folder, name, config, metrics)
         except (UserError, OSError) as error:
             if folder == root:
@@ -100,10 +102,10 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
         warnings += broken
     warnings += [f"left out: {_said(error)}" for error in unreadable]
     if without:
-        warnings.append(f"left out for want of {CONFIG}: {_some(without)} ({len(without)} in all)")
+        warnings.append(f"left out for want of {CONFIG}: {some(without)} ({len(without)} in all)")
     if cut := [run.name for run in runs if run.is_cut]:
         warnings.append(
-            f"last line of {METRICS} half-written and ignored: {_some(cut)} ({len(cut)} in all)"
+            f"last line of {METRICS} half-written and ignored: {some(cut)} ({len(cut)} in all)"
         )
     if not runs:
         nothing = f"no folder in it has {CONFIG} and {METRICS}"
@@ -261,6 +263,7 @@ def _is_record(record: Any) -> bool:
     )
 
 
-def _some(names: list[str]) -> str:
-    more = ", ..." if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
+def some(names: Sequence[str]) -> str:
+    """The first few names, and whether there are more."""
+    more = ", ..." if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

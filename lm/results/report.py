@@ -152,7 +152,7 @@ def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
     ]
     return {
         "height": 460 + 20 * num_names,  # A line of the legend takes 19.
-        "margin": {"t": 40, "l": 70, "r": 20},
+        "margin": {"t": 60, "l": 70, "r": 20},
         "template": {"layout": {"colorway": _COLORS}},
         "xaxis": {"title": {"text": "step"}, "gridcolor": "#eeeeee", "zeroline": False},
         "yaxis": {
@@ -171,7 +171,8 @@ def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
                 "direction": "left",
                 "buttons": buttons,
                 "active": int(scale == "log"),
-                **{"x": 1, "xanchor": "right", "y": 1.08, "yanchor": "bottom"},
+                # On the left: Plotly's own tool bar is on the right.
+                **{"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
             }
         ],
     }

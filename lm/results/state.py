@@ -4,27 +4,33 @@ import dataclasses
 import json
 import pathlib
 import time
+import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from lm import lock
 
 METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
-NUM_STEPS, DONE = "run/num_steps", "run/done"
+NUM_STEPS, DONE, STOPPED, FAILED = "run/num_steps", "run/done", "run/stopped", "run/failed"
 _YOUNG_SECONDS = 600
+Kind = Literal["done", "running", "stopped", "failed", "dead", "waiting"]
+KINDS = typing.get_args(Kind)
+UNFINISHED = ("stopped", "failed", "dead", "waiting")  # What a launcher starts, in this order.
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
     """How far a run came.
 
-    kind: "waiting" was never started; "dead" has begun, is not done, and no process works on it.
+    kind: "stopped" was told to end, and saved; "failed" ended with an error; "dead" has begun, and
+      its process is gone without a word, as after a kill; "waiting" was never started.
     step: of the last line of metrics.jsonl, 0 without any.
     num_steps: where it will end; None where nothing says so yet.
     num_broken: lines of metrics.jsonl that are no records, as the last one after a kill.
     """
 
-    kind: Literal["done", "running", "dead", "waiting"]
+    kind: Kind
     step: int
     num_steps: int | None
     num_broken: int
@@ -32,26 +38,59 @@ class State:
 
 def state_of(workdir: pathlib.Path) -> State:
     """The state of the run whose folder this is or will be; never raises for what is in it."""
-    seeds = [path for path in workdir.glob("seed-*") if path.name[5:].isdecimal()]
-    if seeds and not (workdir / METRICS).exists():
-        seeds.sort(key=lambda path: int(path.name[5:]))
+    if seeds := seeds_of(workdir):
         return _state_of_seeds(workdir, [state_of(path) for path in seeds])
     return state_from(workdir, *read_records(workdir))
 
 
+def seeds_of(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of a run that trains one seed after the other, in their order."""
+    seeds = [path for path in workdir.glob("seed-*") if path.name[5:].isdecimal()]
+    return sorted(seeds, key=lambda path: int(path.name[5:]))
+
+
 def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken: int) -> State:
     """The state of a run of which these are known: the last record, and those of its starts."""
-    step = records[-1]["step"] if records else 0
+    last = records[-1] if records else {"step": 0}
     num_steps = next((r[NUM_STEPS] for r in reversed(records) if NUM_STEPS in r), None)
-    if records and DONE in records[-1]:
+    if DONE in last:
         kind = "done"
     elif is_held(workdir):
         kind = "running"
+    elif STOPPED in last:
+        kind = "stopped"
+    elif FAILED in last:
+        kind = "failed"
     else:
         # A config alone is that of a run that is planned.
         has_begun = any((workdir / name).exists() for name in (METRICS, lock.NAME))
         kind = "dead" if has_begun else "waiting"
-    return State(kind, step, num_steps, num_broken)
+    return State(kind, last["step"], num_steps, num_broken)
+
+
+def mark(workdir: pathlib.Path, how: str, step: int | None = None) -> None:
+    """Ends metrics.jsonl, for now or for good, with what became of the run, unless it is done.
+
+    Args:
+      workdir: exists.
+      how: DONE, STOPPED or FAILED.
+      step: the last one; None for that of the last line.
+    """
+    records, _ = read_records(workdir)
+    if is_done(records):
+        return
+    if step is None:
+        step = records[-1]["step"] if records else 0
+    path = workdir / METRICS
+    text = path.read_bytes() if path.exists() else b""
+    line_end = "\n" if text and not text.endswith(b"\n") else ""  # A full disk cut the last line.
+    with path.open("a") as file:
+        file.write(line_end + json.dumps({"step": step, how: 1}) + "\n")
+
+
+def is_done(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether the last record says that the run is complete."""
+    return bool(records) and DONE in records[-1]
 
 
 def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
@@ -87,7 +126,10 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
 def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:
     """Of a run that trains one seed after the other, in folders of their own."""
     last = seeds[-1]
-    kind = "running" if any(seed.kind == "running" for seed in seeds) else "dead"
     if (workdir / "seeds.json").exists():
         kind = "done"
+    elif any(seed.kind == "running" for seed in seeds):
+        kind = "running"
+    else:  # What is done of the seeds is not the run, and another process may have the next one.
+        kind = last.kind if last.kind in ("stopped", "failed") else "dead"
     return State(kind, last.step, last.num_steps, sum(seed.num_broken for seed in seeds))

@@ -18,11 +18,10 @@ from lm.results.groups import (
     ranking,
     shown,
 )
-from lm.results.reading import Run, natural
+from lm.results.reading import Run, natural, some
+from lm.results.state import KINDS
 from lm.results.tables import Table
 
-KINDS = ("done", "running", "dead", "waiting")
-_MOST_NAMED = 3  # Of the runs that a note is about.
 _INTERVAL = f"{LEVEL:.0%} interval"
 _BETTER = {"min": "less is better", "max": "more is better"}
 
@@ -95,7 +94,7 @@ def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, 
     """A row a group of runs: what its config has of its own, and its metrics over seeds.
 
     The best come first, by the first metric, where it is known what is better. A row of one run
-    names it, others say how many they are.
+    names it, others say how many they are and name a few.
     """
     groups = grouped(runs, choice.over)
     by_metric = {metric: choice.estimates(groups, metric) for metric in choice.metrics}
@@ -114,7 +113,7 @@ def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, 
         estimates = {metric: by_metric[metric][i] for metric in choice.metrics}
         names = [run.name for run in groups[i].runs]
         cells = [_setting(groups[i], key) for key in keys]
-        cells.append(names[0] if len(names) == 1 else str(len(names)))
+        cells.append(names[0] if len(names) == 1 else f"{len(names)}: {some(names)}")
         for one in estimates.values():
             cells += _estimate_cells(one) if has_several else [_mean(one)]
         rows.append([*cells, _note(groups[i], estimates)])
@@ -172,12 +171,13 @@ def compare(a: Run, b: Run) -> tuple[list[Table], dict[str, Any]]:
     return tables, data
 
 
-_KIND_NAMES = {"done": "done", "running": "running", "dead": "dead", "waiting": "never started"}
+_KIND_NAMES = {kind: kind for kind in KINDS} | {"waiting": "never started"}
 
 
 def _state(run: Run) -> str:
     kind = run.state.kind
-    return f"dead at {run.state.step}" if kind == "dead" else _KIND_NAMES[kind]
+    has_ended = kind in ("stopped", "failed", "dead")
+    return f"{kind} at {run.state.step}" if has_ended else _KIND_NAMES[kind]
 
 
 def _ago(seconds: float) -> str:
@@ -230,17 +230,13 @@ def _note(group: Group, estimates: dict[str, Estimate]) -> str:
             "NaN at times": one.at_times_nan,
             "without": one.missing,
         }
-        text = "; ".join(f"{len(of)} {why}: {_some(of)}" for why, of in about.items() if of)
+        text = "; ".join(f"{len(of)} {why}: {some(of)}" for why, of in about.items() if of)
         notes.setdefault(text, []).append(metric)
     if len(notes) > 1:
         notes = {f"{', '.join(of)}: {text}": of for text, of in notes.items() if text}
     if group.copies:
-        notes[f"{len(group.copies)} copied: {_some(group.copies)}"] = []
+        notes[f"{len(group.copies)} copied: {some(group.copies)}"] = []
     return "; ".join(filter(None, notes))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
 
 
 def _keys(groups: Sequence[Group]) -> list[str]:

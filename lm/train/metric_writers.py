@@ -17,7 +17,8 @@ import rich.progress
 
 from lm import workdir as workdir_lib
 from lm.errors import UserError
-from lm.results.state import DONE, METRICS, NUM_STEPS
+from lm.results import state
+from lm.results.state import METRICS, NUM_STEPS
 from lm.train import hosts
 
 Scalars = Mapping[str, float]
@@ -94,12 +95,10 @@ def opened(
         together.close()
 
 
-def mark_done(workdir: pathlib.Path, step: int) -> None:
-    """Ends metrics.jsonl, where the first process calls it: training was complete at `step`."""
-    path = workdir / METRICS
-    if hosts.is_first() and not _is_done(path.read_bytes().splitlines()):
-        with path.open("a") as file:
-            file.write(json.dumps({"step": step, DONE: 1}) + "\n")
+def mark(workdir: pathlib.Path, how: str, step: int | None = None) -> None:
+    """Says in metrics.jsonl what became of the run, as `state.mark`; the first process does."""
+    if hosts.is_first():
+        state.mark(workdir, how, step)
 
 
 def check_wandb(project: str) -> None:
@@ -122,8 +121,9 @@ class JsonLines:
         if whole != text:  # Also where but the end of the last line is missing.
             workdir_lib.write_whole(path, whole.decode())
         self._file = path.open("a")
-        ends = [json.loads(line).get(NUM_STEPS) for line in kept if NUM_STEPS.encode() in line]
-        if not _is_done(kept) or ends[-1:] != [num_steps]:
+        records = [json.loads(line) for line in kept]
+        ends = [record[NUM_STEPS] for record in records if NUM_STEPS in record]
+        if not state.is_done(records) or ends[-1:] != [num_steps]:
             self.scalars(step, {NUM_STEPS: num_steps})
 
     def scalars(self, step: int, values: Scalars) -> None:
@@ -143,10 +143,6 @@ def _is_record_until(line: bytes, step: int) -> bool:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError, RecursionError):
         return False  # A half-written last line, or a damaged one.
-
-
-def _is_done(lines: list[bytes]) -> bool:
-    return bool(lines) and DONE in json.loads(lines[-1])
 
 
 def _finite(value: float) -> float | None:

@@ -88,7 +88,7 @@ def test_a_run_that_fails_is_explained_and_stops_no_other(tmp_path, capsys):
 
     assert local.run([bad, good], tmp_path, num_parallel=1, devices_per_run=0) == 1
 
-    assert kinds([bad, good]) == ["dead", "done"]
+    assert kinds([bad, good]) == ["failed", "done"]
     (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("failed"))
     assert line.endswith(f"exit code 2: error: the loss is a goat; see {tmp_path}/logs/bad.log")
 

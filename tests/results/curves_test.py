@@ -32,8 +32,8 @@ def test_a_curve_is_the_mean_of_finished_runs_at_the_steps_that_all_have(tmp_pat
     np.testing.assert_array_equal(mean.mean_T, [4.0, 2.0])
     # Of 3 and 5: s = sqrt(2), over sqrt(2) runs.
     np.testing.assert_allclose(mean.error_T, [1.0, 0.0])
-    assert mean.is_finished and mean.runs == ("0", "1") and mean.label == "all (2 runs)"
-    assert not dead.is_finished and dead.error_T is None and dead.label == "all (2: dead)"
+    assert mean.is_finished and mean.runs == ("0", "1") and mean.label == "2 runs: 0, 1"
+    assert not dead.is_finished and dead.error_T is None and dead.label == "2: dead"
     (together,) = curves_of(tmp_path, with_unfinished=True)
     assert len(together.runs) == 3 and not together.is_finished
 
@@ -81,7 +81,7 @@ def test_a_picture_a_metric(tmp_path):
         write(tmp_path / "runs" / str(i), config(i % 2, lr=i // 2), losses(900.0, i + 1.0, None))
     runs = read(tmp_path / "runs", ("eval/loss",)).runs
 
-    (path,) = plots.save(runs, CHOICE, tmp_path / "new/plots")
+    (path,), _ = plots.save(runs, CHOICE, tmp_path / "new/plots")
 
     assert path == tmp_path / "new/plots/eval_loss.png"
     pixels = (255 * image.imread(path)[..., :3]).round().astype(int)

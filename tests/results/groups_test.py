@@ -48,6 +48,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
         ("optimizer.peak_lr=0.1", ["a0", "a1"]),
         ("optimizer.peak_lr=0.1 extra.on=true", ["d"]),
     ]
+    assert found[0].named(["c0", "c1"]) == "optimizer.peak_lr=0.003 (2 runs: c0, c1)"
+    assert found[3].named(["d: dead"]) == "optimizer.peak_lr=0.1 extra.on=true (d: dead)"
     assert len(groups.grouped(runs_of(tmp_path), ["optimizer.peak_lr"])) == 3
     assert len(groups.grouped(runs_of(tmp_path), [])) == 7
 

@@ -61,11 +61,18 @@ def test_a_page_opens_without_a_network_and_hides_what_is_clicked(page_path):
             page.wait_for_function(f"{visible}.includes('legendonly')")
             after = page.evaluate(visible)
             num_odd = page.locator("b").count()
+            page.set_viewport_size({"width": 560, "height": 900})
+            page.hover("#plot0 .nsewdrag")  # The tool bar is there while the mouse is.
+            tools, buttons = (
+                page.locator(f"#plot0 {name}").bounding_box()
+                for name in (".modebar-container .modebar", ".updatemenu-container")
+            )
 
     assert requests == [page_path.as_uri()] and problems == []
     assert (
         num_odd == 0 and ODD in text and "5 runs: 4 done, 1 dead" in text and "95% interval" in text
     )
+    assert buttons["x"] + buttons["width"] <= tools["x"]
     # A band and a line of each config, and the dead run of the first.
     assert before == [True] * 5
     assert sorted(map(str, after)) == ["True"] * 3 + ["legendonly"] * 2

@@ -14,6 +14,7 @@ START, STEP, END = (
     {"step": 4, "train/loss": 1.0},
     {"step": 9, "run/done": 1},
 )
+STOP, FAIL = {"step": 4, "run/stopped": 1}, {"step": 4, "run/failed": 1}
 
 
 def folder_of(tmp_path, *records, tail="", lock=None):
@@ -38,6 +39,11 @@ def folder_of(tmp_path, *records, tail="", lock=None):
         ([START, STEP, END], "", State("done", 9, 9, 0)),
         ([START, {"step": 5, "run/done": 1}], "", State("done", 5, 9, 0)),
         ([START, STEP, {"step": 4, "run/num_steps": 9}], "", State("dead", 4, 9, 0)),
+        ([START, STEP, STOP], "", State("stopped", 4, 9, 0)),
+        ([START, STEP, STOP, {"step": 4, "run/num_steps": 9}], "", State("dead", 4, 9, 0)),
+        ([START, STEP, FAIL], "", State("failed", 4, 9, 0)),
+        ([{"step": 0, "run/failed": 1}], "", State("failed", 0, None, 0)),
+        ([{"step": 0, "run/failed": 1}, START], "", State("dead", 0, 9, 0)),
     ],
 )
 def test_what_became_of_a_run(tmp_path, records, tail, expected):
@@ -94,5 +100,22 @@ def test_a_run_over_seeds_is_done_when_all_are(tmp_path):
         (tmp_path / str(seed)).rmdir()
 
     assert state_of(tmp_path) == State("dead", 9, 9, 0)
+    with (tmp_path / "seed-10/metrics.jsonl").open("w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in (START, STEP, STOP))
+    assert state_of(tmp_path) == State("stopped", 4, 9, 0)
     (tmp_path / "seeds.json").write_text("{}")
-    assert state_of(tmp_path) == State("done", 9, 9, 0)
+    assert state_of(tmp_path) == State("done", 4, 9, 0)
+
+
+@pytest.mark.parametrize("how", [state.STOPPED, state.FAILED, state.DONE])
+@pytest.mark.parametrize("tail", ["", '{"step": 5, "train/lo'])
+def test_what_becomes_of_a_run_is_said_in_its_last_line_unless_it_is_done(tmp_path, how, tail):
+    workdir = folder_of(tmp_path, START, STEP, tail=tail)
+
+    state.mark(workdir, how)
+    found = state_of(workdir)
+    state.mark(workdir, state.DONE, 9)
+    state.mark(workdir, how)
+
+    assert found == State(how.removeprefix("run/"), 4, 9, bool(tail))
+    assert state_of(workdir).kind == "done"

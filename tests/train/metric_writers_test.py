@@ -10,6 +10,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from lm.errors import UserError
+from lm.results.state import DONE
 from lm.train import metric_writers
 
 RECORD = {"train/loss": 3.25, "train/tokens_per_second": 1234.0, "train/mfu": float("nan")}
@@ -78,10 +79,10 @@ def test_a_line_that_lacks_but_its_end_gets_it(tmp_path):
 def test_every_start_says_where_the_run_will_end_and_the_last_line_that_it_has(tmp_path):
     write(tmp_path, [1, 2, 3])
     write(tmp_path, [3, 9], from_step=2)
-    metric_writers.mark_done(tmp_path, 9)
+    metric_writers.mark(tmp_path, DONE, 9)
     started = lines(tmp_path)
     write(tmp_path, [], from_step=9)  # The same command, of a run that is done.
-    metric_writers.mark_done(tmp_path, 9)
+    metric_writers.mark(tmp_path, DONE, 9)
 
     marks = [record for record in started if "train/loss" not in record]
     assert marks == [
