@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import shutil
 import tempfile
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments import build, finetuned, runs
 from experiments.shown import command
 from lm import workdir as workdir_lib
-from lm.data import chat, stop_ids, tokenizers
+from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
@@ -81,6 +80,7 @@ def import_folder(
             f"{model.tokenizer.vocab_size}"
         )
     write_run(target, model._replace(params=params), source=str(source))
+    chat_files.copy(source, target / "tokenizer")
 
 
 def merge_adapters(
@@ -109,6 +109,7 @@ def merge_adapters(
     merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
     model = model._replace(params=jax.tree.map(np.asarray, merged), dtype="float32")
     write_run(target, model, source=str(source), base=str(base))
+    chat_files.copy(base, target / "tokenizer")
 
 
 class Model(NamedTuple):
@@ -190,9 +191,7 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
     tokenizer_files.save(run.tokenizer, target, model.get("max_len"))
     ends = run.tokenizer.stop_ids
     hugging_face.save(target, family, model, params, dtype, ids, ends)
-    template = source / "tokenizer" / chat.FILE
-    if template.exists():
-        shutil.copy(template, target / chat.FILE)
+    chat_files.copy(source, target)
 
 
 def _model_config(model: nn.Module) -> Any:

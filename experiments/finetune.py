@@ -17,7 +17,7 @@ from experiments import build, finetuned, initial, labelled, report, training
 from experiments.checks import check_numbers
 from experiments.trained import Trained, checksum
 from lm import workdir as workdir_lib
-from lm.data import chat
+from lm.data import chat_files
 from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
 from lm.metrics import seeds
@@ -104,8 +104,11 @@ def _run(
 
     def save_tokenizer(folder: pathlib.Path) -> None:
         data.tokenizer.save(folder)
-        if "template" in config.task:
-            (folder / chat.FILE).write_text(config.task.template, encoding="utf-8")
+        if config.task.kind == "chat":
+            templates = chat_files.choose(config.task.template, None, "")
+            chat_files.write(folder, templates.sources)
+        elif config.init_from:
+            chat_files.copy(pathlib.Path(config.init_from), folder)
 
     def finish(checkpoints: Checkpoints, state: TrainState) -> None:
         if config.checkpoint.best_metric:

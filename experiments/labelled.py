@@ -1,15 +1,13 @@
 """The labelled data of a config, and the task that reads it."""
 
 import hashlib
-import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
 
 from experiments import build, tasks
-from lm.data import chat, preparation, records, tokenizers
+from lm.data import chat_files, preparation, records, tokenizers
 from lm.data.examples import Features
 from lm.data.records import Record
 from lm.data.sources import Document
@@ -35,6 +33,7 @@ class Data(NamedTuple):
 
     block: the `task` block, complete.
     skipped: why records were left out, where data.on_error="skip".
+    lines: what a start says of the task, by name.
     hash: changes with the contents and the tokenizer.
     """
 
@@ -44,6 +43,7 @@ class Data(NamedTuple):
     train: Split
     validation: Split
     skipped: list[UserError]
+    lines: dict[str, str]
     hash: str
 
 
@@ -98,8 +98,8 @@ def read(config: ml_collections.ConfigDict) -> Data:
     if config.data.num_examples:
         found = found._replace(train=records.take(found.train, config.data.num_examples))
     tokenizer = _tokenizer(config, found.train)
-    template = chat_template(pathlib.Path(config.init_from)) if config.init_from else None
-    block = tasks.complete(config.task.to_dict(), found.train, template)
+    templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
+    block = tasks.complete(config.task.to_dict(), found.train, templates)
     try:
         task = tasks.make_task(block, text_inputs(config, tokenizer))
     except UnfitFamily as error:
@@ -110,17 +110,20 @@ def read(config: ml_collections.ConfigDict) -> Data:
     validation = encode(task, found.validation, "data.validation", on_error, skipped)
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
-    return Data(task, block, tokenizer, train, validation, skipped, digest)
+    lines = _template_lines(task, tokenizer, templates)
+    return Data(task, block, tokenizer, train, validation, skipped, lines, digest)
 
 
-def chat_template(folder: pathlib.Path) -> str | None:
-    """What a run or a folder of `transformers` keeps beside its tokenizer, if it does."""
-    for path in (folder / "tokenizer" / chat.FILE, folder / chat.FILE):
-        if path.exists():
-            return path.read_text(encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    template = json.loads(path.read_text()).get("chat_template") if path.exists() else None
-    return template if isinstance(template, str) else None
+def _template_lines(
+    task: Task, tokenizer: tokenizers.Tokenizer, templates: chat_files.Templates | None
+) -> dict[str, str]:
+    if templates is None:
+        return {}
+    end = task.template.end_id
+    ends = "nothing ends an answer: no model learns to stop by it"
+    if end is not None:
+        ends = f"an answer ends with {tokenizer.piece(end)}"
+    return {"chat template": f"{templates.origin}; {ends}"}
 
 
 def text_inputs(config: ml_collections.ConfigDict, tokenizer: tokenizers.Tokenizer) -> TextInputs:

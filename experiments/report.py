@@ -117,7 +117,7 @@ def start_fine_tuning(
         f"{memory.tree_bytes(abstract.opt_state) / 1e6:,.1f} MB of optimiser state",
         "workdir": str(workdir),
     }
-    _print_lines(lines | dict(line.split(": ", 1) for line in initial))
+    _print_lines(lines | data.lines | dict(line.split(": ", 1) for line in initial))
     for error in data.skipped[:5]:
         print(f"left out: {error}")
 

@@ -1,6 +1,7 @@
 """From the `task` block of a config to a task; what the block leaves open is read off the data."""
 
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from experiments import build
-from lm.data import chat
+from lm.data import chat, chat_files
 from lm.data.records import Record
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
@@ -43,20 +44,20 @@ def embedded(kind: str) -> str:
 
 
 def complete(
-    block: dict[str, Any], records: Sequence[Record], template: str | None
+    block: dict[str, Any], records: Sequence[Record], templates: chat_files.Templates | None
 ) -> dict[str, Any]:
     """The block with its labels and their weights, so that a task needs no training data.
 
     Args:
       block: the `task` block; empty labels mean those of the records.
       records: of training; one without a proper label is for `encode` to report.
-      template: for chats, where the block has none: the tokenizer's own.
+      templates: of chats; see `chat_templates`.
 
     Raises:
       UserError: fewer than two labels, or weights that do not fit them.
     """
-    if block["kind"] == "chat" and not block["template"]:
-        return block | {"template": template or chat.DEFAULT}
+    if block["kind"] == "chat":
+        return block | {"template": chat_files.dumps(templates.sources)}
     if block["kind"] == "tagging" and not block["labels"]:
         names = ("tokens", "tags", "scheme", "on_ill_formed")
         return block | {"labels": tuple(tagging.find_tags(records, *(block[n] for n in names)))}
@@ -72,6 +73,18 @@ def complete(
             "are needed"
         )
     return block | {"labels": labels, "class_weights": _class_weights(block, labels, counts)}
+
+
+def chat_templates(block: dict[str, Any], init_from: str) -> chat_files.Templates | None:
+    """What conversations are laid out by; None for other tasks.
+
+    Raises:
+      UserError: the block asks for a template that the folder has not.
+    """
+    if block["kind"] != "chat":
+        return None
+    found = chat_files.read(pathlib.Path(init_from)) if init_from else None
+    return chat_files.choose(block["template"], found, init_from)
 
 
 def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[str, int]) -> str:
@@ -191,8 +204,9 @@ def _summary_scores(
 
 
 def _chat(*, inputs: TextInputs, template: str, messages: str) -> Task:
+    chosen = chat_files.choose(template, None, "")
     return language.Chat(
-        inputs, template=chat.ChatTemplate(template, inputs.tokenizer), messages=messages
+        inputs, template=chat.ChatTemplate(chosen.sources, inputs.tokenizer), messages=messages
     )
 
 

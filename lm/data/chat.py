@@ -1,167 +1,297 @@
-"""Conversations as tokens: a chat template, which is stored with the tokenizer.
+"""Conversations as tokens, laid out by a chat template.
 
-Templates are those of `transformers`: Jinja, run in a sandbox. Special tokens count as such only
-where the template itself writes them; a message that spells one stays text.
+The ids are those that `transformers` gives for the same conversation (`apply_chat_template`), with
+one exception: special tokens count as such only where the template itself writes them, and a
+message that spells one stays text.
 """
 
-import pathlib
+import bisect
+import datetime
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
-import jinja2.sandbox
 import numpy as np
 
+from lm.data import special_tokens
+from lm.data.conversations import ROLES, Conversation, as_given, map_texts, text_of, texts
+from lm.data.offsets import Offsets, Range
+from lm.data.template_program import Program, Rendered, Span, unused_characters
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 
-FILE = "chat_template.jinja"
-Message = dict[str, str]  # {"role": "user", "content": "..."}
-
-# For tokenizers that bring none. The end-of-text token ends an answer.
+# For tokenizers that bring none. The end-of-text token ends an answer. A line break stands before
+# each text, and not a space, which would become part of its first token.
 DEFAULT = """\
-{% for message in messages -%}
-{% if message.role == "assistant" %}Assistant: {{ message.content }}{{ eos_token }}
-{% elif message.role == "user" %}User: {{ message.content }}
-{% else %}{{ message.content }}
-{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"""
+{{ bos_token }}{% for message in messages %}
+{% if message.role != "system" %}{{ message.role | capitalize }}:{{ "\\n" }}{% endif %}
+{% if message.content is string %}{{ message.content }}
+{%- else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}
+{% if message.role == "assistant" %}{{ eos_token }}{% endif %}{{ "\\n" }}{% endfor %}
+{% if add_generation_prompt %}Assistant:{{ "\\n" }}{% endif %}"""
 
 
-class Part(NamedTuple):
-    """Tokens of a conversation, and whether they are an assistant's, for the loss to be about."""
+class Example(NamedTuple):
+    """Tokens of a conversation, and which of them are an assistant's, for the loss to be about.
+
+    num_split: answers whose first or last token holds characters beside them, too.
+    num_asked_otherwise: answers before which the template writes less than when it asks for one.
+    """
 
     ids: np.ndarray
-    is_answer: bool
+    is_answer: np.ndarray
+    num_split: int
+    num_asked_otherwise: int
+
+
+class _Answer(NamedTuple):
+    """One turn of an assistant: a rendering that ends with it, and where in that it stands."""
+
+    turn: int
+    text: str
+    spans: list[Span]
+    is_asked_otherwise: bool
 
 
 class ChatTemplate:
-    """Turns messages into tokens.
+    """Turns conversations into tokens.
 
     Args:
-      source: the template.
+      sources: Jinja by name; "tool_use" is for conversations with tools, "default" for all others.
       tokenizer: knows the special tokens that the template writes.
+      now: the time that a template may ask for.
+      origin: where the template is from, for errors.
 
     Raises:
-      UserError: the template is no Jinja.
+      UserError: a template is no Jinja.
     """
 
-    def __init__(self, source: str, tokenizer: Tokenizer):
-        self.source = source
-        self._tokenizer = tokenizer
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = _raise
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise UserError(f"the chat template is no Jinja: {error}") from None
-        ids = {
-            tokenizer.piece(i): i for i in range(tokenizer.vocab_size) if tokenizer.is_special(i)
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        tokenizer: Tokenizer,
+        *,
+        now: datetime.datetime | None = None,
+        origin: str = "",
+    ):
+        self._tokenizer, self._now = tokenizer, now or datetime.datetime.now()
+        of = f" of {origin}" if origin else ""
+        self._programs = {
+            name: Program(sources[name], f"the chat template {name!r}{of}")
+            for name in ("default", "tool_use")
+            if name in sources
         }
-        self._special_ids = {name: i for name, i in ids.items() if name}
-        names = sorted(self._special_ids, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        self._special = special_tokens.pattern_of(tokenizer.special_ids)
 
-    def conversation(self, name: str, messages: Sequence[Message]) -> list[Part]:
-        """All of it, in parts that are answers and parts that are not.
+    def examples(self, name: str, conversation: Conversation) -> list[Example]:
+        """What is learned of a conversation.
 
-        With the template above, `hi` and the answer `hello` are the parts `User: hi⏎Assistant: `
-        and `hello</s>⏎`.
+        An answer is what the template's generation tag holds. Without that tag, it is what comes
+        to the text of the messages before it, with the prompt for an answer, by the answer. One
+        example has all answers if the template only ever adds to what it wrote. If it writes
+        earlier turns otherwise later on, as without their thoughts, there are several, and each
+        answer stands in one with the text before it that it would be asked with.
+
+        With the template above, `hi` and the answer `hello` give `<s>User:⏎hi⏎Assistant:⏎`, and the
+        answer `hello</s>⏎`.
 
         Raises:
-          UserError: the template refuses the messages, or writes an answer elsewhere than behind
-            its prompt.
+          UserError: the template refuses the messages, or an answer cannot be told from the rest.
         """
-        parts, done = [], ""
-        for i, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._render(name, messages[:i], True, messages)
-            after = self._render(name, messages[: i + 1], False, messages)
-            if not (before.startswith(done) and after.startswith(before)):
-                raise UserError(
-                    f"{name}: the chat template writes earlier turns differently once there are "
-                    "later ones, so that answers cannot be told from the rest; take another"
-                )
-            parts += [self._part(before[len(done) :], messages, False)]
-            parts += [self._part(after[len(before) :], messages, True)]
-            done = after
-        return parts
+        turns = [i for i, m in enumerate(conversation.messages) if m["role"] == "assistant"]
+        answers = [self._answer(name, conversation, turn) for turn in turns]
+        examples, rest = [], [answer for answer in answers if answer.spans]
+        if not rest:
+            raise UserError(f"{name}: the chat template's generation tag marks no answer")
+        while rest:
+            *rest, last = rest
+            spans, otherwise = list(last.spans), int(last.is_asked_otherwise)
+            while rest and (shared := self._shared_spans(rest[-1], last.text)):
+                spans, otherwise = shared + spans, otherwise + rest.pop().is_asked_otherwise
+            encoded = self._encode(name, conversation.first(last.turn + 1), False, last.text)
+            examples.append(_example(encoded, spans, otherwise))
+        return examples[::-1]
 
-    def prompt(self, name: str, messages: Sequence[Message]) -> np.ndarray:
-        """What precedes the answer to the last message."""
-        text = self._render(name, messages, True, messages)
-        return self._part(text, messages, False).ids
+    def prompt(self, name: str, conversation: Conversation) -> np.ndarray:
+        """The ids of what precedes the answer to the last message.
 
-    def _render(
-        self, name: str, messages: Sequence[Message], ask: bool, all_messages: Sequence[Message]
-    ) -> str:
-        """The text, with a mark in the place of each message's content."""
-        marked = [m | {"content": _mark(i)} for i, m in enumerate(all_messages)][: len(messages)]
-        piece = lambda i: "" if i is None else self._tokenizer.piece(i)
+        Raises:
+          UserError: the template refuses the messages.
+        """
+        text = self._render(name, conversation, True).text
+        return self._encode(name, conversation, True, text).ids
+
+    @functools.cached_property
+    def end_id(self) -> int | None:
+        """The special token that the template writes behind an answer, which learns to write it.
+
+        None where there is none: a model never learns to stop.
+        """
+        asked, answer = {"role": "user", "content": "Ping?"}, {"role": "assistant"}
+        conversation = Conversation([asked, answer | {"content": "Pong."}])
         try:
-            return self._template.render(
-                messages=marked,
-                add_generation_prompt=ask,
-                bos_token=piece(self._tokenizer.bos_id),
-                eos_token=piece(self._tokenizer.eos_id),
-            )
-        except jinja2.TemplateError as error:
-            raise UserError(f"{name}: the chat template refuses it: {error}") from None
+            last = self._answer("a trial of the chat template", conversation, 1)
+        except UserError:  # It wants more of a conversation; rows of data will tell.
+            return None
+        end = last.text.rfind("Pong.") + len("Pong.")
+        encoded = self._tokenizer.encode_written(last.text)
+        learned = _is_answer(encoded, last.spans) & (encoded.starts >= end)
+        ids = encoded.ids[learned].tolist()
+        return next((i for i in ids if self._tokenizer.is_special(i)), None)
 
-    def _part(self, text: str, messages: Sequence[Message], is_answer: bool) -> Part:
-        ids: list[int] = []
-        plain = ""
-        for piece in re.split(f"({self._special.pattern})", text):
-            if piece in self._special_ids:
-                ids += [*self._encode(plain, messages), self._special_ids[piece]]
-                plain = ""
-            else:
-                plain += piece
-        return Part(np.array(ids + self._encode(plain, messages), np.int32), is_answer)
+    def takes_role(self, role: Any) -> bool:
+        """Whether it is a usual role, or one that the template names."""
+        sources = [program.source for program in self._programs.values()]
+        return role in ROLES or any(f"{q}{role}{q}" in s for q in "'\"" for s in sources)
 
-    def _encode(self, text: str, messages: Sequence[Message]) -> list[int]:
-        text = _MARK.sub(lambda match: messages[int(match[1])]["content"], text)
-        return self._tokenizer.encode_batch([text])[0].tolist() if text else []
+    def _answer(self, name: str, conversation: Conversation, turn: int) -> _Answer:
+        """Where the answer stands in the text that ends with it."""
+        where = f"{name}, message {turn + 1}"
+        after = self._render(where, conversation.first(turn + 1), False)
+        if after.answers is not None:
+            done = self._render(where, conversation.first(turn), False).text if turn else ""
+            start = self._shared(done, after.text)
+            spans = [span for span in after.answers if span[1] > start]
+            return _Answer(turn, after.text, spans, False)
+        before = self._render(where, conversation.first(turn), True).text
+        start = len(before)
+        if not after.text.startswith(before):
+            # What asks for an answer may have more in it than what stands before one: a thought
+            # that is begun, say. But all that was said before must be there.
+            done = self._render(where, conversation.first(turn), False).text
+            start = self._shared(before, after.text)
+            if not after.text.startswith(done) or start <= len(done):
+                raise UserError(
+                    f"{where}: the chat template writes what is before this answer differently "
+                    "once the answer is there, so that it cannot be told from the rest; take a "
+                    "template with a generation tag, or leave this conversation out"
+                )
+        spans = [(start, len(after.text))]
+        return _Answer(turn, after.text, spans, is_asked_otherwise=start < len(before))
+
+    def _shared_spans(self, answer: _Answer, text: str) -> list[Span] | None:
+        """Where an answer stands in a later text that has it unchanged; None for another text.
+
+        What only the last answer has behind its end, such as a final </s>, is left out.
+        """
+        *spans, (start, end) = answer.spans
+        shared = self._shared(answer.text, text)
+        if shared < end:
+            learned, missing = answer.text[start:shared], answer.text[shared:end]
+            *before, behind = self._special.split(learned)
+            is_ended = before and not behind.strip()
+            if not is_ended or self._special.sub("", missing).strip():
+                return None
+        return [*spans, (start, min(end, shared))]
+
+    def _shared(self, a: str, b: str) -> int:
+        """How many characters two texts have in common from their start, no token being cut."""
+        lengths = range(1, min(len(a), len(b)) + 1)
+        shared = bisect.bisect_left(lengths, True, key=lambda n: a[:n] != b[:n])
+        for text in (a, b):
+            for match in self._special.finditer(text):
+                if match.start() < shared < match.end():
+                    shared = match.start()
+        return shared
+
+    def _encode(self, name: str, conversation: Conversation, ask: bool, text: str) -> Offsets:
+        return self._tokenizer.encode_written(text, self._spelt(name, conversation, ask, text))
+
+    def _render(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
+        messages = [as_given(message) for message in conversation.messages]
+        with_parts = [m["content"] for m in messages if isinstance(m.get("content"), list)]
+        conversation = conversation._replace(messages=messages)
+        if not with_parts:
+            return self._run(name, conversation, ask)
+        try:
+            rendered = self._run(name, conversation, ask)
+        except UserError:
+            rendered = None
+        # A template that knows texts alone writes a list as Python does, or fails.
+        if rendered is None or any(str(parts) in rendered.text for parts in with_parts):
+            joined = [
+                m | {"content": text_of(m)} if isinstance(m.get("content"), list) else m
+                for m in messages
+            ]
+            return self._run(name, conversation._replace(messages=joined), ask)
+        return rendered
+
+    def _run(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
+        with_tools = conversation.tools is not None and "tool_use" in self._programs
+        program = self._programs["tool_use" if with_tools else "default"]
+        variables = {
+            **self._tokenizer.named_tokens,
+            **conversation.variables,
+            "messages": conversation.messages,
+            "tools": conversation.tools,
+            "documents": conversation.documents,
+            "add_generation_prompt": ask,
+        }
+        return program.render(name, variables, self._now)
+
+    def _spelt(self, name: str, conversation: Conversation, ask: bool, text: str) -> list[Range]:
+        """Where the text has what a message, a tool or a document spells like a special token.
+
+        These are found by other renderings, in which they are spelt otherwise: marked before and
+        behind, so that the template still finds them, or by other characters, so that lengths are
+        the same.
+        """
+        given = conversation._asdict()
+        if not any(self._special.search(value) for value in texts(given)):
+            return []
+        before, after, other = unused_characters(3, [text, *texts(given)])
+        other_wise = lambda replace: (
+            self._render(
+                name,
+                Conversation(**map_texts(given, lambda s: self._special.sub(replace, s))),
+                ask,
+            ).text
+        )
+        marked = other_wise(lambda match: f"{before}{match[0]}{after}")
+        ranges, plain = _marked_ranges(marked, before, after, self._special)
+        if plain == text:
+            return ranges
+        replaced = other_wise(lambda match: other * len(match[0]))
+        ranges = [match.span() for match in re.finditer(f"{other}+", replaced)]
+        if _without(text, ranges) == replaced.replace(other, "") and len(text) == len(replaced):
+            return ranges
+        spelt = next(filter(None, map(self._special.search, texts(given))))[0]
+        raise UserError(
+            f"{name}: it spells the special token {spelt}, of which the chat template makes "
+            "something else, so that it cannot be told from the template's own; take it out"
+        )
 
 
-# Private-use characters around a message's number; a template has no reason to write them.
-_MARK = re.compile("\ue0f0(\\d+)\ue0f1")
+def _is_answer(encoded: Offsets, spans: Sequence[Span]) -> np.ndarray:
+    """Tokens with a character inside of these, and those that were added before one of them."""
+    is_answer = np.zeros(len(encoded.ids), bool)
+    for start, end in spans:
+        is_answer |= (encoded.starts < end) & ((encoded.ends > start) | (encoded.starts >= start))
+    return is_answer
 
 
-def _mark(index: int) -> str:
-    return f"\ue0f0{index}\ue0f1"
+def _example(encoded: Offsets, spans: Sequence[Span], num_asked_otherwise: int) -> Example:
+    starts, ends = encoded.starts[:, None], encoded.ends[:, None]
+    edges = np.array(spans)
+    is_split = lambda edge: ((starts < edge) & (edge < ends)).any(axis=0)
+    num_split = int((is_split(edges[:, 0]) | is_split(edges[:, 1])).sum())
+    return Example(encoded.ids, _is_answer(encoded, spans), num_split, num_asked_otherwise)
 
 
-def _raise(message: str) -> None:
-    """What templates call to refuse a conversation."""
-    raise jinja2.TemplateError(message)
+def _marked_ranges(
+    marked: str, before: str, after: str, special: re.Pattern
+) -> tuple[list[Range], str]:
+    """Where, in the text without marks, what stands between two of them is; and that text."""
+    ranges, parts, length, end = [], [], 0, 0
+    for match in re.finditer(f"{before}({special.pattern}){after}|[{before}{after}]", marked):
+        parts += [marked[end : match.start()], match[1] or ""]
+        length += len(parts[-2])
+        ranges += [(length, length + len(parts[-1]))] * bool(parts[-1])
+        length, end = length + len(parts[-1]), match.end()
+    return ranges, "".join([*parts, marked[end:]])
 
 
-def load(folder: pathlib.Path, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The template beside a tokenizer's files; None where there is none."""
-    path = folder / FILE
-    return ChatTemplate(path.read_text(encoding="utf-8"), tokenizer) if path.exists() else None
-
-
-def check_messages(name: str, messages: Any) -> list[Message]:
-    """The messages of a record.
-
-    Raises:
-      UserError: no list of {"role", "content"}, an unknown role, or nothing that an assistant says.
-    """
-    if not isinstance(messages, list) or not messages:
-        raise UserError(f'{name}: messages must be a list of {{"role": ..., "content": ...}}')
-    for i, message in enumerate(messages, start=1):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise UserError(f'{name}: message {i} is no {{"role": ..., "content": text}}')
-        if message.get("role") not in ("system", "user", "assistant"):
-            raise UserError(
-                f"{name}: message {i} has the role {message.get('role')!r}; roles are system, "
-                "user, assistant"
-            )
-    if not any(message["role"] == "assistant" for message in messages):
-        raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
-    return messages
+def _without(text: str, ranges: Sequence[Range]) -> str:
+    edges = [0, *(edge for span in ranges for edge in span), len(text)]
+    return "".join(text[i:j] for i, j in zip(edges[::2], edges[1::2], strict=True))

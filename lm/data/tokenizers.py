@@ -9,14 +9,14 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lm.data import framing, spaces, stop_ids
+from lm.data import framing, spaces, special_tokens, stop_ids
 from lm.data import offsets as offsets_lib
-from lm.data.offsets import Offsets
+from lm.data.offsets import Offsets, Range
 from lm.errors import UserError
 
 
@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
     eos_id: int | None
     mask_id: int | None
     unk_id: int | None
+    special_ids: Mapping[str, int]  # Of the special tokens, by their spelling.
+    named_tokens: Mapping[str, str]  # {"eos_token": "</s>", ...}: what a chat template may write.
     prefix_ids: tuple[int, ...]  # What the tokenizer itself puts before a single text,
     suffix_ids: tuple[int, ...]  # and behind it; a tokenizer trained here, its bos and eos.
     stop_ids: tuple[int, ...]  # What ends a text: eos, and what a folder names besides.
@@ -42,6 +44,9 @@ class Tokenizer(Protocol):
 
     def encode_with_offsets(self, text: str) -> Offsets:
         """The ids that `encode_batch` gives, and which characters each of them stands for."""
+
+    def encode_written(self, text: str, as_text: Sequence[Range] = ()) -> Offsets:
+        """As `encode_with_offsets`, but special tokens count as such, except in these ranges."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text; special tokens leave nothing, bytes that are no UTF-8 become U+FFFD."""
@@ -72,6 +77,8 @@ class ByteTokenizer:
     pad_id, bos_id, eos_id, mask_id, unk_id = 0, 1, 2, None, None
     prefix_ids, suffix_ids = (1,), (2,)
     stop_ids = (2,)
+    special_ids: ClassVar = {"<pad>": 0, "<s>": 1, "</s>": 2}
+    named_tokens: ClassVar = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     fingerprint = "bytes"
 
     def encode_batch(self, texts):
@@ -85,11 +92,15 @@ class ByteTokenizer:
         ranges = [(i, i + 1) for i in offsets_lib.characters_of_bytes(text)]
         return offsets_lib.from_ranges(self.encode_batch([text])[0], ranges)
 
+    def encode_written(self, text, as_text=()):
+        encode = self.encode_with_offsets
+        return special_tokens.encode_split(text, as_text, self.special_ids, encode)
+
     def decode(self, ids):
         return bytes(i - 3 for i in map(int, ids) if i >= 3).decode(errors="replace")
 
     def piece(self, token_id):
-        special = ("<pad>", "<s>", "</s>")
+        special = list(self.special_ids)
         return special[token_id] if token_id < 3 else printable(bytes([token_id - 3]))
 
     def num_bytes(self, token_id):
@@ -127,6 +138,9 @@ class SentencePieceTokenizer:
         self.suffix_ids = () if self.eos_id is None else (self.eos_id,)
         self.stop_ids = () if self.eos_id is None else (self.eos_id,)
         self.mask_id = _first(map(self.id_of, _MASK_NAMES))
+        special = filter(self.is_special, range(self.vocab_size))
+        self.special_ids = {processor.id_to_piece(i): i for i in special}
+        self.named_tokens = special_tokens.named(self, processor.id_to_piece)
         self.fingerprint = f"sentencepiece {hashlib.sha256(model).hexdigest()}"
 
     def encode_batch(self, texts):
@@ -151,6 +165,10 @@ class SentencePieceTokenizer:
             mark = [self.unk_id]
         serialize = functools.partial(self._processor.encode, out_type="serialized_proto")
         return offsets_lib.from_sentencepiece(text, serialize, mark)
+
+    def encode_written(self, text, as_text=()):
+        encode = self.encode_with_offsets
+        return special_tokens.encode_split(text, as_text, self.special_ids, encode)
 
     def decode(self, ids):
         return self._processor.decode([int(i) for i in ids])
@@ -226,6 +244,9 @@ class HuggingFaceTokenizer:
         self.stop_ids = tuple(dict.fromkeys(i for i in (self.eos_id, *named) if i in known))
         about_text = sorted(files.keys() - {stop_ids.FILE})
         digest = hashlib.sha256(b"".join(files[name] for name in about_text)).hexdigest()
+        self.special_ids = {self._tokenizer.id_to_token(i): i for i in sorted(self._special)}
+        beside = [json.loads(files.get(name, b"{}")) for name in _BESIDE]
+        self.named_tokens = special_tokens.named(self, self._tokenizer.id_to_token, beside)
         self.fingerprint = f"tokenizer.json {digest}"
 
     def _find(self, key: str, usual: tuple[str, ...]) -> int | None:
@@ -251,6 +272,13 @@ class HuggingFaceTokenizer:
     def encode_with_offsets(self, text):
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return offsets_lib.from_hugging_face(text, encoding.ids, encoding.tokens, encoding.offsets)
+
+    def encode_written(self, text, as_text=()):
+        return self._written.encode(text, as_text)
+
+    @functools.cached_property
+    def _written(self):
+        return special_tokens.SplitAtSpecialTokens(self._tokenizer)
 
     def decode(self, ids):
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)

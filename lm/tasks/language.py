@@ -14,7 +14,8 @@ import numpy as np
 from flax import linen as nn
 
 from lm import losses
-from lm.data.chat import ChatTemplate, check_messages
+from lm.data.chat import ChatTemplate
+from lm.data.conversations import Conversation, read_conversation, text_of
 from lm.data.examples import Features
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
@@ -44,9 +45,12 @@ class DecoderText:
 
     def features(self, ids: Sequence[np.ndarray], is_answer: Sequence[bool]) -> Features:
         """Of the parts of a text, each of which is to be learned or not."""
-        tokens_L = np.concatenate(ids).astype(np.int32)
-        learned_L = np.repeat(np.array(is_answer, np.float32), list(map(len, ids)))
-        weights_L = np.append(learned_L[1:], np.float32(0))
+        return self.row(np.concatenate(ids), np.repeat(is_answer, list(map(len, ids))))
+
+    def row(self, tokens_L: np.ndarray, learned_L: np.ndarray) -> Features:
+        """Of a text, each token of which is to be learned or not."""
+        tokens_L = tokens_L.astype(np.int32)
+        weights_L = np.append(learned_L[1:], False).astype(np.float32)
         return {"tokens_BL": tokens_L, "weights_BL": weights_L, "length_B": len(tokens_L)}
 
     def start(self) -> np.ndarray:
@@ -228,8 +232,8 @@ class Chat:
 
     Args:
       inputs: of a decoder; longer conversations than `inputs.seq_len` are cut at their end.
-      template: turns messages into tokens.
-      messages: the field of a record that holds them.
+      template: turns conversations into tokens.
+      messages: the field of a record that holds them; see `conversations.read_conversation`.
     """
 
     metrics = ("perplexity",)
@@ -244,26 +248,32 @@ class Chat:
         self._messages = messages
 
     def encode(self, record):
-        messages = check_messages(record.name, record.fields.get(self._messages))
-        parts = self.template.conversation(record.name, messages)
-        ids = [self._text.start(), *(part.ids for part in parts)]
-        features = self._text.features(ids, [False, *(part.is_answer for part in parts)])
-        length = features["length_B"]
-        if length > self._seq_len:
-            if not self._truncate:
-                raise too_long(record.name, length, self._seq_len)
-            self.notes["cut to data.seq_len"] += 1
-            cut = {k: x[: self._seq_len] for k, x in features.items() if np.ndim(x)}
-            cut["weights_BL"][-1] = 0
-            features = cut | {"length_B": self._seq_len}
-        if not features["weights_BL"].any():
+        conversation = read_conversation(
+            record.name, record.fields, self._messages, self.template.takes_role
+        )
+        rows = []
+        for example in self.template.examples(record.name, conversation):
+            length = len(example.ids)
+            if length > self._seq_len:
+                if not self._truncate:
+                    raise too_long(record.name, length, self._seq_len)
+                self.notes["cut to data.seq_len"] += 1
+            cut = slice(self._seq_len)
+            row = self._text.row(example.ids[cut], example.is_answer[cut])
+            if row["weights_BL"].any():
+                rows.append(row)
+            self.notes["answers with a token across their border"] += example.num_split
+            self.notes["answers asked for by more than stands before them"] += (
+                example.num_asked_otherwise
+            )
+        if not rows:
             raise UserError(f"{record.name}: no answer is left in the first {self._seq_len} tokens")
-        return [features]
+        return rows
 
     def prompt_ids(self, message: str) -> np.ndarray:
         """What precedes the answer to a user's first message."""
-        ids = self.template.prompt("the prompt", [{"role": "user", "content": message}])
-        return np.concatenate([self._text.start(), ids])
+        messages = [{"role": "user", "content": message}]
+        return self.template.prompt("the prompt", Conversation(messages))
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         return family.module(model_config)
@@ -281,12 +291,13 @@ class Chat:
         return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
 
     def predictions(self, records, outputs, model, params):
-        as_json = lambda o: {"nll": float(o["nll_B"]), "num_tokens": int(o["num_tokens_B"])}
-        return [as_json(output) for (output,) in outputs]
+        nll = [math.fsum(float(o["nll_B"]) for o in of_record) for of_record in outputs]
+        num_tokens = [sum(int(o["num_tokens_B"]) for o in of_record) for of_record in outputs]
+        return [{"nll": x, "num_tokens": n} for x, n in zip(nll, num_tokens, strict=True)]
 
     def gold(self, record):
         answers = [m for m in record.fields[self._messages] if m["role"] == "assistant"]
-        return {"answers": [message["content"] for message in answers]}
+        return {"answers": list(map(text_of, answers))}
 
     def score(self, records, predictions):
         nll = math.fsum(prediction["nll"] for prediction in predictions)

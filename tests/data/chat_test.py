@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import tokenizers as tokenizers_lib
-import transformers
 
-from lm.data.chat import DEFAULT, ChatTemplate, check_messages
+from lm.data.chat import DEFAULT, ChatTemplate
+from lm.data.conversations import Conversation, read_conversation
 from lm.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer
 from lm.errors import UserError
 
@@ -32,56 +32,44 @@ def read(tokenizer, ids):
     return "".join(tokenizer.piece(i) for i in ids)
 
 
+def template_of(source, tokenizer):
+    return ChatTemplate({"default": source}, tokenizer)
+
+
 def test_the_default_template_and_whose_words_are_learned():
     tokenizer = ByteTokenizer()
     messages = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "hello"},
-        {"role": "user", "content": "bye"},
+        {"role": "user", "content": [{"type": "text", "text": "bye"}]},
         {"role": "assistant", "content": "bye!"},
     ]
 
-    parts = ChatTemplate(DEFAULT, tokenizer).conversation("x", messages)
+    [example] = template_of(DEFAULT, tokenizer).examples("x", Conversation(messages))
 
-    assert [(read(tokenizer, part.ids), part.is_answer) for part in parts] == [
-        ("Be kind.⏎User: hi⏎Assistant: ", False),
-        ("hello</s>⏎", True),
-        ("User: bye⏎Assistant: ", False),
-        ("bye!</s>⏎", True),
-    ]
+    text = "<s>Be kind.⏎User:⏎hi⏎Assistant:⏎hello</s>⏎User:⏎bye⏎Assistant:⏎bye!</s>⏎"
+    assert read(tokenizer, example.ids) == text
+    assert read(tokenizer, example.ids[example.is_answer]) == "hello</s>⏎bye!</s>⏎"
 
 
 def test_prompts_are_what_answers_were_learned_behind():
-    template = ChatTemplate(DEFAULT, ByteTokenizer())
+    template = template_of(DEFAULT, ByteTokenizer())
 
-    parts = template.conversation("x", MESSAGES)
+    [example] = template.examples("x", Conversation(MESSAGES))
 
-    before = np.concatenate([part.ids for part in parts[:3]])
-    np.testing.assert_array_equal(template.prompt("x", MESSAGES[:4]), before)
+    prompt = template.prompt("x", Conversation(MESSAGES[:4]))
+    np.testing.assert_array_equal(prompt, example.ids[: len(prompt)])
+    assert not example.is_answer[len(prompt) - 1] and example.is_answer[len(prompt) :].all()
 
 
 def test_special_tokens_are_the_templates_own_and_never_the_users(chatml):
-    parts = ChatTemplate(CHATML, chatml).conversation("x", MESSAGES)
+    [example] = template_of(CHATML, chatml).examples("x", Conversation(MESSAGES))
 
-    ids = np.concatenate([part.ids for part in parts]).tolist()
-    end = chatml.id_of("<|im_end|>")
+    ids, end = example.ids.tolist(), chatml.id_of("<|im_end|>")
     assert ids.count(end) == 5 and ids.count(chatml.id_of("<|im_start|>")) == 5
     assert chatml.decode(ids).count("<|im_end|>") == 1
-    assert [part.ids.tolist().count(end) for part in parts if part.is_answer] == [1, 1]
-
-
-def test_tokens_are_those_of_transformers(chatml, tmp_path):
-    chatml.save(tmp_path)
-    theirs = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=CHATML
-    )
-    messages = [m | {"content": m["content"].removesuffix(" <|im_end|>")} for m in MESSAGES]
-
-    parts = ChatTemplate(CHATML, chatml).conversation("x", messages)
-
-    expected = theirs.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
-    assert np.concatenate([part.ids for part in parts]).tolist() == expected
+    assert example.ids[example.is_answer].tolist().count(end) == 2
 
 
 @pytest.mark.parametrize(
@@ -94,7 +82,7 @@ def test_tokens_are_those_of_transformers(chatml, tmp_path):
 )
 def test_templates_that_cannot_work_are_refused(template, message):
     with pytest.raises(UserError, match=message) as caught:
-        ChatTemplate(template, ByteTokenizer()).conversation("chat.jsonl:7", MESSAGES)
+        template_of(template, ByteTokenizer()).examples("chat.jsonl:7", Conversation(MESSAGES))
     assert "\n" not in str(caught.value)
 
 
@@ -109,6 +97,7 @@ def test_templates_that_cannot_work_are_refused(template, message):
     ],
 )
 def test_messages_of_another_shape_are_refused_by_name(messages, message):
+    template = template_of(DEFAULT, ByteTokenizer())
     with pytest.raises(UserError, match=message) as caught:
-        check_messages("chat.jsonl:7", messages)
+        read_conversation("chat.jsonl:7", {"messages": messages}, "messages", template.takes_role)
     assert str(caught.value).startswith("chat.jsonl:7: ")

@@ -1,0 +1,128 @@
+"""How many characters an operation of a template would make, at most, told from its operands.
+
+Strings grow by products: of a text and a count, of what is replaced and what it is replaced by, of
+a width. These are asked for before the operation is done; sums of lengths are counted afterwards.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+
+def size_of(value: Any) -> int:
+    """Characters of a text or items of a list; of a number, its bytes."""
+    if isinstance(value, str | bytes | list | tuple | dict):
+        return len(value)
+    return _int_bytes(value)
+
+
+def operator_cost(operator: str, left: Any, right: Any) -> int:
+    """Of `left operator right`, for + * ** and %."""
+    match operator:
+        case "*":
+            for one, other in ((left, right), (right, left)):
+                if isinstance(one, int) and not isinstance(other, int | float):
+                    return max(one, 0) * size_of(other)
+            return _int_bytes(left) + _int_bytes(right)
+        case "**":
+            grows = isinstance(left, int) and isinstance(right, int) and right > 0
+            return _int_bytes(left) * right if grows else 0
+        case "%" if isinstance(left, str | bytes):
+            return _percent(left, right)
+    return size_of(left) + size_of(right)
+
+
+def _int_bytes(value: Any) -> int:
+    return value.bit_length() // 8 if isinstance(value, int) else 0
+
+
+def _percent(text: Any, values: Any) -> int:
+    """`"%5d" % values`: each field holds all of the values at most, or its width."""
+    text = text.decode("latin-1") if isinstance(text, bytes) else text
+    widths = _sum_of_ints(_NUMBER.findall(text))
+    if "*" in text:
+        widths += _sum_of_ints(values if isinstance(values, tuple) else [values])
+    return len(text) + widths + text.count("%") * len(str(values))
+
+
+def _format(text: str, *args: Any, **kwargs: Any) -> int:
+    """`"{:5}".format(...)`."""
+    widths = _sum_of_ints(_NUMBER.findall(text))
+    if _WIDTH_IN_FIELD.search(text):
+        widths += _sum_of_ints([*args, *kwargs.values()])
+    return len(text) + widths + text.count("{") * len(str((args, kwargs)))
+
+
+def _sum_of_ints(values: Any) -> int:
+    """Of what can be read as a whole number; digits that are too many for a width count as one."""
+    numbers = [int(x[:19]) if isinstance(x, str) else x for x in values]
+    return sum(max(x, 0) for x in numbers if isinstance(x, int))
+
+
+def _widths(value: Any, *args: Any, **kwargs: Any) -> int:
+    return size_of(value) + _sum_of_ints(_numbers([*args, *kwargs.values()]))
+
+
+def _width_of_each(value: Any, *args: Any, **kwargs: Any) -> int:
+    """A width, or a text, for each line or item of the value."""
+    given = [*args, *kwargs.values()]
+    texts = sum(len(str(x)) for x in given if not isinstance(x, int))
+    return (1 + len(str(value))) * (1 + texts + _sum_of_ints(_numbers(given)))
+
+
+def _numbers(values: Any) -> list[int]:
+    return [x for x in values if isinstance(x, int)]
+
+
+def _replace(text: Any, old: Any, new: Any, *_: Any, **__: Any) -> int:
+    if isinstance(text, bytes):
+        return len(text) + text.count(old) * len(new)
+    text, old, new = str(text), str(old), str(new)
+    return len(text) + text.count(old) * len(new)
+
+
+def _join_filter(values: Any, d: Any = "", *_: Any, **__: Any) -> int:
+    return _join(d, list(values))
+
+
+def _join(separator: Any, values: Any) -> int:
+    sizes = [size_of(x) for x in values]
+    return sum(sizes) + len(sizes) * size_of(separator)
+
+
+def _translate(text: str, table: Any) -> int:
+    return len(text) * max((size_of(x) for x in table.values()), default=1)
+
+
+_NUMBER = re.compile(r"\d+")
+_WIDTH_IN_FIELD = re.compile(r":[^{}]*\{")
+
+# Methods of texts, and one of numbers; other methods make no more than a few times their text.
+METHOD_COSTS: dict[str, Callable[..., int]] = {
+    "center": _widths,
+    "expandtabs": _width_of_each,
+    "format": _format,
+    "format_map": _format,
+    "join": _join,
+    "ljust": _widths,
+    "replace": _replace,
+    "rjust": _widths,
+    "to_bytes": _widths,
+    "translate": _translate,
+    "zfill": _widths,
+}
+FILTER_COSTS: dict[str, Callable[..., int]] = {
+    "batch": _widths,
+    "center": _widths,
+    "format": lambda value, *args, **kwargs: _percent(str(value), kwargs or args),
+    "indent": _width_of_each,
+    "join": _join_filter,
+    "replace": _replace,
+    "round": _widths,
+    "slice": _widths,
+    "tojson": _width_of_each,
+    "truncate": _widths,
+    "urlize": _width_of_each,
+    "wordwrap": _width_of_each,
+    "xmlattr": _width_of_each,
+}
