@@ -1,7 +1,6 @@
 """Moves weights, hyperparameters and tokenizers between runs and `transformers`, or `peft`."""
 
 import functools
-import json
 import pathlib
 import tempfile
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
-import tokenizers as tokenizers_lib
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -18,7 +16,7 @@ from experiments.shown import command
 from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
-from lm.interop import heads, hugging_face, peft, tokenizer_files
+from lm.interop import heads, hugging_face, peft, tokenizer_files, tokenizer_folders
 from lm.models import lora, mup
 from lm.models.families import init_params, param_shapes
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
@@ -129,16 +127,17 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
     loaded = hugging_face.load_params(
         source,
         {path: x.shape for path, x in shapes.items()},
-        initial=init if config.allow_missing else None,
-        allow_unknown=config.allow_unknown,
+        initial=init,
+        may_lack=lambda path: config.allow_missing,
+        leave_out="anything" if config.allow_unknown else "nothing",
     )
     for path in loaded.missing:
         print(f"missing, and drawn at random: {'/'.join(path)}")
-    for key in loaded.unknown:
+    for key in loaded.left_out:
         print(f"unknown, and left out: {key}")
     for name, value in stop_ids.unused_settings(source).items():
         print(f"{stop_ids.FILE} asks for {name}={value}, which is not done here")
-    return Model(block, loaded.params, loaded.dtype, _import_tokenizer(source))
+    return Model(block, loaded.params, loaded.dtype, tokenizer_folders.load(source))
 
 
 def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
@@ -231,38 +230,3 @@ def _check_scores(folder: pathlib.Path, model: nn.Module) -> None:
             f"{folder}: its heads are wider than its base shape's, model.mup_head_dim, and peft "
             "has no such scale of attention; convert the run without adapters=True"
         )
-
-
-def _import_tokenizer(source: pathlib.Path) -> tokenizers.Tokenizer:
-    if (source / "tokenizer.json").exists():
-        return tokenizers.load_file(source / "tokenizer.json")
-    if (source / "vocab.txt").exists():
-        return _as_file(source, _word_pieces(source))
-    vocabulary, merges = source / "vocab.json", source / "merges.txt"
-    if not (vocabulary.exists() and merges.exists()):
-        raise UserError(
-            f"{source} holds no tokenizer: neither tokenizer.json, nor vocab.txt, nor vocab.json "
-            "with merges.txt; save it again with AutoTokenizer of transformers"
-        )
-    library = tokenizers_lib.ByteLevelBPETokenizer(str(vocabulary), str(merges))
-    special = tokenizers_lib.AddedToken("<|endoftext|>", special=True, normalized=False)
-    if library.token_to_id(special.content) is not None:
-        library.add_special_tokens([special])
-    return _as_file(source, library)
-
-
-def _word_pieces(source: pathlib.Path) -> tokenizers_lib.BertWordPieceTokenizer:
-    """BERT's own, which lowers case unless tokenizer_config.json says otherwise."""
-    path = source / "tokenizer_config.json"
-    settings = json.loads(path.read_text()) if path.exists() else {}
-    library = tokenizers_lib.BertWordPieceTokenizer(
-        str(source / "vocab.txt"), lowercase=settings.get("do_lower_case", True)
-    )
-    library.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    return library
-
-
-def _as_file(source: pathlib.Path, library) -> tokenizers.Tokenizer:
-    """A tokenizer of the library, as the tokenizer.json that it would be saved as."""
-    files = {"tokenizer.json": library.to_str().encode()}
-    return tokenizers.HuggingFaceTokenizer(files | stop_ids.read(source))

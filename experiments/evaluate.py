@@ -5,7 +5,6 @@ import pathlib
 import ml_collections
 
 from experiments import build, finetune, finetuned, labelled, report, runs
-from lm import workdir as workdir_lib
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.train import sharding
@@ -20,7 +19,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     folder = pathlib.Path(config.checkpoint)
-    if workdir_lib.load_config(folder)["experiment"] == "finetune":
+    if finetuned.is_task_model(folder):
         return _fine_tuned(config, folder)
     if config.predictions:
         raise UserError(f"predictions={config.predictions}: only fine-tuned runs make predictions")

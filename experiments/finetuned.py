@@ -1,4 +1,7 @@
-"""Task models: made, filled with the parameters of another model, and opened after training."""
+"""Task models: made, filled with the parameters of another model, and opened after training.
+
+A folder of `transformers` with the head of a task is opened as a run that was trained for it.
+"""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -10,14 +13,12 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from experiments import build, labelled, runs, tasks
+from experiments import build, initial, labelled, runs, tasks
 from experiments.trained import Trained, checksum
-from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
-from lm.interop import hugging_face
+from lm.interop import heads, hugging_face, tokenizer_folders
 from lm.models import mup
-from lm.models.families import param_shapes
 from lm.models.lora import LoraConfig
 from lm.tasks.task import Task
 from lm.train import sharding
@@ -59,27 +60,20 @@ def task_params(
     shardings = None if mesh is None else sharding.params_sharding(shapes, mesh)
     if not config.init_from:
         return jax.jit(draw, out_shardings=shardings)(key), []
-    folder = pathlib.Path(config.init_from)
-    source = _all_params(folder, config)
-    family = build.family_block(config.model)
-    if isinstance(model, family.module):
-        wanted = {path: path for path in flatten_dict(shapes)}
-    else:
-        at = family.body_path
-        wanted = {("body", *p): (*at, *p) for p in flatten_dict(shapes["body"])}
-        wanted |= {("pool", *p): p for p in flatten_dict(shapes.get("pool", {}))}
+    by_path = {path: x.shape for path, x in flatten_dict(shapes).items()}
+    source = _source(pathlib.Path(config.init_from), config, model, by_path)
     found, new = {}, []
-    for path, shape in flatten_dict(shapes).items():
-        theirs = source.get(wanted.get(path))
-        if theirs is None and path[0] == "body":
-            raise UserError(f"init_from={folder} lacks {'/'.join(wanted[path])}")
-        if theirs is None:
+    for path, shape in by_path.items():
+        if path not in source.params:
+            if path[0] == "body":
+                raise UserError(f"init_from={config.init_from} lacks {'/'.join(path[1:])}")
             new.append(path)
             continue
-        if theirs.shape != shape.shape:
+        theirs = source.params[path]
+        if theirs.shape != shape:
             raise UserError(
-                f"init_from={folder}: {'/'.join(wanted[path])} has shape {theirs.shape} there and "
-                f"{shape.shape} in this config's model"
+                f"init_from={config.init_from}: {'/'.join(path)} has shape {theirs.shape} there "
+                f"and {shape} in this config's model"
             )
         found[path] = np.asarray(theirs)  # On no device yet.
     of_new = lambda tree: tree and {path: flatten_dict(tree)[path] for path in new}
@@ -87,27 +81,63 @@ def task_params(
     params = unflatten_dict(found)
     if mesh is not None:
         params = sharding.place_params(params, mesh)
-    unused = source.keys() - set(wanted.values())
     names = lambda paths: ", ".join("/".join(path) for path in paths) or "nothing"
-    lines = [f"new: {names(new)}", f"left out: {names(sorted(unused))}"]
-    return unflatten_dict(flatten_dict(params) | drawn), lines
+    left_out = ", ".join(dict.fromkeys(source.left_out)) or "nothing"
+    lines = [f"new: {names(new)}", f"left out: {left_out}"]
+    return unflatten_dict(flatten_dict(params) | drawn), [*source.lines, *lines]
 
 
-def _all_params(
-    folder: pathlib.Path, config: ml_collections.ConfigDict
-) -> dict[tuple[str, ...], Any]:
-    """By path, as the family's module with its output has them; whatever the folder lacks, too."""
-    if not hugging_face.is_folder(folder):
-        if workdir_lib.load_config(folder)["experiment"] == "finetune":
-            return as_in_module(load(folder).params, config)
-        return flatten_dict(runs.load(folder).params)
-    model = build.make_model(config.model, causal=True)
-    shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
-    # What is missing is filled with zeros, and not returned.
-    zeros = lambda: {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
-    loaded = hugging_face.load_params(folder, shapes, initial=zeros, allow_unknown=True)
-    missing = set(loaded.missing)
-    return {p: x for p, x in flatten_dict(loaded.params).items() if p not in missing}
+class _Source(NamedTuple):
+    """What `init_from` has for a task model.
+
+    params: by the paths of the task model.
+    left_out: names of what it has besides.
+    lines: about its head.
+    """
+
+    params: dict[tuple[str, ...], Any]
+    left_out: list[str]
+    lines: list[str]
+
+
+def _source(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    by_path: dict[tuple[str, ...], tuple[int, ...]],
+) -> _Source:
+    family = build.family_block(config.model)
+    is_language_model = isinstance(model, family.module)
+    theirs, ours = initial.head_of(folder), heads.Head(config.task.kind, labels_of(config))
+    takes_head = theirs == ours and not is_language_model
+    lines = []
+    if theirs:
+        what = lambda head: f"{head.kind} of {', '.join(head.labels) or 'no labels'}"
+        same = f"that of {folder}, {what(theirs)}"
+        lines = [f"head: {same if takes_head else f'new; {same}, does not fit {what(ours)}'}"]
+    if hugging_face.is_folder(folder):
+        loaded = hugging_face.load_params(
+            folder,
+            by_path,
+            family=None
+            if is_language_model
+            else heads.body_family(config.model.to_dict(), *ours, has_head=takes_head),
+            may_lack=lambda path: path[0] in ("pool", "head", "crf", "output_embedding"),
+            leave_out="heads",
+        )
+        left_out = [hugging_face.over_layers(name) for name in loaded.left_out]
+        return _Source(flatten_dict(loaded.params), left_out, lines)
+    if is_task_model(folder):
+        source = as_in_module(load(folder).params, config)
+    else:
+        source = flatten_dict(runs.load(folder).params)
+    places = {path: path for path in by_path if is_language_model or takes_head}
+    if not is_language_model:
+        places |= {p: (*family.body_path, *p[1:]) for p in by_path if p[0] == "body"}
+        places |= {p: p[1:] for p in by_path if p[0] == "pool"}
+    params = {path: source[place] for path, place in places.items() if place in source}
+    left_out = sorted("/".join(path) for path in source.keys() - set(places.values()))
+    return _Source(params, left_out, lines)
 
 
 def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
@@ -117,6 +147,17 @@ def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tupl
         (*at, *path[1:]) if path[0] == "body" else path[1:] if path[0] == "pool" else path: x
         for path, x in flatten_dict(params).items()
     }
+
+
+def is_task_model(folder: pathlib.Path) -> bool:
+    """Whether `load` opens this, rather than `runs.load`.
+
+    Raises:
+      UserError: it is neither a run nor a folder of `transformers`.
+    """
+    if hugging_face.is_folder(folder):
+        return heads.head_of(hugging_face.load_config(folder)) is not None
+    return runs.load_config(folder)["experiment"] == "finetune"
 
 
 class FineTuned(NamedTuple):
@@ -137,23 +178,47 @@ class FineTuned(NamedTuple):
     lora: LoraConfig | None
 
 
-def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> FineTuned:
+def load(
+    folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
+) -> FineTuned:
     """The best checkpoint of a run where its config names a metric, else the newest.
 
     Args:
-      folder: of the run.
+      folder: of the run; or of `transformers` with a head, which is then at step 0.
       sequence_parts: devices that its model will read each row with.
+      task: settings of the task that replace those that it was trained with, such as the names of
+        fields.
 
     Raises:
-      UserError: not such a run, or what it was frozen on top of has changed since.
+      UserError: not such a run or folder; a config.json that the parameters do not fit; what a run
+        was frozen on top of has changed since; a setting that the task does not have.
     """
-    config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
+    is_imported = hugging_face.is_folder(folder)
+    config = imported_config(folder) if is_imported else runs.load_config(folder)
+    for name, value in (task or {}).items():
+        if name not in config["task"]:
+            raise UserError(
+                f"task.{name}={value!r}: {folder} does task.kind={config['task']['kind']}, which "
+                f"has no such setting; it has {', '.join(config['task'])}"
+            )
+        config["task"][name] = value
+    config = ml_collections.ConfigDict(config)
     config.model = runs.on_this_machine(config.model)
     config.parallel.sequence = sequence_parts
-    tokenizer = tokenizers.load(folder / "tokenizer")
-    inputs = labelled.text_inputs(config, tokenizer)
-    task = tasks.make_task(config.task.to_dict(), inputs)
+    if is_imported:
+        tokenizer = tokenizer_folders.load(folder)
+    else:
+        tokenizer = tokenizers.load(folder / "tokenizer")
+    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
     model = make_model(config, task)
+    shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
+    if is_imported:
+        family = heads.with_head(config.model.to_dict(), config.task.kind, labels_of(config))
+        by_path = {path: x.shape for path, x in flatten_dict(shapes).items()}
+        loaded = hugging_face.load_params(folder, by_path, family=family, leave_out="heads")
+        hugging_face.say_left_out(folder, loaded.left_out)
+        params = loaded.params
+        return FineTuned(config, task, model, 0, params, tokenizer, params, None, None)
     policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
     step, state_params, host = restore_params(folder / "checkpoints", **policy)
     frozen: Params = {}
@@ -167,8 +232,8 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> FineTuned:
                 "which holds other parameters now; restore them"
             )
     else:
-        shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
         trained = Trained(config, shapes)
+    runs.check_shapes(folder, state_params, trained.shapes(shapes))
     return FineTuned(
         config=config,
         task=task,
@@ -180,3 +245,67 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> FineTuned:
         adapters=state_params.get("adapters"),
         lora=trained.lora,
     )
+
+
+def labels_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Names of a task's outputs, as far as it has any."""
+    return tuple(config.task.get("labels", ()))
+
+
+def imported_config(folder: pathlib.Path) -> dict[str, Any]:
+    """The config of a run that would have trained this folder of `transformers`.
+
+    Of what such a folder does not say, the recipes in configs/ have the same.
+
+    Raises:
+      UserError: it has no head that is known here.
+    """
+    head = heads.head_of(hugging_face.load_config(folder))
+    if head is None:
+        raise UserError(f"{folder} holds no model for a task")
+    block = hugging_face.load_model_block(folder)
+    heads.with_head(block, *head)
+    settings = dict(text="text", pair="", label="label")
+    if head.kind in ("classification", "multi_label"):
+        settings["class_weights"] = ",".join(["1"] * len(head.labels))
+    longest = 512
+    if head.kind == "tagging":
+        settings = dict(crf=False, on_ill_formed="raise", tokens="tokens", tags="tags")
+        settings["scheme"] = _scheme(head.labels)
+    if head.kind == "question_answering":
+        settings = dict(stride=128, max_answer_len=30, unanswerable=False, scorer="squad")
+        longest = 384
+    seq_len = min(block.get("max_len", longest), longest)
+    if "stride" in settings:
+        settings["stride"] = min(settings["stride"], seq_len // 3)
+    labels = dict(labels=head.labels) if head.labels else {}
+    return runs.imported_config(block, str(folder)) | {
+        "experiment": "finetune",
+        "seed": 0,
+        "init_from": "",
+        "task": {"kind": head.kind} | labels | settings,
+        "data": dict(
+            source="",
+            train="",
+            validation="",
+            validation_share=0.1,
+            seq_len=seq_len,
+            multiple=32,
+            truncate=True,
+            on_error="raise",
+        ),
+        "train": {"frozen": ""},
+        "lora": dict(rank=0, alpha=16.0, targets="", rank_stabilized=False, dora=False),
+        "checkpoint": dict(best_metric="", best_mode="max"),
+        "eval": {"batch_size": 32},
+        "parallel": dict(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1),
+    }
+
+
+def _scheme(labels: tuple[str, ...]) -> str:
+    """BIO or BIOES where all tags are O or begin as such tags do, else "", for no entities."""
+    starts = {label.partition("-")[0] for label in labels if label != "O"}
+    named = all(label == "O" or (label[1:2] == "-" and label[2:]) for label in labels)
+    if not named or not starts or "B" not in starts:
+        return ""
+    return next((s for s in ("BIO", "BIOES") if starts <= {*s}), "")

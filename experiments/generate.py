@@ -9,7 +9,6 @@ import ml_collections
 from flax import linen as nn
 
 from experiments import build, finetuned, runs
-from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.generate import beam, sampling
@@ -93,7 +92,7 @@ def _write(
 
 
 def _writer(folder: pathlib.Path) -> Writer:
-    if workdir_lib.load_config(folder)["experiment"] == "finetune":
+    if finetuned.is_task_model(folder):
         return _fine_tuned(folder)
     loaded = runs.load(folder)
     tokenizer = loaded.tokenizer

@@ -77,8 +77,7 @@ def load(config: ml_collections.ConfigDict):
     from experiments.harness_model import HarnessModel
 
     folder = pathlib.Path(config.checkpoint)
-    is_fine_tuned = workdir_lib.load_config(folder)["experiment"] == "finetune"
-    loaded = (finetuned if is_fine_tuned else runs).load(folder)
+    loaded = (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
     if "body" in loaded.params or family_of(loaded.model).architecture == "encoder":
         raise UserError(f"checkpoint={folder} gives no likelihood to text; take a run that writes")
     positions = loaded.model.config.max_len

@@ -10,10 +10,9 @@ from flax.traverse_util import flatten_dict
 
 from experiments import build, runs
 from experiments.shown import command
-from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
-from lm.interop import hugging_face
+from lm.interop import heads, hugging_face
 from lm.models import mup
 from lm.models.families import param_shapes
 from lm.train.state import Params, TrainState
@@ -39,7 +38,10 @@ def make_state(
 
     def from_folder(seed):
         if hugging_face.is_folder(folder):
-            return create(hugging_face.load_params(folder, _shape_by_path(abstract.params)).params)
+            shapes = _shape_by_path(abstract.params)
+            loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
+            hugging_face.say_left_out(folder, loaded.left_out)
+            return create(loaded.params)
         return create(runs.load(folder).params)
 
     return from_folder
@@ -77,7 +79,7 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
       UserError: it is neither, or one of `transformers` without a tokenizer.json.
     """
     if not hugging_face.is_folder(folder):
-        return workdir_lib.load_config(folder)["model"]
+        return runs.load_config(folder)["model"]
     if not (folder / "tokenizer.json").exists():
         convert = ("--config=configs/convert.py", f"--config.source={folder}")
         raise UserError(
@@ -85,6 +87,20 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
             f"{command(*convert, '--config.target=DIR')}"
         )
     return hugging_face.load_model_block(folder)
+
+
+def head_of(folder: pathlib.Path) -> heads.Head | None:
+    """The head of a fine-tuned run, or of a folder of `transformers`; None where there is none.
+
+    Raises:
+      UserError: it is neither a run nor such a folder.
+    """
+    if hugging_face.is_folder(folder):
+        return heads.head_of(hugging_face.load_config(folder))
+    config = runs.load_config(folder)
+    if config["experiment"] != "finetune" or config["task"]["kind"] not in heads.KINDS:
+        return None
+    return heads.Head(config["task"]["kind"], tuple(config["task"].get("labels", ())))
 
 
 def check(
@@ -102,7 +118,7 @@ def check(
     """
     folder = pathlib.Path(config.init_from)
     is_run = not hugging_face.is_folder(folder)
-    if is_run and workdir_lib.load_config(folder)["experiment"] == "finetune":
+    if is_run and runs.load_config(folder)["experiment"] == "finetune":
         export = ("--config=configs/convert.py", f"--config.source={folder}")
         raise UserError(
             f"init_from={folder} was fine-tuned; write its model down and name that: "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments import build, tasks
+from experiments import build, initial, tasks
 from lm.data import chat_files, preparation, records, tokenizers
 from lm.data.examples import Features
 from lm.data.records import Record
@@ -100,6 +100,11 @@ def read(config: ml_collections.ConfigDict) -> Data:
     tokenizer = _tokenizer(config, found.train)
     templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
     block = tasks.complete(config.task.to_dict(), found.train, templates)
+    if config.init_from and not config.task.get("labels", True):
+        head = initial.head_of(pathlib.Path(config.init_from))
+        if head and head.kind == block["kind"] and {*block["labels"]} <= {*head.labels}:
+            given = config.task.to_dict() | {"labels": head.labels}
+            block = tasks.complete(given, found.train, templates)
     try:
         task = tasks.make_task(block, text_inputs(config, tokenizer))
     except UnfitFamily as error:

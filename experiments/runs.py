@@ -1,19 +1,24 @@
-"""Opens a finished (or running) run: its config, model, parameters and tokenizer."""
+"""Opens a finished (or running) run, or a folder of `transformers` as if it were one."""
 
 import pathlib
 from typing import Any, NamedTuple
 
 import ml_collections
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from experiments import build
 from lm import workdir as workdir_lib
 from lm.data import tokenizers
+from lm.errors import UserError
+from lm.interop import hugging_face, peft, tokenizer_folders
+from lm.models.families import param_shapes
 from lm.train.checkpoints import restore_params
+from lm.train.state import Params
 
 
 class Run(NamedTuple):
-    """What a workdir holds."""
+    """What a workdir holds; of a folder of `transformers`, what it would be imported as."""
 
     config: ml_collections.ConfigDict
     model: nn.Module
@@ -27,18 +32,79 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
     where it keeps them.
 
     Args:
-      folder: of the run.
+      folder: of the run, or of `transformers`, whose model is then at step 0.
       sequence_parts: devices that its model will read each row with.
 
     Raises:
-      UserError: not a run's folder, or one without a checkpoint.
+      UserError: neither, a run without a checkpoint, or a config.json that the parameters do not
+        fit.
     """
-    config = ml_collections.ConfigDict(workdir_lib.load_config(folder))
+    is_imported = hugging_face.is_folder(folder)
+    if is_imported:
+        block = hugging_face.load_model_block(folder)
+        config = ml_collections.ConfigDict(imported_config(block, str(folder)))
+    else:
+        config = ml_collections.ConfigDict(load_config(folder))
     causal = "objective" not in config or config.objective.kind == "causal"
     block = on_this_machine(config.model)
     model = build.make_model(block, causal=causal, sequence_parts=sequence_parts)
+    if is_imported:
+        shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
+        loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
+        hugging_face.say_left_out(folder, loaded.left_out)
+        return Run(config, model, 0, loaded.params, tokenizer_folders.load(folder))
     step, params, _ = restore_params(folder / "checkpoints", **_best(config))
+    check_shapes(folder, params, param_shapes(model))
     return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
+
+
+def imported_config(block: dict[str, Any], source: str) -> dict[str, Any]:
+    """The config of a run whose model came from elsewhere."""
+    return {"experiment": "convert", "source": source, "model": block}
+
+
+def load_config(folder: pathlib.Path) -> dict[str, Any]:
+    """config.json of a run, with the blocks that reading it needs.
+
+    Raises:
+      UserError: this is no run's folder, or a part of its config is missing or no block.
+    """
+    if peft.is_folder(folder) and not (folder / workdir_lib.CONFIG).exists():
+        raise UserError(
+            f"{folder} holds adapters of peft; merge them into their model first: "
+            f"--config=configs/convert.py --config.source={folder} --config.base=DIR"
+        )
+    config, path = workdir_lib.load_config(folder), folder / workdir_lib.CONFIG
+    if not isinstance(config.get("experiment"), str):
+        raise UserError(f"{path} names no experiment, as a run's does; restore the file")
+    blocks = ["model"]
+    if config["experiment"] == "finetune":
+        blocks += ["task", "data", "lora", "train", "parallel", "checkpoint"]
+    elif config["experiment"] != "convert":
+        blocks += ["objective", "data", "checkpoint"]
+    for name in blocks:
+        if not isinstance(config.get(name), dict):
+            raise UserError(f"{path} has no block {name!r}, as a run's has; restore the file")
+    return config
+
+
+def check_shapes(folder: pathlib.Path, params: Params, expected: Params) -> None:
+    """Raises UserError where a checkpoint does not hold the parameters that config.json asks for.
+
+    Args:
+      folder: of the run.
+      params: what was restored.
+      expected: of the model; shapes are enough.
+    """
+    found, wanted = flatten_dict(params), flatten_dict(expected)
+    for path in sorted(found.keys() | wanted.keys()):
+        shapes = [tree[path].shape if path in tree else None for tree in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{folder}: {'/'.join(path)} has shape {shapes[0]} in its checkpoint, and "
+                f"{workdir_lib.CONFIG} asks for {shapes[1]}; restore the {workdir_lib.CONFIG} that "
+                "made it"
+            )
 
 
 def on_this_machine(block: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -146,7 +146,8 @@ def roberta_config(model: dict[str, Any]) -> dict[str, Any]:
     return _hf_config(model) | more
 
 
-_SAME_POSITIONS = (".embeddings.position_ids",)  # Counted up, not learned.
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # Counted up, not learned.
+_POOLER = ("pooler.dense.weight", "pooler.dense.bias")
 
 BERT = HuggingFaceFamily(
     model_types=("bert",),
@@ -158,7 +159,8 @@ BERT = HuggingFaceFamily(
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     },
-    ignored=_SAME_POSITIONS,
+    ignored=_BUFFERS,
+    spare=_POOLER,
 )
 ROBERTA = HuggingFaceFamily(
     model_types=("roberta",),
@@ -170,5 +172,6 @@ ROBERTA = HuggingFaceFamily(
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
     },
-    ignored=_SAME_POSITIONS,
+    ignored=_BUFFERS,
+    spare=_POOLER,
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lm.errors import UserError
-from lm.interop.weights import Entry
+from lm.interop.weights import Entry, Path
 from lm.models import mup
 
 
@@ -18,6 +18,8 @@ class HuggingFaceFamily(NamedTuple):
     table: the `model` block -> every tensor, by the name that the model with its head gives it.
     tied: names of an output and the embedding that it repeats; files may hold either.
     ignored: ends of names that hold nothing learned.
+    spare: ends of names of what files often hold and the model with its head does not use.
+    zeros: parameters of ours that theirs lacks, which are then 0.
     """
 
     model_types: tuple[str, ...]
@@ -27,6 +29,8 @@ class HuggingFaceFamily(NamedTuple):
     table: Callable[[dict[str, Any]], list[Entry]]
     tied: Callable[[dict[str, Any]], dict[str, str]]
     ignored: tuple[str, ...] = ()
+    spare: tuple[str, ...] = ()
+    zeros: tuple[Path, ...] = ()
 
 
 # Of every model block, what a folder of transformers says nothing about.

@@ -1,9 +1,9 @@
-"""Task models of BERT and RoBERTa as `transformers` names them: a body with a head on it."""
+"""Task models as `transformers` names them: a body with a head on it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm.errors import UserError
-from lm.interop import bert
+from lm.interop import bert, gpt2, llama, t5
 from lm.interop.family import HuggingFaceFamily
 from lm.interop.weights import Entry, Layout, entry
 
@@ -12,50 +12,155 @@ _PROBLEMS = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-_ENDS = {"tagging": "ForTokenClassification", "question_answering": "ForQuestionAnswering"}
+_TEXT, _TAGS = "ForSequenceClassification", "ForTokenClassification"
+_ANSWERS = "ForQuestionAnswering"
+_ENDS = dict.fromkeys(_PROBLEMS, _TEXT) | {"tagging": _TAGS, "question_answering": _ANSWERS}
+KINDS = tuple(_ENDS)  # Of tasks whose head `transformers` may have.
 
 
-def with_head(model: dict[str, Any], kind: str, labels: tuple[str, ...]) -> HuggingFaceFamily:
-    """The model of `transformers` that a task model of ours is.
+class _Names(NamedTuple):
+    """How `transformers` names a family's task models.
 
-    Its `table` is that of a `SequenceHead` (for texts) or a `TokenHead` in `lm.models.heads`.
+    start: of the classes' names.
+    body: where the body's parameters stand in the module that is pretrained.
+    heads: by the end of a class's name: its layers, by what ours calls each.
+    """
+
+    family: HuggingFaceFamily
+    start: str
+    body: tuple[str, ...]
+    heads: dict[str, dict[str, str]]
+
+
+def _names(model: dict[str, Any]) -> _Names:
+    encoder = ("encoder",)
+    match model["name"]:
+        case "bert" if model["position_offset"]:
+            heads = {
+                _TEXT: {"pool/pooler": "classifier.dense", "head": "classifier.out_proj"},
+                _TAGS: {"head": "classifier"},
+                _ANSWERS: {"head": "qa_outputs"},
+            }
+            return _Names(bert.ROBERTA, "Roberta", encoder, heads)
+        case "bert":
+            heads = {
+                _TEXT: {"pool/pooler": "bert.pooler.dense", "head": "classifier"},
+                _TAGS: {"head": "classifier"},
+                _ANSWERS: {"head": "qa_outputs"},
+            }
+            return _Names(bert.BERT, "Bert", encoder, heads)
+        case "gpt2":
+            heads = {_TEXT: {"head": "score"}, _TAGS: {"head": "classifier"}}
+            return _Names(gpt2.FAMILY, "GPT2", (), heads)
+        case "llama":
+            start = llama.hf_config(model)["architectures"][0].removesuffix("ForCausalLM")
+            return _Names(
+                llama.FAMILY, start, (), {_TEXT: {"head": "score"}, _TAGS: {"head": "score"}}
+            )
+        case "t5":
+            return _Names(t5.FAMILY, "T5", (), {})
+    raise AssertionError(model["name"])
+
+
+class Head(NamedTuple):
+    """The head of a folder of `transformers`, as a task of ours.
+
+    kind: "classification", "multi_label", "regression", "tagging" or "question_answering".
+    labels: by output; none for regression and answers.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+
+
+def head_of(config: dict[str, Any]) -> Head | None:
+    """The task that `architectures` of config.json names; None where the model has no such head.
+
+    Raises:
+      UserError: a problem_type, or labels, that cannot be.
+    """
+    match config.get("architectures"):
+        case [str(name)]:
+            pass
+        case _:
+            return None
+    if name.endswith(_ANSWERS):
+        return Head("question_answering", ())
+    if not name.endswith((_TEXT, _TAGS)):
+        return None
+    labels = _labels(config)
+    if name.endswith(_TAGS):
+        return Head("tagging", labels)
+    problem = config.get("problem_type")
+    if problem is None:  # What transformers would train it for.
+        problem = "regression" if len(labels) == 1 else "single_label_classification"
+    kinds = [kind for kind, known in _PROBLEMS.items() if known == problem]
+    if not kinds:
+        raise UserError(
+            f"config.json: problem_type={problem!r} is unknown; known are "
+            f"{', '.join(_PROBLEMS.values())}"
+        )
+    if problem == "regression":
+        if len(labels) != 1:
+            raise UserError(
+                f"config.json: problem_type='regression' with {len(labels)} numbers is not "
+                "supported; only one is"
+            )
+        labels = ()
+    return Head(kinds[0], labels)
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the outputs, in their order, as `transformers` reads them."""
+    if "id2label" not in config or config["id2label"] is None:
+        count = config.get("num_labels", 2)  # It leaves out what is its default.
+        if not isinstance(count, int) or not 0 < count < 1_000_000:
+            raise UserError(f"config.json: num_labels={count!r} must be a positive whole number")
+        return tuple(f"LABEL_{i}" for i in range(count))
+    named = config["id2label"]
+    if isinstance(named, dict) and all(map(str.isdecimal, named)):
+        by_id = {int(key): label for key, label in named.items()}
+        labels = tuple(str(by_id[i]) for i in sorted(by_id))
+        if sorted(by_id) == list(range(len(by_id))) and len(set(labels)) == len(labels) > 0:
+            return labels
+    raise UserError(
+        f"config.json: id2label={str(named)[:100]} does not name each output 0, 1, ... once"
+    )
+
+
+def body_family(
+    model: dict[str, Any], kind: str, labels: tuple[str, ...], *, has_head: bool
+) -> HuggingFaceFamily:
+    """The tensors of a task model of ours that a folder of `transformers` may hold.
+
+    Its `table` is that of a `SequenceHead` (for texts) or a `TokenHead` in `lm.models.heads`: the
+    body, and the head where `transformers` has the same.
 
     Args:
       model: the `model` block of the config.
-      kind: of the task: "classification", "multi_label", "regression", "tagging" or
-        "question_answering".
-      labels: by output; none for the last two kinds but tagging.
-
-    Raises:
-      UserError: `transformers` has no such model.
+      kind: see `Head`.
+      labels: see `Head`.
+      has_head: otherwise the table is of the body, and of a pooler that was pretrained with it.
     """
-    if model["name"] != "bert":
-        raise UserError(
-            f"transformers has no {model['name']} with the head of task.kind={kind} as it is here; "
-            "only that of a BERT can be written"
-        )
-    is_roberta = bool(model["position_offset"])
-    base, family, name = "bert.", bert.BERT, "Bert"
-    if is_roberta:
-        base, family, name = "roberta.", bert.ROBERTA, "Roberta"
-    encoder = [
-        e._replace(ours=tuple(("body", *path[1:]) for path in e.ours))
+    family, start, at, heads = _names(model)
+    body = [
+        e._replace(ours=tuple(("body", *path[len(at) :]) for path in e.ours))
         for e in family.table(model)
-        if e.ours[0][0] == "encoder"
+        if e.ours[0][: len(at)] == at and not _is_output(e.ours[0], model)
     ]
-    if kind in _PROBLEMS:
-        pool, head = f"{base}pooler.dense", "classifier"
-        if is_roberta:
-            pool, head = "classifier.dense", "classifier.out_proj"
-        table = [*encoder, *_affine(pool, "pool/pooler"), *_affine(head, "head")]
-    else:
-        head = "qa_outputs" if kind == "question_answering" else "classifier"
-        table = [*encoder, *_affine(head, "head")]
+    layers = heads.get(_ENDS.get(kind, ""), {})
+    # What a decoder says of a text has no bias there; here it is 0 then.
+    has_bias = _ENDS.get(kind) != _TEXT or model["name"] == "bert"
+    head = [
+        e
+        for ours, theirs in layers.items()
+        for e in _affine(theirs, ours, has_bias=has_bias)
+        if has_head or (ours != "head" and theirs.startswith(family.prefix))
+    ]
 
     def hf_config(model: dict[str, Any]) -> dict[str, Any]:
-        ours = model | {"next_sentence": False}
-        config = family.hf_config(ours)
-        config["architectures"] = [name + _ENDS.get(kind, "ForSequenceClassification")]
+        config = family.hf_config(model | {"next_sentence": False} if start == "Bert" else model)
+        config["architectures"] = [start + _ENDS[kind]]
         if kind in _PROBLEMS:
             config["problem_type"] = _PROBLEMS[kind]
         if kind == "regression":
@@ -65,11 +170,37 @@ def with_head(model: dict[str, Any], kind: str, labels: tuple[str, ...]) -> Hugg
             config["label2id"] = {label: i for i, label in enumerate(labels)}
         return config
 
-    return family._replace(hf_config=hf_config, table=lambda model: table, tied=lambda model: {})
+    names = {e.theirs for e in body}
+    return family._replace(
+        hf_config=hf_config,
+        table=lambda model: [*body, *head],
+        tied=lambda model: {
+            copy: original
+            for copy, original in family.tied(model).items()
+            if original in names and copy.startswith("encoder.")  # T5's reader, but no output.
+        },
+        zeros=() if has_bias or not has_head else (("head", "bias"),),
+    )
 
 
-def _affine(theirs: str, ours: str) -> list[Entry]:
-    return [
-        entry(f"{theirs}.weight", f"{ours}/kernel", Layout.OUT_IN),
-        entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR),
-    ]
+def with_head(model: dict[str, Any], kind: str, labels: tuple[str, ...]) -> HuggingFaceFamily:
+    """The model of `transformers` that a task model of ours is; see `body_family`.
+
+    Raises:
+      UserError: `transformers` has no such model.
+    """
+    if _ENDS[kind] not in _names(model).heads:
+        raise UserError(
+            f"transformers has no {model['name']} with the head of task.kind={kind} as it is here"
+        )
+    return body_family(model, kind, labels, has_head=True)
+
+
+def _is_output(path: tuple[str, ...], model: dict[str, Any]) -> bool:
+    """Whether a parameter is no part of the body, which stands beside it in a decoder or a T5."""
+    return path[0] == "output_embedding" or (model["name"] == "t5" and path[0] == "decoder")
+
+
+def _affine(theirs: str, ours: str, *, has_bias: bool) -> list[Entry]:
+    weight = entry(f"{theirs}.weight", f"{ours}/kernel", Layout.OUT_IN)
+    return [weight] + [entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR)] * has_bias

@@ -5,26 +5,27 @@ Nothing is ever unpickled.
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
 import numpy as np
-import safetensors
 import safetensors.numpy
+from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, t5
 from lm.interop.family import HuggingFaceFamily
-from lm.interop.weights import Path, Shapes, join, keys, shape_of, split
+from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, some
+from lm.interop.weights import Entry, Path, Shapes, join, keys, shape_of, split
 
 FAMILIES = {
     model_type: family
     for family in (bert.BERT, bert.ROBERTA, gpt2.FAMILY, llama.FAMILY, t5.FAMILY)
     for model_type in family.model_types
 }
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# What may follow the prefix of a body and is none of it, in a family whose prefix is empty.
+_HEADS = {"lm_head", "cls", "classifier", "score", "qa_outputs"}
 _SHARD_BYTES = 5_000_000_000
 
 
@@ -68,15 +69,97 @@ class Loaded(NamedTuple):
     """What a folder's weights gave.
 
     params: the parameter tree, float32.
-    dtype: of the files ("float32", "bfloat16", "float16").
-    missing: parameters that the folder does not have; they hold what `initial` gave.
-    unknown: keys that no parameter takes.
+    dtype: of the files; "float32" where they have several, so that none is rounded.
+    missing: parameters that the folder does not have; they hold what `initial` gave, or are absent.
+    left_out: names of tensors that no parameter takes.
     """
 
     params: dict[str, Any]
     dtype: str
     missing: list[Path]
-    unknown: list[str]
+    left_out: list[str]
+
+
+class Plan(NamedTuple):
+    """Which tensor of a folder goes where, known without reading any.
+
+    wanted: by the full name of each tensor, its entry and layer.
+    found: by full name, what the files call it.
+    tied: copies that the files hold, each with the name of what it must repeat.
+    missing, left_out: see `Loaded`.
+    """
+
+    files: TensorFiles
+    wanted: dict[str, tuple[Entry, int | None]]
+    found: dict[str, str]
+    tied: dict[str, str]
+    missing: list[Path]
+    left_out: list[str]
+
+
+def plan(
+    folder: pathlib.Path,
+    shapes: Shapes,
+    *,
+    family: HuggingFaceFamily | None = None,
+    may_lack: Callable[[Path], bool] = lambda path: False,
+    leave_out: str = "nothing",
+) -> Plan:
+    """Compares a folder with the parameters that a model needs, by the headers of its files alone.
+
+    Args:
+      folder: of `transformers`.
+      shapes: of each parameter, by path.
+      family: whose table names the tensors; None for that of the pretrained model.
+      may_lack: which parameters need not be there, such as those of a head.
+      leave_out: which tensors may be left out that no parameter takes: "nothing", "heads" (what is
+        not of the body) or "anything".
+
+    Raises:
+      UserError: keys that are missing or unknown; a wrong shape or dtype; no safetensors.
+    """
+    model = load_model_block(folder)
+    family = family or FAMILIES[load_config(folder)["model_type"]]
+    files = TensorFiles(folder)
+    wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
+    tied = family.tied(model)
+    found = {_full_name(n, family, wanted.keys() | tied.keys()): n for n in files.headers}
+    for copy, original in tied.items():  # Files may hold a shared tensor under either name.
+        if copy in found and original not in found:
+            found[original] = found.pop(copy)
+    known = wanted.keys() | tied.keys()
+    unknown = [k for k in found if k not in known and not k.endswith(family.ignored)]
+    missing = [k for k in wanted if k not in found]
+    covered = {path for e, _ in wanted.values() for path in e.ours}
+    refused = {
+        "nothing": [k for k in unknown if not k.endswith(family.spare)],
+        "heads": [k for k in unknown if _is_of_body(k, family, wanted)],
+        "anything": [],
+    }[leave_out]
+    lacking = [k for k in missing if not all(map(may_lack, wanted[k][0].ours))]
+    absent = {path for key in missing for path in wanted[key][0].ours}
+    absent |= shapes.keys() - covered - {*family.zeros}
+    if lacking or refused:
+        raise UserError(
+            f"{folder}: missing keys: {some(lacking)}; unknown keys: {some(refused)}"
+            + _what_helps(lacking, refused, family, wanted)
+        )
+    for key in wanted.keys() & found.keys():
+        e, _ = wanted[key]
+        files.dtype(found[key])
+        shape, expected = files.headers[found[key]].shape, shape_of(e, shapes)
+        if shape != expected:
+            raise UserError(
+                f"{folder}: {found[key]} has shape {shape}, and config.json asks for {expected}"
+            )
+    return Plan(
+        files,
+        wanted,
+        found,
+        {copy: original for copy, original in tied.items() if copy in found},
+        sorted(absent),
+        sorted(found[key] for key in unknown),
+    )
 
 
 def load_params(
@@ -84,70 +167,74 @@ def load_params(
     shapes: Shapes,
     *,
     initial: Callable[[], dict[Path, Any]] | None = None,
-    allow_unknown: bool = False,
+    **settings,
 ) -> Loaded:
     """Reads the weights one tensor at a time, so that nothing is held twice.
 
     Args:
       folder: of `transformers`.
       shapes: of each parameter, by path.
-      initial: makes the parameters that the folder does not have, such as a head; None: it must
-        have all.
-      allow_unknown: leaves out what no parameter takes, such as another head.
+      initial: makes the parameters that the folder does not have; None leaves them absent.
+      **settings: see `plan`.
 
     Raises:
-      UserError: keys that are missing or unknown, all listed; a wrong shape; no safetensors.
+      UserError: see `plan`; also numbers that are not finite.
     """
-    family = FAMILIES[load_config(folder)["model_type"]]
-    model = load_model_block(folder)
-    tensors = _Tensors(folder)
-    wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
-    tied = family.tied(model)
-    found = {_full_name(n, family, wanted.keys() | tied.keys()): n for n in tensors.names()}
-    for copy, original in tied.items():  # Files may hold a shared tensor under either name.
-        if copy in found and original not in found:
-            found[original] = found.pop(copy)
-    ignored = {key for key in found if family.ignored and key.endswith(family.ignored)}
-    missing = sorted(wanted.keys() - found.keys())
-    unknown = sorted(found.keys() - wanted.keys() - tied.keys() - ignored)
-    if (missing and initial is None) or (unknown and not allow_unknown):
-        raise UserError(
-            f"{folder}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
-            f"{', '.join(unknown) or 'none'}"
-        )
-    params = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
-    missing_paths = sorted({path for key in missing for path in wanted[key][0].ours})
-    for path in missing_paths:
-        params[path] = np.array(initial()[path], np.float32)
-    dtypes = set()
-    for key in wanted.keys() - set(missing):
+    files, wanted, found, tied, missing, left_out = plan(folder, shapes, **settings)
+    drawn = initial() if initial and missing else {}
+    params = {path: np.array(drawn[path], np.float32) for path in missing if path in drawn}
+    params |= {p: np.zeros(s, np.float32) for p, s in shapes.items() if p not in missing}
+    dtypes = {files.dtype(found[key]) for key in wanted.keys() & found.keys()}
+    for key in wanted.keys() & found.keys():
         e, layer = wanted[key]
-        tensor = tensors.read(found[key])
-        dtypes.add(tensor.dtype.name)
-        expected = shape_of(e, shapes)
-        if tensor.shape != expected:
-            raise UserError(
-                f"{folder}: {found[key]} has shape {tensor.shape}, and "
-                f"config.json asks for {expected}"
-            )
-        for path, array in split(e, tensor, shapes):
+        if not params.keys() >= {*e.ours}:
+            continue  # Another layer of it is missing.
+        for path, array in split(e, files.read(found[key]), shapes):
             (params[path] if layer is None else params[path][layer])[...] = array
-    _check_tied(folder, tied, found, tensors)
-    if len(dtypes) > 1:
-        raise UserError(f"{folder}: the weights mix dtypes {', '.join(sorted(dtypes))}")
-    return Loaded(unflatten_dict(params), dtypes.pop(), missing_paths, unknown)
-
-
-def _check_tied(folder, tied: dict[str, str], found: dict[str, str], tensors: "_Tensors") -> None:
-    """A copy that differs from what it should repeat would be lost."""
-    for copy, original in tied.items():
-        if copy in found and not np.array_equal(
-            tensors.read(found[copy]), tensors.read(found[original])
-        ):
+    for copy, original in tied.items():  # A copy that differs would be lost.
+        if not np.array_equal(files.read(found[copy]), files.read(found[original])):
             raise UserError(
                 f"{folder}: {found[copy]} differs from {found[original]}, though config.json says "
                 "that they are tied; untied ones are not supported"
             )
+    dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
+    return Loaded(unflatten_dict(params), dtype, missing, left_out)
+
+
+def over_layers(name: str) -> str:
+    """A tensor's name with a star for its layer: "h.3.ln_1.weight" -> "h.*.ln_1.weight"."""
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def say_left_out(folder: pathlib.Path, names: list[str]) -> None:
+    """Logs which tensors of a folder are not used, if there are any."""
+    if names:
+        logging.warning(
+            "%s: left out, for the model has no place for them: %s", folder, some(names)
+        )
+
+
+def _is_of_body(key: str, family: HuggingFaceFamily, wanted: Iterable[str]) -> bool:
+    """Whether a tensor without a place stands in the body, rather than in some head."""
+    if key.endswith(family.spare):
+        return False
+    first = lambda name: name.removeprefix(family.prefix).split(".")[0]
+    modules = {first(name) for name in wanted if name.startswith(family.prefix)} - _HEADS
+    return (bool(family.prefix) and key.startswith(family.prefix)) or first(key) in modules
+
+
+def _what_helps(
+    lacking: list[str], refused: list[str], family: HuggingFaceFamily, wanted: Iterable[str]
+) -> str:
+    """The options of configs/convert.py that would let this pass, where it is about heads."""
+    if any(_is_of_body(key, family, wanted) for key in [*lacking, *refused]):
+        return "; the model has no place for them, or needs them: get the folder again"
+    options = {"allow_missing": lacking, "allow_unknown": refused}
+    helps = " ".join(f"--config.{name}=True" for name, names in options.items() if names)
+    return (
+        f"; they are of a head: convert.py takes the others with {helps}, which draws what is "
+        "missing at random and leaves out what is unknown"
+    )
 
 
 def resize_vocabulary(params: dict[str, Any], old_size: int, new_size: int) -> dict[str, Any]:
@@ -204,6 +291,12 @@ def save(
     generation = json.dumps(ids | ends, indent=2) + "\n"
     (folder / "generation_config.json").write_text(generation)
     flat = flatten_dict(params)
+    for path in family.zeros:
+        if np.any(flat[path]):
+            raise UserError(
+                f"{'/'.join(path)} is not 0, and transformers' {config['architectures'][0]} has no "
+                "such parameter"
+            )
     shapes = {path: x.shape for path, x in flat.items()}
     shards: list[dict[str, np.ndarray]] = [{}]
     size = 0
@@ -215,13 +308,13 @@ def save(
             size = 0
         shards[-1][key] = tensor
         size += tensor.nbytes
-    names = [_WEIGHTS]
+    names = [WEIGHTS]
     if len(shards) > 1:
         names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
         weight_map = {k: name for name, s in zip(names, shards, strict=True) for k in s}
         total = sum(x.nbytes for shard in shards for x in shard.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     for name, shard in zip(names, shards, strict=True):
         safetensors.numpy.save_file(shard, folder / name, metadata={"format": "pt"})
 
@@ -233,63 +326,6 @@ def model_type_of(model: dict[str, Any]) -> str:
     if model["name"] == "llama":
         return llama.hf_config(model)["model_type"]
     return model["name"]
-
-
-class _Tensors:
-    """The tensors of a folder by name, each read when it is asked for."""
-
-    def __init__(self, folder: pathlib.Path):
-        if (folder / _INDEX).exists():
-            names = json.loads((folder / _INDEX).read_text())["weight_map"]
-            self._files = {key: folder / file for key, file in names.items()}
-        elif (folder / _WEIGHTS).exists():
-            self._files = dict.fromkeys(tensor_names(folder / _WEIGHTS), folder / _WEIGHTS)
-        else:
-            (name,) = load_config(folder).get("architectures") or ["AutoModel"]
-            raise UserError(
-                f"{folder} holds no {_WEIGHTS}; pickled weights are never read. Convert: python "
-                f'-c "from transformers import {name} as M; '
-                f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-            )
-        for file in set(self._files.values()):
-            if not file.exists():
-                raise UserError(f"{folder}/{_INDEX} names {file.name}, which is not there")
-
-    def names(self) -> list[str]:
-        return list(self._files)
-
-    def read(self, name: str) -> np.ndarray:
-        return read_tensor(self._files[name], name)
-
-
-def tensor_names(path: pathlib.Path) -> list[str]:
-    """The names in a file of safetensors.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    with _open(path) as file:
-        return list(file.keys())
-
-
-def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
-    """One tensor of a file of safetensors.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    with _open(path) as file:
-        try:
-            return file.get_tensor(name)
-        except safetensors.SafetensorError as error:
-            raise UserError(f"{path}: {error}; get it again") from None
-
-
-def _open(path: pathlib.Path) -> safetensors.safe_open:
-    try:
-        return safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); get it again") from None
 
 
 def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:

@@ -145,5 +145,5 @@ FAMILY = HuggingFaceFamily(
     tied=lambda model: (
         {"lm_head.weight": "model.embed_tokens.weight"} if model["tied_output"] else {}
     ),
-    ignored=(".rotary_emb.inv_freq",),
+    ignored=("rotary_emb.inv_freq",),
 )

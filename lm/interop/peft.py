@@ -21,7 +21,8 @@ import safetensors.numpy
 from flax import traverse_util
 
 from lm.errors import UserError
-from lm.interop.hugging_face import FAMILIES, model_type_of, read_tensor, tensor_names
+from lm.interop.hugging_face import FAMILIES, model_type_of
+from lm.interop.tensor_files import read_tensor, tensor_names
 from lm.interop.weights import Entry, Layout, Path, Shapes, join, keys, shape_of, split
 from lm.models import families
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, magnitudes

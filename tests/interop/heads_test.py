@@ -83,5 +83,5 @@ def test_a_head_is_read_by_transformers_and_says_the_same(kind, position_offset,
 
 
 def test_a_head_that_transformers_has_not_is_refused():
-    with pytest.raises(UserError, match=r"no gpt2 with the head of task\.kind=tagging"):
-        heads_lib.with_head({"name": "gpt2"}, "tagging", ("O",))
+    with pytest.raises(UserError, match=r"no gpt2 with the head of task\.kind=question_answering"):
+        heads_lib.with_head({"name": "gpt2"}, "question_answering", ())

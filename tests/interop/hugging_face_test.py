@@ -17,7 +17,7 @@ from experiments import convert, initial, pretrain, runs
 from lm.data.tokenizer_training import train_sentencepiece
 from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
-from lm.interop import tokenizer_files
+from lm.interop import tokenizer_files, tokenizer_folders
 
 VOCAB, POSITIONS = 301, 24
 
@@ -265,7 +265,7 @@ def test_the_vocabulary_of_an_old_bert_is_read(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     theirs = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
 
-    tokenizer = convert._import_tokenizer(tmp_path)
+    tokenizer = tokenizer_folders.load(tmp_path)
 
     text = "Playing a 中中 [MASK]"
     (ids,) = tokenizer.encode_batch([text])

@@ -1,0 +1,167 @@
+"""The safetensors of a folder: what they hold, by their headers, and each tensor when asked.
+
+Nothing is ever unpickled.
+"""
+
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
+import numpy as np
+import safetensors
+
+from lm.errors import UserError
+from lm.workdir import read_json
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+class TensorHeader(NamedTuple):
+    """What is known of a tensor without reading it; dtype as safetensors names it."""
+
+    file: pathlib.Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class TensorFiles:
+    """The weights of a folder by name; `headers` says what there is.
+
+    As `transformers` does, it prefers a whole file to an index, and takes every tensor of each file
+    that the index names.
+
+    Raises:
+      UserError: there are none, a file is missing or damaged, lies outside the folder, or two files
+        hold one tensor.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.headers: dict[str, TensorHeader] = {}
+        listed = {} if (folder / WEIGHTS).exists() else _listed(folder)
+        for file in sorted({*listed.values()}) or [WEIGHTS]:
+            for name, header in _headers(folder / file).items():
+                if name in self.headers:
+                    raise UserError(
+                        f"{folder}: {file} and {self.headers[name].file.name} both hold {name}; "
+                        "remove one of them"
+                    )
+                self.headers[name] = header
+        if absent := sorted(listed.keys() - self.headers.keys()):
+            raise UserError(
+                f"{folder / INDEX} says that {listed[absent[0]]} holds {absent[0]}, and it does "
+                "not; get the folder again"
+            )
+
+    def dtype(self, name: str) -> str:
+        """The dtype of a tensor as NumPy names it.
+
+        Raises:
+          UserError: it is none that weights here may have.
+        """
+        header = self.headers[name]
+        if header.dtype not in _FLOATS:
+            raise UserError(
+                f"{header.file}: {name} has dtype {header.dtype}, and weights here may be "
+                f"{', '.join(_FLOATS)}; convert it with transformers: load the model with "
+                "dtype=torch.float32 (dequantized, if it is quantized), and save it again"
+            )
+        return _FLOATS[header.dtype]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor.
+
+        Raises:
+          UserError: it has another dtype, cannot be read, or holds numbers that are not finite.
+        """
+        self.dtype(name)
+        tensor = read_tensor(self.headers[name].file, name)
+        if not np.isfinite(tensor).all():
+            raise UserError(
+                f"{self.headers[name].file}: {name} holds numbers that are not finite (NaN or "
+                "infinity), and no model works with them; get the file again"
+            )
+        return tensor
+
+
+def tensor_names(path: pathlib.Path) -> list[str]:
+    """The names in a file of safetensors.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    return list(_headers(path))
+
+
+def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
+    """One tensor of a file of safetensors.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    with _open(path) as file:
+        try:
+            return file.get_tensor(name)
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{path}: {error}; get it again") from None
+
+
+def some(names: Iterable[str], at_most: int = 6) -> str:
+    """Names for a line: sorted, and the rest of many as a number; "none" of none."""
+    names = sorted(names)
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more or "none"
+
+
+def _listed(folder: pathlib.Path) -> dict[str, str]:
+    """The file of each tensor, as the index says."""
+    path = folder / INDEX
+    if not path.exists():
+        raise UserError(
+            f"{folder} holds no {WEIGHTS}; pickled weights are never read. Convert: python -c "
+            f'"from transformers import {_class_name(folder)} as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    index = read_json(path)
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise UserError(f"{path} has no weight_map, a file for each tensor; get it again")
+    for name, file in listed.items():
+        # A link is followed, for that is how the cache of huggingface_hub keeps its files.
+        if not isinstance(file, str) or pathlib.PurePath(file).name != file or "\\" in file:
+            raise UserError(
+                f"{path}: the file of {name} is {file!r}, and only a name in this folder is read"
+            )
+        if not (folder / file).exists():
+            raise UserError(f"{path} names {file}, which is not there; get it too")
+    return listed
+
+
+def _class_name(folder: pathlib.Path) -> str:
+    """The class of `transformers` that reads all weights of the folder."""
+    names = read_json(folder / "config.json").get("architectures")
+    match names:
+        case [str(name)] if name.isidentifier():
+            return name
+    return "AutoModel"
+
+
+def _headers(path: pathlib.Path) -> dict[str, TensorHeader]:
+    with _open(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: TensorHeader(path, tuple(s.get_shape()), s.get_dtype())
+            for name, s in slices.items()
+        }
+
+
+def _open(path: pathlib.Path) -> safetensors.safe_open:
+    try:
+        path.open("rb").close()  # Whose error says why a file cannot be read.
+        return safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); get it again") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
