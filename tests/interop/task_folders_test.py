@@ -1,0 +1,161 @@
+"""Folders of `transformers` with the head of a task, opened and trained on as they are."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+import torch
+import transformers as t
+from tokenizers import models, pre_tokenizers, processors
+
+from experiments import finetuned, initial
+from lm.errors import UserError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
+SIZES = dict(
+    vocab_size=len(WORDS),
+    hidden_size=12,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=20,
+    max_position_embeddings=30,
+)
+LABELS = {0: "差", 1: "good", 2: "so so"}
+TAGS = {0: "O", 1: "B-X", 2: "I-X"}
+GPT2 = dict(vocab_size=len(WORDS), n_embd=12, n_layer=1, n_head=2, n_positions=30, pad_token_id=0)
+LLAMA = SIZES | dict(pad_token_id=0)
+FOLDERS = {
+    "bert, one label": (
+        lambda: t.BertForSequenceClassification(t.BertConfig(**SIZES, id2label=LABELS)),
+        ("classification", tuple(LABELS.values())),
+    ),
+    "bert, two labels without names": (
+        lambda: t.BertForSequenceClassification(t.BertConfig(**SIZES)),
+        ("classification", ("LABEL_0", "LABEL_1")),
+    ),
+    "roberta, several labels": (
+        lambda: t.RobertaForSequenceClassification(
+            t.RobertaConfig(
+                **SIZES,
+                id2label=LABELS,
+                problem_type="multi_label_classification",
+                pad_token_id=0,
+            )
+        ),
+        ("multi_label", tuple(LABELS.values())),
+    ),
+    "bert, a number": (
+        lambda: t.BertForSequenceClassification(t.BertConfig(**SIZES, num_labels=1)),
+        ("regression", ()),
+    ),
+    "roberta, tags": (
+        lambda: t.RobertaForTokenClassification(
+            t.RobertaConfig(**SIZES, id2label=TAGS, pad_token_id=0)
+        ),
+        ("tagging", tuple(TAGS.values())),
+    ),
+    "bert, answers": (
+        lambda: t.BertForQuestionAnswering(t.BertConfig(**SIZES)),
+        ("question_answering", ()),
+    ),
+    "gpt2, one label": (
+        lambda: t.GPT2ForSequenceClassification(t.GPT2Config(**GPT2, id2label=LABELS)),
+        ("classification", tuple(LABELS.values())),
+    ),
+    "gpt2, tags": (
+        lambda: t.GPT2ForTokenClassification(t.GPT2Config(**GPT2, id2label=TAGS)),
+        ("tagging", tuple(TAGS.values())),
+    ),
+    "qwen2, one label": (
+        lambda: t.Qwen2ForSequenceClassification(
+            t.Qwen2Config(**LLAMA, num_key_value_heads=1, id2label=LABELS)
+        ),
+        ("classification", tuple(LABELS.values())),
+    ),
+}
+
+
+def save(model, folder):
+    """With weights so large that an error would show, and a tokenizer of words."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.eval().save_pretrained(folder)
+    library = tokenizers.Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(WORDS)}, "[UNK]")
+    )
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    library.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    t.PreTrainedTokenizerFast(
+        tokenizer_object=library,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")},
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_task_model_says_what_it_says_in_transformers(name, tmp_path):
+    make, (kind, labels) = FOLDERS[name]
+    reference = make()
+    folder = save(reference, tmp_path)
+
+    assert finetuned.is_task_model(folder)
+    loaded = finetuned.load(folder)
+
+    tokens_BL = np.random.default_rng(0).integers(5, len(WORDS), (2, 9)).astype(np.int32)
+    batch = dict(tokens_BL=tokens_BL, types_BL=np.zeros_like(tokens_BL), length_B=np.array([9, 9]))
+    inputs = loaded.task._inputs.inputs(batch)
+    found = jax.jit(loaded.model.apply)({"params": loaded.params}, inputs)
+    with torch.no_grad():
+        expected = reference(torch.tensor(tokens_BL))
+    assert (loaded.config.task.kind, tuple(loaded.config.task.get("labels", ()))) == (kind, labels)
+    assert loaded.step == 0
+    assert np.abs(found).max() > 0.5
+    if kind == "question_answering":
+        expected = torch.stack([expected.start_logits, expected.end_logits], axis=-1)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    else:
+        np.testing.assert_allclose(found, expected.logits, atol=1e-4)
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(problem_type="ranking"), "problem_type='ranking' is unknown"),
+        (dict(problem_type="regression"), "problem_type='regression' with 3 numbers"),
+        (dict(id2label={"0": "a", "2": "b"}), "id2label=.* does not name each output"),
+        (dict(id2label=["a", "b"]), "id2label=.* does not name each output"),
+        (dict(id2label={"0": "a", "1": "a"}), "id2label=.* does not name each output"),
+        (dict(id2label=None, num_labels="x"), "num_labels='x' must be"),
+        (dict(id2label={"0": "a"}, problem_type="single_label_classification"), "shape"),
+    ],
+)
+def test_labels_that_cannot_be_are_one_line(changes, message, tmp_path):
+    save(t.BertForSequenceClassification(t.BertConfig(**SIZES, id2label=LABELS)), tmp_path)
+    edit(tmp_path, **changes)
+
+    with pytest.raises(UserError, match=message):
+        finetuned.load(tmp_path)
+
+
+def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
+    save(t.BertForSequenceClassification(t.BertConfig(**SIZES)), tmp_path)
+
+    loaded = finetuned.load(tmp_path, task={"pair": "hypothesis"})
+
+    assert loaded.config.task.pair == "hypothesis"
+    with pytest.raises(UserError, match=r"task\.tags='x': .* no such setting"):
+        finetuned.load(tmp_path, task={"tags": "x"})
+    assert initial.head_of(tmp_path).kind == "classification"
