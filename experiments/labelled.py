@@ -1,6 +1,7 @@
 """The labelled data of a config, and the task that reads it."""
 
 import hashlib
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
