@@ -1,9 +1,9 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
 import contextlib
-import errno
 import pathlib
 import re
+import signal
 import sys
 
 import ml_collections
@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from experiments import arguments
 from experiments.shown import config_text
-from lm import allocator, interrupts, watched
+from lm import allocator, faults, interrupts, output, safe_text, watched
 from lm.errors import UserError
 
 # No default here: this library would load it while this file is imported, and so before `main`.
@@ -55,44 +55,58 @@ _HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
 )
 _THINGS_TO_DO = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE)
+_PRINTED = ("generate", "predict")  # Experiments for whoever reads what they print.
 _OF_TRAINING = (*_THINGS_TO_DO, _EXTEND, _COORDINATOR)
 
 
 def main(argv: list[str]) -> int:
     """Parses the flags, runs what they ask for, returns the exit code.
 
-    0: done. 1: --verify found a promise that is not kept. 2: a mistake that the user can mend, one
-    line of it on stderr. 75: told to stop, and saved; the same command goes on from there. 130:
-    interrupted where nothing could be saved.
+    0: done. 1: --verify found a promise that is not kept. 2: a mistake that the user can mend, or a
+    fault of the machine; one line of it on stderr. 75: told to stop, and saved; the same command
+    goes on from there. 130, 143, 129: interrupted by ctrl-C, SIGTERM, SIGHUP where nothing could be
+    saved.
     """
     interrupts.keep()
     try:
-        config = _parse(argv)
-        if _PRINT_CONFIG.value:
-            print(config_text(config))
-            return 0
-        if _COORDINATOR.value is not None and not watched.is_watched():
-            return watched.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
-        allocator.keep_freed_memory()
-        if _SWEEP.value is not None or _LAUNCHER.value is not None:
-            return _launch()
-        with _hosts():
-            return _dispatch(config)
+        return _run(argv)
     except UserError as error:
-        # What it quotes of a user's files may have lines of its own.
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "error: interrupted; the same command starts anew, or from the last checkpoint",
-            file=sys.stderr,
+        return _fail(str(error))
+    except KeyboardInterrupt as error:
+        what = (
+            "interrupted" if not isinstance(error, interrupts.Terminated) else f"ended by {error}"
         )
-        return 130
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+        return _fail(
+            f"{what}; the same command starts anew, or from the last checkpoint",
+            128 + getattr(error, "signum", signal.SIGINT),
+        )
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and output.has_lost_reader():
+            return 0  # Whoever read this has seen enough.
+        line = faults.one_line(error)
+        if line is None:
             raise
-        print(f"error: the disk is full: {error}; free some space and go on", file=sys.stderr)
-        return 2
+        return _fail(line)
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"error: {safe_text.one_line(message)}", file=sys.stderr)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    config = _parse(argv)
+    if _PRINT_CONFIG.value:
+        print(config_text(config))
+        return 0
+    if _COORDINATOR.value is not None and not watched.is_watched():
+        return watched.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
+    allocator.keep_freed_memory()
+    if _SWEEP.value is not None or _LAUNCHER.value is not None:
+        output.outlive_readers()
+        return _launch()
+    with _hosts():
+        return _dispatch(config)
 
 
 def _parse(argv: list[str]):
@@ -229,6 +243,8 @@ def _dispatch(config) -> int:
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
     if _DEVICES.present and not _DRY_RUN.value:
         raise UserError(f"--devices={_DEVICES.value} is about --dry_run; add that, or leave it out")
+    if config.experiment not in _PRINTED:
+        output.outlive_readers()
     if _VERIFY.value:
         verify.start_devices(config)  # Before anything asks for any.
     keep_compiled_programs()
@@ -262,4 +278,5 @@ def _profile_steps(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
+    output.guard()
     sys.exit(main(sys.argv))

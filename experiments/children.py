@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from experiments.devices import Slot
 from experiments.sweep import Run
+from lm import interrupts
 from lm.results import state
 from lm.watched import STOPPED
 
@@ -105,7 +106,7 @@ class Pool:
 
 
 class Stop:
-    """Whether SIGINT or SIGTERM came: the first ends all runs in order, a second one at once."""
+    """Whether a signal to stop came: the first ends all runs in order, a second one at once."""
 
     def __init__(self):
         self._num_signals = self._num_obeyed = 0
@@ -147,14 +148,10 @@ def opened(slots: Sequence[Slot], folder: pathlib.Path, stop: Stop) -> Iterator[
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Listens to SIGINT and SIGTERM."""
+    """Listens to ctrl-C, SIGTERM and SIGHUP."""
     stop = Stop()
-    previous = {s: signal.signal(s, stop.note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupts.handled(stop.note):
         yield stop
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def _mark_failed(workdir: pathlib.Path) -> None:

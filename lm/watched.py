@@ -66,16 +66,18 @@ def note_joined() -> None:
 def watch(coordinator: str, connect_seconds: int) -> int:
     """Runs this very command once more, watched; returns its exit code, or `LOST`.
 
-    SIGTERM and SIGINT are passed on.
+    SIGTERM, SIGHUP and ctrl-C are passed on as SIGTERM.
     """
+    # Not above, since this file is also a program, which imports nothing of lm.
+    from lm import interrupts
+
     reader, writer = os.pipe()
     process = subprocess.Popen(
         sys.orig_argv, env=os.environ | {_PIPE: str(writer)}, pass_fds=[writer]
     )
     os.close(writer)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: process.send_signal(signal.SIGTERM))
-    code = process.wait()
+    with interrupts.handled(lambda *_: process.send_signal(signal.SIGTERM)):
+        code = process.wait()
     has_joined = bool(os.read(reader, 1))
     if code >= 0:
         return code

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lm import faults, watched
 from lm.data import tokenizers
 from lm.data.sources import Document
 from lm.errors import UserError
@@ -47,11 +49,13 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
         )
         return
     context = multiprocessing.get_context("spawn")
+    with faults.naming("/dev/shm"):  # Where Linux keeps what processes share.
+        all_started = context.Barrier(num_processes)
     with concurrent.futures.ProcessPoolExecutor(
         num_processes,
         mp_context=context,
         initializer=_load_in_worker,
-        initargs=(folder, context.Barrier(num_processes)),
+        initargs=(os.getpid(), folder, all_started),
     ) as pool:
         _start(pool, num_processes)
         try:
@@ -113,8 +117,12 @@ def _tokenize(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> list[Tokeniz
 _worker_tokenizer: tokenizers.Tokenizer
 
 
-def _load_in_worker(folder: pathlib.Path, all_started) -> None:
+def _load_in_worker(parent: int, folder: pathlib.Path, all_started) -> None:
     global _worker_tokenizer
+    watched.die_with(parent)
+    # These are for the parent, which ends its workers in order.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # There is a process for every core already.
     _worker_tokenizer = tokenizers.load(folder)
     all_started.wait()

@@ -11,11 +11,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lm import interrupts
 from lm.train.state import TrainState
 from lm.train.step import Metrics
 
 # Of all runs of this process, since JAX may choose to stop behind the last step of the run at hand.
 _TIMES_ASKED = itertools.count(1)
+_OTHERS = (signal.SIGINT, signal.SIGHUP)
 
 
 class Hook(NamedTuple):
@@ -75,17 +77,15 @@ def fit(
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[int], bool]]:
-    """Yields a function of the step: is this where SIGTERM or SIGINT tells to stop?
+    """Yields a function of the step: is this where a signal tells to stop?
 
-    Asked after every step. A second signal kills as usual. With several processes, a signal to any
-    of them stops them all at the same step, which JAX finds for them.
+    SIGTERM, SIGHUP or ctrl-C; asked after every step. A second one kills as usual. With several
+    processes, a signal to any of them stops them all at the same step, which JAX finds for them.
     """
     if jax.process_count() > 1:
-        previous_one = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        try:
+        # JAX listens to SIGTERM alone.
+        with interrupts.handled(lambda *_: os.kill(os.getpid(), signal.SIGTERM), _OTHERS):
             yield lambda step: multihost_utils.reached_preemption_sync_point(next(_TIMES_ASKED))
-        finally:
-            signal.signal(signal.SIGINT, previous_one)
         return
     received: list[int] = []
 
@@ -93,9 +93,5 @@ def stop_on_signals() -> Iterator[Callable[[int], bool]]:
         received.append(signum)
         signal.signal(signum, previous[signum])
 
-    previous = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with interrupts.handled(note) as previous:
         yield lambda step: bool(received)
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

@@ -1,0 +1,30 @@
+r"""Text of others as it may be shown: it moves no cursor, reorders no line and tells no password.
+
+"a\x1b[2Jb\u202ec" -> "a\\x1b[2Jb\\u202ec"
+"https://me:secret@host/a" -> "https://<redacted>@host/a"
+"""
+
+import re
+
+# Characters of Unicode that order what stands around them; see its Standard Annex 9.
+_ORDERING = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_UNSAFE = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_ORDERING}\ud800-\udfff]")
+_USER_IN_URL = re.compile(r"(://)[^/\s'\"]*@")
+
+
+def escaped(text: str) -> str:
+    """The text with control characters, those that order text, and half characters as escapes.
+
+    Line ends and tabs stay.
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def redacted(text: str) -> str:
+    """The text without the names and passwords in its URLs."""
+    return _USER_IN_URL.sub(r"\1<redacted>@", text)
+
+
+def one_line(text: str) -> str:
+    """Both, as one line: for errors, which may quote a user's file."""
+    return escaped(redacted(" ".join(text.splitlines())))
