@@ -158,6 +158,7 @@ def stdlib_data(seq_len: int, batch_size: int) -> dict:
         add_bos=True,
         add_eos=True,
         on_error="raise",
+        max_document_bytes=1_000_000_000,
     )
 
 
@@ -295,6 +296,7 @@ def finetuning(
         multiple=32,
         truncate=False,
         on_error="raise",
+        max_document_bytes=1_000_000_000,
     )
     config.optimizer = optimizer(
         rule, arg.schedule, peak_lr=peak_lr, warmup_steps=0, warmup_share=0.1

@@ -13,7 +13,8 @@ from configs import common
 def get_config() -> ml_collections.ConfigDict:
     """With no data set: the run's own validation split, rows as it was trained on.
 
-    Of `data`, a fine-tuned run reads `source`, `validation`, `batch_size` and `on_error`.
+    Of `data`, a fine-tuned run reads `source`, `validation`, `batch_size`, `on_error` and
+    `max_document_bytes`.
     """
     config = ml_collections.ConfigDict()
     config.experiment = "evaluate"
@@ -29,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
         add_bos=True,
         add_eos=True,
         on_error="raise",
+        max_document_bytes=1_000_000_000,
     )
     config.parallel = common.parallel()
     return config

@@ -4,7 +4,7 @@ import pathlib
 
 import ml_collections
 
-from experiments import build, finetune, finetuned, labelled, report, runs
+from experiments import build, finetune, finetuned, labelled, pretrain, report, runs
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.train import sharding
@@ -34,7 +34,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     corpus.tokenizer = runs.tokenizer_block(folder)
     prepared = build.make_data(corpus, loaded.model.config)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
-    is_causal = corpus.objective.kind == "causal"
     eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared), mesh)
     batch_size = sharding.divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
@@ -42,11 +41,13 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         params,
         eval_step,
         (sharding.place_batch(rows, mesh) for rows in batches),
-        num_bytes=prepared.splits["validation"].num_predicted_bytes if is_causal else None,
+        num_bytes=pretrain.predicted_bytes(corpus, prepared),
     )
     print(f"{folder} at step {loaded.step}")
     for name, value in metrics.items():
         print(f"{name:>18} {value:.6f}")
+    if reason := pretrain.no_bits_per_byte(corpus, prepared):
+        print(f"{'eval/bits_per_byte':>18} not given: {reason}")
     return 0
 
 
@@ -65,6 +66,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
         with_data.data.update(source=config.data.source, train="")
         with_data.data.validation = config.data.validation
     with_data.data.on_error = config.data.on_error
+    with_data.data["max_document_bytes"] = config.data.max_document_bytes
     found = labelled.read_records(with_data)
     skipped = list(found.skipped)
     split = labelled.encode(

@@ -79,13 +79,19 @@ def read_records(config: ml_collections.ConfigDict) -> Records:
     fingerprints = []
     for split, spec in (("train", data.train), ("validation", data.validation)):
         if spec or source.startswith("python_stdlib"):
-            found = records.read_records(source, split=split, spec=spec)
+            limit = document_limit(data)
+            found = records.read_records(source, split=split, spec=spec, **limit)
             splits[split] = list(records.readable(found, data.on_error, skipped))
             fingerprints.append(found.fingerprint())
     if "validation" not in splits:
         held_out = records.hold_out(splits.get("train", []), data.validation_share)
         splits["train"], splits["validation"] = held_out
     return Records(splits.get("train", []), splits["validation"], skipped, "\n".join(fingerprints))
+
+
+def document_limit(data: ml_collections.ConfigDict) -> dict[str, int]:
+    """`max_document_bytes` of a `data` block, which runs of older versions do not have."""
+    return {name: data[name] for name in ("max_document_bytes",) if name in data}
 
 
 def read(config: ml_collections.ConfigDict) -> Data:

@@ -12,9 +12,11 @@ import ml_collections
 from experiments import build, initial, report, training
 from experiments.objectives import Objective
 from lm import workdir as workdir_lib
+from lm.data import contents
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.data.rows import Rows
+from lm.errors import UserError
 from lm.generate import sampling
 from lm.train import evaluation, hosts, sharding
 from lm.train.state import Params, TrainState
@@ -41,6 +43,12 @@ def run(
         abstract, part = build.abstract_state(parts), sharding.host_part(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
         prepared = build.make_data(config, parts.model.config)
+        reason = no_bits_per_byte(config, prepared)
+        if reason and config.checkpoint.best_metric == "eval/bits_per_byte":
+            raise UserError(
+                f"checkpoint.best_metric=eval/bits_per_byte is not given here: {reason}; take "
+                "eval/loss"
+            )
         batches = make_batches(config, prepared)
         if config.init_from:
             initial.check(config, abstract.params, prepared.tokenizer)
@@ -142,6 +150,7 @@ def make_job(
             checkpoints.metrics(int(state.step)),
             command,
             shared.compressors,
+            no_bits_per_byte(config, prepared),
         ),
         sample=functools.partial(_sample, config, parts, prepared)
         if config.eval.sample_tokens
@@ -185,10 +194,17 @@ def validation_batches(
 
 
 def predicted_bytes(config: ml_collections.ConfigDict, prepared: Prepared) -> int | None:
-    """Of the validation text; None where not each token is predicted, whose bits do not add up."""
-    if config.objective.kind != "causal":
+    """Of the validation text; None where its bytes are not all predicted: see `no_bits_per_byte`."""
+    if no_bits_per_byte(config, prepared):
         return None
     return prepared.splits["validation"].num_predicted_bytes
+
+
+def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> str:
+    """Why an evaluation gives none; "" where it does."""
+    if config.objective.kind != "causal":
+        return f"objective.kind={config.objective.kind} does not predict each token of a text"
+    return contents.no_bits_per_byte(prepared.splits["validation"])
 
 
 def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:

@@ -1,12 +1,12 @@
 """What a run says for itself: once at its start, once at its end."""
 
-import gzip
 import json
 import lzma
 import math
 import pathlib
 import re
 import textwrap
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +16,7 @@ import ml_collections
 from experiments import build, labelled
 from experiments.shown import command, config_text
 from lm import workdir as workdir_lib
+from lm.data import contents
 from lm.data.preparation import Prepared
 from lm.data.records import Record
 from lm.data.sources import make_source, readable
@@ -51,6 +52,13 @@ def start(
         "workdir": str(workdir),
     }
     _print_lines(lines)
+    warn(contents.notes(prepared.splits))
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Prints what people must know before they believe the numbers of a run."""
+    for line in lines:
+        print(f"warning: {line}", flush=True)
 
 
 def compute_line(config: ml_collections.ConfigDict) -> str:
@@ -200,10 +208,12 @@ def end(
     metrics: dict[str, float],
     made_by: Sequence[str],
     compressors: Callable[[], dict[str, float]],
+    no_bits_per_byte: str,
 ) -> None:
     """Prints the result beside general-purpose compressors, and what one can do next.
 
-    `made_by` is the command of the run; `compressors` gives their bits per byte.
+    `made_by` is the command of the run; `compressors` gives their bits per byte, and
+    `no_bits_per_byte` the reason where the run has none.
     """
     print(f"\nvalidation loss {metrics['eval/loss']:.4f} nats a token")
     if "eval/bits_per_byte" in metrics:
@@ -211,6 +221,8 @@ def end(
         if config.eval.compressors:
             for name, bits in compressors().items():
                 print(f"                {bits:.3f}  {name}, on the same held-out bytes")
+    if no_bits_per_byte:
+        print(f"bits per byte   not given: {no_bits_per_byte}")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
     if build.family_block(config.model).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
@@ -227,11 +239,15 @@ def compressor_bits_per_byte(config: ml_collections.ConfigDict) -> dict[str, flo
         split="validation",
         spec=config.data.validation,
         field=config.data.field,
+        **labelled.document_limit(config.data),
     )
-    documents = readable(source, config.data.on_error, [])
-    data = b"".join(document.text.encode() for document in documents)
-    compressed = {
-        "gzip -9": gzip.compress(data, compresslevel=9),
-        "xz -9": lzma.compress(data, preset=9),
-    }
-    return {name: 8 * len(packed) / len(data) for name, packed in compressed.items()}
+    packers = {"gzip -9": zlib.compressobj(9, wbits=31), "xz -9": lzma.LZMACompressor(preset=9)}
+    num_bytes, sizes = 0, dict.fromkeys(packers, 0)
+    for document in readable(source, config.data.on_error, []):
+        data = document.text.encode()
+        num_bytes += len(data)
+        for name, packer in packers.items():
+            sizes[name] += len(packer.compress(data))
+    for name, packer in packers.items():
+        sizes[name] += len(packer.flush())
+    return {name: 8 * size / num_bytes for name, size in sizes.items()}

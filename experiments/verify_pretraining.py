@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, initial, pretrain, training
+from experiments import build, initial, labelled, pretrain, training
 from experiments.verify_subjects import (
     INIT_FROM,
     PLAIN,
@@ -112,6 +112,7 @@ def _shrunk(
     config.eval.sample_tokens = 0
     for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
         block = {"spec": config.data[split], "field": config.data.field}
+        block |= labelled.document_limit(config.data)
         source = sources.make_source(config.data.source, split=split, **block)
         texts = _beginnings(sources.readable(source, config.data.on_error, []), num_chars)
         if split == "train" and "vocab_size" in config.tokenizer:

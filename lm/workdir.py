@@ -19,7 +19,9 @@ from lm.errors import UserError
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
-_MAY_CHANGE = "parallel."  # On which devices a run goes on changes nothing of what it computes.
+# On which devices a run goes on, and how long a document may be before it is an error, change
+# nothing of what it computes; runs of older versions do not have the latter.
+_MAY_CHANGE = ("parallel.", "data.max_document_bytes")
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # What is left out of a command: the value of an option that is named so, and a URL's password.
@@ -52,8 +54,8 @@ def check_usable(folder: pathlib.Path) -> None:
 def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether.
 
-    A run may go on on another mesh: the `parallel` block is not compared. With `extend` there must
-    be a run, which may be given more steps or epochs than it was.
+    What may change between the starts of a run is not compared, such as its mesh. With `extend`
+    there must be a run, which may be given more steps or epochs than it was.
     """
     check_usable(workdir)
     if extend and not (workdir / CONFIG).exists():

@@ -1,60 +1,229 @@
-"""Files of data: found by glob, unpacked, hashed, and what is said of damaged ones."""
+"""Files of data: found by glob, unpacked, decoded, hashed, and what is said of damaged ones."""
 
+import bz2
+import codecs
 import concurrent.futures
 import glob
 import gzip
 import hashlib
 import lzma
+import os
 import pathlib
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, NamedTuple, TypeVar
 
 from backports import zstd
 
 from lm.errors import UserError
 
 T = TypeVar("T")
+MAX_DOCUMENT_BYTES = 1_000_000_000  # Of a record or a file that is one document, unpacked.
+SKIP = 'data.on_error="skip"'  # The remedy that many errors name.
+_BLOCK_BYTES = 2**20
+_BOM = codecs.BOM_UTF8
 
 
-def find(split: str, spec: str) -> list[pathlib.Path]:
-    """The files that a glob matches, sorted.
+class RestUnread(UserError):
+    """A file cannot be read from some place on, so that nobody knows how much is lost."""
+
+
+def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
+    """The files that globs match, each once: sorted within a glob, the globs in their order.
 
     Args:
       split: "train" or "validation", for errors.
-      spec: `data.train` or `data.validation`.
+      spec: `data.train` or `data.validation`: a glob, several with commas between them, or a
+        sequence of globs. A file of just that name is meant before its name is read as a glob.
 
     Raises:
-      UserError: the glob is empty, or matches no file.
+      UserError: there is no glob, or one matches no file.
     """
     require("files", f"data.{split}", spec, "a glob, such as 'corpus/*.txt'")
-    paths = sorted(pathlib.Path(name) for name in glob.glob(spec, recursive=True))
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
-        raise UserError(
-            f"data.{split}={spec!r} matches no file from {pathlib.Path.cwd()}; mend the glob"
-        )
-    return paths
+    if isinstance(spec, str):
+        globs = [spec] if _matches(spec) else [part.strip() for part in spec.split(",")]
+    else:
+        globs = list(spec)
+    found: dict[pathlib.Path, None] = {}
+    for each in filter(None, globs):
+        if not (paths := _matches(each)):
+            is_folder = pathlib.Path(each).is_dir()
+            raise UserError(
+                f"data.{split}={shown(each)!r} is a folder; name its files: "
+                f"{shown(each).rstrip('/')}/*"
+                if is_folder
+                else f"data.{split}={shown(each)!r} matches no file from {pathlib.Path.cwd()}; "
+                "mend the glob"
+            )
+        found |= dict.fromkeys(paths)
+    return list(found)
 
 
-def require(kind: str, key: str, value: str, meaning: str) -> None:
+def _matches(pattern: str) -> list[pathlib.Path]:
+    if pathlib.Path(pattern).is_file():
+        return [pathlib.Path(pattern)]
+    paths = (pathlib.Path(name) for name in glob.glob(pattern, recursive=True))
+    return sorted(path for path in paths if path.is_file())
+
+
+def require(kind: str, key: str, value: str | Sequence[str], meaning: str) -> None:
     """Raises UserError if a key that a source needs is empty."""
     if not value:
         raise UserError(f"{key} is empty; a source of {kind} needs {meaning}")
+
+
+def shown(path: str | pathlib.Path) -> str:
+    r"""A path that can be printed and encoded: a byte of it that is no UTF-8 becomes \xNN."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 PACKED: dict[str, Callable[..., IO[bytes]]] = {
     ".gz": gzip.open,
     ".zst": zstd.open,
     ".xz": lzma.open,
+    ".bz2": bz2.open,
 }
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"\xfd7zXZ": ".xz", b"BZh": ".bz2"}
 
 
-def lines(path: pathlib.Path) -> Iterator[bytes]:
-    """The lines of a file, unpacked."""
-    with PACKED.get(path.suffix, open)(path, "rb") as file:
-        yield from file
+def _blocks(path: pathlib.Path) -> Iterator[bytes]:
+    """A file's bytes, unpacked, without a byte order mark.
+
+    Raises:
+      UserError: it is UTF-16 or UTF-32, or packed under the name of a plain file.
+      DAMAGED: after all that can be read.
+    """
+    with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
+        # `read` would lose what it has unpacked when the next bytes are damaged.
+        block = file.read1(_BLOCK_BYTES)
+        while 0 < len(block) < len(_BOM) and (more := file.read1(_BLOCK_BYTES)):
+            block += more
+        _refuse_encoding(path, block)
+        block = block.removeprefix(_BOM)
+        while block:
+            yield block
+            block = file.read1(_BLOCK_BYTES)
+
+
+def _refuse_encoding(path: pathlib.Path, head: bytes) -> None:
+    """Names what begins as no UTF-8 does; UTF-16 without a mark would pass as text full of NUL."""
+    for magic, suffix in _MAGIC.items():
+        if head.startswith(magic):
+            raise UserError(f"{shown(path)}: is packed; give it a name that ends in {suffix}")
+    marks = {
+        "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+        "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    }
+    found = next((name for name, starts in marks.items() if head.startswith(starts)), None)
+    sample = head[:1024]
+    if found is None and len(sample) >= 4 and 3 * sample.count(0) >= len(sample):
+        found = "UTF-32" if 2 * sample.count(0) > 1.2 * len(sample) else "UTF-16"
+    if found:
+        raise UserError(
+            f"{shown(path)}: is {found}, not UTF-8; convert it: iconv -f {found} -t UTF-8"
+        )
+
+
+class Line(NamedTuple):
+    """A line of a file, counted from 1, with its end; `offset` is that of its first byte."""
+
+    number: int
+    offset: int
+    data: bytes
+
+
+def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
+    """The lines of a file, unpacked; they end in LF, CR LF or CR.
+
+    Args:
+      path: of the file.
+      max_bytes: in place of a line that is longer stands the error.
+
+    Raises:
+      UserError: the file is no UTF-8 from its start.
+      DAMAGED: after all lines that can be read.
+    """
+    number, offset, held = 1, 0, bytearray()
+    too_long = False
+    for part in _parts_of_lines(path):
+        offset += len(part)
+        if too_long:
+            too_long = not part.endswith((b"\n", b"\r"))
+        elif len(held) + len(part) > max_bytes:
+            yield longer(f"{shown(path)}:{number}", max_bytes)
+            held.clear()
+            too_long = not part.endswith((b"\n", b"\r"))
+        else:
+            held += part
+            if part.endswith((b"\n", b"\r")):
+                yield Line(number, offset - len(held), bytes(held))
+                held.clear()
+        number += part.endswith((b"\n", b"\r"))
+    if held:
+        yield Line(number, offset - len(held), bytes(held))
+
+
+def _parts_of_lines(path: pathlib.Path) -> Iterator[bytes]:
+    """Lines, those that are cut by the end of a block in several parts; none cuts a CR LF."""
+    before = b""
+    for block in _blocks(path):
+        parts = (before + block).splitlines(keepends=True)
+        before = b""
+        if parts[-1].endswith(b"\r"):  # A LF may follow.
+            before = parts.pop()
+        yield from parts
+    if before:
+        yield before
+
+
+class TextLine(NamedTuple):
+    """A line without its end."""
+
+    number: int
+    text: str
+
+
+def text_lines(path: pathlib.Path, max_bytes: int) -> Iterator[TextLine | UserError]:
+    """The lines of a file as text; in place of one that is not UTF-8 or too long, the error."""
+    for line in lines(path, max_bytes):
+        if isinstance(line, UserError):
+            yield line
+            continue
+        try:
+            yield TextLine(line.number, line.data.decode().rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            name = f"{shown(path)}:{line.number}"
+            yield not_utf8(name, line.data, error, line.offset + error.start)
+
+
+def decoded(path: pathlib.Path, max_bytes: int) -> Iterator[str]:
+    """The text of a file, unpacked, in blocks.
+
+    Raises:
+      UserError: it is no UTF-8, or has more than `max_bytes`.
+      DAMAGED: it cannot be unpacked or read.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    size, end = 0, False
+    for block in _with_end(_blocks(path)):
+        pending = len(decoder.getstate()[0])
+        end = block is None
+        try:
+            text = decoder.decode(block or b"", final=end)
+        except UnicodeDecodeError as error:
+            raise not_utf8(shown(path), error.object, error, size - pending + error.start) from None
+        size += len(block or b"")
+        if size > max_bytes:
+            raise longer(shown(path), max_bytes)
+        if text:
+            yield text
+
+
+def _with_end(blocks: Iterable[bytes]) -> Iterator[bytes | None]:
+    yield from blocks
+    yield None
 
 
 def hash_files(paths: Iterable[pathlib.Path], root: pathlib.Path | None = None) -> str:
@@ -62,15 +231,25 @@ def hash_files(paths: Iterable[pathlib.Path], root: pathlib.Path | None = None) 
 
     def one(path: pathlib.Path) -> bytes:
         with path.open("rb") as file:
+            # A mark is no text any more, so what was prepared when it was is other data.
+            mark = b"\0mark" if file.read(len(_BOM)) == _BOM else b""
+            file.seek(0)
             contents = hashlib.file_digest(file, "sha256").hexdigest()
         name = path.relative_to(root) if root else path
-        return f"{name.as_posix()}\0{contents}\n".encode()
+        return os.fsencode(name.as_posix()) + f"\0{contents}".encode() + mark + b"\n"
 
     total = hashlib.sha256()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for line in pool.map(one, paths):
             total.update(line)
     return total.hexdigest()
+
+
+def hash_together(paths: Iterable[pathlib.Path]) -> str:
+    """`hash_files` of files that make up one data set, wherever it lies."""
+    paths = list(paths)
+    root = os.path.commonpath([path.parent for path in paths])
+    return hash_files(paths, pathlib.Path(root))
 
 
 def not_utf8(name: str, data: bytes, error: UnicodeDecodeError, offset: int) -> UserError:
@@ -81,10 +260,38 @@ def not_utf8(name: str, data: bytes, error: UnicodeDecodeError, offset: int) -> 
     )
 
 
-def unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    """What is said of a file that one of DAMAGED came from."""
+def longer(name: str, max_bytes: int) -> UserError:
+    """What is said of a document or record that exceeds the limit."""
+    return UserError(
+        f"{name}: is longer than data.max_document_bytes={max_bytes:,}; raise that, or set "
+        'data.on_error="skip"'
+    )
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def half_character(name: str, text: str) -> UserError | None:
+    """JSON can spell half a surrogate pair, which no UTF-8 can hold."""
+    if text.isascii() or not (found := _HALF.search(text)):
+        return None
+    return UserError(
+        f"{name}: character {found.start()} is half a surrogate pair, not Unicode text; "
+        'mend it, or set data.on_error="skip"'
+    )
+
+
+def unreadable(path: pathlib.Path, error: Exception, num_read: int = 0) -> UserError:
+    """What is said of a file that one of DAMAGED came from, after so many records of it."""
     reason = str(error) or type(error).__name__
-    return UserError(f'{path}: cannot be read ({reason}); mend it, or set data.on_error="skip"')
+    if not num_read:
+        return UserError(
+            f'{shown(path)}: cannot be read ({reason}); mend it, or set data.on_error="skip"'
+        )
+    return RestUnread(
+        f"{shown(path)}: cannot be read behind its first {num_read:,} records ({reason}); mend it, "
+        'or set data.on_error="skip" to go without the rest, of which nobody knows how much it is'
+    )
 
 
 def without_errors(

@@ -16,23 +16,24 @@ class Piece(NamedTuple):
     next_token: int
 
 
-def split(tokens: np.ndarray, seq_len: int) -> list[Piece]:
+def split(parts: Iterable[np.ndarray], seq_len: int) -> Iterator[Piece]:
     """Cuts a document into pieces of at most `seq_len` tokens; an empty one has no piece.
 
-    split([5, 6, 7, 8, 9], 2) is [5, 6] before 7, [7, 8] before 9, [9] before NO_NEXT.
+    split([[5, 6, 7], [8, 9]], 2) is [5, 6] before 7, [7, 8] before 9, [9] before NO_NEXT.
     """
-    starts = range(0, len(tokens), seq_len)
-    return [
-        Piece(
-            tokens[start : start + seq_len],
-            int(tokens[start + seq_len]) if start + seq_len < len(tokens) else NO_NEXT,
-        )
-        for start in starts
-    ]
+    held = np.zeros(0, np.int32)
+    for part in parts:
+        held = np.concatenate([held, part]) if len(held) else part
+        end = max(len(held) - 1, 0) // seq_len * seq_len  # The last piece waits for its next token.
+        for start in range(0, end, seq_len):
+            yield Piece(held[start : start + seq_len], int(held[start + seq_len]))
+        held = held[end:]
+    if len(held):
+        yield Piece(held, NO_NEXT)
 
 
 def pack(
-    documents: Iterable[np.ndarray], seq_len: int, max_open: int = 256
+    documents: Iterable[Iterable[np.ndarray]], seq_len: int, max_open: int = 256
 ) -> Iterator[list[Piece]]:
     """Packs documents into rows by streaming best fit.
 
@@ -46,7 +47,7 @@ def pack(
         next         2 3 4 5   - 7 - -
 
     Args:
-      documents: arrays of token ids, of any length.
+      documents: of any length; the token ids of each come in one array or several.
       seq_len: tokens a row can hold.
       max_open: rows that may wait for a piece that fits.
 

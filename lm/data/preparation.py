@@ -1,6 +1,5 @@
 """Preparation: from a source to packed rows in a cache that is named by all that shaped it."""
 
-import collections
 import dataclasses
 import functools
 import hashlib
@@ -16,10 +15,12 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lm.data import packing, tokenizer_training, tokenizers
+from lm.data import files, packing, tokenizer_training, tokenizers
 from lm.data.cache import PackedRows, RowReader
+from lm.data.contents import Contents, SplitInfo, read_info
+from lm.data.documents import Document
 from lm.data.progress import say, track, waiting
-from lm.data.sources import Document, Source, make_source, readable
+from lm.data.sources import Source, make_source, readable
 from lm.data.tokenization import Tokenized, tokenizing
 from lm.errors import UserError
 
@@ -30,26 +31,6 @@ _SAMPLE_CHARS = 100_000_000  # More text than this hardly changes what a tokeniz
 _PIECE_CHARS = 100_000
 
 MakeTokenizerFn = Callable[[Iterator[Document]], tokenizers.Tokenizer]
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitInfo:
-    """What one split holds.
-
-    num_tokens counts the special tokens of documents too; num_bytes is the text's UTF-8, and
-    num_predicted_bytes that of the tokens which have one before them in their document.
-    """
-
-    num_rows: int
-    num_tokens: int
-    num_documents: int
-    num_bytes: int
-    num_predicted_bytes: int
-    num_skipped: int
-
-    def padding(self, seq_len: int) -> float:
-        """The fraction of the rows that is left empty."""
-        return 1 - self.num_tokens / (self.num_rows * seq_len)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +47,8 @@ class Prepared:
 def prepare(
     *,
     source: str,
-    train: str,
-    validation: str,
+    train: str | Sequence[str],
+    validation: str | Sequence[str],
     field: str,
     seq_len: int,
     add_bos: bool,
@@ -75,6 +56,7 @@ def prepare(
     on_error: str,
     tokenizer: dict[str, Any],
     cache_dir: str | pathlib.Path,
+    max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
     num_processes: int | None = None,
 ) -> Prepared:
     """Opens the corpus in the cache, after putting it there if it is new.
@@ -86,6 +68,7 @@ def prepare(
       on_error: "raise", or "skip" to leave out and count documents that cannot be read.
       tokenizer: `kind` and the settings of that kind; see `_KINDS`.
       cache_dir: the parent of all caches.
+      max_document_bytes: see `sources.make_source`.
       num_processes: that tokenize; by default one for each core.
 
     Raises:
@@ -96,8 +79,10 @@ def prepare(
     if seq_len < 1:
         raise UserError(f"data.seq_len={seq_len} must be at least 1")
     specs = {"train": train, "validation": validation}
-    sources = {s: make_source(source, split=s, spec=specs[s], field=field) for s in SPLITS}
+    settings = dict(field=field, max_document_bytes=max_document_bytes)
+    sources = {s: make_source(source, split=s, spec=specs[s], **settings) for s in SPLITS}
     make_tokenizer, tokenizer_hash = tokenizer_kind(**tokenizer)
+    is_limited = max_document_bytes != files.MAX_DOCUMENT_BYTES
     identity = json.dumps(
         {
             "format": _FORMAT,
@@ -105,6 +90,8 @@ def prepare(
             "tokenizer": tokenizer_hash,
             "options": [source, specs, field, seq_len, add_bos, add_eos, on_error],
         }
+        # Where longer documents are errors that raise, the limit shapes nothing.
+        | ({"limit": max_document_bytes} if on_error == "skip" and is_limited else {})
     )
     name = hashlib.sha256(identity.encode()).hexdigest()[:20]
     folder = pathlib.Path(cache_dir) / name
@@ -121,7 +108,11 @@ def prepare(
                     on_error=on_error,
                     num_processes=num_processes or len(os.sched_getaffinity(0)),
                 )
-    return _open(folder)
+    prepared = _open(folder)
+    for split, info in prepared.splits.items():
+        if not info.num_predicted_bytes:  # An older version let it pass.
+            raise _no_text(split)
+    return prepared
 
 
 def _prepare(
@@ -141,58 +132,63 @@ def _prepare(
         tokenizer = make_tokenizer(readable(sources["train"], on_error, skipped=[]))
         start, end = _special_tokens(tokenizer, *specials)
         tokenizer.save(unfinished / "tokenizer")
-        counts = {split: collections.Counter() for split in SPLITS}
+        # Validation first, so that training documents can be looked for in it.
+        validation = Contents()
+        contents = {"validation": validation, "train": Contents(beside=validation)}
         with tokenizing(unfinished / "tokenizer", num_processes) as tokenize:
 
             def rows(split: str) -> Iterator[list[packing.Piece]]:
                 skipped: list[UserError] = []
-                documents = track(
+                parts = track(
                     tokenize(readable(sources[split], on_error, skipped)),
                     f"preparing {split}",
-                    lambda document: document.num_bytes,
+                    lambda part: part.num_bytes,
                 )
-                tokens = _with_specials(documents, tokenizer, start, end, counts[split])
+                tokens = _with_specials(parts, tokenizer, start, end, contents[split])
                 for row in packing.pack(tokens, seq_len):
-                    counts[split]["num_rows"] += 1
+                    contents[split].num_rows += 1
                     yield row
+                contents[split].end(skipped)
                 _report_skipped(split, skipped)
-                counts[split]["num_skipped"] = len(skipped)
-                if not counts[split]["num_rows"]:
+                if not contents[split].num_predicted_bytes:
                     raise _no_text(split)
 
-            splits = {split: functools.partial(rows, split) for split in SPLITS}
+            splits = {split: functools.partial(rows, split) for split in contents}
             PackedRows(folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size).write()
+        splits = {split: contents[split].info() for split in SPLITS}
         for split in SPLITS:
             written = len(RowReader(unfinished, split, tokenizer.vocab_size))
-            assert written == counts[split]["num_rows"], (split, written, counts[split])
-        names = [field.name for field in dataclasses.fields(SplitInfo)]
-        splits = {split: {name: counts[split][name] for name in names} for split in SPLITS}
-        (unfinished / _META).write_text(
-            json.dumps({"seq_len": seq_len, "splits": splits}, indent=1)
-        )
+            assert written == splits[split].num_rows, (split, written, splits[split])
+        meta = {"seq_len": seq_len, "splits": {s: dataclasses.asdict(splits[s]) for s in splits}}
+        (unfinished / _META).write_text(json.dumps(meta, indent=1))
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _with_specials(
-    documents: Iterable[Tokenized],
+    parts: Iterable[Tokenized],
     tokenizer: tokenizers.Tokenizer,
     start: list[int],
     end: list[int],
-    counts: collections.Counter,
-) -> Iterator[np.ndarray]:
-    """Each document's ids with its special tokens, while counting."""
-    start, end = np.array(start, np.int32), np.array(end, np.int32)
-    for tokens, num_bytes in documents:
+    contents: Contents,
+) -> Iterator[Iterator[np.ndarray]]:
+    """Of each document its ids with its special tokens, in as many arrays as it has parts."""
+    parts = iter(parts)
+
+    def whole(part: Tokenized) -> Iterator[np.ndarray]:
         # Nothing predicts a document's first token. Its bytes must not make the rest look cheap.
-        given = 0 if len(start) or not len(tokens) else tokenizer.num_bytes(tokens[0])
-        tokens = np.concatenate([start, tokens, end])
-        counts["num_documents"] += 1
-        counts["num_tokens"] += len(tokens)
-        counts["num_bytes"] += num_bytes
-        counts["num_predicted_bytes"] += num_bytes - given
-        yield tokens
+        given = 0 if len(start) or not len(part.tokens) else tokenizer.num_bytes(part.tokens[0])
+        contents.begin(given, num_specials=len(start) + len(end))
+        before = np.array(start, np.int32)
+        while part.goes_on:
+            contents.add(part)
+            yield np.concatenate([before, part.tokens])
+            before, part = before[:0], next(parts)
+        contents.add(part)
+        yield np.concatenate([before, part.tokens, np.array(end, np.int32)])
+
+    return map(whole, parts)
 
 
 def _special_tokens(
@@ -212,24 +208,31 @@ def _special_tokens(
 
 
 def _no_text(split: str) -> UserError:
-    return UserError(f"the {split} split of data.source holds no text; give data.{split} some")
+    return UserError(
+        f"the {split} split of data.source holds no text that could be predicted; give "
+        f"data.{split} some"
+    )
 
 
 def _report_skipped(split: str, skipped: Sequence[UserError]) -> None:
-    if skipped:
-        say(f"{split}: left out {len(skipped)} documents that cannot be read, the first of which:")
-        for error in skipped[:5]:
+    rest = [error for error in skipped if isinstance(error, files.RestUnread)]
+    if num := len(skipped) - len(rest):
+        say(f"{split}: left out {num} documents that cannot be read, the first of which:")
+        for error in [error for error in skipped if error not in rest][:5]:
             say(f"  {error}")
+    for error in rest[:5]:
+        say(f"{split}: the rest of a file was not read: {error}")
 
 
 def _open(folder: pathlib.Path) -> Prepared:
     meta = json.loads((folder / _META).read_text())
+    tokenizer = tokenizers.load(folder / "tokenizer")
     return Prepared(
         folder=folder,
         hash=folder.name,
         seq_len=meta["seq_len"],
-        tokenizer=tokenizers.load(folder / "tokenizer"),
-        splits={split: SplitInfo(**info) for split, info in meta["splits"].items()},
+        tokenizer=tokenizer,
+        splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
     )
 
 
@@ -308,16 +311,24 @@ def sample(documents: Iterable[Document], max_chars: int) -> list[str]:
     lies below a limit, which is halved whenever too many are held.
     """
     limit, kept, size = 2**64, [], 0
-    for document in documents:
-        for start in range(0, len(document.text), _PIECE_CHARS):
-            text = document.text[start : start + _PIECE_CHARS]
-            key = f"{document.name} {start}".encode()
-            rank = int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
-            if rank < limit:
-                kept.append((rank, text))
-                size += len(text)
-            while size > max_chars:
-                limit //= 2
-                kept = [(rank, text) for rank, text in kept if rank < limit]
-                size = sum(len(text) for _, text in kept)
+    for key, text in _pieces(documents):
+        rank = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+        if rank < limit:
+            kept.append((rank, text))
+            size += len(text)
+        while size > max_chars:
+            limit //= 2
+            kept = [(rank, text) for rank, text in kept if rank < limit]
+            size = sum(len(text) for _, text in kept)
     return [text for _, text in kept]
+
+
+def _pieces(documents: Iterable[Document]) -> Iterator[tuple[str, str]]:
+    """Of each document so many characters, by its name and where they start, and so on."""
+    start, rest = 0, ""
+    for document in documents:
+        text = rest + document.text
+        end = len(text) // _PIECE_CHARS * _PIECE_CHARS if document.goes_on else len(text)
+        for at in range(0, end, _PIECE_CHARS):
+            yield f"{document.name} {start + at}", text[at : min(at + _PIECE_CHARS, end)]
+        start, rest = (start + end, text[end:]) if document.goes_on else (0, "")

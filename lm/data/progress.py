@@ -18,7 +18,7 @@ def say(line: str) -> None:
 
 
 def track(documents: Iterable[T], what: str, num_bytes: Callable[[T], int]) -> Iterator[T]:
-    """Passes documents on and shows how many; a line with the totals stays at the end."""
+    """Passes documents on, or parts of them, and shows how many; a line with totals stays."""
     columns = (
         rich.progress.SpinnerColumn(),
         rich.progress.TextColumn("{task.description}"),
@@ -34,7 +34,7 @@ def track(documents: Iterable[T], what: str, num_bytes: Callable[[T], int]) -> I
         task = bar.add_task(what, total=None)
         for document in documents:
             yield document
-            count += 1
+            count += not document.goes_on
             size += num_bytes(document)
             if size - shown > 2**16:  # Drawing for each short document would cost more than it.
                 bar.update(task, completed=size)

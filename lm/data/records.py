@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lm.data import arithmetic, embedded, files, formats, sources
+from lm.data.fields import Record
 from lm.data.files import without_errors as readable_items
-from lm.data.formats import Record
 from lm.errors import UserError
 
 
@@ -19,15 +18,22 @@ class RecordSource(NamedTuple):
     fingerprint: Callable[[], str]
 
 
-def read_records(source: str, *, split: str, spec: str) -> RecordSource:
+def read_records(
+    source: str,
+    *,
+    split: str,
+    spec: str | Sequence[str],
+    max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
+) -> RecordSource:
     """One split of the labelled data that a config names.
 
     Args:
       source: `data.source`: files; tfds:NAME; hf:NAME; python_stdlib:TASK, an embedded example; or
         modular_addition.
       split: "train" or "validation".
-      spec: `data.train` or `data.validation`: a glob, a split as TFDS and Hugging Face name it, or
-        a modulus.
+      spec: `data.train` or `data.validation`: globs, a split as TFDS and Hugging Face name it, or a
+        modulus.
+      max_document_bytes: the longest record of a file; see `sources.make_source`.
 
     Raises:
       UserError: the kind is unknown, or nothing is there.
@@ -35,12 +41,23 @@ def read_records(source: str, *, split: str, spec: str) -> RecordSource:
     kind, _, argument = source.partition(":")
     if kind not in _KINDS:
         raise UserError(f"data.source={source!r} is unknown; choose {', '.join(_KINDS)}")
+    if kind == "files":
+        return _files(argument, split, spec, max_document_bytes)
     return _KINDS[kind](argument, split, spec)
 
 
 def readable(source: RecordSource, on_error: str, skipped: list[UserError]) -> Iterator[Record]:
-    """The records that can be read; see `files.without_errors`."""
-    return readable_items(source.records(), on_error, skipped)
+    """The records that can be read and are valid Unicode; see `files.without_errors`."""
+    checked = (
+        item if isinstance(item, UserError) else _half_character(item) or item
+        for item in source.records()
+    )
+    return readable_items(checked, on_error, skipped)
+
+
+def _half_character(record: Record) -> UserError | None:
+    found = (files.half_character(record.name, text) for text in texts_of(record))
+    return next(filter(None, found), None)
 
 
 def hold_out(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
@@ -96,32 +113,25 @@ def texts_of(record: Record) -> list[str]:
 # Files -----------------------------------------------------------------------------------------
 
 
-def _files(argument: str, split: str, spec: str) -> RecordSource:
+def _files(
+    argument: str,
+    split: str,
+    spec: str | Sequence[str],
+    max_bytes: int = files.MAX_DOCUMENT_BYTES,
+) -> RecordSource:
     """Files by glob; the suffix, without that of a packed file, says the format."""
     if argument:
         raise UserError(f"data.source='files:{argument}': the files are named by data.{split}")
     paths = files.find(split, spec)
-    readers = [_reader(path) for path in paths]
-
-    def records() -> Iterator[Record | UserError]:
-        for path, read in zip(paths, readers, strict=True):
-            try:
-                yield from read(path)
-            except files.DAMAGED as error:
-                yield files.unreadable(path, error)
-
-    return RecordSource(records, lambda: files.hash_files(paths))
-
-
-def _reader(path: pathlib.Path) -> Callable[[pathlib.Path], Iterator[Record | UserError]]:
-    suffixes = [suffix for suffix in path.suffixes if suffix not in files.PACKED]
-    suffix = suffixes[-1].lower() if suffixes else ""
-    if suffix not in formats.FORMATS:
-        raise UserError(
-            f"{path}: the format {suffix or 'without a suffix'} is unknown; known are "
-            f"{', '.join(formats.FORMATS)}"
-        )
-    return formats.FORMATS[suffix]
+    readers = [formats.reader_of(path) for path in paths]
+    return RecordSource(
+        lambda: (
+            item
+            for path, reader in zip(paths, readers, strict=True)
+            for item in formats.read(path, max_bytes, reader)
+        ),
+        lambda: files.hash_files(paths),
+    )
 
 
 # Data sets by name, and the embedded ones ---------------------------------------------------------
@@ -136,7 +146,7 @@ def _tfds(argument: str, split: str, spec: str) -> RecordSource:
             Record(f"tfds:{argument}[{spec}]:{i}", _plain(item, features))
             for i, item in enumerate(items)
         ),
-        lambda: files.hash_files(paths, paths[0].parent),
+        lambda: files.hash_together(paths),
     )
 
 
@@ -167,7 +177,7 @@ def _hugging_face(argument: str, split: str, spec: str) -> RecordSource:
             Record(f"hf:{argument}[{spec}]:{i}", _plain(item, items.features))
             for i, item in enumerate(items)
         ),
-        lambda: files.hash_files(paths, paths[0].parent),
+        lambda: files.hash_together(paths),
     )
 
 

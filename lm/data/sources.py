@@ -5,23 +5,19 @@ shows one in ten lines.
 """
 
 import difflib
+import functools
 import hashlib
-import json
 import os
 import pathlib
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lm.data import files as files_lib
+from lm.data import formats
+from lm.data.documents import LONG_CHARS, Document
+from lm.data.fields import lookup
 from lm.errors import UserError
-
-
-class Document(NamedTuple):
-    """One text, and the name that errors call it by: a path, or path:line."""
-
-    text: str
-    name: str
 
 
 class Source(NamedTuple):
@@ -37,14 +33,23 @@ class Source(NamedTuple):
     fingerprint: Callable[[], str]
 
 
-def make_source(source: str, *, split: str, spec: str, field: str) -> Source:
+def make_source(
+    source: str,
+    *,
+    split: str,
+    spec: str | Sequence[str],
+    field: str,
+    max_document_bytes: int = files_lib.MAX_DOCUMENT_BYTES,
+) -> Source:
     """One split of the source that a config names.
 
     Args:
       source: `data.source`: a kind, or kind:argument.
       split: "train" or "validation".
-      spec: `data.train` or `data.validation`: a glob, or a split as TFDS and Hugging Face name it.
-      field: `data.field`: where a record keeps its text.
+      spec: `data.train` or `data.validation`: globs, or a split as TFDS and Hugging Face name it.
+      field: `data.field`: where a record keeps its text; "meta.text" is one inside another.
+      max_document_bytes: what a record or a file that is one document may have, unpacked; longer
+        ones are errors. Only files are held to it.
 
     Raises:
       UserError: the kind is unknown, or nothing is there.
@@ -56,7 +61,9 @@ def make_source(source: str, *, split: str, spec: str, field: str) -> Source:
             f"data.source={source!r} is unknown; did you mean {near!r}? "
             f"There are {', '.join(SOURCES)}"
         )
-    return SOURCES[kind](argument=argument, split=split, spec=spec, field=field)
+    make = SOURCES[kind]
+    limit = {"max_bytes": max_document_bytes} if make in _OF_FILES else {}
+    return make(argument=argument, split=split, spec=spec, field=field, **limit)
 
 
 def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterator[Document]:
@@ -70,20 +77,11 @@ def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterato
     Raises:
       UserError: a document cannot be read, and `on_error` is "raise".
     """
-    checked = (d if isinstance(d, UserError) else (_surrogate(d) or d) for d in source.documents())
+    checked = (
+        d if isinstance(d, UserError) else files_lib.half_character(d.name, d.text) or d
+        for d in source.documents()
+    )
     return files_lib.without_errors(checked, on_error, skipped)
-
-
-def _surrogate(document: Document) -> UserError | None:
-    """JSON can spell half a surrogate pair, which no UTF-8 can hold."""
-    try:
-        document.text.encode()
-    except UnicodeEncodeError as error:
-        return UserError(
-            f"{document.name}: character {error.start} is half a surrogate pair, not Unicode text; "
-            'mend it, or set data.on_error="skip"'
-        )
-    return None
 
 
 # Python's own library --------------------------------------------------------------------------
@@ -120,17 +118,33 @@ def is_held_out(name: str) -> bool:
 # Files -----------------------------------------------------------------------------------------
 
 
-def text_files(*, argument: str, split: str, spec: str, field: str) -> Source:
-    """Files by glob, one document a file; .gz, .zst and .xz are unpacked."""
+def text_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
+    """Files by glob, one document a file; packed ones are unpacked."""
     _refuse("text", {"data.source": argument, "data.field": field})
-    return _files(files_lib.find(split, spec), None, _whole_file)
+    return _files(files_lib.find(split, spec), None, lambda path: _whole_file(path, max_bytes))
 
 
-def json_lines(*, argument: str, split: str, spec: str, field: str) -> Source:
-    """JSON Lines by glob, one document a line; .gz, .zst and .xz are unpacked."""
+def json_lines(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
+    """JSON Lines by glob, one document a line; packed ones are unpacked."""
     _refuse("jsonl", {"data.source": argument})
     files_lib.require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
-    return _files(files_lib.find(split, spec), None, lambda path: _json_lines(path, field))
+    read = functools.partial(
+        _records_of, field=field, max_bytes=max_bytes, reader_of=lambda path: formats.json_lines
+    )
+    return _files(files_lib.find(split, spec), None, read)
+
+
+def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
+    """Files by glob, one document a record, in any format of `formats` by its suffix."""
+    _refuse("files", {"data.source": argument})
+    files_lib.require("files", "data.field", field, 'the field of the text, such as "text"')
+    paths = files_lib.find(split, spec)
+    for path in paths:
+        formats.reader_of(path)
+    read = functools.partial(
+        _records_of, field=field, max_bytes=max_bytes, reader_of=formats.reader_of
+    )
+    return _files(paths, None, read)
 
 
 def _files(
@@ -144,55 +158,54 @@ def _files(
     )
 
 
-def _whole_file(path: pathlib.Path) -> Iterator[Document | UserError]:
+def _whole_file(
+    path: pathlib.Path, max_bytes: int = files_lib.MAX_DOCUMENT_BYTES
+) -> Iterator[Document | UserError]:
+    """One document; a long one in parts, after a first reading has found no fault in it."""
+    name, held, size = files_lib.shown(path), [], 0
     try:
-        contents = b"".join(files_lib.lines(path))
-        yield Document(contents.decode(), str(path))
-    except UnicodeDecodeError as error:
-        yield files_lib.not_utf8(str(path), contents, error, error.start)
+        for text in files_lib.decoded(path, max_bytes):
+            size += len(text)
+            held = [*held, text] if size <= LONG_CHARS else []
+        if size <= LONG_CHARS:
+            yield Document("".join(held), name)
+        else:
+            for text in files_lib.decoded(path, max_bytes):
+                yield Document(text, name, goes_on=True)
+            yield Document("", name)
     except files_lib.DAMAGED as error:
         yield files_lib.unreadable(path, error)
+    except UserError as error:
+        yield error
 
 
-def _json_lines(path: pathlib.Path, field: str) -> Iterator[Document | UserError]:
-    offset = 0
-    try:
-        for number, line in enumerate(files_lib.lines(path), start=1):
-            if line.strip():
-                yield _json_line(line, f"{path}:{number}", field, offset)
-            offset += len(line)
-    except files_lib.DAMAGED as error:
-        yield files_lib.unreadable(path, error)
-
-
-def _json_line(line: bytes, name: str, field: str, offset: int) -> Document | UserError:
-    try:
-        record = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return files_lib.not_utf8(name, line, error, offset + error.start)
-    except json.JSONDecodeError as error:
-        return UserError(
-            f"{name}: not JSON ({error.msg} at column {error.colno}); "
-            'mend the line, or set data.on_error="skip"'
-        )
-    return _text_of(record, field, name)
+def _records_of(
+    path: pathlib.Path,
+    *,
+    field: str,
+    max_bytes: int,
+    reader_of: Callable[[pathlib.Path], formats.ReadFn],
+) -> Iterator[Document | UserError]:
+    for item in formats.read(path, max_bytes, reader_of(path)):
+        yield item if isinstance(item, UserError) else _text_of(item.fields, field, item.name)
 
 
 def _text_of(record: Any, field: str, name: str) -> Document | UserError:
     """The document in a record, which is a JSON object, a TFDS example or a Hugging Face row."""
-    if not isinstance(record, dict):
-        return UserError(f"{name}: holds a {type(record).__name__}, not an object with {field!r}")
-    text = record.get(field)
+    try:
+        text = lookup(record, field)
+    except KeyError:
+        there = ", ".join(map(repr, record)) or "none"
+        return UserError(f"{name}: data.field={field!r} is missing; there are {there}")
     if isinstance(text, bytes):  # TFDS keeps text as UTF-8.
         try:
             text = text.decode()
         except UnicodeDecodeError as error:
             return files_lib.not_utf8(name, text, error, error.start)
     if not isinstance(text, str):
-        found = f"is a {type(text).__name__}" if field in record else "is missing"
         return UserError(
-            f"{name}: data.field={field!r} {found}; "
-            f"there are {', '.join(map(repr, record)) or 'none'}"
+            f"{name}: data.field={field!r} is a {type(text).__name__}; "
+            f"there are {', '.join(map(repr, record))}"
         )
     return Document(text, name)
 
@@ -213,7 +226,7 @@ def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
     records, files = open_tfds(argument, split, spec)
     return Source(
         documents=lambda: _records(records, field, f"tfds:{argument}[{spec}]"),
-        fingerprint=lambda: files_lib.hash_files(files, files[0].parent),
+        fingerprint=lambda: files_lib.hash_together(files),
     )
 
 
@@ -240,13 +253,13 @@ def open_tfds(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.P
 def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
     """`hf:owner/name` or `hf:owner/name:config` of the Hugging Face Hub, or `hf:FOLDER`.
 
-    The folder holds files that `datasets` can load, or what `DatasetDict.save_to_disk` wrote.
+    The folder holds files that `datasets` can load, or what its `save_to_disk` wrote.
     """
     files_lib.require("hf", "data.field", field, "the column that holds the text")
     records, files = open_hugging_face(argument, split, spec)
     return Source(
         documents=lambda: _records(records, field, f"hf:{argument}[{spec}]"),
-        fingerprint=lambda: files_lib.hash_files(files, files[0].parent),
+        fingerprint=lambda: files_lib.hash_together(files),
     )
 
 
@@ -266,15 +279,43 @@ def open_hugging_face(argument: str, split: str, spec: str) -> tuple[Any, list[p
     files_lib.require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
     files_lib.require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
-        if (pathlib.Path(argument) / "dataset_dict.json").is_file():
-            records = datasets.load_from_disk(argument)[spec]
+        if _is_saved(pathlib.Path(argument)):
+            records = _part_of_saved(datasets.load_from_disk(argument), spec)
         else:
             name, _, config = argument.partition(":")
             records = datasets.load_dataset(name, config or None, split=spec)
-    except (ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ValueError, KeyError, OSError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"data.source='hf:{argument}', data.{split}={spec!r}: {reason}") from None
     return records, [pathlib.Path(file["filename"]) for file in records.cache_files]
+
+
+def _is_saved(folder: pathlib.Path) -> bool:
+    """Whether `save_to_disk` of a data set, or of a dictionary of its splits, wrote a folder."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _part_of_saved(saved: Any, spec: str) -> Any:
+    """The split, or the slice of one, of what `load_from_disk` gave: "train[:90%]".
+
+    Raises:
+      ValueError: there is no such split; one that was saved without its name is called train.
+    """
+    import datasets
+
+    if not isinstance(saved, dict):
+        saved = {str(saved.split or "train"): saved}
+    try:
+        parts = datasets.ReadInstruction.from_spec(spec).to_absolute(
+            {name: len(records) for name, records in saved.items()}
+        )
+    except (ValueError, AssertionError):
+        raise ValueError(
+            f"there are the splits {', '.join(saved)}, and slices of them, as {next(iter(saved))}"
+            "[:90%]"
+        ) from None
+    found = [saved[part.splitname].select(range(part.from_, part.to)) for part in parts]
+    return found[0] if len(found) == 1 else datasets.concatenate_datasets(found)
 
 
 def _records(records: Iterable[dict], field: str, name: str) -> Iterator[Document | UserError]:
@@ -286,6 +327,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "python_stdlib": python_stdlib,
     "text": text_files,
     "jsonl": json_lines,
+    "files": record_files,
     "tfds": tfds_dataset,
     "hf": hugging_face,
 }
+_OF_FILES = {text_files, json_lines, record_files}

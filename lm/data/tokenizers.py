@@ -257,6 +257,11 @@ class HuggingFaceTokenizer:
                 names.insert(0, token["content"] if isinstance(token, dict) else token)
         return _first(map(self._tokenizer.token_to_id, names))
 
+    @property
+    def tokenizer_json(self) -> str:
+        """As `tokenizers` itself writes it, without the spellings of older versions."""
+        return self._tokenizer.to_str()
+
     def encode_batch(self, texts):
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
@@ -266,7 +271,7 @@ class HuggingFaceTokenizer:
 
     @functools.cached_property
     def _inside(self):
-        inside = spaces.keep_hugging_face(self._tokenizer.to_str())
+        inside = spaces.keep_hugging_face(self.tokenizer_json)
         return HuggingFaceTokenizer(self._files | {_TOKENIZER_JSON: inside})
 
     def encode_with_offsets(self, text):

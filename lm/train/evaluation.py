@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lm.errors import UserError
 from lm.losses import Sums
 from lm.train.state import Params
 
@@ -32,6 +33,9 @@ def evaluate(
     Returns:
       "eval/loss" in nats a token, "eval/perplexity", and, given `num_bytes`, "eval/bits_per_byte",
       which does not depend on the tokenizer.
+
+    Raises:
+      UserError: nothing is predicted.
     """
     return _metrics(_fetched(eval_step(params, batch) for batch in batches), num_bytes)
 
@@ -52,6 +56,11 @@ def evaluate_members(
 
 def _metrics(all_sums: Iterable[Sums], num_bytes: int | None) -> dict[str, float]:
     nll, num_tokens = _totals(all_sums)
+    if not num_tokens:
+        raise UserError(
+            "no token of the validation split is predicted, so that there is no loss; give "
+            "data.validation more text"
+        )
     loss = nll / num_tokens
     metrics = {
         "eval/loss": loss,

@@ -10,6 +10,7 @@ import pytest
 from backports import zstd
 
 from lm.data import files, sources
+from lm.data.records import read_records
 from lm.data.sources import Document, Source, make_source, readable
 from lm.errors import UserError
 
@@ -23,7 +24,7 @@ PACKERS = {
 
 def read(source, on_error="raise"):
     skipped = []
-    return [tuple(d) for d in readable(source, on_error, skipped)], [str(e) for e in skipped]
+    return [d[:2] for d in readable(source, on_error, skipped)], [str(e) for e in skipped]
 
 
 def text(pattern):
@@ -222,29 +223,70 @@ class FakeDataset(list):
         self.cache_files = [{"filename": str(path)}]
 
 
-def test_hugging_face_data_sets_and_folders_are_sources(tmp_path, monkeypatch):
+def test_hugging_face_data_sets_are_sources(tmp_path, monkeypatch):
     arrow = tmp_path / "data.arrow"
     arrow.write_bytes(b"1")
-    (tmp_path / "dataset_dict.json").write_text("{}")
     records = FakeDataset(arrow, [{"text": "a"}, {"text": "b"}])
-    fake = types.SimpleNamespace(
-        load_dataset=lambda name, config, split: {("o/n", "en", "train[:2]"): records}[
-            name, config, split
-        ],
-        load_from_disk=lambda path: {"train": records},
-    )
-    monkeypatch.setitem(sys.modules, "datasets", fake)
+    load = lambda name, config, split: {("o/n", "en", "train[:2]"): records}[name, config, split]
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
 
     hub = make_source("hf:o/n:en", split="train", spec="train[:2]", field="text")
-    folder = make_source(f"hf:{tmp_path}", split="train", spec="train", field="text")
 
     assert read(hub)[0] == [("a", "hf:o/n:en[train[:2]]:0"), ("b", "hf:o/n:en[train[:2]]:1")]
-    assert [text for text, _ in read(folder)[0]] == ["a", "b"]
     with pytest.raises(UserError, match=r"data\.train='test'"):
-        make_source(f"hf:{tmp_path}", split="train", spec="test", field="text")
+        make_source("hf:o/n", split="train", spec="test", field="text")
     before = hub.fingerprint()
     arrow.write_bytes(b"2")
     assert hub.fingerprint() != before
+
+
+SAVED = {  # What save_to_disk wrote, as one split and as a dictionary of two.
+    "one": {
+        "train": "abcd",
+        "train[:50%]": "ab",
+        "train[1:3]": "bc",
+        "train[:1]+train[3:]": "ad",
+        "validation": "there are the splits train",
+        "train[": "there are the splits train",
+    },
+    "both": {
+        "train": "abcd",
+        "train[50%:]": "cd",
+        "test": "xy",
+        "train[-1:]+test[:1]": "dx",
+        "nope": "there are the splits train, test",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = tmp_path_factory.mktemp("saved")
+    train, test = (datasets.Dataset.from_dict({"text": list(t)}) for t in ("abcd", "xy"))
+    train.save_to_disk(folder / "one")
+    datasets.DatasetDict(train=train, test=test).save_to_disk(folder / "both")
+    return folder
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_what_save_to_disk_wrote_is_read_by_split_and_slice(saved, name):
+    for spec, expected in SAVED[name].items():
+        make = lambda spec=spec: make_source(
+            f"hf:{saved}/{name}", split="train", spec=spec, field="text"
+        )
+        if expected.startswith("there"):
+            with pytest.raises(UserError, match=expected):
+                make()
+            with pytest.raises(UserError, match=expected):
+                read_records(f"hf:{saved}/{name}", split="train", spec=spec)
+            continue
+        assert "".join(text for text, _ in read(make())[0]) == expected
+        assert len(make().fingerprint()) == 64
+        records = read_records(f"hf:{saved}/{name}", split="train", spec=spec).records()
+        assert "".join(record.fields["text"] for record in records) == expected
 
 
 def test_without_the_datasets_library_the_remedy_is_named(monkeypatch):
