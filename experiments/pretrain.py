@@ -194,7 +194,7 @@ def validation_batches(
 
 
 def predicted_bytes(config: ml_collections.ConfigDict, prepared: Prepared) -> int | None:
-    """Of the validation text; None where its bytes are not all predicted: see `no_bits_per_byte`."""
+    """Of the validation text; None where `no_bits_per_byte` says why not."""
     if no_bits_per_byte(config, prepared):
         return None
     return prepared.splits["validation"].num_predicted_bytes

@@ -30,8 +30,8 @@ def conll(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
     """CoNLL-2003 (Tjong Kim Sang and De Meulder 2003): a word a line, its tag in the last column.
 
     Fields: tokens and tags; pos and chunk too, where there are four columns. Lines of comments
-    stand before a sentence: `# key = value`, or others that begin with # and have not as many
-    columns as a word, so that `# O` is the word "#".
+    stand before a sentence: `# key = value`, `# id 7 key=value`, and others that begin with # and
+    have not as many columns as a word, so that `# O` is the word "#".
     """
     for sentence in _sentences(path, max_bytes):
         if isinstance(sentence, UserError):
@@ -65,8 +65,12 @@ _KEY = re.compile(r"#\s*[\w.:-]+\s+=(\s|$)")
 
 
 def _is_comment(row: list[str], size: int) -> bool:
-    """Whether a line before a sentence of words with `size` columns is no word."""
-    return row[0].startswith("#") and len(row) != (size or 2)
+    """Whether a line before a sentence of words with `size` columns, 0 for none, is no word."""
+    if not row[0].startswith("#"):
+        return False
+    if row[0] == "#" and re.fullmatch(r"\w+=.*", row[-1]):  # "# id 7 domain=en"
+        return True
+    return len(row) != size if size else len(row) == 1 or (row[0] == "#" and row[-1].islower())
 
 
 def conllu(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:

@@ -21,7 +21,7 @@ from lm.errors import UserError
 T = TypeVar("T")
 MAX_DOCUMENT_BYTES = 1_000_000_000  # Of a record or a file that is one document, unpacked.
 SKIP = 'data.on_error="skip"'  # The remedy that many errors name.
-_BLOCK_BYTES = 2**20
+_BLOCK_BYTES = 2**14  # Of what is unpacked with damaged bytes in one go, nothing is given.
 _BOM = codecs.BOM_UTF8
 
 
@@ -101,7 +101,7 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
         while 0 < len(block) < len(_BOM) and (more := file.read1(_BLOCK_BYTES)):
             block += more
         _refuse_encoding(path, block)
-        block = block.removeprefix(_BOM)
+        block = block.removeprefix(_BOM) or file.read1(_BLOCK_BYTES)
         while block:
             yield block
             block = file.read1(_BLOCK_BYTES)
@@ -281,16 +281,15 @@ def half_character(name: str, text: str) -> UserError | None:
     )
 
 
-def unreadable(path: pathlib.Path, error: Exception, num_read: int = 0) -> UserError:
-    """What is said of a file that one of DAMAGED came from, after so many records of it."""
+def unreadable(path: pathlib.Path, error: Exception, num_read: int | None = None) -> UserError:
+    """What is said of a file that one of DAMAGED came from, after so many records if it has any."""
     reason = str(error) or type(error).__name__
-    if not num_read:
-        return UserError(
-            f'{shown(path)}: cannot be read ({reason}); mend it, or set data.on_error="skip"'
-        )
+    if num_read is None:
+        return UserError(f"{shown(path)}: cannot be read ({reason}); mend it, or set {SKIP}")
+    behind = f" behind its first {num_read:,} records" if num_read else ""
     return RestUnread(
-        f"{shown(path)}: cannot be read behind its first {num_read:,} records ({reason}); mend it, "
-        'or set data.on_error="skip" to go without the rest, of which nobody knows how much it is'
+        f"{shown(path)}: cannot be read{behind} ({reason}); mend it, or set {SKIP} to go without "
+        "the rest, of which nobody knows how much it is"
     )
 
 

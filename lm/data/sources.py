@@ -166,7 +166,9 @@ def _whole_file(
     try:
         for text in files_lib.decoded(path, max_bytes):
             size += len(text)
-            held = [*held, text] if size <= LONG_CHARS else []
+            held.append(text)
+            if size > LONG_CHARS:
+                held.clear()
         if size <= LONG_CHARS:
             yield Document("".join(held), name)
         else:
