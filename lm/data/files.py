@@ -21,7 +21,7 @@ from lm.errors import UserError
 T = TypeVar("T")
 MAX_DOCUMENT_BYTES = 1_000_000_000  # Of a record or a file that is one document, unpacked.
 SKIP = 'data.on_error="skip"'  # The remedy that many errors name.
-_BLOCK_BYTES = 2**14  # Of what is unpacked with damaged bytes in one go, nothing is given.
+_BLOCK_BYTES = 2**13  # Of what is unpacked with damaged bytes in one go, nothing is given.
 _BOM = codecs.BOM_UTF8
 
 
