@@ -32,26 +32,38 @@ DEFAULT = """\
 {% if add_generation_prompt %}Assistant:{{ "\\n" }}{% endif %}"""
 
 
+# What is worth a count at the start of a run.
+SPLIT = "answers with a token across their border"
+ASKED_BY_MORE = "answers asked for by more than stands before them"
+ASKED_OTHERWISE = "answers before which earlier turns stand as they are asked"
+
+
 class Example(NamedTuple):
     """Tokens of a conversation, and which of them are an assistant's, for the loss to be about.
 
-    num_split: answers whose first or last token holds characters beside them, too.
-    num_asked_otherwise: answers before which the template writes less than when it asks for one.
+    notes: `SPLIT`, `ASKED_BY_MORE`, `ASKED_OTHERWISE`, each as often as there are such answers.
     """
 
     ids: np.ndarray
     is_answer: np.ndarray
-    num_split: int
-    num_asked_otherwise: int
+    notes: Sequence[str]
+
+
+class _Part(NamedTuple):
+    """Of the rendering of so many messages, asking for an answer or not, what begins there."""
+
+    num_messages: int
+    ask: bool
+    start: int
 
 
 class _Answer(NamedTuple):
-    """One turn of an assistant: a rendering that ends with it, and where in that it stands."""
+    """One turn of an assistant: a text that ends with it, what that is made of, where it stands."""
 
-    turn: int
     text: str
+    parts: Sequence[_Part]
     spans: list[Span]
-    is_asked_otherwise: bool
+    notes: Sequence[str] = ()
 
 
 class ChatTemplate:
@@ -106,11 +118,11 @@ class ChatTemplate:
             raise UserError(f"{name}: the chat template's generation tag marks no answer")
         while rest:
             *rest, last = rest
-            spans, otherwise = list(last.spans), int(last.is_asked_otherwise)
+            spans, notes = list(last.spans), list(last.notes)
             while rest and (shared := self._shared_spans(rest[-1], last.text)):
-                spans, otherwise = shared + spans, otherwise + rest.pop().is_asked_otherwise
-            encoded = self._encode(name, conversation.first(last.turn + 1), False, last.text)
-            examples.append(_example(encoded, spans, otherwise))
+                spans, notes = shared + spans, [*rest.pop().notes, *notes]
+            encoded = self._encode(name, conversation, last.parts, last.text)
+            examples.append(_example(encoded, spans, notes))
         return examples[::-1]
 
     def prompt(self, name: str, conversation: Conversation) -> np.ndarray:
@@ -120,7 +132,9 @@ class ChatTemplate:
           UserError: the template refuses the messages.
         """
         text = self._render(name, conversation, True).text
-        return self._encode(name, conversation, True, text).ids
+        return self._encode(
+            name, conversation, [_Part(len(conversation.messages), True, 0)], text
+        ).ids
 
     @functools.cached_property
     def end_id(self) -> int | None:
@@ -148,27 +162,46 @@ class ChatTemplate:
     def _answer(self, name: str, conversation: Conversation, turn: int) -> _Answer:
         """Where the answer stands in the text that ends with it."""
         where = f"{name}, message {turn + 1}"
-        after = self._render(where, conversation.first(turn + 1), False)
+        render = lambda num, ask: self._render(where, conversation.first(num), ask)
+        after, parts = render(turn + 1, False), [_Part(turn + 1, False, 0)]
+        text = after.text
         if after.answers is not None:
-            done = self._render(where, conversation.first(turn), False).text if turn else ""
-            start = self._shared(done, after.text)
-            spans = [span for span in after.answers if span[1] > start]
-            return _Answer(turn, after.text, spans, False)
-        before = self._render(where, conversation.first(turn), True).text
-        start = len(before)
-        if not after.text.startswith(before):
-            # What asks for an answer may have more in it than what stands before one: a thought
-            # that is begun, say. But all that was said before must be there.
-            done = self._render(where, conversation.first(turn), False).text
-            start = self._shared(before, after.text)
-            if not after.text.startswith(done) or start <= len(done):
-                raise UserError(
-                    f"{where}: the chat template writes what is before this answer differently "
-                    "once the answer is there, so that it cannot be told from the rest; take a "
-                    "template with a generation tag, or leave this conversation out"
-                )
-        spans = [(start, len(after.text))]
-        return _Answer(turn, after.text, spans, is_asked_otherwise=start < len(before))
+            start = self._shared(render(turn, False).text, text) if turn else 0
+            return _Answer(text, parts, [span for span in after.answers if span[1] > start])
+        before = render(turn, True).text
+        if text.startswith(before):
+            return _Answer(text, parts, [(len(before), len(text))])
+        done = render(turn, False).text
+        shared = self._shared(before, text)
+        if text.startswith(done) and shared > len(done):
+            # What asks may have more in it than what stands before an answer: a thought begun, say.
+            return _Answer(text, parts, [(shared, len(text))], [ASKED_BY_MORE])
+        start = self._end_of_header(where, conversation.first(turn), before, done, text)
+        joined, parts = before + text[start:], [_Part(turn, True, 0), _Part(turn + 1, False, start)]
+        return _Answer(joined, parts, [(len(before), len(joined))], [ASKED_OTHERWISE])
+
+    def _end_of_header(
+        self, where: str, asked: Conversation, before: str, done: str, after: str
+    ) -> int:
+        """Where an answer begins in a text whose earlier turns are not those that it is asked with.
+
+        That is behind the longest end of what asks for it that stands in the part of the text which
+        another answer does not change. What asks must be in it whole, or else a special token.
+        """
+        [mark] = unused_characters(1, [after])
+        other = asked._replace(messages=[*asked.messages, {"role": "assistant", "content": mark}])
+        same = after[: self._shared(after, self._render(where, other, False).text)]
+        lengths = range(1, len(before) + 1)
+        length = bisect.bisect_left(lengths, True, key=lambda n: before[-n:] not in same)
+        end = before[len(before) - length :]
+        header = before.removeprefix(done)
+        if len(end) < len(header) or not (header or self._special.search(end)):
+            raise UserError(
+                f"{where}: the chat template writes what is before this answer differently once "
+                "the answer is there, so that it cannot be told from the rest; take a template "
+                "with a generation tag, or leave this conversation out"
+            )
+        return same.rfind(end) + len(end)
 
     def _shared_spans(self, answer: _Answer, text: str) -> list[Span] | None:
         """Where an answer stands in a later text that has it unchanged; None for another text.
@@ -195,8 +228,17 @@ class ChatTemplate:
                     shared = match.start()
         return shared
 
-    def _encode(self, name: str, conversation: Conversation, ask: bool, text: str) -> Offsets:
-        return self._tokenizer.encode_written(text, self._spelt(name, conversation, ask, text))
+    def _encode(
+        self, name: str, conversation: Conversation, parts: Sequence[_Part], text: str
+    ) -> Offsets:
+        as_text: list[Range] = []
+        if any(self._special.search(value) for value in texts(conversation._asdict())):
+            length = 0
+            for num_messages, ask, start in parts:
+                part, ranges = self._spelt(name, conversation.first(num_messages), ask)
+                as_text += [(i + length - start, j + length - start) for i, j in ranges]
+                length += len(part) - start
+        return self._tokenizer.encode_written(text, [x for x in as_text])
 
     def _render(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
         messages = [as_given(message) for message in conversation.messages]
@@ -230,16 +272,14 @@ class ChatTemplate:
         }
         return program.render(name, variables, self._now)
 
-    def _spelt(self, name: str, conversation: Conversation, ask: bool, text: str) -> list[Range]:
-        """Where the text has what a message, a tool or a document spells like a special token.
+    def _spelt(self, name: str, conversation: Conversation, ask: bool) -> tuple[str, list[Range]]:
+        """A rendering, and where it has what a message or a tool spells like a special token.
 
         These are found by other renderings, in which they are spelt otherwise: marked before and
         behind, so that the template still finds them, or by other characters, so that lengths are
         the same.
         """
-        given = conversation._asdict()
-        if not any(self._special.search(value) for value in texts(given)):
-            return []
+        given, text = conversation._asdict(), self._render(name, conversation, ask).text
         before, after, other = unused_characters(3, [text, *texts(given)])
         other_wise = lambda replace: (
             self._render(
@@ -251,11 +291,11 @@ class ChatTemplate:
         marked = other_wise(lambda match: f"{before}{match[0]}{after}")
         ranges, plain = _marked_ranges(marked, before, after, self._special)
         if plain == text:
-            return ranges
+            return text, ranges
         replaced = other_wise(lambda match: other * len(match[0]))
         ranges = [match.span() for match in re.finditer(f"{other}+", replaced)]
         if _without(text, ranges) == replaced.replace(other, "") and len(text) == len(replaced):
-            return ranges
+            return text, ranges
         spelt = next(filter(None, map(self._special.search, texts(given))))[0]
         raise UserError(
             f"{name}: it spells the special token {spelt}, of which the chat template makes "
@@ -271,12 +311,12 @@ def _is_answer(encoded: Offsets, spans: Sequence[Span]) -> np.ndarray:
     return is_answer
 
 
-def _example(encoded: Offsets, spans: Sequence[Span], num_asked_otherwise: int) -> Example:
-    starts, ends = encoded.starts[:, None], encoded.ends[:, None]
-    edges = np.array(spans)
-    is_split = lambda edge: ((starts < edge) & (edge < ends)).any(axis=0)
-    num_split = int((is_split(edges[:, 0]) | is_split(edges[:, 1])).sum())
-    return Example(encoded.ids, _is_answer(encoded, spans), num_split, num_asked_otherwise)
+def _example(encoded: Offsets, spans: Sequence[Span], notes: Sequence[str]) -> Example:
+    starts_L1, ends_L1 = encoded.starts[:, None], encoded.ends[:, None]
+    edges_E2 = np.array(spans)
+    is_inside = lambda edge_E: ((starts_L1 < edge_E) & (edge_E < ends_L1)).any(axis=0)
+    num_split = int((is_inside(edges_E2[:, 0]) | is_inside(edges_E2[:, 1])).sum())
+    return Example(encoded.ids, _is_answer(encoded, spans), [*notes, *[SPLIT] * num_split])
 
 
 def _marked_ranges(

@@ -262,10 +262,7 @@ class Chat:
             row = self._text.row(example.ids[cut], example.is_answer[cut])
             if row["weights_BL"].any():
                 rows.append(row)
-            self.notes["answers with a token across their border"] += example.num_split
-            self.notes["answers asked for by more than stands before them"] += (
-                example.num_asked_otherwise
-            )
+            self.notes.update(example.notes)
         if not rows:
             raise UserError(f"{record.name}: no answer is left in the first {self._seq_len} tokens")
         return rows
