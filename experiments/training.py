@@ -15,8 +15,8 @@ from lm import watched
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import DONE, FAILED, METRICS, STOPPED
-from lm.train import best, flops, hosts, loop, metric_writers
-from lm.train.checkpoints import Checkpoints, bytes_needed, check_disk_room
+from lm.train import best, disk_room, flops, hosts, loop, metric_writers
+from lm.train.checkpoints import Checkpoints
 from lm.train.observation import Observation, StepFn
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
@@ -182,8 +182,11 @@ class Running:
     ):
         policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
         self._checkpoints = Checkpoints(workdir / "checkpoints", **policy)
-        check_disk_room(workdir, bytes_needed(job.abstract, keep_last=config.checkpoint.keep_last))
         self.num_steps = config.train.num_steps
+        needed = self._checkpoints.bytes_needed(
+            job.abstract, num_steps=self.num_steps, every_steps=config.checkpoint.every_steps
+        )
+        disk_room.check(workdir, needed)
         self.observation = Observation()
         self._config, self._workdir, self._job, self._given = config, workdir, job, given
         self._metrics: dict[int, dict[str, float]] = {}

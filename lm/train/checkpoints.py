@@ -5,17 +5,18 @@
     checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
 
 Orbax restores a flipped byte without a word. So a step counts only when its manifest is there and
-agrees with its files; any other is named, set aside, and the one before it is used.
+agrees with its files; any other is named, and the one before it is used. The run itself, which has
+its folder to itself, sets damaged ones aside; whoever else reads leaves them where they are.
 """
 
 import contextlib
-import errno
-import hashlib
 import inspect
+import itertools
 import json
+import logging as standard_logging
 import math
-import os
 import pathlib
+import re
 import shutil
 import threading
 from typing import Any
@@ -26,13 +27,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from lm import manifest
 from lm.errors import UserError
-from lm.train import hosts
+from lm.train import disk_room, hosts
 from lm.train.best import ranked
-from lm.workdir import existing_part
 
 _DATA_FILE_BYTES = 2**26  # What is not yet written of a file is held in memory.
-_STATE, _HOST, _MANIFEST, _DAMAGED = "state", "host.json", "manifest.json", "damaged"
+_STATE, _HOST, _MANIFEST, _DAMAGED = "state", "host.json", manifest.NAME, "damaged"
+_READ_ATTEMPTS = 5  # Of others, since a run that goes on deletes its older steps.
 
 
 class Checkpoints:
@@ -64,7 +66,9 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._keep_last, self._keep_every = keep_last, keep_every
         self._best_metric, self._best_mode = best_metric, best_mode
+        standard_logging.getLogger("absl").addFilter(_is_not_said_by_us)
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._has_failed = False
         self._finisher: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -75,7 +79,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(OSError):  # It says again what `wait` has raised.
+            # After a failure it says again what `wait` has raised.
+            with contextlib.suppress(Exception if self._has_failed else ()):
                 self._orbax.close()
 
     def steps(self) -> list[int]:
@@ -95,7 +100,7 @@ class Checkpoints:
         self.wait()
         path = _path(self._folder, step)
         with hosts.together():
-            _check_room_to_save(self._folder, step, state)
+            disk_room.check_to_save(self._folder, step, state)
             if hosts.is_first():  # What a killed process may have left half done.
                 shutil.rmtree(path, ignore_errors=True)
         if jax.default_backend() == "cpu":
@@ -107,8 +112,9 @@ class Checkpoints:
                 path / _STATE,
                 args=ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=_DATA_FILE_BYTES),
             )
-        except OSError as error:
-            raise _save_error(step, error) from error
+        except Exception as error:
+            self._has_failed = True
+            raise disk_room.save_error(step, error) from error
         self._finisher = threading.Thread(
             target=self._finish, args=(step, {"host": host, "metrics": metrics}), daemon=True
         )
@@ -121,11 +127,11 @@ class Checkpoints:
             if not hosts.is_first():
                 return
             path = _path(self._folder, step)
-            _write_durably(path / _HOST, json.dumps(host))
-            _write_durably(path / _MANIFEST, json.dumps(_checksums(path), indent=1))
+            manifest.write_durably(path / _HOST, json.dumps(host))
+            manifest.write(path)
             self._delete_old()
         except Exception as error:  # Raised where the run can act on it, in `wait`.
-            self._error = _save_error(step, error)
+            self._has_failed, self._error = True, disk_room.save_error(step, error)
 
     def wait(self) -> None:
         """Returns when nothing is being saved any more.
@@ -158,7 +164,8 @@ class Checkpoints:
         Raises:
           UserError: no step is intact, or what was saved has another shape, dtype or structure.
         """
-        path = _agreed(self._folder, *((self._best_metric, self._best_mode) if best else ()))
+        by = (self._best_metric, self._best_mode) if best else ("", "min")
+        path = _agreed(self._folder, *by, is_own=True)
         if path is None:
             return None
         _check_alike(path, self._orbax.metadata(path / _STATE).item_metadata.tree, abstract_state)
@@ -180,6 +187,23 @@ class Checkpoints:
             # The manifest first: a deletion that is cut short leaves nothing that looks complete.
             (_path(self._folder, step) / _MANIFEST).unlink()
             shutil.rmtree(_path(self._folder, step))
+
+    def bytes_needed(self, abstract_state: Any, *, num_steps: int, every_steps: int) -> int:
+        """What the checkpoints of a run will take on disk at most, besides those that are there.
+
+        Args:
+          abstract_state: shapes of what is saved.
+          num_steps: the last step, which is always saved.
+          every_steps: how often the others are; 0 for never.
+        """
+        every = every_steps or num_steps
+        num_saved = -(-num_steps // every)
+        num_kept = self._keep_last + bool(self._best_metric) + 1  # That which is being written.
+        if self._keep_every:
+            num_kept += num_steps // math.lcm(every, self._keep_every)
+        leaves = jax.tree.leaves(abstract_state)
+        size = sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
+        return size * max(1, min(num_saved, num_kept) - len(self.steps()))
 
     def metrics(self, step: int) -> dict[str, float]:
         """The metrics that a step was saved with."""
@@ -212,9 +236,19 @@ def restore_params(
     Raises:
       UserError: there is no intact step.
     """
-    path = _agreed(folder.absolute(), best_metric, best_mode)
-    if path is None:
-        raise UserError(f"{folder} holds no checkpoint; train longer, or name another run")
+    for attempt in range(_READ_ATTEMPTS):
+        path = _agreed(folder.absolute(), best_metric, best_mode, is_own=False)
+        if path is None:
+            raise UserError(f"{folder} holds no checkpoint; train longer, or name another run")
+        try:
+            return int(path.name), *_read_params(path)
+        except Exception:  # Of a folder that is gone, Orbax raises several kinds.
+            if (path / _MANIFEST).exists() or attempt == _READ_ATTEMPTS - 1:
+                raise
+
+
+def _read_params(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
+    """Parameters and host data of a step."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(path / _STATE).item_metadata.tree
         where = _average_path(saved["opt_state"], ("opt_state",)) or ("params",)
@@ -232,86 +266,78 @@ def restore_params(
         )
     for key in where:
         restored = restored[key]
-    return int(path.name), restored, json.loads((path / _HOST).read_text())["host"]
-
-
-def bytes_needed(abstract_state: Any, *, keep_last: int) -> int:
-    """What a run's checkpoints take on disk at most, the one being written included."""
-    leaves = jax.tree.leaves(abstract_state)
-    return (keep_last + 1) * sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
-
-
-def check_disk_room(folder: pathlib.Path, num_bytes: int) -> None:
-    """Raises UserError if the disk that `folder` will lie on has less room than this."""
-    free = shutil.disk_usage(existing_part(folder)).free
-    if free < num_bytes:
-        raise UserError(
-            f"--workdir={folder}: its disk has {free / 1e9:.2f} GB free and the checkpoints need "
-            f"{num_bytes / 1e9:.2f} GB; free some, or lower checkpoint.keep_last"
-        )
-
-
-def _check_room_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
-    """The disk may have filled up since the start; asking beforehand spares a half-written step."""
-    needed = sum(x.nbytes for x in jax.tree.leaves(state))
-    free = shutil.disk_usage(existing_part(folder)).free
-    if free < needed:
-        raise _disk_full(step, f"{free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed")
-
-
-def _disk_full(step: int, reason: str) -> UserError:
-    return UserError(
-        f"the disk is full: checkpoint {step} could not be saved ({reason}); those before it are "
-        "intact. Free some space and run the same command again"
-    )
+    return restored, json.loads((path / _HOST).read_text())["host"]
 
 
 def _agreed(
-    folder: pathlib.Path, best_metric: str = "", best_mode: str = "min"
+    folder: pathlib.Path, best_metric: str, best_mode: str, *, is_own: bool
 ) -> pathlib.Path | None:
     """`_intact`, which the first process finds for all."""
     name = ""
     with hosts.together():
         if hosts.is_first():
-            path = _intact(folder, best_metric, best_mode)
+            path = _intact(folder, best_metric, best_mode, is_own=is_own)
             name = "" if path is None else path.name
     name = hosts.from_first(name)
     return folder / name if name else None
 
 
 def _intact(
-    folder: pathlib.Path, best_metric: str = "", best_mode: str = "min"
+    folder: pathlib.Path, best_metric: str, best_mode: str, *, is_own: bool
 ) -> pathlib.Path | None:
-    """The newest step that its manifest proves, or the best; sets damaged ones aside on the way."""
+    """The newest step that its manifest proves, or the best.
+
+    Damaged ones are named on the way, and set aside where the folder is that of this very run.
+    """
     steps = _step_folders(folder)
+    damaged = []
     first = _best_first(folder, steps, best_metric, best_mode) if best_metric else steps[::-1]
     for step in first:
         path = _path(folder, step)
         problem = _problem(path)
         if problem is None:
             return path
-        aside = folder / _DAMAGED / f"{step}-{len(list(folder.glob(f'{_DAMAGED}/{step}-*')))}"
-        aside.parent.mkdir(exist_ok=True)
-        path.rename(aside)
-        logging.warning("checkpoint %s is damaged (%s); set aside as %s", path, problem, aside)
-    if steps and any((folder / _DAMAGED).glob(f"*/{_MANIFEST}")):
+        if (path / _MANIFEST).exists():
+            damaged.append(f"{step}: {problem}")
+        if is_own:
+            aside = _set_aside(path)
+            logging.warning("checkpoint %s is damaged (%s); set aside as %s", path, problem, aside)
+        else:
+            logging.warning("checkpoint %s is not used: %s; it is left as it is", path, problem)
+    if damaged or (steps and any((folder / _DAMAGED).glob(f"*/{_MANIFEST}"))):
+        where = f", all are in {folder / _DAMAGED}" if is_own else f" ({'; '.join(damaged[:3])})"
         raise UserError(
-            f"{folder}: no checkpoint is intact, all are in {folder / _DAMAGED}; restore one "
-            "from a backup, or start in another workdir"
+            f"{folder}: no checkpoint is intact{where}; restore one from a backup, or start in "
+            "another workdir"
         )
     return None
 
 
+def _set_aside(path: pathlib.Path) -> pathlib.Path:
+    """Moves a damaged step into damaged/, which keeps one of those that were never whole."""
+    folder = path.parent / _DAMAGED
+    folder.mkdir(exist_ok=True)
+    if not (path / _MANIFEST).exists():
+        for other in folder.iterdir():
+            if not (other / _MANIFEST).exists():
+                shutil.rmtree(other, ignore_errors=True)
+    names = (folder / f"{path.name}-{i}" for i in itertools.count())
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    return aside
+
+
 def _best_first(folder: pathlib.Path, steps: list[int], metric: str, mode: str) -> list[int]:
-    return ranked([(s, _metrics(folder, s).get(metric, math.nan)) for s in steps], mode)
+    values = [(step, _metrics(folder, step).get(metric)) for step in steps]
+    return ranked([(s, v if isinstance(v, float | int) else math.nan) for s, v in values], mode)
 
 
 def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
     """What a step was saved with; nothing where it was not saved to its end."""
     path = _path(folder, step) / _HOST
     try:
-        return json.loads(path.read_text())["metrics"]
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_bytes())["metrics"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -329,20 +355,8 @@ def _average_path(tree: Any, path: tuple) -> tuple | None:
 def _problem(path: pathlib.Path) -> str | None:
     """What is wrong with a step's files, or None."""
     if not (path / _MANIFEST).exists():
-        return "it has no manifest: the process ended while it was being written"
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-    except ValueError:
-        return f"{_MANIFEST} cannot be read"
-    for name, (size, checksum) in manifest.items():
-        file = path / name
-        if not file.exists():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes instead of {size}"
-        if _sha256(file) != checksum:
-            return f"{name} has changed since it was written"
-    return None
+        return "it has no manifest: the process ended while it was being written, or writes it now"
+    return manifest.problem(path)
 
 
 def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
@@ -360,38 +374,15 @@ def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
             )
 
 
-def _checksums(path: pathlib.Path) -> dict[str, tuple[int, str]]:
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != _MANIFEST)
-    return {str(p.relative_to(path)): (p.stat().st_size, _sha256(p)) for p in files}
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_durably(path: pathlib.Path, text: str) -> None:
-    """Either the whole file is there afterwards, also after a power cut, or none of it."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def _save_error(step: int, error: Exception) -> Exception:
-    text = " ".join(str(error).split())
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
-    if full or "RESOURCE_EXHAUSTED" in text:
-        return _disk_full(step, text[:200])
-    return error
+def _is_not_said_by_us(record: standard_logging.LogRecord) -> bool:
+    """Whether a record is no traceback of Orbax's, whose exception is raised here as one line."""
+    return not ("orbax" in record.pathname and record.exc_info)
 
 
 def _step_folders(folder: pathlib.Path) -> list[int]:
     if not folder.exists():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return sorted(int(p.name) for p in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", p.name))
 
 
 def _path(folder: pathlib.Path, step: int) -> pathlib.Path:

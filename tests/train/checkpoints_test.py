@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from lm.errors import UserError
-from lm.train.checkpoints import Checkpoints, check_disk_room, restore_params
+from lm.train import checkpoints as checkpoints_lib
+from lm.train import disk_room
+from lm.train.checkpoints import Checkpoints, restore_params
 from lm.train.optimizers import average_weights
 from lm.train.state import TrainState
 
@@ -73,13 +75,24 @@ def truncate(path):
     data_file(path).write_bytes(data_file(path).read_bytes()[:-1])
 
 
+def into_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGE = {
     "a flipped byte": (flip, "has changed"),
     "a truncated file": (truncate, "bytes instead of"),
     "a missing file": (lambda path: data_file(path).unlink(), "is missing"),
     "a missing folder": (lambda path: shutil.rmtree(path / "state"), "is missing"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "no manifest"),
-    "half a manifest": (lambda path: (path / "manifest.json").write_text('{"a": [1'), "cannot be"),
+    "a folder for a file": (lambda path: into_folder(data_file(path)), "is missing"),
+} | {
+    f"a manifest of {text[:12]}": (
+        lambda path, text=text: (path / "manifest.json").write_text(text),
+        "manifest.json cannot be read",
+    )
+    for text in ('{"a": [1', "[]", "null", "5", "{}", '{"a": 5}', '{"a": [1, 2]}', "[" * 100_000)
 }
 
 
@@ -97,6 +110,92 @@ def test_damage_is_named_set_aside_and_the_older_checkpoint_used(tmp_path, name,
     assert str(tmp_path / "5") in caplog.text
     assert (tmp_path / "damaged" / "5-0").is_dir()
     assert not (tmp_path / "5").exists()
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_whoever_reads_damage_uses_the_older_checkpoint_and_changes_nothing(
+    saved_twice, tmp_path, name, caplog
+):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved_twice, folder)
+    damage, reason = DAMAGE[name]
+    damage(folder / "5")
+    before = contents(folder)
+
+    step, params, _ = restore_params(folder)
+
+    assert step == 3
+    np.testing.assert_array_equal(params["layer"]["kernel"], 3.0)
+    assert f"{folder / '5'} is not used: " in caplog.text
+    assert reason in caplog.text
+    assert contents(folder) == before
+
+
+def test_a_reader_says_why_nothing_is_intact_and_changes_nothing(saved_twice, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved_twice, folder)
+    truncate(folder / "5")
+    flip(folder / "3")
+    before = contents(folder)
+
+    with pytest.raises(UserError, match=r"no checkpoint is intact .5: .*bytes instead of .*; 3: "):
+        restore_params(folder)
+
+    assert contents(folder) == before
+
+
+def test_a_reader_of_a_run_that_deletes_what_is_read_takes_the_newest_again(
+    saved_twice, tmp_path, monkeypatch
+):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved_twice, folder)
+    read = checkpoints_lib._read_params
+
+    def read_while_it_is_deleted(path):
+        if path.name == "5":
+            (path / "manifest.json").unlink()
+            shutil.rmtree(path / "state")
+        return read(path)
+
+    monkeypatch.setattr(checkpoints_lib, "_read_params", read_while_it_is_deleted)
+
+    assert restore_params(folder)[0] == 3
+
+
+def test_of_steps_that_were_never_whole_one_is_kept_and_of_damaged_ones_all(tmp_path):
+    save_all(tmp_path, [1, 2, 3])
+    for step in (3, 2):
+        truncate(tmp_path / str(step))
+    for _ in range(3):
+        for step in (4, 5):
+            (tmp_path / str(step) / "state").mkdir(parents=True)
+
+        assert restore(tmp_path)[0] == 1
+
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2-0", "3-0", "4-0"]
+
+
+@pytest.mark.parametrize("name", ["\u00b2", "\u0663", "007", "7.tmp", "-1"])
+def test_a_folder_whose_name_is_no_number_is_no_step(saved_twice, tmp_path, name):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved_twice, folder)
+    (folder / name).mkdir()
+
+    assert restore_params(folder)[0] == 5
+    assert (folder / name).is_dir()
+
+
+@pytest.fixture(scope="module")
+def saved_twice(tmp_path_factory):
+    """Steps 3 and 5."""
+    folder = tmp_path_factory.mktemp("saved")
+    save_all(folder, [3, 5])
+    return folder
+
+
+def contents(folder):
+    """The names of all files, and what they hold."""
+    return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
 
 
 def test_when_nothing_is_intact_the_run_does_not_start_anew(tmp_path):
@@ -129,7 +228,7 @@ def test_the_state_may_be_donated_right_after_the_save(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(4))
 
 
-_WRITE = "lm.train.checkpoints._write_durably"
+_WRITE = "lm.manifest.write_durably"
 
 
 def full(*_):
@@ -158,9 +257,41 @@ def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoint(tmp_path, monk
 
 
 def test_too_little_room_is_said_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match="keep_last"):
-        check_disk_room(tmp_path / "a" / "b", 10**18)
+    with pytest.raises(UserError, match=r"need 1,000,000.00 TB; .*keep_last"):
+        disk_room.check(tmp_path / "a" / "b", 10**18)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "policy, num_kept",
+    [
+        ({"keep_last": 1}, 2),
+        ({"keep_last": 2}, 3),
+        ({"keep_last": 2, "best_metric": "eval/loss"}, 4),
+        ({"keep_last": 1, "keep_every": 20}, 6),
+        ({"keep_last": 1, "keep_every": 15}, 5),
+        ({"keep_last": 50}, 10),
+    ],
+)
+def test_room_is_asked_for_all_that_is_kept_and_not_there_yet(tmp_path, policy, num_kept):
+    state = {"a": jax.ShapeDtypeStruct((5, 2), jnp.float32)}
+    with Checkpoints(tmp_path, **policy) as checkpoints:
+        room = lambda: checkpoints.bytes_needed(state, num_steps=98, every_steps=10)
+
+        assert room() == 40 * num_kept
+        (tmp_path / "10").mkdir()
+        (tmp_path / "10" / "manifest.json").touch()
+        assert room() == 40 * (num_kept - 1)
+        assert checkpoints.bytes_needed(state, num_steps=98, every_steps=0) == 40
+
+
+def test_other_failures_of_a_save_are_said_with_their_remedy():
+    error = disk_room.save_error(5, ValueError("Failed to write 9 bytes: File too large [27]"))
+
+    assert isinstance(error, UserError)
+    assert "checkpoint 5 could not be saved" in str(error)
+    assert "ulimit -f" in str(error)
+    assert disk_room.save_error(5, bug := ValueError("no such key")) is bug
 
 
 @pytest.mark.parametrize(

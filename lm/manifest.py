@@ -1,0 +1,93 @@
+"""A list of a folder's files with their sizes and checksums, by which damage is found later.
+
+    manifest.json: {"state/d/1": [2048, SHA-256 in hex], "rows": [2097152, null], ...}
+
+A file without a checksum is compared by its size alone, which is for those that have checksums of
+their own and are too large to be read at each start.
+"""
+
+import errno
+import fnmatch
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from lm import faults
+
+NAME = "manifest.json"
+
+
+def write(folder: pathlib.Path, *, unread: str = "") -> None:
+    """Lists all files of a folder; those whose name matches the glob `unread` by size alone."""
+    listed = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != NAME:
+            checksum = None if fnmatch.fnmatch(path.name, unread) else _sha256(path)
+            listed[str(path.relative_to(folder))] = path.stat().st_size, checksum
+    write_durably(folder / NAME, json.dumps(listed, indent=1))
+
+
+def problem(folder: pathlib.Path) -> str | None:
+    """What is wrong with the files of a folder that has a manifest, or None.
+
+    Raises:
+      OSError: a file may not be read, which is no damage.
+    """
+    try:
+        listed = json.loads((folder / NAME).read_bytes())
+    except (ValueError, RecursionError):
+        listed = None
+    except OSError as error:
+        return _unless_permission(error, NAME)
+    if not _is_manifest(listed):
+        return f"{NAME} cannot be read"
+    for name, (size, checksum) in listed.items():
+        file = folder / name
+        try:
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size} bytes instead of {size}"
+            if checksum is not None and _sha256(file) != checksum:
+                return f"{name} has changed since it was written"
+        except OSError as error:
+            return _unless_permission(error, name)
+    return None
+
+
+def write_durably(path: pathlib.Path, text: str) -> None:
+    """Either the whole file is there afterwards, also after a power cut, or none of it."""
+    temporary = path.with_suffix(".tmp")
+    with faults.naming(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+
+
+def _is_manifest(listed: Any) -> bool:
+    return (
+        isinstance(listed, dict)
+        and bool(listed)
+        and all(
+            isinstance(entry, list)
+            and len(entry) == 2
+            and type(entry[0]) is int
+            and isinstance(entry[1], str | None)
+            for entry in listed.values()
+        )
+    )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unless_permission(error: OSError, name: str) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        raise error
+    return f"{name} cannot be read: {error.strerror}"

@@ -1,0 +1,52 @@
+"""Room for checkpoints: asked for before training and before each save."""
+
+import errno
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+
+from lm import faults
+from lm.errors import UserError
+from lm.workdir import existing_part
+
+
+def check(folder: pathlib.Path, num_bytes: int) -> None:
+    """Raises UserError if the disk that `folder` will lie on has less room than this."""
+    free = shutil.disk_usage(existing_part(folder)).free
+    if free < num_bytes:
+        raise UserError(
+            f"--workdir={folder}: its disk has {faults.in_bytes(free)} free and the checkpoints "
+            f"need {faults.in_bytes(num_bytes)}; free some, lower checkpoint.keep_last, or raise "
+            "checkpoint.keep_every or make it 0"
+        )
+
+
+def check_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
+    """The disk may have filled up since the start; asking beforehand spares a half-written step."""
+    needed = sum(x.nbytes for x in jax.tree.leaves(state))
+    free = shutil.disk_usage(existing_part(folder)).free
+    if free < needed:
+        raise _full(step, f"{faults.in_bytes(free)} free, {faults.in_bytes(needed)} needed")
+
+
+def save_error(step: int, error: Exception) -> Exception:
+    """What a save that failed raises: a UserError where the machine is to blame."""
+    text = " ".join(str(error).split())[:200]
+    number = faults.errno_of(error)
+    if number == errno.ENOSPC or (number is None and "RESOURCE_EXHAUSTED" in text):
+        return _full(step, text)
+    said = faults.one_line(error)
+    if said is None:
+        return error
+    return UserError(
+        f"checkpoint {step} could not be saved, and those before it are intact: {said}"
+    )
+
+
+def _full(step: int, reason: str) -> UserError:
+    return UserError(
+        f"the disk is full: checkpoint {step} could not be saved ({reason}); those before it are "
+        "intact. Free some space and run the same command again"
+    )
