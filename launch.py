@@ -11,6 +11,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments import arguments
+from experiments.checks import check_numbers
 from experiments.shown import config_text
 from lm import allocator, faults, interrupts, output, safe_text, watched
 from lm.errors import UserError
@@ -116,6 +117,7 @@ def _parse(argv: list[str]):
         name, _, value = arg.partition("=")
         if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
             raise UserError(f"{arg}: there is no such file; see configs/README.md")
+    flags.FLAGS["config"].parser = arguments.RecipeParser("config")
     try:
         rest = flags.FLAGS(argv)[1:]
         for flag in (_CONFIG, _LAUNCHER):
@@ -224,6 +226,7 @@ def _dispatch(config) -> int:
         given = flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()}
         given |= {f"--{flag.name}": flag.value for flag in (_DRY_RUN, _SHOW_BATCH, _DEVICES)}
         hosts.check_same("config", given)
+    check_numbers(config)
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
         "pretrain": pretrain.run,

@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = common.trunk("pretrain")
     config.model = dict(dropout=0.0, **common.HOW_TO_RUN)
     config.data = common.stdlib_data(seq_len=512, batch_size=32)
-    config.objective = common.choose("objective", arg.objective, _OBJECTIVES)
+    config.objective = common.choose_by_kind("objective", arg.objective, _OBJECTIVES)
     config.loss = common.language_loss()
     config.train = common.train(num_steps=0) | dict(num_epochs=1.0)
     config.optimizer = common.optimizer(

@@ -25,7 +25,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     optimizer, schedule, debug.
     """
     arg = common.finetuning_arg(arg, kind="single")
-    task, best_metric = common.choose("kind", arg.kind, _KINDS)
+    kinds = {name: task | dict(best=best) for name, (task, best) in _KINDS.items()}
+    task = dict(common.choose_by_kind("kind", arg.kind, kinds))
+    best_metric = task.pop("best")
     return common.finetuning(
         task | dict(text="text", pair="", label="label"),
         arg=arg,

@@ -133,10 +133,10 @@ def tokenizer(name: str, vocab_size: int, *, mask: bool = False, num_sentinels: 
     """The tokenizer block of bpe or unigram (trained on the source), bytes, or a file's path."""
     if name == "bytes":
         return dict(kind="bytes")
-    if name in ("bpe", "unigram"):
+    if name in ("bpe", "unigram", "sentencepiece"):
         return dict(
             kind="sentencepiece",
-            algorithm=name,
+            algorithm="unigram" if name == "unigram" else "bpe",
             vocab_size=vocab_size,
             user_symbols=(),
             mask=mask,
@@ -162,7 +162,7 @@ def stdlib_data(seq_len: int, batch_size: int) -> dict:
     )
 
 
-_DECODER_OBJECTIVES = {
+DECODER_OBJECTIVES = {
     "causal": dict(kind="causal"),
     "prefix": dict(kind="prefix", suffix_share=0.5),
     "mixture": dict(
@@ -177,7 +177,13 @@ _DECODER_OBJECTIVES = {
 
 def decoder_objective(name: str) -> dict:
     """The objective block of causal, prefix, or a mixture of both in equal parts."""
-    return choose("objective", name, _DECODER_OBJECTIVES)
+    return choose("objective", name, DECODER_OBJECTIVES)
+
+
+def choose_by_kind(name: str, value: str, table: dict[str, dict]) -> dict:
+    """The block of a table of blocks by its name there, or the first one of a kind."""
+    by_kind = {block["kind"]: block for block in reversed(table.values())}
+    return choose(name, value, by_kind | table)
 
 
 def pretraining(

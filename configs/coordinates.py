@@ -16,8 +16,15 @@ _PEAK_LR = {"adamw": 2e-3, "lion": 1e-3, "muon": 1e-2, "sgd": 0.3}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: family=gpt2|llama, optimizer, grow=num_heads|head_dim, tokenizer."""
-    arg = common.parse_arg(arg, family="gpt2", optimizer="adamw", grow="num_heads", tokenizer="bpe")
+    """`arg`: family=gpt2|llama, optimizer, schedule, grow=num_heads|head_dim, tokenizer."""
+    arg = common.parse_arg(
+        arg,
+        family="gpt2",
+        optimizer="adamw",
+        schedule="constant",
+        grow="num_heads",
+        tokenizer="bpe",
+    )
     V, L = 2048, 128
     size = dict(vocab_size=V, max_len=L)
     models = {
@@ -31,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         vocab_size=V,
         optimizer=common.optimizer(
             arg.optimizer,
-            "constant",
+            arg.schedule,
             peak_lr=common.choose("optimizer", arg.optimizer, _PEAK_LR),
             warmup_steps=0,
         ),

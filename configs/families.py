@@ -17,14 +17,28 @@ from configs import bert, common, llama, t5
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: family=gpt2|llama|bert|t5, tokenizer, optimizer, schedule, debug."""
+    """`arg`: family=gpt2|llama|bert|t5, objective (the family's first one), tokenizer, optimizer,
+    schedule, debug.
+    """
     arg = common.parse_arg(
-        arg, family="gpt2", tokenizer="bpe", optimizer="muon", schedule="cosine", debug=False
+        arg,
+        family="gpt2",
+        objective="",
+        tokenizer="bpe",
+        optimizer="muon",
+        schedule="cosine",
+        debug=False,
     )
-    V, L, causal = 2048, 256, dict(kind="causal")
-    objectives = dict(gpt2=causal, llama=causal, bert=bert.masked(), t5=t5.span_corruption())
+    V, L = 2048, 256
     model = common.choose("family", arg.family, small_models(vocab_size=V, max_len=L))
-    objective = objectives[arg.family]
+    objectives = {
+        "gpt2": common.DECODER_OBJECTIVES,
+        "llama": common.DECODER_OBJECTIVES,
+        "bert": {"masked": bert.masked()},
+        "t5": t5.objectives(),
+    }[arg.family]
+    name = arg.objective or next(iter(objectives))
+    objective = common.choose_by_kind("objective", name, objectives)
     if "dropout" in model:
         model["dropout"] = 0.0  # Of an epoch's third no row is seen twice.
     config = common.pretraining(

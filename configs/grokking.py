@@ -19,13 +19,15 @@ from configs.sweeping import seeds
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: debug for a few steps, modulo 13."""
-    arg = common.parse_arg(arg, debug=False)
+    """`arg`: optimizer, schedule, debug for a few steps, modulo 13."""
+    arg = common.parse_arg(arg, optimizer="adamw", schedule="constant", debug=False)
     config = common.finetuning(
         dict(
             kind="classification", labels=(), class_weights="", text="text", pair="", label="label"
         ),
-        arg=common.finetuning_arg("model=gpt2,tokenizer=bytes,optimizer=adamw,schedule=constant"),
+        arg=common.finetuning_arg(
+            f"model=gpt2,tokenizer=bytes,optimizer={arg.optimizer},schedule={arg.schedule}"
+        ),
         scratch={"gpt2": common.gpt2_model(2, 4, 32, 128, vocab_size=384, max_len=8)},
         seq_len=4,
         debug_seq_len=4,
@@ -34,8 +36,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         batch_size=512,
     )
     config.data.update(source="modular_addition", train="89", validation_share=0.7, multiple=4)
-    config.optimizer.update(warmup_steps=10, warmup_share=0.0, b2=0.98, weight_decay=1.0)
-    config.optimizer.clip_norm = 0.0
+    config.optimizer.update(warmup_steps=10, warmup_share=0.0, weight_decay=1.0, clip_norm=0.0)
+    if arg.optimizer == "adamw":
+        config.optimizer.b2 = 0.98
     config.train.update(num_epochs=0.0, num_steps=4000)
     config.eval.update(every_steps=100, on_training=True)
     config.checkpoint.every_steps = 2000

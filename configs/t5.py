@@ -53,7 +53,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     shape = common.choose("size", arg.size, shapes)
     return common.pretraining(
         t5_model(*shape, version=arg.version, vocab_size=32128),
-        objective=common.choose("objective", arg.objective, _objectives()),
+        objective=common.choose_by_kind("objective", arg.objective, objectives()),
         seq_len=568,
         vocab_size=32100,
         num_sentinels=100,
@@ -74,7 +74,8 @@ def span_corruption(noise_density: float = 0.15, mean_span_length: float = 3.0) 
     )
 
 
-def _objectives() -> dict[str, dict]:
+def objectives() -> dict[str, dict]:
+    """Objective blocks by the names that `objective=` has for them."""
     parts = {  # UL2's seven denoisers are these three kinds.
         "regular_3": span_corruption(0.15, 3.0) | dict(weight=1.0),
         "regular_8": span_corruption(0.15, 8.0) | dict(weight=1.0),

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from lm import workdir as workdir_lib
 from lm.errors import UserError
@@ -25,6 +27,82 @@ MISTAKES = (
     RuntimeError,
     SystemExit,
 )
+
+
+# A key that chooses among alternatives, which have other keys beside it, and the arguments of
+# config files that choose the same.
+_CHOICES = {
+    "optimizer.name": ("optimizer",),
+    "optimizer.schedule": ("schedule",),
+    "objective.kind": ("objective",),
+    "task.kind": ("kind", "task"),
+    "tokenizer.kind": ("tokenizer",),
+    "model.name": ("model", "family"),
+}
+# Of two keys that say one thing, the second gives way to the first, and is 0, where that is set.
+_UNSAYS = (
+    ("train.num_steps", "train.num_epochs"),
+    ("train.num_epochs", "train.num_steps"),
+    ("optimizer.warmup_steps", "optimizer.warmup_share"),
+    ("optimizer.warmup_share", "optimizer.warmup_steps"),
+    ("data.batch_size", "data.batch_size_per_device"),
+)
+
+
+class RecipeParser(ConfigFileFlagParser):
+    """Opens a config file so that each change that a command makes to it needs one argument.
+
+    `--config.optimizer.name=lion` does what `--config=FILE.py:optimizer=lion` does where the file
+    takes that argument: the block has lion's keys and the recipe's values for them. And
+    `--config.train.num_steps=10` sets `train.num_epochs` to 0.
+
+    Args:
+      name: of the flag.
+      arguments: of the whole command; None for `sys.argv`.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str] | None = None):
+        super().__init__(name)
+        self._arguments = arguments
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        """FILE.py:ARGUMENTS -> the config that the file gives, before other changes."""
+        config = super().parse(path)
+        if not isinstance(config, ml_collections.ConfigDict):
+            return config  # There is no such file, which the flag library says later.
+        arguments = sys.argv if self._arguments is None else self._arguments
+        changes = dict(
+            arg.removeprefix(f"--{self.name}.").split("=", 1)
+            for arg in arguments
+            if arg.startswith(f"--{self.name}.") and "=" in arg
+        )
+        for key, names in _CHOICES.items():
+            for name in names if key in changes else ():
+                if _value(config, key) != changes[key]:
+                    path, config = self._chosen(path, config, key, f"{name}={changes[key]}")
+        for key, other in _UNSAYS:
+            value, unsaid = _value(config, key), _value(config, other)
+            is_said = key in changes and changes[key].strip("0.")
+            if is_said and other not in changes and None not in (value, unsaid):
+                config.update_from_flattened_dict({other: type(unsaid)(0)})
+        return config
+
+    def _chosen(self, path, config, key, argument):
+        """The path with this argument and its config, where the file chooses the key by it."""
+        more = f"{path}{',' if ':' in path else ':'}{argument}"
+        try:
+            found = super().parse(more)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ValueError) and "unknown argument" not in str(error):
+                raise  # The file takes it, and not this value.
+            return path, config
+        chooses = _value(found, key) == argument.partition("=")[2]
+        return (more, found) if chooses else (path, config)
+
+
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+    """What a dotted key holds; None where there is none."""
+    return workdir_lib.flat(config.to_dict()).get(key)
 
 
 def of_config(filename: str, changes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -47,6 +125,7 @@ def resolve(arguments: Sequence[str]) -> ml_collections.ConfigDict:
     holder = config_flags.DEFINE_config_file(
         "config", None, "", flag_values=values, sys_argv=list(arguments)
     )
+    values["config"].parser = RecipeParser("config", arguments)
     try:
         values(["launch.py", *arguments])
         return holder.value.lock()

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from experiments import objectives
-from experiments.checks import check_numbers
+from experiments.checks import check_numbers, check_positions
 from lm import losses
 from lm.cache import cache_folder
 from lm.data import preparation
@@ -88,8 +88,12 @@ def with_num_steps(
     if config.data.batch_size_per_device:
         config.data.batch_size = config.data.batch_size_per_device * jax.device_count()
     if not steps:
-        num_steps = math.ceil(epochs * num_rows(config) / config.data.batch_size)
-        config.train.update(num_steps=num_steps, num_epochs=0.0)
+        num_steps = epochs * num_rows(config) / config.data.batch_size
+        if not num_steps < 2**31:
+            raise UserError(
+                f"train.num_epochs={epochs} is {num_steps:.3g} steps, and a run has less than 2^31"
+            )
+        config.train.update(num_steps=math.ceil(num_steps), num_epochs=0.0)
     return config
 
 
@@ -133,11 +137,7 @@ def make_parts(
             f"eval.sample_tokens={config.eval.sample_tokens} must be less than the model's "
             f"positions, model.max_len={model_config.max_len}"
         )
-    if model_config.max_len is not None and config.data.seq_len > model_config.max_len:
-        raise UserError(
-            f"data.seq_len={config.data.seq_len} exceeds the model's positions, "
-            f"model.max_len={model_config.max_len}; lower the one or raise the other"
-        )
+    check_positions(config.data.seq_len, model_config)
     mesh = sharding.make_mesh(**config.parallel, devices=devices)
     check_batch(config, mesh)
     settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}

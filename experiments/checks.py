@@ -1,34 +1,76 @@
-"""Whether the numbers of a training config can mean anything, before they train something odd."""
+"""Whether the numbers of a config can mean anything, before they train or write something odd."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 
+from lm import workdir as workdir_lib
 from lm.errors import UserError
 
 _Rule = tuple[Callable[[float], bool], str]
 _POSITIVE: _Rule = (lambda x: 1 <= x < math.inf, "be at least 1")
+_ABOVE_ZERO: _Rule = (lambda x: 0 < x < math.inf, "be a number above 0")
 _NOT_NEGATIVE: _Rule = (lambda x: 0 <= x < math.inf, "be a number of at least 0")
 _SHARE: _Rule = (lambda x: 0 <= x < 1, "lie in [0, 1)")
+_SHARE_OF_ALL: _Rule = (lambda x: 0 <= x <= 1, "lie in [0, 1]")
+_ANY: _Rule = (math.isfinite, "be a finite number")
 
+# `model` and `parallel` are not here: the families' dataclasses and `make_mesh` check theirs.
 _RULES = {
-    "lora.rank": _NOT_NEGATIVE,
     "seed": (lambda x: 0 <= x < 2**32, "lie in [0, 2^32)"),
+    "num_seeds": _POSITIVE,
+    "batch_size": _POSITIVE,
+    "vocab_size": _NOT_NEGATIVE,
+    "limit": _NOT_NEGATIVE,
+    "max_len": _NOT_NEGATIVE,
+    "num_fewshot": (lambda x: -1 <= x < math.inf, "be at least 0, or -1 for what each task says"),
+    "temperature": (lambda x: 0 <= x < math.inf, "be a number of at least 0; 0 is greedy"),
+    "top_k": (lambda x: 0 <= x < math.inf, "be at least 0; 0 draws among all tokens"),
+    "top_p": (lambda x: 0 < x <= 1, "lie in (0, 1]; 1 draws among all tokens"),
+    "max_new_tokens": _POSITIVE,
+    "num_samples": _POSITIVE,
+    "num_beams": _POSITIVE,
+    "length_penalty": _ANY,
+    "coordinates.widths": _POSITIVE,
+    "coordinates.probe_rows": _POSITIVE,
+    "coordinates.bound": _ABOVE_ZERO,
+    "tokenizer.vocab_size": _POSITIVE,
+    "tokenizer.num_sentinels": _NOT_NEGATIVE,
+    "lora.rank": _NOT_NEGATIVE,
+    "lora.alpha": _ABOVE_ZERO,
+    "task.stride": _POSITIVE,
+    "task.max_answer_len": _POSITIVE,
+    "task.target_len": _POSITIVE,
+    "task.label_smoothing": _SHARE,
+    "task.num_beams": _POSITIVE,
+    "task.length_penalty": _ANY,
     "train.num_steps": _NOT_NEGATIVE,
+    "train.num_epochs": _NOT_NEGATIVE,
     "train.accumulate_steps": _POSITIVE,
     "train.max_skipped": _POSITIVE,
     "train.patience": _NOT_NEGATIVE,
     "log.every_steps": _POSITIVE,
     "eval.every_steps": _NOT_NEGATIVE,
+    "eval.batch_size": _POSITIVE,
     "eval.sample_tokens": _NOT_NEGATIVE,
     "checkpoint.every_steps": _NOT_NEGATIVE,
+    "checkpoint.keep_last": _POSITIVE,
     "checkpoint.keep_every": _NOT_NEGATIVE,
+    "data.batch_size": _NOT_NEGATIVE,
     "data.batch_size_per_device": _NOT_NEGATIVE,
     "data.multiple": _POSITIVE,
     "data.seq_len": _POSITIVE,
     "data.num_examples": _NOT_NEGATIVE,
+    "data.max_document_bytes": (lambda x: 1 <= x < 2**63, "lie in [1, 2^63)"),
     "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
+    "objective.rate": (lambda x: 0 < x < 1, "lie in (0, 1)"),
+    "objective.mask_share": _SHARE_OF_ALL,
+    "objective.random_share": _SHARE_OF_ALL,
+    "objective.noise_density": (lambda x: 0 < x < 1, "lie in (0, 1)"),
+    "objective.suffix_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
+    "objective.mean_span_length": _POSITIVE,
     "loss.z_loss": _NOT_NEGATIVE,
     "loss.label_smoothing": _SHARE,
     "loss.num_blocks": _POSITIVE,
@@ -36,6 +78,8 @@ _RULES = {
     "optimizer.warmup_steps": _NOT_NEGATIVE,
     "optimizer.warmup_share": _SHARE,
     "optimizer.final_lr_ratio": _NOT_NEGATIVE,
+    "optimizer.decay_ratio": _SHARE_OF_ALL,
+    "optimizer.layer_decay": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
     "optimizer.clip_norm": _NOT_NEGATIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.eps": _NOT_NEGATIVE,
@@ -45,14 +89,43 @@ _RULES = {
     "optimizer.b1": _SHARE,
     "optimizer.b2": _SHARE,
 }
+_BEYOND_32_BITS = {"seed", "data.max_document_bytes"}
+_WHOLE = {"coordinates.widths"}  # Lists of whole numbers, whose parts no flag checks.
 
 
 def check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError at the first number that is out of its range, NaN included."""
-    for key, (holds, words) in _RULES.items():
-        *blocks, name = key.split(".")
-        block = config
-        for each in blocks:
-            block = block.get(each, {})
-        if name in block and not holds(block[name]):
-            raise UserError(f"{key}={block[name]} must {words}")
+    """Checks the numbers and lists of any experiment's config.
+
+    Raises:
+      UserError: at the first number that is out of its range, NaN, infinite or beyond 32 bits, and
+        at a list that names something twice.
+    """
+    for key, value in workdir_lib.flat(config.to_dict()).items():
+        parts = value if isinstance(value, tuple | list) else (value,)
+        if len({repr(part) for part in parts}) < len(parts):
+            twice = next(part for part in parts if list(parts).count(part) > 1)
+            raise UserError(f"{key} names {twice!r} twice; leave one of them out")
+        for part in parts:
+            _check_number(key, value, part)
+
+
+def _check_number(key: str, value: Any, number: Any) -> None:
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return
+    # Steps, sizes and ids are counted in 32 bits, on devices too.
+    if isinstance(number, int) and key not in _BEYOND_32_BITS and abs(number) >= 2**31:
+        raise UserError(f"{key}={value} is too large; it must be less than 2^31")
+    holds, words = _RULES.get(key, _ANY)
+    if not holds(number):
+        raise UserError(f"{key}={value} must {words}")
+    if key in _WHOLE and not isinstance(number, int):
+        raise UserError(f"{key}={value} must be whole numbers")
+
+
+def check_positions(seq_len: int, model_config: Any) -> None:
+    """Raises UserError where rows are longer than a model that has positions has of them."""
+    if model_config.max_len is not None and seq_len > model_config.max_len:
+        raise UserError(
+            f"data.seq_len={seq_len} exceeds the model's positions, "
+            f"model.max_len={model_config.max_len}; lower the one or raise the other"
+        )

@@ -5,6 +5,7 @@ import pathlib
 import ml_collections
 
 from experiments import build, finetune, finetuned, labelled, pretrain, report, runs
+from experiments.checks import check_positions
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.train import sharding
@@ -31,6 +32,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         if "data" not in loaded.config:
             raise UserError(f"{folder} was imported and has no data of its own; set data.source")
         corpus.data = loaded.config.data
+    check_positions(corpus.data.seq_len, loaded.model.config)
     corpus.tokenizer = runs.tokenizer_block(folder)
     prepared = build.make_data(corpus, loaded.model.config)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)

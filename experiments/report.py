@@ -22,7 +22,7 @@ from lm.data.records import Record
 from lm.data.sources import make_source, readable
 from lm.metrics.seeds import Estimate
 from lm.tasks.task import Task
-from lm.train import memory
+from lm.train import memory, schedules
 from lm.train.optimizers import decays
 from lm.train.state import Params, TrainState
 
@@ -42,6 +42,7 @@ def start(
     lines = {
         "parameters": f"{build.num_params(abstract.params):,}",
         "weight decay": _decay_line(config, abstract),
+        "warmup": _warmup_line(config),
         "compute": compute_line(config),
         "data": f"{split.num_tokens:,} tokens of {split.num_documents:,} documents in "
         f"{split.num_rows:,} rows, {split.num_bytes / max(split.num_tokens, 1):.2f} bytes a token",
@@ -96,6 +97,17 @@ def _decay_line(config: ml_collections.ConfigDict, abstract: TrainState) -> str:
     )
 
 
+def _warmup_line(config: ml_collections.ConfigDict) -> str:
+    num_steps, block = config.train.num_steps, config.optimizer
+    of_warmup = schedules.warmup_of(
+        num_steps, warmup_steps=block.warmup_steps, warmup_share=block.warmup_share
+    )
+    line = f"{of_warmup:,} of {num_steps:,} steps"
+    if block.warmup_steps < num_steps:
+        return line
+    return f"{line}, a tenth of them, where optimizer.warmup_steps={block.warmup_steps} do not fit"
+
+
 def start_fine_tuning(
     config: ml_collections.ConfigDict,
     data: labelled.Data,
@@ -117,6 +129,7 @@ def start_fine_tuning(
         "parameters": f"{build.num_params(abstract.params):,} trained, "
         f"{build.num_params(frozen):,} frozen",
         "weight decay": _decay_line(config, abstract),
+        "warmup": _warmup_line(config),
         "compute": compute_line(config),
         "data": ", ".join(counts),
         "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "

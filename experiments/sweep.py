@@ -114,7 +114,8 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
         for key, value in keys.items():
             _check_same(key, value, values)
         if "arg" not in overrides:
-            overrides = {k: v for k, v in overrides.items() if values[k] != base_values[k]}
+            same = {k for k in keys if k in base_values and values[k] == base_values[k]}
+            overrides = {k: v for k, v in overrides.items() if k not in same}
         name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
         workdir = folder / name
         return Run(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))

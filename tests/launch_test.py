@@ -259,7 +259,7 @@ COMMAND_LINE = {
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
     "half a range": (["--profile=10"], "FIRST:LAST"),
     "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
-    "a check of what cannot run": (["--verify", "--config.optimizer.warmup_steps=999"], "=999"),
+    "a check of what cannot run": (["--verify", "--config.optimizer.layer_decay=9.0"], "=9.0"),
     "a check by several": (["--verify", "--coordinator=127.0.0.1:9"], "--coordinator"),
     "an unknown launcher": (["--launcher=slurmy"], "slurmy"),
     "an unknown key of a launcher": (["--sweep", "--launcher.num_paralel=2"], "num_parallel"),

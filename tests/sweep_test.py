@@ -88,7 +88,7 @@ REFUSED = {
     "an unknown argument": ({"arg": "optimiser=lion"}, "optimiser"),
     "a word for a number": ({"seed": "one"}, "--config.seed=one"),
     "a fraction for a count": ({"seed": 2.5}, "--config.seed=2.5"),
-    "a number for a word": ({"optimizer.name": 3}, "optimizer.name=3.*'3'"),
+    "a number for a word": ({"optimizer.name": 3}, "optimizer=3 is unknown"),
     "a word for a tuple": ({"tokenizer.user_symbols": "a"}, r"user_symbols='a'.*\['a'\]"),
     "a block": ({"objective": {"kind": "causal"}}, "objective is a block"),
     "another experiment": ({"experiment": "evaluate"}, "experiment='evaluate'"),

@@ -149,7 +149,7 @@ def test_costs_that_a_leak_changes_are_the_same_without_it(name, corpus, tmp_pat
 
 def test_a_config_that_cannot_work_is_refused_as_a_run_refuses_it(corpus):
     config = make_config(corpus)
-    config.optimizer.warmup_steps = 1000
+    config.optimizer.layer_decay = 2.0
 
-    with pytest.raises(UserError, match=r"optimizer\.warmup_steps=1000"):
+    with pytest.raises(UserError, match=r"optimizer\.layer_decay=2\.0"):
         verify.run(config)

@@ -133,8 +133,7 @@ def make_optimizer(
       name: adamw, lion, adafactor, muon or sgd.
       peak_lr: the rate after the warmup.
       schedule: constant, linear, cosine, rsqrt or wsd.
-      warmup_steps: linear warmup.
-      warmup_share: the same as a share of `num_steps`, where `warmup_steps` is 0.
+      warmup_steps, warmup_share: of the linear warmup; see `schedules.warmup_of`.
       layer_decay: the rate of each layer is that of the one above it times this; see
         `scale_by_depth`. 1 leaves them all alike.
       clip_norm: gradients longer than this are scaled back to it; 0 does not clip.
@@ -149,19 +148,13 @@ def make_optimizer(
     """
     rule = _lookup("optimizer.name", name, OPTIMIZERS)
     make_schedule = _lookup("optimizer.schedule", schedule, schedules.SCHEDULES)
-    if warmup_steps and warmup_share:
-        raise UserError(
-            f"optimizer.warmup_steps={warmup_steps} and optimizer.warmup_share={warmup_share}: "
-            "make one of them 0"
-        )
+    if num_steps < 1:
+        raise UserError(f"train.num_steps={num_steps} must be at least 1")
     if not 0 < layer_decay <= 1:
         raise UserError(f"optimizer.layer_decay={layer_decay} must lie in (0, 1]")
-    warmup_steps = warmup_steps or round(warmup_share * num_steps)
-    if not 0 <= warmup_steps < num_steps:
-        raise UserError(
-            f"optimizer.warmup_steps={warmup_steps} must be at least 0 and less than "
-            f"train.num_steps={num_steps}"
-        )
+    warmup_steps = schedules.warmup_of(
+        num_steps, warmup_steps=warmup_steps, warmup_share=warmup_share
+    )
     peak_lr = _float32(peak_lr)
     known = {
         "peak_lr": peak_lr,
@@ -173,7 +166,8 @@ def make_optimizer(
     for key in settings.keys() - wanted:
         raise UserError(
             f"optimizer.{key}={settings[key]} is read neither by name={name} nor by "
-            f"schedule={schedule}; remove it from the config"
+            f"schedule={schedule}; remove it from the config file, or let that take an argument "
+            "optimizer or schedule, as those in configs/ do"
         )
     for key in wanted - settings.keys():
         raise UserError(f"optimizer.{key} is missing, and name={name}, schedule={schedule} need it")

@@ -10,6 +10,24 @@ from lm.errors import UserError
 Schedule = Callable[[int], float]
 
 
+def warmup_of(num_steps: int, *, warmup_steps: int, warmup_share: float) -> int:
+    """How many steps of a run its warmup takes.
+
+    So many, or such a share of the run. A run that has no more steps than its warmup, as of a
+    recipe that was shortened, warms up for a tenth of them.
+
+    Raises:
+      UserError: both are set.
+    """
+    if warmup_steps and warmup_share:
+        raise UserError(
+            f"optimizer.warmup_steps={warmup_steps} and optimizer.warmup_share={warmup_share}: "
+            "make one of them 0"
+        )
+    warmup_steps = warmup_steps or round(warmup_share * num_steps)
+    return warmup_steps if warmup_steps < num_steps else num_steps // 10
+
+
 def constant(*, peak_lr: float, num_steps: int) -> Schedule:
     """The peak, for ever."""
     return optax.constant_schedule(peak_lr)

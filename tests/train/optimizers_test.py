@@ -135,7 +135,7 @@ def test_averaged_weights_follow_at_their_own_pace():
         (dict(name="adamz"), "optimizer.name='adamz'"),
         (dict(schedule="cosin"), "optimizer.schedule='cosin'"),
         (dict(momentum=0.9), "optimizer.momentum=0.9 is read neither"),
-        (dict(warmup_steps=10), "optimizer.warmup_steps=10"),
+        (dict(layer_decay=2.0), "optimizer.layer_decay=2.0"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes, message):
@@ -187,3 +187,14 @@ def test_warmup_may_be_a_share_of_the_steps():
     assert [float(by_share(s)) for s in range(10)] == [float(by_steps(s)) for s in range(10)]
     with pytest.raises(UserError, match="make one of them 0"):
         make_optimizer(num_steps=10, **block | dict(warmup_steps=3))
+
+
+@pytest.mark.parametrize(("num_steps", "wanted"), [(5, 4), (4, 0), (3, 0)])
+def test_a_run_that_is_shorter_than_its_warmup_warms_up_for_a_tenth(num_steps, wanted):
+    assert schedules.warmup_of(num_steps, warmup_steps=4, warmup_share=0.0) == wanted
+    assert schedules.warmup_of(10 * num_steps, warmup_steps=100, warmup_share=0.0) == num_steps
+    block = common.optimizer("adamw", "cosine", peak_lr=1.0, warmup_steps=4)
+    _, rate = make_optimizer(num_steps=num_steps, **block)
+
+    assert float(rate(wanted)) == 1.0
+    assert all(0 < float(rate(step)) <= 1 for step in range(num_steps))
