@@ -53,18 +53,25 @@ def read_conversation(
       UserError: no list of {"role", "content"}, an unknown role, nothing that an assistant says, or
         tools or documents that are no such lists.
     """
+    conversation = asked(name, fields, messages, takes_role)
+    if not any(message["role"] == "assistant" for message in conversation.messages):
+        raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
+    return conversation
+
+
+def asked(
+    name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
+) -> Conversation:
+    """As `read_conversation`; nothing in it need be an assistant's."""
     variables = _json(fields.get("chat_template_kwargs"))
     if not isinstance(variables, dict | None):
         raise UserError(f"{name}: chat_template_kwargs must be an object, such as {{}}")
-    conversation = Conversation(
+    return Conversation(
         check_messages(name, fields.get(messages), takes_role),
         _objects(name, "tools", fields),
         _objects(name, "documents", fields),
         variables or {},
     )
-    if not any(message["role"] == "assistant" for message in conversation.messages):
-        raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
-    return conversation
 
 
 def check_messages(name: str, messages: Any, takes_role: Callable[[Any], bool]) -> list[Message]:
