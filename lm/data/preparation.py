@@ -15,8 +15,9 @@ from typing import Any
 import filelock
 import numpy as np
 
+from lm import faults, manifest
 from lm.data import files, packing, tokenizer_training, tokenizers
-from lm.data.cache import PackedRows, RowReader
+from lm.data.cache import PackedRows, RowReader, damaged, naming_damage
 from lm.data.contents import Contents, SplitInfo, read_info
 from lm.data.documents import Document
 from lm.data.progress import say, track, waiting
@@ -159,7 +160,10 @@ def _prepare(
             splits = {
                 split: functools.partial(rows, split) for split in contents if split in sources
             }
-            PackedRows(folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size).write()
+            with faults.naming(unfinished):
+                PackedRows(
+                    folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size
+                ).write()
         splits = {split: contents[split].info() for split in sources}
         if "train" not in sources:  # Nobody knows what it shares with validation.
             unknown = dict(num_shared=None, num_shared_bytes=None)
@@ -169,6 +173,8 @@ def _prepare(
             assert written == splits[split].num_rows, (split, written, splits[split])
         meta = {"seq_len": seq_len, "splits": {s: dataclasses.asdict(splits[s]) for s in splits}}
         (unfinished / _META).write_text(json.dumps(meta, indent=1))
+        # Rows have checksums of their own, by ArrayRecord.
+        manifest.write(unfinished, unread="*.array_record-*")
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -233,15 +239,19 @@ def _report_skipped(split: str, skipped: Sequence[UserError]) -> None:
 
 
 def _open(folder: pathlib.Path) -> Prepared:
-    meta = json.loads((folder / _META).read_text())
-    tokenizer = tokenizers.load(folder / "tokenizer")
-    return Prepared(
-        folder=folder,
-        hash=folder.name,
-        seq_len=meta["seq_len"],
-        tokenizer=tokenizer,
-        splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
-    )
+    has_manifest = (folder / manifest.NAME).exists()  # An older version wrote none.
+    if has_manifest and (problem := manifest.problem(folder)):
+        raise damaged(folder, problem)
+    with naming_damage(folder):
+        meta = json.loads((folder / _META).read_bytes())
+        tokenizer = tokenizers.load(folder / "tokenizer")
+        return Prepared(
+            folder=folder,
+            hash=folder.name,
+            seq_len=meta["seq_len"],
+            tokenizer=tokenizer,
+            splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
+        )
 
 
 # Tokenizers by kind: each gives a function from the training documents to a tokenizer, and a string
