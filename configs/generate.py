@@ -2,6 +2,8 @@ r"""What does a run write, or answer?
 
 Command:   python launch.py --config=configs/generate.py --config.checkpoint=runs/quickstart \
                --config.prompt="def "
+           --config.prompts_file=FILE reads many prompts, and --config.output=FILE.jsonl keeps what
+           was written, and why it ended. See docs/generation.md.
 """
 
 import ml_collections
@@ -18,8 +20,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.experiment = "generate"
     config.seed = 0
     config.checkpoint = ""
-    config.prompt = ""
-    config.prompts_file = ""  # One prompt a line, in place of `prompt`.
+    config.prompt = ""  # A text to go on from, or a user's message where there is a chat template.
+    config.prompts_file = ""  # In place of `prompt`: one a line, or .jsonl of prompt or messages.
+    config.system = ""  # A message that precedes each prompt, where there is a chat template.
+    config.raw = False  # Goes on from each prompt as it stands, without chat template or task.
+    config.stop = ()  # Texts that end what is written, besides the tokens that do.
     config.temperature = 0.8
     config.top_k = 0
     config.top_p = 0.95
@@ -27,5 +32,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_samples = 1
     config.num_beams = 1
     config.length_penalty = 1.0
+    config.output = ""  # A file of JSON Lines, in place of printing.
     config.parallel = common.parallel()
     return config

@@ -5,11 +5,12 @@ Command:   pip install lm_eval
                --config.tasks=lambada_openai,hellaswag --workdir=runs/harness
            `include_path` names a folder of tasks of your own.
 
-Folders of `transformers` are made runs by configs/convert.py first. `add_bos=False` is what lm_eval
-itself does with GPT-2, whose tokenizer puts nothing before a text.
+Contexts begin as the tokenizer's own post-processor begins them, as in lm_eval itself, or as
+`data.add_bos` says for a run that was pretrained here.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from configs import common
 
@@ -24,7 +25,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.default_tasks = True  # Whether lm_eval's own tasks are known too.
     config.num_fewshot = -1  # -1: as each task says.
     config.limit = 0  # Examples of each task; 0 for all.
-    config.add_bos = True
+    # Whether contexts begin with the first token; None as the tokenizer or the run begins texts.
+    config.add_bos = config_dict.placeholder(bool)
+    config.apply_chat_template = False  # Lays each context out by the run's chat template.
+    config.system_instruction = ""
+    config.fewshot_as_multiturn = False  # Examples as turns of the conversation.
     config.max_len = 0  # Tokens that are read at once; 0 for the model's positions.
     config.batch_size = 8
     config.log_samples = False

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import build, finetuned, runs
+from experiments import build, finetuned, prompting, runs
 from experiments.shown import command
 from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
@@ -188,7 +188,7 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
     }
     tokenizer_files.save(run.tokenizer, target, model.get("max_len"))
-    ends = run.tokenizer.stop_ids
+    ends = prompting.stop_ids(run.tokenizer, prompting.chat_template(source, run))
     hugging_face.save(target, family, model, params, dtype, ids, ends)
     chat_files.copy(source, target)
 

@@ -1,6 +1,9 @@
-"""Prints what a run writes after a prompt, or as an answer to it."""
+"""Writes what a run writes after prompts, or as answers to them."""
 
+import functools
+import json
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,10 +11,14 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import build, finetuned, runs
-from lm.data import tokenizers
+from experiments import build, finetuned, prompting, prompts
+from experiments.checks import check_numbers
+from experiments.prompts import Prompt
+from lm import workdir as workdir_lib
+from lm.data import chat, conversations, tokenizers
 from lm.errors import UserError
-from lm.generate import beam, sampling
+from lm.generate import beam, ending, sampling
+from lm.generate.ending import Written
 from lm.tasks import language
 from lm.train import sharding
 from lm.train.state import Params
@@ -20,50 +27,81 @@ from lm.train.state import Params
 class Writer(NamedTuple):
     """A run that writes.
 
-    encode: a prompt's text -> what the model reads.
+    encode: a prompt -> what the model reads.
+    stop_ids: of tokens that end what it writes.
     goes_on: what it writes goes on from the prompt, and is shown behind it.
     """
 
     model: nn.Module
     params: Params
     tokenizer: tokenizers.Tokenizer
-    encode: Callable[[str], list[int]]
+    encode: Callable[[Prompt], list[int]]
+    stop_ids: tuple[int, ...]
     goes_on: bool
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Writes from `checkpoint`; `workdir` is not used, since nothing is kept."""
+    """Writes from `checkpoint`, into `output` or to be read at once; `workdir` is not used.
+
+    Raises:
+      UserError: before anything is written, for what cannot be.
+    """
     del workdir
-    if config.num_samples < 1:
-        raise UserError(f"num_samples={config.num_samples} must be at least 1")
-    if config.num_beams < 1:
-        raise UserError(f"num_beams={config.num_beams} must be at least 1")
+    _check(config)
+    asked = prompts.read(config)
+    mesh = sharding.make_mesh(**config.parallel)
+    writer = _writer(config)
+    ids = [_encode(writer, prompt) for prompt in asked]
+    writer = writer._replace(params=sharding.place_params(writer.params, mesh))
+    samples = _write(config, writer, ids)
+    if config.output:
+        _save(pathlib.Path(config.output), asked, samples)
+        return 0
+    for i, (prompt, written) in enumerate(zip(asked, samples, strict=True), start=1):
+        for j, sample in enumerate(written, start=1):
+            if len(asked) * config.num_samples > 1:
+                print(f"--- prompt {i}, sample {j}")
+            print(prompt.text + sample.text if writer.goes_on else sample.text)
+    return 0
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    if not config.checkpoint:
+        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    check_numbers(config)
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"
         )
-    prompts = _prompts(config)
-    mesh = sharding.make_mesh(**config.parallel)
-    writer = _writer(pathlib.Path(config.checkpoint))
-    writer = writer._replace(params=sharding.place_params(writer.params, mesh))
-    texts = _write(config, writer, [writer.encode(prompt) for prompt in prompts])
-    for i, (prompt, written) in enumerate(zip(prompts, texts, strict=True), start=1):
-        for j, text in enumerate(written, start=1):
-            if len(prompts) * config.num_samples > 1:
-                print(f"--- prompt {i}, sample {j}")
-            print(prompt + text if writer.goes_on else text)
-    return 0
+    if not all(config.stop):
+        raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
+    if config.system and config.raw:
+        raise UserError("system is a message of a conversation, and raw=True reads none")
+    folder = pathlib.Path(config.output).parent
+    if config.output and not folder.is_dir():
+        raise UserError(f"output={config.output}: {folder} is no folder; make it first")
+
+
+def _encode(writer: Writer, prompt: Prompt) -> list[int]:
+    ids = writer.encode(prompt)
+    if not ids:
+        raise UserError(
+            f"{prompt.name} is empty, and the texts of this run begin with no token of their own: "
+            "give it at least a word"
+        )
+    return ids
 
 
 def _write(
     config: ml_collections.ConfigDict, writer: Writer, ids: list[list[int]]
-) -> list[list[str]]:
+) -> list[list[Written]]:
     """`num_samples` texts for each prompt; by beam search the best ones."""
     tokenizer = writer.tokenizer
+    stops = ending.stops(tokenizer, writer.stop_ids, config.stop)
     settings = dict(
         vocab_size=tokenizer.vocab_size,
         max_new_tokens=config.max_new_tokens,
-        stop_ids=tokenizer.stop_ids,
+        stop_ids=stops.ids,
         start_id=tokenizer.pad_id or 0,
     )
     if config.num_beams > 1:
@@ -76,57 +114,98 @@ def _write(
             early_stopping=False,
             **settings,
         )
-        return [[tokenizer.decode(h.tokens) for h in best[: config.num_samples]] for best in found]
-    outputs = sampling.generate(
-        writer.model,
-        writer.params,
-        [x for x in ids for _ in range(config.num_samples)],
-        jax.random.key(config.seed),
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        **settings,
-    )
-    texts = [tokenizer.decode(output) for output in outputs]
-    return [texts[i : i + config.num_samples] for i in range(0, len(texts), config.num_samples)]
+        samples = [best[: config.num_samples] for best in found]
+    else:
+        flat = sampling.sample(
+            writer.model,
+            writer.params,
+            [x for x in ids for _ in range(config.num_samples)],
+            jax.random.key(config.seed),
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            **settings,
+        )
+        n = config.num_samples
+        samples = [flat[i : i + n] for i in range(0, len(flat), n)]
+    return [
+        [
+            ending.written(
+                tokenizer, prompt if writer.goes_on else (), x.tokens, x.stop_id, stops.strings
+            )
+            for x in of_prompt
+        ]
+        for prompt, of_prompt in zip(ids, samples, strict=True)
+    ]
 
 
-def _writer(folder: pathlib.Path) -> Writer:
-    if finetuned.is_task_model(folder):
-        return _fine_tuned(folder)
-    loaded = runs.load(folder)
-    tokenizer = loaded.tokenizer
-    architecture = build.family_block(loaded.config.model).architecture
-    if architecture == "encoder":
-        raise UserError(f"checkpoint={folder} is an encoder, which writes nothing")
-    has_encoder = architecture == "encoder_decoder"
-    start = [] if has_encoder or tokenizer.bos_id is None else [tokenizer.bos_id]
-    end = [tokenizer.eos_id] if has_encoder and tokenizer.eos_id is not None else []
-    encode = lambda text: start + tokenizer.encode_batch([text])[0].tolist() + end
-    return Writer(loaded.model, loaded.params, tokenizer, encode, goes_on=not has_encoder)
+def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]]) -> None:
+    """A line a sample, in the order of the prompts."""
+    lines = []
+    for prompt, written in zip(asked, samples, strict=True):
+        given = prompt.fields if prompt.text is None else {"prompt": prompt.text}
+        for sample in written:
+            lines.append(json.dumps(given | sample._asdict(), ensure_ascii=False) + "\n")
+    try:
+        workdir_lib.write_whole(path, "".join(lines))
+    except OSError as error:
+        raise UserError(f"output={path} cannot be written: {error}") from None
+    print(f"written to {path}: {len(lines)} texts")
 
 
-def _fine_tuned(folder: pathlib.Path) -> Writer:
-    """A run that was fine-tuned reads a prompt as it read its examples."""
-    loaded = finetuned.load(folder)
-    if not isinstance(loaded.task, language.Seq2Seq | language.Chat):
+def _writer(config: ml_collections.ConfigDict) -> Writer:
+    """Opens `checkpoint`; how a prompt is read is said on standard error where it may surprise."""
+    folder = pathlib.Path(config.checkpoint)
+    loaded = prompting.load(folder)
+    task = loaded.task if isinstance(loaded, finetuned.FineTuned) else None
+    if not isinstance(task, language.Seq2Seq | language.Chat | None):
         raise UserError(
             f"checkpoint={folder} was trained for {loaded.config.task.kind}, and writes"
             " nothing; evaluate it instead"
         )
-    encode = lambda text: loaded.task.prompt_ids(text).tolist()
-    return Writer(loaded.model, loaded.params, loaded.tokenizer, encode, goes_on=False)
+    architecture = build.family_block(loaded.config.model).architecture
+    if architecture == "encoder":
+        raise UserError(f"checkpoint={folder} is an encoder, which writes nothing")
+    tokenizer, goes_on = loaded.tokenizer, False
+    template = None if config.raw else prompting.chat_template(folder, loaded)
+    if template is not None:
+        if task is None:
+            _say("each prompt is a user's message, by the chat template; --config.raw=True: a text")
+        if template.end_id is None:
+            _say("the chat template ends no answer: other tokens may, or config.stop")
+        encode = functools.partial(_ask, template, config.system)
+    elif config.system:
+        raise UserError(f"system is set, and checkpoint={folder} has no chat template")
+    elif task is not None and not config.raw:
+        encode = lambda prompt: task.prompt_ids(_text(prompt)).tolist()
+    else:
+        goes_on = architecture == "decoder"
+        frame = prompting.frame_of(loaded.config, tokenizer)
+        spells = config.raw or prompting.reads_special(loaded.config)
+        read = tokenizer.encode_written if spells else tokenizer.encode_with_offsets
+        encode = lambda prompt: frame.around(read(_text(prompt)).ids.tolist())
+    stop_ids = prompting.stop_ids(tokenizer, template)
+    return Writer(loaded.model, loaded.params, tokenizer, encode, stop_ids, goes_on)
 
 
-def _prompts(config: ml_collections.ConfigDict) -> list[str]:
-    if not config.checkpoint:
-        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
-    if not config.prompts_file:
-        return [config.prompt]
-    try:
-        text = pathlib.Path(config.prompts_file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"prompts_file={config.prompts_file}: {error}") from None
-    if not text:
-        raise UserError(f"prompts_file={config.prompts_file} is empty; write one prompt a line")
-    return text.removesuffix("\n").split("\n")  # Other line breaks of Unicode are text.
+def _ask(template: chat.ChatTemplate, system: str, prompt: Prompt) -> list[int]:
+    """What precedes the answer."""
+    fields = prompt.fields
+    if prompt.text is not None:
+        fields = {"messages": [{"role": "user", "content": prompt.text}]}
+    before = [{"role": "system", "content": system}] if system else []
+    read = conversations.read_prompt(prompt.name, fields, "messages", template.takes_role)
+    return template.prompt(prompt.name, read._replace(messages=[*before, *read.messages])).tolist()
+
+
+def _text(prompt: Prompt) -> str:
+    if prompt.text is None:
+        raise UserError(
+            f"{prompt.name}: messages need a chat template, and this run has none that is used; "
+            "give a prompt"
+        )
+    return prompt.text
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import finetuned, runs
+from experiments import prompting
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.models.families import family_of
@@ -33,6 +33,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         raise UserError("the harness needs lm_eval; run: pip install lm_eval") from None
     if config.include_path and not pathlib.Path(config.include_path).is_dir():
         raise UserError(f"include_path={config.include_path} is no folder")
+    if config.fewshot_as_multiturn and not config.apply_chat_template:
+        raise UserError(
+            "fewshot_as_multiturn=True is about chats; set apply_chat_template=True too"
+        )
     model = load(config)
     manager = lm_eval.tasks.TaskManager(
         include_path=config.include_path or None, include_defaults=config.default_tasks
@@ -48,6 +52,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         task_manager=manager,
         bootstrap_iters=1000,
         log_samples=config.log_samples,
+        apply_chat_template=config.apply_chat_template,
+        fewshot_as_multiturn=config.fewshot_as_multiturn,
+        system_instruction=config.system_instruction or None,
         random_seed=config.seed,
         numpy_random_seed=config.seed,
         torch_random_seed=config.seed,
@@ -55,7 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     )
     print(lm_eval.utils.make_table(results))
     for what, count in model.notes.items():
-        print(f"{count} {what} to {config.max_len or 'the model'}'s tokens, at their beginning")
+        print(f"{count} {what}")
     workdir.mkdir(parents=True, exist_ok=True)
     kept = {"settings": config.to_dict(), "step": model.step}
     kept |= {key: results[key] for key in _KEPT if key in results}
@@ -77,7 +84,7 @@ def load(config: ml_collections.ConfigDict):
     from experiments.harness_model import HarnessModel
 
     folder = pathlib.Path(config.checkpoint)
-    loaded = (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
+    loaded = prompting.load(folder)
     if "body" in loaded.params or family_of(loaded.model).architecture == "encoder":
         raise UserError(f"checkpoint={folder} gives no likelihood to text; take a run that writes")
     positions = loaded.model.config.max_len
@@ -88,11 +95,26 @@ def load(config: ml_collections.ConfigDict):
         raise UserError(f"max_len={max_len} must be from 2 to the model's {positions} positions")
     if loaded.tokenizer.eos_id is None:
         raise UserError(f"checkpoint={folder} has a tokenizer without an end-of-text token")
+    tokenizer, run_config = loaded.tokenizer, loaded.config
+    template, own_template = None, prompting.chat_template(folder, loaded)
+    frame = prompting.frame_of(run_config, tokenizer)
+    has_encoder = family_of(loaded.model).architecture == "encoder_decoder"
+    if config.add_bos is not None and not has_encoder:
+        has_bos = config.add_bos and tokenizer.bos_id is not None
+        frame = prompting.Frame((tokenizer.bos_id,) if has_bos else (), ())
+    if config.apply_chat_template:
+        template = own_template
+        if template is None:
+            raise UserError(f"apply_chat_template=True: checkpoint={folder} has no chat template")
+        frame = prompting.Frame((), frame.end)  # A template writes all that stands before a text.
     model = HarnessModel(
         loaded.model,
         sharding.place_params(loaded.params, sharding.make_mesh(**config.parallel)),
-        loaded.tokenizer,
-        add_bos=config.add_bos,
+        tokenizer,
+        frame=frame,
+        reads_special=template is not None or prompting.reads_special(run_config),
+        template=template,
+        stop_ids=prompting.stop_ids(tokenizer, own_template),
         max_len=max_len,
         batch_size=config.batch_size,
         seed=config.seed,

@@ -1,6 +1,8 @@
 """A run as lm_eval wants a model. Imported where lm_eval is known to be installed."""
 
 import collections
+import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +11,19 @@ from flax import linen as nn
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from experiments.prompting import Frame
+from lm.data import chat_files
+from lm.data.chat import ChatTemplate
+from lm.data.conversations import Conversation
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
-from lm.generate import sampling, scoring
+from lm.generate import ending, sampling, scoring
 from lm.models.families import family_of
 from lm.train.state import Params
 
-_GENERATION = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
+# The first that a task gives says how many tokens are written.
+_MAX_NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_GENERATION = {"until", "do_sample", "temperature", "top_k", "top_p", *_MAX_NEW_TOKENS}
 
 
 class HarnessModel(TemplateLM):
@@ -27,7 +35,10 @@ class HarnessModel(TemplateLM):
       model: a decoder, or an encoder with a decoder.
       params: of the model.
       tokenizer: with an end-of-text token.
-      add_bos: whether texts begin with the tokenizer's first token; only for a decoder.
+      frame: what stands around a context. One that spells what stands before it has it already.
+      reads_special: whether a text that spells a special token means it, as in `transformers`.
+      template: lays conversations out where lm_eval is to apply it; None where there is none.
+      stop_ids: of tokens that end what is written.
       max_len: the most tokens that are read at once.
       batch_size: of texts at once.
       seed: of samples.
@@ -39,7 +50,10 @@ class HarnessModel(TemplateLM):
         params: Params,
         tokenizer: Tokenizer,
         *,
-        add_bos: bool,
+        frame: Frame,
+        reads_special: bool,
+        template: ChatTemplate | None,
+        stop_ids: Sequence[int],
         max_len: int,
         batch_size: int,
         seed: int,
@@ -50,9 +64,9 @@ class HarnessModel(TemplateLM):
         self.notes: collections.Counter[str] = collections.Counter()
         self._model, self._params, self._pieces = model, params, tokenizer
         self._max_len, self._batch_size, self._seed = max_len, batch_size, seed
-        has_bos = add_bos and not self.has_encoder and tokenizer.bos_id is not None
-        self._start = [tokenizer.bos_id] if has_bos else []
-        self._end = [tokenizer.eos_id] if self.has_encoder else []
+        self._cut_note = f"contexts cut to the last of {max_len} tokens"
+        self._frame, self._reads_special = frame, reads_special
+        self._template, self._stop_ids = template, stop_ids
 
     @property
     def eot_token_id(self) -> int:
@@ -67,8 +81,37 @@ class HarnessModel(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        ids = self._pieces.encode_batch([string])[0].tolist()
-        return ids if add_special_tokens is False else [*self._start, *ids, *self._end]
+        if self._reads_special:
+            ids = self._pieces.encode_written(string).ids.tolist()
+        else:
+            ids = self._pieces.encode_batch([string])[0].tolist()
+        return ids if add_special_tokens is False else self._frame.around(ids)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm_eval tells caches of contexts by."""
+        return re.sub(r"\W+", "-", self._pieces.fingerprint)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The one that is used, for lm_eval to write down."""
+        return chat_files.dumps(self._template.sources) if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The context of a conversation; without a generation prompt, its last message goes on."""
+        render = functools.partial(self._context, is_continued=not add_generation_prompt)
+        try:
+            return render(chat_history)
+        except UserError:  # As lm_eval does with its own models.
+            without = [message for message in chat_history if message["role"] != "system"]
+            if len(without) == len(chat_history):
+                raise
+            self.notes["system messages, which the chat template refuses, left out"] += 1
+            return render(without)
+
+    def _context(self, messages: list[dict[str, str]], *, is_continued: bool) -> str:
+        return self._template.text("a context", Conversation(messages), is_continued=is_continued)
 
     def _loglikelihood_tokens(self, requests, **_: Any) -> list[tuple[float, bool]]:
         pairs = [self._fit(context, text) for _, context, text in requests]
@@ -79,7 +122,7 @@ class HarnessModel(TemplateLM):
             room = self._max_len
             if len(context) > room:
                 context = context[-room:]
-                self.notes["contexts cut"] += 1
+                self.notes[self._cut_note] += 1
             return context, text
         if len(text) > self._max_len:
             raise UserError(
@@ -89,7 +132,7 @@ class HarnessModel(TemplateLM):
         room = self._max_len + 1 - len(text)  # The last token is not read.
         if len(context) > room:
             context = context[-room:]
-            self.notes["contexts cut"] += 1
+            self.notes[self._cut_note] += 1
         return context, text
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[scoring.Score]:
@@ -112,7 +155,7 @@ class HarnessModel(TemplateLM):
                 pairs.append(([], pair[1]) if self.has_encoder else pair)
                 owners.append(i)
         if self.has_encoder:  # An encoder that has read nothing but the end.
-            pairs = [(self._end, text) for _, text in pairs]
+            pairs = [([self.eot_token_id], text) for _, text in pairs]
         totals = [0.0] * len(requests)
         for owner, found in zip(owners, self._score(pairs), strict=True):
             totals[owner] += found.log_likelihood
@@ -140,12 +183,13 @@ class HarnessModel(TemplateLM):
                 f"{self._max_len} tokens that the model reads"
             )
         if len(ids) > room:
-            self.notes["contexts cut"] += 1
+            self.notes[self._cut_note] += 1
         return ids[-room:]
 
     def _write(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
-        """Text up to the first of the strings that end it."""
-        outputs = sampling.generate(
+        """Text up to the first of the strings that end it; those that are a token end it, too."""
+        stops = ending.stops(self._pieces, self._stop_ids, settings["until"])
+        outputs = sampling.sample(
             self._model,
             self._params,
             prompts,
@@ -155,19 +199,15 @@ class HarnessModel(TemplateLM):
             temperature=settings["temperature"],
             top_k=settings["top_k"],
             top_p=settings["top_p"],
-            stop_ids=self._pieces.stop_ids,
+            stop_ids=stops.ids,
             start_id=self._pieces.pad_id or 0,
             batch_size=self._batch_size,
         )
-        texts = []
-        for prompt, output in zip(prompts, outputs, strict=True):
-            text = self._pieces.decode(output)
-            if not self.has_encoder:  # What a text begins with may lose a space of its own.
-                before = self._pieces.decode(prompt)
-                text = self._pieces.decode([*prompt, *output])[len(before) :]
-            ends = [at for stop in settings["until"] if stop and (at := text.find(stop)) >= 0]
-            texts.append(text[: min(ends, default=len(text))])
-        return texts
+        befores = [() if self.has_encoder else prompt for prompt in prompts]
+        return [
+            ending.written(self._pieces, before, *output, stops.strings).text
+            for before, output in zip(befores, outputs, strict=True)
+        ]
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -181,11 +221,12 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
             f"generation_kwargs: {unknown[0]}={given[unknown[0]]!r} is not supported; known are "
             f"{', '.join(sorted(_GENERATION))}"
         )
-    until = given.get("until", ())
+    until = given.get("until") or ()
+    num_new = [given[name] for name in _MAX_NEW_TOKENS if given.get(name) is not None]
     temperature = given.get("temperature", 1.0 if given.get("do_sample") else 0.0)
     return dict(
         until=(until,) if isinstance(until, str) else tuple(until),
-        max_gen_toks=given.get("max_gen_toks", 256),
+        max_gen_toks=int(num_new[0]) if num_new else 256,
         temperature=float(temperature if given.get("do_sample", temperature > 0) else 0.0),
         top_k=given.get("top_k") or 0,
         top_p=float(given.get("top_p") or 1.0),

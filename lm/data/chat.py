@@ -87,6 +87,7 @@ class ChatTemplate:
         now: datetime.datetime | None = None,
         origin: str = "",
     ):
+        self.sources = dict(sources)
         self._tokenizer, self._now = tokenizer, now or datetime.datetime.now()
         of = f" of {origin}" if origin else ""
         self._programs = {
@@ -135,6 +136,24 @@ class ChatTemplate:
         return self._encode(
             name, conversation, [_Part(len(conversation.messages), True, 0)], text
         ).ids
+
+    def text(self, name: str, conversation: Conversation, *, is_continued: bool) -> str:
+        """What precedes the answer to the last message; or, where that message is to be continued,
+        the text up to its end, as `continue_final_message` of `transformers` has it.
+
+        Raises:
+          UserError: the template refuses the messages, or leaves out the end of the last one.
+        """
+        if not is_continued:
+            return self._render(name, conversation, True).text
+        *before, last = conversation.messages
+        (mark,) = unused_characters(1, texts(conversation._asdict()))
+        marked = last | {"content": f"{text_of(last)}{mark} "}
+        conversation = conversation._replace(messages=[*before, marked])
+        text, found, behind = self._render(name, conversation, False).text.rpartition(mark)
+        if not found:
+            raise UserError(f"{name}: the chat template leaves out the end of the last message")
+        return text if behind.startswith(" ") else text.rstrip()  # It trims its messages.
 
     @functools.cached_property
     def end_id(self) -> int | None:

@@ -1,0 +1,79 @@
+"""How a run reads a prompt: what stands around it, its chat template, what ends the answer."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+
+from experiments import build, finetuned, runs
+from lm.data import chat_files
+from lm.data.chat import ChatTemplate
+from lm.data.tokenizers import Tokenizer
+from lm.tasks import language
+
+
+def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
+    """Opens a run of whichever kind, or a folder of `transformers` as one.
+
+    Raises:
+      UserError: there is none.
+    """
+    return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
+
+
+class Frame(NamedTuple):
+    """Token ids before and behind a text; nothing stands behind one that is gone on from."""
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+
+    def around(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text with these around it; a text may spell out its own start."""
+        has_start = tuple(ids[: len(self.start)]) == self.start
+        return [*(() if has_start else self.start), *ids, *self.end]
+
+
+def frame_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Frame:
+    """What stands around a text, without a task or a chat template.
+
+    `data.add_bos` says it for a run that was pretrained here, whose encoder, if it has one, read an
+    end-of-text token last. For all others the tokenizer's own post-processor does.
+
+    Args:
+      config: of the run.
+      tokenizer: of the run.
+    """
+    has_encoder = build.family_block(config.model).architecture == "encoder_decoder"
+    if config.experiment != "pretrain":
+        return Frame(tokenizer.prefix_ids, tokenizer.suffix_ids if has_encoder else ())
+    ids = lambda token_id: () if token_id is None else (token_id,)
+    if has_encoder:
+        return Frame((), ids(tokenizer.eos_id))
+    return Frame(ids(tokenizer.bos_id) if config.data.add_bos else (), ())
+
+
+def reads_special(config: ml_collections.ConfigDict) -> bool:
+    """Whether a text that spells a special token means it, as in `transformers`.
+
+    Not where the run was pretrained here, on text in which they were text.
+    """
+    return config.experiment != "pretrain"
+
+
+def chat_template(
+    folder: pathlib.Path, loaded: runs.Run | finetuned.FineTuned
+) -> ChatTemplate | None:
+    """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
+    if isinstance(loaded, finetuned.FineTuned):
+        return loaded.task.template if isinstance(loaded.task, language.Chat) else None
+    found = chat_files.read(folder)
+    if found is None or "default" not in found.sources:
+        return None
+    return ChatTemplate(found.sources, loaded.tokenizer, origin=found.origin)
+
+
+def stop_ids(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
+    """What ends a text: the tokenizer's own, and what the template writes behind an answer."""
+    ends = (None,) if template is None else (template.end_id,)
+    return tuple(dict.fromkeys(i for i in (*tokenizer.stop_ids, *ends) if i is not None))

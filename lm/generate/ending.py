@@ -1,0 +1,97 @@
+"""Where a text that a model writes ends: at a stop id, at a stop string, or at its last token."""
+
+import bisect
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from lm.data.tokenizers import Tokenizer
+
+
+class Stops(NamedTuple):
+    """What ends a text.
+
+    ids: of tokens that end it and are no part of it.
+    strings: where one of these is in the text, the text ends before it.
+    """
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+
+
+def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> Stops:
+    """Special tokens among the strings become ids, for no decoded text holds them."""
+    ids, texts = list(ids), []
+    for string in filter(None, strings):
+        token_id = tokenizer.special_ids.get(string.strip())
+        ids += [] if token_id is None else [token_id]
+        texts += [string] if token_id is None else []
+    return Stops(tuple(dict.fromkeys(ids)), tuple(texts))
+
+
+class Written(NamedTuple):
+    """What a model has written.
+
+    text: without what ended it.
+    num_tokens: up to its end; a stop string's count, a stop id does not.
+    finish_reason: "stop", or "length" where it got as many tokens as it may have.
+    stop_reason: the stop string, or the name of the token, that ended it; None for "length".
+    """
+
+    text: str
+    num_tokens: int
+    finish_reason: str
+    stop_reason: str | None
+
+
+def written(
+    tokenizer: Tokenizer,
+    before: Sequence[int],
+    tokens: Sequence[int],
+    stop_id: int | None,
+    strings: Sequence[str],
+) -> Written:
+    """The text of new tokens.
+
+    The first token that completes a stop string ends the text, whatever comes behind it, as if each
+    token had been looked at when it was written.
+
+    Args:
+      tokenizer: of the model.
+      before: tokens that the text goes on from, so that the space between the two is kept; none
+        for a text of its own.
+      tokens: the new ones, without the one that ended them.
+      stop_id: that one, None where none did.
+      strings: that end a text.
+    """
+    decode = _decoder(tokenizer, before)
+    is_ended = lambda num: any(string in decode(tokens[:num]) for string in strings)
+    if is_ended(len(tokens)):
+        num = bisect.bisect_left(range(len(tokens)), True, key=is_ended)
+        text = decode(tokens[:num])
+        at, string = min((text.find(string), string) for string in strings if string in text)
+        return Written(text[:at], num, "stop", string)
+    text = decode(tokens)
+    if stop_id is None:
+        return Written(text, len(tokens), "length", None)
+    return Written(text, len(tokens), "stop", tokenizer.piece(stop_id))
+
+
+def _decoder(tokenizer: Tokenizer, before: Sequence[int]) -> Callable[[Sequence[int]], str]:
+    """New tokens -> their text.
+
+    A decoder may take the first space of a text away, so the new ones are decoded with those before
+    them, and the text of those is cut off.
+    """
+    length = len(tokenizer.decode(before)) if before else 0
+
+    def decode(tokens):
+        text = tokenizer.decode([*before, *tokens])[length:]
+        if not text.endswith("\ufffd"):
+            return text
+        # A character whose bytes are not all there is no text yet. Some decoders spoil the whole
+        # characters before it, too, unless its bytes, three at most, are left out.
+        ends = range(len(tokens), max(len(tokens) - 4, -1), -1)
+        texts = (tokenizer.decode([*before, *tokens[:end]])[length:] for end in ends)
+        return max((text.rstrip("\ufffd") for text in texts), key=len)
+
+    return decode

@@ -1,0 +1,200 @@
+"""What a run writes, beside `transformers` and by itself."""
+
+import json
+
+import pytest
+import tokenizers as hf
+import torch
+import transformers
+from tokenizers import processors
+
+from configs import convert as convert_config
+from configs import generate as generate_config
+from experiments import convert, generate
+from tests.tiny_tokenizers import tokenizer_of
+
+V = 448  # The same for all, so that few programs are compiled.
+SPECIAL = ("<|first|>", "<|end|>", "<|turn|>", "<|stop|>")
+TURNS = (
+    "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|stop|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+PROMPTS = (
+    "the thing",
+    "北京是",
+    "  in the",
+    "a <|stop|> b",
+    "x",
+    "He said: \u201cthe\u201d\tthing ",
+)
+CHATS = (
+    [{"role": "user", "content": "the thing"}],
+    [{"role": "system", "content": "in the"}, {"role": "user", "content": "北京是"}],
+    [
+        {"role": "user", "content": c} | ({"role": "assistant"} if c == "he" else {})
+        for c in ["a", "he", "b"]
+    ],
+)
+# Of each: the pieces, what stands around a text, the first token's name, the architecture.
+FOLDERS = {
+    "nothing around, no first": ("gpt2", "$A", None, "llama"),
+    "nothing around, a first": ("gpt2", "$A", "<|first|>", "llama"),
+    "a first around": ("gpt2", "<|first|> $A", "<|first|>", "llama"),
+    "an end around": ("gpt2", "$A <|end|>", "<|first|>", "llama"),
+    "both around": ("llama", "<|first|> $A <|end|>", "<|first|>", "llama"),
+    "Metaspace": ("llama", "<|first|> $A", "<|first|>", "llama"),
+    "unigram": ("unigram bytes", "$A", None, "llama"),
+    "GPT-2": ("gpt2", "$A", "<|end|>", "gpt2"),
+    "Chinese GPT-2": ("bert", "<|first|> $A <|end|>", None, "gpt2"),
+    "T5": ("unigram bytes", "$A <|end|>", None, "t5"),
+}
+MODELS = {
+    "llama": lambda **ids: transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=V,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            **ids,
+        )
+    ),
+    "gpt2": lambda **ids: transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=V, n_positions=128, n_embd=16, n_layer=1, n_head=2, **ids
+        )
+    ),
+    "t5": lambda **ids: transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=V, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **ids
+        )
+    ),
+}
+
+
+def make_folder(folder, kind, around, first, architecture, template=None):
+    """A random model of `transformers` with a tokenizer; what it writes is far from uniform."""
+    tokenizer_of(kind).save(folder)
+    parts = json.loads((folder / "tokenizer.json").read_text())
+    pieces = parts["model"]["vocab"]
+    more = [f"q{i}" for i in range(len(pieces), V - len(SPECIAL))]  # As many as the model has.
+    if isinstance(pieces, dict):
+        pieces |= {piece: i for i, piece in enumerate(more, len(pieces))}
+    else:
+        pieces += [[piece, -20.0] for piece in more]
+    library = hf.Tokenizer.from_str(json.dumps(parts))
+    library.add_special_tokens(list(SPECIAL))
+    ids = {name: library.token_to_id(name) for name in SPECIAL}
+    library.post_processor = processors.TemplateProcessing(
+        single=around, special_tokens=list(ids.items())
+    )
+    (folder / "kind.txt").unlink()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=library, bos_token=first, eos_token="<|end|>", pad_token="<|turn|>"
+    )
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    names = dict(
+        bos_token_id=ids.get(first), eos_token_id=ids["<|end|>"], pad_token_id=ids["<|turn|>"]
+    )
+    if architecture == "t5":
+        names["decoder_start_token_id"] = names["pad_token_id"]
+    model = MODELS[architecture](**names).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+def stop_at(folder, ids):
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ids}))
+
+
+class Theirs:
+    """A folder as `transformers` opens it."""
+
+    def __init__(self, folder):
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        auto = transformers.AutoModelForCausalLM
+        self.is_t5 = json.loads((folder / "config.json").read_text())["model_type"] == "t5"
+        if self.is_t5:
+            auto = transformers.AutoModelForSeq2SeqLM
+        self.model = auto.from_pretrained(folder).eval()
+
+    def ids(self, text):
+        """Of a prompt; an end behind it would end it before it has begun."""
+        ids = self.tokenizer(text)["input_ids"]
+        return ids if self.is_t5 or ids[-1] != self.tokenizer.eos_token_id else ids[:-1]
+
+    def new(self, ids, num=10):
+        """The new tokens, and whether something ended them."""
+        with torch.no_grad():
+            out = self.model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=num)
+        new = out[0, 1 if self.is_t5 else len(ids) :].tolist()
+        ends = self.model.generation_config.eos_token_id
+        ended = new[-1] in (ends if isinstance(ends, list) else [ends])
+        return new, ended
+
+    def text(self, ids, new):
+        decode = lambda x: self.tokenizer.decode(
+            x, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return decode(new) if self.is_t5 else decode(ids + new)[len(decode(ids)) :]
+
+
+def import_folder(source, target):
+    config = convert_config.get_config()
+    config.update(source=str(source), target=str(target))
+    assert convert.run(config, target) == 0
+    return target
+
+
+def write(checkpoint, tmp_path, lines=None, **settings):
+    """The lines of the output of `generate`."""
+    config = generate_config.get_config()
+    config.update(checkpoint=str(checkpoint), temperature=0.0, max_new_tokens=10)
+    config.output = str(tmp_path / "out.jsonl")
+    if lines is not None:
+        config.prompts_file = str(tmp_path / "prompts.jsonl")
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (tmp_path / "prompts.jsonl").write_text(text)
+    config.update(settings)
+    assert generate.run(config.lock(), tmp_path) == 0
+    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+
+def assert_same(theirs, prompts, written):
+    num_ended = 0
+    for ids, found in zip(prompts, written, strict=True):
+        new, ended = theirs.new(ids)
+        text = theirs.text(ids, new[:-1] if ended else new)
+        if text.endswith("\ufffd"):  # Of ours, half a character is no text.
+            assert found["text"].startswith(text.rstrip("\ufffd"))
+        else:
+            assert found["text"] == text
+        assert found["num_tokens"] == len(new) - ended
+        assert found["finish_reason"] == ("stop" if ended else "length")
+        num_ended += ended
+    return num_ended
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_greedy_text_and_its_end_are_those_of_transformers(name, tmp_path):
+    folder = make_folder(tmp_path / "hf", *FOLDERS[name])
+    first = Theirs(folder)
+    prompts = [first.ids(text) for text in PROMPTS]
+    # Ends that some of these texts come to.
+    new = [first.new(ids)[0] for ids in prompts]
+    stop_at(folder, [first.tokenizer.eos_token_id, new[0][4], new[1][2]])
+
+    run = import_folder(folder, tmp_path / "run")
+    written = write(run, tmp_path, [{"prompt": text} for text in PROMPTS])
+
+    assert [line["prompt"] for line in written] == list(PROMPTS)
+    assert assert_same(Theirs(folder), prompts, written) > 0
+    back = import_folder(run, tmp_path / "back")
+    assert assert_same(Theirs(back), prompts, written) > 0
