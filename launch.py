@@ -216,6 +216,7 @@ def _dispatch(config) -> int:
         finetune,
         generate,
         harness,
+        predict,
         pretrain,
         verify,
     )
@@ -233,6 +234,7 @@ def _dispatch(config) -> int:
         "finetune": finetune.run,
         "evaluate": evaluate.run,
         "generate": generate.run,
+        "predict": predict.run,
         "harness": harness.run,
         "convert": convert.run,
         "coordinates": coordinates.run,

@@ -6,6 +6,7 @@ import ml_collections
 
 from experiments import build, finetune, finetuned, labelled, pretrain, report, runs
 from experiments.checks import check_positions
+from lm.cache import cache_folder
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.train import sharding
@@ -34,7 +35,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         corpus.data = loaded.config.data
     check_positions(corpus.data.seq_len, loaded.model.config)
     corpus.tokenizer = runs.tokenizer_block(folder)
-    prepared = build.make_data(corpus, loaded.model.config)
+    where = dict(cache_dir=cache_folder("data"), only=("validation",))
+    prepared = build.make_data(corpus, loaded.model.config, **where)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
     eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared), mesh)
     batch_size = sharding.divisible(config.data.batch_size, mesh)
@@ -65,8 +67,9 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     params = sharding.place_params(run.params, mesh)
     with_data = run.config.copy_and_resolve_references()
     if config.data.source or config.data.validation:
-        with_data.data.update(source=config.data.source, train="")
-        with_data.data.validation = config.data.validation
+        with_data.data.update(source=config.data.source, validation=config.data.validation)
+    if with_data.data.validation:
+        with_data.data.train = ""  # It may be gone.
     with_data.data.on_error = config.data.on_error
     with_data.data["max_document_bytes"] = config.data.max_document_bytes
     found = labelled.read_records(with_data)
@@ -77,7 +80,8 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     with_data.eval.batch_size = sharding.divisible(config.data.batch_size, mesh)
     evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
     metrics, predictions = evaluate(params)
-    report.print_scores(f"{folder} at step {run.step}", metrics, {})
+    by_label = run.task.by_label(split.records, predictions)
+    report.print_scores(f"{folder} at step {run.step}", metrics, {}, by_label)
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")
     if config.predictions:

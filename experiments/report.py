@@ -20,6 +20,7 @@ from lm.data import contents
 from lm.data.preparation import Prepared
 from lm.data.records import Record
 from lm.data.sources import make_source, readable
+from lm.data.tokenizers import printable
 from lm.metrics.seeds import Estimate
 from lm.tasks.task import Task
 from lm.train import memory, schedules
@@ -159,25 +160,47 @@ def fine_tuned(
         name: data.task.score(records, guesses)
         for name, guesses in data.task.baselines(data.train.records, records).items()
     }
-    result = {"step": step, "metrics": metrics, "baselines": baselines}
-    workdir_lib.write_whole(workdir / "result.json", _json(result, indent=1) + "\n")
-    print_scores(f"at step {step}", metrics, baselines)
+    by_label = data.task.by_label(records, predictions)
+    result = {"step": step, "metrics": metrics, "baselines": baselines, "by_label": by_label}
+    workdir_lib.write_whole(workdir / "result.json", as_json(result, indent=1) + "\n")
+    print_scores(f"at step {step}", metrics, baselines, by_label)
     pictures = "".join(f", {name}" for name in data.task.pictures(records, predictions))
     print(f"written to {workdir}: result.json, predictions.jsonl{pictures}", flush=True)
 
 
 def print_scores(
-    title: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]
+    title: str,
+    metrics: dict[str, float],
+    baselines: dict[str, dict[str, float]],
+    by_label: dict[str, dict[str, float]],
 ) -> None:
-    """A table of metrics, beside those of baselines."""
+    """A table of metrics, beside those of baselines; and one of the scores of each label."""
     print(f"\n{title:>24} {'this model':>10}{''.join(f'  {name}' for name in baselines)}")
     for name, value in metrics.items():
+        if by_label and "/" in name.removeprefix("eval/"):
+            continue  # It is in the other table.
         beside = ""
         for baseline, scores in baselines.items():
             other = scores.get(name.removeprefix("eval/"))
             text = "" if other is None else f"{other:.4f}"
             beside += f"  {text:>{len(baseline)}}"
         print(f"{name:>24} {value:>10.4f}{beside}".rstrip())
+    if not by_label:
+        return
+    columns = list(next(iter(by_label.values())))
+    print("\n" + "".join(f"{name:>11}" for name in columns) + "  of each label")
+    shown = sorted(by_label, key=lambda label: -by_label[label]["support"])[:_MOST_LABELS]
+    for label in (label for label in by_label if label in shown):
+        scores = [by_label[label][name] for name in columns]
+        cells = [f"{x:>11,}" if isinstance(x, int) else f"{x:>11.4f}" for x in scores]
+        print(
+            f"{''.join(cells)}  {printable(label.encode())}"
+        )  # Last, for widths of scripts differ.
+    if len(shown) < len(by_label):
+        print(f"and {len(by_label) - len(shown)} labels of less support")
+
+
+_MOST_LABELS = 60  # In a table that is printed; result.json has them all.
 
 
 def write_predictions(
@@ -185,13 +208,13 @@ def write_predictions(
 ) -> None:
     """One JSON object a record: its name, the gold label and the prediction."""
     lines = [
-        _json({"name": record.name, "gold": task.gold(record), "prediction": prediction})
+        as_json({"name": record.name, "gold": task.gold(record), "prediction": prediction})
         for record, prediction in zip(records, predictions, strict=True)
     ]
     workdir_lib.write_whole(path, "".join(line + "\n" for line in lines))
 
 
-def _json(tree: Any, indent: int | None = None) -> str:
+def as_json(tree: Any, indent: int | None = None) -> str:
     """JSON, which knows neither NaN nor infinity: null stands for both."""
 
     def finite(x: Any) -> Any:
@@ -207,7 +230,7 @@ def _json(tree: Any, indent: int | None = None) -> str:
 def seeds(workdir: pathlib.Path, num_runs: int, estimates: dict[str, Estimate]) -> None:
     """Writes and prints the mean of each metric over runs, with its standard error."""
     as_dict = {name: estimate._asdict() for name, estimate in estimates.items()}
-    workdir_lib.write_whole(workdir / "seeds.json", _json(as_dict, indent=1) + "\n")
+    workdir_lib.write_whole(workdir / "seeds.json", as_json(as_dict, indent=1) + "\n")
     print(f"\n{f'over {num_runs} seeds':>24} mean ± standard error")
     for name, estimate in estimates.items():
         print(f"{name:>24} {estimate.mean:.4f} ± {estimate.standard_error:.4f}")

@@ -8,6 +8,7 @@ import jax
 from lm import allocator
 from lm.errors import UserError
 
+_KEPT_COMPILATION_SECONDS = 0.2
 _LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.
 
 
@@ -15,9 +16,12 @@ def cache_folder(name: str) -> pathlib.Path:
     """The folder `name` of the cache: $LM_CACHE, or ~/.cache/lm where that is not set.
 
     Raises:
-      UserError: it cannot be made.
+      UserError: it cannot be made, or nothing says where.
     """
-    folder = pathlib.Path(os.environ.get("LM_CACHE") or "~/.cache/lm").expanduser() / name
+    try:
+        folder = pathlib.Path(os.environ.get("LM_CACHE") or "~/.cache/lm").expanduser() / name
+    except RuntimeError as error:
+        raise UserError(f"LM_CACHE is not set ({error}); set it, or HOME, to a folder") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -28,8 +32,11 @@ def cache_folder(name: str) -> pathlib.Path:
 def keep_compiled_programs() -> None:
     """Has JAX keep in the cache what it compiles, and look there first; tidies up behind it."""
     jax.monitoring.register_event_duration_secs_listener(_tidy_up)
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    folder = cache_folder("xla")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # Where nothing can be written, JAX would warn of each program that it cannot keep.
+    seconds = _KEPT_COMPILATION_SECONDS if os.access(folder, os.W_OK) else float("inf")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
 
 
 def _tidy_up(event: str, seconds: float, **_) -> None:

@@ -7,6 +7,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from lm.errors import UserError
+
 _AGAIN = "and run the same command again"
 _REMEDIES = {
     errno.ENOSPC: f"free some space there, {_AGAIN}",
@@ -23,7 +25,7 @@ _MEMORY = "close what else takes memory, or make the batch, the row or the model
 # What libraries of C++ and Rust say in errors of their own, which are no OSError.
 _IN_TEXT = {
     os.strerror(number): number
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE)
 }
 _MOST_CHARS = 400
 
@@ -50,7 +52,7 @@ def errno_of(error: BaseException) -> int | None:
     """The system's number of an error, also of one that a library has but in its text."""
     if _is_os_error(error) and error.errno is not None:
         return error.errno
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and not isinstance(error, UserError):
         found = (number for text, number in _IN_TEXT.items() if text in str(error))
         return next(found, None)
     return None

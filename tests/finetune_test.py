@@ -1,8 +1,13 @@
 """Fine-tuning through the experiment, from a file of one's own to a score."""
 
 import json
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -12,8 +17,10 @@ from flax.traverse_util import flatten_dict
 from configs import answer, chat, classify, seq2seq, tag
 from configs import evaluate as evaluate_config
 from configs import generate as generate_config
-from experiments import evaluate, finetune, finetuned, generate, labelled, prompts
+from configs import predict as predict_config
+from experiments import evaluate, finetune, finetuned, generate, labelled, predict, prompts
 from lm.errors import UserError
+from lm.generate import sampling
 from lm.train import checkpoints, loop, sharding
 
 TINY = dict(
@@ -113,6 +120,13 @@ def make_config(files, name="one label", **changes):
 def run(config, workdir):
     assert finetune.run(config.lock(), workdir) == 0
     return json.loads((workdir / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained_on_labels(files, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("labels") / "run"
+    run(make_config(files, **{"data.truncate": False}), workdir)
+    return workdir
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -448,3 +462,219 @@ def test_no_beams_are_refused():
 
     with pytest.raises(UserError, match="num_beams=0"):
         generate.run(config, None)
+
+
+def test_an_evaluation_needs_no_training_data(files, trained_on_labels, tmp_path, capsys):
+    records = [json.loads(line) for line in pathlib.Path(files["texts"]).read_text().splitlines()]
+    names = {line["name"] for line in read(trained_on_labels / "predictions.jsonl")}
+    held_out = [r for i, r in enumerate(records) if f"{files['texts']}:{i + 1}" in names]
+    validation = write(tmp_path / "valid.jsonl", held_out)
+    shutil.copytree(trained_on_labels, tmp_path / "run")
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    saved["data"]["train"] = str(tmp_path / "gone.jsonl")
+    (tmp_path / "run/config.json").write_text(json.dumps(saved))
+    config = evaluate_config.get_config()
+    config.checkpoint = str(tmp_path / "run")
+
+    with pytest.raises(UserError, match=r"data.train=.*gone.jsonl"):  # A part of it was held out.
+        evaluate.run(config, None)
+    config.data.validation = validation
+    evaluate.run(config, None)
+
+    lines = capsys.readouterr().out.splitlines()
+    printed = {line.split()[0]: line.split()[1] for line in lines if "eval/" in line}
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    for name, value in result["metrics"].items():
+        assert float(printed[name]) == pytest.approx(value, abs=1e-4)
+    table = lines[lines.index(next(line for line in lines if "of each label" in line)) + 1 :]
+    columns = ("precision", "recall", "f1", "support")
+    wanted = {label: [scores[c] for c in columns] for label, scores in result["by_label"].items()}
+    assert wanted.keys() == {"good", "bad"}
+    for line in table[:2]:
+        *numbers, label = line.split()
+        assert [float(x) for x in numbers] == pytest.approx(wanted[label], abs=1e-4)
+
+
+UNLABELLED = {  # What is left of a record for its kind of task.
+    "texts": lambda record: {"text": record["text"]},
+    "tagged": lambda record: {"tokens": record["tokens"]},
+    "answers": lambda record: {k: record[k] for k in ("id", "question", "context")},
+    "pairs": lambda record: {"source": record["source"]},
+    "chats": lambda record: {"messages": record["messages"][:-1]},
+}
+
+
+def predict_lines(config, capfd):
+    """Every line of standard output, as JSON."""
+    assert predict.run(config, None) == 0
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def close(ours, theirs):
+    """Equal to the digits that are printed, of which the last may be rounded otherwise."""
+    if isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(close(ours[k], theirs[k]) for k in theirs)
+    if isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(close, ours, theirs))
+    if isinstance(theirs, float):
+        return ours == pytest.approx(theirs, rel=1e-5, abs=2e-6)
+    return ours == theirs
+
+
+def replies(workdir, records):
+    """The greedy answer to each conversation by itself, as `configs/generate.py` gives it."""
+    loaded = finetuned.load(workdir)
+    tokenizer, written = loaded.tokenizer, []
+    for record in records:
+        (message,) = record["messages"]
+        (ids,) = sampling.generate(
+            loaded.model,
+            loaded.params,
+            [loaded.task.prompt_ids(message["content"]).tolist()],
+            jax.random.key(0),
+            vocab_size=tokenizer.vocab_size,
+            max_new_tokens=4,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            stop_ids=tokenizer.stop_ids,
+        )
+        written.append({"prediction": {"text": tokenizer.decode(ids).strip()}})
+    return written
+
+
+def test_new_text_gets_the_predictions_that_the_evaluation_made(trained, files, capfd, tmp_path):
+    config, workdir, _ = trained
+    kind = pathlib.Path(config.data.train).stem
+    evaluated = read(workdir / "predictions.jsonl")
+    numbers = [int(line["name"].rpartition(":")[2]) for line in evaluated]
+    lines = pathlib.Path(files[kind]).read_text().splitlines()
+    records = [UNLABELLED[kind](json.loads(lines[n - 1])) for n in numbers]
+    wanted = predict_config.get_config()
+    wanted.update(checkpoint=str(workdir), input=write(tmp_path / "new.jsonl", records))
+    wanted.data.batch_size = 8
+    wanted.chat.max_new_tokens = 4
+
+    found = predict_lines(wanted, capfd)
+    if kind == "chats":  # Evaluated by perplexity.
+        evaluated = replies(workdir, records)
+
+    assert len(found) == len(evaluated)
+    for i, (ours, theirs) in enumerate(zip(found, evaluated, strict=True)):
+        assert ours["name"] == f"{tmp_path}/new.jsonl:{i + 1}"
+        assert close(ours["prediction"], theirs["prediction"]), (ours, theirs)
+
+
+def predicting(workdir, source, tmp_path, **changes):
+    config = predict_config.get_config()
+    config.update(checkpoint=str(workdir), input=str(source))
+    config.data.batch_size = 8
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_bad_records_keep_their_places_or_stop_all_and_leave_the_old_file(
+    trained_on_labels, tmp_path, capfd
+):
+    texts = [
+        '{"text": "很好", "id": 7}',
+        "?",
+        '{"label": "bad"}',
+        '{"text": " "}',
+        '{"text": "öde\u2028"}',
+    ]
+    (tmp_path / "new.jsonl").write_text("\n".join(texts))
+    output = tmp_path / "out.jsonl"
+    output.write_text("old")
+    config = predicting(trained_on_labels, tmp_path / "new.jsonl", tmp_path, output=str(output))
+
+    with pytest.raises(UserError, match=r"new.jsonl:2: not JSON .*on_error"):
+        predict.run(config, None)
+    assert output.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "out.jsonl"]
+    config.data.on_error = "skip"
+    capfd.readouterr()
+    assert predict.run(config, None) == 0
+
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "2 predictions, 3 records had an error" in printed.err
+    lines = output.read_text().splitlines()  # No other line break of Unicode is in them.
+    found = [json.loads(line) for line in lines]
+    assert ["prediction" in line for line in found] == [True, False, False, False, True]
+    assert found[0]["id"] == 7 and found[0]["prediction"]["label"] in ("good", "bad")
+    assert [line["error"].partition(": ")[0].rpartition(":")[2] for line in found[1:4]] == list(
+        "234"
+    )
+    assert "is missing" in found[2]["error"] and "is empty" in found[3]["error"]
+
+
+def test_text_that_is_too_long_is_refused_or_cut_and_said(trained_on_labels, tmp_path, capfd):
+    (tmp_path / "new.txt").write_text("short\n" + "long " * 30 + "\n" + "long " * 50)
+    config = predicting(
+        trained_on_labels, tmp_path / "new.txt", tmp_path, **{"data.on_error": "skip"}
+    )
+
+    refused = predict_lines(config, capfd)
+    config.data.truncate = True
+    cut = predict_lines(config, capfd)
+
+    assert ["error" in line for line in refused] == [False, True, True]
+    assert "data.truncate=True" in refused[1]["error"]
+    assert ["cut" in line for line in cut] == [False, True, True]
+    assert cut[1]["prediction"] == cut[2]["prediction"]  # The same is left of both.
+    assert refused[0] == cut[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": "{}/none.txt"}, "there is no such file"),
+        ({"input": ""}, "input is not set"),
+        ({"output": "{}/none/out"}, "in a folder that exists"),
+        ({"output": "{}"}, "name a file"),
+        ({"output": "{}/new.txt"}, "is the input"),
+        ({"data.batch_size": 0}, "data.batch_size=0"),
+        ({"data.on_error": "keep"}, "choose raise, skip"),
+        ({"input_format": "csv"}, "choose auto, jsonl, text"),
+        ({"checkpoint": "{}"}, "is not a run's folder"),
+        ({"checkpoint": ""}, "checkpoint is not set"),
+    ],
+    ids=str,
+)
+def test_a_prediction_that_cannot_be_is_not_begun(trained_on_labels, tmp_path, changes, message):
+    (tmp_path / "new.txt").write_text("x\n")
+    filled = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changes.items()}
+    config = predicting(trained_on_labels, tmp_path / "new.txt", tmp_path, **filled)
+
+    with pytest.raises(UserError, match=message):
+        predict.run(config, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.txt"]
+
+
+def test_predictions_leave_a_pipe_as_they_are_made_until_nobody_reads_them(trained_on_labels):
+    """Lines without end go in; whoever reads wants three."""
+    endless = [sys.executable, "-c", "while True: print('wunderbar', flush=True)"]
+    program = ["launch.py", "--config=configs/predict.py", "--config.input=-"]
+    program.append(f"--config.checkpoint={trained_on_labels}")
+    root = pathlib.Path(__file__).parent.parent
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as source:
+        with subprocess.Popen(
+            [sys.executable, *program],
+            cwd=root,
+            stdin=source.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        ) as process:
+            source.stdout.close()
+            lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+            process.stdout.close()
+            said = process.stderr.read().decode()
+        source.kill()
+
+    assert process.returncode == 0, said
+    assert [line["name"] for line in lines] == ["-:1", "-:2", "-:3"]
+    assert lines[0]["prediction"] == lines[2]["prediction"]
+    assert "read as plain text" in said and "Traceback" not in said

@@ -159,10 +159,17 @@ def test_a_workdir_of_another_config_is_left_alone(uninterrupted, text):
     assert sorted(uninterrupted.rglob("*")) == files
 
 
-def test_evaluating_a_run_gives_the_loss_that_it_logged(uninterrupted):
+def test_evaluating_a_run_gives_the_loss_that_it_logged_without_what_it_learned_from(
+    uninterrupted, tmp_path
+):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["data"]["train"] = f"{tmp_path}/gone/*.txt"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+
     done = launch(
         "--config=configs/evaluate.py",
-        f"--config.checkpoint={uninterrupted}",
+        f"--config.checkpoint={tmp_path / 'run'}",
         "--config.data.batch_size=3",
     )
 

@@ -3,11 +3,13 @@
 Dimension key: L pieces, W words.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 from lm.data.tokenizers import Tokenizer
+from lm.data.vocabulary import is_chinese
 
 
 def encode_words(
@@ -48,6 +50,32 @@ def encode_words(
     encoded = [ids if len(ids) else nothing for ids in encoded]
     word_of_L = np.repeat(np.arange(len(words), dtype=np.int32), list(map(len, encoded)))
     return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text stand, as BERT's tokenizers find them before they cut them up.
+
+    Spaces and control characters part words; punctuation and Chinese characters are words by
+    themselves. `Köln, 北京!` has the words Köln `,` 北 京 `!`: (0, 4) (4, 5) (6, 7) (7, 8) (8, 9).
+    """
+    words: list[tuple[int, int]] = []
+    for i, character in enumerate(text):
+        if character.isspace() or unicodedata.category(character) == "Cc":
+            continue
+        goes_on = words and words[-1][1] == i and not _is_alone(character)
+        if goes_on and not _is_alone(text[i - 1]):
+            words[-1] = (words[-1][0], i + 1)
+        else:
+            words.append((i, i + 1))
+    return words
+
+
+def _is_alone(character: str) -> bool:
+    is_punctuation = unicodedata.category(character).startswith("P") or character in _SYMBOLS
+    return is_punctuation or is_chinese(character)
+
+
+_SYMBOLS = "$+<=>^`|~"  # Of ASCII: punctuation to BERT, and not to Unicode.
 
 
 def first_pieces(word_of_L: np.ndarray) -> np.ndarray:

@@ -7,12 +7,14 @@ all their tokens. TFDS reads one such string about fifty times faster than seque
 import contextlib
 import io
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from lm import faults
 from lm.data.packing import Piece
+from lm.errors import UserError
 
 _INT = np.dtype("<i4")
 
@@ -82,8 +84,14 @@ class RowReader:
     """The rows of one split, by index."""
 
     def __init__(self, folder: pathlib.Path, split: str, vocab_size: int):
-        builder = tfds.builder_from_directory(folder / "packed_rows" / str(PackedRows.VERSION))
-        self._source = builder.as_data_source(split=split)
+        """
+        Raises:
+          UserError: the files are damaged, here or when rows are read.
+        """
+        self._folder = folder
+        with naming_damage(folder):
+            builder = tfds.builder_from_directory(folder / "packed_rows" / str(PackedRows.VERSION))
+            self._source = builder.as_data_source(split=split)
         self._dtype = token_dtype(vocab_size)
 
     def __len__(self) -> int:
@@ -91,8 +99,40 @@ class RowReader:
 
     def records(self, indices: Sequence[int]) -> list[bytes]:
         """These rows as they are on disk."""
-        return [r["row"] for r in self._source.__getitems__(list(map(int, indices)))]
+        with naming_damage(self._folder):
+            return [r["row"] for r in self._source.__getitems__(list(map(int, indices)))]
 
     def read(self, indices: Sequence[int]) -> list[list[Piece]]:
         """The pieces of each of these rows."""
-        return [decode_row(record, self._dtype) for record in self.records(indices)]
+        records = self.records(indices)
+        with naming_damage(self._folder):
+            return [decode_row(record, self._dtype) for record in records]
+
+
+_MISPLACED = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+@contextlib.contextmanager
+def naming_damage(folder: pathlib.Path) -> Iterator[None]:
+    """Raises what is raised inside as a UserError that names the folder of the prepared data.
+
+    But for what the machine refuses, such as memory or a permission. TFDS and ArrayRecord raise
+    nothing narrower than Exception.
+    """
+    try:
+        yield
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        is_of_machine = faults.errno_of(error) is not None
+        if is_of_machine and not isinstance(error, _MISPLACED):
+            raise
+        raise damaged(folder, f"{type(error).__name__}: {error}") from None
+
+
+def damaged(folder: pathlib.Path, reason: str) -> UserError:
+    """What is said of prepared data that is not as it was written."""
+    return UserError(
+        f"the prepared data in {folder} is damaged ({' '.join(reason.split())[:300]}); delete that "
+        "folder, and the same command prepares it anew"
+    )

@@ -107,7 +107,7 @@ class Contents:
         self._counts["num_skipped"] = len(skipped) - num_unread
 
     def info(self) -> SplitInfo:
-        """What was counted, once the training split has been looked through too."""
+        """What was counted, once the training split has been looked through too, if it is read."""
         shared = [self._texts[digest] for digest in self._shared]
         names = ("num_tokens", "num_documents", "num_bytes", "num_skipped", "num_unread")
         return SplitInfo(

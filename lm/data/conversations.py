@@ -67,6 +67,16 @@ def read_prompt(
       UserError: no list of {"role", "content"}, an unknown role, or tools or documents that are no
         such lists.
     """
+    conversation = asked(name, fields, messages, takes_role)
+    if not any(message["role"] == "assistant" for message in conversation.messages):
+        raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
+    return conversation
+
+
+def asked(
+    name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
+) -> Conversation:
+    """As `read_conversation`; nothing in it need be an assistant's."""
     variables = _json(fields.get("chat_template_kwargs"))
     if not isinstance(variables, dict | None):
         raise UserError(f"{name}: chat_template_kwargs must be an object, such as {{}}")

@@ -21,6 +21,7 @@ from lm.errors import UserError
 T = TypeVar("T")
 MAX_DOCUMENT_BYTES = 1_000_000_000  # Of a record or a file that is one document, unpacked.
 SKIP = 'data.on_error="skip"'  # The remedy that many errors name.
+STDIN = pathlib.Path("-")  # As a file: what `lines` reads for it is standard input.
 _BLOCK_BYTES = 2**13  # Of what is unpacked with damaged bytes in one go, nothing is given.
 _BOM = codecs.BOM_UTF8
 
@@ -95,7 +96,7 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
       UserError: it is UTF-16 or UTF-32, or packed under the name of a plain file.
       DAMAGED: after all that can be read.
     """
-    with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
+    with _opened(path) as file:
         # `read` would lose what it has unpacked when the next bytes are damaged.
         block = file.read1(_BLOCK_BYTES)
         while 0 < len(block) < len(_BOM) and (more := file.read1(_BLOCK_BYTES)):
@@ -105,6 +106,12 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
         while block:
             yield block
             block = file.read1(_BLOCK_BYTES)
+
+
+def _opened(path: pathlib.Path) -> IO[bytes]:
+    if path == STDIN:
+        return open(0, "rb", closefd=False)
+    return PACKED.get(path.suffix.lower(), open)(path, "rb")
 
 
 def _refuse_encoding(path: pathlib.Path, head: bytes) -> None:

@@ -37,8 +37,7 @@ def reader_of(path: pathlib.Path) -> ReadFn:
     Raises:
       UserError: the format is unknown.
     """
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in files.PACKED]
-    suffix = suffixes[-1] if suffixes else ""
+    suffix = _suffix(path)
     if suffix not in FORMATS:
         raise UserError(
             f"{files.shown(path)}: the format {suffix or 'without a suffix'} is unknown; known are "
@@ -47,17 +46,31 @@ def reader_of(path: pathlib.Path) -> ReadFn:
     return FORMATS[suffix]
 
 
+def is_known(path: pathlib.Path) -> bool:
+    """Whether the suffix names a format."""
+    return _suffix(path) in FORMATS
+
+
+def _suffix(path: pathlib.Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in files.PACKED]
+    return suffixes[-1] if suffixes else ""
+
+
 def json_lines(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
     """An object a line. Of a key that an object has twice, the last one counts."""
     for line in files.text_lines(path, max_bytes):
         if isinstance(line, UserError):
             yield line
         elif line.text.strip():
-            name = f"{files.shown(path)}:{line.number}"
-            try:
-                yield _record(name, json.loads(line.text))
-            except (ValueError, RecursionError) as error:
-                yield UserError(f"{name}: {_reason(error)}; mend the line, or set {files.SKIP}")
+            yield json_object(f"{files.shown(path)}:{line.number}", line.text)
+
+
+def json_object(name: str, text: str) -> Record | UserError:
+    """The record that a line of JSON Lines is, or why it is none."""
+    try:
+        return _record(name, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        return UserError(f"{name}: {_reason(error)}; mend the line, or set {files.SKIP}")
 
 
 def _reason(error: Exception) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 import filelock
 import numpy as np
 
+from lm import faults, manifest
 from lm.data import files, packing, tokenizer_training, tokenizers
-from lm.data.cache import PackedRows, RowReader
+from lm.data.cache import PackedRows, RowReader, damaged, naming_damage
 from lm.data.contents import Contents, SplitInfo, read_info
 from lm.data.documents import Document
 from lm.data.progress import say, track, waiting
@@ -58,6 +59,7 @@ def prepare(
     cache_dir: str | pathlib.Path,
     max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
     num_processes: int | None = None,
+    only: Sequence[str] = SPLITS,
 ) -> Prepared:
     """Opens the corpus in the cache, after putting it there if it is new.
 
@@ -70,6 +72,7 @@ def prepare(
       cache_dir: the parent of all caches.
       max_document_bytes: see `sources.make_source`.
       num_processes: that tokenize; by default one for each core.
+      only: the splits that are needed; without training, no tokenizer can be trained.
 
     Raises:
       UserError: anything in the arguments or the documents that the user can mend.
@@ -78,15 +81,15 @@ def prepare(
         raise UserError(f"data.on_error={on_error!r} is unknown; choose raise or skip")
     if seq_len < 1:
         raise UserError(f"data.seq_len={seq_len} must be at least 1")
-    specs = {"train": train, "validation": validation}
+    specs = {s: spec for s, spec in (("train", train), ("validation", validation)) if s in only}
     settings = dict(field=field, max_document_bytes=max_document_bytes)
-    sources = {s: make_source(source, split=s, spec=specs[s], **settings) for s in SPLITS}
+    sources = {s: make_source(source, split=s, spec=specs[s], **settings) for s in specs}
     make_tokenizer, tokenizer_hash = tokenizer_kind(**tokenizer)
     is_limited = max_document_bytes != files.MAX_DOCUMENT_BYTES
     identity = json.dumps(
         {
             "format": _FORMAT,
-            "sources": {split: sources[split].fingerprint() for split in SPLITS},
+            "sources": {split: sources[split].fingerprint() for split in specs},
             "tokenizer": tokenizer_hash,
             "options": [source, specs, field, seq_len, add_bos, add_eos, on_error],
         }
@@ -129,7 +132,8 @@ def _prepare(
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        tokenizer = make_tokenizer(readable(sources["train"], on_error, skipped=[]))
+        to_learn_from = readable(sources["train"], on_error, []) if "train" in sources else ()
+        tokenizer = make_tokenizer(iter(to_learn_from))
         start, end = _special_tokens(tokenizer, *specials)
         tokenizer.save(unfinished / "tokenizer")
         # Validation first, so that training documents can be looked for in it.
@@ -153,14 +157,24 @@ def _prepare(
                 if not contents[split].num_predicted_bytes:
                     raise _no_text(split)
 
-            splits = {split: functools.partial(rows, split) for split in contents}
-            PackedRows(folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size).write()
-        splits = {split: contents[split].info() for split in SPLITS}
-        for split in SPLITS:
+            splits = {
+                split: functools.partial(rows, split) for split in contents if split in sources
+            }
+            with faults.naming(unfinished):
+                PackedRows(
+                    folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size
+                ).write()
+        splits = {split: contents[split].info() for split in sources}
+        if "train" not in sources:  # Nobody knows what it shares with validation.
+            unknown = dict(num_shared=None, num_shared_bytes=None)
+            splits["validation"] = dataclasses.replace(splits["validation"], **unknown)
+        for split in sources:
             written = len(RowReader(unfinished, split, tokenizer.vocab_size))
             assert written == splits[split].num_rows, (split, written, splits[split])
         meta = {"seq_len": seq_len, "splits": {s: dataclasses.asdict(splits[s]) for s in splits}}
         (unfinished / _META).write_text(json.dumps(meta, indent=1))
+        # Rows have checksums of their own, by ArrayRecord.
+        manifest.write(unfinished, unread="*.array_record-*")
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -225,15 +239,19 @@ def _report_skipped(split: str, skipped: Sequence[UserError]) -> None:
 
 
 def _open(folder: pathlib.Path) -> Prepared:
-    meta = json.loads((folder / _META).read_text())
-    tokenizer = tokenizers.load(folder / "tokenizer")
-    return Prepared(
-        folder=folder,
-        hash=folder.name,
-        seq_len=meta["seq_len"],
-        tokenizer=tokenizer,
-        splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
-    )
+    has_manifest = (folder / manifest.NAME).exists()  # An older version wrote none.
+    if has_manifest and (problem := manifest.problem(folder)):
+        raise damaged(folder, problem)
+    with naming_damage(folder):
+        meta = json.loads((folder / _META).read_bytes())
+        tokenizer = tokenizers.load(folder / "tokenizer")
+        return Prepared(
+            folder=folder,
+            hash=folder.name,
+            seq_len=meta["seq_len"],
+            tokenizer=tokenizer,
+            splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
+        )
 
 
 # Tokenizers by kind: each gives a function from the training documents to a tokenizer, and a string

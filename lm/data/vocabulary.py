@@ -67,8 +67,12 @@ _CHINESE = [  # Ideographs, by block; Hiragana and Katakana join, as letters do.
 ]
 
 
+def is_chinese(character: str) -> bool:
+    """Whether it is an ideograph."""
+    return any(first <= ord(character) <= last for first, last in _CHINESE)
+
+
 def _joins(character: str) -> bool:
     if character == "\ufffd":  # Part of a character that has no token of its own.
         return True
-    is_chinese = any(first <= ord(c) <= last for c in character for first, last in _CHINESE)
-    return (character.isalnum() or character == "_") and not is_chinese
+    return (character.isalnum() or character == "_") and not any(map(is_chinese, character))

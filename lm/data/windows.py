@@ -120,12 +120,15 @@ def span_in_window(
     return span[0] - window.shift, span[1] - window.shift
 
 
-def span_text(context: str, offsets: Offsets, first: int, last: int) -> str:
-    """The characters of tokens `first` to `last`, as they stand in the context.
+def span_characters(context: str, offsets: Offsets, first: int, last: int) -> tuple[int, int]:
+    """Where in the context the text of tokens `first` to `last` begins, and behind what it ends.
 
-    Spaces at their ends, which may be parts of tokens, are left out.
+    Spaces at its ends, which may be parts of tokens, are left out.
     """
-    return context[offsets.starts[first] : offsets.ends[last]].strip()
+    start = int(offsets.starts[first])
+    text = context[start : offsets.ends[last]]
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())
 
 
 class BestSpans(NamedTuple):

@@ -5,6 +5,8 @@ Whatever would be divided by 0 is 0, as in scikit-learn with zero_division=0.
 Dimension key: S labels
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -22,6 +24,18 @@ def precision_recall_f1(
         "precision": _ratio(correct_S, predicted_S),
         "recall": _ratio(correct_S, gold_S),
         "f1": _ratio(2 * correct_S, predicted_S + gold_S),
+    }
+
+
+def by_label(
+    labels: Sequence[str], correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Of each label its precision, recall and F1, and its support: how often gold has it."""
+    scores = precision_recall_f1(correct_S, predicted_S, gold_S)
+    return {
+        label: {name: float(of_each_S[s]) for name, of_each_S in scores.items()}
+        | {"support": int(gold_S[s])}
+        for s, label in enumerate(labels)
     }
 
 

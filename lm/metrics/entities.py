@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm.errors import UserError
-from lm.metrics.averages import averages, precision_recall_f1
+from lm.metrics.averages import averages, by_label, precision_recall_f1
 
 _PREFIXES = {"BIO": "BI", "BIOES": "BIES"}
 # The first and the last prefix of a well-formed entity.
@@ -128,20 +128,36 @@ def entity_metrics(
     Raises:
       UserError: a tag that is not of the scheme.
     """
-    of_gold, of_predicted, correct = Counter(), Counter(), Counter()
     num_tokens = num_right = 0
+    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
+        num_tokens += len(gold_tags)
+        num_right += sum(g == p for g, p in zip(gold_tags, predicted_tags, strict=True))
+    kinds, counts = _counts(gold, predicted, scheme)
+    metrics = averages(*counts) | {"token_accuracy": num_right / max(num_tokens, 1)}
+    for name, of_each_S in precision_recall_f1(*counts).items():
+        named = zip(kinds, of_each_S, strict=True)
+        metrics |= {f"{name}/{kind}": float(score) for kind, score in named}
+    return metrics
+
+
+def by_type(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and support of each entity type; see `entity_metrics`."""
+    kinds, counts = _counts(gold, predicted, scheme)
+    return by_label(kinds, *counts)
+
+
+def _counts(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None
+) -> tuple[list[str], list[np.ndarray]]:
+    """Types, and how many of each are right, predicted and gold; that of no name is "_"."""
+    of_gold, of_predicted, correct = Counter(), Counter(), Counter()
     for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
         expected, found = set(entities(gold_tags, scheme)), set(entities(predicted_tags, scheme))
         of_gold.update(entity.kind for entity in expected)
         of_predicted.update(entity.kind for entity in found)
         correct.update(entity.kind for entity in expected & found)
-        num_tokens += len(gold_tags)
-        num_right += sum(g == p for g, p in zip(gold_tags, predicted_tags, strict=True))
-
     kinds = sorted(of_gold | of_predicted)
     counts = [np.array([c[kind] for kind in kinds], int) for c in (correct, of_predicted, of_gold)]
-    metrics = averages(*counts) | {"token_accuracy": num_right / max(num_tokens, 1)}
-    for name, of_each_S in precision_recall_f1(*counts).items():
-        named = zip(kinds, of_each_S, strict=True)
-        metrics |= {f"{name}/{kind or '_'}": float(score) for kind, score in named}
-    return metrics
+    return [kind or "_" for kind in kinds], counts

@@ -46,6 +46,21 @@ def log_partition(
     return jnp.where(mask_BL[:, 0], jax.nn.logsumexp(alpha_BS + end_S[None], axis=1), 0.0)
 
 
+def marginals(
+    emissions_BLS: jax.Array,
+    transition_ST: jax.Array,
+    start_S: jax.Array,
+    end_S: jax.Array,
+    mask_BL: jax.Array,
+) -> jax.Array:
+    """B x L x S -> B x L x S: each tag's probability at each word; 0 in padding.
+
+    The gradient of the log-partition by the emissions (Wainwright and Jordan 2008, prop. 3.1).
+    """
+    total = lambda x_BLS: jnp.sum(log_partition(x_BLS, transition_ST, start_S, end_S, mask_BL))
+    return jax.grad(total)(emissions_BLS.astype(jnp.float32))
+
+
 def path_score(
     emissions_BLS: jax.Array,
     tags_BL: jax.Array,
@@ -180,6 +195,10 @@ class CRF(nn.Module):
     def viterbi(self, emissions_BLS, mask_BL):
         """B x L x S -> the best tags (B x L, int32, 0 in padding) and their score (B)."""
         return viterbi(emissions_BLS, *self._scores(), mask_BL)
+
+    def marginals(self, emissions_BLS, mask_BL):
+        """B x L x S -> B x L x S: the probability of each tag at each word; 0 in padding."""
+        return marginals(emissions_BLS, *self._scores(), mask_BL)
 
     def _scores(self):
         scores = self.transition_bias, self.start_bias, self.end_bias

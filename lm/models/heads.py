@@ -109,6 +109,13 @@ class CRFTagger(nn.Module):
         emissions_BWS = self.emissions(inputs, at_BW, deterministic=deterministic)
         return self.crf.log_likelihood(emissions_BWS, tags_BW, mask_BW)
 
-    def best_tags(self, inputs: Inputs, at_BW: jax.Array, mask_BW: jax.Array) -> jax.Array:
-        """Inputs of B x L, B x W twice -> B x W: the likeliest path (Viterbi 1967)."""
-        return self.crf.viterbi(self.emissions(inputs, at_BW), mask_BW)[0]
+    def best_tags(
+        self, inputs: Inputs, at_BW: jax.Array, mask_BW: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Inputs of B x L, B x W twice -> B x W twice: the likeliest path (Viterbi 1967), and the
+        probability that a word has its tag there, whatever the others have.
+        """
+        emissions_BWS = self.emissions(inputs, at_BW)
+        tags_BW, _ = self.crf.viterbi(emissions_BWS, mask_BW)
+        marginals_BWS = self.crf.marginals(emissions_BWS, mask_BW)
+        return tags_BW, jnp.take_along_axis(marginals_BWS, tags_BW[:, :, None], axis=2)[:, :, 0]

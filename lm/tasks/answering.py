@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from lm import losses
 from lm.data.examples import Features
+from lm.data.offsets import Offsets
 from lm.data.records import Record
 from lm.data.windows import (
     BestSpans,
@@ -22,15 +23,15 @@ from lm.data.windows import (
     answer_span,
     best_answers,
     best_spans,
+    span_characters,
     span_in_window,
-    span_text,
     windows,
 )
 from lm.errors import UserError
 from lm.metrics import squad
 from lm.models import heads
 from lm.models.families import Family
-from lm.tasks.text import TextInputs, text_field
+from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _NUM_CANDIDATES = 8  # Of each window.
 _SCORES = {"squad": squad.squad_metrics, "cmrc": squad.cmrc_metrics}
@@ -74,26 +75,34 @@ class QuestionAnswering:
         self._none_is_last = inputs.family.architecture == "decoder"
 
     def encode(self, record):
-        question = text_field(*record, "question")
-        context = text_field(*record, "context")
         answer = self._answer(record)
-        tokenizer = self._inputs.tokenizer
-        ids, starts, ends = tokenizer.encode_with_offsets(context)
-        span = None
-        if answer is not None:
-            span = answer_span(starts, ends, answer["answer_start"], answer["text"])
-            if span is None:
-                raise UserError(f"{record.name}: the tokenizer drops all of the answer")
-        made = windows(
+        if answer is None:
+            return self.read(record)
+        offsets = self._inputs.tokenizer.encode_with_offsets(text_field(*record, "context"))
+        span = answer_span(offsets.starts, offsets.ends, answer["answer_start"], answer["text"])
+        if span is None:
+            raise UserError(f"{record.name}: the tokenizer drops all of the answer")
+        return [self._example(window, span) for window in self._windows(record, offsets)]
+
+    def read(self, record):
+        offsets = self._inputs.tokenizer.encode_with_offsets(text_field(*record, "context"))
+        return [self._example(window, None) for window in self._windows(record, offsets)]
+
+    def from_text(self, name, text):
+        raise needs_fields(name, "question", "context")
+
+    def _windows(self, record: Record, offsets: Offsets) -> list[Window]:
+        """The question with each part of its context, whose pieces have these offsets."""
+        question, tokenizer = text_field(*record, "question"), self._inputs.tokenizer
+        return windows(
             tokenizer.encode_batch([question])[0],
-            ids,
+            offsets.ids,
             seq_len=self._inputs.seq_len,
             stride=self._stride,
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
             name=record.name,
         )
-        return [self._example(window, span) for window in made]
 
     def _example(self, window: Window, span: tuple[int, int] | None) -> Features:
         none = len(window.ids_L) - 1 if self._none_is_last else 0
@@ -167,16 +176,20 @@ class QuestionAnswering:
         rows = lambda name: np.stack([window[name] for window in of_windows])
         spans = BestSpans(*map(rows, BestSpans._fields))
         answers, none_score = best_answers(rows("shift_B"), spans, num_best=1)
-        score, text = -np.inf, ""
+        score, start, end = -np.inf, None, None
+        context = record.fields["context"]
         if answers:
             first, last, score = answers[0]
-            context = record.fields["context"]
             offsets = self._inputs.tokenizer.encode_with_offsets(context)
-            text = span_text(context, offsets, first, last)
+            start, end = span_characters(context, offsets, first, last)
         if self._unanswerable and none_score > score:
-            text = ""
+            start = end = None
+        text = context[start:end] if start is not None else ""
         scores = {"score": float(score), "none_score": none_score}
-        return {"text": text} | scores
+        return {"text": text, "start": start, "end": end} | scores
+
+    def by_label(self, records, predictions):
+        return {}
 
     def gold(self, record):
         return {"answers": [answer["text"] for answer in answers_of(record)]}

@@ -18,10 +18,10 @@ from flax import linen as nn
 from lm import losses
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.metrics import classification, regression
+from lm.metrics import averages, classification, regression
 from lm.models import heads
 from lm.models.families import Family
-from lm.tasks.text import TextInputs, text_field
+from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _POOLS = {
     "encoder": lambda dtype: heads.FirstToken(dtype),
@@ -53,6 +53,8 @@ class Target(Protocol):
 
     def score(self, records, predictions) -> dict[str, float]: ...
 
+    def by_label(self, records, predictions) -> dict[str, dict[str, float]]: ...
+
     def baselines(self, train, records) -> dict[str, list[Any]]: ...
 
     def pictures(self, records, predictions) -> dict[str, str]: ...
@@ -70,14 +72,23 @@ class TextTask:
     def __init__(self, inputs: TextInputs, target: Target, *, text: str, pair: str):
         self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes
         self.gold, self.score, self.baselines = target.gold, target.score, target.baselines
-        self.pictures = target.pictures
+        self.pictures, self.by_label = target.pictures, target.by_label
         self._inputs, self._target = inputs, target
         self._fields = [text, pair] if pair else [text]
 
     def encode(self, record):
         features = self._target.features(record)
+        (read,) = self.read(record)
+        return [read | features | {"weight_B": 1.0}]
+
+    def read(self, record):
         texts = [text_field(record.name, record.fields, key) for key in self._fields]
-        return [self._inputs.encode(record.name, texts) | features | {"weight_B": 1.0}]
+        return [self._inputs.encode(record.name, texts)]
+
+    def from_text(self, name, text):
+        if len(self._fields) > 1:
+            raise needs_fields(name, *self._fields)
+        return Record(name, {self._fields[0]: text})
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         pool = _POOLS[family.architecture](jnp.dtype(model_config.dtype))
@@ -131,13 +142,24 @@ class OneLabel:
 
     def prediction(self, output_S):
         best = int(np.argmax(output_S))
-        return {"label": self._labels[best], "probability": round(float(output_S[best]), 6)}
+        probabilities = _probabilities(self._labels, output_S)
+        label = self._labels[best]
+        return {
+            "label": label,
+            "probability": probabilities[label],
+            "probabilities": probabilities,
+        }
 
     def gold(self, record):
         return {"label": label_of(record, self._label)}
 
     def score(self, records, predictions):
         return classification.single_label(self._confusion(records, predictions))
+
+    def by_label(self, records, predictions):
+        counts_SS = self._confusion(records, predictions)
+        counts = counts_SS.diagonal(), counts_SS.sum(0), counts_SS.sum(1)
+        return averages.by_label(self._labels, *counts)
 
     def baselines(self, train, records):
         counts = find_labels(train, self._label)
@@ -192,22 +214,30 @@ class ManyLabels:
         chosen = [s for s in range(self.num_outputs) if output_S[s] > 0.5]
         return {
             "labels": [self._labels[s] for s in chosen],
-            "probabilities": [round(float(output_S[s]), 6) for s in chosen],
+            "probabilities": _probabilities(self._labels, output_S),
         }
 
     def gold(self, record):
         return {"labels": labels_of(record, self._label)}
 
     def score(self, records, predictions):
+        return classification.multi_label(*self._one_hot(records, predictions))
+
+    def by_label(self, records, predictions):
+        gold_NS, predicted_NS = self._one_hot(records, predictions)
+        counts = (gold_NS & predicted_NS).sum(0), predicted_NS.sum(0), gold_NS.sum(0)
+        return averages.by_label(self._labels, *counts)
+
+    def _one_hot(self, records, predictions) -> tuple[np.ndarray, np.ndarray]:
+        """N x S booleans, of gold and of predictions."""
         one_hot = lambda labels: [name in labels for name in self._labels]
         gold_NS = np.array([one_hot(self.gold(record)["labels"]) for record in records])
-        predicted_NS = np.array([one_hot(p["labels"]) for p in predictions])
-        return classification.multi_label(gold_NS, predicted_NS)
+        return gold_NS, np.array([one_hot(p["labels"]) for p in predictions])
 
     def baselines(self, train, records):
         counts = find_labels(train, self._label)
         often = [name for name in self._labels if counts[name] > len(train) / 2]
-        shares = [round(counts[name] / len(train), 6) for name in often]
+        shares = {name: round(counts[name] / len(train), 6) for name in self._labels}
         prediction = {"labels": often, "probabilities": shares}
         return {"labels of most examples": [prediction] * len(records)}
 
@@ -257,12 +287,19 @@ class Number:
         predicted_N = np.array([p["value"] for p in predictions])
         return regression.regression(gold_N, predicted_N)
 
+    def by_label(self, records, predictions):
+        return {}
+
     def baselines(self, train, records):
         mean = math.fsum(self.gold(record)["value"] for record in train) / len(train)
         return {"the mean": [{"value": mean}] * len(records)}
 
     def pictures(self, records, predictions):
         return {}
+
+
+def _probabilities(labels: Sequence[str], output_S: np.ndarray) -> dict[str, float]:
+    return {label: round(float(output_S[s]), 6) for s, label in enumerate(labels)}
 
 
 def find_labels(records: Iterable[Record], key: str) -> collections.Counter:

@@ -15,8 +15,9 @@ from flax import linen as nn
 
 from lm import losses
 from lm.data.chat import ChatTemplate
-from lm.data.conversations import Conversation, read_conversation, text_of
+from lm.data.conversations import Conversation, asked, read_conversation, text_of
 from lm.data.examples import Features
+from lm.data.records import Record
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family, init_params
@@ -162,6 +163,13 @@ class Seq2Seq:
             return [self._text.features(prompt, target)]
         return [self._text.features([prompt, target], [False, True])]
 
+    def read(self, record):
+        self._prompt_ids(record.name, text_field(*record, self._source))  # Raises, and counts.
+        return []
+
+    def from_text(self, name, text):
+        return Record(name, {self._source: text})
+
     def prompt_ids(self, source: str) -> np.ndarray:
         """What is read of a source."""
         return self._prompt_ids("the prompt", source)
@@ -216,6 +224,9 @@ class Seq2Seq:
         gold = [self.gold(record)["text"] for record in records]
         return self._score([prediction["text"] for prediction in predictions], gold)
 
+    def by_label(self, records, predictions):
+        return {}
+
     def baselines(self, train, records):
         sources = [record.fields[self._source].strip() for record in records]
         return {
@@ -267,6 +278,27 @@ class Chat:
             raise UserError(f"{record.name}: no answer is left in the first {self._seq_len} tokens")
         return rows
 
+    def read(self, record):
+        self.asked_ids(record)  # Raises.
+        return []
+
+    def from_text(self, name, text):
+        return Record(name, {self._messages: [{"role": "user", "content": text}]})
+
+    def asked_ids(self, record: Record) -> np.ndarray:
+        """What precedes the answer to the last message of a record.
+
+        Raises:
+          UserError: that is an assistant's, or there is none.
+        """
+        conversation = asked(record.name, record.fields, self._messages, self.template.takes_role)
+        if conversation.messages[-1]["role"] == "assistant":
+            raise UserError(
+                f"{record.name}: the last message is an assistant's already; leave it out to have "
+                "it written anew"
+            )
+        return self.template.prompt(record.name, conversation)
+
     def prompt_ids(self, message: str) -> np.ndarray:
         """What precedes the answer to a user's first message."""
         messages = [{"role": "user", "content": message}]
@@ -300,6 +332,9 @@ class Chat:
         nll = math.fsum(prediction["nll"] for prediction in predictions)
         num_tokens = sum(prediction["num_tokens"] for prediction in predictions)
         return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}
+
+    def by_label(self, records, predictions):
+        return {}
 
     def baselines(self, train, records):
         return {}

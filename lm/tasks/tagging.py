@@ -6,7 +6,7 @@ Dimension key:
 
 import collections
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ import numpy as np
 from flax import linen as nn
 
 from lm import losses
-from lm.data.alignment import encode_words, first_pieces
+from lm.data.alignment import encode_words, first_pieces, split_words
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.metrics.entities import entity_metrics, repair, split_tag
+from lm.metrics import averages
+from lm.metrics.classification import confusion
+from lm.metrics.entities import Entity, by_type, entities, entity_metrics, repair, split_tag
 from lm.models import heads
 from lm.models.families import Family
-from lm.tasks.text import TextInputs
+from lm.tasks.task import Outputs
+from lm.tasks.text import TextInputs, text_field
 
 ON_ILL_FORMED = ("raise", "repair", "keep")
 
@@ -37,7 +40,8 @@ class TagModel(Protocol):
 
     def loss(self, apply, inputs, batch, mask_BW) -> losses.Sums: ...
 
-    def tags(self, apply, inputs, batch, mask_BW) -> jax.Array: ...
+    def tags(self, apply, inputs, batch, mask_BW) -> tuple[jax.Array, jax.Array]:
+        """B x W twice: the tags, and the probability of each."""
 
 
 class _Softmax:
@@ -57,7 +61,8 @@ class _Softmax:
         return losses.cross_entropy(logits_BWS, batch["tags_BW"], mask_BW.astype(jnp.float32))
 
     def tags(self, apply, inputs, batch, mask_BW):
-        return jnp.argmax(apply(inputs, batch["first_BW"]), axis=-1)
+        probabilities_BWS = jax.nn.softmax(apply(inputs, batch["first_BW"]))
+        return jnp.argmax(probabilities_BWS, axis=-1), jnp.max(probabilities_BWS, axis=-1)
 
 
 class _CRF:
@@ -83,6 +88,13 @@ class _CRF:
     def tags(self, apply, inputs, batch, mask_BW):
         # No `deterministic` here: it is never trained through.
         return apply(inputs, batch["first_BW"], mask_BW, method="best_tags")
+
+
+class _Words(NamedTuple):
+    """The words of a record; where they stand in its text, if it is text that they come from."""
+
+    texts: list[str]
+    offsets: list[tuple[int, int]] | None
 
 
 class Tagging:
@@ -138,7 +150,7 @@ class Tagging:
         self._tag_model: TagModel = (_CRF if crf else _Softmax)(labels, self._scheme)
 
     def encode(self, record):
-        words, tags = words_and_tags(record, self._tokens, self._tags)
+        _, tags = words_and_tags(record, self._tokens, self._tags)
         tags = self._well_formed(record, tags)
         for tag in tags:
             if tag not in self._index:
@@ -146,13 +158,39 @@ class Tagging:
                     f"{record.name}: the tag {tag!r} is none of training's: "
                     f"{', '.join(self._labels)}"
                 )
-        ids, word_of = encode_words(
-            self._inputs.tokenizer, words, _space_before(record, len(words))
-        )
-        features, first_W = self._inputs.frame_words(record.name, ids, first_pieces(word_of))
-        tags_W = np.array([self._index[tag] for tag in tags[: len(first_W)]], np.int32)
-        num_words = len(first_W)
-        return [features | {"first_BW": first_W, "tags_BW": tags_W, "num_words_B": num_words}]
+        (read,) = self.read(record)
+        num_words = read["num_words_B"]
+        tags_W = np.array([self._index[tag] for tag in tags[:num_words]], np.int32)
+        return [read | {"tags_BW": tags_W}]
+
+    def read(self, record):
+        """A record without words has its text in the field "text"; see `split_words`."""
+        words = self._words(record)
+        tokenizer = self._inputs.tokenizer
+        if words.offsets is None:
+            spaces = _space_before(record, len(words.texts))
+            ids, word_of = encode_words(tokenizer, words.texts, spaces)
+            first_W = first_pieces(word_of)
+        else:
+            ids, _, ends = tokenizer.encode_with_offsets(record.fields["text"])
+            if not len(ids):
+                raise UserError(f"{record.name}: the tokenizer drops all of the text")
+            starts = [start for start, _ in words.offsets]
+            # A word of which the tokenizer drops everything has the piece behind it, or the last.
+            first_W = np.minimum(np.searchsorted(ends, starts, side="right"), len(ids) - 1)
+        features, first_W = self._inputs.frame_words(record.name, ids, first_W)
+        first_W = first_W.astype(np.int32)
+        return [features | {"first_BW": first_W, "num_words_B": len(first_W)}]
+
+    def from_text(self, name, text):
+        return Record(name, {"text": text})
+
+    def _words(self, record: Record) -> "_Words":
+        if self._tokens in record.fields or "text" not in record.fields:
+            return _Words(_strings(record, self._tokens), None)
+        text = text_field(*record, "text")
+        offsets = split_words(text)
+        return _Words([text[start:end] for start, end in offsets], offsets)
 
     def _well_formed(self, record: Record, tags: list[str]) -> list[str]:
         if self._scheme is None:
@@ -192,18 +230,33 @@ class Tagging:
     def outputs(self, model, params, batch):
         apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
         inputs = self._inputs.inputs(batch)
-        tags_BW = self._tag_model.tags(apply, inputs, batch, _mask(batch))
-        return {"tags_BW": tags_BW, "num_words_B": batch["num_words_B"]}
+        tags_BW, probabilities_BW = self._tag_model.tags(apply, inputs, batch, _mask(batch))
+        return {
+            "tags_BW": tags_BW,
+            "probabilities_BW": probabilities_BW,
+            "num_words_B": batch["num_words_B"],
+        }
 
     def predictions(self, records, outputs, model, params):
         """Words that were cut off get the first label, O where there is one."""
-        predictions = []
-        for record, (example,) in zip(records, outputs, strict=True):
-            num_words = len(record.fields[self._tokens])
-            num_read = int(example["num_words_B"])
-            tags = [self._labels[int(i)] for i in example["tags_BW"][:num_read]]
-            predictions.append({"tags": tags + [self._cut_tag()] * (num_words - num_read)})
-        return predictions
+        pairs = zip(records, outputs, strict=True)
+        return [self._prediction(self._words(record), example) for record, (example,) in pairs]
+
+    def _prediction(self, words: "_Words", example: Outputs) -> dict[str, Any]:
+        num_read = int(example["num_words_B"])
+        num_cut = len(words.texts) - num_read
+        tags = [self._labels[int(i)] for i in example["tags_BW"][:num_read]]
+        tags += [self._cut_tag()] * num_cut
+        probabilities = [round(float(p), 6) for p in example["probabilities_BW"][:num_read]]
+        prediction: dict[str, Any] = {"tags": tags, "probabilities": probabilities}
+        prediction["probabilities"] += [None] * num_cut
+        if words.offsets is not None:
+            prediction |= {"tokens": words.texts, "offsets": words.offsets}
+        if self._scheme is not None:
+            prediction["entities"] = [
+                _entity(words, entity, probabilities) for entity in entities(tags)
+            ]
+        return prediction
 
     def _cut_tag(self) -> str:
         return "O" if "O" in self._index else self._labels[0]
@@ -223,6 +276,17 @@ class Tagging:
         right = [p == g for p, g in zip(flat(predicted), flat(gold), strict=True)]
         return {"token_accuracy": sum(right) / len(right)}
 
+    def by_label(self, records, predictions):
+        """Of each entity type; without a scheme, of each tag."""
+        gold = [self.gold(record)["tags"] for record in records]
+        predicted = [prediction["tags"] for prediction in predictions]
+        if self._scheme is not None:
+            return by_type(gold, predicted)
+        index_of = lambda rows: np.array([self._index[tag] for tags in rows for tag in tags])
+        counts_SS = confusion(index_of(gold), index_of(predicted), len(self._labels))
+        counts = counts_SS.diagonal(), counts_SS.sum(0), counts_SS.sum(1)
+        return averages.by_label(self._labels, *counts)
+
     def baselines(self, train, records):
         """Each word's commonest tag; of a word that training never saw, the commonest of all."""
         seen: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
@@ -239,6 +303,20 @@ class Tagging:
 
     def pictures(self, records, predictions):
         return {}
+
+
+def _entity(words: _Words, entity: Entity, probabilities: Sequence[float]) -> dict[str, Any]:
+    """As JSON has it; its probability is the mean of those of its words' tags."""
+    of_words = probabilities[entity.start : entity.end]
+    found: dict[str, Any] = {
+        "type": entity.kind,
+        "words": [entity.start, entity.end],
+        "probability": round(sum(of_words) / len(of_words), 6),
+    }
+    if words.offsets is not None:
+        found["start"] = words.offsets[entity.start][0]
+        found["end"] = words.offsets[entity.end - 1][1]
+    return found
 
 
 def find_tags(
@@ -265,20 +343,22 @@ def words_and_tags(record: Record, tokens: str, tags: str) -> tuple[list[str], l
     Raises:
       UserError: they are missing, empty, not lists of strings, or of unequal lengths.
     """
-    lists = []
-    for key in (tokens, tags):
-        value = record.fields.get(key)
-        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
-            there = ", ".join(map(repr, record.fields))
-            raise UserError(
-                f"{record.name}: the field {key!r} is no list of strings; there are {there}"
-            )
-        lists.append(list(value))
-    if len(lists[0]) != len(lists[1]):
-        raise UserError(f"{record.name}: {len(lists[0])} {tokens}, but {len(lists[1])} {tags}")
-    if not lists[0]:
-        raise UserError(f"{record.name}: the field {tokens!r} is empty; remove the example")
-    return lists[0], lists[1]
+    words, names = _strings(record, tokens), _strings(record, tags)
+    if len(words) != len(names):
+        raise UserError(f"{record.name}: {len(words)} {tokens}, but {len(names)} {tags}")
+    return words, names
+
+
+def _strings(record: Record, key: str) -> list[str]:
+    value = record.fields.get(key)
+    if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
+        there = ", ".join(map(repr, record.fields))
+        raise UserError(
+            f"{record.name}: the field {key!r} is no list of strings; there are {there}"
+        )
+    if not value:
+        raise UserError(f"{record.name}: the field {key!r} is empty; remove the example")
+    return list(value)
 
 
 def _space_before(record: Record, num_words: int) -> list[bool] | None:

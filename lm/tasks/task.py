@@ -45,6 +45,20 @@ class Task(Protocol):
           UserError: the record does not suit the task, by its name.
         """
 
+    def read(self, record: Record) -> list[Features]:
+        """As `encode`, of a record without labels; none where the model writes its prediction.
+
+        Raises:
+          UserError: the record lacks what the task reads, by its name.
+        """
+
+    def from_text(self, name: str, text: str) -> Record:
+        """A record without labels, of nothing but a text.
+
+        Raises:
+          UserError: the task reads more than one text.
+        """
+
     def module(self, family: Family, model_config: Any) -> nn.Module:
         """The model: a head on the body of a family."""
 
@@ -68,6 +82,11 @@ class Task(Protocol):
 
     def score(self, records: Sequence[Record], predictions: Sequence[Any]) -> dict[str, float]:
         """Metrics by name."""
+
+    def by_label(
+        self, records: Sequence[Record], predictions: Sequence[Any]
+    ) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support of each label; none where there are no labels."""
 
     def gold(self, record: Record) -> Any:
         """What a prediction should have been, as JSON has it."""

@@ -130,6 +130,14 @@ def too_long(name: str, length: int, seq_len: int) -> UserError:
     )
 
 
+def needs_fields(name: str, *fields: str) -> UserError:
+    """What is said of plain text where a task reads more than one."""
+    return UserError(
+        f"{name}: plain text is not enough for this task; write JSON Lines with the fields "
+        f"{' and '.join(map(repr, fields))}"
+    )
+
+
 def text_field(name: str, fields: Mapping[str, Any], key: str) -> str:
     """A field of a record that must hold some text.
 

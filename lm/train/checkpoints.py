@@ -18,6 +18,7 @@ import math
 import pathlib
 import re
 import shutil
+import sys
 import threading
 from typing import Any
 
@@ -66,7 +67,7 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._keep_last, self._keep_every = keep_last, keep_every
         self._best_metric, self._best_mode = best_metric, best_mode
-        standard_logging.getLogger("absl").addFilter(_is_not_said_by_us)
+        _mute_tracebacks()
         self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._has_failed = False
         self._finisher: threading.Thread | None = None
@@ -374,9 +375,25 @@ def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
             )
 
 
-def _is_not_said_by_us(record: standard_logging.LogRecord) -> bool:
-    """Whether a record is no traceback of Orbax's, whose exception is raised here as one line."""
+def _mute_tracebacks() -> None:
+    """Drops those of Orbax and TensorStore, whose exceptions are raised here as one line."""
+    standard_logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
+    if sys.excepthook is not _without_closed_loops:
+        _others.append(sys.excepthook)
+        sys.excepthook = _without_closed_loops
+
+
+_others: list = []  # What was sys.excepthook before.
+
+
+def _is_no_traceback_of_orbax(record: standard_logging.LogRecord) -> bool:
     return not ("orbax" in record.pathname and record.exc_info)
+
+
+def _without_closed_loops(kind, error, traceback) -> None:
+    # TensorStore's threads report to Orbax's event loop also after a failure has ended that.
+    if str(error) != "Event loop is closed":
+        _others[-1](kind, error, traceback)
 
 
 def _step_folders(folder: pathlib.Path) -> list[int]:

@@ -37,7 +37,7 @@ def evaluate(
     Raises:
       UserError: nothing is predicted.
     """
-    return _metrics(_fetched(eval_step(params, batch) for batch in batches), num_bytes)
+    return _metrics(fetched(eval_step(params, batch) for batch in batches), num_bytes)
 
 
 def evaluate_members(
@@ -48,7 +48,7 @@ def evaluate_members(
     num_bytes: int | None,
 ) -> list[dict[str, float]]:
     """As `evaluate`, of several runs at once: params and sums are stacked on a first dimension."""
-    all_sums = list(_fetched(eval_step(params, batch) for batch in batches))
+    all_sums = list(fetched(eval_step(params, batch) for batch in batches))
     num_members = len(all_sums[0]["nll"])
     of_one = lambda i: [{name: x[i] for name, x in sums.items()} for sums in all_sums]
     return [_metrics(of_one(i), num_bytes) for i in range(num_members)]
@@ -86,14 +86,14 @@ def evaluate_examples(
     """
     outputs, all_sums = {}, []
     with_index = ((index, eval_step(batch)) for index, batch in batches)
-    for index, (sums, rows) in _fetched(with_index):
+    for index, (sums, rows) in fetched(with_index):
         all_sums.append(sums)
         outputs |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
     nll, num_tokens = _totals(all_sums)
     return nll / num_tokens if num_tokens else math.nan, outputs
 
 
-def _fetched(results: Iterable[Any]) -> Iterator[Any]:
+def fetched(results: Iterable[Any]) -> Iterator[Any]:
     """Brings results to the host, each while the next one is being computed."""
     pending = None
     for result in results:

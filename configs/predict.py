@@ -1,0 +1,32 @@
+r"""What does a task model say of new text: its label, its tags, the answer in it, its translation?
+
+Command:   python launch.py --config=configs/predict.py --config.checkpoint=runs/classify \
+               --config.input=new.jsonl --config.output=predictions.jsonl
+           head -1000 new.txt | python launch.py --config=configs/predict.py \
+               --config.checkpoint=runs/classify --config.input=- | jq .prediction.label
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """`checkpoint` is a fine-tuned run, or a folder of `transformers` with the head of a task."""
+    config = ml_collections.ConfigDict()
+    config.experiment = "predict"
+    config.checkpoint = ""
+    config.input = ""  # A file, or - for standard input.
+    config.output = ""  # A file, which is replaced once all is predicted; empty: standard output.
+    config.input_format = "auto"  # jsonl, text (a record a line), or auto: by suffix or first line.
+    config.data = dict(
+        batch_size=32,
+        on_error="raise",  # skip: such a record gets an "error" in place of its "prediction".
+        truncate=False,  # Whether texts are cut that the task refuses as too long.
+        max_document_bytes=100_000_000,  # The longest record.
+    )
+    config.chat = dict(  # How replies are written; 0 is greedy. Other tasks write as evaluated.
+        max_new_tokens=256, temperature=0.0, top_k=0, top_p=1.0, seed=0
+    )
+    config.parallel = common.parallel()
+    return config

@@ -1,0 +1,238 @@
+"""Labels, tags, answers or writes what a task model says of new text, as JSON Lines."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
+
+import jax
+import ml_collections
+from flax import linen as nn
+
+from experiments import finetuned, labelled, report, tasks
+from lm import faults
+from lm.data import files, unlabelled
+from lm.data.examples import Features, evaluation_batches
+from lm.data.records import Record
+from lm.data.tokenizers import Tokenizer
+from lm.errors import UserError
+from lm.generate import decoding, sampling
+from lm.models.cache import decoding_params
+from lm.tasks import language
+from lm.tasks.prediction import Predicted, predictions
+from lm.tasks.task import Outputs, Task
+from lm.train import sharding
+from lm.train.evaluation import fetched
+from lm.train.state import Params
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
+    """Predicts for every record of `input`; `workdir` is not used.
+
+    Standard output holds predictions alone.
+
+    Raises:
+      UserError: before anything is written, for what cannot work; later for the first bad record,
+        unless these are skipped.
+      BrokenPipeError: whoever reads standard output wants no more, as `head`.
+    """
+    del workdir
+    _check(config)
+    printed = sys.stdout
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        task_model = _open(config)
+        records = unlabelled.read(
+            _path(config.input),
+            config.input_format,
+            config.data.max_document_bytes,
+            task_model.task.from_text,
+            say,
+        )
+        found = predictions(
+            records,
+            task_model.read,
+            task_model.task.notes,
+            task_model.outputs_of,
+            task_model.predict,
+            batch_size=task_model.batch_size,
+        )
+        counts = dict.fromkeys(("predicted", "bad", "cut"), 0)
+        with _output(config.output, printed) as write:
+            for each in found:
+                write(_line(each, config.data.on_error, counts))
+    said = [f"{counts['predicted']:,} predictions"]
+    said += [f"{counts['cut']:,} of text that was cut to data.seq_len"] * bool(counts["cut"])
+    said += [f"{counts['bad']:,} records had an error"] * bool(counts["bad"])
+    say(", ".join(said) + (f"; written to {config.output}" if config.output else ""))
+    return 0
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Whatever needs no model."""
+    if not config.checkpoint:
+        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    if not config.input:
+        raise UserError("input is not set; give a file, or - for standard input: --config.input=-")
+    for key, value, known in (
+        ("input_format", config.input_format, unlabelled.FORMATS),
+        ("data.on_error", config.data.on_error, ("raise", "skip")),
+    ):
+        if value not in known:
+            raise UserError(f"{key}={value!r} is unknown; choose {', '.join(known)}")
+    for key in ("batch_size", "max_document_bytes"):
+        if config.data[key] < 1:
+            raise UserError(f"data.{key}={config.data[key]} must be at least 1")
+    source, target = _path(config.input), pathlib.Path(config.output)
+    if source != files.STDIN and (source.is_dir() or not source.exists()):
+        raise UserError(f"input={config.input}: there is no such file")
+    if not config.output:
+        return
+    if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        raise UserError(
+            f"output={config.output}: name a file, in a folder that exists and can be written to"
+        )
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"output={config.output} is the input; name another file")
+
+
+def _path(name: str) -> pathlib.Path:
+    return files.STDIN if name == "-" else pathlib.Path(name)
+
+
+class TaskModel(NamedTuple):
+    """A model that is ready for new text; see `prediction.predictions`."""
+
+    task: Task
+    batch_size: int
+    read: Callable[[Record], list[Features]]
+    outputs_of: Callable[[list[Features]], list[Outputs]]
+    predict: Callable[[list[Record], list[list[Outputs]]], list[Any]]
+
+
+def _open(config: ml_collections.ConfigDict) -> TaskModel:
+    folder = pathlib.Path(config.checkpoint)
+    if not finetuned.is_task_model(folder):
+        raise UserError(
+            f"checkpoint={folder} was trained for no task; fine-tune it, or have it write with "
+            f"--config=configs/generate.py --config.checkpoint={folder}"
+        )
+    mesh = sharding.make_mesh(**config.parallel)
+    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"])
+    run.config.data.truncate = run.config.data.truncate or config.data.truncate
+    inputs = labelled.text_inputs(run.config, run.tokenizer)
+    task = tasks.make_task(run.config.task.to_dict(), inputs)
+    params, model = sharding.place_params(run.params, mesh), run.model
+    batch_size = sharding.divisible(config.data.batch_size, mesh)
+    print(f"{folder} at step {run.step}: {run.config.task.kind}", flush=True)
+
+    @sharding.in_mesh
+    @functools.partial(jax.jit, out_shardings=sharding.whole(mesh))
+    @functools.partial(sharding.by_rows, mesh=mesh)
+    def step(params, batch):
+        return task.outputs(model, params, batch)
+
+    def outputs_of(examples):
+        batches = evaluation_batches(
+            examples, fill=task.fill, multiple=run.config.data.multiple, batch_size=batch_size
+        )
+        placed = ((index, sharding.place_batch(batch, mesh)) for index, batch in batches)
+        found: dict[int, Outputs] = {}
+        for index, rows in fetched((index, step(params, batch)) for index, batch in placed):
+            found |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
+        return [found[i] for i in range(len(examples))]
+
+    read, predict = task.read, functools.partial(task.predictions, model=model, params=params)
+    if isinstance(task, language.Seq2Seq | language.Chat):
+        written_by = decoding_params(params, model.config.dtype)
+        predict = functools.partial(task.predictions, model=model, params=written_by)
+    if isinstance(task, language.Chat):
+        read, predict = _replies(config.chat, task, run.tokenizer, model, written_by)
+    return TaskModel(task, batch_size, read, outputs_of, predict)
+
+
+def _replies(
+    settings: ml_collections.ConfigDict,
+    task: language.Chat,
+    tokenizer: Tokenizer,
+    model: nn.Module,
+    params: Params,
+) -> tuple[Callable, Callable]:
+    """The `read` and `predict` of what answers conversations."""
+    draws = settings.to_dict()
+    key, max_new_tokens = jax.random.key(draws.pop("seed")), draws["max_new_tokens"]
+    ends = {*tokenizer.stop_ids, task.template.end_id} - {None}
+
+    def read(record):
+        prompt = task.asked_ids(record).tolist()
+        try:
+            decoding.check_room(model, [prompt], max_new_tokens)
+        except UserError as error:
+            raise UserError(f"{record.name}: {error}") from None
+        return []
+
+    def predict(records, outputs):
+        written = sampling.generate(
+            model,
+            params,
+            [task.asked_ids(record).tolist() for record in records],
+            key,
+            vocab_size=tokenizer.vocab_size,
+            stop_ids=sorted(ends),
+            **draws,
+        )
+        return [{"text": tokenizer.decode(ids).strip()} for ids in written]
+
+    return read, predict
+
+
+def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
+    """A record's line: its name, its id if it has one, and the prediction or the error."""
+    record, prediction = each.record, each.prediction
+    fields: dict[str, Any] = {}
+    if not isinstance(record, UserError):
+        fields["name"] = record.name
+        if isinstance(record.fields.get("id"), str | int):
+            fields["id"] = record.fields["id"]
+    if isinstance(prediction, UserError):
+        if on_error == "raise":
+            hint = "" if "on_error" in str(prediction) else "; or set data.on_error=skip"
+            raise UserError(f"{prediction}{hint}")
+        counts["bad"] += 1
+        return _encoded(fields | {"error": str(prediction)})
+    counts["predicted"] += 1
+    counts["cut"] += each.is_cut
+    return _encoded(fields | {"prediction": prediction} | ({"cut": True} if each.is_cut else {}))
+
+
+def _encoded(fields: dict[str, Any]) -> bytes:
+    # Some readers take these for the end of a line, as JSON does not.
+    text = report.as_json(fields)
+    for character in "\u0085\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode() + b"\n"
+
+
+@contextlib.contextmanager
+def _output(path: str, printed: IO[str]) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes: to a file which becomes `path` at the end, or to standard output."""
+    if not path:
+        printed.flush()
+        yield functools.partial(_write, printed.buffer)
+        return
+    target = pathlib.Path(path)
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):  # A pipe, or /dev/null.
+        with target.open("wb") as file:
+            yield functools.partial(_write, file)
+        return
+    with faults.replacing(target) as part, part.open("wb") as file:
+        yield file.write
+
+
+def _write(file: IO[bytes], line: bytes) -> None:
+    file.write(line)
+    file.flush()

@@ -1,0 +1,86 @@
+"""Text to make predictions for: any format of records, or plain text, a line a record."""
+
+import itertools
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+from lm.data import files, formats
+from lm.data.fields import Record
+from lm.data.records import texts_of
+from lm.errors import UserError
+
+FORMATS = ("auto", "jsonl", "text")
+
+
+def read(
+    path: pathlib.Path,
+    text_format: str,
+    max_bytes: int,
+    from_text: Callable[[str, str], Record],
+    say: Callable[[str], None],
+) -> Iterator[Record | UserError]:
+    """The records of a file, as they are read; in place of what cannot be read, the error.
+
+    Args:
+      path: of the file; `files.STDIN` for standard input.
+      text_format: "jsonl"; "text"; or "auto", by which the suffix says what it is, and where that
+        says nothing, the first line.
+      max_bytes: the longest record.
+      from_text: (name, line) -> record of a line of plain text.
+      say: is told what the file was taken for.
+    """
+    if text_format == "auto" and formats.is_known(path):
+        reader = formats.reader_of(path)
+        items: Iterable[Record | UserError] = formats.read(path, max_bytes, reader)
+    else:
+        lines = files.text_lines(path, max_bytes)
+        if text_format == "auto":
+            before, lines = _until_text(lines)
+            text_format = "jsonl" if before[-1:] and _is_object(before[-1]) else "text"
+            lines = itertools.chain(before, lines)
+        said = {"jsonl": "JSON Lines", "text": "plain text, a record a line"}
+        say(f"{files.shown(path)} is read as {said[text_format]}")
+        items = _records(path, lines, text_format, from_text)
+    for item in items:
+        yield item if isinstance(item, UserError) else _half_character(item) or item
+
+
+def _until_text(
+    lines: Iterator[files.TextLine | UserError],
+) -> tuple[list[files.TextLine | UserError], Iterator[files.TextLine | UserError]]:
+    """The lines up to the first that has text, that one included; and the others."""
+    before = []
+    for line in lines:
+        before.append(line)
+        if isinstance(line, files.TextLine) and line.text.strip():
+            break
+    return before, lines
+
+
+def _is_object(line: files.TextLine | UserError) -> bool:
+    return isinstance(line, files.TextLine) and line.text.lstrip().startswith("{")
+
+
+def _records(
+    path: pathlib.Path,
+    lines: Iterable[files.TextLine | UserError],
+    text_format: str,
+    from_text: Callable[[str, str], Record],
+) -> Iterator[Record | UserError]:
+    try:
+        for line in lines:
+            if isinstance(line, UserError):
+                yield line
+                continue
+            name = f"{files.shown(path)}:{line.number}"
+            if text_format == "text":
+                yield from_text(name, line.text)
+            elif line.text.strip():
+                yield formats.json_object(name, line.text)
+    except files.DAMAGED as error:
+        yield files.unreadable(path, error)
+
+
+def _half_character(record: Record) -> UserError | None:
+    found = (files.half_character(record.name, text) for text in texts_of(record))
+    return next(filter(None, found), None)
