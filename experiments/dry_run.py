@@ -130,6 +130,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     flops = finetune.flops_per_token(config, parts.model, parts.params)
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
+    report.warn(data.warnings)
     micro_batch, key = _micro_batch(config, parts.mesh), jax.random.key(0)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((micro_batch, *x.shape[1:]), x.dtype),

@@ -1,5 +1,6 @@
 """The labelled data of a config, and the task that reads it."""
 
+import collections
 import hashlib
 import pathlib
 from collections.abc import Sequence
@@ -8,11 +9,13 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from experiments import build, initial, tasks
-from lm.data import chat_files, preparation, records, tokenizers
+from lm.data import chat_files, preparation, records, shared, tokenizers
 from lm.data.examples import Features
+from lm.data.files import RestUnread
 from lm.data.records import Record
 from lm.data.sources import Document
 from lm.errors import UserError
+from lm.tasks import labels
 from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
 
@@ -36,6 +39,7 @@ class Data(NamedTuple):
     skipped: why records were left out, where data.on_error="skip".
     lines: what a start says of the task, by name.
     hash: changes with the contents and the tokenizer.
+    warnings: what people must know of the data before they believe its numbers.
     """
 
     task: Task
@@ -46,6 +50,7 @@ class Data(NamedTuple):
     skipped: list[UserError]
     lines: dict[str, str]
     hash: str
+    warnings: Sequence[str] = ()
 
 
 class Records(NamedTuple):
@@ -123,7 +128,65 @@ def read(config: ml_collections.ConfigDict) -> Data:
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
     lines = _template_lines(task, tokenizer, templates)
-    return Data(task, block, tokenizer, train, validation, skipped, lines, digest)
+    for key, split in (("data.train", train), ("data.validation", validation)):
+        _check_numbers(block, task, split.records, key)
+    warnings = _warnings(block, task, train, validation, skipped)
+    return Data(task, block, tokenizer, train, validation, skipped, lines, digest, warnings)
+
+
+def _check_numbers(block: dict[str, Any], task: Task, found: Sequence[Record], key: str) -> None:
+    """Raises UserError where regression has one number alone to learn or to be correlated with."""
+    if block["kind"] != "regression":
+        return
+    values = {task.gold(record)["value"] for record in found}
+    if len(values) == 1:
+        raise UserError(
+            f"{key}: task.label={block['label']!r} is {values.pop():g} in all of the {len(found)} "
+            "records, so that there is nothing to learn and no correlation; give others"
+        )
+
+
+def _warnings(
+    block: dict[str, Any],
+    task: Task,
+    train: Split,
+    validation: Split,
+    skipped: Sequence[UserError],
+) -> list[str]:
+    lines = [f"the rest of a file was not read: {e}" for e in skipped if isinstance(e, RestUnread)]
+    num_records = len(validation.records)
+    if num := shared.num_seen(train.examples, validation.examples, validation.owners):
+        lines.append(
+            f"{num:,} of {num_records:,} validation examples ({num / num_records:.2%}) read just "
+            "as one of training does, so that scores are not those of new text"
+        )
+    if block["kind"] not in ("classification", "multi_label", "tagging"):
+        return lines
+    counts = [_label_counts(block, task, split.records) for split in (train, validation)]
+    for group in labels.near_equal(dict.fromkeys([*counts[0], *counts[1]])):
+        lines.append(f"labels are nearly equal, and learned apart: {', '.join(map(repr, group))}")
+    expected = dict.fromkeys([*map(labels.clean, block["labels"]), *counts[0]])
+    if block["kind"] == "tagging":
+        expected = counts[0]
+    for count, of in zip(counts, ("training", "validation"), strict=True):
+        if missing := [label for label in expected if not count[label]]:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            lines.append(f"no {of} example has the label {', '.join(missing[:5])}{more}")
+    return lines
+
+
+def _label_counts(
+    block: dict[str, Any], task: Task, found: Sequence[Record]
+) -> collections.Counter[str]:
+    """How often each label occurs, or each type of entity."""
+    counts: collections.Counter[str] = collections.Counter()
+    for record in found:
+        gold = task.gold(record)
+        names = gold.get("labels", gold.get("tags", [gold.get("label")]))
+        if block["kind"] == "tagging" and block["scheme"]:
+            names = [tag.partition("-")[2] or tag for tag in names]
+        counts.update(map(labels.clean, names))
+    return counts
 
 
 def _template_lines(

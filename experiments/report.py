@@ -17,6 +17,7 @@ from experiments import build, labelled
 from experiments.shown import command, config_text
 from lm import workdir as workdir_lib
 from lm.data import contents
+from lm.data.files import RestUnread
 from lm.data.preparation import Prepared
 from lm.data.records import Record
 from lm.data.sources import make_source, readable
@@ -124,7 +125,7 @@ def start_fine_tuning(
         f"{num_examples:,} examples",
         f"{len(data.validation.records):,} to validate with",
         *(f"{count:,} {what}" for what, count in data.task.notes.items()),
-        f"{len(data.skipped):,} left out",
+        f"{sum(not isinstance(e, RestUnread) for e in data.skipped):,} left out",
     ]
     lines = {
         "parameters": f"{build.num_params(abstract.params):,} trained, "
@@ -140,8 +141,9 @@ def start_fine_tuning(
         "workdir": str(workdir),
     }
     _print_lines(lines | data.lines | dict(line.split(": ", 1) for line in initial))
-    for error in data.skipped[:5]:
+    for error in [e for e in data.skipped if not isinstance(e, RestUnread)][:5]:
         print(f"left out: {error}")
+    warn(data.warnings)
 
 
 def fine_tuned(

@@ -16,6 +16,7 @@ from lm.errors import UserError
 from lm.generate import beam, sampling
 from lm.metrics import text_overlap
 from lm.tasks import answering, classification, language, tagging
+from lm.tasks import labels as labels_lib
 from lm.tasks.task import Task
 from lm.tasks.text import TextInputs
 from lm.train.state import Params
@@ -63,11 +64,16 @@ def complete(
         return block | {"labels": tuple(tagging.find_tags(records, *(block[n] for n in names)))}
     if block["kind"] not in ("classification", "multi_label"):
         return block
-    counts = classification.find_labels(records, block["label"])
+    if block["kind"] == "multi_label" and not block["labels"]:
+        labels_lib.refuse_rows(records, block["label"])
+    counts = labels_lib.find_labels(records, block["label"], block["labels"])
     labels = block["labels"] or tuple(counts)
+    names = [labels_lib.clean(label) for label in labels]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"task.labels={labels!r} has {twice[0]!r} twice; name each label once")
     if len(labels) < 2:
         for record in records:
-            classification.labels_of(record, block["label"])  # Raises where this is the reason.
+            labels_lib.labels_of(record, block["label"])  # Raises where this is the reason.
         raise UserError(
             f"task.label={block['label']!r} has {len(labels)} labels in data.train; two or more "
             "are needed"
@@ -93,9 +99,10 @@ def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[st
     if not text:
         return ",".join(["1"] * len(labels))
     if text == "balanced":
+        counts = {label: counts[labels_lib.clean(label)] for label in labels}
         if unseen := [label for label in labels if not counts[label]]:
             raise UserError(f"task.class_weights=balanced: no example has label {unseen[0]!r}")
-        weights = classification.balanced_weights({label: counts[label] for label in labels})
+        weights = classification.balanced_weights(counts)
         return ",".join(f"{weight:.6g}" for weight in weights)
     weights = _weights(text)
     if len(weights) != len(labels) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
@@ -149,7 +156,7 @@ def _seq2seq(
         "summarization": functools.partial(_summary_scores, tokenizer=rouge_tokenizer),
     }
     score = build.lookup("task.scorer", scorer, scorers)
-    settings |= dict(score=score, metrics=tuple(score(["a"], ["a"])))
+    settings |= dict(score=score, metrics=tuple(score(["a"], [["a"]])))
     if num_beams < 1:
         raise UserError(f"task.num_beams={num_beams} must be at least 1")
     settings["generate"] = functools.partial(
@@ -187,9 +194,8 @@ def _write(
 
 
 def _translation_scores(
-    predictions: list[str], targets: list[str], *, tokenizer: str
+    predictions: list[str], references: list[list[str]], *, tokenizer: str
 ) -> dict[str, float]:
-    references = [[target] for target in targets]
     return {
         "bleu": text_overlap.bleu(predictions, references, tokenizer=tokenizer).score,
         "chrf": text_overlap.chrf(predictions, references).score,
@@ -197,9 +203,8 @@ def _translation_scores(
 
 
 def _summary_scores(
-    predictions: list[str], targets: list[str], *, tokenizer: str
+    predictions: list[str], references: list[list[str]], *, tokenizer: str
 ) -> dict[str, float]:
-    references = [[target] for target in targets]
     return text_overlap.rouge(predictions, references, tokenizer=tokenizer)
 
 

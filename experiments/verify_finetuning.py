@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, finetune, labelled, training
+from experiments import build, finetune, labelled, report, training
 from experiments.verify_subjects import (
     INIT_FROM,
     PLAIN,
@@ -41,6 +41,7 @@ def make(
     """The subject of a config of fine-tuning; see `verify_pretraining.make`."""
     del folder  # Labelled data is in memory.
     config, data = finetune.read(config)
+    report.warn(data.warnings)
     config = build.with_num_steps(config, lambda _: len(data.train.examples))
     metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
     training.check(config, metrics, None)

@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, initial, labelled, pretrain, training
+from experiments import build, initial, labelled, pretrain, report, training
 from experiments.verify_subjects import (
     INIT_FROM,
     PLAIN,
@@ -110,6 +110,9 @@ def _shrunk(
     grid = sharding.make_mesh(**config.parallel, devices=mesh)
     config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
     config.eval.sample_tokens = 0
+    data = config.data
+    if both := sources.in_both(data.source, data.train, data.validation):
+        report.warn([f"data.train and data.validation both have {', '.join(both[:5])}"])
     for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
         block = {"spec": config.data[split], "field": config.data.field}
         block |= labelled.document_limit(config.data)

@@ -34,7 +34,6 @@ def _sentencepiece_is_lossless(model: bytes) -> bool:
     normalizer = proto.normalizer_spec
     return (
         proto.trainer_spec.byte_fallback
-        and normalizer.name == "identity"
         and not normalizer.precompiled_charsmap
         and not normalizer.remove_extra_whitespaces
     )

@@ -10,6 +10,15 @@ class Record(NamedTuple):
     fields: dict[str, Any]
 
 
+def has(fields: dict[str, Any], key: str) -> bool:
+    """Whether `lookup` finds a field."""
+    try:
+        lookup(fields, key)
+    except KeyError:
+        return False
+    return True
+
+
 def lookup(fields: dict[str, Any], key: str) -> Any:
     """The value of a field, or by a path of a nested one: "meta.text", "turns.0.text".
 

@@ -5,6 +5,7 @@ shows one in ten lines.
 """
 
 import difflib
+import filecmp
 import functools
 import hashlib
 import os
@@ -145,6 +146,26 @@ def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes:
         _records_of, field=field, max_bytes=max_bytes, reader_of=formats.reader_of
     )
     return _files(paths, None, read)
+
+
+def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[str]) -> list[str]:
+    """Validation files, as they are shown, that are training files too or hold just what one does.
+
+    None for sources that are no files. Of documents in both, `Contents` knows.
+    """
+    if SOURCES.get(source) not in _OF_FILES:
+        return []
+    specs = {"train": train, "validation": validation}
+    paths = {split: files_lib.find(split, spec) for split, spec in specs.items()}
+    by_size: dict[int, list[pathlib.Path]] = {}
+    for path in paths["train"]:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+
+    def is_in(path: pathlib.Path) -> bool:
+        alike = by_size.get(path.stat().st_size, [])
+        return any(other.samefile(path) or filecmp.cmp(other, path, False) for other in alike)
+
+    return [files_lib.shown(path) for path in paths["validation"] if is_in(path)]
 
 
 def _files(

@@ -52,9 +52,18 @@ def split_tag(tag: str, scheme: str | None = None) -> tuple[str, str]:
         written = ", ".join(f"{p}-TYPE" for p in prefixes)
         raise UserError(
             f"the tag {tag!r} is not of the scheme {scheme or 'BIOES'}: write O, {written}, "
-            "or choose the scheme that the tags follow"
+            "or choose the scheme that the tags follow (BIOES reads BILOU and BMES too)"
         )
     return prefix, kind
+
+
+_AS_BIOES = {"L": "E", "U": "S", "M": "I", "W": "S"}
+
+
+def as_bioes(tag: str) -> str:
+    """A tag of BILOU (Ratinov and Roth 2009) or BMES as BIOES spells it: "U-PER" -> "S-PER"."""
+    prefix, dash, kind = tag.partition("-")
+    return _AS_BIOES.get(prefix, prefix) + dash + kind
 
 
 def entities(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:

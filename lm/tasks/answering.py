@@ -82,7 +82,12 @@ class QuestionAnswering:
         span = answer_span(offsets.starts, offsets.ends, answer["answer_start"], answer["text"])
         if span is None:
             raise UserError(f"{record.name}: the tokenizer drops all of the answer")
-        return [self._example(window, span) for window in self._windows(record, offsets)]
+        examples = [self._example(window, span) for window in self._windows(record, offsets)]
+        if all(example["start_B"] == example["none_B"] for example in examples):
+            self.notes["answers that no window holds"] += 1
+        if span[1] - span[0] >= self._max_answer_len:
+            self.notes["answers longer than task.max_answer_len"] += 1
+        return examples
 
     def read(self, record):
         offsets = self._inputs.tokenizer.encode_with_offsets(text_field(*record, "context"))

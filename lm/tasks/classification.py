@@ -5,9 +5,8 @@ Dimension key:
 """
 
 import collections
-import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +20,7 @@ from lm.errors import UserError
 from lm.metrics import averages, classification, regression
 from lm.models import heads
 from lm.models.families import Family
+from lm.tasks.labels import field, index_of, label_of, labels_of
 from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _POOLS = {
@@ -126,7 +126,7 @@ class OneLabel:
     def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
         self.num_outputs = len(labels)
         self._labels, self._label = list(labels), label
-        self._index = {name: i for i, name in enumerate(labels)}
+        self._index = index_of(labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
     def features(self, record):
@@ -151,7 +151,8 @@ class OneLabel:
         }
 
     def gold(self, record):
-        return {"label": label_of(record, self._label)}
+        label = label_of(record, self._label)
+        return {"label": self._labels[_known(record, label, self._index)]}
 
     def score(self, records, predictions):
         return classification.single_label(self._confusion(records, predictions))
@@ -162,8 +163,8 @@ class OneLabel:
         return averages.by_label(self._labels, *counts)
 
     def baselines(self, train, records):
-        counts = find_labels(train, self._label)
-        label = max(counts, key=counts.__getitem__)
+        counts = collections.Counter(self.gold(record)["label"] for record in train)
+        label = max(self._labels, key=counts.__getitem__)
         share = round(counts[label] / len(train), 6)
         return {"the commonest label": [{"label": label, "probability": share}] * len(records)}
 
@@ -183,7 +184,7 @@ class ManyLabels:
 
     Args:
       labels, class_weights: see `OneLabel`.
-      label: the field that holds a list of labels, which may be empty, or one label.
+      label: the field that holds them; see `labels.labels_of`.
     """
 
     metrics = tuple(classification.multi_label(np.eye(2, dtype=bool), np.eye(2, dtype=bool)))
@@ -191,13 +192,13 @@ class ManyLabels:
     def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
         self.num_outputs = len(labels)
         self._labels, self._label = list(labels), label
-        self._index = {name: i for i, name in enumerate(labels)}
+        self._index = index_of(labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
     def features(self, record):
         labels_S = np.zeros(self.num_outputs, np.float32)
-        for label in labels_of(record, self._label):
-            labels_S[_known(record, label, self._index)] = 1
+        for label in self.gold(record)["labels"]:
+            labels_S[self._index[label]] = 1
         return {"labels_BS": labels_S}
 
     def loss(self, logits_BS, batch):
@@ -218,7 +219,8 @@ class ManyLabels:
         }
 
     def gold(self, record):
-        return {"labels": labels_of(record, self._label)}
+        labels = labels_of(record, self._label, self._labels)
+        return {"labels": [self._labels[_known(record, x, self._index)] for x in labels]}
 
     def score(self, records, predictions):
         return classification.multi_label(*self._one_hot(records, predictions))
@@ -235,7 +237,7 @@ class ManyLabels:
         return gold_NS, np.array([one_hot(p["labels"]) for p in predictions])
 
     def baselines(self, train, records):
-        counts = find_labels(train, self._label)
+        counts = collections.Counter(x for record in train for x in self.gold(record)["labels"])
         often = [name for name in self._labels if counts[name] > len(train) / 2]
         shares = {name: round(counts[name] / len(train), 6) for name in self._labels}
         prediction = {"labels": often, "probabilities": shares}
@@ -273,7 +275,7 @@ class Number:
         return {"value": float(output_S[0])}
 
     def gold(self, record):
-        value = _field(record, self._label)
+        value = field(record, self._label)
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -302,19 +304,6 @@ def _probabilities(labels: Sequence[str], output_S: np.ndarray) -> dict[str, flo
     return {label: round(float(output_S[s]), 6) for s, label in enumerate(labels)}
 
 
-def find_labels(records: Iterable[Record], key: str) -> collections.Counter:
-    """How often each label occurs, in their order: of numbers if all are, else of text.
-
-    Records without a proper label are left to `Target.features` to report.
-    """
-    counts: collections.Counter[str] = collections.Counter()
-    for record in records:
-        with contextlib.suppress(UserError):
-            counts.update(labels_of(record, key))
-    order = sorted(counts, key=int) if all(map(str.isdecimal, counts)) else sorted(counts)
-    return collections.Counter({name: counts[name] for name in order})
-
-
 def balanced_weights(counts: dict[str, int]) -> list[float]:
     """Weights by which each class counts as much as any other: n / (S * count).
 
@@ -324,36 +313,9 @@ def balanced_weights(counts: dict[str, int]) -> list[float]:
     return [total / (len(counts) * count) for count in counts.values()]
 
 
-def label_of(record: Record, key: str) -> str:
-    """The one label of a record.
-
-    Raises:
-      UserError: there is none, or several.
-    """
-    value = _field(record, key)
-    if isinstance(value, bool | int | str) and str(value).strip():
-        return str(value)
-    raise UserError(f"{record.name}: {key}={value!r} is no label; one string or whole number is")
-
-
-def labels_of(record: Record, key: str) -> list[str]:
-    """The labels of a record, of which there may be one, several or none."""
-    value = _field(record, key)
-    if not isinstance(value, list | tuple):
-        return [label_of(record, key)]
-    return [label_of(Record(record.name, {key: each}), key) for each in value]
-
-
 def _known(record: Record, label: str, index: dict[str, int]) -> int:
     if label not in index:
         raise UserError(
             f"{record.name}: the label {label!r} is none of training's: {', '.join(index)}"
         )
     return index[label]
-
-
-def _field(record: Record, key: str) -> Any:
-    if key not in record.fields:
-        there = ", ".join(map(repr, record.fields))
-        raise UserError(f"{record.name}: the field {key!r} is missing; there are {there}")
-    return record.fields[key]

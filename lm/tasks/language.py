@@ -17,7 +17,7 @@ from lm import losses
 from lm.data.chat import ChatTemplate
 from lm.data.conversations import Conversation, asked, read_conversation, text_of
 from lm.data.examples import Features
-from lm.data.records import Record
+from lm.data.fields import Record, lookup
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family, init_params
@@ -107,11 +107,11 @@ class Seq2Seq:
     Args:
       inputs: of an encoder-decoder or a decoder. At most `inputs.seq_len` tokens are read; in a
         decoder, both texts together have as many.
-      source, target: the fields of a record.
+      source, target: the fields of a record; a list of targets are references of equal worth.
       prompt: what is read, with {source} in it.
       target_len: the most tokens that are written, the last one included.
       label_smoothing: see `losses.cross_entropy`; it is in the training loss alone.
-      score: (predictions, targets) -> metrics; `metrics` are their names.
+      score: (predictions, references of each) -> metrics; `metrics` are their names.
       generate: writes.
     """
 
@@ -124,7 +124,7 @@ class Seq2Seq:
         prompt: str,
         target_len: int,
         label_smoothing: float,
-        score: Callable[[list[str], list[str]], dict[str, float]],
+        score: Callable[[list[str], list[list[str]]], dict[str, float]],
         metrics: tuple[str, ...],
         generate: Generate,
     ):
@@ -148,7 +148,7 @@ class Seq2Seq:
         self._label_smoothing, self._score, self._generate = label_smoothing, score, generate
 
     def encode(self, record):
-        target = self._tokenizer.encode_batch([text_field(*record, self._target)])[0]
+        target = self._tokenizer.encode_batch([self._references(record)[0]])[0]
         if len(target) >= self._target_len and not self._truncate:
             raise UserError(
                 f"{record.name}: {len(target) + 1} tokens of {self._target!r}, the last one "
@@ -173,6 +173,23 @@ class Seq2Seq:
     def prompt_ids(self, source: str) -> np.ndarray:
         """What is read of a source."""
         return self._prompt_ids("the prompt", source)
+
+    def _references(self, record) -> list[str]:
+        """What may be written, one text or several; the first is learned.
+
+        Raises:
+          UserError: it is neither a text nor a list of some.
+        """
+        try:
+            value = lookup(record.fields, self._target)
+        except KeyError:
+            value = None
+        if not isinstance(value, list | tuple):
+            return [text_field(*record, self._target)]
+        if not value:
+            raise UserError(f"{record.name}: the field {self._target!r} is empty; give a text")
+        numbered = {str(i): each for i, each in enumerate(value)}
+        return [text_field(f"{record.name}, {self._target}", numbered, key) for key in numbered]
 
     def _prompt_ids(self, name: str, source: str) -> np.ndarray:
         """Cut so that the longest target has room behind it."""
@@ -212,23 +229,24 @@ class Seq2Seq:
         return {}
 
     def predictions(self, records, outputs, model, params):
-        sources = [record.fields[self._source] for record in records]
+        sources = [text_field(*record, self._source) for record in records]
         prompts = [self.prompt_ids(source).tolist() for source in sources]
         written = self._generate(model, params, prompts)
         return [{"text": self._tokenizer.decode(ids).strip()} for ids in written]
 
     def gold(self, record):
-        return {"text": record.fields[self._target]}
+        texts = self._references(record)
+        return {"text": texts[0] if len(texts) == 1 else texts}
 
     def score(self, records, predictions):
-        gold = [self.gold(record)["text"] for record in records]
-        return self._score([prediction["text"] for prediction in predictions], gold)
+        references = [self._references(record) for record in records]
+        return self._score([prediction["text"] for prediction in predictions], references)
 
     def by_label(self, records, predictions):
         return {}
 
     def baselines(self, train, records):
-        sources = [record.fields[self._source].strip() for record in records]
+        sources = [text_field(*record, self._source).strip() for record in records]
         return {
             "a copy of the source": [{"text": source} for source in sources],
             "its first line": [{"text": source.splitlines()[0]} for source in sources],

@@ -15,13 +15,23 @@ from flax import linen as nn
 
 from lm import losses
 from lm.data.alignment import encode_words, first_pieces, split_words
+from lm.data.fields import has, lookup
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.metrics import averages
 from lm.metrics.classification import confusion
-from lm.metrics.entities import Entity, by_type, entities, entity_metrics, repair, split_tag
+from lm.metrics.entities import (
+    Entity,
+    as_bioes,
+    by_type,
+    entities,
+    entity_metrics,
+    repair,
+    split_tag,
+)
 from lm.models import heads
 from lm.models.families import Family
+from lm.tasks.labels import clean
 from lm.tasks.task import Outputs
 from lm.tasks.text import TextInputs, text_field
 
@@ -108,7 +118,8 @@ class Tagging:
       crf: whether tags are chosen as a path, which obeys `scheme` where there is one.
       scheme: "BIO", "BIOES", or "" for tags that make no entities, such as parts of speech.
       on_ill_formed: what happens to tags that break the scheme, as an I- that nothing began:
-        "raise", "repair" (counted), or "keep", which a CRF with a scheme cannot learn.
+        "raise", "repair" (counted; it makes BIO of IOB1), or "keep", which a CRF with a scheme
+        cannot learn.
       tokens, tags: the fields of a record, two lists of equal length.
 
     Raises:
@@ -150,7 +161,7 @@ class Tagging:
         self._tag_model: TagModel = (_CRF if crf else _Softmax)(labels, self._scheme)
 
     def encode(self, record):
-        _, tags = words_and_tags(record, self._tokens, self._tags)
+        _, tags = self._words_and_tags(record)
         tags = self._well_formed(record, tags)
         for tag in tags:
             if tag not in self._index:
@@ -186,11 +197,14 @@ class Tagging:
         return Record(name, {"text": text})
 
     def _words(self, record: Record) -> "_Words":
-        if self._tokens in record.fields or "text" not in record.fields:
+        if "text" not in record.fields or has(record.fields, self._tokens):
             return _Words(_strings(record, self._tokens), None)
         text = text_field(*record, "text")
         offsets = split_words(text)
         return _Words([text[start:end] for start, end in offsets], offsets)
+
+    def _words_and_tags(self, record: Record) -> tuple[list[str], list[str]]:
+        return words_and_tags(record, self._tokens, self._tags, self._scheme)
 
     def _well_formed(self, record: Record, tags: list[str]) -> list[str]:
         if self._scheme is None:
@@ -262,7 +276,7 @@ class Tagging:
         return "O" if "O" in self._index else self._labels[0]
 
     def gold(self, record):
-        tags = words_and_tags(record, self._tokens, self._tags)[1]
+        tags = self._words_and_tags(record)[1]
         if self._scheme is not None and self._on_ill_formed == "repair":
             tags, _ = repair(tags, self._scheme)
         return {"tags": tags}
@@ -292,13 +306,14 @@ class Tagging:
         seen: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         everywhere: collections.Counter = collections.Counter()
         for record in train:
-            for word, tag in zip(*words_and_tags(record, self._tokens, self._tags), strict=True):
+            for word, tag in zip(*self._words_and_tags(record), strict=True):
                 seen[word][tag] += 1
                 everywhere[tag] += 1
         commonest = lambda counts: max(counts, key=lambda tag: (counts[tag], tag))
         best = {word: commonest(counts) for word, counts in seen.items()}
         other = commonest(everywhere)
-        tags_of = lambda record: [best.get(word, other) for word in record.fields[self._tokens]]
+        words_of = lambda record: lookup(record.fields, self._tokens)
+        tags_of = lambda record: [best.get(word, other) for word in words_of(record)]
         return {"each word's commonest tag": [{"tags": tags_of(record)} for record in records]}
 
     def pictures(self, records, predictions):
@@ -329,7 +344,7 @@ def find_tags(
     found = set()
     for record in records:
         try:
-            names = words_and_tags(record, tokens, tags)[1]
+            names = words_and_tags(record, tokens, tags, scheme)[1]
             repaired = repair(names, scheme)[0] if scheme else names
             found.update(repaired if on_ill_formed == "repair" else names)
         except UserError:
@@ -337,8 +352,10 @@ def find_tags(
     return sorted(found, key=lambda tag: (tag != "O", tag.partition("-")[::-1]))
 
 
-def words_and_tags(record: Record, tokens: str, tags: str) -> tuple[list[str], list[str]]:
-    """Two lists of equal length.
+def words_and_tags(
+    record: Record, tokens: str, tags: str, scheme: str | None
+) -> tuple[list[str], list[str]]:
+    """Two lists of equal length; tags of BILOU and BMES as BIOES has them, if that is the scheme.
 
     Raises:
       UserError: they are missing, empty, not lists of strings, or of unequal lengths.
@@ -346,11 +363,12 @@ def words_and_tags(record: Record, tokens: str, tags: str) -> tuple[list[str], l
     words, names = _strings(record, tokens), _strings(record, tags)
     if len(words) != len(names):
         raise UserError(f"{record.name}: {len(words)} {tokens}, but {len(names)} {tags}")
-    return words, names
+    names = [clean(tag) for tag in names]
+    return words, [as_bioes(tag) for tag in names] if scheme == "BIOES" else names
 
 
 def _strings(record: Record, key: str) -> list[str]:
-    value = record.fields.get(key)
+    value = lookup(record.fields, key) if has(record.fields, key) else None
     if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
         there = ", ".join(map(repr, record.fields))
         raise UserError(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lm.data.fields import lookup
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family
@@ -50,6 +51,8 @@ class TextInputs:
 
     def frame(self, name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The features of one or two texts that are tokenized already."""
+        if num := sum(int(np.sum(part == self.tokenizer.unk_id)) for part in parts):
+            self.notes["tokens of what the tokenizer does not know"] += num
         start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         parts = self._cut(name, parts, self.seq_len - len(start) - len(parts))
         framed = [np.append(part, self.tokenizer.eos_id) for part in parts]
@@ -144,9 +147,12 @@ def text_field(name: str, fields: Mapping[str, Any], key: str) -> str:
     Raises:
       UserError: it is missing, no text, or empty.
     """
-    text = fields.get(key)
+    try:
+        text = lookup(fields, key)
+        found = f"is a {type(text).__name__}"
+    except KeyError:
+        text, found = None, "is missing"
     if not isinstance(text, str):
-        found = f"is a {type(text).__name__}" if key in fields else "is missing"
         there = ", ".join(map(repr, fields)) or "none"
         raise UserError(f"{name}: the field {key!r} {found}, and text is needed; there are {there}")
     if not text.strip():
