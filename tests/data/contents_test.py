@@ -168,6 +168,7 @@ def test_a_cache_of_an_older_version_gives_no_number_that_it_cannot_vouch_for(tm
             for name in set(info) - set(old):
                 del info[name]
         path.write_text(json.dumps(meta))
+        (prepared.folder / "manifest.json").unlink()
 
         again = make(tmp_path / kind, ["text"], ["another"], **arguments)
 
