@@ -9,9 +9,11 @@ from typing import Any
 import rich.console
 import rich.live
 import rich.table
+from rich.text import Text
 
 from experiments.sweep import Run, counted
 from experiments.sweep import shown as shown_overrides
+from lm import safe_text
 from lm.results.state import KINDS, NUM_STEPS, UNFINISHED, state_of
 from lm.results.tail import Tail
 
@@ -65,7 +67,7 @@ class Board:
     def say(self, text: str) -> None:
         """Writes a line."""
         self._draw()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(safe_text.one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def counts(self) -> str:
         """How many runs are in which state."""
@@ -91,7 +93,7 @@ class Board:
         for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"
-            table.add_row(row.run.name, differences(row.run), row.kind, step, loss)
+            table.add_row(row.run.name, Text(differences(row.run)), row.kind, step, loss)
         return table
 
 
@@ -106,7 +108,7 @@ def shown(**counts: int) -> Iterator[Board]:
 
 def differences(run: Run) -> str:
     """What tells this run from the config of the command line."""
-    return shown_overrides(run.overrides)
+    return safe_text.one_line(shown_overrides(run.overrides))
 
 
 def last_metric(records: list[dict[str, Any]], name: str) -> float | None:

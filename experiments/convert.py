@@ -1,8 +1,10 @@
 """Moves weights, hyperparameters and tokenizers between runs and `transformers`, or `peft`."""
 
+import contextlib
 import functools
 import pathlib
-import tempfile
+import shutil
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, prompting, runs
 from experiments.shown import command
+from lm import faults, lock
 from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
@@ -31,13 +34,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     source, target = pathlib.Path(config.source), pathlib.Path(config.target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"target={target} exists already; name a new folder")
-    try:
-        beside = tempfile.TemporaryDirectory(dir=workdir_lib.existing_part(target.parent))
-    except OSError as error:
-        raise UserError(f"target={target} cannot be made ({error}); name another folder") from None
-    # Built on the same disk and moved there whole: a failure leaves nothing behind.
-    with beside as folder:
-        partial = pathlib.Path(folder) / "partial"
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
+    with _unfinished(target) as partial, faults.naming(partial):
         then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
         if peft.is_folder(source):
             merge_adapters(config, source, partial)
@@ -50,12 +49,33 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             raise UserError(
                 f"source={source} is neither a run, nor a folder of transformers or of peft"
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(target)  # In place of an empty folder, if there is one.
     print(f"{source} -> {target}")
     if then:
         print(f"sample from it: {command(*then, '--config.prompt=def ')}")
     return 0
+
+
+@contextlib.contextmanager
+def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder to make, on the same disk, which becomes `target` after the block.
+
+    A failure leaves nothing behind. What a killed process has left is removed: its name is
+    .TARGET.unfinished.
+    """
+    folder = workdir_lib.existing_part(target.parent) / f".{target.name}.unfinished"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"target={target} cannot be made ({error}); name another folder") from None
+    partial = folder / "partial"
+    with lock.held(folder, name=f"target={target}"):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            yield partial
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(target)  # In place of an empty folder, if there is one.
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def import_folder(

@@ -82,9 +82,11 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with naming(path):
             yield temporary
             temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (temporary, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

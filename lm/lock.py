@@ -16,8 +16,10 @@ _ATTEMPTS, _WAIT_SECONDS = 10, 0.05  # Who only looks whether it is taken, holds
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path) -> Iterator[None]:
+def held(folder: pathlib.Path, name: str = "") -> Iterator[None]:
     """Keeps other processes out of a folder, which exists, while the block runs.
+
+    In errors it is called by `name`, or else --workdir.
 
     The kernel lets go of the lock however a process ends, so that none is ever stale; what a dead
     one left in the file is overwritten. Other hosts are kept out where the file system passes
@@ -26,12 +28,15 @@ def held(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: a process is in the folder, and is named; or the file cannot be opened.
     """
+    path = folder / NAME
+    if not path.is_file() and (path.is_symlink() or path.exists()):
+        raise UserError(f"{path} is no file, but a folder, a pipe or a link to nothing; remove it")
     try:
-        opened = (folder / NAME).open("a+")
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"{folder / NAME}: {error.strerror}; make it a file of yours") from None
+        opened = path.open("a+")
+    except PermissionError as error:
+        raise UserError(f"{path}: {error.strerror}; make it a file of yours") from None
     with opened as file:
-        _take(folder, file)
+        _take(name or f"--workdir={folder}", file)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -47,8 +52,11 @@ def is_held(folder: pathlib.Path) -> bool | None:
     That is where its name stands in the file and the lock is free as seen from here: it died, or
     its lock does not reach this host.
     """
+    path = folder / NAME
+    if not path.is_file():  # A pipe would be waited for.
+        return False
     try:
-        with (folder / NAME).open() as file:
+        with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             holder = re.fullmatch(r"process \d+ on (.+)", file.read().strip())
     except BlockingIOError:
@@ -58,11 +66,11 @@ def is_held(folder: pathlib.Path) -> bool | None:
     return False if holder is None or holder[1] == socket.gethostname() else None
 
 
-def _take(folder: pathlib.Path, file) -> None:
+def _take(name: str, file) -> None:
     for _ in range(_ATTEMPTS):
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(_WAIT_SECONDS)
     file.seek(0)
-    raise UserError(f"--workdir={folder} is in use by {file.read().strip()}; wait, or name another")
+    raise UserError(f"{name} is in use by {file.read().strip()}; wait, or name another")

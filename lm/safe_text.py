@@ -25,6 +25,11 @@ def redacted(text: str) -> str:
     return _USER_IN_URL.sub(r"\1<redacted>@", text)
 
 
+def shown(text: str) -> str:
+    """Both."""
+    return escaped(redacted(text))
+
+
 def one_line(text: str) -> str:
     """Both, as one line: for errors, which may quote a user's file."""
-    return escaped(redacted(" ".join(text.splitlines())))
+    return shown(" ".join(text.splitlines()))

@@ -14,21 +14,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lm import lock
+from lm import faults, lock, safe_text
 from lm.errors import UserError
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
+_OF_A_KILLED_START = {lock.NAME, f"{CONFIG}.tmp"}
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
 # On which devices a run goes on, and how long a document may be before it is an error, change
 # nothing of what it computes; runs of older versions do not have the latter.
 _MAY_CHANGE = ("parallel.", "data.max_document_bytes")
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-# What is left out of a command: the value of an option that is named so, and a URL's password.
+# What is left out of a command, besides passwords in URLs: the value of an option named so.
 _SECRET_OPTION = re.compile(
     r"^(-[^=]*(?:key|token|password|passwd|secret|credentials?)=).*", re.IGNORECASE | re.DOTALL
 )
-_SECRET_IN_URL = re.compile(r"(://)[^/@\s]*:[^/@\s]*@")
 
 
 def existing_part(folder: pathlib.Path) -> pathlib.Path:
@@ -63,7 +63,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
     if not workdir.exists():
         return
     if not (workdir / CONFIG).exists():
-        if any(p.name != lock.NAME for p in workdir.iterdir()):
+        if any(p.name not in _OF_A_KILLED_START for p in workdir.iterdir()):
             raise UserError(
                 f"--workdir={workdir} holds other files and no run; name another folder"
             )
@@ -186,11 +186,10 @@ def read_json(path: pathlib.Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
+def write_whole(path: pathlib.Path, text: str | bytes) -> None:
     """Replaces a file in one go: a reader sees the old text or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with faults.replacing(path) as temporary:
+        temporary.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -244,8 +243,7 @@ def _dump(config: dict[str, Any]) -> str:
 
 
 def _without_secrets(argument: str) -> str:
-    argument = _SECRET_OPTION.sub(r"\1<redacted>", argument)
-    return _SECRET_IN_URL.sub(r"\1<redacted>@", argument)
+    return safe_text.redacted(_SECRET_OPTION.sub(r"\1<redacted>", argument))
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

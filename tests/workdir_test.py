@@ -147,7 +147,7 @@ def test_a_folder_for_a_lock_is_named(tmp_path):
     (tmp_path / ".lock").mkdir()
 
     with (
-        pytest.raises(UserError, match=r"\.lock: Is a directory"),
+        pytest.raises(UserError, match=r"\.lock is no file, but a folder"),
         workdir.opened(tmp_path, CONFIG, data_hash=""),
     ):
         pass

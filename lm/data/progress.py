@@ -8,13 +8,15 @@ from typing import TypeVar
 import rich.console
 import rich.progress
 
+from lm import safe_text
+
 T = TypeVar("T")
 _CONSOLE = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def say(line: str) -> None:
     """Prints one line."""
-    _CONSOLE.print(line, markup=False)
+    _CONSOLE.print(safe_text.one_line(line), markup=False)
 
 
 def track(documents: Iterable[T], what: str, num_bytes: Callable[[T], int]) -> Iterator[T]:

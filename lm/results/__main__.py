@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from lm import faults, safe_text
 from lm.errors import UserError
 from lm.results import groups, tables, views
 from lm.results.reading import BEST_METRIC, Found, Run, read
@@ -29,11 +30,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         _run(_parse(argv))
     except UserError as error:
-        return _fail(" ".join(str(error).splitlines()))
+        return _fail(str(error))
     except BrokenPipeError:  # Whoever read this has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _fail(str(error))
+        return _fail(faults.one_line(error) or str(error))
     return 0
 
 
@@ -98,7 +99,7 @@ def _best(args: argparse.Namespace, found: Found, choice: views.Choice) -> None:
         raise UserError(f"best goes by one metric, not {len(choice.metrics)}: say --metric=NAME")
     text, data = views.best(found.runs, choice)
     if not args.json:
-        print(text)
+        print(safe_text.shown(text))
     _print(args, data, [], found.warnings)
 
 
@@ -114,7 +115,7 @@ def _compare(args: argparse.Namespace) -> None:
 def _print_files(args: argparse.Namespace, files: Sequence[pathlib.Path], found: Found) -> None:
     if not args.json:
         for path in files:
-            print(f"written to {path}")
+            print(safe_text.shown(f"written to {path}"))
     _print(args, {"files": [str(path) for path in files]}, [], found.warnings)
 
 
@@ -131,7 +132,7 @@ def _print(
         tables.show(table)
     sys.stdout.flush()
     for line in warnings:
-        print(f"warning: {line}", file=sys.stderr)
+        print(safe_text.one_line(f"warning: {line}"), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,7 +175,7 @@ def _names(text: str) -> list[str]:
 
 def _fail(message: str) -> int:
     sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr)
+    print(safe_text.one_line(f"error: {message}"), file=sys.stderr)
     return 2
 
 

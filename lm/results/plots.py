@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lm import faults
 from lm.errors import UserError
 from lm.results import fonts
 from lm.results.curves import Chosen, Curve, choose, curves_of, is_wide
@@ -40,7 +41,9 @@ def save(
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # It is said once.
         for metric in choice.metrics:
             paths.append(folder / f"{metric.replace('/', '_')}.png")
-            _figure(chosen, metric, choice.with_unfinished).savefig(paths[-1], dpi=150)
+            figure = _figure(chosen, metric, choice.with_unfinished)
+            with faults.replacing(paths[-1]) as temporary:
+                figure.savefig(temporary, dpi=150, format="png")
     return paths, missing
 
 

@@ -149,8 +149,14 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _read_run(
     folder: pathlib.Path, name: str, config: dict[str, Any], metrics: Collection[str] | None
 ) -> tuple[Run, list[str]]:
-    """The run, and a warning for each broken line."""
+    """The run, and a warning where lines are broken.
+
+    Raises:
+      UserError: what is named metrics.jsonl is no file.
+    """
     path = folder / METRICS
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; remove it")
     text, silent_seconds = b"", None
     if path.exists():
         text, silent_seconds = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
@@ -173,7 +179,11 @@ def _read_run(
         silent_seconds=silent_seconds,
         is_cut=is_cut,
     )
-    return run, [f"{path}:{number} is broken and ignored" for number in broken]
+    if not broken:
+        return run, []
+    if len(broken) == 1:
+        return run, [f"{path}:{broken[0]} is broken and ignored"]
+    return run, [f"{path}: {len(broken)} lines are broken and ignored, the first is {broken[0]}"]
 
 
 def _state(folder: pathlib.Path, text: bytes, num_broken: int) -> State:

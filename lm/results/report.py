@@ -8,6 +8,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from lm import safe_text, workdir
 from lm.results import tables, views
 from lm.results.curves import Chosen, Curve, choose, curves_of, finite_parts, is_wide, thinned
 from lm.results.groups import mode_of
@@ -34,36 +35,40 @@ td { white-space: nowrap; } .number { text-align: right; font-variant-numeric: t
 def save(folder: pathlib.Path, found: Found, choice: Choice, path: pathlib.Path) -> None:
     """Writes the page of the runs in a folder: what is best, plots, tables, and what was odd."""
     time = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    parts = [f"<h1>{html.escape(str(folder))}</h1>\n<p>As of {time}.</p>"]
+    parts = [f"<h1>{_html(str(folder))}</h1>\n<p>As of {time}.</p>"]
     if choice.metrics and mode_of(choice.metrics[0], choice.mode):
         one = Choice(
             choice.metrics[:1], choice.at, choice.mode, choice.over, choice.with_unfinished
         )
         text, _ = views.best(found.runs, one)
-        parts.append(f"<h2>Best</h2>\n<pre>{html.escape(text)}</pre>")
+        parts.append(f"<h2>Best</h2>\n<pre>{_html(text)}</pre>")
     plots = []
     if choice.metrics:
         chosen = choose(found.runs, choice)
         plots = [_plot(chosen, metric, choice.with_unfinished) for metric in choice.metrics]
     for i, metric in enumerate(choice.metrics):
-        parts.append(f"<h2>{html.escape(metric)}</h2>\n<div id=plot{i}></div>")
+        parts.append(f"<h2>{_html(metric)}</h2>\n<div id=plot{i}></div>")
     parts.append(tables.page(views.results(found.runs, choice)[0]))
     parts.append(tables.page(views.status(found.runs, choice)[0]))
     if found.warnings:
-        items = "\n".join(f"<li>{html.escape(line)}</li>" for line in found.warnings)
+        items = "\n".join(f"<li>{_html(line)}</li>" for line in found.warnings)
         parts.append(f"<h2>Notes</h2>\n<ul>\n{items}\n</ul>")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(str(folder), "\n".join(parts), plots), encoding="utf-8")
+    workdir.write_whole(path, _page(str(folder), "\n".join(parts), plots))
+
+
+def _html(text: str) -> str:
+    return html.escape(safe_text.shown(text))
 
 
 def _page(title: str, body: str, plots: list[dict[str, Any]]) -> str:
-    # "</" would end the script, also inside a string.
-    data = json.dumps(plots, allow_nan=False).replace("</", "<\\/")
+    # "</script" would end the script also inside a string, and "<!--<script>" keep it from ending.
+    data = json.dumps(plots, allow_nan=False).replace("<", "\\u003c")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>{html.escape(title)}</title>
+<title>{_html(title)}</title>
 <link rel="icon" href="data:,">
 <style>{_STYLE}</style>
 <script>{get_plotlyjs()}</script>
@@ -94,13 +99,13 @@ def _plot(chosen: Chosen, metric: str, with_unfinished: bool) -> dict[str, Any]:
     data = []
     for i, curve in enumerate(grey):
         name = f"{len(chosen.others)} other configs"
-        data.append(_line(thinned(curve, most), _GREY, curve.label, "others"))
+        data.append(_line(thinned(curve, most), _GREY, safe_text.shown(curve.label), "others"))
         data[-1] |= {"name": name, "showlegend": i == 0}
     for i, (curve, color) in enumerate(colored):
         curve = thinned(curve, most)
         if curve.error_T is not None:
             data.append(_band(curve, color, f"curve{i}"))
-        data.append(_line(curve, color, curve.label, f"curve{i}"))
+        data.append(_line(curve, color, safe_text.shown(curve.label), f"curve{i}"))
     is_cut = any(len(curve.steps_T) > most for curve in curves)
     layout = _layout(metric, curves, num_names=len(colored) + bool(grey))
     if is_cut:
@@ -156,7 +161,9 @@ def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
         "template": {"layout": {"colorway": _COLORS}},
         "xaxis": {"title": {"text": "step"}, "gridcolor": "#eeeeee", "zeroline": False},
         "yaxis": {
-            "title": {"text": f"{metric}{', mean ± standard error' if has_band else ''}"},
+            "title": {
+                "text": f"{safe_text.shown(metric)}{', mean ± standard error' if has_band else ''}"
+            },
             "type": scale,
             "gridcolor": "#eeeeee",
             "zeroline": False,

@@ -96,7 +96,7 @@ def is_done(records: Sequence[dict[str, Any]]) -> bool:
 def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
     """The records of metrics.jsonl in their order, and the number of lines that are none."""
     path = workdir / METRICS
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     records = [record for record in map(record_of, lines) if record is not None]
     return records, len(lines) - len(records)
 
@@ -117,7 +117,8 @@ def is_held(workdir: pathlib.Path) -> bool:
 def record_of(line: str | bytes) -> dict[str, Any] | None:
     """What a line of metrics.jsonl holds; None where it is broken."""
     try:
-        record = json.loads(line)
+        # Decoded here, since of bytes JSON's reader takes UTF-16 too.
+        record = json.loads(line if isinstance(line, str) else line.decode())
         return record if isinstance(record["step"], int) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -13,6 +13,8 @@ import rich.table
 from rich.cells import cell_len
 from rich.text import Text
 
+from lm import safe_text
+
 _NUMBER = re.compile(r"[±\-]?[\d.,]+(e[+-]?\d+)?(/[\d.,]+)?|NaN")
 
 
@@ -39,6 +41,7 @@ def show(table: Table, file: TextIO | None = None, width: int | None = None) -> 
       file: stdout if not given.
       width: of the terminal; its own if not given.
     """
+    table = _safe(table)
     console = rich.console.Console(file=file or sys.stdout, width=width)
     if not console.is_terminal:
         console.file.write(_plain(table) + "\n\n")
@@ -57,6 +60,7 @@ def show(table: Table, file: TextIO | None = None, width: int | None = None) -> 
 
 def page(table: Table) -> str:
     """The table as HTML."""
+    table = _safe(table)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
     right = _right_aligned(table)
     body = "\n".join(
@@ -72,6 +76,13 @@ def page(table: Table) -> str:
         f"<h2>{html.escape(table.title)}</h2>\n<div class=wide><table>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
     )
+
+
+def _safe(table: Table) -> Table:
+    """With text that reorders no line; see `lm.safe_text`."""
+    rows = [list(map(safe_text.shown, row)) for row in table.rows]
+    columns = list(map(safe_text.shown, table.columns))
+    return Table(safe_text.shown(table.title), columns, rows, table.num_names)
 
 
 def _grid(table: Table, columns: Sequence[int], break_headers: bool) -> rich.table.Table:

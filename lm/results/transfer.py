@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lm import faults, safe_text
 from lm.errors import UserError
 from lm.results import reading
 
@@ -177,7 +178,8 @@ def draw(found: Mapping[tuple[bool, int], Curve], path: pathlib.Path) -> None:
         axis.legend(frameon=False, title="width")
     figure.axes[0].set_ylabel("validation loss, nats a token")
     try:
-        figure.savefig(path, dpi=110, format="png")
+        with faults.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
     except OSError as error:
         raise UserError(f"--png={path}: {error}; name another file") from None
 
@@ -198,14 +200,14 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--octaves={options.octaves} must be a number of at least 0")
         runs, left_out = finished(options.runs)
         for line in left_out:
-            print(f"left out: {line}", file=sys.stderr)
+            print(safe_text.one_line(f"left out: {line}"), file=sys.stderr)
         found = curves(runs)
         lines, code = report(found, options.octaves)
         print("\n".join(lines))
         png = options.png or options.runs / "transfer.png"
         draw(found, png)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(safe_text.one_line(f"error: {error}"), file=sys.stderr)
         return 2
     print(f"see {png}")
     return code

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import rich.console
 import rich.progress
+from absl import logging
 
+from lm import faults, safe_text
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results import state
@@ -116,33 +118,45 @@ class JsonLines:
 
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
         text = path.read_bytes() if path.exists() else b""
-        kept = [line for line in text.splitlines() if _is_record_until(line, step)]
-        whole = b"".join(line + b"\n" for line in kept)
+        lines = text.splitlines()
+        found = [state.record_of(line) for line in lines]
+        kept = [
+            i for i, record in enumerate(found) if record is not None and record["step"] <= step
+        ]
+        whole = b"".join(lines[i] + b"\n" for i in kept)
+        # The last line is half-written where the process was killed, which need not be said.
+        damaged = [i for i, record in enumerate(found[:-1], start=1) if record is None]
+        if damaged:
+            copy = path.with_name(f"{path.name}.damaged")
+            workdir_lib.write_whole(copy, text)
+            logging.warning(
+                "%s: %d lines that are no records are left out, the first of which is line %d; "
+                "%s is the file as it was",
+                path,
+                len(damaged),
+                damaged[0],
+                copy,
+            )
         if whole != text:  # Also where but the end of the last line is missing.
-            workdir_lib.write_whole(path, whole.decode())
-        self._file = path.open("a")
-        records = [json.loads(line) for line in kept]
+            workdir_lib.write_whole(path, whole)
+        self._path, self._file = path, path.open("a")
+        records = [found[i] for i in kept]
         ends = [record[NUM_STEPS] for record in records if NUM_STEPS in record]
         if not state.is_done(records) or ends[-1:] != [num_steps]:
             self.scalars(step, {NUM_STEPS: num_steps})
 
     def scalars(self, step: int, values: Scalars) -> None:
         record = {"step": step} | {name: _finite(value) for name, value in values.items()}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        with faults.naming(self._path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
         """Samples are for TensorBoard; this file holds numbers."""
 
     def close(self) -> None:
-        self._file.close()
-
-
-def _is_record_until(line: bytes, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False  # A half-written last line, or a damaged one.
+        with faults.naming(self._path):
+            self._file.close()
 
 
 def _finite(value: float) -> float | None:
@@ -181,7 +195,7 @@ class Plain:
         print(f"step {step:>6}  {_summary(values)}{self._clock.time_left(step)}", flush=True)
 
     def text(self, step: int, name: str, text: str) -> None:
-        print(f"step {step:>6}  {name}:\n{text}", flush=True)
+        print(f"step {step:>6}  {name}:\n{safe_text.escaped(text)}", flush=True)
 
     def close(self) -> None:
         sys.stdout.flush()
@@ -210,7 +224,7 @@ class Terminal:
 
     def text(self, step: int, name: str, text: str) -> None:
         self._progress.console.print(f"[bold]step {step}  {name}")
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(safe_text.escaped(text), markup=False, highlight=False)
 
     def close(self) -> None:
         self._progress.stop()

@@ -77,8 +77,8 @@ def test_before_anything_is_logged_there_are_states(tmp_path, capsys):
         (["status", "{root}", "--metrik=x"], "--metrik=x"),
         (["status", "{root}", "--mode=up"], "invalid choice: 'up'"),
         ([], "required: folder"),
-        (["plot", "{root}", "--output={root}/mine/config.json"], "File exists: "),
-        (["report", "{root}", "--output={root}"], "Is a directory: "),
+        (["plot", "{root}", "--output={root}/mine/config.json"], ": File exists"),
+        (["report", "{root}", "--output={root}"], ": Is a directory"),
         (["report", "{root}", "--output={root}/mine/config.json"], "is a file and no page"),
     ],
 )
@@ -121,3 +121,21 @@ def test_a_reader_may_leave_early(tmp_path, flag):
 
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_others_named_reorders_no_terminal_and_tells_no_password(tmp_path, capsys):
+    url = "https://me:secret@host/a"
+    for seed, name in enumerate(("x", f"\u202e{url}\x1b[2J\u2066")):
+        folder = write(tmp_path / f"{seed}\u2067", config(seed, name=name), losses(1.0))
+        with (folder / "metrics.jsonl").open("ab") as file:
+            file.write(b"\xff\n" * 9)
+
+    for command in ("overview", "best", "compare"):
+        folders = sorted(map(str, tmp_path.iterdir())) if command == "compare" else [str(tmp_path)]
+        main([command, *folders])
+    printed = "".join(capsys.readouterr())
+
+    assert "\\u202ehttps://<redacted>@host/a\\u001b[2J\\u2066" in printed
+    assert not set("\u202e\u2066\u2067\x1b") & set(printed)
+    assert "secret" not in printed
+    assert printed.count("9 lines are broken and ignored, the first is 4") == 6

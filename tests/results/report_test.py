@@ -76,3 +76,14 @@ def test_a_page_opens_without_a_network_and_hides_what_is_clicked(page_path):
     # A band and a line of each config, and the dead run of the first.
     assert before == [True] * 5
     assert sorted(map(str, after)) == ["True"] * 3 + ["legendonly"] * 2
+
+
+def test_names_reorder_no_page(tmp_path):
+    for seed, name in enumerate(("x", "\u202egnp.exe\u2028")):
+        write(tmp_path / str(seed), config(seed, name=name), losses(1.0))
+
+    assert main(["report", str(tmp_path)]) == 0
+
+    text = (tmp_path / "report.html").read_text()
+    assert "\\u202egnp.exe\\u2028" in text
+    assert not {"\u202e", "\u2028"} & set(text)
