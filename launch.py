@@ -124,8 +124,13 @@ def _parse(argv: list[str]):
             if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
                 raise UserError(f"--{flag.name}: its get_config() must return a ConfigDict")
         config = _CONFIG.value.lock()
-    except arguments.MISTAKES as error:
-        raise UserError(arguments.one_line(error, argv)) from None
+    except (Exception, SystemExit) as error:
+        raise arguments.mistake(error, argv) from None
+    if "experiment" not in config:
+        raise UserError(
+            f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}: the config has "
+            "no key `experiment`, which says what to do; see configs/README.md"
+        )
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
     asked = [f"--{flag.name}" for flag in _THINGS_TO_DO if flag.value not in (None, False)]

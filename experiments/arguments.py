@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import pathlib
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -129,8 +131,41 @@ def resolve(arguments: Sequence[str]) -> ml_collections.ConfigDict:
     try:
         values(["launch.py", *arguments])
         return holder.value.lock()
-    except MISTAKES as error:
-        raise UserError(one_line(error, arguments)) from None
+    except (Exception, SystemExit) as error:
+        raise mistake(error, arguments) from None
+
+
+def mistake(error: BaseException, arguments: Sequence[str]) -> BaseException:
+    """What to raise for an error of the flag or config library, or of a config file's own code.
+
+    A UserError, which names the line of a config file where one is to blame; the error itself where
+    neither it nor its place is known, for then it is a bug.
+    """
+    named = [arg.partition("=") for arg in arguments]
+    paths = {v.partition(":")[0] for n, _, v in named if n in ("--config", "--launcher")}
+    said, one = None, error
+    while one is not None:  # The last one is the first that was raised.
+        if place := _place(one, paths):
+            said = f"{place}: {type(one).__name__}: {' '.join(str(one).split())}"
+        one = one.__cause__ or one.__context__
+    if said is None and isinstance(error, MISTAKES):
+        said = one_line(error, arguments)
+    return error if said is None else UserError(said)
+
+
+def _place(error: BaseException, paths: set[str]) -> str:
+    """Where in one of these config files it was raised; "" where elsewhere, or in one of ours."""
+    frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    for path in paths:
+        whole = pathlib.Path(path).resolve()
+        if (pathlib.Path(__file__).parent.parent / "configs").resolve() in whole.parents:
+            continue
+        if isinstance(error, SyntaxError):  # Of a file that is no text, nothing says more.
+            frames.append((error.filename or path, error.lineno or 1))
+        lines = [line for file, line in frames if pathlib.Path(file).resolve() == whole]
+        if lines:
+            return f"{path}, line {lines[-1]}"
+    return ""
 
 
 def one_line(error: Exception, arguments: Sequence[str]) -> str:

@@ -1,0 +1,53 @@
+"""Config files with a mistake: one line that names the file and its line."""
+
+import pytest
+
+from experiments import arguments
+from lm.errors import UserError
+
+START = "import ml_collections\n\ndef get_config():\n"
+MISTAKES = {
+    "no Python": (b"def get_config(:\n", "line 1: SyntaxError: "),
+    "no text": (b"\0\0", "line 1: SyntaxError: "),
+    "not UTF-8": (b'import sys\n"caf\xe9"\n', "line .: SyntaxError: .*utf-8"),
+    "division": (f"{START}  return 1 / 0\n", "line 4: ZeroDivisionError: division by zero"),
+    "no module": ("import no_such_module\n", "line 1: ModuleNotFoundError: .*no_such_module"),
+    "no name": (f"{START}  return here.there\n", "line 4: NameError: .*here"),
+    "assertion": (f"{START}  assert False, 'never'\n", "line 4: AssertionError: never"),
+    "value": (f"{START}\n  raise ValueError('a\\nb')\n", "line 5: ValueError: a b$"),
+    "type": (f"{START}\n  return len(5)\n", "line 5: TypeError: .*no len"),
+    "key": (f"{START}  return {{}}['a']\n", "line 4: KeyError: 'a'"),
+    "attribute": (f"{START}  return ml_collections.Dict\n", "line 4: AttributeError: .*Dict"),
+    "exit": (f"{START}  raise SystemExit(3)\n", "line 4: SystemExit: 3"),
+    "depth": ("def get_config(): return get_config()\n", "line 1: RecursionError: "),
+    "in what it calls": (
+        f"import json\n{START}  return json.loads('{{')\n",
+        "line 5: JSONDecodeError: Expecting",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_names_its_line(name, tmp_path):
+    text, said = MISTAKES[name]
+    path = tmp_path / "mine.py"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(UserError, match=said) as caught:
+        arguments.resolve([f"--config={path}"])
+
+    assert f"{path}, line " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_our_configs_refuse_is_no_mistake_in_them():
+    with pytest.raises(UserError, match="unknown argument 'zzz'") as caught:
+        arguments.resolve(["--config=configs/quickstart.py:zzz"])
+
+    assert "line" not in str(caught.value)
+
+
+def test_an_error_of_unknown_kind_and_place_is_a_bug():
+    bug = ZeroDivisionError("division by zero")
+
+    assert arguments.mistake(bug, ["--config=configs/quickstart.py"]) is bug
