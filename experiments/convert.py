@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, prompting, runs
 from experiments.shown import command
-from lm import faults, lock
+from lm import faults, lock, manifest
 from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
@@ -49,6 +49,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             raise UserError(
                 f"source={source} is neither a run, nor a folder of transformers or of peft"
             )
+        if then:
+            manifest.write(partial / "tokenizer")
     print(f"{source} -> {target}")
     if then:
         print(f"sample from it: {command(*then, '--config.prompt=def ')}")

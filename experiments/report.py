@@ -15,6 +15,7 @@ import ml_collections
 
 from experiments import build, labelled
 from experiments.shown import command, config_text
+from lm import safe_text
 from lm import workdir as workdir_lib
 from lm.data import contents
 from lm.data.files import RestUnread
@@ -37,7 +38,7 @@ def start(
     workdir: pathlib.Path,
 ) -> None:
     """Prints the config, and what follows from it."""
-    print(config_text(config))
+    print(safe_text.shown(config_text(config)))
     split = prepared.splits["train"]
     tokens = config.data.batch_size * config.data.seq_len
     state_bytes = memory.tree_bytes(abstract)
@@ -83,7 +84,7 @@ def compute_line(config: ml_collections.ConfigDict) -> str:
 
 def _print_lines(lines: dict[str, str]) -> None:
     for name, text in lines.items():
-        line = f"{name:>14}: {text}"
+        line = f"{name:>14}: {safe_text.shown(text)}"
         print(textwrap.fill(line, 100, subsequent_indent=" " * 16, break_long_words=False))
     print(flush=True)
 
@@ -119,7 +120,7 @@ def start_fine_tuning(
     workdir: pathlib.Path,
 ) -> None:
     """Prints the config, and what follows from it."""
-    print(config_text(config))
+    print(safe_text.shown(config_text(config)))
     num_examples, num_steps = len(data.train.examples), config.train.num_steps
     counts = [
         f"{num_examples:,} examples",
@@ -142,7 +143,7 @@ def start_fine_tuning(
     }
     _print_lines(lines | data.lines | dict(line.split(": ", 1) for line in initial))
     for error in [e for e in data.skipped if not isinstance(e, RestUnread)][:5]:
-        print(f"left out: {error}")
+        print(safe_text.one_line(f"left out: {error}"))
     warn(data.warnings)
 
 

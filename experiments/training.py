@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from lm import watched
+from lm import manifest, watched
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import DONE, FAILED, METRICS, STOPPED
@@ -319,6 +319,7 @@ def _opened(workdir: pathlib.Path, given: dict[str, Any], job: Job) -> Iterator[
                     )
                 )
                 job.save_tokenizer(workdir / "tokenizer")
+                manifest.write(workdir / "tokenizer")
         yield
 
 

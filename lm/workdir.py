@@ -145,6 +145,7 @@ def opened(
         if extend and kept["train"] != config["train"]:
             start["extended_from"] = {key: flat(kept)[key] for key in _LENGTH}
         _add_provenance(workdir, before, start)
+        _say_other_cores(workdir)
         if "extended_from" in start:  # After the line that says so.
             write_whole(workdir / CONFIG, _dump(kept | {"train": config["train"]}))
         yield
@@ -223,8 +224,22 @@ def _add_provenance(
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": f"{len(devices)} x {devices[0].device_kind}",
+        # As XLA counts them.
+        "cores": int(os.environ.get("NPROC") or len(os.sched_getaffinity(0))),
     }
     write_whole(workdir / _PROVENANCE, json.dumps([*before, start], indent=1))
+
+
+def _say_other_cores(workdir: pathlib.Path) -> None:
+    """Prints a line where the last two starts were on a CPU with unequal numbers of cores."""
+    counts = [start.get("cores") for start in starts(workdir)[-2:]]  # Older versions kept none.
+    is_cpu = starts(workdir)[-1]["devices"].endswith(" x cpu")
+    if is_cpu and None not in counts and len(set(counts)) > 1:
+        print(
+            f"goes on with {counts[1]} cores, after {counts[0]}: sums are grouped by their number, "
+            "so that the last bits differ from a run on equal ones; see docs/parallelism.md",
+            flush=True,
+        )
 
 
 def _git(root: pathlib.Path, *args: str) -> str | None:

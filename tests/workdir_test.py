@@ -156,3 +156,23 @@ def test_a_folder_for_a_lock_is_named(tmp_path):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         workdir.load_config(tmp_path)
+
+
+def test_another_number_of_cores_is_kept_and_said(tmp_path, capsys, monkeypatch):
+    for cores in ("2", "2", "3"):
+        monkeypatch.setenv("NPROC", cores)
+        with workdir.opened(tmp_path / "run", CONFIG, data_hash=""):
+            pass
+
+    starts = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert [start["cores"] for start in starts] == [2, 2, 3]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("goes on with 3 cores, after 2: ")
+
+
+def test_what_a_start_left_that_was_killed_before_its_config_was_whole_is_no_other_file(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "config.json.tmp").write_text("{")
+
+    with workdir.opened(tmp_path, CONFIG, data_hash=""):
+        assert workdir.load_config(tmp_path)["seed"] == CONFIG["seed"]

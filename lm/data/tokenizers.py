@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from lm import manifest
 from lm.data import framing, spaces, special_tokens, stop_ids
 from lm.data import offsets as offsets_lib
 from lm.data.offsets import Offsets, Range
@@ -127,6 +128,8 @@ class SentencePieceTokenizer:
         import sentencepiece
 
         self.model = model
+        if not model:  # The library would take it, and have no pieces.
+            raise RuntimeError("the model is empty")
         self._processor = processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.vocab_size = processor.get_piece_size()
         self.pad_id, self.bos_id, self.eos_id = (
@@ -355,9 +358,23 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
     """Reads what `save` wrote.
 
     Raises:
-      UserError: the folder holds no tokenizer.
+      UserError: the folder holds no tokenizer, or its files are not as they were written.
     """
     folder = pathlib.Path(folder)
+    try:
+        if (folder / manifest.NAME).exists() and (problem := manifest.problem(folder)):
+            raise ValueError(problem)
+        return _load(folder)
+    except UserError:
+        raise
+    except (ValueError, RuntimeError, FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(
+            f"the tokenizer in {folder} is damaged ({error}); restore it (the command of the run "
+            f"writes it again), or remove {manifest.NAME} there where it was changed on purpose"
+        ) from None
+
+
+def _load(folder: pathlib.Path) -> Tokenizer:
     if not (folder / _KIND).is_file():
         raise UserError(
             f"{folder} holds no tokenizer: {_KIND} is missing; give the folder of a run"

@@ -6,6 +6,7 @@ import pytest
 import sentencepiece
 import tokenizers as hf
 
+from lm import manifest
 from lm.data import tokenizer_training, tokenizers
 from lm.errors import UserError
 
@@ -250,3 +251,27 @@ def test_training_refuses_what_cannot_be():
         tokenizer_training.train_sentencepiece(
             ["a b"], algorithm="wordpiece", vocab_size=300, user_symbols=()
         )
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "removed", "no text"])
+def test_a_damaged_tokenizer_is_one_line_that_names_its_folder(tmp_path, damage, has_manifest):
+    tokenizers.ByteTokenizer().save(tmp_path)
+    (tmp_path / "kind.txt").write_text("sentencepiece\n")
+    model = tmp_path / "sentencepiece.model"
+    model.write_bytes(b"\n\x0e\n\x05<unk>\x15" * 9)
+    if has_manifest:
+        manifest.write(tmp_path)
+    if damage == "removed":
+        model.unlink()
+    elif damage == "no text":
+        (tmp_path / "kind.txt").write_bytes(b"\xff\xfe")
+    else:
+        data = model.read_bytes()
+        flipped = bytes([data[0] ^ 1]) + data[1:]
+        model.write_bytes({"flipped": flipped, "cut": data[:5], "emptied": b""}[damage])
+
+    with pytest.raises(UserError, match=f"tokenizer in {tmp_path} is damaged") as caught:
+        tokenizers.load(tmp_path)
+
+    assert "\n" not in str(caught.value)
