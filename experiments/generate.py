@@ -77,9 +77,11 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
     if config.system and config.raw:
         raise UserError("system is a message of a conversation, and raw=True reads none")
-    folder = pathlib.Path(config.output).parent
-    if config.output and not folder.is_dir():
-        raise UserError(f"output={config.output}: {folder} is no folder; make it first")
+    path = pathlib.Path(config.output)
+    if config.output and path.is_dir():
+        raise UserError(f"output={config.output} is a folder; name a file")
+    if config.output and not path.parent.is_dir():
+        raise UserError(f"output={config.output}: {path.parent} is no folder; make it first")
 
 
 def _encode(writer: Writer, prompt: Prompt) -> list[int]:
@@ -194,7 +196,12 @@ def _ask(template: chat.ChatTemplate, system: str, prompt: Prompt) -> list[int]:
     if prompt.text is not None:
         fields = {"messages": [{"role": "user", "content": prompt.text}]}
     before = [{"role": "system", "content": system}] if system else []
-    read = conversations.read_prompt(prompt.name, fields, "messages", template.takes_role)
+    read = conversations.asked(prompt.name, fields, "messages", template.takes_role)
+    if read.messages[-1]["role"] == "assistant":
+        raise UserError(
+            f"{prompt.name}: the last message is an assistant's already; leave it out to have it "
+            "written anew"
+        )
     return template.prompt(prompt.name, read._replace(messages=[*before, *read.messages])).tolist()
 
 

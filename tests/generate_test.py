@@ -11,6 +11,7 @@ from tokenizers import processors
 from configs import convert as convert_config
 from configs import generate as generate_config
 from experiments import convert, generate
+from lm.errors import UserError
 from tests.tiny_tokenizers import tokenizer_of
 
 V = 448  # The same for all, so that few programs are compiled.
@@ -133,7 +134,10 @@ class Theirs:
     def new(self, ids, num=10):
         """The new tokens, and whether something ended them."""
         with torch.no_grad():
-            out = self.model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=num)
+            ids_1L = torch.tensor([ids])
+            mask_1L = torch.ones_like(ids_1L)  # Else it would mask the pad token in a prompt.
+            settings = dict(do_sample=False, max_new_tokens=num)
+            out = self.model.generate(ids_1L, attention_mask=mask_1L, **settings)
         new = out[0, 1 if self.is_t5 else len(ids) :].tolist()
         ends = self.model.generation_config.eos_token_id
         ended = new[-1] in (ends if isinstance(ends, list) else [ends])
@@ -198,3 +202,152 @@ def test_greedy_text_and_its_end_are_those_of_transformers(name, tmp_path):
     assert assert_same(Theirs(folder), prompts, written) > 0
     back = import_folder(run, tmp_path / "back")
     assert assert_same(Theirs(back), prompts, written) > 0
+
+
+TEMPLATES = {
+    "turns": TURNS,
+    "a first token": "{{ bos_token }}" + TURNS,
+    "no end": TURNS.replace("<|stop|>", ""),
+    "a trimmed end": TURNS.replace("m.content", "m.content | trim").replace(
+        "<|stop|>\n", "<|stop|>"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_answers_and_their_end_are_those_of_transformers(kind, name, tmp_path, capsys):
+    folder = make_folder(
+        tmp_path / "hf", kind, "<|first|> $A", "<|first|>", "llama", TEMPLATES[name]
+    )
+    theirs = Theirs(folder)
+    prompts = [
+        theirs.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        for chat in CHATS
+    ]
+    new = [theirs.new(ids)[0] for ids in prompts]
+    ends = [new[0][3], new[1][5]]
+    stop_at(folder, ends)
+    run = import_folder(folder, tmp_path / "run")
+    capsys.readouterr()
+
+    written = write(run, tmp_path, [{"messages": chat} for chat in CHATS])
+
+    assert ("ends no answer" in capsys.readouterr().err) == (name == "no end")
+    back = Theirs(import_folder(run, tmp_path / "back"))
+    own = [back.tokenizer.convert_tokens_to_ids(name) for name in ("<|end|>", "<|stop|>")]
+    assert (
+        back.model.generation_config.eos_token_id
+        == [own[0], *ends, *own[1:]][: 3 + (name != "no end")]
+    )
+    for ids, found in zip(prompts, written, strict=True):
+        new, ended = back.new(ids)
+        text = back.tokenizer.decode(new[:-1] if ended else new, skip_special_tokens=True)
+        assert found["text"].startswith(text.rstrip("\ufffd"))
+        assert "\ufffd" in text or found["text"] == text
+        assert (found["num_tokens"], found["finish_reason"] == "stop") == (len(new) - ended, ended)
+    # A prompt is a user's message; a system's comes first.
+    assert write(run, tmp_path, [{"prompt": "the thing"}])[0]["text"] == written[0]["text"]
+    (again,) = write(run, tmp_path, system="in the", prompt="北京是")
+    assert again["text"] == written[1]["text"]
+    if name == "turns":  # A text as it stands may spell what the template writes.
+        asked = "<|turn|>user\nthe thing<|stop|>\n<|turn|>assistant\n"
+        (again,) = write(run, tmp_path, raw=True, prompt=asked)
+        assert_same(back, [back.tokenizer(asked)["input_ids"]], [again])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that goes on from texts, with nothing around them."""
+    made = make_folder(tmp_path_factory.mktemp("hf"), *FOLDERS["nothing around, a first"])
+    stop_at(made, 445)
+    return made
+
+
+def test_what_is_asked_together_is_written_as_if_asked_alone(folder, tmp_path):
+    settings = dict(temperature=1.5, num_samples=2)
+    together = write(folder, tmp_path, [{"prompt": text} for text in PROMPTS], **settings)
+
+    alone = [
+        line for text in PROMPTS[:3] for line in write(folder, tmp_path, prompt=text, **settings)
+    ]
+
+    assert together[:6] == alone
+    assert len({line["text"] for line in together}) > 9
+    assert [line["prompt"] for line in together] == [text for text in PROMPTS for _ in range(2)]
+
+
+def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
+    (line,) = write(folder, tmp_path, prompt="the thing")
+    stop = line["text"][3:5]
+
+    (cut,) = write(folder, tmp_path, prompt="the thing", stop=(stop, "never"))
+    capsys.readouterr()
+    write(folder, tmp_path, prompt="the thing", stop=(stop,), output="")
+
+    at = line["text"].index(stop)
+    expected = {"text": line["text"][:at], "finish_reason": "stop", "stop_reason": stop}
+    assert cut.items() >= expected.items()
+    assert cut["num_tokens"] < line["num_tokens"]
+    assert capsys.readouterr().out == "the thing" + cut["text"] + "\n"
+    (named,) = write(folder, tmp_path, prompt="the thing", stop=("<|turn|>",))
+    assert named == line  # It wrote no such token; what ends it need not be there.
+
+
+REFUSED = {
+    "nan": ({"temperature": float("nan")}, "temperature=nan"),
+    "infinite": ({"temperature": float("inf")}, "temperature=inf"),
+    "a nucleus of all and more": ({"top_p": 1.5}, "top_p=1.5"),
+    "no nucleus": ({"top_p": float("nan")}, "top_p=nan"),
+    "a penalty": ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty=nan"),
+    "a seed": ({"seed": -1}, "seed=-1"),
+    "a large seed": ({"seed": 10**20}, "seed=10"),
+    "a large k": ({"top_k": 10**10}, "top_k=10"),
+    "no new tokens": ({"max_new_tokens": 0}, "max_new_tokens=0"),
+    "no room": ({"max_new_tokens": 1000}, "128 positions"),
+    "no stop": ({"stop": ("",)}, "empty text"),
+    "no prompt": ({"prompt": ""}, "prompt is empty"),
+    "half a character": ({"prompt": "a\udcff"}, "half a character"),
+    "a system": ({"system": "s"}, "has no chat template"),
+    "raw system": ({"system": "s", "raw": True}, "raw=True reads none"),
+    "two prompts": ({"prompts_file": "x"}, "both set"),
+    "no folder": ({"output": "no/where/out.jsonl"}, "no/where is no folder"),
+    "a folder": ({"output": "."}, "output=. is a folder"),
+}
+FILES = {
+    "not there": ("prompts.txt", None, "No such file"),
+    "not UTF-8": ("prompts.txt", b"a\xff\n", "utf-8"),
+    "empty": ("prompts.txt", b"", "is empty"),
+    "an empty line": ("prompts.txt", b"a\n\nb\n", "prompts.txt:2 is empty"),
+    "json": ("prompts.json", b"[]", "call the file .jsonl"),
+    "no lines": ("p.jsonl", b"\n\n", "is empty"),
+    "no JSON": ("p.jsonl", b'{"prompt": "a"}\n{\n', "p.jsonl:2: not JSON"),
+    "no object": ("p.jsonl", b"[]\n", 'write either {"prompt"'),
+    "neither": ("p.jsonl", b'{"text": "a"}\n', 'write either {"prompt"'),
+    "both": ("p.jsonl", b'{"prompt": "a", "messages": []}\n', 'write either {"prompt"'),
+    "a number": ("p.jsonl", b'{"prompt": 1}\n', "is a int"),
+    "half": ("p.jsonl", rb'{"prompt": "\ud800"}', "half a character"),
+    "messages": ("p.jsonl", b'{"messages": []}\n', "need a chat template"),
+    "deep": ("p.jsonl", b"[" * 100_000, "not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *FILES])
+def test_what_cannot_be_written_is_refused_in_one_line(name, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name in REFUSED:
+        settings, message = REFUSED[name]
+        settings = {"prompt": "the"} | settings
+    else:
+        file, contents, message = FILES[name]
+        settings = {"prompts_file": file}
+        if contents is not None:
+            (tmp_path / file).write_bytes(contents)
+    before = set(tmp_path.iterdir())
+
+    with pytest.raises(UserError) as caught:
+        write(folder, tmp_path, **settings)
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert set(tmp_path.iterdir()) == before

@@ -38,21 +38,21 @@ class Conversation(NamedTuple):
 def read_conversation(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
 ) -> Conversation:
-    """The conversation of a record, with an answer to learn; see `read_prompt`.
+    """The conversation of a record, with an answer to learn; see `asked`.
 
     Raises:
       UserError: as there, or nothing that an assistant says.
     """
-    conversation = read_prompt(name, fields, messages, takes_role)
+    conversation = asked(name, fields, messages, takes_role)
     if not any(message["role"] == "assistant" for message in conversation.messages):
         raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
     return conversation
 
 
-def read_prompt(
+def asked(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
 ) -> Conversation:
-    """The conversation of a record, which may still be without an answer.
+    """The conversation of a record, nothing in which need be an assistant's.
 
     Beside its messages it may have "tools" and "documents", lists of objects (or JSON texts of
     such), and "chat_template_kwargs", an object of whatever else the template knows.
@@ -67,16 +67,6 @@ def read_prompt(
       UserError: no list of {"role", "content"}, an unknown role, or tools or documents that are no
         such lists.
     """
-    conversation = asked(name, fields, messages, takes_role)
-    if not any(message["role"] == "assistant" for message in conversation.messages):
-        raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
-    return conversation
-
-
-def asked(
-    name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
-) -> Conversation:
-    """As `read_conversation`; nothing in it need be an assistant's."""
     variables = _json(fields.get("chat_template_kwargs"))
     if not isinstance(variables, dict | None):
         raise UserError(f"{name}: chat_template_kwargs must be an object, such as {{}}")
