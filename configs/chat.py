@@ -2,7 +2,8 @@ r"""What would an assistant say? Learns the assistant's turns of conversations, 
 
 Command:   python launch.py --config=configs/chat.py --config.init_from=RUN_OR_HF_FOLDER \
                --config.data.train=chats.jsonl
-           with a line {"messages": [{"role": "user", "content": ...}, ...]} a conversation.
+           with a line {"messages": [{"role": "user", "content": ...}, ...]} a conversation, which
+           may have "tools" and "documents" beside its messages.
 Example:   python launch.py --config=configs/chat.py:debug
            answers what a Python function does.
 Expected:  docs/results/finetuning.md
@@ -19,7 +20,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: model=init_from|llama|gpt2, tokenizer, optimizer, schedule, debug."""
     arg = common.finetuning_arg(arg)
     config = common.finetuning(
-        dict(kind="chat", template="", messages="messages"),
+        dict(
+            kind="chat",
+            template="",  # Jinja, or the name of one of init_from's; "" for init_from's own.
+            messages="messages",  # The field of a record that holds them.
+            date="",  # What templates take for today; "" for the day of the run's first start.
+        ),
         arg=arg,
         scratch=families.small_models("llama", "gpt2"),
         seq_len=512,

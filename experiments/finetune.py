@@ -1,5 +1,6 @@
 """Fine-tuning: names the parts and wires them together. No maths lives here."""
 
+import datetime
 import functools
 import json
 import pathlib
@@ -77,7 +78,7 @@ def _run(
     extend: bool,
 ) -> int:
     with hosts.together():
-        config, data = read(config)
+        config, data = read(_as_begun(config, workdir))
         given = config.to_dict()
         workdir_lib.check(workdir, given, extend=extend)
         config = build.with_num_steps(config, lambda _: len(data.train.examples))
@@ -145,6 +146,24 @@ def _run(
         given=given,
         profile_steps=profile_steps,
     )
+
+
+def _as_begun(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+    """A copy whose chats have the day, and the layout, that the run in this folder began with."""
+    if config.task.kind != "chat":
+        return config
+    config = config.copy_and_resolve_references()
+    begun = workdir_lib.load_config(workdir) if (workdir / workdir_lib.CONFIG).exists() else None
+    if begun is None or "date" in begun.get("task", {}):
+        before = "" if begun is None else begun["task"]["date"]
+        config.task.date = config.task.date or before or datetime.date.today().isoformat()
+    else:  # A run of before there were days; see `tasks._chat`.
+        with config.unlocked():
+            del config.task.date
+        config.task.template = config.task.template or begun["task"].get("template", "")
+    return config
 
 
 def read(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, labelled.Data]:

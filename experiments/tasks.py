@@ -1,5 +1,6 @@
 """From the `task` block of a config to a task; what the block leaves open is read off the data."""
 
+import datetime
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -208,11 +209,17 @@ def _summary_scores(
     return text_overlap.rouge(predictions, references, tokenizer=tokenizer)
 
 
-def _chat(*, inputs: TextInputs, template: str, messages: str) -> Task:
-    chosen = chat_files.choose(template, None, "")
-    return language.Chat(
-        inputs, template=chat.ChatTemplate(chosen.sources, inputs.tokenizer), messages=messages
-    )
+def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:
+    """`date` is missing in runs of before it was a key, whose rows began with a first token."""
+    sources = chat_files.choose(template, None, "").sources
+    if date is None:
+        sources = {name: "{{ bos_token }}" + source for name, source in sources.items()}
+    try:
+        now = datetime.datetime.fromisoformat(date) if date else datetime.datetime.now()
+    except ValueError:
+        raise UserError(f"task.date={date!r} is no day, such as 2026-01-31") from None
+    laid_out_by = chat.ChatTemplate(sources, inputs.tokenizer, now=now)
+    return language.Chat(inputs, template=laid_out_by, messages=messages)
 
 
 _KINDS: dict[str, Callable[..., Task]] = {

@@ -93,7 +93,7 @@ def write(folder: pathlib.Path, sources: Mapping[str, str]) -> None:
     for name, text in sources.items():
         path = folder / FILE if name == "default" else folder / _OTHERS / f"{name}.jinja"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_text(text, encoding="utf-8")
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:

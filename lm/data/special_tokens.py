@@ -84,25 +84,43 @@ class SplitAtSpecialTokens:
           UserError: the text holds private-use characters where some of its tokens are to be text.
         """
         encoding = self._library.encode(text, add_special_tokens=False)
+        ids, tokens, ranges = encoding.ids, encoding.tokens, encoding.offsets
         if as_text:
-            return self._encode_with_stand_ins(text, encoding, as_text)
-        return offsets_lib.from_hugging_face(text, encoding.ids, encoding.tokens, encoding.offsets)
+            ids, tokens, ranges = self._encode_with_stand_ins(text, encoding, as_text)
+        return offsets_lib.from_hugging_face(
+            text, ids, tokens, self._without_spaces(text, ids, ranges)
+        )
 
-    def _encode_with_stand_ins(self, text, encoding, as_text) -> Offsets:
+    def _without_spaces(
+        self, text: str, ids: Sequence[int], ranges: Sequence[Range]
+    ) -> list[Range]:
+        """Special tokens may take the spaces around them, which are no part of what they say."""
+        taking = {i for i, token in self._special.items() if token.lstrip or token.rstrip}
+        trimmed = []
+        for token_id, (start, end) in zip(ids, ranges, strict=True):
+            if token_id in taking:
+                within = text[start:end]
+                start, end = end - len(within.lstrip()), start + len(within.rstrip())
+            trimmed.append((start, end))
+        return trimmed
+
+    def _encode_with_stand_ins(self, text, encoding, as_text):
         """Puts others in the place of those that count, and has none of its own count."""
         replaced = list(text)
         ids: dict[int, int] = {}  # By the first character.
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if token_id not in self._special or overlaps((start, end), as_text):
                 continue
-            content = self._special[token_id].content
-            at = text.find(content, start, end)  # It may have taken the spaces around it.
+            token = self._special[token_id]
+            at = text.find(token.content, start, end)  # It may have taken the spaces around it.
+            if at < 0 and not token.normalized:
+                continue  # What the model gives for an unknown character.
             if at < 0 or any(ord(char) in _PRIVATE for char in text):
                 raise UserError(
-                    "a message spells a special token, and the text cannot be told from the "
-                    f"template's own {content}; take it out, or the private-use characters"
+                    f"a message spells a special token, which the template's own {token.content} "
+                    "cannot be told from; take it out, or the private-use characters beside it"
                 )
-            replaced[at : at + len(content)] = self._stand_ins[token_id]
+            replaced[at : at + len(token.content)] = self._stand_ins[token_id]
             ids[at] = token_id
         found = self._with_stand_ins.encode("".join(replaced), add_special_tokens=False)
         of_token = [
@@ -110,7 +128,7 @@ class SplitAtSpecialTokens:
             for token_id, (start, end) in zip(found.ids, found.offsets, strict=True)
         ]
         assert not ids, ids
-        return offsets_lib.from_hugging_face(text, of_token, found.tokens, found.offsets)
+        return of_token, found.tokens, found.offsets
 
 
 def named(

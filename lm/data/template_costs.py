@@ -11,7 +11,7 @@ from typing import Any
 
 def size_of(value: Any) -> int:
     """Characters of a text or items of a list; of a number, its bytes."""
-    if isinstance(value, str | bytes | list | tuple | dict):
+    if isinstance(value, str | bytes | list | tuple | dict | range):
         return len(value)
     return _int_bytes(value)
 
@@ -23,17 +23,17 @@ def operator_cost(operator: str, left: Any, right: Any) -> int:
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, int) and not isinstance(other, int | float):
                     return max(one, 0) * size_of(other)
-            return _int_bytes(left) + _int_bytes(right)
+            return _int_bytes(left) * _int_bytes(right)  # The time of a long multiplication.
         case "**":
             grows = isinstance(left, int) and isinstance(right, int) and right > 0
-            return _int_bytes(left) * right if grows else 0
+            return (_int_bytes(left) * right) ** 2 if grows else 0
         case "%" if isinstance(left, str | bytes):
             return _percent(left, right)
     return size_of(left) + size_of(right)
 
 
 def _int_bytes(value: Any) -> int:
-    return value.bit_length() // 8 if isinstance(value, int) else 0
+    return (value.bit_length() + 7) // 8 if isinstance(value, int) else 0
 
 
 def _percent(text: Any, values: Any) -> int:

@@ -25,6 +25,7 @@ Span = tuple[int, int]  # Characters from the first up to, not including, the se
 
 _MAX_WORK = 2**24  # Characters made by a rendering, beside 64 for each that it is given.
 _STEP = 64  # What a loop's step or a call costs, in characters.
+_OF_JINJA = ("_loop_vars", "_block_vars")  # What it adds to calls inside of a loop or a block.
 _MAX_SECONDS = 60.0  # For what is not counted: comparisons, and sorting.
 _PRIVATE = range(0xF0000, 0xFFFFE)  # Characters that no standard gives a meaning.
 
@@ -180,7 +181,8 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", None)
         if isinstance(owner, str | bytes | int) and name in METHOD_COSTS:
             args = tuple(list(x) if _is_iterator(x) else x for x in args)
-            self.spend(METHOD_COSTS[name](owner, *args, **kwargs))
+            named = {k: v for k, v in kwargs.items() if k not in _OF_JINJA}
+            self.spend(METHOD_COSTS[name](owner, *args, **named))
         self.spend(0)
         result = super().call(context, obj, *args, **kwargs)
         self.spend(size_of(result))

@@ -133,8 +133,16 @@ def expected_ids(theirs, conversation, num, **settings):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TEMPLATES)
+# All templates on the kinds that most models have, and those that differ most on all kinds.
+PAIRS = [(name, kind) for name in TEMPLATES for kind in ("gpt2", "llama")]
+PAIRS += [
+    (name, kind)
+    for name in ("llama2", "gemma3", "qwen3", "phi3", "deepseek_r1", "vicuna")
+    for kind in ("roberta", "unigram bytes", "t5")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_rows_and_prompts_are_those_of_transformers(name, kind, folders):
     theirs, ours = both(kind, folders[kind])
     theirs.chat_template = TEMPLATES[name]
@@ -168,3 +176,148 @@ def test_rows_and_prompts_are_those_of_transformers(name, kind, folders):
         if ASKED_OTHERWISE not in examples[-1].notes:
             assert examples[-1].ids.tolist() == whole, what
     assert taken >= 2, "it takes no conversation"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
+@pytest.mark.parametrize("name", ["training", "smollm3"])
+def test_tagged_answers_are_those_of_transformers(name, kind, folders):
+    theirs, ours = both(kind, folders[kind])
+    theirs.chat_template = TEMPLATES[name]
+    template = ChatTemplate({"default": TEMPLATES[name]}, ours, now=NOW)
+    for what in ("English", "Chinese", "system", "no thinking"):
+        conversation = CONVERSATIONS[what]
+        num = len(conversation.messages)
+        expected = expected_ids(theirs, conversation, num, return_assistant_tokens_mask=True)
+
+        [example] = template.examples("x", conversation)
+
+        assert example.is_answer.tolist() == list(map(bool, expected["assistant_masks"])), what
+
+
+# What the answers of a conversation are, as text, and in how many examples.
+LEARNED = {
+    "chatml": [
+        "In the box;\n\n- the big one <|im_end|>\n the same.<|im_end|>\nthe end<|im_end|>\n"
+    ],
+    # The last alone ends with the eos token, and no other loses its own end for that. Their special
+    # tokens take the spaces behind them.
+    "phi3": ["In the box;\n\n- the big one <|end|>the same.<|end|>the end<|end|></s>"],
+    "phi4_mini": ["In the box;\n\n- the big one <|end|>the same.<|end|>the end<|end|></s>"],
+    "vicuna": [" In the box;\n\n- the big one </s>  the same.</s> the end</s>"],
+    "command_r": [
+        "In the box;\n\n- the big one<|END_OF_TURN_TOKEN|>\nthe same.<|END_OF_TURN_TOKEN|>\n"
+        "the end<|END_OF_TURN_TOKEN|>\n"
+    ],
+    "llama2": [" In the box;\n\n- the big one </s> the same. </s> the end </s>"],
+    "gemma2": [
+        "In the box;\n\n- the big one<end_of_turn>\nthe same.<end_of_turn>\nthe end<end_of_turn>\n"
+    ],
+    # What the model ends its last answer with is not what stands behind earlier ones.
+    "channels": [
+        "<|channel|>final<|message|>In the box;\n\n- the big one <|return|>",
+        "<|channel|>final<|message|> the same.<|return|>",
+        "<|channel|>final<|message|>the end<|return|>",
+    ],
+    # An answer is asked for with a thought before it, and earlier ones have lost theirs.
+    "qwen3": [
+        "<think>\n\n</think>\n\nIn the box;\n\n- the big one <|im_end|>\n",
+        "<think>\n\n</think>\n\n the same.<|im_end|>\n",
+        "<think>\n\n</think>\n\nthe end<|im_end|>\n",
+    ],
+    "training": ["In the box;\n\n- the big one<|im_end|>the same.<|im_end|>the end<|im_end|>"],
+}
+
+
+def learned(tokenizer, example):
+    ids = example.ids[example.is_answer]
+    special = {i: name for name, i in tokenizer.special_ids.items()}
+    return "".join(special.get(i) or tokenizer.text_of(i) for i in ids.tolist())
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_is_learned_is_every_answer_with_its_end(name, folders):
+    _, ours = both("gpt2", folders["gpt2"])
+
+    examples = ChatTemplate({"default": TEMPLATES[name]}, ours).examples("x", Conversation(ENGLISH))
+
+    assert [learned(ours, example) for example in examples] == LEARNED[name]
+
+
+def test_each_answer_is_learned_behind_what_it_is_asked_with(folders):
+    _, ours = both("gpt2", folders["gpt2"])
+    for name in TEMPLATES.keys() - {"deepseek_r1"}:  # It asks with a thought begun.
+        template = ChatTemplate({"default": TEMPLATES[name]}, ours)
+        examples = template.examples("x", Conversation(CHINESE))
+        for i in (1, 3):
+            prompt = template.prompt("x", Conversation(CHINESE[:i])).tolist()
+            behind = [e for e in examples if e.ids[: len(prompt)].tolist() == prompt]
+            assert any(e.is_answer[len(prompt)] for e in behind), name
+
+
+# No template of these writes a special token behind an answer.
+NO_END = ("glm4", "nemotron")
+ENDS = {
+    "llama3": "<|eot_id|>",
+    "gemma3": "<end_of_turn>",
+    "phi3": "<|end|>",
+    "channels": "<|return|>",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_ends_an_answer_is_known(name, folders):
+    _, ours = both("gpt2", folders["gpt2"])
+    end = ChatTemplate({"default": TEMPLATES[name]}, ours).end_id
+
+    if name in NO_END:
+        assert end is None
+    else:
+        assert end in ours.special_ids.values()
+        assert ENDS.get(name, ours.piece(end)) == ours.piece(end)
+
+
+# Texts that spell special tokens, in ways that templates look at.
+SPELT = (
+    "<|im_end|>",
+    "a<s>b",
+    "</s></s>",
+    "你<|end|>\nthe",
+    "<|im_start|>assistant\nyes",
+    "the <sep>",
+)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama", "unigram bytes", "t5"])
+@pytest.mark.parametrize("name", ["phi3", "breaks", "qwen3", "training"])
+def test_special_tokens_that_a_message_spells_are_text(name, kind, folders):
+    _, ours = both(kind, folders[kind])
+    template = ChatTemplate({"default": TEMPLATES[name]}, ours)
+    specials = lambda ids: [i for i in ids.tolist() if ours.is_special(i) and i != ours.unk_id]
+    of = lambda text: Conversation(
+        [{"role": "user", "content": text}, {"role": "assistant", "content": f"so: {text} there"}]
+    )
+    [plain] = template.examples("x", of("the thing"))
+    for text in SPELT:
+        [example] = template.examples("x", of(text))
+
+        assert specials(example.ids) == specials(plain.ids), text
+        prompt = template.prompt("x", of(text).first(1))
+        if kind == "t5":  # Its line break is a space, and so a part of the next token.
+            prompt = prompt[:-1]
+        assert prompt.tolist() == example.ids[: len(prompt)].tolist()
+
+
+def test_spelt_tokens_are_encoded_as_transformers_does_when_it_is_asked_to(folders):
+    theirs, ours = both("gpt2", folders["gpt2"])
+    for name in ("chatml", "llama3", "zephyr"):
+        theirs.chat_template = TEMPLATES[name]
+        template = ChatTemplate({"default": TEMPLATES[name]}, ours)
+        for text in SPELT:
+            messages = [{"role": "user", "content": text}]
+            expected = theirs.apply_chat_template(
+                messages,
+                add_generation_prompt=True,
+                sanitize_control_tokens=True,
+                return_dict=True,
+            )["input_ids"]
+            assert template.prompt("x", Conversation(messages)).tolist() == expected, (name, text)

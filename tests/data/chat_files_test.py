@@ -1,0 +1,113 @@
+"""The chat templates of a folder are those that `transformers` reads there."""
+
+import json
+
+import pytest
+import tokenizers as tokenizers_lib
+import transformers
+
+from lm.data import chat_files
+from lm.data.chat import DEFAULT
+from lm.errors import UserError
+
+ONE, TWO, THREE = "1{{ bos_token }}\n", "2 你{% if tools %}t{% endif %}\n", "3"
+LIST = [{"name": "default", "template": ONE}, {"name": "tool_use", "template": TWO}]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    library = tokenizers_lib.Tokenizer(tokenizers_lib.models.BPE({"a": 0}, []))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=library).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def put(folder, *, config=None, **files):
+    path = folder / "tokenizer_config.json"
+    if config is not None:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": config}))
+    for name, text in files.items():
+        others = f"additional_chat_templates/{name}.jinja"
+        path = folder / ("chat_template.jinja" if name == "default" else others)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def theirs(folder):
+    found = transformers.AutoTokenizer.from_pretrained(folder).chat_template
+    return {"default": found} if isinstance(found, str) else found
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        dict(default=ONE),
+        dict(config=ONE),
+        dict(config=LIST),
+        dict(config=LIST, default=THREE),
+        dict(default=ONE, tool_use=TWO, rag=THREE),
+        dict(config=ONE, rag=THREE),
+        dict(),
+    ],
+    ids=str,
+)
+def test_what_is_read_is_what_transformers_reads(files, folder):
+    put(folder, **files)
+
+    found = chat_files.read(folder)
+
+    assert (None if found is None else found.sources) == theirs(folder)
+
+
+@pytest.mark.parametrize(
+    "config", [ONE, LIST, [*LIST, {"name": "rag", "template": THREE}]], ids=str
+)
+def test_templates_come_back_from_a_config_and_from_a_run(config, folder, tmp_path):
+    put(folder, config=config)
+    sources = chat_files.read(folder).sources
+
+    again = chat_files.choose(chat_files.dumps(sources), None, "")
+    chat_files.write(tmp_path / "run" / "tokenizer", again.sources)
+
+    assert chat_files.read(tmp_path / "run").sources == sources
+    if config == ONE:
+        assert chat_files.dumps(sources) == ONE
+
+
+def test_a_template_is_chosen_by_its_name_for_all_conversations(folder):
+    put(folder, default=ONE, tool_use=TWO, rag=THREE)
+    found = chat_files.read(folder)
+
+    assert chat_files.choose("", found, "F") == found
+    assert chat_files.choose("tool_use", found, "F").sources == {"default": TWO, "rag": THREE}
+    assert chat_files.choose("default", found, "F").sources == {"default": ONE, "rag": THREE}
+    assert chat_files.choose("{{ 1 }}", found, "F").sources == {"default": "{{ 1 }}"}
+
+
+def test_without_a_template_the_plain_one_is_taken_and_said():
+    chosen = chat_files.choose("", None, "FOLDER")
+
+    assert chosen.sources == {"default": DEFAULT} and "FOLDER has none" in chosen.origin
+
+
+@pytest.mark.parametrize(
+    ("files", "template", "reason"),
+    [
+        (dict(rag=THREE), "", "none that is its default; .*rag"),
+        (dict(default=ONE, rag=THREE), "rga", "'rga'.*default, rag|'rga'.*rag, default"),
+        (dict(), "rag", "'rag'.*none"),
+        (dict(config=[{"name": "../x", "template": ONE}]), "", r"'\.\./x'"),
+        (dict(config=[{"name": "default"}]), "", "neither a text nor a list"),
+        (dict(config=3), "", "neither a text nor a list"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(files, template, reason, folder):
+    put(folder, **files)
+    with pytest.raises(UserError, match=reason) as caught:
+        chat_files.choose(template, chat_files.read(folder), str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_is_no_text_is_refused_by_name(folder):
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{ 1 }}")
+    with pytest.raises(UserError, match=r"chat_template\.jinja cannot be read"):
+        chat_files.read(folder)
