@@ -25,6 +25,9 @@ from lm.errors import UserError
 # each text, and not a space, which would become part of its first token.
 DEFAULT = """\
 {{ bos_token }}{% for message in messages %}
+{% if tools or documents or message.tool_calls %}
+{{ raise_exception("the plain one knows no tools and no documents") }}
+{% endif %}
 {% if message.role != "system" %}{{ message.role | capitalize }}:{{ "\\n" }}{% endif %}
 {% if message.content is string %}{{ message.content }}
 {%- else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}

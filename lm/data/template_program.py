@@ -91,7 +91,9 @@ class Program:
         given = len(self.source) + sum(map(_total, variables.values()))
         environment.start(_MAX_WORK + 64 * given, now, marks)
         with _OneLine(f"{name}: {self.label} fails"):
-            return "".join(self._template.generate(**variables))
+            text = "".join(self._template.generate(**variables))
+            text.encode()  # A lone half of a surrogate pair, as JSON can spell, is no text.
+            return text
 
 
 class _OneLine:

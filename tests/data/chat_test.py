@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tokenizers as tokenizers_lib
 
-from lm.data.chat import DEFAULT, ChatTemplate
-from lm.data.conversations import Conversation, read_conversation
+from lm.data.chat import ASKED_BY_MORE, ASKED_OTHERWISE, DEFAULT, SPLIT, ChatTemplate
+from lm.data.conversations import Conversation, read_conversation, text_of
 from lm.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer
 from lm.errors import UserError
 
@@ -101,3 +101,131 @@ def test_messages_of_another_shape_are_refused_by_name(messages, message):
     with pytest.raises(UserError, match=message) as caught:
         read_conversation("chat.jsonl:7", {"messages": messages}, "messages", template.takes_role)
     assert str(caught.value).startswith("chat.jsonl:7: ")
+
+
+def test_a_refusal_names_the_turn():
+    template = template_of("{{ messages | length }}{{ messages[-1].content }}", ByteTokenizer())
+    with pytest.raises(UserError, match=r"chats\.jsonl:7, message 3: .*differently"):
+        template.examples("chats.jsonl:7", Conversation(MESSAGES))
+
+
+def test_conversations_with_tools_have_a_template_of_their_own():
+    template = ChatTemplate(
+        {
+            "default": DEFAULT,
+            "tool_use": "{{ tools | length }} tools: {{ messages }}",
+        },
+        ByteTokenizer(),
+    )
+    messages, tool = MESSAGES[:2], {"type": "function", "function": {"name": "f"}}
+    read = lambda **more: template.prompt("x", Conversation(messages, **more))
+
+    assert template.prompt("x", Conversation(messages)).tolist() == read(tools=None).tolist()
+    assert bytes((read(tools=[tool]) - 3)[:8].tolist()) == b"1 tools:"
+    assert bytes((read(tools=[]) - 3)[:8].tolist()) == b"0 tools:"
+
+
+PARTS = [{"type": "text", "text": "hello "}, {"type": "text", "text": "你"}]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{{ m.content }}",
+        "{{ m.content | trim }}",
+        "{{ m.content + '!' }}",
+        "{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}",
+        "{% for p in m.content %}{{ p.text if p is mapping else p }}{% endfor %}",
+    ],
+)
+def test_parts_of_text_are_the_text_whatever_the_template_takes(said):
+    source = "{% for m in messages %}" + said + "{% endfor %}{{ '>' if add_generation_prompt }}"
+    template = template_of(source, ByteTokenizer())
+    prompt = lambda content: template.prompt(
+        "x", Conversation([{"role": "user", "content": content}])
+    )
+
+    assert prompt(PARTS).tolist() == prompt("hello 你").tolist()
+    assert text_of({"content": PARTS}) == "hello 你"
+
+
+def test_what_asks_for_more_than_stands_before_an_answer_is_noted():
+    begun = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>' }}{% endif")
+    assert begun != CHATML
+
+    [example] = template_of(begun, ByteTokenizer()).examples("x", Conversation(MESSAGES))
+
+    assert example.notes == [ASKED_BY_MORE] * 2
+    assert read(ByteTokenizer(), example.ids[example.is_answer]).startswith("\\xd9\\x85")
+
+
+def test_turns_that_are_written_otherwise_once_answered_stand_as_they_are_asked():
+    source = (
+        "{% for m in messages %}{{ m.role[0] }}:{{ '(now) ' if loop.last and m.role == 'user' }}"
+        "{{ m.content }}\n{% endfor %}{{ 'a:' if add_generation_prompt }}"
+    )
+    tokenizer = ByteTokenizer()
+    template = template_of(source, tokenizer)
+
+    examples = template.examples("x", Conversation(MESSAGES[1:]))
+
+    answers = [tokenizer.decode(e.ids[e.is_answer]) for e in examples]
+    assert answers == ["مرحبا\n", "はい。\n"]
+    for example, i in zip(examples, (1, 3), strict=True):
+        prompt = template.prompt("x", Conversation(MESSAGES[1 : 1 + i]))
+        assert example.ids[~example.is_answer].tolist() == prompt.tolist()
+        assert example.notes == [ASKED_OTHERWISE]
+
+
+def test_tokens_across_the_border_of_an_answer_belong_to_it(chatml):
+    template = template_of("so s{{ 'tand' if messages[1] }}", chatml)
+    messages = [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]
+
+    [example] = template.examples("x", Conversation(messages))
+
+    assert chatml.decode(example.ids[example.is_answer]) == "stand"
+    assert example.notes == [SPLIT]
+
+
+def test_what_stands_beside_messages_may_be_json_in_a_text():
+    takes_role = template_of(DEFAULT, ByteTokenizer()).takes_role
+    fields = {
+        "chat": MESSAGES,
+        "tools": '[{"type": "function"}]',
+        "documents": [{"text": "a"}],
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+
+    conversation = read_conversation("x", fields, "chat", takes_role)
+
+    assert conversation.tools == [{"type": "function"}]
+    assert conversation.documents == [{"text": "a"}]
+    assert conversation.variables == {"enable_thinking": False}
+    for key, value in (("tools", "x"), ("documents", {"a": 1}), ("chat_template_kwargs", [1])):
+        with pytest.raises(UserError, match=f"^x: {key} must be"):
+            read_conversation("x", fields | {key: value}, "chat", takes_role)
+
+
+def test_roles_are_the_usual_ones_and_those_that_the_template_names():
+    template = template_of("{% if messages[0].role == 'observation' %}{% endif %}", ByteTokenizer())
+
+    for role in ("system", "developer", "user", "assistant", "tool", "observation"):
+        assert template.takes_role(role)
+    for role in ("asistant", "", None, 3):
+        assert not template.takes_role(role)
+
+
+def test_the_plain_template_writes_no_tools():
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}
+    template = template_of(DEFAULT, ByteTokenizer())
+    for conversation in (Conversation([*MESSAGES[:2], call]), Conversation(MESSAGES, [{}])):
+        with pytest.raises(UserError, match="knows no tools"):
+            template.examples("x", conversation)
+
+
+def test_text_that_no_tokenizer_takes_is_refused_by_name(chatml):
+    messages = [MESSAGES[1] | {"content": "\ud800"}, MESSAGES[2]]
+    for tokenizer in (chatml, ByteTokenizer()):
+        with pytest.raises(UserError, match=r"^chats:3"):
+            template_of(CHATML, tokenizer).examples("chats:3", Conversation(messages))
