@@ -25,8 +25,11 @@ def get_config() -> ml_collections.ConfigDict:
         truncate=False,  # Whether texts are cut that the task refuses as too long.
         max_document_bytes=100_000_000,  # The longest record.
     )
-    config.chat = dict(  # How replies are written; 0 is greedy. Other tasks write as evaluated.
-        max_new_tokens=256, temperature=0.0, top_k=0, top_p=1.0, seed=0
-    )
+    # How replies to conversations are written; other tasks write as they are evaluated.
+    config.max_new_tokens = 256
+    config.temperature = 0.0  # 0 is greedy.
+    config.top_k = 0
+    config.top_p = 1.0
+    config.seed = 0
     config.parallel = common.parallel()
     return config

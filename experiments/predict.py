@@ -13,14 +13,15 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import finetuned, labelled, report, tasks
+from experiments import finetuned, labelled, prompting, report, tasks
+from experiments.checks import check_numbers
 from lm import faults
 from lm.data import files, unlabelled
 from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
-from lm.generate import decoding, sampling
+from lm.generate import decoding, ending, sampling
 from lm.models.cache import decoding_params
 from lm.tasks import language
 from lm.tasks.prediction import Predicted, predictions
@@ -84,9 +85,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
     ):
         if value not in known:
             raise UserError(f"{key}={value!r} is unknown; choose {', '.join(known)}")
-    for key in ("batch_size", "max_document_bytes"):
-        if config.data[key] < 1:
-            raise UserError(f"data.{key}={config.data[key]} must be at least 1")
+    check_numbers(config)
+    if config.data.batch_size < 1:
+        raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     source, target = _path(config.input), pathlib.Path(config.output)
     if source != files.STDIN and (source.is_dir() or not source.exists()):
         raise UserError(f"input={config.input}: there is no such file")
@@ -151,41 +152,43 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
         written_by = decoding_params(params, model.config.dtype)
         predict = functools.partial(task.predictions, model=model, params=written_by)
     if isinstance(task, language.Chat):
-        read, predict = _replies(config.chat, task, run.tokenizer, model, written_by)
+        read, predict = _replies(config, task, run.tokenizer, model, written_by)
     return TaskModel(task, batch_size, read, outputs_of, predict)
 
 
 def _replies(
-    settings: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
     task: language.Chat,
     tokenizer: Tokenizer,
     model: nn.Module,
     params: Params,
 ) -> tuple[Callable, Callable]:
     """The `read` and `predict` of what answers conversations."""
-    draws = settings.to_dict()
-    key, max_new_tokens = jax.random.key(draws.pop("seed")), draws["max_new_tokens"]
-    ends = {*tokenizer.stop_ids, task.template.end_id} - {None}
+    stop_ids = prompting.stop_ids(tokenizer, task.template)
 
     def read(record):
         prompt = task.asked_ids(record).tolist()
         try:
-            decoding.check_room(model, [prompt], max_new_tokens)
+            decoding.check_room(model, [prompt], config.max_new_tokens)
         except UserError as error:
             raise UserError(f"{record.name}: {error}") from None
         return []
 
     def predict(records, outputs):
-        written = sampling.generate(
+        written = sampling.sample(
             model,
             params,
             [task.asked_ids(record).tolist() for record in records],
-            key,
+            jax.random.key(config.seed),
             vocab_size=tokenizer.vocab_size,
-            stop_ids=sorted(ends),
-            **draws,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            stop_ids=stop_ids,
         )
-        return [{"text": tokenizer.decode(ids).strip()} for ids in written]
+        texts = (ending.written(tokenizer, (), x.tokens, x.stop_id, ()) for x in written)
+        return [{"text": x.text.strip(), "finish_reason": x.finish_reason} for x in texts]
 
     return read, predict
 

@@ -10,6 +10,7 @@ from lm.errors import UserError
 from lm.results.state import State, state_of
 from lm.train import loop
 from lm.train.schedules import linear
+from tests import run_folders
 from tests.finetune_test import files, make_config, params_of, read  # noqa: F401
 from tests.training_test import job, step_fn  # noqa: F401
 
@@ -66,6 +67,16 @@ def test_the_folder_tells_of_its_new_length(made):
     workdir.check(made, longer())
     with pytest.raises(UserError, match="num_steps is 20 there, 10 here"):
         workdir.check(made, CONFIG)
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_run_of_seeds_is_done_again_once_each_seed_is(tmp_path, done):
+    for seed in range(2):
+        records = [{"step": 4, "run/done": 1}, {"step": 4, "run/num_steps": 8}]
+        run_folders.write(tmp_path / f"seed-{seed}", CONFIG, records, num_steps=4, done=done)
+    (tmp_path / "seeds.json").write_text("{}")
+
+    assert (state_of(tmp_path).kind == "done") == done
 
 
 def constant(files, num_steps):  # noqa: F811

@@ -127,7 +127,8 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
 def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:
     """Of a run that trains one seed after the other, in folders of their own."""
     last = seeds[-1]
-    if (workdir / "seeds.json").exists():
+    # It is there already while a run that was done goes on to more steps.
+    if (workdir / "seeds.json").exists() and all(seed.kind == "done" for seed in seeds):
         kind = "done"
     elif any(seed.kind == "running" for seed in seeds):
         kind = "running"
