@@ -6,6 +6,7 @@ Command:   python launch.py --config=configs/evaluate.py --config.checkpoint=run
 """
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from configs import common
 
@@ -20,6 +21,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.experiment = "evaluate"
     config.checkpoint = ""
     config.predictions = ""
+    # Settings of a task that replace those it was trained with; None keeps them. They name the
+    # fields of records, which a folder of transformers says nothing of.
+    config.task = dict(
+        text=placeholder(str),
+        pair=placeholder(str),
+        label=placeholder(str),
+        tokens=placeholder(str),
+        tags=placeholder(str),
+        scheme=placeholder(str),
+        unanswerable=placeholder(bool),
+        scorer=placeholder(str),
+    )
     config.data = dict(
         source="",
         train="",

@@ -37,14 +37,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
     with _unfinished(target) as partial, faults.naming(partial):
-        then = ["--config=configs/generate.py", f"--config.checkpoint={target}"]
+        is_imported = True
         if peft.is_folder(source):
             merge_adapters(config, source, partial)
         elif hugging_face.is_folder(source):
             import_folder(config, source, partial)
         elif (source / "config.json").exists():
             (export_adapters if config.adapters else export_run)(source, partial)
-            then = []
+            is_imported = False
         else:
             raise UserError(
                 f"source={source} is neither a run, nor a folder of transformers or of peft"
@@ -52,9 +52,24 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         if then:
             manifest.write(partial / "tokenizer")
     print(f"{source} -> {target}")
-    if then:
-        print(f"sample from it: {command(*then, '--config.prompt=def ')}")
+    if is_imported:
+        print(_what_to_do(target))
     return 0
+
+
+def _what_to_do(run: pathlib.Path) -> str:
+    """The command that shows what an imported run can do."""
+    config = runs.load_config(run)
+    checkpoint = f"--config.checkpoint={run}"
+    if config["experiment"] == "finetune":
+        parts = ("--config=configs/predict.py", checkpoint, "--config.input=FILE")
+        return f"give it new text: {command(*parts)}"
+    family = build.family_block(ml_collections.ConfigDict(config["model"]))
+    if family.architecture == "encoder":
+        parts = ("--config=configs/classify.py", f"--config.init_from={run}")
+        return f"train it for a task: {command(*parts, '--config.data.train=FILE')}"
+    parts = ("--config=configs/generate.py", checkpoint, "--config.prompt=def ")
+    return f"sample from it: {command(*parts)}"
 
 
 @contextlib.contextmanager
@@ -85,10 +100,16 @@ def import_folder(
 ) -> None:
     """A folder of `transformers` -> a run at step 0 that can be sampled, evaluated and trained on.
 
+    One with the head of a task becomes a run that was fine-tuned for it, unless weights may be left
+    out.
+
     Raises:
       UserError: see `lm.interop.hugging_face`.
     """
-    model = _read_folder(config, source)
+    if finetuned.is_task_model(source) and not (config.allow_unknown or config.allow_missing):
+        model = _read_task_model(source)
+    else:
+        model = _read_folder(config, source)
     params, block = model.params, model.block
     if config.vocab_size:
         params = hugging_face.resize_vocabulary(params, block["vocab_size"], config.vocab_size)
@@ -133,16 +154,46 @@ def merge_adapters(
 
 
 class Model(NamedTuple):
-    """block: of the config. dtype: of the files that the parameters came from."""
+    """What a run is made of.
+
+    block: of the config.
+    dtype: of the files that the parameters came from.
+    task: of a model with the head of a task, the other blocks of its config.
+    """
 
     block: dict[str, Any]
     params: Params
     dtype: str
     tokenizer: tokenizers.Tokenizer
+    task: dict[str, Any] | None = None
+
+
+def _read_task_model(source: pathlib.Path) -> Model:
+    run, loaded = finetuned.read_folder(source)
+    _say(source, loaded)
+    labels = ", ".join(finetuned.labels_of(run.config)) or "no labels"
+    print(
+        f"with its head: {run.config.task.kind} of {labels}; without it: "
+        "--config.allow_unknown=True --config.allow_missing=True"
+    )
+    config = run.config.to_dict()
+    return Model(config["model"], run.params, loaded.dtype, run.tokenizer, config)
+
+
+def _say(source: pathlib.Path, loaded: hugging_face.Loaded) -> None:
+    """Prints what was made up, and what was left out."""
+    for path in loaded.missing:
+        print(f"missing, and drawn at random: {'/'.join(path)}")
+    for key in loaded.left_out:
+        print(f"unknown, and left out: {key}")
+    for note in loaded.notes:
+        print(note)
+    for name, value in stop_ids.unused_settings(source).items():
+        print(f"{stop_ids.FILE} asks for {name}={value}, which is not done here")
 
 
 def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Model:
-    block = hugging_face.load_model_block(source)
+    block, is_bare = hugging_face.load_model_block(source), hugging_face.is_bare_encoder(source)
     model = build.make_model(ml_collections.ConfigDict(block), causal=True)
     shapes = flatten_dict(param_shapes(model))
     init = lambda: flatten_dict(jax.jit(lambda: init_params(model, jax.random.key(0)))())
@@ -150,28 +201,26 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
         source,
         {path: x.shape for path, x in shapes.items()},
         initial=init,
-        may_lack=lambda path: config.allow_missing,
+        may_lack=lambda path: config.allow_missing or (is_bare and path[0] != "encoder"),
         leave_out="anything" if config.allow_unknown else "nothing",
     )
-    for path in loaded.missing:
-        print(f"missing, and drawn at random: {'/'.join(path)}")
-    for key in loaded.left_out:
-        print(f"unknown, and left out: {key}")
-    for name, value in stop_ids.unused_settings(source).items():
-        print(f"{stop_ids.FILE} asks for {name}={value}, which is not done here")
+    _say(source, loaded)
     return Model(block, loaded.params, loaded.dtype, tokenizer_folders.load(source))
 
 
 def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
-    made_by = {"experiment": "convert"} | source
-    made_by |= {"weights_dtype": model.dtype, "model": model.block}
+    made_by = model.task or {"experiment": "convert"}
+    made_by = made_by | source | {"weights_dtype": model.dtype, "model": model.block}
+    # As fine-tuning keeps what is trained; see `Trained`.
+    params = {"params": model.params} if model.task else model.params
+    host = {"num_tokens": 0, "frozen parameters": ""} if model.task else {"num_tokens": 0}
     write_numpy_as_it_is()
     with (
         workdir_lib.opened(target, made_by, data_hash=""),
         Checkpoints(target / "checkpoints", keep_last=1) as checkpoints,
     ):
         model.tokenizer.save(target / "tokenizer")
-        checkpoints.save(0, TrainState(np.int32(0), model.params, ()), {"num_tokens": 0}, {})
+        checkpoints.save(0, TrainState(np.int32(0), params, ()), host, {})
 
 
 def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -183,9 +232,10 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
     Raises:
       UserError: the run has no checkpoint, or a shape that `transformers` does not know.
     """
-    if workdir_lib.load_config(source)["experiment"] == "finetune":
+    if runs.load_config(source)["experiment"] == "finetune":
         run = finetuned.load(source)
-        model, dtype = run.config.model.to_dict(), "float32"
+        model = run.config.model.to_dict()
+        dtype = run.config.weights_dtype if "weights_dtype" in run.config else "float32"
         family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
         if "body" in run.params:
             if "crf" in run.params:
@@ -225,7 +275,7 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     Raises:
       UserError: the run has none, or adapts what `transformers` has no name for.
     """
-    if workdir_lib.load_config(source)["experiment"] != "finetune":
+    if runs.load_config(source)["experiment"] != "finetune":
         raise UserError(f"adapters=True: source={source} is no fine-tuned run")
     run = finetuned.load(source)
     if run.adapters is None:

@@ -9,6 +9,7 @@ from experiments.checks import check_positions
 from lm.cache import cache_folder
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
+from lm.interop import hugging_face
 from lm.train import sharding
 from lm.train.evaluation import evaluate
 
@@ -63,7 +64,12 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
             f"predictions={config.predictions}: name a file, in a folder that exists already"
         )
     mesh = sharding.make_mesh(**config.parallel)
-    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"])
+    given = {name: value for name, value in config.task.items() if value is not None}
+    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
+    if "source" in run.config and not (config.data.source or config.data.validation):
+        raise UserError(
+            f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
+        )
     params = sharding.place_params(run.params, mesh)
     with_data = run.config.copy_and_resolve_references()
     if config.data.source or config.data.validation:
@@ -91,9 +97,25 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
 
 
 def _objective(folder: pathlib.Path, loaded: runs.Run) -> ml_collections.ConfigDict:
-    """What the run was trained for; of an imported decoder, to go on with a text."""
+    """What the run was trained for; of an imported model, what its paper trained it for."""
     if "objective" in loaded.config:
         return loaded.config.objective
-    if build.family_block(loaded.config.model).architecture == "decoder":
-        return ml_collections.ConfigDict({"kind": "causal"})
-    raise UserError(f"{folder} was imported and has no objective of its own; train it first")
+    if hugging_face.is_folder(folder) and hugging_face.is_bare_encoder(folder):
+        raise UserError(
+            f"{folder} is a bare encoder, without a head that could be evaluated; train it for a "
+            f"task first: --config.init_from={folder}"
+        )
+    architecture = build.family_block(loaded.config.model).architecture
+    objective = _OF_PAPERS[architecture]
+    if architecture != "decoder":
+        rates = ", ".join(f"{name}={value}" for name, value in objective.items())
+        print(f"{folder} was imported and names no objective; evaluated with {rates}")
+    return ml_collections.ConfigDict(objective)
+
+
+_OF_PAPERS = {
+    "decoder": {"kind": "causal"},
+    # Devlin et al. 2019, section 3.1, and Raffel et al. 2020, section 3.1.4.
+    "encoder": dict(kind="masked", rate=0.15, mask_share=0.8, random_share=0.1, whole_words=False),
+    "encoder_decoder": dict(kind="span_corruption", noise_density=0.15, mean_span_length=3.0),
+}

@@ -125,8 +125,8 @@ def _source(
             may_lack=lambda path: path[0] in ("pool", "head", "crf", "output_embedding"),
             leave_out="heads",
         )
-        left_out = [hugging_face.over_layers(name) for name in loaded.left_out]
-        return _Source(flatten_dict(loaded.params), left_out, lines)
+        lines += [f"weights: {note}" for note in loaded.notes]
+        return _Source(flatten_dict(loaded.params), loaded.left_out, lines)
     if is_task_model(folder):
         source = as_in_module(load(folder).params, config)
     else:
@@ -193,37 +193,18 @@ def load(
       UserError: not such a run or folder; a config.json that the parameters do not fit; what a run
         was frozen on top of has changed since; a setting that the task does not have.
     """
-    is_imported = hugging_face.is_folder(folder)
-    config = imported_config(folder) if is_imported else runs.load_config(folder)
-    for name, value in (task or {}).items():
-        if name not in config["task"]:
-            raise UserError(
-                f"task.{name}={value!r}: {folder} does task.kind={config['task']['kind']}, which "
-                f"has no such setting; it has {', '.join(config['task'])}"
-            )
-        config["task"][name] = value
-    config = ml_collections.ConfigDict(config)
-    config.model = runs.on_this_machine(config.model)
-    config.parallel.sequence = sequence_parts
-    if is_imported:
-        tokenizer = tokenizer_folders.load(folder)
-    else:
-        tokenizer = tokenizers.load(folder / "tokenizer")
-    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
-    model = make_model(config, task)
-    shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
-    if is_imported:
-        family = heads.with_head(config.model.to_dict(), config.task.kind, labels_of(config))
-        by_path = {path: x.shape for path, x in flatten_dict(shapes).items()}
-        loaded = hugging_face.load_params(folder, by_path, family=family, leave_out="heads")
-        hugging_face.say_left_out(folder, loaded.left_out)
-        params = loaded.params
-        return FineTuned(config, task, model, 0, params, tokenizer, params, None, None)
+    if hugging_face.is_folder(folder):
+        run, loaded = read_folder(folder, sequence_parts=sequence_parts, task=task)
+        hugging_face.say_what_is_left(folder, loaded)
+        return run
+    given = runs.load_config(folder)
+    tokenizer = tokenizers.load(folder / "tokenizer")
+    config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
     policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
     step, state_params, host = restore_params(folder / "checkpoints", **policy)
     frozen: Params = {}
     if host["frozen parameters"]:
-        params, _ = task_params(config, task, model, None)
+        params, _ = task_params(config, made, model, None)
         trained = Trained(config, params)
         frozen = trained.split(params)[1]
         if checksum(frozen) != host["frozen parameters"]:
@@ -236,7 +217,7 @@ def load(
     runs.check_shapes(folder, state_params, trained.shapes(shapes))
     return FineTuned(
         config=config,
-        task=task,
+        task=made,
         model=model,
         step=step,
         params=trained.assemble(state_params, frozen),
@@ -245,6 +226,46 @@ def load(
         adapters=state_params.get("adapters"),
         lora=trained.lora,
     )
+
+
+def read_folder(
+    folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
+) -> tuple[FineTuned, hugging_face.Loaded]:
+    """A folder of `transformers` with a head, as `load` gives it, and how it was read."""
+    given, tokenizer = imported_config(folder), tokenizer_folders.load(folder)
+    config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
+    loaded = hugging_face.load_params(
+        folder,
+        {path: x.shape for path, x in flatten_dict(shapes).items()},
+        family=heads.with_head(config.model.to_dict(), config.task.kind, labels_of(config)),
+        leave_out="heads",
+    )
+    params = loaded.params
+    return FineTuned(config, made, model, 0, params, tokenizer, params, None, None), loaded
+
+
+def _make(
+    folder: pathlib.Path,
+    config: dict[str, Any],
+    tokenizer: tokenizers.Tokenizer,
+    sequence_parts: int,
+    settings: dict[str, Any] | None,
+) -> tuple[ml_collections.ConfigDict, Task, nn.Module, Params]:
+    """The config for this machine and with these settings, its task and model, and their shapes."""
+    for name, value in (settings or {}).items():
+        if name not in config["task"]:
+            raise UserError(
+                f"task.{name}={value!r}: {folder} does task.kind={config['task']['kind']}, which "
+                f"has no such setting; it has {', '.join(config['task'])}"
+            )
+        config["task"][name] = value
+    config = ml_collections.ConfigDict(config)
+    config.model = runs.on_this_machine(config.model)
+    config.parallel.sequence = sequence_parts
+    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
+    model = make_model(config, task)
+    shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
+    return config, task, model, shapes
 
 
 def labels_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def make_state(
         if hugging_face.is_folder(folder):
             shapes = _shape_by_path(abstract.params)
             loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
-            hugging_face.say_left_out(folder, loaded.left_out)
+            hugging_face.say_what_is_left(folder, loaded)
             return create(loaded.params)
         return create(runs.load(folder).params)
 
@@ -80,12 +80,7 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
     """
     if not hugging_face.is_folder(folder):
         return runs.load_config(folder)["model"]
-    if not (folder / "tokenizer.json").exists():
-        convert = ("--config=configs/convert.py", f"--config.source={folder}")
-        raise UserError(
-            f"init_from={folder} holds no tokenizer.json; make a run of it and name that: "
-            f"{command(*convert, '--config.target=DIR')}"
-        )
+    runs.tokenizer_block(folder)  # Raises where there is none.
     return hugging_face.load_model_block(folder)
 
 
@@ -143,6 +138,8 @@ def check(
                 f"init_from={folder}: {'/'.join(path)} has shape {found.get(path)} there and "
                 f"{wanted.get(path)} in this config's model; make the model block the same"
             )
+    if not is_run:
+        hugging_face.plan(folder, found, leave_out="heads")
     if other_tokenizer.fingerprint != tokenizer.fingerprint:
         block = runs.tokenizer_block(folder)
         raise UserError(

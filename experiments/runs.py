@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from experiments import build
+from experiments.shown import command
 from lm import workdir as workdir_lib
 from lm.data import tokenizers
 from lm.errors import UserError
@@ -51,7 +52,7 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
     if is_imported:
         shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
         loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
-        hugging_face.say_left_out(folder, loaded.left_out)
+        hugging_face.say_what_is_left(folder, loaded)
         return Run(config, model, 0, loaded.params, tokenizer_folders.load(folder))
     step, params, _ = restore_params(folder / "checkpoints", **_best(config))
     check_shapes(folder, params, param_shapes(model))
@@ -69,6 +70,11 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: this is no run's folder, or a part of its config is missing or no block.
     """
+    if not folder.exists():
+        raise UserError(
+            f"{folder} does not exist; name the folder of a run, or of transformers. A model of "
+            f"the Hub is fetched first: hf download {folder} --local-dir DIR"
+        )
     if peft.is_folder(folder) and not (folder / workdir_lib.CONFIG).exists():
         raise UserError(
             f"{folder} holds adapters of peft; merge them into their model first: "
@@ -127,9 +133,19 @@ def _best(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
-    """The `tokenizer` block of a config that uses the tokenizer of this run or HF folder."""
+    """The `tokenizer` block of a config that uses the tokenizer of this run or HF folder.
+
+    Raises:
+      UserError: a folder of `transformers` without a tokenizer.json, whose tokenizer has no file.
+    """
     for name in ("tokenizer/sentencepiece.model", "tokenizer/tokenizer.json", "tokenizer.json"):
         path = folder / name
         if path.exists():
             return {"kind": "file", "path": str(path)}
+    if hugging_face.is_folder(folder):
+        convert = ("--config=configs/convert.py", f"--config.source={folder}")
+        raise UserError(
+            f"{folder} holds no tokenizer.json; make a run of it and name that: "
+            f"{command(*convert, '--config.target=DIR')}"
+        )
     return {"kind": "bytes"}

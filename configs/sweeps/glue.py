@@ -1,6 +1,6 @@
 r"""How well does a pretrained encoder do on the tasks of GLUE (Wang et al. 2019)?
 
-Command:   python launch.py --config=configs/classify.py --config.init_from=bert-base-uncased \
+Command:   python launch.py --config=configs/classify.py --config.init_from=DIR_OF_BERT \
                --sweep=configs/sweeps/glue.py --workdir=runs/bert_glue
            init_from is a folder of transformers, or of a run. TFDS downloads the data.
 Hardware:  a GPU of 16 GB; not run yet.

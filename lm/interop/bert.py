@@ -1,9 +1,11 @@
 """BERT's weights and hyperparameters as `transformers` names them, both ways, and RoBERTa's."""
 
+from collections.abc import Collection
 from typing import Any
 
 from lm.errors import UserError
-from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily, check_head_dim, one_dropout, require
+from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily, check_head_dim
+from lm.interop.settings import IRRELEVANT, Table, count, head_dim, number, one_dropout, only
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 
@@ -70,44 +72,73 @@ def roberta_table(model: dict[str, Any]) -> list[Entry]:
     ]
 
 
-def _model_block(config: dict[str, Any], **more) -> dict[str, Any]:
-    require(
-        config,
-        hidden_act=("gelu", "gelu"),
-        position_embedding_type=("absolute", "absolute"),
-        is_decoder=(False, False),
-        add_cross_attention=(False, False),
-        tie_word_embeddings=(True, True),
-    )
-    heads, width = config["num_attention_heads"], config["hidden_size"]
-    offset = more["position_offset"]
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+
+
+def settings(model_type: str) -> Table:
+    """What config.json of a BERT or a RoBERTa may say."""
+    return {
+        **{name: count() for name in _COUNTS},
+        "type_vocab_size": count(2),
+        "layer_norm_eps": number(1e-12),
+        **{name: number(0.1, positive=False, below=1) for name in _DROPOUTS},
+        "pad_token_id": count(1, least=0) if model_type == "roberta" else IRRELEVANT,
+        "hidden_act": only("gelu"),
+        "position_embedding_type": only("absolute"),
+        "is_decoder": only(False),
+        "is_encoder_decoder": only(False),
+        "add_cross_attention": only(False),
+        "tie_word_embeddings": only(True),
+    }
+
+
+def _model_block(given: dict[str, Any], **more) -> dict[str, Any]:
+    heads, width = given["num_attention_heads"], given["hidden_size"]
+    max_len = given["max_position_embeddings"] - more["position_offset"]
+    if max_len < 1:
+        raise UserError(
+            f"config.json: max_position_embeddings={given['max_position_embeddings']} leaves no "
+            f"position behind pad_token_id={given['pad_token_id']}"
+        )
     return dict(
         name="bert",
-        vocab_size=config["vocab_size"],
-        max_len=config["max_position_embeddings"] - offset,
-        num_types=config["type_vocab_size"],
-        num_layers=config["num_hidden_layers"],
+        vocab_size=given["vocab_size"],
+        max_len=max_len,
+        num_types=given["type_vocab_size"],
+        num_layers=given["num_hidden_layers"],
         num_heads=heads,
-        head_dim=width // heads,
+        head_dim=head_dim(width, heads, f"hidden_size={width}, num_attention_heads={heads}"),
         model_dim=width,
-        mlp_dim=config["intermediate_size"],
-        norm_epsilon=config.get("layer_norm_eps", 1e-12),
-        dropout=one_dropout(config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1),
+        mlp_dim=given["intermediate_size"],
+        norm_epsilon=float(given["layer_norm_eps"]),
+        dropout=one_dropout({name: given[name] for name in _DROPOUTS}),
         **more,
         **HOW_TO_RUN,
     )
 
 
-def bert_block(config: dict[str, Any]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours; which heads there are, `architectures` says."""
-    masked_only = config.get("architectures") == ["BertForMaskedLM"]
-    return _model_block(config, position_offset=0, next_sentence=not masked_only)
+def bert_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
+    """config.json -> the `model` block of ours.
+
+    Which heads there are, the tensors say; a bare encoder is read with its pooler, if it has one.
+    """
+    del model_type
+    heads = "cls.seq_relationship.weight", "pooler.dense.weight"
+    return _model_block(given, position_offset=0, next_sentence=any(h in names for h in heads))
 
 
-def roberta_block(config: dict[str, Any]) -> dict[str, Any]:
+def roberta_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
     """RoBERTa counts positions from the one behind its pad token's id."""
-    offset = config.get("pad_token_id", 1) + 1
-    return _model_block(config, position_offset=offset, next_sentence=False)
+    del model_type, names
+    return _model_block(given, position_offset=given["pad_token_id"] + 1, next_sentence=False)
 
 
 def _hf_config(model: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +183,7 @@ _POOLER = ("pooler.dense.weight", "pooler.dense.bias")
 BERT = HuggingFaceFamily(
     model_types=("bert",),
     prefix="bert.",
+    settings=settings,
     model_block=bert_block,
     hf_config=bert_config,
     table=bert_table,
@@ -165,6 +197,7 @@ BERT = HuggingFaceFamily(
 ROBERTA = HuggingFaceFamily(
     model_types=("roberta",),
     prefix="roberta.",
+    settings=settings,
     model_block=roberta_block,
     hf_config=roberta_config,
     table=roberta_table,

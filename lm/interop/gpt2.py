@@ -1,15 +1,10 @@
 """GPT-2's weights and hyperparameters as `transformers` names them, both ways."""
 
+from collections.abc import Collection
 from typing import Any
 
-from lm.interop.family import (
-    HOW_TO_RUN,
-    NO_MUP,
-    HuggingFaceFamily,
-    check_head_dim,
-    one_dropout,
-    require,
-)
+from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily, check_head_dim
+from lm.interop.settings import IRRELEVANT, Table, count, head_dim, number, one_dropout, only
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 
@@ -39,29 +34,52 @@ def table(model: dict[str, Any]) -> list[Entry]:
     ]
 
 
-def model_block(config: dict[str, Any]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours. Absent keys have the defaults of transformers."""
-    require(
-        config,
-        activation_function=("gelu_new", "gelu_new"),
-        layer_norm_epsilon=(1e-5, 1e-5),
-        scale_attn_weights=(True, True),
-        scale_attn_by_inverse_layer_idx=(False, False),
-        add_cross_attention=(False, False),
-        tie_word_embeddings=(True, True),
-    )
-    width, heads = config["n_embd"], config["n_head"]
+_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+
+def settings(model_type: str) -> Table:
+    """What config.json of a GPT-2 may say."""
+    del model_type
+    return {
+        **{name: count() for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")},
+        "n_inner": count(None, or_null=True),
+        **{name: number(0.1, positive=False, below=1) for name in _DROPOUTS},
+        "activation_function": only("gelu_new", "gelu_pytorch_tanh"),
+        "layer_norm_epsilon": only(1e-5),
+        "scale_attn_weights": only(True),
+        "scale_attn_by_inverse_layer_idx": only(False),
+        "add_cross_attention": only(False),
+        "is_decoder": IRRELEVANT,  # It always is one.
+        "is_encoder_decoder": only(False),
+        "tie_word_embeddings": only(True),
+        "reorder_and_upcast_attn": IRRELEVANT,  # The same numbers, in float32 what we have anyway.
+        "n_ctx": IRRELEVANT,
+        **dict.fromkeys(_OF_SUMMARY, IRRELEVANT),
+    }
+
+
+# Of a head for multiple choice.
+_OF_SUMMARY = [
+    f"summary_{name}"
+    for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
+]
+
+
+def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
+    """config.json -> the `model` block of ours."""
+    del model_type, names
+    width, heads = given["n_embd"], given["n_head"]
     return dict(
         name="gpt2",
-        vocab_size=config["vocab_size"],
-        max_len=config["n_positions"],
-        num_layers=config["n_layer"],
+        vocab_size=given["vocab_size"],
+        max_len=given["n_positions"],
+        num_layers=given["n_layer"],
         num_heads=heads,
-        head_dim=width // heads,
+        head_dim=head_dim(width, heads, f"n_embd={width}, n_head={heads}"),
         model_dim=width,
-        mlp_dim=config.get("n_inner") or 4 * width,
+        mlp_dim=given["n_inner"] or 4 * width,
         **NO_MUP,
-        dropout=one_dropout(config, resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1),
+        dropout=one_dropout({name: given[name] for name in _DROPOUTS}),
         **HOW_TO_RUN,
     )
 
@@ -90,6 +108,13 @@ def hf_config(model: dict[str, Any]) -> dict[str, Any]:
 FAMILY = HuggingFaceFamily(
     model_types=("gpt2",),
     prefix="transformer.",
+    settings=settings,
+    aliases={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
     model_block=model_block,
     hf_config=hf_config,
     table=table,

@@ -14,10 +14,11 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm.errors import UserError
-from lm.interop import bert, gpt2, llama, t5
+from lm.interop import bert, gpt2, llama, settings, t5
 from lm.interop.family import HuggingFaceFamily
-from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, some
+from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, quantized, some
 from lm.interop.weights import Entry, Path, Shapes, join, keys, shape_of, split
+from lm.workdir import read_json
 
 FAMILIES = {
     model_type: family
@@ -32,23 +33,28 @@ _SHARD_BYTES = 5_000_000_000
 def is_folder(path: pathlib.Path) -> bool:
     """Whether this looks like a folder of `transformers`."""
     try:
-        return "model_type" in json.loads((path / "config.json").read_text())
-    except (OSError, ValueError):
+        config = read_json(path / "config.json")
+    except UserError:
         return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def load_config(folder: pathlib.Path) -> dict[str, Any]:
     """config.json of a known model.
 
     Raises:
-      UserError: a model_type that no family here has.
+      UserError: a model_type that no family here has, or weights that are quantized.
     """
-    config = json.loads((folder / "config.json").read_text())
-    if config["model_type"] not in FAMILIES:
+    config = read_json(folder / "config.json")
+    model_type = config["model_type"]
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
-            f"{folder}/config.json: model_type={config['model_type']!r} is unknown; known are "
+            f"{folder}/config.json: model_type={model_type!r} is unknown; known are "
             f"{', '.join(sorted(FAMILIES))}"
         )
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UserError(f"{folder}/config.json: quantization_config {quantized(method)}")
     return config
 
 
@@ -56,13 +62,43 @@ def load_model_block(folder: pathlib.Path) -> dict[str, Any]:
     """The `model` block of ours that config.json asks for.
 
     Raises:
-      UserError: a model_type or a setting that no family here has.
+      UserError: a model_type or a setting that no family here has; a number of layers that the
+        files do not hold.
     """
+    return _read_settings(folder)[0]
+
+
+def _read_settings(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], TensorFiles]:
+    """The `model` block; settings that nobody here knows; the files."""
     config = load_config(folder)
+    family = FAMILIES[config["model_type"]]
     try:
-        return FAMILIES[config["model_type"]].model_block(config)
-    except KeyError as error:
-        raise UserError(f"{folder}/config.json lacks {error}; restore the file") from None
+        table = family.settings(config["model_type"])
+        used, unknown = settings.read(config, table, family.aliases)
+        # Before anything is counted up to a number that the files contradict.
+        files = TensorFiles(folder)
+        model = family.model_block(used, config["model_type"], files.headers.keys())
+    except UserError as error:
+        raise UserError(str(error).replace("config.json", f"{folder}/config.json", 1)) from None
+    held = _num_layers(family, model, files.headers)
+    if held != model["num_layers"]:
+        raise UserError(
+            f"{folder}/config.json asks for {model['num_layers']} layers, and the files hold {held}"
+        )
+    return model, unknown, files
+
+
+def _num_layers(family: HuggingFaceFamily, model: dict[str, Any], names: Iterable[str]) -> int:
+    """How many layers the files hold; of a model with two stacks, the larger number."""
+    starts = {e.theirs.split("{i}")[0] for e in family.table(model) if "{i}" in e.theirs}
+    starts = tuple({s.removeprefix(family.prefix) for s in starts} | starts)
+    numbers = [
+        part
+        for name in names
+        for start in starts
+        if name.startswith(start) and (part := name[len(start) :].split(".")[0]).isdecimal()
+    ]
+    return max(map(int, numbers), default=-1) + 1
 
 
 class Loaded(NamedTuple):
@@ -71,13 +107,15 @@ class Loaded(NamedTuple):
     params: the parameter tree, float32.
     dtype: of the files; "float32" where they have several, so that none is rounded.
     missing: parameters that the folder does not have; they hold what `initial` gave, or are absent.
-    left_out: names of tensors that no parameter takes.
+    left_out: tensors that no parameter takes, and settings of config.json that are not known.
+    notes: what else is to be said of them, in lines.
     """
 
     params: dict[str, Any]
     dtype: str
     missing: list[Path]
     left_out: list[str]
+    notes: list[str]
 
 
 class Plan(NamedTuple):
@@ -86,7 +124,7 @@ class Plan(NamedTuple):
     wanted: by the full name of each tensor, its entry and layer.
     found: by full name, what the files call it.
     tied: copies that the files hold, each with the name of what it must repeat.
-    missing, left_out: see `Loaded`.
+    missing, left_out, notes: see `Loaded`.
     """
 
     files: TensorFiles
@@ -95,6 +133,7 @@ class Plan(NamedTuple):
     tied: dict[str, str]
     missing: list[Path]
     left_out: list[str]
+    notes: list[str]
 
 
 def plan(
@@ -118,17 +157,22 @@ def plan(
     Raises:
       UserError: keys that are missing or unknown; a wrong shape or dtype; no safetensors.
     """
-    model = load_model_block(folder)
+    model, unknown_settings, files = _read_settings(folder)
     family = family or FAMILIES[load_config(folder)["model_type"]]
-    files = TensorFiles(folder)
     wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
     tied = family.tied(model)
     found = {_full_name(n, family, wanted.keys() | tied.keys()): n for n in files.headers}
     for copy, original in tied.items():  # Files may hold a shared tensor under either name.
         if copy in found and original not in found:
             found[original] = found.pop(copy)
+    notes = []
+    for key, other in family.fallbacks(model).items():
+        if key in wanted and key not in found and other in found:
+            found[key] = found[other]
+            notes.append(f"{key} is not in the files, and is that of {other}, as in transformers")
     known = wanted.keys() | tied.keys()
     unknown = [k for k in found if k not in known and not k.endswith(family.ignored)]
+    files.check_dense(found[k] for k in found if k in wanted or k in unknown)
     missing = [k for k in wanted if k not in found]
     covered = {path for e, _ in wanted.values() for path in e.ours}
     refused = {
@@ -144,9 +188,14 @@ def plan(
             f"{folder}: missing keys: {some(lacking)}; unknown keys: {some(refused)}"
             + _what_helps(lacking, refused, family, wanted)
         )
+    dtypes = {files.dtype(found[key]) for key in wanted.keys() & found.keys()}
+    if len(dtypes) > 1:
+        notes.append(
+            f"the files have {' and '.join(sorted(dtypes))}: all are kept as float32, and so "
+            "written again, for nothing is rounded"
+        )
     for key in wanted.keys() & found.keys():
         e, _ = wanted[key]
-        files.dtype(found[key])
         shape, expected = files.headers[found[key]].shape, shape_of(e, shapes)
         if shape != expected:
             raise UserError(
@@ -158,7 +207,9 @@ def plan(
         found,
         {copy: original for copy, original in tied.items() if copy in found},
         sorted(absent),
-        sorted(found[key] for key in unknown),
+        sorted({over_layers(found[key]) for key in unknown})
+        + [f"config.json: {k}={str(v)[:60]}" for k, v in sorted(unknown_settings.items())],
+        notes,
     )
 
 
@@ -167,7 +218,7 @@ def load_params(
     shapes: Shapes,
     *,
     initial: Callable[[], dict[Path, Any]] | None = None,
-    **settings,
+    **choices,
 ) -> Loaded:
     """Reads the weights one tensor at a time, so that nothing is held twice.
 
@@ -175,12 +226,12 @@ def load_params(
       folder: of `transformers`.
       shapes: of each parameter, by path.
       initial: makes the parameters that the folder does not have; None leaves them absent.
-      **settings: see `plan`.
+      **choices: see `plan`.
 
     Raises:
       UserError: see `plan`; also numbers that are not finite.
     """
-    files, wanted, found, tied, missing, left_out = plan(folder, shapes, **settings)
+    files, wanted, found, tied, missing, left_out, notes = plan(folder, shapes, **choices)
     drawn = initial() if initial and missing else {}
     params = {path: np.array(drawn[path], np.float32) for path in missing if path in drawn}
     params |= {p: np.zeros(s, np.float32) for p, s in shapes.items() if p not in missing}
@@ -198,7 +249,19 @@ def load_params(
                 "that they are tied; untied ones are not supported"
             )
     dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
-    return Loaded(unflatten_dict(params), dtype, missing, left_out)
+    return Loaded(unflatten_dict(params), dtype, missing, left_out, notes)
+
+
+def is_bare_encoder(folder: pathlib.Path) -> bool:
+    """Whether the folder holds a BERT or RoBERTa without any head, as sentence encoders are.
+
+    Raises:
+      UserError: see `load_config`, and `TensorFiles`.
+    """
+    family = FAMILIES[load_config(folder)["model_type"]]
+    names = TensorFiles(folder).headers
+    parts = {name.removeprefix(family.prefix).split(".")[0] for name in names}
+    return family in (bert.BERT, bert.ROBERTA) and parts <= {"embeddings", "encoder", "pooler"}
 
 
 def over_layers(name: str) -> str:
@@ -206,12 +269,13 @@ def over_layers(name: str) -> str:
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))
 
 
-def say_left_out(folder: pathlib.Path, names: list[str]) -> None:
-    """Logs which tensors of a folder are not used, if there are any."""
-    if names:
-        logging.warning(
-            "%s: left out, for the model has no place for them: %s", folder, some(names)
-        )
+def say_what_is_left(folder: pathlib.Path, loaded: Loaded) -> None:
+    """Logs what of a folder is not used, if anything is, and how it was read."""
+    if loaded.left_out:
+        listed = "; ".join(loaded.left_out)
+        logging.warning("%s: left out, for it has no place here: %s", folder, listed)
+    for note in loaded.notes:
+        logging.warning("%s: %s", folder, note)
 
 
 def _is_of_body(key: str, family: HuggingFaceFamily, wanted: Iterable[str]) -> bool:

@@ -2,10 +2,21 @@
 Qwen2.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from lm.errors import UserError
-from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily, require
+from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily
+from lm.interop.settings import (
+    IRRELEVANT,
+    Table,
+    count,
+    flag,
+    head_dim,
+    number,
+    only,
+    some_of,
+)
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 
@@ -35,64 +46,157 @@ def table(model: dict[str, Any]) -> list[Entry]:
     ]
 
 
-def model_block(config: dict[str, Any]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours. Absent keys have the defaults of transformers."""
-    model_type = config["model_type"]
-    require(
-        config,
-        hidden_act=("silu", "silu"),
-        attention_bias=(False, False),
-        mlp_bias=(False, False),
-        attention_dropout=(0.0, 0.0),
-    )
-    heads = config["num_attention_heads"]
+_COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+
+
+def settings(model_type: str) -> Table:
+    """What config.json of a Llama, a Mistral or a Qwen2 may say."""
+    table = {
+        **{name: count() for name in _COUNTS},
+        "num_key_value_heads": count(None, or_null=True),
+        "head_dim": count(None, or_null=True),
+        "rms_norm_eps": number(1e-6),
+        "tie_word_embeddings": flag(False),
+        "rope_theta": number(None, or_null=True),
+        "rope_scaling": some_of(dict),
+        "rope_parameters": some_of(dict),
+        "layer_types": some_of(list),
+        "partial_rotary_factor": only(1.0, None),
+        "hidden_act": only("silu", "swish"),
+        "attention_bias": only(False, None),
+        "mlp_bias": only(False, None),
+        "attention_dropout": only(0.0, None),
+        "is_decoder": IRRELEVANT,  # It always is one.
+        "is_encoder_decoder": only(False),
+        "add_cross_attention": only(False),
+        "pretraining_tp": IRRELEVANT,  # In how many pieces a product was once computed.
+    }
+    match model_type:
+        case "mistral":
+            return table | {
+                "num_key_value_heads": count(8, or_null=True),
+                "sliding_window": count(4096, or_null=True),
+            }
+        case "qwen2":
+            return table | {
+                "num_key_value_heads": count(32, or_null=True),
+                "sliding_window": count(4096, or_null=True),
+                "use_sliding_window": flag(False),
+                "max_window_layers": count(28, least=0),
+                "attention_bias": IRRELEVANT,  # It always has those of queries, keys and values.
+            }
+    return table
+
+
+def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
+    """config.json -> the `model` block of ours."""
+    del names
+    heads, width = given["num_attention_heads"], given["hidden_size"]
+    shape = f"hidden_size={width}, num_attention_heads={heads}"
     return dict(
         name="llama",
-        vocab_size=config["vocab_size"],
-        max_len=config["max_position_embeddings"],
-        num_layers=config["num_hidden_layers"],
+        vocab_size=given["vocab_size"],
+        max_len=given["max_position_embeddings"],
+        num_layers=given["num_hidden_layers"],
         num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        model_dim=config["hidden_size"],
-        mlp_dim=config["intermediate_size"],
+        num_kv_heads=given["num_key_value_heads"] or heads,
+        head_dim=given["head_dim"] or head_dim(width, heads, shape),
+        model_dim=width,
+        mlp_dim=given["intermediate_size"],
         **NO_MUP,
-        **_rotary(config),
-        norm_epsilon=config.get("rms_norm_eps", 1e-6),
+        **_rotary(given),
+        norm_epsilon=float(given["rms_norm_eps"]),
         qkv_bias=model_type == "qwen2",
-        tied_output=config.get("tie_word_embeddings", False),
-        window=_window(config, model_type),
+        tied_output=given["tie_word_embeddings"],
+        window=_window(given, model_type),
         **HOW_TO_RUN,
     )
 
 
-def _rotary(config: dict[str, Any]) -> dict[str, Any]:
-    """Version 5 keeps all about rotary positions in one dict, older files in two keys."""
-    settings = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})
-    kind = settings.get("rope_type", settings.get("type", "default"))
+_OF_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
+def _rotary(given: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 keeps all about rotary positions in one dict, older files in two keys.
+
+    Where a file has both, transformers takes the older dict, and the wavelength of either dict
+    before that of the key.
+    """
+    name = "rope_parameters" if given["rope_scaling"] is None else "rope_scaling"
+    rope = {k: v for k, v in (given[name] or {}).items() if v is not None}
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise UserError(
+            f"config.json: {name}={rope!r}: other positions by kind of layer are not supported"
+        )
+    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    rope.pop("type", None)
     if kind not in ("default", "llama3"):
         raise UserError(
-            f"config.json: rope_type={kind!r} is not supported; only 'default' and 'llama3' are"
+            f"config.json: rope_type={kind!r} in {name} is not supported; only 'default' and "
+            "'llama3' are"
         )
-    theta = settings.get("rope_theta", config.get("rope_theta", 10000.0))
-    scaled = kind == "llama3"
+    numbers = {"rope_theta": number(None, or_null=True), "partial_rotary_factor": only(1.0)}
+    if kind == "llama3":
+        numbers |= {key: number(1.0) for key in _OF_LLAMA3}
+        if lacking := [key for key in _OF_LLAMA3 if key not in rope]:
+            raise UserError(f"config.json: {name} of rope_type='llama3' lacks {lacking[0]!r}")
+    for key, value in rope.items():
+        if key not in numbers:
+            raise UserError(
+                f"config.json: {key}={value!r} in {name} of rope_type={kind!r} is not supported"
+            )
+        if problem := numbers[key].problem(value):
+            raise UserError(f"config.json: {key}={value!r} in {name} {problem}")
+    theta = rope.get("rope_theta") or given["rope_theta"] or 10000.0
+    if kind == "default":
+        rope = dict.fromkeys(_OF_LLAMA3, 1.0) | {"high_freq_factor": 4.0, _OF_LLAMA3[-1]: 0}
+    elif not rope["high_freq_factor"] > rope["low_freq_factor"]:
+        raise UserError(
+            f"config.json: high_freq_factor={rope['high_freq_factor']} in {name} must exceed "
+            f"low_freq_factor={rope['low_freq_factor']}"
+        )
+    factor, low, high, original_len = (rope[key] for key in _OF_LLAMA3)
     return dict(
         rope_theta=float(theta),
-        rope_factor=float(settings["factor"]) if scaled else 1.0,
-        rope_low_freq=float(settings["low_freq_factor"]) if scaled else 1.0,
-        rope_high_freq=float(settings["high_freq_factor"]) if scaled else 4.0,
-        rope_original_len=settings["original_max_position_embeddings"] if scaled else 0,
+        rope_factor=float(factor),
+        rope_low_freq=float(low),
+        rope_high_freq=float(high),
+        rope_original_len=int(original_len),
     )
 
 
-def _window(config: dict[str, Any], model_type: str) -> int:
-    if model_type == "llama" or (model_type == "qwen2" and not config.get("use_sliding_window")):
-        return 0
-    if model_type == "qwen2" and config.get("max_window_layers", 28) > 0:
-        raise UserError(
-            "config.json: max_window_layers is not supported: every layer has the same window"
-        )
-    return config.get("sliding_window", 4096) or 0
+def _window(given: dict[str, Any], model_type: str) -> int:
+    """The window that all layers have; 0 for none."""
+    num_layers, window = given["num_hidden_layers"], given.get("sliding_window") or 0
+    if not given.get("use_sliding_window", True):
+        window = 0
+    first = given.get("max_window_layers", 0) if window else num_layers  # That has the window.
+    kinds = ["full_attention"] * first + ["sliding_attention"] * (num_layers - first)
+    cause = f"max_window_layers={first}"
+    if given["layer_types"] is not None:
+        kinds, cause = given["layer_types"], f"layer_types={given['layer_types']!r}"[:100]
+        if len(kinds) != num_layers:
+            raise UserError(
+                f"config.json: {cause} names {len(kinds)} layers of num_hidden_layers={num_layers}"
+            )
+    match kinds[0]:
+        case "full_attention" if kinds == ["full_attention"] * num_layers:
+            # A Mistral goes by its window alone.
+            if model_type != "mistral" or not window:
+                return 0
+        case "sliding_attention" if kinds == ["sliding_attention"] * num_layers and window:
+            return window
+    raise UserError(
+        f"config.json: {cause} with sliding_window={given.get('sliding_window')} is not "
+        "supported: every layer has the same window here, or none has"
+    )
 
 
 def hf_config(model: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +243,7 @@ def hf_config(model: dict[str, Any]) -> dict[str, Any]:
 FAMILY = HuggingFaceFamily(
     model_types=("llama", "mistral", "qwen2"),
     prefix="model.",
+    settings=settings,
     model_block=model_block,
     hf_config=hf_config,
     table=table,

@@ -1,9 +1,11 @@
 """T5's weights and hyperparameters as `transformers` names them, both ways."""
 
+from collections.abc import Collection
 from typing import Any
 
 from lm.errors import UserError
-from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily, require
+from lm.interop.family import HOW_TO_RUN, HuggingFaceFamily
+from lm.interop.settings import IRRELEVANT, Table, count, number, only, some_of
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 _RELU, _GATED = "relu", "gated-gelu"
@@ -51,38 +53,79 @@ def _attention(place: str, theirs: str, ours: str, norm: str = "attention_norm")
     ]
 
 
-def model_block(config: dict[str, Any]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours. Absent keys have the defaults of transformers."""
-    require(config, layer_norm_epsilon=(1e-6, 1e-6), is_encoder_decoder=(True, True))
-    kind = config.get("feed_forward_proj", _RELU)
-    if kind not in (_RELU, _GATED):
+_COUNTS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+
+
+def settings(model_type: str) -> Table:
+    """What config.json of a T5 may say."""
+    del model_type
+    return {
+        **{name: count() for name in _COUNTS},
+        "num_decoder_layers": count(None, or_null=True),
+        "relative_attention_num_buckets": count(32),
+        "relative_attention_max_distance": count(128),
+        "dropout_rate": number(0.1, positive=False, below=1),
+        "feed_forward_proj": some_of(str),
+        "is_gated_act": some_of(bool),
+        "dense_act_fn": some_of(str),
+        "tie_word_embeddings": some_of(bool),
+        "scale_decoder_outputs": some_of(bool),
+        "layer_norm_epsilon": only(1e-6),
+        "is_encoder_decoder": only(True),
+        "is_decoder": only(False),
+        "add_cross_attention": IRRELEVANT,  # Its decoder has it.
+        "classifier_dropout": IRRELEVANT,  # Of a head that ours has not.
+        "n_positions": IRRELEVANT,  # Of the data that it was trained on; positions have no end.
+    }
+
+
+def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
+    """config.json -> the `model` block of ours."""
+    del model_type, names
+    num_layers, num_decoder_layers = given["num_layers"], given["num_decoder_layers"]
+    if num_decoder_layers not in (None, num_layers):
         raise UserError(
-            f"config.json: feed_forward_proj={kind!r} is not supported; only {_RELU!r} and "
-            f"{_GATED!r} are"
+            f"config.json: num_layers={num_layers} and num_decoder_layers={num_decoder_layers} "
+            "differ, which is not supported"
         )
-    layers = config["num_layers"], config.get("num_decoder_layers") or config["num_layers"]
-    if layers[0] != layers[1]:
-        raise UserError(
-            f"config.json: num_layers={layers[0]} and num_decoder_layers={layers[1]} differ, which "
-            "is not supported"
-        )
+    scaled = given["scale_decoder_outputs"]
+    if scaled is None:  # Version 5 of transformers writes there what this one used to mean.
+        scaled = given["tie_word_embeddings"] is not False
     return dict(
         name="t5",
-        vocab_size=config["vocab_size"],
-        num_layers=layers[0],
-        num_heads=config["num_heads"],
-        head_dim=config["d_kv"],
-        model_dim=config["d_model"],
-        mlp_dim=config["d_ff"],
-        num_buckets=config.get("relative_attention_num_buckets", 32),
-        max_distance=config.get("relative_attention_max_distance", 128),
-        gated=kind == _GATED,
-        # Version 5 of transformers writes in the second key what the first used to mean.
-        tied_output=config.get("tie_word_embeddings", True)
-        and config.get("scale_decoder_outputs", True),
-        dropout=config.get("dropout_rate", 0.1),
+        vocab_size=given["vocab_size"],
+        num_layers=num_layers,
+        num_heads=given["num_heads"],
+        head_dim=given["d_kv"],
+        model_dim=given["d_model"],
+        mlp_dim=given["d_ff"],
+        num_buckets=given["relative_attention_num_buckets"],
+        max_distance=given["relative_attention_max_distance"],
+        gated=_is_gated(given),
+        tied_output=scaled,
+        dropout=given["dropout_rate"],
         **HOW_TO_RUN,
     )
+
+
+def _is_gated(given: dict[str, Any]) -> bool:
+    """Whether the MLP is the gated one. Two settings replace what a third says of it."""
+    named = given["feed_forward_proj"] or _RELU
+    start, _, activation = named.rpartition("-")
+    gated, activation = start == "gated", "gelu_new" if named == _GATED else activation
+    if given["is_gated_act"] is not None:
+        gated = given["is_gated_act"]
+    activation = given["dense_act_fn"] or activation
+    if start not in ("", "gated") or (gated, activation) not in (
+        (False, _RELU),
+        (True, "gelu_new"),
+    ):
+        raise UserError(
+            f"config.json: feed_forward_proj={named!r}, is_gated_act={gated}, "
+            f"dense_act_fn={activation!r} is not supported; only {_RELU!r} and {_GATED!r}, with "
+            "'gelu_new', are"
+        )
+    return gated
 
 
 def hf_config(model: dict[str, Any]) -> dict[str, Any]:
@@ -117,10 +160,19 @@ def _tied(model: dict[str, Any]) -> dict[str, str]:
 FAMILY = HuggingFaceFamily(
     model_types=("t5",),
     prefix="",
+    settings=settings,
+    aliases={
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+        "head_dim": "d_kv",
+    },
     model_block=model_block,
     hf_config=hf_config,
     table=table,
     tied=_tied,
+    # As in transformers: without an output of its own, it repeats the embedding, unscaled.
+    fallbacks=lambda model: {} if model["tied_output"] else {"lm_head.weight": "shared.weight"},
     # Files of old versions have one for cross-attention, which is never read.
     ignored=("EncDecAttention.relative_attention_bias.weight",),
 )

@@ -55,6 +55,13 @@ class TensorFiles:
                 "not; get the folder again"
             )
 
+    def check_dense(self, names: Iterable[str]) -> None:
+        """Raises UserError where some of these tensors are those of a quantized model."""
+        for name in names:
+            dtype = self.headers[name].dtype
+            if name.endswith(_QUANTIZED) or dtype.startswith(("F8", "F4")):
+                raise UserError(f"{self.folder}: {name} ({dtype}) {quantized(None)}")
+
     def dtype(self, name: str) -> str:
         """The dtype of a tensor as NumPy names it.
 
@@ -84,6 +91,31 @@ class TensorFiles:
                 "infinity), and no model works with them; get the file again"
             )
         return tensor
+
+
+# Ends of names beside a matrix, or in its place, in the formats that people publish.
+_QUANTIZED = (
+    "weight_scale",
+    "weight_scale_inv",
+    "weight_packed",
+    "weight_zero_point",
+    "input_scale",
+    "qweight",
+    "qzeros",
+    "weight.absmax",
+    "weight.quant_map",
+    ".SCB",
+)
+
+
+def quantized(method: str | None) -> str:
+    """What is said of something that shows that a model is quantized."""
+    return (
+        f"says that the weights are quantized ({method or 'by an unnamed method'}), and only dense "
+        "ones are read: load the model with transformers, dequantized (dequantize=True in its "
+        "quantization config, or model.dequantize()), and save_pretrained it; or take the release "
+        "that it was made from"
+    )
 
 
 def tensor_names(path: pathlib.Path) -> list[str]:

@@ -276,7 +276,7 @@ def test_the_vocabulary_of_an_old_bert_is_read(tmp_path):
     assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id) == (0, 2, 3, 4)
 
 
-def test_heads_that_differ_are_named_and_let_pass_only_when_asked(tmp_path, folder, capsys):
+def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path, folder, capsys):
     config = transformers.BertConfig(
         vocab_size=VOCAB,
         hidden_size=24,
@@ -292,16 +292,18 @@ def test_heads_that_differ_are_named_and_let_pass_only_when_asked(tmp_path, fold
         tokenizer = (folder / "tokenizer.json").read_bytes()
         (tmp_path / name / "tokenizer.json").write_bytes(tokenizer)
 
-    with pytest.raises(UserError, match=r"missing keys: cls\.predictions\.bias.* keys: none"):
-        run_convert(tmp_path / "bare", tmp_path / "run")
-    with pytest.raises(UserError, match=r"unknown keys: classifier\.bias, classifier\.weight"):
-        run_convert(tmp_path / "classifier", tmp_path / "run")
-    run_convert(tmp_path / "bare", tmp_path / "run", allow_missing=True)
+    with pytest.raises(UserError, match=r"unknown keys: classifier\.bias.*allow_unknown=True"):
+        run_convert(tmp_path / "classifier", tmp_path / "run", allow_missing=True)
+    with pytest.raises(UserError, match=r"missing keys: cls\..*allow_missing=True"):
+        run_convert(tmp_path / "classifier", tmp_path / "run", allow_unknown=True)
+    run_convert(tmp_path / "bare", tmp_path / "run")
     told = capsys.readouterr().out
     both = dict(allow_missing=True, allow_unknown=True)
     run_convert(tmp_path / "classifier", tmp_path / "other", **both)
 
     assert "missing, and drawn at random: transform/kernel" in told
+    assert "sample from it" not in told
+    assert "configs/classify.py" in told
     assert "unknown, and left out: classifier.weight" in capsys.readouterr().out
     params = runs.load(tmp_path / "run").params
     assert np.std(params["transform"]["kernel"]) == pytest.approx(0.02, rel=0.2)
@@ -335,7 +337,7 @@ def test_weights_that_were_cut_off_are_one_line(folder, tmp_path, size):
 
 
 def test_a_number_that_is_none_is_named(folder, tmp_path):
-    with pytest.raises(UserError, match=r"model\.num_layers='two' must be of type int"):
+    with pytest.raises(UserError, match=r"config\.json: n_layer='two' must be a whole number"):
         run_convert(edited(folder, tmp_path, config={"n_layer": "two"}), tmp_path / "run")
 
 
