@@ -91,6 +91,11 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
     for name in blocks:
         if not isinstance(config.get(name), dict):
             raise UserError(f"{path} has no block {name!r}, as a run's has; restore the file")
+    for name in ("name", "attention", "dtype"):
+        if not isinstance(config["model"].get(name), str):
+            raise UserError(
+                f"{path}: model.{name}={config['model'].get(name)!r} is no name; restore the file"
+            )
     return config
 
 

@@ -178,21 +178,22 @@ def _window(given: dict[str, Any], model_type: str) -> int:
     if not given.get("use_sliding_window", True):
         window = 0
     first = given.get("max_window_layers", 0) if window else num_layers  # That has the window.
-    kinds = ["full_attention"] * first + ["sliding_attention"] * (num_layers - first)
+    kinds = {"full_attention"} if first > 0 else set()
+    kinds |= {"sliding_attention"} if first < num_layers else set()
     cause = f"max_window_layers={first}"
     if given["layer_types"] is not None:
-        kinds, cause = given["layer_types"], f"layer_types={given['layer_types']!r}"[:100]
-        if len(kinds) != num_layers:
+        cause = f"layer_types={given['layer_types']!r}"[:100]
+        if len(given["layer_types"]) != num_layers:
             raise UserError(
-                f"config.json: {cause} names {len(kinds)} layers of num_hidden_layers={num_layers}"
+                f"config.json: {cause} names {len(given['layer_types'])} layers of "
+                f"num_hidden_layers={num_layers}"
             )
-    match kinds[0]:
-        case "full_attention" if kinds == ["full_attention"] * num_layers:
-            # A Mistral goes by its window alone.
-            if model_type != "mistral" or not window:
-                return 0
-        case "sliding_attention" if kinds == ["sliding_attention"] * num_layers and window:
-            return window
+        kinds = {str(kind) for kind in given["layer_types"]}
+    # A Mistral goes by its window alone.
+    if kinds == {"full_attention"} and not (model_type == "mistral" and window):
+        return 0
+    if kinds == {"sliding_attention"} and window:
+        return window
     raise UserError(
         f"config.json: {cause} with sliding_window={given.get('sliding_window')} is not "
         "supported: every layer has the same window here, or none has"

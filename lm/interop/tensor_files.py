@@ -162,7 +162,8 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
         raise UserError(f"{path} has no weight_map, a file for each tensor; get it again")
     for name, file in listed.items():
         # A link is followed, for that is how the cache of huggingface_hub keeps its files.
-        if not isinstance(file, str) or pathlib.PurePath(file).name != file or "\\" in file:
+        is_name = isinstance(file, str) and pathlib.PurePath(file).name == file
+        if not is_name or file in ("", "..") or "\\" in file:
             raise UserError(
                 f"{path}: the file of {name} is {file!r}, and only a name in this folder is read"
             )

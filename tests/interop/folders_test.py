@@ -2,6 +2,7 @@
 config.json was edited is refused wherever runs are opened."""
 
 import json
+import pathlib
 import shutil
 
 import jax.numpy as jnp
@@ -287,7 +288,7 @@ def imported(llama, tmp_path_factory):
     config = convert_config.get_config()
     config.update(source=str(llama), target=str(tmp_path_factory.mktemp("run") / "run"))
     convert.run(config, None)
-    return config.target
+    return pathlib.Path(config.target)
 
 
 EDITS = {
@@ -334,7 +335,7 @@ def test_a_run_whose_config_was_edited_is_refused_wherever_it_is_opened(key, imp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_opened_as_the_run_that_it_would_be_imported_as(llama, imported, monkeypatch):
+def test_a_folder_is_opened_as_the_run_that_it_would_be_imported_as(llama, imported):
     found, expected = runs.load(llama), runs.load(imported)
 
     assert found.step == expected.step == 0

@@ -1,16 +1,21 @@
 """Folders of `transformers` with the head of a task, opened and trained on as they are."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import tokenizers
 import torch
 import transformers as t
+from flax.traverse_util import flatten_dict
 from tokenizers import models, pre_tokenizers, processors
 
-from experiments import finetuned, initial
+from configs import answer, classify, tag
+from configs import convert as convert_config
+from experiments import convert, finetune, finetuned, initial
 from lm.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
@@ -159,3 +164,94 @@ def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
     with pytest.raises(UserError, match=r"task\.tags='x': .* no such setting"):
         finetuned.load(tmp_path, task={"tags": "x"})
     assert initial.head_of(tmp_path).kind == "classification"
+
+
+def start(folder, tmp_path, labels):
+    """What fine-tuning from a folder starts with: its config, parameters, and what it says."""
+    rows = [{"text": "good film a", "label": label} for label in labels * 4]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = classify.get_config()
+    config.init_from = str(folder)
+    config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16)
+    config, data = finetune.read(config)
+    model = finetuned.make_model(config, data.task)
+    params, lines = finetuned.task_params(config, data.task, model, None)
+    return config, flatten_dict(params), "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    model = t.BertForSequenceClassification(t.BertConfig(**SIZES, id2label=LABELS))
+    return model, save(model, tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def imported(classifier, tmp_path_factory):
+    config = convert_config.get_config()
+    config.update(source=str(classifier[1]), target=str(tmp_path_factory.mktemp("run") / "run"))
+    convert.run(config, None)
+    return pathlib.Path(config.target)
+
+
+@pytest.mark.parametrize("kind", ["folder", "run"])
+def test_a_head_is_trained_on_where_its_labels_are_those_of_the_data(
+    kind, classifier, imported, tmp_path
+):
+    model, folder = classifier
+    source = folder if kind == "folder" else imported
+
+    config, params, said = start(source, tmp_path, ["so so", "差", "good"])
+    _, other, said_of_other = start(source, tmp_path, ["x", "good", "差"])
+
+    theirs = model.classifier.weight.detach().numpy().T
+    assert config.task.labels == tuple(LABELS.values())  # In the order of the head's outputs.
+    np.testing.assert_array_equal(params["head", "kernel"], theirs)
+    assert "head: that of" in said
+    assert "new: nothing" in said
+    assert "left out: nothing" in said
+    assert not np.array_equal(other["head", "kernel"], theirs)
+    pooler = "pool", "pooler", "kernel"
+    np.testing.assert_array_equal(other[pooler], params[pooler])
+    assert "head: new" in said_of_other
+    assert "does not fit classification of good, x, 差" in said_of_other
+    assert "new: head/bias, head/kernel" in said_of_other
+    assert "classifier.weight" in said_of_other or "head/kernel" in said_of_other
+
+
+@pytest.mark.parametrize("name", ["bert, one label", "gpt2, one label", "roberta, tags"])
+def test_a_head_comes_back_from_a_run_to_the_bit(name, tmp_path, capsys):
+    make, (kind, labels) = FOLDERS[name]
+    folder = save(make(), tmp_path / "hf")
+    for source, target in (("hf", "run"), ("run", "back")):
+        config = convert_config.get_config()
+        config.update(source=str(tmp_path / source), target=str(tmp_path / target))
+        convert.run(config, None)
+
+    said = capsys.readouterr().out
+    assert f"with its head: {kind} of {', '.join(labels)}" in said
+    assert "--config.allow_unknown=True" in said
+    assert "configs/predict.py" in said
+    before, after = (
+        safetensors.numpy.load_file(d / "model.safetensors") for d in (folder, tmp_path / "back")
+    )
+    assert before.keys() == after.keys()
+    for tensor, value in before.items():
+        np.testing.assert_array_equal(value, after[tensor], err_msg=tensor)
+    reference = t.AutoConfig.from_pretrained(tmp_path / "back")
+    assert tuple(reference.id2label.values()) == labels
+
+
+def test_what_is_not_said_of_fields_is_as_in_the_recipes(tmp_path):
+    recipes = {
+        "bert, one label": classify.get_config("kind=single"),
+        "roberta, several labels": classify.get_config("kind=multi"),
+        "bert, a number": classify.get_config("kind=regression"),
+        "roberta, tags": tag.get_config(),
+        "bert, answers": answer.get_config(),
+    }
+    for name, recipe in recipes.items():
+        folder = save(FOLDERS[name][0](), tmp_path / name)
+        block, expected = finetuned.imported_config(folder)["task"], recipe.task.to_dict()
+        assert block.keys() == expected.keys()
+        for key in expected.keys() - {"labels", "class_weights", "stride"}:
+            assert block[key] == expected[key], (name, key)
