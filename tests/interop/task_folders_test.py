@@ -168,11 +168,12 @@ def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
 
 def start(folder, tmp_path, labels):
     """What fine-tuning from a folder starts with: its config, parameters, and what it says."""
-    rows = [{"text": "good film a", "label": label} for label in labels * 4]
+    texts = [f"good {a} film {b}" for a in "abcd" for b in "efgh"]
+    rows = [{"text": text, "label": labels[i % 3]} for i, text in enumerate(texts)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = classify.get_config()
     config.init_from = str(folder)
-    config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16)
+    config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16, validation_share=0.4)
     config, data = finetune.read(config)
     model = finetuned.make_model(config, data.task)
     params, lines = finetuned.task_params(config, data.task, model, None)
