@@ -49,7 +49,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             raise UserError(
                 f"source={source} is neither a run, nor a folder of transformers or of peft"
             )
-        if then:
+        if is_imported:
             manifest.write(partial / "tokenizer")
     print(f"{source} -> {target}")
     if is_imported:
