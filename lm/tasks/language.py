@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from lm import losses
 from lm.data.chat import ChatTemplate
-from lm.data.conversations import Conversation, read_conversation, read_prompt, text_of
+from lm.data.conversations import Conversation, asked, read_conversation, text_of
 from lm.data.examples import Features
 from lm.data.fields import Record, lookup
 from lm.data.tokenizers import Tokenizer
@@ -309,9 +309,7 @@ class Chat:
         Raises:
           UserError: that is an assistant's, or there is none.
         """
-        conversation = read_prompt(
-            record.name, record.fields, self._messages, self.template.takes_role
-        )
+        conversation = asked(record.name, record.fields, self._messages, self.template.takes_role)
         if conversation.messages[-1]["role"] == "assistant":
             raise UserError(
                 f"{record.name}: the last message is an assistant's already; leave it out to have "
