@@ -123,7 +123,8 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
             f"--config=configs/generate.py --config.checkpoint={folder}"
         )
     mesh = sharding.make_mesh(**config.parallel)
-    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"])
+    given = {name: value for name, value in config.task.items() if value is not None}
+    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
     run.config.data.truncate = run.config.data.truncate or config.data.truncate
     inputs = labelled.text_inputs(run.config, run.tokenizer)
     task = tasks.make_task(run.config.task.to_dict(), inputs)

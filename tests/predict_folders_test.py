@@ -1,5 +1,6 @@
 """New text, through folders of `transformers` with the head of a task: what its pipelines say."""
 
+import itertools
 import json
 
 import numpy as np
@@ -58,6 +59,28 @@ def predicted(folder, tmp_path, capfd):
     config.data.batch_size = 8
     assert predict.run(config, None) == 0
     return [json.loads(line)["prediction"] for line in capfd.readouterr().out.splitlines()]
+
+
+def test_pairs_in_fields_of_any_name_are_read_as_the_pipeline_reads_them(
+    vocabulary, tmp_path, capfd
+):
+    folder = save(t.BertForSequenceClassification, vocabulary, tmp_path, id2label=LABELS)
+    pipeline = t.pipeline("text-classification", folder, top_k=None, device="cpu")
+    pairs = [dict(first=a, second=b) for a, b in itertools.pairwise(TEXTS[:5])]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    config = predict_config.get_config()
+    config.update(checkpoint=folder, input=str(tmp_path / "new.jsonl"))
+    config.task.update(text="first", pair="second")
+    config.data.batch_size = 8
+
+    assert predict.run(config, None) == 0
+
+    theirs = pipeline([dict(text=p["first"], text_pair=p["second"]) for p in pairs])
+    lines = capfd.readouterr().out.splitlines()
+    for line, their in zip(lines, theirs, strict=True):
+        probabilities = {each["label"]: each["score"] for each in their}
+        found = json.loads(line)["prediction"]["probabilities"]
+        assert found == pytest.approx(probabilities, abs=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
