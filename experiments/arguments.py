@@ -175,6 +175,7 @@ def one_line(error: Exception, arguments: Sequence[str]) -> str:
         message = message.args[0]  # A KeyError inside an AttributeError, each quoted once more.
     # What a config file raises arrives with its whole traceback as text.
     text = re.sub(r"Traceback \(most.* \w+Error: ", "", " ".join(str(message).split()))
+    text = re.sub(r"^flag (--\w+=[^: ]+)\S*: Error whilst parsing config file: ", r"\1: ", text)
     unknown = re.match(r"'(\w+)'", text)
     if unknown is None:
         return text

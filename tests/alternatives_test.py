@@ -13,8 +13,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 OTHER = ("__init__", "common", "launchers", "sweeping")  # No recipes.
 FILES = [f"configs/{path.name}" for path in sorted((ROOT / "configs").glob("*.py"))]
 FILES = [name for name in FILES if pathlib.Path(name).stem not in OTHER]
-OF_OTHERS = ("convert", "evaluate", "generate", "harness")  # They train nothing.
-TRAINING = [name for name in FILES if pathlib.Path(name).stem not in OF_OTHERS]
 ALTERNATIVES = {
     "optimizer": ("optimizer.name", ("adamw", "lion", "adafactor", "sgd", "muon")),
     "schedule": ("optimizer.schedule", ("constant", "linear", "cosine", "rsqrt", "wsd")),
@@ -26,14 +24,17 @@ OBJECTIVES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-
 def resolve(filename, **changes):
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     return arguments.resolve(arguments.of_config(filename, changes))
+
+
+TRAINING = [name for name in FILES if "train" in resolve(name)]
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
 
 
 def has_just_what_is_read(config):
