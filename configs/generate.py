@@ -3,7 +3,7 @@ r"""What does a run write, or answer?
 Command:   python launch.py --config=configs/generate.py --config.checkpoint=runs/quickstart \
                --config.prompt="def "
            --config.prompts_file=FILE reads many prompts, and --config.output=FILE.jsonl keeps what
-           was written, and why it ended. See docs/generation.md.
+           was written, and why it ended. See docs/using_models.md.
 """
 
 import ml_collections

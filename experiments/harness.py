@@ -96,14 +96,13 @@ def load(config: ml_collections.ConfigDict):
     if loaded.tokenizer.eos_id is None:
         raise UserError(f"checkpoint={folder} has a tokenizer without an end-of-text token")
     tokenizer, run_config = loaded.tokenizer, loaded.config
-    template, own_template = None, prompting.chat_template(folder, loaded)
+    template = prompting.chat_template(folder, loaded)
     frame = prompting.frame_of(run_config, tokenizer)
     has_encoder = family_of(loaded.model).architecture == "encoder_decoder"
     if config.add_bos is not None and not has_encoder:
         has_bos = config.add_bos and tokenizer.bos_id is not None
         frame = prompting.Frame((tokenizer.bos_id,) if has_bos else (), ())
     if config.apply_chat_template:
-        template = own_template
         if template is None:
             raise UserError(f"apply_chat_template=True: checkpoint={folder} has no chat template")
         frame = prompting.Frame((), frame.end)  # A template writes all that stands before a text.
@@ -112,9 +111,9 @@ def load(config: ml_collections.ConfigDict):
         sharding.place_params(loaded.params, sharding.make_mesh(**config.parallel)),
         tokenizer,
         frame=frame,
-        reads_special=template is not None or prompting.reads_special(run_config),
+        reads_special=config.apply_chat_template or prompting.reads_special(run_config),
         template=template,
-        stop_ids=prompting.stop_ids(tokenizer, own_template),
+        stop_ids=prompting.stop_ids(tokenizer, template),
         max_len=max_len,
         batch_size=config.batch_size,
         seed=config.seed,

@@ -1,6 +1,7 @@
 """How a run reads a prompt: what stands around it, its chat template, what ends the answer."""
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,17 +9,26 @@ import ml_collections
 
 from experiments import build, finetuned, runs
 from lm.data import chat_files
+from lm.data import stop_ids as stop_ids_lib
 from lm.data.chat import ChatTemplate
 from lm.data.tokenizers import Tokenizer
 from lm.tasks import language
 
 
 def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
-    """Opens a run of whichever kind, or a folder of `transformers` as one.
+    """Opens a run of whichever kind, or a folder of `transformers` as one, to have it write.
+
+    What its generation_config.json asks for in vain is said on standard error.
 
     Raises:
       UserError: there is none.
     """
+    for place in (folder, folder / "tokenizer"):
+        for name, value in stop_ids_lib.unused_settings(place).items():
+            print(
+                f"{place / stop_ids_lib.FILE} asks for {name}={value}, which is not done here",
+                file=sys.stderr,
+            )
     return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
 
 

@@ -110,9 +110,9 @@ def make_folder(folder, kind, around, first, architecture, template=None):
     return folder
 
 
-def stop_at(folder, ids):
+def stop_at(folder, ids, **more):
     path = folder / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ids}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ids} | more))
 
 
 class Theirs:
@@ -260,7 +260,7 @@ def test_answers_and_their_end_are_those_of_transformers(kind, name, tmp_path, c
 def folder(tmp_path_factory):
     """A model that goes on from texts, with nothing around them."""
     made = make_folder(tmp_path_factory.mktemp("hf"), *FOLDERS["nothing around, a first"])
-    stop_at(made, 445)
+    stop_at(made, 445, repetition_penalty=1.3)
     return made
 
 
@@ -289,7 +289,9 @@ def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
     expected = {"text": line["text"][:at], "finish_reason": "stop", "stop_reason": stop}
     assert cut.items() >= expected.items()
     assert cut["num_tokens"] < line["num_tokens"]
-    assert capsys.readouterr().out == "the thing" + cut["text"] + "\n"
+    printed = capsys.readouterr()
+    assert printed.out == "the thing" + cut["text"] + "\n"
+    assert "asks for repetition_penalty=1.3, which is not done here" in printed.err
     (named,) = write(folder, tmp_path, prompt="the thing", stop=("<|turn|>",))
     assert named == line  # It wrote no such token; what ends it need not be there.
 

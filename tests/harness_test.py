@@ -8,14 +8,16 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from lm_eval.api.instance import Instance
 
 from configs import bert, llama, t5
 from configs import harness as harness_config
 from experiments import build, convert, harness
 from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
-from lm.generate import scoring
+from lm.generate import sampling, scoring
 from lm.models.families import param_shapes
+from tests.generate_test import FOLDERS, TURNS, make_folder, stop_at
 
 MAKERS = {"llama": llama.get_config, "t5": t5.get_config, "bert": bert.get_config}
 QUESTIONS = [
@@ -222,10 +224,94 @@ def test_an_encoder_gives_no_likelihood(runs_folder, tasks):
 
 
 def test_a_setting_of_generation_that_is_not_known_is_named(runs_folder, tasks):
-    from lm_eval.api.instance import Instance
-
     model = harness.load(make_config(runs_folder, tasks))
     request = Instance("generate_until", {}, ("a", {"until": ["\n"], "num_beams": 4}), 0)
 
     with pytest.raises(UserError, match="num_beams=4 is not supported; known are do_sample"):
         model.generate_until([request])
+
+
+PAIRS = [
+    ("the thing", " in the"),
+    ("北京是 ", "中国的"),
+    ("a <|stop|> b", " the"),
+    ("", "the thing"),
+]
+# A folder with an end around a text is not here: there lm_eval scores the end in place of the first
+# token.
+ALIKE = ("unigram", "nothing around, a first", "a first around", "Metaspace")
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_contexts_and_scores_are_those_of_lm_eval_for_the_same_folder(name, tmp_path):
+    from lm_eval.models.huggingface import HFLM
+
+    kind, around, first, architecture = FOLDERS[name]
+    folder = make_folder(tmp_path / "hf", kind, around, first, architecture, TURNS)
+    end, turn = 445, 446
+    stop_at(folder, [end, turn])
+    theirs = HFLM(pretrained=str(folder), device="cpu", batch_size=1, dtype="float32")
+    config = harness_config.get_config()
+    config.checkpoint = str(folder)
+    ours = harness.load(config)
+
+    for context, text in PAIRS:
+        assert ours.tok_encode(context) == theirs.tok_encode(context)
+        if context:
+            assert ours._encode_pair(context, text) == theirs._encode_pair(context, text)
+    requests = [Instance("loglikelihood", {}, pair, 0) for pair in PAIRS]
+    found, expected = (lm.loglikelihood(requests, disable_tqdm=True) for lm in (ours, theirs))
+    np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-4)
+    assert [x for _, x in found] == [x for _, x in expected]
+    chats = [
+        [{"role": "user", "content": "the thing"}],
+        [{"role": "system", "content": "in the"}, {"role": "user", "content": "北京是"}],
+    ]
+    for chat in chats:
+        assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat)
+        goes_on = [*chat, {"role": "assistant", "content": "the answer is "}]
+        found, expected = (lm.apply_chat_template(goes_on, False) for lm in (ours, theirs))
+        assert found == expected
+    assert ours.tokenizer_name
+
+
+def test_a_stop_string_that_is_a_special_token_ends_an_answer(tmp_path):
+    """What the model writes is told it; what matters is which of it is kept."""
+    folder = make_folder(tmp_path / "hf", *FOLDERS["nothing around, a first"])
+    config = harness_config.get_config()
+    config.checkpoint = str(folder)
+    model = harness.load(config)
+    request = lambda until: Instance("generate_until", {}, ("the thing", until), 0)
+    (whole,) = model.generate_until([request(dict(until=["never"], max_gen_toks=12))])
+    asked = {}
+    real = sampling.sample
+
+    def spy(*args, stop_ids, **settings):
+        asked["stop_ids"] = tuple(stop_ids)
+        return real(*args, stop_ids=stop_ids, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "sample", spy)
+        (named,) = model.generate_until([request(dict(until="<|stop|>\n", max_new_tokens=12))])
+        special = asked["stop_ids"]
+        (cut,) = model.generate_until([request(dict(until=[whole[2:5]], max_tokens=12))])
+
+    assert special == (445, 447)
+    assert asked["stop_ids"] == (445,)
+    assert named == whole
+    assert cut == whole[: whole.index(whole[2:5])]
+
+
+def test_a_chat_template_that_is_not_there_is_missed(runs_folder, tasks):
+    with pytest.raises(UserError, match="has no chat template"):
+        harness.load(make_config(runs_folder, tasks, apply_chat_template=True))
+
+
+@pytest.mark.parametrize(
+    ("add_bos", "expected"), [(None, [1, 100]), (True, [1, 100]), (False, [100])]
+)
+def test_a_context_begins_as_asked(add_bos, expected, runs_folder, tasks):
+    model = harness.load(make_config(runs_folder, tasks, add_bos=add_bos))
+
+    assert model.tok_encode("a") == expected
+    assert model.tok_encode("<s>a") == expected if add_bos is None else True
