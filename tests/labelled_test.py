@@ -9,8 +9,10 @@ import pytest
 
 from configs import answer, classify, seq2seq, tag
 from experiments import finetune, labelled
+from lm.data import documents
 from lm.errors import UserError
 from lm.metrics import text_overlap
+from lm.tasks import text as text_lib
 
 
 def write(path, rows):
@@ -238,3 +240,15 @@ def test_the_limit_of_a_record_can_be_set_and_older_configs_have_none(both):
     assert labelled.document_limit(config.data) == {"max_document_bytes": 1_000_000_000}
     del config.data.max_document_bytes
     assert labelled.document_limit(config.data) == {}
+
+
+def test_a_long_text_is_tokenized_as_far_as_it_is_read(both, monkeypatch):
+    rows = texts(("word " * 50, "pos"), ("other " * 50, "neg"))
+    whole = both(rows, GOOD, **{"data.truncate": True})
+    monkeypatch.setattr(documents, "LONG_CHARS", 100)
+    monkeypatch.setattr(text_lib, "LONG_CHARS", 100)
+    cut = both(rows, GOOD, **{"data.truncate": True})
+    for one, other in zip(whole.train.examples, cut.train.examples, strict=True):
+        assert one["tokens_BL"].tolist() == other["tokens_BL"].tolist()
+    with pytest.raises(UserError, match=r"train\.jsonl:1: more than \d+ tokens do not fit data"):
+        both(rows, GOOD)

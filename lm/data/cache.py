@@ -6,11 +6,14 @@ all their tokens. TFDS reads one such string about fifty times faster than seque
 
 import contextlib
 import io
+import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from lm import faults
 from lm.data.packing import Piece
@@ -76,8 +79,46 @@ class PackedRows(tfds.core.GeneratorBasedBuilder):
     def write(self) -> None:
         """Writes every split, without the progress bars of TFDS."""
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), _waiting_on_disk():
             self.download_and_prepare()
+
+
+class _Waiting:
+    """What `Shuffler` is to the writer of TFDS: rows wait here until their number is known.
+
+    That one holds a whole split in memory, also where it does not shuffle: its buckets on disk are
+    chosen by hashes of 128 bits, of which the numbers of rows are all in the first, and that one is
+    sorted in memory. These wait in a file, in the order in which they came.
+    """
+
+    def __init__(self, dirpath: os.PathLike, **_):
+        self._file = tempfile.TemporaryFile(dir=dirpath)  # noqa: SIM115 - read by __iter__.
+        self.size = self.num_examples = 0
+
+    @property
+    def bucket_lengths(self) -> list[int]:
+        return [self.num_examples]
+
+    def add(self, key: int, data: bytes) -> None:
+        assert key == self.num_examples
+        self._file.write(len(data).to_bytes(8, "little") + data)
+        self.size += len(data)
+        self.num_examples += 1
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        with self._file as file:
+            file.seek(0)
+            for key in range(self.num_examples):
+                yield key, file.read(int.from_bytes(file.read(8), "little"))
+
+
+@contextlib.contextmanager
+def _waiting_on_disk() -> Iterator[None]:
+    usual, shuffle.Shuffler = shuffle.Shuffler, _Waiting
+    try:
+        yield
+    finally:
+        shuffle.Shuffler = usual
 
 
 class RowReader:

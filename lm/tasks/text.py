@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lm.data.documents import LONG_CHARS, Document, cut_long
 from lm.data.fields import lookup
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
@@ -47,7 +48,18 @@ class TextInputs:
 
     def encode(self, name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """The features of one or two texts; `name` is what errors call the example."""
-        return self.frame(name, self.tokenizer.encode_batch(texts))
+        return self.frame(name, [self._ids(name, text) for text in texts])
+
+    def _ids(self, name: str, text: str) -> np.ndarray:
+        """The ids of a text, or of as much of a long one as can have room."""
+        if len(text) > LONG_CHARS:
+            (first, *_) = cut_long([Document(text, "")])
+            ids = self.tokenizer.encode_batch([first.text])[0]
+            if len(ids) > self.seq_len:
+                if not self.truncate:
+                    raise too_long(name, f"more than {len(ids)}", self.seq_len)
+                return ids
+        return self.tokenizer.encode_batch([text])[0]
 
     def frame(self, name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The features of one or two texts that are tokenized already."""
@@ -125,7 +137,7 @@ class TextInputs:
         return {"tokens_BL": self.tokenizer.pad_id or 0}
 
 
-def too_long(name: str, length: int, seq_len: int) -> UserError:
+def too_long(name: str, length: int | str, seq_len: int) -> UserError:
     """What is said of an example that does not fit."""
     return UserError(
         f"{name}: {length} tokens do not fit data.seq_len={seq_len}; raise it, or cut long "

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import tracemalloc
 import unicodedata
 
 import numpy as np
 import pytest
 
-from lm.data import contents, documents, fidelity, preparation, tokenization
+from lm.data import contents, documents, fidelity, preparation, sources, tokenization
 from lm.data.documents import Document, cut_long
 from lm.data.preparation import prepare
 from lm.data.sources import in_both
@@ -260,3 +261,28 @@ def test_unpacking_ends_at_a_limit_that_can_be_set(tmp_path, name):
     assert prepared.splits["train"].num_skipped == prepared.splits["train"].num_documents == 1
     larger = make(tmp_path, [], [], **settings, max_document_bytes=10**6, on_error="skip")
     assert larger.splits["train"].num_documents == 2 and larger.hash != prepared.hash
+
+
+def peak_bytes(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packer", [bytes, gzip.compress])
+def test_memory_does_not_grow_with_a_document(tmp_path, monkeypatch, packer):
+    monkeypatch.setattr(documents, "LONG_CHARS", 20_000)
+    monkeypatch.setattr(sources, "LONG_CHARS", 20_000)
+    monkeypatch.setattr(tokenization, "_CHUNK_CHARS", 20_000)
+    suffix = ".txt.gz" if packer is gzip.compress else ".txt"
+    (tmp_path / "v.txt").write_text("held out")
+    peaks = []
+    for size in (300_000, 300_000, 1_200_000):  # The first also fills caches.
+        (tmp_path / f"a{size}{suffix}").write_bytes(packer(b"abcd efgh " * (size // 10)))
+        files = dict(train=f"{tmp_path}/a{size}{suffix}", validation=f"{tmp_path}/v.txt")
+        settings = dict(source="text", field="", seq_len=1024, cache_dir=tmp_path / f"{len(peaks)}")
+        peaks.append(peak_bytes(lambda s=settings | files: make(tmp_path, [], [], **s)))
+    assert peaks[2] - peaks[1] < 300_000, peaks
