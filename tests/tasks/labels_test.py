@@ -138,6 +138,8 @@ def test_one_sentence_has_the_same_entities_in_every_scheme(name):
     _, tags = words_and_tags(row, "tokens", "tags", scheme)
 
     assert entity_metrics([SCHEMES["IOB2"]], [tags])["f1_micro"] == 1.0
+    if scheme == "BIOES":
+        assert tags == SCHEMES["BIOES"]
     found = find_tags([row], "tokens", "tags", scheme, "repair")
     assert {tag[0] for tag in found} <= set("BIO" if scheme == "BIO" else "BIOES")
     assert json.dumps(found) and found[0] == "O"
