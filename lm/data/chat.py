@@ -6,6 +6,7 @@ message that spells one stays text.
 """
 
 import bisect
+import contextlib
 import datetime
 import functools
 import re
@@ -164,11 +165,14 @@ class ChatTemplate:
 
         None where there is none: a model never learns to stop.
         """
-        asked, answer = {"role": "user", "content": "Ping?"}, {"role": "assistant"}
-        conversation = Conversation([asked, answer | {"content": "Pong."}])
-        try:
-            last = self._answer("a trial of the chat template", conversation, 1)
-        except UserError:  # It wants more of a conversation; rows of data will tell.
+        said = lambda role, text: {"role": role, "content": text}
+        trial = [said("user", "Ping?"), said("assistant", "Pong.")]
+        for before in ([], [said("system", "Play.")]):  # Some templates refuse one of them.
+            conversation = Conversation([*before, *trial])
+            with contextlib.suppress(UserError):
+                last = self._answer("a trial", conversation, len(before) + 1)
+                break
+        else:
             return None
         end = last.text.rfind("Pong.") + len("Pong.")
         encoded = self._tokenizer.encode_written(last.text)

@@ -229,3 +229,10 @@ def test_text_that_no_tokenizer_takes_is_refused_by_name(chatml):
     for tokenizer in (chatml, ByteTokenizer()):
         with pytest.raises(UserError, match=r"^chats:3"):
             template_of(CHATML, tokenizer).examples("chats:3", Conversation(messages))
+
+
+def test_what_ends_an_answer_is_known_of_templates_that_want_a_system_message(chatml):
+    wants = "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML
+
+    assert template_of(wants, chatml).end_id == chatml.id_of("<|im_end|>")
+    assert template_of("{{ raise_exception('no') }}", chatml).end_id is None
