@@ -231,6 +231,16 @@ def test_text_that_no_tokenizer_takes_is_refused_by_name(chatml):
             template_of(CHATML, tokenizer).examples("chats:3", Conversation(messages))
 
 
+def test_messages_reach_the_template_as_transformers_changes_them():
+    source = "{{ messages[0].content is defined }} {{ messages[0] | sort | join(',') }}"
+    message = {"role": "assistant", "content": None, "tool_calls": [{}], "reasoning": "a"}
+
+    ids = template_of(source, ByteTokenizer()).prompt("x", Conversation([message]))
+
+    keys = "reasoning,reasoning_content,role,thinking,tool_calls"
+    assert ByteTokenizer().decode(ids) == f"False {keys}"
+
+
 def test_what_ends_an_answer_is_known_of_templates_that_want_a_system_message(chatml):
     wants = "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML
 

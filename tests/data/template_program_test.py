@@ -6,6 +6,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lm.data import template_program
+from lm.data.template_costs import METHOD_COSTS
 from lm.data.template_program import Program
 from lm.errors import UserError
 
@@ -161,6 +162,33 @@ def test_the_bound_grows_with_what_is_given():
     long = [{"role": "user", "content": "a" * 100_000}] * 200
 
     assert len(render(source, messages=long).text) == 20_000_000
+
+
+LONG = "ab, " * 50
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("center", (3000,)),
+        ("expandtabs", (500,)),
+        ("format", ()),
+        ("join", (["x", LONG, "y"] * 9,)),
+        ("ljust", (3000,)),
+        ("replace", ("b", LONG)),
+        ("replace", ("", LONG)),
+        ("rjust", (3000,)),
+        ("translate", ({97: LONG},)),
+        ("zfill", (3000,)),
+    ],
+)
+def test_what_a_method_would_make_is_known_beforehand(name, arguments):
+    text = LONG + "\t{:700}"[: 7 * (name == "format") + 1]
+    arguments = (LONG,) if name == "format" else arguments
+
+    made = len(getattr(text, name)(*arguments))
+
+    assert made > 300 and METHOD_COSTS[name](text, *arguments) >= made
 
 
 def test_time_is_bounded(monkeypatch):
