@@ -19,7 +19,7 @@ from lm import faults, lock, manifest
 from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
-from lm.interop import heads, hugging_face, peft, tokenizer_files, tokenizer_folders
+from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
 from lm.models.families import init_params, param_shapes
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
@@ -205,7 +205,7 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
         leave_out="anything" if config.allow_unknown else "nothing",
     )
     _say(source, loaded)
-    return Model(block, loaded.params, loaded.dtype, tokenizer_folders.load(source))
+    return Model(block, loaded.params, loaded.dtype, tokenizers.load_file(source))
 
 
 def write_run(target: pathlib.Path, model: Model, **source: str) -> None:

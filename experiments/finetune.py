@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from experiments import build, finetuned, initial, labelled, report, training
+from experiments import build, finetuned, initial, labelled, report, runs, training
 from experiments.checks import check_numbers
 from experiments.trained import Trained, checksum
 from lm import workdir as workdir_lib
@@ -78,7 +78,7 @@ def _run(
     extend: bool,
 ) -> int:
     with hosts.together():
-        config, data = read(_as_begun(config, workdir))
+        config, data = read(_as_begun(config, workdir), workdir)
         given = config.to_dict()
         workdir_lib.check(workdir, given, extend=extend)
         config = build.with_num_steps(config, lambda _: len(data.train.examples))
@@ -166,8 +166,14 @@ def _as_begun(
     return config
 
 
-def read(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, labelled.Data]:
+def read(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path | None = None
+) -> tuple[ml_collections.ConfigDict, labelled.Data]:
     """The config with its model and task complete, and the data.
+
+    Args:
+      config: of a run.
+      workdir: of the run, which may go on there; None where it is not to be trained.
 
     Raises:
       UserError: what cannot be read, or does not go together.
@@ -179,7 +185,7 @@ def read(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, 
         )
     config = initial.with_model(config)
     check_numbers(config)
-    data = labelled.read(config)
+    data = labelled.read(runs.with_own_tokenizer(config, workdir) if workdir else config)
     config.task.update(data.block)
     return config, data
 

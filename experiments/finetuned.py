@@ -17,7 +17,7 @@ from experiments import build, initial, labelled, runs, tasks
 from experiments.trained import Trained, checksum
 from lm.data import tokenizers
 from lm.errors import UserError
-from lm.interop import heads, hugging_face, tokenizer_folders
+from lm.interop import heads, hugging_face
 from lm.models import mup
 from lm.models.lora import LoraConfig
 from lm.tasks.task import Task
@@ -232,7 +232,7 @@ def read_folder(
     folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
 ) -> tuple[FineTuned, hugging_face.Loaded]:
     """A folder of `transformers` with a head, as `load` gives it, and how it was read."""
-    given, tokenizer = imported_config(folder), tokenizer_folders.load(folder)
+    given, tokenizer = imported_config(folder), tokenizers.load_file(folder)
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
     loaded = hugging_face.load_params(
         folder,

@@ -76,7 +76,7 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
     """The `model` block of the folder of a run, or of `transformers`.
 
     Raises:
-      UserError: it is neither, or one of `transformers` without a tokenizer.json.
+      UserError: it is neither, or one of `transformers` without a tokenizer.
     """
     if not hugging_face.is_folder(folder):
         return runs.load_config(folder)["model"]
@@ -99,14 +99,14 @@ def head_of(folder: pathlib.Path) -> heads.Head | None:
 
 
 def check(
-    config: ml_collections.ConfigDict, params: Params, tokenizer: tokenizers.Tokenizer
+    config: ml_collections.ConfigDict, params: Params, tokenizer: tokenizers.Tokenizer | None
 ) -> None:
     """Compares `init_from` with the parameters and the tokenizer that this config asks for.
 
     Args:
       config: its `init_from` is the folder of a run, or of `transformers`.
       params: shapes are enough.
-      tokenizer: of this config's data.
+      tokenizer: of this config's data; None where it is not compared.
 
     Raises:
       UserError: `init_from` is neither, or its parameters or its tokenizer are others.
@@ -122,7 +122,7 @@ def check(
     block = runs.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
     other = build.make_model(block, causal=True)
     if hugging_face.is_folder(folder):
-        other_tokenizer = tokenizers.load_file(folder / "tokenizer.json")
+        other_tokenizer = tokenizers.load_file(folder)
     else:
         other_tokenizer = tokenizers.load(folder / "tokenizer")
     own = build.make_model(config.model, **build.rows_of(config))
@@ -140,7 +140,7 @@ def check(
             )
     if not is_run:
         hugging_face.plan(folder, found, leave_out="heads")
-    if other_tokenizer.fingerprint != tokenizer.fingerprint:
+    if tokenizer is not None and other_tokenizer.fingerprint != tokenizer.fingerprint:
         block = runs.tokenizer_block(folder)
         raise UserError(
             f"init_from={folder} knows another tokenizer's ids; take that one: "

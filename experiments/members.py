@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from experiments import arguments, build, dry_run, initial, pretrain, training
 from experiments.board import Board
 from experiments.objectives import Objective
+from experiments.runs import has_tokenizer
 from experiments.sweep import Run
 from lm.errors import UserError
 from lm.train import evaluation, loop, members
@@ -108,7 +109,8 @@ class Group:
         prepared = build.make_data(config, parts.model.config)
         abstract = build.abstract_state(parts)
         if config.init_from:
-            initial.check(config, abstract.params, prepared.tokenizer)
+            goes_on = has_tokenizer(first.run.workdir)
+            initial.check(config, abstract.params, None if goes_on else prepared.tokenizer)
         self._shared = pretrain.share(config, parts, abstract, prepared)
         self._batches = {
             member.config.seed: pretrain.make_batches(member.config, self._shared.prepared)

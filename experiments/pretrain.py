@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import build, initial, report, training
+from experiments import build, initial, report, runs, training
 from experiments.objectives import Objective
 from lm import workdir as workdir_lib
 from lm.data import chat_files, contents, tokenizers
@@ -51,7 +51,8 @@ def run(
             )
         batches = make_batches(config, prepared)
         if config.init_from:
-            initial.check(config, abstract.params, prepared.tokenizer)
+            goes_on = runs.has_tokenizer(workdir)  # Its own was compared when it began.
+            initial.check(config, abstract.params, None if goes_on else prepared.tokenizer)
     shared = share(config, parts, abstract, prepared)
     step_fn = build.make_step(parts, shared.objective, config, abstract)
     key = jax.random.key(config.seed)
@@ -76,6 +77,7 @@ def complete(
     config = initial.with_model(config)
     given = config.to_dict()
     workdir_lib.check(workdir, given, extend=extend)
+    config = runs.with_own_tokenizer(config, workdir)
     return build.with_num_steps(config, build.rows_of_epoch), given
 
 

@@ -8,11 +8,11 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from experiments import build
-from experiments.shown import command
 from lm import workdir as workdir_lib
-from lm.data import tokenizers
+from lm.data import tokenizer_folder, tokenizers
+from lm.data.pieces import KIND
 from lm.errors import UserError
-from lm.interop import hugging_face, peft, tokenizer_folders
+from lm.interop import hugging_face, peft
 from lm.models.families import param_shapes
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params
@@ -53,7 +53,7 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
         shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
         loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
         hugging_face.say_what_is_left(folder, loaded)
-        return Run(config, model, 0, loaded.params, tokenizer_folders.load(folder))
+        return Run(config, model, 0, loaded.params, tokenizers.load_file(folder))
     step, params, _ = restore_params(folder / "checkpoints", **_best(config))
     check_shapes(folder, params, param_shapes(model))
     return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
@@ -147,10 +147,29 @@ def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
         path = folder / name
         if path.exists():
             return {"kind": "file", "path": str(path)}
+    if tokenizer_folder.has_tokenizer(folder):
+        return {"kind": "file", "path": str(folder)}
     if hugging_face.is_folder(folder):
-        convert = ("--config=configs/convert.py", f"--config.source={folder}")
         raise UserError(
-            f"{folder} holds no tokenizer.json; make a run of it and name that: "
-            f"{command(*convert, '--config.target=DIR')}"
+            f"{folder} holds no tokenizer, such as tokenizer.json; save it there with "
+            "AutoTokenizer of transformers"
         )
     return {"kind": "bytes"}
+
+
+def with_own_tokenizer(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+    """A copy that reads the tokenizer's copy in the workdir, where a run goes on that read a file.
+
+    So a run keeps its ids and special tokens, whatever becomes of the file or of how it is read.
+    """
+    config = config.copy_and_resolve_references()
+    if config.tokenizer.kind == "file" and has_tokenizer(workdir):
+        config.tokenizer = ml_collections.ConfigDict(tokenizer_block(workdir))
+    return config
+
+
+def has_tokenizer(workdir: pathlib.Path) -> bool:
+    """Whether a run was started here before, so that its tokenizer is."""
+    return (workdir / "tokenizer" / KIND).is_file()

@@ -1,7 +1,10 @@
 """What a tokenizer of `transformers` puts before, between and behind texts."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Frame(NamedTuple):
@@ -17,6 +20,31 @@ class Frame(NamedTuple):
     special_ids: tuple[tuple[int, ...], ...]
     special_types: tuple[tuple[int, ...], ...]
     text_types: tuple[int, ...]
+
+    @property
+    def num_special(self) -> int:
+        """How many tokens it adds."""
+        return sum(map(len, self.special_ids))
+
+    def join(self, texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all, and their types, which tell a model one text from the other."""
+        ids, types = [self.special_ids[0]], [self.special_types[0]]
+        rest = zip(
+            texts, self.text_types, self.special_ids[1:], self.special_types[1:], strict=True
+        )
+        for text, text_type, special, special_types in rest:
+            ids += [text, special]
+            types += [np.full(len(text), text_type), special_types]
+        return np.concatenate(ids).astype(np.int32), np.concatenate(types).astype(np.int32)
+
+
+def plain(bos_id: int | None, eos_id: int, num_texts: int) -> Frame:
+    """`<s> a </s>`, or `<s> a </s> b </s>`; without the first token where there is none."""
+    start = () if bos_id is None else (bos_id,)
+    types = tuple(range(num_texts))
+    return Frame(
+        (start, *[(eos_id,)] * num_texts), ((0,) * len(start), *((i,) for i in types)), types
+    )
 
 
 def frame_of(tokenizer: Any, num_texts: int) -> Frame:

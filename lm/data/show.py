@@ -4,7 +4,7 @@ Dimension key: B batch, L length.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,8 @@ import rich.console
 import rich.rule
 import rich.text
 
-from lm.data.tokenizers import NEWLINE_MARK, Tokenizer
+from lm.data.pieces import NEWLINE_MARK, printable
+from lm.data.tokenizers import Tokenizer
 
 # Two shades for each segment, in turns, so that one sees where a token ends.
 _SHADES = (
@@ -49,7 +50,8 @@ def render(
 
     Each segment stands on its own under its number, in its own colour. Tokens that carry no loss
     are dimmed and stand in angle brackets; other weights than 0 and 1 follow their token. A token
-    that another must be said for is followed by an arrow and that one.
+    that another must be said for is followed by an arrow and that one. Spaces are those of the
+    text, whatever the tokenizer writes for them, and a character in several tokens is whole.
     """
     num_rows = streams[0].tokens_BL.shape[0]
     parts: list[rich.console.RenderableType] = []
@@ -91,10 +93,10 @@ def _segment(
 ) -> rich.text.Text:
     text = rich.text.Text()
     shades = itertools.cycle(_SHADES[segment % len(_SHADES)])
-    for token, weight, target, shade in zip(tokens, weights, targets, shades, strict=False):
-        piece = tokenizer.piece(int(token))
+    for piece, weight, target in _pieces(tokens, weights, targets, tokenizer):
+        shade = next(shades)
         if target >= 0:
-            text.append(f"{piece}→{tokenizer.piece(int(target))}", style=f"reverse {shade}")
+            text.append(f"{piece}→{_piece(target, tokenizer)}", style=f"reverse {shade}")
         elif weight == 0:
             text.append(f"⟨{piece}⟩", style=f"dim {shade}")
         else:
@@ -104,3 +106,42 @@ def _segment(
     if text.plain.endswith("\n"):
         text.right_crop(1)
     return text
+
+
+def _piece(token: int, tokenizer: Tokenizer) -> str:
+    return (
+        tokenizer.piece(token) if tokenizer.is_special(token) else printable(tokenizer.raw(token))
+    )
+
+
+def _pieces(
+    tokens: np.ndarray, weights: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer
+) -> Iterator[tuple[str, float, int]]:
+    """What is shown as one, with its weight and target: a token, or those that share a character.
+
+    Tokens of a character that differ in weight, or have targets, are shown as bytes.
+    """
+    waiting: list[tuple[int, float]] = []
+
+    def apart() -> Iterator[tuple[str, float, int]]:
+        yield from ((_piece(token, tokenizer), weight, -1) for token, weight in waiting)
+        waiting.clear()
+
+    for token, weight, target in zip(tokens.tolist(), weights, targets.tolist(), strict=True):
+        if tokenizer.is_special(token) or target >= 0:
+            yield from apart()
+            yield _piece(token, tokenizer), weight, target
+            continue
+        if waiting and waiting[-1][1] != weight:
+            yield from apart()
+        waiting.append((token, weight))
+        data = b"".join(tokenizer.raw(token) for token, _ in waiting)
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":
+                yield from apart()
+        else:
+            yield printable(data), weight, -1
+            waiting.clear()
+    yield from apart()

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lm.data.framing import Frame
 from lm.data.offsets import Offsets
 from lm.errors import UserError
 
@@ -19,13 +20,14 @@ from lm.errors import UserError
 class Window(NamedTuple):
     """A question with a part of its context.
 
-    ids_L: int32, [bos] question [eos] part [eos].
+    ids_L, types_L: int32, of the question and the part within special tokens; see `Frame`.
     at: where in it the part begins.
     first: which token of the context that is.
     end: the one behind the last that the window holds.
     """
 
     ids_L: np.ndarray
+    types_L: np.ndarray
     at: int
     first: int
     end: int
@@ -42,8 +44,7 @@ def windows(
     *,
     seq_len: int,
     stride: int,
-    bos_id: int | None,
-    eos_id: int,
+    frame: Frame,
     name: str,
 ) -> list[Window]:
     """A question with each part of its context; parts overlap, and together are all of it.
@@ -58,16 +59,14 @@ def windows(
       question_ids, context_ids: without special tokens.
       seq_len: a window has as many tokens at most.
       stride: windows start so many tokens of the context apart.
-      bos_id: None leaves it out.
-      eos_id: ends the question, and the window.
+      frame: of a pair.
       name: what errors call the question.
 
     Raises:
       UserError: the question leaves no room, or a stride would leave out tokens between windows.
     """
-    bos = [] if bos_id is None else [bos_id]
-    before_L = np.concatenate([bos, question_ids, [eos_id]]).astype(np.int32)
-    size = seq_len - len(before_L) - 1
+    at = len(frame.special_ids[0]) + len(question_ids) + len(frame.special_ids[1])
+    size = seq_len - len(question_ids) - frame.num_special
     if size < 1:
         raise UserError(
             f"{name}: {len(question_ids)} tokens of question leave no room for the context in "
@@ -82,8 +81,8 @@ def windows(
     found = []
     for first in range(0, max(num_tokens - size + stride, 1), stride):
         end = min(first + size, num_tokens)
-        ids_L = np.concatenate([before_L, context_ids[first:end], [eos_id]]).astype(np.int32)
-        found.append(Window(ids_L, len(before_L), first, end))
+        ids_L, types_L = frame.join([question_ids, context_ids[first:end]])
+        found.append(Window(ids_L, types_L, at, first, end))
     return found
 
 

@@ -104,16 +104,14 @@ class QuestionAnswering:
             offsets.ids,
             seq_len=self._inputs.seq_len,
             stride=self._stride,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
+            frame=tokenizer.frame(2),
             name=record.name,
         )
 
     def _example(self, window: Window, span: tuple[int, int] | None) -> Features:
         none = len(window.ids_L) - 1 if self._none_is_last else 0
         start, end = span_in_window(window, span, none=none)
-        parts = window.ids_L[: window.at], window.ids_L[window.at :]
-        return self._inputs.features(parts) | {
+        return self._inputs.features(window.ids_L, window.types_L) | {
             "start_B": start,
             "end_B": end,
             "none_B": none,

@@ -21,8 +21,10 @@ from lm.models.families import Family
 class TextInputs:
     """Frames texts with special tokens, cuts them to length, and makes a body's inputs.
 
-    One text is `<s> a </s>` and a pair `<s> a </s> b </s>`, with the tokenizer's own first and last
-    tokens: BERT's [CLS] and [SEP]. A tokenizer without a first token leaves it out.
+    A tokenizer that came from a folder has its own frame, as `[CLS] a [SEP] b [SEP]` of BERT and
+    `<s> a </s></s> b </s>` of RoBERTa. Where it puts nothing at the end, and for tokenizers that
+    were trained here, one text is `<s> a </s>` and a pair `<s> a </s> b </s>`; one without a first
+    token leaves it out.
 
     Args:
       tokenizer: must have an end-of-text token.
@@ -65,20 +67,14 @@ class TextInputs:
         """The features of one or two texts that are tokenized already."""
         if num := sum(int(np.sum(part == self.tokenizer.unk_id)) for part in parts):
             self.notes["tokens of what the tokenizer does not know"] += num
-        start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        parts = self._cut(name, parts, self.seq_len - len(start) - len(parts))
-        framed = [np.append(part, self.tokenizer.eos_id) for part in parts]
-        framed[0] = np.concatenate([start, framed[0]])
-        return self.features(framed)
+        frame = self.tokenizer.frame(len(parts))
+        parts = self._cut(name, parts, self.seq_len - frame.num_special)
+        return self.features(*frame.join(parts))
 
-    def features(self, framed: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """The features of one or two parts that have their special tokens."""
-        tokens_L = np.concatenate(framed).astype(np.int32)
+    def features(self, tokens_L: np.ndarray, types_L: np.ndarray) -> dict[str, np.ndarray]:
+        """The features of texts that have their special tokens."""
         features = {"tokens_BL": tokens_L, "length_B": len(tokens_L)}
-        if self._with_types:
-            sizes = list(map(len, framed))
-            features["types_BL"] = np.repeat(np.arange(len(framed), dtype=np.int32), sizes)
-        return features
+        return features | ({"types_BL": types_L} if self._with_types else {})
 
     def frame_words(
         self, name: str, ids: np.ndarray, first_W: np.ndarray
@@ -93,8 +89,8 @@ class TextInputs:
           first_W: the index of each word's first piece.
         """
         features = self.frame(name, [ids])
-        num_start = int(self.tokenizer.bos_id is not None)
-        num_kept = features["length_B"] - num_start - 1
+        frame = self.tokenizer.frame(1)
+        num_start, num_kept = len(frame.special_ids[0]), features["length_B"] - frame.num_special
         return features, first_W[first_W < num_kept] + num_start
 
     def _cut(self, name: str, parts: Sequence[np.ndarray], room: int) -> list[np.ndarray]:

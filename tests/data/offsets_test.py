@@ -127,7 +127,7 @@ def test_a_space_belongs_to_the_token_that_holds_it():
 
 
 def test_an_added_space_stands_for_nothing():
-    assert table("llama", "北") == [("", ""), ("北", "北")]
+    assert table("llama", "北") == [(" ", ""), ("北", "北")]
     assert table("sentencepiece llama", "北京")[0] == (" ", "")
     assert table("t5", "首都")[0][1] == ""
     assert table("roberta", "👋")[0] == (" ", "")

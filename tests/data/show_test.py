@@ -1,16 +1,18 @@
 import io
 
 import numpy as np
+import pytest
 import rich.console
 
 from lm.data import tokenizers
 from lm.data.packing import NO_NEXT, Piece
 from lm.data.show import Stream, render
 from tests.tiny import rows_of
+from tests.tiny_tokenizers import LOSSLESS, tokenizer_of
 
 
-def shown(renderable, **settings):
-    console = rich.console.Console(file=io.StringIO(), width=80, **settings)
+def shown(renderable, width=80, **settings):
+    console = rich.console.Console(file=io.StringIO(), width=width, **settings)
     console.print(renderable)
     return console.file.getvalue()
 
@@ -43,7 +45,7 @@ def test_a_batch_reads_as_text_without_colour():
         "<s>if x:⏎",
         "⇥y",
         "[2] positions 0 to 6",
-        r"<s>\xc3\xbc [b⟨]⟩",
+        "<s>ü [b⟨]⟩",
         "row 1 of 3: 1 segments, 4 tokens, 4 in the loss, 16 of 20 empty",
         "[1] positions 0 to 3",
         "<s>two",
@@ -82,3 +84,30 @@ def test_what_must_be_said_in_place_of_a_token_follows_it():
     assert lines[lines.index("<s>tw→xo") - 2].startswith(
         "row 1 of 3, encoder: 1 segments, 4 tokens, 1 in the loss, 16 of 20 empty"
     )
+
+
+TEXT = " the  quick 狐狸 jümps\tover 🦊!"
+
+
+@pytest.mark.parametrize("kind", [*LOSSLESS, "t5", "xlm-r"])
+def test_spaces_and_characters_of_every_tokenizer_are_those_of_the_text(kind):
+    tokenizer = tokenizer_of(kind)
+    ids = tokenizer.encode_batch([TEXT])[0]
+    row = rows_of([[Piece(ids, NO_NEXT)]], seq_len=len(ids))
+    lines = shown(render(stream(row, np.ones((1, len(ids)))), tokenizer), width=500).splitlines()
+    text = TEXT.replace("\t", "⇥")
+    if kind in LOSSLESS:
+        # Some put a space before all text, none of which is lost.
+        assert lines[-1].rstrip() in (text, " " + text)
+    else:
+        assert lines[-1].split()[:2] == ["the", "quick"]
+
+
+def test_the_bytes_of_a_character_stand_alone_where_they_are_not_alike():
+    tokenizer, rows = example()
+    weights_BL = np.ones((3, 20), np.float32)
+    weights_BL[0, 10] = 0  # The first byte of ü.
+    assert r"<s>⟨\xc3⟩\xbc [b" in shown(render(stream(rows, weights_BL), tokenizer))
+    ids = np.array([[3 + 0xE7, 3 + 0x8B, 3 + ord("a"), 3 + 0x90]])
+    row = rows_of([[Piece(ids[0], NO_NEXT)]], seq_len=4)
+    assert r"\xe7\x8ba\x90" in shown(render(stream(row, np.ones((1, 4))), tokenizer))

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from lm.data import framing
 from lm.data import windows as windows_lib
 from lm.data.windows import (
     Answer,
@@ -30,22 +31,25 @@ CONTEXTS = [
     "  two\t\n lines\u3000x ",
     "สวัสดี ครับ",
 ]
-make = functools.partial(windows, bos_id=BOS, eos_id=EOS, name="dev.json:7")
+make = functools.partial(windows, frame=framing.plain(BOS, EOS, 2), name="dev.json:7")
 best_spans = jax.jit(best_spans, static_argnames=("max_length", "num_best"))
 
 
 def test_windows_as_a_table():
     made = make(np.array([10, 11]), np.array([20, 21, 22, 23, 24]), seq_len=8, stride=2)
 
-    assert [(w.ids_L.tolist(), *w[1:]) for w in made] == [
+    assert [(w.ids_L.tolist(), *w[2:]) for w in made] == [
         ([BOS, 10, 11, EOS, 20, 21, 22, EOS], 4, 0, 3),
         ([BOS, 10, 11, EOS, 22, 23, 24, EOS], 4, 2, 5),
     ]
-    assert made[0].ids_L.dtype == np.int32
-    (one,) = make(np.array([10]), np.array([20]), seq_len=5, stride=50, bos_id=None)
-    assert (one.ids_L.tolist(), *one[1:]) == ([10, EOS, 20, EOS], 2, 0, 1)
+    assert made[0].ids_L.dtype == made[0].types_L.dtype == np.int32
+    assert made[0].types_L.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    (one,) = make(
+        np.array([10]), np.array([20]), seq_len=5, stride=50, frame=framing.plain(None, EOS, 2)
+    )
+    assert (one.ids_L.tolist(), *one[2:]) == ([10, EOS, 20, EOS], 2, 0, 1)
     (empty,) = make(np.array([10]), np.array([], np.int32), seq_len=9, stride=1)
-    assert (empty.ids_L.tolist(), *empty[1:]) == ([BOS, 10, EOS, EOS], 3, 0, 0)
+    assert (empty.ids_L.tolist(), *empty[2:]) == ([BOS, 10, EOS, EOS], 3, 0, 0)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -139,7 +143,7 @@ def test_answers_as_a_table():
 
 
 def test_an_answer_that_a_window_does_not_hold_is_none():
-    window = windows_lib.Window(np.zeros(12, np.int32), at=4, first=10, end=17)
+    window = windows_lib.Window(*np.zeros((2, 12), np.int32), at=4, first=10, end=17)
     assert span_in_window(window, (10, 16)) == (4, 10)
     assert span_in_window(window, (12, 12)) == (6, 6)
     for span in [(9, 11), (16, 17), (2, 3), (9, 17), None]:
