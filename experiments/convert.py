@@ -259,10 +259,26 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         for name in ("bos", "eos", "pad")
         if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
     }
-    tokenizer_files.save(run.tokenizer, target, model.get("max_len"))
+    tokenizer_files.save(
+        run.tokenizer,
+        target,
+        frames=prompting.frames_of(run),
+        max_len=model.get("max_len"),
+        num_types=model.get("num_types", 1),
+    )
     ends = prompting.stop_ids(run.tokenizer, prompting.chat_template(source, run))
     hugging_face.save(target, family, model, params, dtype, ids, ends)
     chat_files.copy(source, target)
+    if tokenizer_files.normalizes(run.tokenizer):
+        print(
+            "its tokenizer normalises text; what transformers reads may differ for letters with "
+            "several marks on them"
+        )
+    if not tokenizer_files.is_read_back(target):
+        print(
+            "AutoTokenizer of transformers takes a class of its own for this model_type; read the "
+            f"tokenizer by transformers.PreTrainedTokenizerFast.from_pretrained({str(target)!r})"
+        )
 
 
 def _model_config(model: nn.Module) -> Any:

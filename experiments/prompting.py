@@ -8,7 +8,7 @@ from typing import NamedTuple
 import ml_collections
 
 from experiments import build, finetuned, runs
-from lm.data import chat_files
+from lm.data import chat_files, framing
 from lm.data import stop_ids as stop_ids_lib
 from lm.data.chat import ChatTemplate
 from lm.data.tokenizers import Tokenizer
@@ -61,6 +61,32 @@ def frame_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Frame:
     if has_encoder:
         return Frame((), ids(tokenizer.eos_id))
     return Frame(ids(tokenizer.bos_id) if config.data.add_bos else (), ())
+
+
+def frames_of(
+    loaded: runs.Run | finetuned.FineTuned,
+) -> tuple[framing.Frame, framing.Frame] | None:
+    """What a run was trained to see around one text, and around two.
+
+    None for what its tokenizer has: where it was imported, or learned conversations, whose template
+    writes all.
+    """
+    config, tokenizer = loaded.config, loaded.tokenizer
+    around = lambda start, end: tuple(framing.around(start, end, n) for n in (1, 2))
+    if config.experiment == "convert":
+        return None
+    if isinstance(loaded, finetuned.FineTuned):
+        if isinstance(loaded.task, language.Chat):
+            return None
+        if not isinstance(loaded.task, language.Seq2Seq):
+            return tokenizer.frame(1), tokenizer.frame(2)
+    ids = lambda token_id, wanted: (token_id,) if wanted and token_id is not None else ()
+    architecture = build.family_block(config.model).architecture
+    adds_bos, adds_eos = config.data.get("add_bos", True), config.data.get("add_eos", True)
+    return around(
+        ids(tokenizer.bos_id, adds_bos and architecture != "encoder_decoder"),
+        ids(tokenizer.eos_id, adds_eos and architecture != "decoder"),
+    )
 
 
 def reads_special(config: ml_collections.ConfigDict) -> bool:

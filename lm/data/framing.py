@@ -38,13 +38,19 @@ class Frame(NamedTuple):
         return np.concatenate(ids).astype(np.int32), np.concatenate(types).astype(np.int32)
 
 
-def plain(bos_id: int | None, eos_id: int, num_texts: int) -> Frame:
-    """`<s> a </s>`, or `<s> a </s> b </s>`; without the first token where there is none."""
-    start = () if bos_id is None else (bos_id,)
+def around(start: tuple[int, ...], end: tuple[int, ...], num_texts: int) -> Frame:
+    """`start a end`, or `start a end b end`: what ends one text is of its type."""
     types = tuple(range(num_texts))
     return Frame(
-        (start, *[(eos_id,)] * num_texts), ((0,) * len(start), *((i,) for i in types)), types
+        (start, *[end] * num_texts),
+        ((0,) * len(start), *((i,) * len(end) for i in types)),
+        types,
     )
+
+
+def plain(bos_id: int | None, eos_id: int, num_texts: int) -> Frame:
+    """`<s> a </s>`, or `<s> a </s> b </s>`; without the first token where there is none."""
+    return around(() if bos_id is None else (bos_id,), (eos_id,), num_texts)
 
 
 def frame_of(tokenizer: Any, num_texts: int) -> Frame:

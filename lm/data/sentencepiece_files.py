@@ -91,7 +91,7 @@ def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Toke
             "only unigram and BPE have"
         )
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.Sequence(_normalizers(spec, legacy))
+    tokenizer.normalizer = normalizers.Sequence(normalizers_of(spec, legacy))
     steps = []
     if spec.add_dummy_prefix:
         scheme = "always" if legacy else "first"
@@ -105,8 +105,8 @@ def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Toke
     return tokenizer
 
 
-def _normalizers(spec: Any, legacy: bool) -> list[Any]:
-    """In SentencePiece's order."""
+def normalizers_of(spec: Any, legacy: bool) -> list[Any]:
+    """What a text goes through, in SentencePiece's order; see `build`."""
     steps = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))

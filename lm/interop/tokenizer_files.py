@@ -1,117 +1,172 @@
-"""Our tokenizers as files that `transformers.AutoTokenizer` loads, with the same ids.
-
-SentencePiece models and bytes become a `tokenizer.json`; one that was a `tokenizer.json` is copied.
-"""
+"""Our tokenizers as files that `transformers.AutoTokenizer` loads, with the same ids and frames."""
 
 import json
 import pathlib
+import re
+from typing import Any
 
-import sentencepiece
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import decoders, models, normalizers
+from tokenizers import decoders, models, normalizers, processors
 
+from lm.data import sentencepiece_files, tokenizer_folder
+from lm.data.framing import Frame, frame_of
+from lm.data.tokenizer_folder import CONFIG, NAMES, TOKENIZER
 from lm.data.tokenizers import (
     ByteTokenizer,
     HuggingFaceTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
 )
-from lm.errors import UserError
 
-_SPACE_MARK = "\u2581"
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
-def save(tokenizer: Tokenizer, folder: pathlib.Path, max_len: int | None) -> None:
+def save(
+    tokenizer: Tokenizer,
+    folder: pathlib.Path,
+    *,
+    frames: tuple[Frame, Frame] | None,
+    max_len: int | None,
+    num_types: int,
+) -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
     Ids are the same for every text that does not spell a special token (which `transformers` reads
     as that token) or U+2581. A unigram model's may differ where two ways of splitting score alike
     to float32's last bits, as SentencePiece adds them up: about one token in ten thousand.
 
+    Args:
+      tokenizer: of a model.
+      folder: exists.
+      frames: what the model was trained to see around one text, and around two; None for what the
+        tokenizer has.
+      max_len: the most tokens that the model reads; None where it has no such bound.
+      num_types: of token types that the model knows.
+
     Raises:
       UserError: a SentencePiece model whose pieces `tokenizers` cannot express.
     """
+    config = {"clean_up_tokenization_spaces": False}
     match tokenizer:
         case HuggingFaceTokenizer():
-            tokenizer.save(folder)
-            (folder / "kind.txt").unlink()
-            return
+            files = tokenizer.files()
+            library = tokenizers.Tokenizer.from_str(files[TOKENIZER].decode())
+            config = json.loads(files.get(CONFIG, b"{}")) | config
         case ByteTokenizer():
-            specials = ["<pad>", "<s>", "</s>", None]
-            converted = _from_bytes(specials[:3])
+            library = _from_bytes(list(tokenizer.special_ids))
         case SentencePieceTokenizer():
-            processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
-            proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
-            if proto.normalizer_spec.name != "identity" or proto.normalizer_spec.add_dummy_prefix:
-                raise UserError(
-                    "this SentencePiece model normalises its text, which is not exported; train "
-                    "one with identity normalisation and without a dummy prefix"
-                )
-            is_bpe = proto.trainer_spec.model_type == proto.trainer_spec.BPE
-            converted = _from_sentencepiece(processor, is_bpe=is_bpe)
-            ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id)
-            specials = [None if i is None else processor.id_to_piece(i) for i in ids]
-    converted.save(str(folder / "tokenizer.json"))
-    names = zip(("pad_token", "bos_token", "eos_token", "mask_token"), specials, strict=True)
-    config = {name: piece for name, piece in names if piece is not None} | {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **({} if max_len is None else {"model_max_length": max_len}),
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+            library = _from_sentencepiece(tokenizer)
+    if not all(name in config for name in NAMES):  # Else tokenizer_config.json names all.
+        config |= _names(tokenizer, library)
+    if frames is not None:
+        if [frame_of(library, num_texts) for num_texts in (1, 2)] != list(frames):
+            library.post_processor = _post_processor(library, frames)
+        start, end = frames[0].special_ids
+        if start and end:  # As encoders of texts have them.
+            names = {"cls_token": start[0], "sep_token": end[-1]}
+            config |= {
+                name: library.id_to_token(token_id)
+                for name, token_id in names.items()
+                if config[name] is None
+            }
+    library.save(str(folder / TOKENIZER))
+    inputs = ["input_ids", *["token_type_ids"] * (num_types > 1), "attention_mask"]
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+    if max_len is not None:
+        config.setdefault("model_max_length", max_len)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def _from_bytes(specials: list[str]) -> tokenizers.Tokenizer:
+def normalizes(tokenizer: Tokenizer) -> bool:
+    """Whether it changes characters, which the exported one does alike but for some marks.
+
+    Those that stand on a letter with which no single character is made, in an order of their own.
+    """
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        return False
+    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    return bool(proto.normalizer_spec.precompiled_charsmap)
+
+
+def is_read_back(folder: pathlib.Path) -> bool:
+    """Whether AutoTokenizer takes tokenizer.json as it stands.
+
+    For some values of `model_type` in config.json it takes a class of its own, whatever
+    tokenizer_config.json names.
+    """
+    return tokenizer_folder.read(folder)[TOKENIZER] == (folder / TOKENIZER).read_bytes()
+
+
+def _names(tokenizer: Tokenizer, library: tokenizers.Tokenizer) -> dict[str, str | None]:
+    ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "bos", "eos", "mask", "unk")}
+    found = {f"{name}_token": library.id_to_token(i) for name, i in ids.items() if i is not None}
+    return dict.fromkeys(NAMES) | found
+
+
+def _post_processor(library: tokenizers.Tokenizer, frames: tuple[Frame, Frame]):
+    """One that puts these around texts, and leaves spaces out of what tokens stand for."""
+    used: dict[str, int] = {}
+
+    def name_of(token_id: int) -> str:
+        text = library.id_to_token(token_id)
+        plain = re.fullmatch(r"[^\s:$]+", text)  # Others have a meaning in a template.
+        name = text if plain else f"special_{token_id}"
+        used[name] = token_id
+        return name
+
+    def template(frame: Frame) -> list[str]:
+        parts = []
+        texts = [*zip(("$A", "$B"), frame.text_types, strict=False), None]
+        for ids, types, text in zip(frame.special_ids, frame.special_types, texts, strict=True):
+            parts += [f"{name_of(i)}:{t}" for i, t in zip(ids, types, strict=True)]
+            parts += [] if text is None else [f"{text[0]}:{text[1]}"]
+        return parts
+
+    single, pair = map(template, frames)
+    special = [
+        {"id": name, "ids": [i], "tokens": [library.id_to_token(i)]} for name, i in used.items()
+    ]
+    made = processors.TemplateProcessing(single, pair, special)
+    if isinstance(library.decoder, decoders.ByteLevel):
+        return processors.Sequence([processors.ByteLevel(trim_offsets=True), made])
+    return made
+
+
+def _from_bytes(special: list[str]) -> tokenizers.Tokenizer:
     """A BPE without merges, whose only pieces are the bytes that it falls back to."""
-    vocabulary = {piece: i for i, piece in enumerate([*specials, *_BYTES])}
-    converted = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
-    converted.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    converted.add_special_tokens([_special(piece) for piece in specials])
-    return converted
+    vocabulary = {piece: i for i, piece in enumerate([*special, *_BYTES])}
+    library = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    library.add_special_tokens([_special(piece) for piece in special])
+    return library
 
 
-def _from_sentencepiece(processor, *, is_bpe: bool) -> tokenizers.Tokenizer:
-    pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-    kinds = range(len(pieces))
-    specials = [pieces[i] for i in kinds if processor.is_control(i) or processor.is_unknown(i)]
-    ordinary = {
-        i
-        for i in kinds
-        if not (processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i))
-    }
-    unk = pieces[processor.unk_id()]
-    scores = [processor.get_score(i) for i in kinds]
-    if is_bpe:
-        model = models.BPE(
-            {piece: i for i, piece in enumerate(pieces)},
-            _merges(pieces, scores, ordinary),
-            unk_token=unk,
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    else:
-        model = models.Unigram(list(zip(pieces, scores, strict=True)), processor.unk_id(), True)
-    converted = tokenizers.Tokenizer(model)
-    converted.normalizer = normalizers.Replace(" ", _SPACE_MARK)
-    converted.decoder = decoders.Sequence(
-        [decoders.Replace(_SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    converted.add_special_tokens([_special(piece) for piece in specials])
-    return converted
+def _from_sentencepiece(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokenizer:
+    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    library = sentencepiece_files.build(proto, {}, legacy=True)
+    if normalizes(tokenizer):
+        library.normalizer = normalizers.Sequence(_normalizers(proto.normalizer_spec))
+    names = dict.fromkeys([*tokenizer.special_ids, *tokenizer.named_tokens.values()])
+    library.add_special_tokens(list(map(_special, names)))  # Also the mask, which is no control.
+    return library
 
 
-def _merges(pieces, scores, ordinary) -> list[tuple[str, str]]:
-    """SentencePiece merges whichever neighbours make the best piece: that order, spelled out."""
-    known = {pieces[i]: i for i in ordinary}
-    merges = []
-    for i in sorted(ordinary, key=lambda i: -scores[i]):
-        piece = pieces[i]
-        splits = ((piece[:k], piece[k:]) for k in range(1, len(piece)))
-        pairs = [(a, b) for a, b in splits if a in known and b in known]
-        merges += sorted(pairs, key=lambda pair: (known[pair[0]], known[pair[1]]))
-    return merges
+def _normalizers(spec: Any) -> list[Any]:
+    """SentencePiece's, without what `Precompiled` drops.
+
+    `Precompiled` looks up a letter and its marks together, and leaves out marks that have no entry.
+    NFKC before it makes one character of them wherever there is one.
+    """
+    steps = sentencepiece_files.normalizers_of(spec, legacy=True)
+    if spec.name not in ("nfkc", "nmt_nfkc"):
+        return steps
+    if spec.name == "nfkc":
+        return [normalizers.NFKC(), *steps]
+    # The one character that nmt_nfkc keeps and NFKC does not.
+    tilde, stand_in = "\uff5e", "\U0010fffd"
+    put, take = normalizers.Replace(tilde, stand_in), normalizers.Replace(stand_in, tilde)
+    return [put, normalizers.NFKC(), steps[0], take, *steps[1:]]
 
 
 def _special(piece: str) -> tokenizers.AddedToken:

@@ -382,7 +382,7 @@ def test_exported_tokenizers_give_transformers_the_same_ids(kind, tmp_path):
         tokenizer = train_sentencepiece(
             TEXTS[:3] * 20, algorithm=kind, vocab_size=291, user_symbols=["<sep>"], mask=True
         )
-    tokenizer_files.save(tokenizer, tmp_path, max_len=16)
+    tokenizer_files.save(tokenizer, tmp_path, frames=None, max_len=16, num_types=1)
 
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
 
