@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from experiments import build
+from lm import manifest
 from lm import workdir as workdir_lib
 from lm.data import tokenizer_folder, tokenizers
 from lm.data.pieces import KIND
@@ -171,5 +172,7 @@ def with_own_tokenizer(
 
 
 def has_tokenizer(workdir: pathlib.Path) -> bool:
-    """Whether a run was started here before, so that its tokenizer is."""
-    return (workdir / "tokenizer" / KIND).is_file()
+    """Whether a run was started here before, so that its tokenizer is, and is not damaged."""
+    folder = workdir / "tokenizer"
+    is_listed = (folder / manifest.NAME).exists()
+    return (folder / KIND).is_file() and not (is_listed and manifest.problem(folder))

@@ -24,14 +24,18 @@ def parse(path: pathlib.Path) -> Any:
       UserError: it holds something else.
     """
     contents = path.read_bytes()
+    if not is_model(contents):
+        raise UserError(f"{path} is no SentencePiece model; restore the file")
+    return sentencepiece_model_pb2.ModelProto.FromString(contents)
+
+
+def is_model(contents: bytes) -> bool:
+    """Whether SentencePiece can read it, and it has pieces: nothing at all would be read, too."""
     try:
         sentencepiece.SentencePieceProcessor(model_proto=contents)
-        proto = sentencepiece_model_pb2.ModelProto.FromString(contents)
+        return bool(sentencepiece_model_pb2.ModelProto.FromString(contents).pieces)
     except (RuntimeError, DecodeError):
-        proto = None
-    if proto is None or not proto.pieces:  # An empty file parses.
-        raise UserError(f"{path} is no SentencePiece model; restore the file")
-    return proto
+        return False
 
 
 def vocabulary(proto: Any, model: str) -> Vocabulary:

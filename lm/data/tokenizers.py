@@ -263,16 +263,23 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
 def _load(folder: pathlib.Path) -> Tokenizer:
     if not (folder / KIND).is_file():
         raise UserError(f"{folder} holds no tokenizer: {KIND} is missing; give the folder of a run")
-    match (folder / KIND).read_text(errors="replace").strip():
+    try:
+        kind = (folder / KIND).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{KIND} is no text") from None
+    match kind:
         case "bytes":
             return ByteTokenizer()
         case "sentencepiece":
-            return _sentencepiece(folder / _MODEL)
+            contents = (folder / _MODEL).read_bytes()
+            if not sentencepiece_files.is_model(contents):
+                raise ValueError(f"{_MODEL} is no SentencePiece model")
+            return SentencePieceTokenizer(contents)
         case "file":
             return hugging_face_tokenizer.load(folder, names_all=False)
         case "transformers":
             return hugging_face_tokenizer.load(folder, names_all=True)
-        case kind:
+        case _:
             raise UserError(f"{folder / KIND} says {kind!r}, which is unknown; restore the folder")
 
 
@@ -292,11 +299,12 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
             "folder of transformers"
         )
     folder = path if path.is_dir() else path.parent
-    if path.suffix not in (".json", ".txt", ""):
+    if path.is_file() and path.suffix not in (".json", ".txt"):
         return _sentencepiece(path)
     if (folder / KIND).is_file():
         return load(folder)
-    name = path.name if path.suffix == ".json" and path.name != "vocab.json" else "tokenizer.json"
+    is_json = path.is_file() and path.suffix == ".json" and path.name != "vocab.json"
+    name = path.name if is_json else tokenizer_folder.TOKENIZER
     files = tokenizer_folder.read(folder, name) | stop_ids.read(folder)
     try:
         return HuggingFaceTokenizer(files)
@@ -305,7 +313,5 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
 
 
 def _sentencepiece(path: pathlib.Path) -> SentencePieceTokenizer:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; restore the file")
     sentencepiece_files.parse(path)
     return SentencePieceTokenizer(path.read_bytes())

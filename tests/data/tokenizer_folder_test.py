@@ -103,6 +103,13 @@ def test_a_map_of_special_tokens_counts_where_no_added_tokens_are_listed(tmp_pat
     assert name() == theirs() == "<s>"
 
 
+def test_a_folder_with_a_dot_in_its_name_is_a_folder(tmp_path):
+    for name in ("model-3.2", "model.json"):
+        (tmp_path / name).mkdir()
+        tokenizer_folders.byte_level(tmp_path / name)
+        assert tokenizers.load_file(tmp_path / name).vocab_size == 420
+
+
 def test_a_run_of_before_keeps_its_ids_and_its_name(tmp_path):
     """Runs had the files as they were, in which null was not yet none, and framed by two ids."""
     source, run = tmp_path / "source", tmp_path / "run"
