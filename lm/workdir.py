@@ -246,7 +246,11 @@ def _git(root: pathlib.Path, *args: str) -> str | None:
     """What git prints, or None outside a checkout."""
     try:
         done = subprocess.run(
-            ["git", "-C", root, *args], capture_output=True, text=True, check=True
+            # Without the lock by which git would refresh its index: a kill would leave it there.
+            ["git", "--no-optional-locks", "-C", root, *args],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

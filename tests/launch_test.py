@@ -93,8 +93,9 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(uninterrupted, text,
     saved = tmp_path / "run" / "checkpoints" / "4" / "manifest.json"
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(
-        command(*args), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        command(*args), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
+    process.stdout.close()  # Nobody reads what it prints, which ends no run.
     is_due = lambda: saved.exists() and '"step": 6,' in metrics.read_text()
     while process.poll() is None and not is_due():
         time.sleep(0.005)

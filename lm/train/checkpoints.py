@@ -115,7 +115,7 @@ class Checkpoints:
             )
         except Exception as error:
             self._has_failed = True
-            raise disk_room.save_error(step, error) from error
+            raise disk_room.save_error(self._folder, step, error) from error
         self._finisher = threading.Thread(
             target=self._finish, args=(step, {"host": host, "metrics": metrics}), daemon=True
         )
@@ -132,7 +132,7 @@ class Checkpoints:
             manifest.write(path)
             self._delete_old()
         except Exception as error:  # Raised where the run can act on it, in `wait`.
-            self._has_failed, self._error = True, disk_room.save_error(step, error)
+            self._has_failed, self._error = True, disk_room.save_error(self._folder, step, error)
 
     def wait(self) -> None:
         """Returns when nothing is being saved any more.
@@ -378,22 +378,22 @@ def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
 def _mute_tracebacks() -> None:
     """Drops those of Orbax and TensorStore, whose exceptions are raised here as one line."""
     standard_logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
-    if sys.excepthook is not _without_closed_loops:
-        _others.append(sys.excepthook)
-        sys.excepthook = _without_closed_loops
+    if sys.unraisablehook is not _without_closed_loops:
+        _others.append(sys.unraisablehook)
+        sys.unraisablehook = _without_closed_loops
 
 
-_others: list = []  # What was sys.excepthook before.
+_others: list = []  # What was sys.unraisablehook before.
 
 
 def _is_no_traceback_of_orbax(record: standard_logging.LogRecord) -> bool:
     return not ("orbax" in record.pathname and record.exc_info)
 
 
-def _without_closed_loops(kind, error, traceback) -> None:
+def _without_closed_loops(unraisable) -> None:
     # TensorStore's threads report to Orbax's event loop also after a failure has ended that.
-    if str(error) != "Event loop is closed":
-        _others[-1](kind, error, traceback)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _others[-1](unraisable)
 
 
 def _step_folders(folder: pathlib.Path) -> list[int]:

@@ -28,25 +28,25 @@ def check_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     free = shutil.disk_usage(existing_part(folder)).free
     if free < needed:
-        raise _full(step, f"{faults.in_bytes(free)} free, {faults.in_bytes(needed)} needed")
+        raise _full(folder, step, f"{faults.in_bytes(free)} free, {faults.in_bytes(needed)} needed")
 
 
-def save_error(step: int, error: Exception) -> Exception:
+def save_error(folder: pathlib.Path, step: int, error: Exception) -> Exception:
     """What a save that failed raises: a UserError where the machine is to blame."""
     text = " ".join(str(error).split())[:200]
     number = faults.errno_of(error)
     if number == errno.ENOSPC or (number is None and "RESOURCE_EXHAUSTED" in text):
-        return _full(step, text)
+        return _full(folder, step, text)
     said = faults.one_line(error)
     if said is None:
         return error
     return UserError(
-        f"checkpoint {step} could not be saved, and those before it are intact: {said}"
+        f"checkpoint {step} could not be saved in {folder}, and those before it are intact: {said}"
     )
 
 
-def _full(step: int, reason: str) -> UserError:
+def _full(folder: pathlib.Path, step: int, reason: str) -> UserError:
     return UserError(
-        f"the disk is full: checkpoint {step} could not be saved ({reason}); those before it are "
-        "intact. Free some space and run the same command again"
+        f"the disk is full: checkpoint {step} could not be saved in {folder} ({reason}); those "
+        "before it are intact. Free some space and run the same command again"
     )

@@ -1,6 +1,7 @@
 import errno
 import json
 import shutil
+import sys
 import types
 
 import jax
@@ -285,13 +286,15 @@ def test_room_is_asked_for_all_that_is_kept_and_not_there_yet(tmp_path, policy, 
         assert checkpoints.bytes_needed(state, num_steps=98, every_steps=0) == 40
 
 
-def test_other_failures_of_a_save_are_said_with_their_remedy():
-    error = disk_room.save_error(5, ValueError("Failed to write 9 bytes: File too large [27]"))
+def test_other_failures_of_a_save_are_said_with_their_remedy(tmp_path):
+    error = disk_room.save_error(
+        tmp_path, 5, ValueError("Failed to write 9 bytes: File too large [27]")
+    )
 
     assert isinstance(error, UserError)
-    assert "checkpoint 5 could not be saved" in str(error)
+    assert f"checkpoint 5 could not be saved in {tmp_path}" in str(error)
     assert "ulimit -f" in str(error)
-    assert disk_room.save_error(5, bug := ValueError("no such key")) is bug
+    assert disk_room.save_error(tmp_path, 5, bug := ValueError("no such key")) is bug
 
 
 @pytest.mark.parametrize(
@@ -342,3 +345,13 @@ def test_parameters_alone_are_the_averaged_ones_where_there_are_any(tmp_path, av
     assert isinstance(params["layer"]["kernel"], np.ndarray)  # On no device, which may be small.
     np.testing.assert_array_equal(params["layer"]["kernel"], 9.0 if averaged else 2.0)
     assert json.loads((tmp_path / "2" / "host.json").read_text()) == {"host": {}, "metrics": {}}
+
+
+def test_a_loop_that_ended_before_what_reports_to_it_is_not_spoken_of(tmp_path, monkeypatch):
+    passed_on = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: passed_on.append(unraisable))
+    with Checkpoints(tmp_path, keep_last=1):
+        for text in ("Event loop is closed", "another"):
+            sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+
+    assert [str(one.exc_value) for one in passed_on] == ["another"]

@@ -68,12 +68,16 @@ def test_a_loop_goes_on_from_the_step_of_its_state():
     assert [e for e in events if e[0] == "dispatch"] == [("dispatch", 4, 103), ("dispatch", 5, 104)]
 
 
-def test_a_signal_ends_the_loop_after_its_step():
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda signum: signum.name
+)
+def test_a_signal_ends_the_loop_after_its_step(signum):
+    before = signal.getsignal(signum)
     with loop.stop_on_signals() as stop_requested:
 
         def raise_at_two(step, _):
             if step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signum)
 
         state = loop.fit(
             TrainState(jnp.int32(0), {}, ()),
@@ -86,7 +90,7 @@ def test_a_signal_ends_the_loop_after_its_step():
         )
 
     assert int(state.step) == 2
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signum) == before
 
 
 def make_progress(written, skipped, **changes):
