@@ -86,9 +86,8 @@ class PackedRows(tfds.core.GeneratorBasedBuilder):
 class _Waiting:
     """What `Shuffler` is to the writer of TFDS: rows wait here until their number is known.
 
-    That one holds a whole split in memory, also where it does not shuffle: its buckets on disk are
-    chosen by hashes of 128 bits, of which the numbers of rows are all in the first, and that one is
-    sorted in memory. These wait in a file, in the order in which they came.
+    That one holds up to 1 GB of a split in memory, also where it does not shuffle, and beyond it
+    needs TensorFlow. These wait in a file, in the order in which they came.
     """
 
     def __init__(self, dirpath: os.PathLike, **_):
