@@ -88,6 +88,12 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
             f"config.json: num_layers={num_layers} and num_decoder_layers={num_decoder_layers} "
             "differ, which is not supported"
         )
+    buckets, distance = (given[f"relative_attention_{n}"] for n in ("num_buckets", "max_distance"))
+    if buckets < 4 or buckets % 2 or distance <= buckets // 2:
+        raise UserError(
+            f"config.json: relative_attention_num_buckets={buckets} must be even, at least 4, and "
+            f"less than twice relative_attention_max_distance={distance}"
+        )
     scaled = given["scale_decoder_outputs"]
     if scaled is None:  # Version 5 of transformers writes there what this one used to mean.
         scaled = given["tie_word_embeddings"] is not False
@@ -99,8 +105,8 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
         head_dim=given["d_kv"],
         model_dim=given["d_model"],
         mlp_dim=given["d_ff"],
-        num_buckets=given["relative_attention_num_buckets"],
-        max_distance=given["relative_attention_max_distance"],
+        num_buckets=buckets,
+        max_distance=distance,
         gated=_is_gated(given),
         tied_output=scaled,
         dropout=given["dropout_rate"],

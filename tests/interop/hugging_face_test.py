@@ -327,6 +327,14 @@ def test_a_folder_without_its_tokenizer_is_refused_with_what_to_do(folder, tmp_p
         initial.check(config, {}, ByteTokenizer())
 
 
+def test_a_broken_file_beside_a_tokenizer_is_named(folder, tmp_path):
+    copy = edited(folder, tmp_path)
+    (copy / "tokenizer_config.json").write_text("{")
+
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is not valid JSON"):
+        run_convert(copy, tmp_path / "run")
+
+
 @pytest.mark.parametrize("size", [0, 20, 9000])
 def test_weights_that_were_cut_off_are_one_line(folder, tmp_path, size):
     copy = edited(folder, tmp_path)
