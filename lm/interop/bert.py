@@ -128,11 +128,14 @@ def _model_block(given: dict[str, Any], **more) -> dict[str, Any]:
 def bert_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
     """config.json -> the `model` block of ours.
 
-    Which heads there are, the tensors say; a bare encoder is read with its pooler, if it has one.
+    Which heads there are, the tensors say; an encoder without a head for masked tokens is read with
+    its pooler, if it has one.
     """
     del model_type
-    heads = "cls.seq_relationship.weight", "pooler.dense.weight"
-    return _model_block(given, position_offset=0, next_sentence=any(h in names for h in heads))
+    is_masked = "cls.predictions.transform.dense.weight" in names
+    has_pooler = any(name.endswith("pooler.dense.weight") for name in names)
+    next_sentence = "cls.seq_relationship.weight" in names or (has_pooler and not is_masked)
+    return _model_block(given, position_offset=0, next_sentence=next_sentence)
 
 
 def roberta_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:

@@ -352,10 +352,11 @@ def test_a_number_that_is_none_is_named(folder, tmp_path):
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "roberta", "t5"])
 def test_a_config_that_lacks_a_key_is_one_line(model_type, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": model_type}))
 
     with pytest.raises(UserError, match=r"config\.json lacks '\w+'"):
-        run_convert(tmp_path, tmp_path / "run")
+        run_convert(tmp_path / "hf", tmp_path / "run")
 
 
 def test_a_target_that_cannot_be_made_is_one_line(folder, tmp_path):
