@@ -331,7 +331,7 @@ def test_a_broken_file_beside_a_tokenizer_is_named(folder, tmp_path):
     copy = edited(folder, tmp_path)
     (copy / "tokenizer_config.json").write_text("{")
 
-    with pytest.raises(UserError, match=r"tokenizer_config\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"tokenizer_config\.json is no JSON"):
         run_convert(copy, tmp_path / "run")
 
 
