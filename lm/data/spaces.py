@@ -49,4 +49,6 @@ def _keep(part: dict[str, Any] | None) -> dict[str, Any] | None:
             return part | {"strip_left": False}
         case {"type": "Prepend"}:
             return None
+        case {"type": "Replace", "pattern": {"Regex": regex}} if regex.startswith(r"\A"):
+            return None  # What SentencePiece does to the spaces at the start of a text.
     return part

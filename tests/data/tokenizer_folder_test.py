@@ -131,6 +131,15 @@ def test_a_run_of_before_keeps_its_ids_and_its_name(tmp_path):
     assert tokenizers.load_file(source).piece(tokenizers.load_file(source).bos_id) == "<mask>"
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_text_inside_of_another_keeps_its_spaces(legacy, tmp_path):
+    tokenizer_folders.llama_model(tmp_path, legacy=legacy)
+    tokenizer = tokenizers.load_file(tmp_path)
+    for text in ("fox", " fox", "  fox"):
+        ids = tokenizer.encode_inside([text])[0]
+        assert b"".join(map(tokenizer.raw, ids)).decode() == text
+
+
 DAMAGE = {
     "tokenizer.json": ("byte-level", b"{}", "tokenizer.json is no tokenizer.json"),
     "tokenizer.json, cut": ("byte-level", b'{"model": ', "tokenizer.json is no"),
