@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from lm import manifest
+from lm import faults, manifest
 from lm.errors import UserError
 from lm.train import disk_room, hosts
 from lm.train.best import ranked
@@ -378,6 +378,7 @@ def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
 def _mute_tracebacks() -> None:
     """Drops those of Orbax and TensorStore, whose exceptions are raised here as one line."""
     standard_logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
+    standard_logging.getLogger("asyncio").addFilter(_is_no_fault_of_the_machine)
     if sys.unraisablehook is not _without_closed_loops:
         _others.append(sys.unraisablehook)
         sys.unraisablehook = _without_closed_loops
@@ -388,6 +389,13 @@ _others: list = []  # What was sys.unraisablehook before.
 
 def _is_no_traceback_of_orbax(record: standard_logging.LogRecord) -> bool:
     return not ("orbax" in record.pathname and record.exc_info)
+
+
+def _is_no_fault_of_the_machine(record: standard_logging.LogRecord) -> bool:
+    """Whether a record of asyncio's, as of a task that nobody asked, is of another error."""
+    error = record.exc_info[1] if record.exc_info else None
+    is_full = error is not None and "RESOURCE_EXHAUSTED" in str(error)
+    return error is None or not (is_full or faults.errno_of(error) is not None)
 
 
 def _without_closed_loops(unraisable) -> None:
