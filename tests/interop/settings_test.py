@@ -73,6 +73,7 @@ VALUES = {
     "tie_word_embeddings": [True, False],
     "scale_decoder_outputs": [True, False],
     "is_gated_act": [True, False],
+    "return_dict": [True],  # With false, transformers' own decoder fails.
     "pruned_heads": [{"0": [1]}, {}],
     "quantization_config": [{"quant_method": "fp8"}],
     "attn_logit_softcapping": [30.0],
