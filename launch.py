@@ -117,7 +117,7 @@ def _parse(argv: list[str]):
         name, _, value = arg.partition("=")
         if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
             raise UserError(f"{arg}: there is no such file; see configs/README.md")
-    flags.FLAGS["config"].parser = arguments.RecipeParser("config")
+    flags.FLAGS["config"].parser = arguments.RecipeParser("config", argv)
     try:
         rest = flags.FLAGS(argv)[1:]
         for flag in (_CONFIG, _LAUNCHER):

@@ -4,7 +4,6 @@ import inspect
 import json
 import pathlib
 import re
-import sys
 import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -60,10 +59,10 @@ class RecipeParser(ConfigFileFlagParser):
 
     Args:
       name: of the flag.
-      arguments: of the whole command; None for `sys.argv`.
+      arguments: of the whole command.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str] | None = None):
+    def __init__(self, name: str, arguments: Sequence[str]):
         super().__init__(name)
         self._arguments = arguments
 
@@ -72,10 +71,9 @@ class RecipeParser(ConfigFileFlagParser):
         config = super().parse(path)
         if not isinstance(config, ml_collections.ConfigDict):
             return config  # There is no such file, which the flag library says later.
-        arguments = sys.argv if self._arguments is None else self._arguments
         changes = dict(
             arg.removeprefix(f"--{self.name}.").split("=", 1)
-            for arg in arguments
+            for arg in self._arguments
             if arg.startswith(f"--{self.name}.") and "=" in arg
         )
         for key, names in _CHOICES.items():
@@ -154,12 +152,13 @@ def mistake(error: BaseException, arguments: Sequence[str]) -> BaseException:
 
 
 def _place(error: BaseException, paths: set[str]) -> str:
-    """Where in one of these config files it was raised; "" where elsewhere, or in one of ours."""
+    """Where in one of these config files it was raised; "" where elsewhere."""
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     for path in paths:
         whole = pathlib.Path(path).resolve()
-        if (pathlib.Path(__file__).parent.parent / "configs").resolve() in whole.parents:
-            continue
+        is_own = (pathlib.Path(__file__).parent.parent / "configs").resolve() in whole.parents
+        if is_own and isinstance(error, ValueError):
+            continue  # What a recipe says of its arguments is no mistake of the file.
         if isinstance(error, SyntaxError):  # Of a file that is no text, nothing says more.
             frames.append((error.filename or path, error.lineno or 1))
         lines = [line for file, line in frames if pathlib.Path(file).resolve() == whole]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from experiments.devices import Slot
 from experiments.sweep import Run
 from lm import interrupts
+from lm import workdir as workdir_lib
 from lm.results import state
 from lm.watched import STOPPED
 
@@ -156,7 +157,8 @@ def stop_on_signals() -> Iterator[Stop]:
 
 def _mark_failed(workdir: pathlib.Path) -> None:
     """Says so in the folder of a run that did not say it itself, as before it has opened it."""
-    if workdir.exists() and state.state_of(workdir).kind in ("waiting", "dead"):
+    has_run = any((workdir / name).exists() for name in (workdir_lib.CONFIG, state.METRICS))
+    if has_run and state.state_of(workdir).kind in ("waiting", "dead"):
         state.mark(workdir, state.FAILED)
 
 

@@ -36,7 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         raise UserError(f"target={target} exists already; name a new folder")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
-    with _unfinished(target) as partial, faults.naming(partial):
+    with _unfinished(target) as partial, faults.naming(target):
         is_imported = True
         if peft.is_folder(source):
             merge_adapters(config, source, partial)

@@ -58,7 +58,8 @@ def run(
         folder = workdir / f"seed-{seed}"
         print(f"--- seed {seed}, in {folder}", flush=True)
         begun = (folder / workdir_lib.CONFIG).exists()  # Others may have been stopped before it.
-        if code := _run(one, folder, profile_steps, extend and begun):
+        may_extend = extend and (begun or seed == config.seed)  # The first one has to be there.
+        if code := _run(one, folder, profile_steps, may_extend):
             return code
         text = (folder / "result.json").read_text() if hosts.is_first() else ""
         results.append(json.loads(hosts.from_first(text))["metrics"])
@@ -104,11 +105,12 @@ def _run(
         return metrics
 
     def save_tokenizer(folder: pathlib.Path) -> None:
+        is_new = not runs.has_tokenizer(workdir)
         data.tokenizer.save(folder)
         if config.task.kind == "chat":
             templates = chat_files.choose(config.task.template, None, "")
             chat_files.write(folder, templates.sources)
-        elif config.init_from:
+        elif config.init_from and is_new:
             chat_files.copy(pathlib.Path(config.init_from), folder)
 
     def finish(checkpoints: Checkpoints, state: TrainState) -> None:
@@ -151,18 +153,27 @@ def _run(
 def _as_begun(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-    """A copy whose chats have the day, and the layout, that the run in this folder began with."""
+    """A copy that takes from the run in this folder what the config leaves open, if it is alike.
+
+    That are the labels and their order, and of chats the day and the template.
+    """
+    config = config.copy_and_resolve_references()
+    begun = {}
+    if (workdir / workdir_lib.CONFIG).exists():
+        begun = workdir_lib.load_config(workdir).get("task", {})
+        if begun.get("kind") != config.task.kind:
+            begun = {}  # Of some other run, which `workdir.check` refuses.
+    if not config.task.get("labels", True):
+        config.task.labels = tuple(begun.get("labels", ()))
     if config.task.kind != "chat":
         return config
-    config = config.copy_and_resolve_references()
-    begun = workdir_lib.load_config(workdir) if (workdir / workdir_lib.CONFIG).exists() else None
-    if begun is None or "date" in begun.get("task", {}):
-        before = "" if begun is None else begun["task"]["date"]
-        config.task.date = config.task.date or before or datetime.date.today().isoformat()
-    else:  # A run of before there were days; see `tasks._chat`.
+    if begun and "date" not in begun:  # A run of before there were days; see `tasks._chat`.
         with config.unlocked():
             del config.task.date
-        config.task.template = config.task.template or begun["task"].get("template", "")
+        config.task.template = config.task.template or begun.get("template", "")
+    else:
+        days = (config.task.date, begun.get("date", ""), datetime.date.today().isoformat())
+        config.task.date = next(filter(None, days))
     return config
 
 

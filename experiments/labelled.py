@@ -129,12 +129,12 @@ def read(config: ml_collections.ConfigDict) -> Data:
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
     lines = _template_lines(task, tokenizer, templates)
     for key, split in (("data.train", train), ("data.validation", validation)):
-        _check_numbers(block, task, split.records, key)
+        _check_varies(block, task, split.records, key)
     warnings = _warnings(block, task, train, validation, skipped)
     return Data(task, block, tokenizer, train, validation, skipped, lines, digest, warnings)
 
 
-def _check_numbers(block: dict[str, Any], task: Task, found: Sequence[Record], key: str) -> None:
+def _check_varies(block: dict[str, Any], task: Task, found: Sequence[Record], key: str) -> None:
     """Raises UserError where regression has one number alone to learn or to be correlated with."""
     if block["kind"] != "regression":
         return

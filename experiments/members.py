@@ -109,7 +109,7 @@ class Group:
         prepared = build.make_data(config, parts.model.config)
         abstract = build.abstract_state(parts)
         if config.init_from:
-            goes_on = has_tokenizer(first.run.workdir)
+            goes_on = all(has_tokenizer(run.workdir) for run in runs)
             initial.check(config, abstract.params, None if goes_on else prepared.tokenizer)
         self._shared = pretrain.share(config, parts, abstract, prepared)
         self._batches = {

@@ -210,9 +210,10 @@ def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> s
 
 
 def _save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: pathlib.Path) -> None:
-    """With the chat templates of the model that is trained further."""
+    """With the chat templates, at the first start, of the model that is trained further."""
+    is_new = not runs.has_tokenizer(folder.parent)
     tokenizer.save(folder)
-    if init_from:
+    if init_from and is_new:
         chat_files.copy(pathlib.Path(init_from), folder)
 
 

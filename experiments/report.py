@@ -22,7 +22,6 @@ from lm.data.files import RestUnread
 from lm.data.preparation import Prepared
 from lm.data.records import Record
 from lm.data.sources import make_source, readable
-from lm.data.tokenizers import printable
 from lm.metrics.seeds import Estimate
 from lm.tasks.task import Task
 from lm.train import memory, schedules
@@ -106,9 +105,8 @@ def _warmup_line(config: ml_collections.ConfigDict) -> str:
         num_steps, warmup_steps=block.warmup_steps, warmup_share=block.warmup_share
     )
     line = f"{of_warmup:,} of {num_steps:,} steps"
-    if block.warmup_steps < num_steps:
-        return line
-    return f"{line}, a tenth of them, where optimizer.warmup_steps={block.warmup_steps} do not fit"
+    asked = block.warmup_steps or round(block.warmup_share * num_steps)
+    return line if asked == of_warmup else f"{line}, a tenth of them, where {asked:,} do not fit"
 
 
 def start_fine_tuning(
@@ -196,9 +194,8 @@ def print_scores(
     for label in (label for label in by_label if label in shown):
         scores = [by_label[label][name] for name in columns]
         cells = [f"{x:>11,}" if isinstance(x, int) else f"{x:>11.4f}" for x in scores]
-        print(
-            f"{''.join(cells)}  {printable(label.encode())}"
-        )  # Last, for widths of scripts differ.
+        # Last, for widths of scripts differ.
+        print(f"{''.join(cells)}  {safe_text.one_line(label)}")
     if len(shown) < len(by_label):
         print(f"and {len(by_label) - len(shown)} labels of less support")
 

@@ -191,6 +191,7 @@ class Running:
         self._config, self._workdir, self._job, self._given = config, workdir, job, given
         self._metrics: dict[int, dict[str, float]] = {}
         self._all, self._logs = contextlib.ExitStack(), contextlib.ExitStack()
+        self._writers: metric_writers.Writers | None = None
 
     def __enter__(self) -> "Running":
         with contextlib.ExitStack() as stack:
@@ -206,7 +207,7 @@ class Running:
         return self._all.__exit__(*error)
 
     def _note_failure(self, kind: type[BaseException] | None, *_) -> None:
-        has_run = hasattr(self, "_writers") or not (self._workdir / METRICS).exists()
+        has_run = self._writers is not None or not (self._workdir / METRICS).exists()
         if kind is not None and issubclass(kind, Exception) and has_run:
             with contextlib.suppress(OSError):  # The error may be that nothing can be written.
                 metric_writers.mark(self._workdir, FAILED)

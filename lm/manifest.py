@@ -23,7 +23,7 @@ def write(folder: pathlib.Path, *, unread: str = "") -> None:
     """Lists all files of a folder; those whose name matches the glob `unread` by size alone."""
     listed = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != NAME:
+        if path.is_file() and path.name not in (NAME, f"{NAME}.tmp"):  # A killed write left it.
             checksum = None if fnmatch.fnmatch(path.name, unread) else _sha256(path)
             listed[str(path.relative_to(folder))] = path.stat().st_size, checksum
     write_durably(folder / NAME, json.dumps(listed, indent=1))
@@ -59,13 +59,10 @@ def problem(folder: pathlib.Path) -> str | None:
 
 def write_durably(path: pathlib.Path, text: str) -> None:
     """Either the whole file is there afterwards, also after a power cut, or none of it."""
-    temporary = path.with_suffix(".tmp")
-    with faults.naming(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+    with faults.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _is_manifest(listed: Any) -> bool:

@@ -40,6 +40,14 @@ def test_a_mistake_names_its_line(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["no Python", "no name", "attribute"])
+def test_a_mistake_in_the_folder_of_recipes_names_its_line(name, tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setattr(arguments, "__file__", str(tmp_path / "experiments" / "arguments.py"))
+
+    test_a_mistake_names_its_line(name, tmp_path / "configs")
+
+
 def test_what_our_configs_refuse_is_no_mistake_in_them():
     with pytest.raises(UserError, match="unknown argument 'zzz'") as caught:
         arguments.resolve(["--config=configs/quickstart.py:zzz"])

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from lm.errors import UserError
-from lm.results.state import METRICS, NUM_STEPS, State, seeds_of, state_from
+from lm.results.state import (
+    METRICS,
+    NUM_STEPS,
+    State,
+    is_record,
+    record_of,
+    seeds_of,
+    state_from,
+)
 from lm.workdir import CONFIG, load_config
 
 BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
@@ -21,7 +29,6 @@ _SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run
 _RATE = "train/tokens_per_second"
 # Lines as a run writes them: nothing in them can be missing but in a name or a number.
 _PLAIN = re.compile(rb'(?:\{"step": \d+[^{}\n]*+\}\n)*+')
-_NUMBERS = {int, float, type(None)}
 MOST_NAMED = 3  # Of what a line is about.
 
 
@@ -161,7 +168,7 @@ def _read_run(
     if path.exists():
         text, silent_seconds = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
     end = text.rfind(b"\n") + 1
-    if _record(text[end:]) is not None:  # Whole, but for its end.
+    if record_of(text[end:]) is not None:  # Whole, but for its end.
         text += b"\n"
         end = len(text)
     is_cut, text = end < len(text), text[:end]
@@ -188,7 +195,7 @@ def _read_run(
 
 def _state(folder: pathlib.Path, text: bytes, num_broken: int) -> State:
     """As `state.state_of`, which parses every line."""
-    known = [*map(_record, _beginnings(text, NUM_STEPS)), _last_record(text, "step")]
+    known = [*map(record_of, _beginnings(text, NUM_STEPS)), _last_record(text, "step")]
     return state_from(folder, [record for record in known if record], num_broken)
 
 
@@ -226,7 +233,7 @@ def _last_record(text: bytes, name: str) -> dict[str, Any]:
     needle, start = f'"{name}"'.encode(), len(text)
     while (at := text.rfind(needle, 0, start)) >= 0:
         start = text.rfind(b"\n", 0, at) + 1
-        if record := _record(text[start : text.find(b"\n", at)]):
+        if record := record_of(text[start : text.find(b"\n", at)]):
             return record
     return {}
 
@@ -251,26 +258,9 @@ def _records(lines: list[bytes]) -> list[dict[str, Any] | None]:
         records = json.loads(b"[" + b",".join(lines) + b"]")
     except (ValueError, RecursionError):
         records = []
-    if len(records) == len(lines) and all(map(_is_record, records)):
+    if len(records) == len(lines) and all(map(is_record, records)):
         return records
-    return [_record(line) for line in lines]
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if _is_record(record) else None
-
-
-def _is_record(record: Any) -> bool:
-    """A step and numbers or nulls."""
-    return (
-        type(record) is dict
-        and type(record.get("step")) is int
-        and _NUMBERS.issuperset(map(type, record.values()))
-    )
+    return [record_of(line) for line in lines]
 
 
 def some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
 NUM_STEPS, DONE, STOPPED, FAILED = "run/num_steps", "run/done", "run/stopped", "run/failed"
 _YOUNG_SECONDS = 600
+_NUMBERS = {int, float, type(None)}
 Kind = Literal["done", "running", "stopped", "failed", "dead", "waiting"]
 KINDS = typing.get_args(Kind)
 UNFINISHED = ("stopped", "failed", "dead", "waiting")  # What a launcher starts, in this order.
@@ -119,9 +120,18 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
     try:
         # Decoded here, since of bytes JSON's reader takes UTF-16 too.
         record = json.loads(line if isinstance(line, str) else line.decode())
-        return record if isinstance(record["step"], int) else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
+    return record if is_record(record) else None
+
+
+def is_record(record: Any) -> bool:
+    """Whether this has a step, and numbers or nulls."""
+    return (
+        type(record) is dict
+        and type(record.get("step")) is int
+        and _NUMBERS.issuperset(map(type, record.values()))
+    )
 
 
 def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:

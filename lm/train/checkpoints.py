@@ -379,7 +379,7 @@ def _mute_tracebacks() -> None:
     """Drops those of Orbax and TensorStore, whose exceptions are raised here as one line."""
     standard_logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
     standard_logging.getLogger("asyncio").addFilter(_is_no_fault_of_the_machine)
-    if sys.unraisablehook is not _without_closed_loops:
+    if not _others:  # Others may have put theirs before it since.
         _others.append(sys.unraisablehook)
         sys.unraisablehook = _without_closed_loops
 

@@ -17,13 +17,15 @@ def warmup_of(num_steps: int, *, warmup_steps: int, warmup_share: float) -> int:
     recipe that was shortened, warms up for a tenth of them.
 
     Raises:
-      UserError: both are set.
+      UserError: both are set, or less than no steps.
     """
     if warmup_steps and warmup_share:
         raise UserError(
             f"optimizer.warmup_steps={warmup_steps} and optimizer.warmup_share={warmup_share}: "
             "make one of them 0"
         )
+    if warmup_steps < 0:
+        raise UserError(f"optimizer.warmup_steps={warmup_steps} must be at least 0")
     warmup_steps = warmup_steps or round(warmup_share * num_steps)
     return warmup_steps if warmup_steps < num_steps else num_steps // 10
 
