@@ -167,7 +167,7 @@ def test_the_day_is_that_of_the_first_start(tmp_path):
     task = chat_task(template="{{ strftime_now('%d %b %Y') }}", date=begun().task.date)
     assert ByteTokenizer().decode(task.prompt_ids("x")) == "03 Feb 2001"
 
-    path.write_text(json.dumps({"task": {"template": "old", "messages": "messages"}}))
+    path.write_text(json.dumps({"task": {"kind": "chat", "template": "old"}}))
     assert "date" not in begun().task and begun().task.template == "old"
     with pytest.raises(UserError, match=r"task\.date='soon'"):
         chat_task(template=DEFAULT, date="soon")

@@ -44,12 +44,6 @@ def test_chats_have_the_day_of_the_first_start_of_this_run(tmp_path, stored, day
     assert begun(chat.get_config(), tmp_path, **stored).date == day
 
 
-def test_a_chat_of_before_there_were_days_keeps_its_template(tmp_path):
-    task = begun(chat.get_config(), tmp_path, task={"kind": "chat", "template": "{{ 1 }}"})
-
-    assert task.template == "{{ 1 }}" and "date" not in task
-
-
 def test_what_is_to_be_extended_has_to_be_there_with_several_seeds_too(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(finetune, "_run", lambda c, folder, _, extend: asked.append(extend) or 75)
