@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from experiments import build
-from lm.data import chat, chat_files
+from lm.data import chat, chat_apart, chat_files
 from lm.data.records import Record
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
@@ -210,15 +210,14 @@ def _summary_scores(
 
 
 def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:
-    """`date` is missing in runs of before it was a key, whose rows began with a first token."""
+    """`date` is missing in runs of before it was a key, which encoded each answer by itself."""
     sources = chat_files.choose(template, None, "").sources
-    if date is None:
-        sources = {name: "{{ bos_token }}" + source for name, source in sources.items()}
     try:
         now = datetime.datetime.fromisoformat(date) if date else datetime.datetime.now()
     except ValueError:
         raise UserError(f"task.date={date!r} is no day, such as 2026-01-31") from None
-    laid_out_by = chat.ChatTemplate(sources, inputs.tokenizer, now=now)
+    make = chat_apart.ChatTemplateApart if date is None else chat.ChatTemplate
+    laid_out_by = make(sources, inputs.tokenizer, now=now)
     return language.Chat(inputs, template=laid_out_by, messages=messages)
 
 
