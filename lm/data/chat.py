@@ -192,7 +192,10 @@ class ChatTemplate:
         after, parts = render(turn + 1, False), [_Part(turn + 1, False, 0)]
         text = after.text
         if after.answers is not None:
-            start = self._shared(render(turn, False).text, text) if turn else 0
+            done = render(turn, False).text if turn else ""
+            start = len(done)
+            if not text.startswith(done):  # Earlier turns are written otherwise by now.
+                start = self._end_of_shared(where, conversation.first(turn), text)
             return _Answer(text, parts, [span for span in after.answers if span[1] > start])
         before = render(turn, True).text
         if text.startswith(before):
@@ -214,9 +217,7 @@ class ChatTemplate:
         That is behind the longest end of what asks for it that stands in the part of the text which
         another answer does not change. What asks must be in it whole, or else a special token.
         """
-        [mark] = unused_characters(1, [after])
-        other = asked._replace(messages=[*asked.messages, {"role": "assistant", "content": mark}])
-        same = after[: self._shared(after, self._render(where, other, False).text)]
+        same = after[: self._end_of_shared(where, asked, after)]
         lengths = range(1, len(before) + 1)
         length = bisect.bisect_left(lengths, True, key=lambda n: before[-n:] not in same)
         end = before[len(before) - length :]
@@ -228,6 +229,12 @@ class ChatTemplate:
                 "with a generation tag, or leave this conversation out"
             )
         return same.rfind(end) + len(end)
+
+    def _end_of_shared(self, where: str, asked: Conversation, after: str) -> int:
+        """Up to where a text that ends with an answer is the same whatever the answer says."""
+        [mark] = unused_characters(1, [after])
+        other = asked._replace(messages=[*asked.messages, {"role": "assistant", "content": mark}])
+        return self._shared(after, self._render(where, other, False).text)
 
     def _shared_spans(self, answer: _Answer, text: str) -> list[Span] | None:
         """Where an answer stands in a later text that has it unchanged; None for another text.

@@ -60,8 +60,8 @@ def choose(template: str, found: Templates | None, folder: str) -> Templates:
         return Templates(
             {"default": found.sources[template]} | others, f"{template!r} of {found.origin}"
         )
-    if template.startswith("[{"):
-        return Templates(_named(json.loads(template), "task.template"), "task.template")
+    if several := _as_list(template):
+        return Templates(_named(several, "task.template"), "task.template")
     if "{" in template:
         return Templates({"default": template}, "task.template")
     names = ", ".join(found.sources) if found is not None else "none"
@@ -100,6 +100,15 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> None:
     """The templates of one folder to another, if it has any."""
     if (found := read(source)) is not None:
         write(target, found.sources)
+
+
+def _as_list(template: str) -> list[Any]:
+    """What `dumps` gave of several templates; nothing for a text, even one such as "[{{ x }}]"."""
+    try:
+        tree = json.loads(template)
+    except (ValueError, RecursionError):
+        return []
+    return tree if isinstance(tree, list) else []
 
 
 def _text(path: pathlib.Path) -> str:

@@ -83,6 +83,15 @@ def test_a_template_is_chosen_by_its_name_for_all_conversations(folder):
     assert chat_files.choose("{{ 1 }}", found, "F").sources == {"default": "{{ 1 }}"}
 
 
+def test_a_template_that_begins_as_a_list_is_one():
+    source = "[{{ messages[0].role }}] {{ messages[0].content }}"
+
+    chosen = chat_files.choose(source, None, "")
+
+    assert chosen.sources == {"default": source}
+    assert chat_files.choose(chat_files.dumps(chosen.sources), None, "") == chosen
+
+
 def test_without_a_template_the_plain_one_is_taken_and_said():
     chosen = chat_files.choose("", None, "FOLDER")
 

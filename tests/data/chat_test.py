@@ -246,3 +246,38 @@ def test_what_ends_an_answer_is_known_of_templates_that_want_a_system_message(ch
 
     assert template_of(wants, chatml).end_id == chatml.id_of("<|im_end|>")
     assert template_of("{{ raise_exception('no') }}", chatml).end_id is None
+
+
+def test_a_tag_around_an_earlier_turn_that_is_rewritten_marks_no_second_answer():
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}U{{ m.content }}\n{% else %}A"
+        "{% generation %}{{ m.content if loop.last else m.content.split('>')[-1] }}\n"
+        "{% endgeneration %}{% endif %}{% endfor %}{{ 'A' if add_generation_prompt }}"
+    )
+    said = [("user", "u"), ("assistant", "<t>one"), ("assistant", "<t>two"), ("user", "v")]
+    messages = [{"role": r, "content": c} for r, c in [*said, ("assistant", "<t>three")]]
+    tokenizer = ByteTokenizer()
+
+    examples = template_of(source, tokenizer).examples("x", Conversation(messages))
+
+    assert [read(tokenizer, e.ids[e.is_answer]) for e in examples] == [
+        "<t>one⏎",
+        "<t>two⏎",
+        "<t>three⏎",
+    ]
+
+
+def test_every_tag_of_a_turn_counts():
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}U{{ m.content }}\n{% else %}"
+        "{% generation %}A{% endgeneration %}:{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% endif %}{% endfor %}{{ 'A:' if add_generation_prompt }}"
+    )
+    said = [("user", "u"), ("assistant", "one"), ("user", "v"), ("assistant", "two")]
+    tokenizer = ByteTokenizer()
+
+    [example] = template_of(source, tokenizer).examples(
+        "x", Conversation([{"role": r, "content": c} for r, c in said])
+    )
+
+    assert read(tokenizer, example.ids[example.is_answer]) == "AoneAtwo"
