@@ -197,11 +197,6 @@ def _ask(template: chat.ChatTemplate, system: str, prompt: Prompt) -> list[int]:
         fields = {"messages": [{"role": "user", "content": prompt.text}]}
     before = [{"role": "system", "content": system}] if system else []
     read = conversations.asked(prompt.name, fields, "messages", template.takes_role)
-    if read.messages[-1]["role"] == "assistant":
-        raise UserError(
-            f"{prompt.name}: the last message is an assistant's already; leave it out to have it "
-            "written anew"
-        )
     return template.prompt(prompt.name, read._replace(messages=[*before, *read.messages])).tolist()
 
 

@@ -168,12 +168,13 @@ def _replies(
     stop_ids = prompting.stop_ids(tokenizer, task.template)
 
     def read(record):
+        examples = task.read(record)
         prompt = task.asked_ids(record).tolist()
         try:
             decoding.check_room(model, [prompt], config.max_new_tokens)
         except UserError as error:
             raise UserError(f"{record.name}: {error}") from None
-        return []
+        return examples
 
     def predict(records, outputs):
         written = sampling.sample(

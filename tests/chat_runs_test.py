@@ -155,6 +155,30 @@ def test_runs_of_before_the_day_was_kept_begin_their_rows_as_they_did():
     assert read() == [ByteTokenizer.bos_id, ord("a") + 3]
 
 
+def test_messages_may_stand_in_another_field():
+    task = chat_task(template=DEFAULT, date="", messages="meta.messages")
+    plain = chat_task(template=DEFAULT, date="")
+    given = lambda name, said: plain.from_text(name, "a")._replace(
+        fields={"meta": {"messages": said}}
+    )
+    record = given("x", CHATS[1])
+
+    [row], [expected] = (
+        task.encode(record),
+        plain.encode(record._replace(fields=record.fields["meta"])),
+    )
+
+    assert row["tokens_BL"].tolist() == expected["tokens_BL"].tolist()
+    assert task.gold(record) == {"answers": ["四"]}
+    asked = task.asked_ids(given("x", CHATS[1][:1]))
+    assert asked.tolist() == task.prompt_ids("two").tolist()
+    assert asked.tolist() == task.asked_ids(task.from_text("x", "two")).tolist()
+    with pytest.raises(UserError, match="x: messages must be a list"):
+        task.encode(record._replace(fields={"meta": {}}))
+    with pytest.raises(UserError, match="x: the last message is an assistant's already"):
+        task.read(record)
+
+
 def test_the_day_is_that_of_the_first_start(tmp_path):
     config = chat_config.get_config("debug")
     begun = lambda: finetune._as_begun(config, tmp_path)

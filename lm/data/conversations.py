@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lm.data.fields import has, lookup
 from lm.errors import UserError
 
 # {"role": "user", "content": "..."}, with "tool_calls", "reasoning_content" and whatever else a
@@ -38,12 +39,22 @@ class Conversation(NamedTuple):
 def read_conversation(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
 ) -> Conversation:
-    """The conversation of a record, with an answer to learn; see `asked`.
+    """The conversation of a record, with an answer to learn.
+
+    Beside its messages it may have "tools" and "documents", lists of objects (or JSON texts of
+    such), and "chat_template_kwargs", an object of whatever else the template knows.
+
+    Args:
+      name: what errors call the record.
+      fields: of the record.
+      messages: the field that holds them; see `fields.lookup`.
+      takes_role: see `ChatTemplate.takes_role`.
 
     Raises:
-      UserError: as there, or nothing that an assistant says.
+      UserError: no list of {"role", "content"}, an unknown role, tools or documents that are no
+        such lists, or nothing that an assistant says.
     """
-    conversation = asked(name, fields, messages, takes_role)
+    conversation = _read(name, fields, messages, takes_role)
     if not any(message["role"] == "assistant" for message in conversation.messages):
         raise UserError(f"{name}: no message is an assistant's, so there is nothing to learn")
     return conversation
@@ -52,26 +63,33 @@ def read_conversation(
 def asked(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
 ) -> Conversation:
-    """The conversation of a record, nothing in which need be an assistant's.
-
-    Beside its messages it may have "tools" and "documents", lists of objects (or JSON texts of
-    such), and "chat_template_kwargs", an object of whatever else the template knows.
+    """The conversation of a record, the last message of which is to be answered.
 
     Args:
-      name: what errors call the record.
-      fields: of the record.
-      messages: the field that holds them.
-      takes_role: see `ChatTemplate.takes_role`.
+      name, fields, messages, takes_role: as of `read_conversation`.
 
     Raises:
-      UserError: no list of {"role", "content"}, an unknown role, or tools or documents that are no
-        such lists.
+      UserError: as there, or the last message is an assistant's.
     """
+    conversation = _read(name, fields, messages, takes_role)
+    if conversation.messages[-1]["role"] == "assistant":
+        raise UserError(
+            f"{name}: the last message is an assistant's already; leave it out to have it written "
+            "anew"
+        )
+    return conversation
+
+
+def _read(
+    name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
+) -> Conversation:
     variables = _json(fields.get("chat_template_kwargs"))
     if not isinstance(variables, dict | None):
         raise UserError(f"{name}: chat_template_kwargs must be an object, such as {{}}")
     return Conversation(
-        check_messages(name, fields.get(messages), takes_role),
+        check_messages(
+            name, lookup(fields, messages) if has(fields, messages) else None, takes_role
+        ),
         _objects(name, "tools", fields),
         _objects(name, "documents", fields),
         variables or {},

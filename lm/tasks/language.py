@@ -310,11 +310,6 @@ class Chat:
           UserError: that is an assistant's, or there is none.
         """
         conversation = asked(record.name, record.fields, self._messages, self.template.takes_role)
-        if conversation.messages[-1]["role"] == "assistant":
-            raise UserError(
-                f"{record.name}: the last message is an assistant's already; leave it out to have "
-                "it written anew"
-            )
         return self.template.prompt(record.name, conversation)
 
     def prompt_ids(self, message: str) -> np.ndarray:
@@ -343,7 +338,7 @@ class Chat:
         return [{"nll": x, "num_tokens": n} for x, n in zip(nll, num_tokens, strict=True)]
 
     def gold(self, record):
-        answers = [m for m in record.fields[self._messages] if m["role"] == "assistant"]
+        answers = [m for m in lookup(record.fields, self._messages) if m["role"] == "assistant"]
         return {"answers": list(map(text_of, answers))}
 
     def score(self, records, predictions):
