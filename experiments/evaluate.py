@@ -17,11 +17,9 @@ from lm.train.evaluation import evaluate
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Prints the metrics that training logs as eval/*; `workdir` is not used."""
     del workdir
-    if not config.checkpoint:
-        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    folder = runs.folder_of(config)
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
-    folder = pathlib.Path(config.checkpoint)
     if finetuned.is_task_model(folder):
         return _fine_tuned(config, folder)
     if config.predictions:

@@ -1,7 +1,6 @@
 """Writes what a run writes after prompts, or as answers to them."""
 
 import functools
-import json
 import pathlib
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import build, finetuned, prompting, prompts
+from experiments import build, finetuned, prompting, prompts, report, runs
 from experiments.checks import check_numbers
 from experiments.prompts import Prompt
 from lm import workdir as workdir_lib
@@ -66,8 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    if not config.checkpoint:
-        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    runs.folder_of(config)
     check_numbers(config)
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
@@ -147,17 +145,14 @@ def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]])
     for prompt, written in zip(asked, samples, strict=True):
         given = prompt.fields if prompt.text is None else {"prompt": prompt.text}
         for sample in written:
-            lines.append(json.dumps(given | sample._asdict(), ensure_ascii=False) + "\n")
-    try:
-        workdir_lib.write_whole(path, "".join(lines))
-    except OSError as error:
-        raise UserError(f"output={path} cannot be written: {error}") from None
+            lines.append(report.json_line(given | sample._asdict()))
+    workdir_lib.write_whole(path, "".join(lines))
     print(f"written to {path}: {len(lines)} texts")
 
 
 def _writer(config: ml_collections.ConfigDict) -> Writer:
     """Opens `checkpoint`; how a prompt is read is said on standard error where it may surprise."""
-    folder = pathlib.Path(config.checkpoint)
+    folder = runs.folder_of(config)
     loaded = prompting.load(folder)
     task = loaded.task if isinstance(loaded, finetuned.FineTuned) else None
     if not isinstance(task, language.Seq2Seq | language.Chat | None):
@@ -182,10 +177,10 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
         encode = lambda prompt: task.prompt_ids(_text(prompt)).tolist()
     else:
         goes_on = architecture == "decoder"
-        frame = prompting.frame_of(loaded.config, tokenizer)
+        affixes = prompting.affixes_of(loaded.config, tokenizer)
         spells = config.raw or prompting.reads_special(loaded.config)
         read = tokenizer.encode_written if spells else tokenizer.encode_with_offsets
-        encode = lambda prompt: frame.around(read(_text(prompt)).ids.tolist())
+        encode = lambda prompt: affixes.around(read(_text(prompt)).ids.tolist())
     stop_ids = prompting.stop_ids(tokenizer, template)
     return Writer(loaded.model, loaded.params, tokenizer, encode, stop_ids, goes_on)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import prompting
+from experiments import prompting, runs
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.models.families import family_of
@@ -19,8 +19,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
       UserError: before anything is scored, for what cannot be.
     """
-    if not config.checkpoint:
-        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    runs.folder_of(config)
     if config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
     names = [name for name in config.tasks.split(",") if name]
@@ -83,7 +82,7 @@ def load(config: ml_collections.ConfigDict):
     """
     from experiments.harness_model import HarnessModel
 
-    folder = pathlib.Path(config.checkpoint)
+    folder = runs.folder_of(config)
     loaded = prompting.load(folder)
     if "body" in loaded.params or family_of(loaded.model).architecture == "encoder":
         raise UserError(f"checkpoint={folder} gives no likelihood to text; take a run that writes")
@@ -97,20 +96,21 @@ def load(config: ml_collections.ConfigDict):
         raise UserError(f"checkpoint={folder} has a tokenizer without an end-of-text token")
     tokenizer, run_config = loaded.tokenizer, loaded.config
     template = prompting.chat_template(folder, loaded)
-    frame = prompting.frame_of(run_config, tokenizer)
+    affixes = prompting.affixes_of(run_config, tokenizer)
     has_encoder = family_of(loaded.model).architecture == "encoder_decoder"
     if config.add_bos is not None and not has_encoder:
         has_bos = config.add_bos and tokenizer.bos_id is not None
-        frame = prompting.Frame((tokenizer.bos_id,) if has_bos else (), ())
+        affixes = prompting.PromptAffixes((tokenizer.bos_id,) if has_bos else (), ())
     if config.apply_chat_template:
         if template is None:
             raise UserError(f"apply_chat_template=True: checkpoint={folder} has no chat template")
-        frame = prompting.Frame((), frame.end)  # A template writes all that stands before a text.
+        # A template writes all that stands before a text.
+        affixes = prompting.PromptAffixes((), affixes.end)
     model = HarnessModel(
         loaded.model,
         sharding.place_params(loaded.params, sharding.make_mesh(**config.parallel)),
         tokenizer,
-        frame=frame,
+        affixes=affixes,
         reads_special=config.apply_chat_template or prompting.reads_special(run_config),
         template=template,
         stop_ids=prompting.stop_ids(tokenizer, template),

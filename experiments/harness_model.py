@@ -11,7 +11,7 @@ from flax import linen as nn
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from experiments.prompting import Frame
+from experiments.prompting import PromptAffixes
 from lm.data import chat_files
 from lm.data.chat import ChatTemplate
 from lm.data.conversations import Conversation
@@ -35,7 +35,7 @@ class HarnessModel(TemplateLM):
       model: a decoder, or an encoder with a decoder.
       params: of the model.
       tokenizer: with an end-of-text token.
-      frame: what stands around a context. One that spells what stands before it has it already.
+      affixes: what stands around a context. One that spells what stands before it has it already.
       reads_special: whether a text that spells a special token means it, as in `transformers`.
       template: lays conversations out where lm_eval is to apply it; None where there is none.
       stop_ids: of tokens that end what is written.
@@ -50,7 +50,7 @@ class HarnessModel(TemplateLM):
         params: Params,
         tokenizer: Tokenizer,
         *,
-        frame: Frame,
+        affixes: PromptAffixes,
         reads_special: bool,
         template: ChatTemplate | None,
         stop_ids: Sequence[int],
@@ -65,7 +65,7 @@ class HarnessModel(TemplateLM):
         self._model, self._params, self._pieces = model, params, tokenizer
         self._max_len, self._batch_size, self._seed = max_len, batch_size, seed
         self._cut_note = f"contexts cut to the last of {max_len} tokens"
-        self._frame, self._reads_special = frame, reads_special
+        self._affixes, self._reads_special = affixes, reads_special
         self._template, self._stop_ids = template, stop_ids
 
     @property
@@ -85,7 +85,7 @@ class HarnessModel(TemplateLM):
             ids = self._pieces.encode_written(string).ids.tolist()
         else:
             ids = self._pieces.encode_batch([string])[0].tolist()
-        return ids if add_special_tokens is False else self._frame.around(ids)
+        return ids if add_special_tokens is False else self._affixes.around(ids)
 
     @property
     def tokenizer_name(self) -> str:

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import finetuned, labelled, prompting, report, tasks
+from experiments import finetuned, labelled, prompting, report, runs, tasks
 from experiments.checks import check_numbers
 from lm import faults
 from lm.data import files, unlabelled
@@ -75,8 +75,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Whatever needs no model."""
-    if not config.checkpoint:
-        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    runs.folder_of(config)
     if not config.input:
         raise UserError("input is not set; give a file, or - for standard input: --config.input=-")
     for key, value, known in (
@@ -116,7 +115,7 @@ class TaskModel(NamedTuple):
 
 
 def _open(config: ml_collections.ConfigDict) -> TaskModel:
-    folder = pathlib.Path(config.checkpoint)
+    folder = runs.folder_of(config)
     if not finetuned.is_task_model(folder):
         raise UserError(
             f"checkpoint={folder} was trained for no task; fine-tune it, or have it write with "
@@ -208,18 +207,11 @@ def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
             hint = "" if "on_error" in str(prediction) else "; or set data.on_error=skip"
             raise UserError(f"{prediction}{hint}")
         counts["bad"] += 1
-        return _encoded(fields | {"error": str(prediction)})
+        return report.json_line(fields | {"error": str(prediction)}).encode()
     counts["predicted"] += 1
     counts["cut"] += each.is_cut
-    return _encoded(fields | {"prediction": prediction} | ({"cut": True} if each.is_cut else {}))
-
-
-def _encoded(fields: dict[str, Any]) -> bytes:
-    # Some readers take these for the end of a line, as JSON does not.
-    text = report.as_json(fields)
-    for character in "\u0085\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode() + b"\n"
+    fields |= {"prediction": prediction} | ({"cut": True} if each.is_cut else {})
+    return report.json_line(fields).encode()
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
     return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
 
 
-class Frame(NamedTuple):
+class PromptAffixes(NamedTuple):
     """Token ids before and behind a text; nothing stands behind one that is gone on from."""
 
     start: tuple[int, ...]
@@ -44,7 +44,7 @@ class Frame(NamedTuple):
         return [*(() if has_start else self.start), *ids, *self.end]
 
 
-def frame_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Frame:
+def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> PromptAffixes:
     """What stands around a text, without a task or a chat template.
 
     `data.add_bos` says it for a run that was pretrained here, whose encoder, if it has one, read an
@@ -56,11 +56,11 @@ def frame_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Frame:
     """
     has_encoder = build.family_block(config.model).architecture == "encoder_decoder"
     if config.experiment != "pretrain":
-        return Frame(tokenizer.prefix_ids, tokenizer.suffix_ids if has_encoder else ())
+        return PromptAffixes(tokenizer.prefix_ids, tokenizer.suffix_ids if has_encoder else ())
     ids = lambda token_id: () if token_id is None else (token_id,)
     if has_encoder:
-        return Frame((), ids(tokenizer.eos_id))
-    return Frame(ids(tokenizer.bos_id) if config.data.add_bos else (), ())
+        return PromptAffixes((), ids(tokenizer.eos_id))
+    return PromptAffixes(ids(tokenizer.bos_id) if config.data.add_bos else (), ())
 
 
 def frames_of(
@@ -82,7 +82,9 @@ def frames_of(
             return tokenizer.frame(1), tokenizer.frame(2)
     ids = lambda token_id, wanted: (token_id,) if wanted and token_id is not None else ()
     architecture = build.family_block(config.model).architecture
-    adds_bos, adds_eos = config.data.get("add_bos", True), config.data.get("add_eos", True)
+    adds_bos = adds_eos = True  # As tasks do.
+    if config.experiment == "pretrain":
+        adds_bos, adds_eos = config.data.add_bos, config.data.add_eos
     return around(
         ids(tokenizer.bos_id, adds_bos and architecture != "encoder_decoder"),
         ids(tokenizer.eos_id, adds_eos and architecture != "decoder"),

@@ -208,10 +208,10 @@ def write_predictions(
 ) -> None:
     """One JSON object a record: its name, the gold label and the prediction."""
     lines = [
-        as_json({"name": record.name, "gold": task.gold(record), "prediction": prediction})
+        json_line({"name": record.name, "gold": task.gold(record), "prediction": prediction})
         for record, prediction in zip(records, predictions, strict=True)
     ]
-    workdir_lib.write_whole(path, "".join(line + "\n" for line in lines))
+    workdir_lib.write_whole(path, "".join(lines))
 
 
 def as_json(tree: Any, indent: int | None = None) -> str:
@@ -225,6 +225,17 @@ def as_json(tree: Any, indent: int | None = None) -> str:
         return None if isinstance(x, float) and not math.isfinite(x) else x
 
     return json.dumps(finite(tree), ensure_ascii=False, indent=indent)
+
+
+def json_line(fields: dict[str, Any]) -> str:
+    """A line of JSON Lines, its end included.
+
+    What some readers take for the end of a line, as JSON does not, is escaped.
+    """
+    text = as_json(fields)
+    for character in "\u0085\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text + "\n"
 
 
 def seeds(workdir: pathlib.Path, num_runs: int, estimates: dict[str, Estimate]) -> None:

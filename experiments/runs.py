@@ -29,6 +29,17 @@ class Run(NamedTuple):
     tokenizer: tokenizers.Tokenizer
 
 
+def folder_of(config: ml_collections.ConfigDict) -> pathlib.Path:
+    """The folder that `checkpoint` names.
+
+    Raises:
+      UserError: it is not set.
+    """
+    if not config.checkpoint:
+        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    return pathlib.Path(config.checkpoint)
+
+
 def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
     """A run's best checkpoint where its config names a metric, else the newest; averaged weights
     where it keeps them.

@@ -1,8 +1,15 @@
+import json
+import types
+
 import jax
 import pytest
 
 from configs import bert, classify, gpt2, t5
-from experiments import build, report
+from experiments import build, generate, predict, report
+from experiments.prompts import Prompt
+from lm.data.fields import Record
+from lm.generate.ending import Written
+from lm.tasks.prediction import Predicted
 
 
 @pytest.mark.parametrize(
@@ -36,3 +43,21 @@ def test_a_run_on_a_gpu_says_which_kernel_it_takes_and_why_that_is_no_fast_one(
     config.model.update(changes)
 
     assert report.compute_line(config).endswith(line)
+
+
+def test_json_lines_are_one_line_each_to_every_reader(tmp_path):
+    text = "a\x85b\u2028c\u2029d"
+    record = Record("x", {"id": text})
+    written = Written(text, 1, "stop", None)
+    generate._save(tmp_path / "generated.jsonl", [Prompt("x", text, {})], [[written]])
+    task = types.SimpleNamespace(gold=lambda record: record.fields["id"])
+    report.write_predictions(tmp_path / "predictions.jsonl", task, [record], [text])
+    line = predict._line(
+        Predicted(record, text, False), "raise", {"predicted": 0, "cut": 0, "bad": 0}
+    )
+    (tmp_path / "predicted.jsonl").write_bytes(line)
+
+    for path in tmp_path.iterdir():
+        [line] = path.read_text(encoding="utf-8").splitlines()
+        assert text in json.loads(line).values(), path
+    assert len(list(tmp_path.iterdir())) == 3
