@@ -22,6 +22,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint = ""
     config.prompt = ""  # A text to go on from, or a user's message where there is a chat template.
     config.prompts_file = ""  # In place of `prompt`: one a line, or .jsonl of prompt or messages.
+    config.data = dict(
+        on_error="raise",  # skip: what cannot be read of `prompts_file` is left out and counted.
+        max_document_bytes=100_000_000,  # The longest line of it.
+    )
     config.system = ""  # A message that precedes each prompt, where there is a chat template.
     config.raw = False  # Goes on from each prompt as it stands, without chat template or task.
     config.stop = ()  # Texts that end what is written, besides the tokens that do.

@@ -67,6 +67,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 def _check(config: ml_collections.ConfigDict) -> None:
     runs.folder_of(config)
     check_numbers(config)
+    if config.data.on_error not in ("raise", "skip"):
+        raise UserError(f"data.on_error={config.data.on_error!r} is unknown; choose raise or skip")
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"

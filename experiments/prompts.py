@@ -1,11 +1,14 @@
 """What `generate` is asked for: texts and conversations, from its config or a file."""
 
-import json
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_collections
 
+from lm.data import files, unlabelled
+from lm.data.fields import Record
 from lm.errors import UserError
 
 
@@ -25,51 +28,56 @@ class Prompt(NamedTuple):
 def read(config: ml_collections.ConfigDict) -> list[Prompt]:
     """The prompts of `prompts_file`, in their order, or `prompt` alone.
 
+    What `data.on_error` leaves out is counted on standard error.
+
     Raises:
       UserError: the file cannot be read, is empty, or holds something else.
     """
     if not config.prompts_file:
-        return [_checked(Prompt("prompt", config.prompt, {}))]
+        try:
+            config.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"prompt holds half a character ({error.reason})") from None
+        return [Prompt("prompt", config.prompt, {})]
     name = f"prompts_file={config.prompts_file}"
     if config.prompt:
         raise UserError(f"prompt={config.prompt!r} and {name} are both set; leave one out")
     path = pathlib.Path(config.prompts_file)
-    if path.suffix == ".json":
-        raise UserError(f"{name}: write one object a line, and call the file .jsonl")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: {error}") from None
-    # Other line breaks of Unicode are text.
-    lines = [(f"{name}:{i}", x) for i, x in enumerate(text.removesuffix("\n").split("\n"), 1)]
-    if path.suffix == ".jsonl":
-        prompts = [_parse(where, line) for where, line in lines if line.strip()]
-    else:
-        prompts = [Prompt(where, line, {}) for where, line in lines]
-    if not text or not prompts:
+    skipped: list[UserError] = []
+    prompts = list(
+        files.without_errors(
+            _read(path, config.data.max_document_bytes), config.data.on_error, skipped
+        )
+    )
+    if skipped:
+        print(f"{len(skipped):,} prompts left out, first: {skipped[0]}", file=sys.stderr)
+    if not prompts:
         raise UserError(f"{name} is empty; write one prompt a line")
-    return list(map(_checked, prompts))
+    return prompts
 
 
-def _parse(name: str, line: str) -> Prompt:
+def _read(path: pathlib.Path, max_bytes: int) -> Iterator[Prompt | UserError]:
+    *_, suffix = [s.lower() for s in ("", *path.suffixes) if s.lower() not in files.PACKED]
+    if suffix == ".json":
+        yield UserError(f"prompts_file={path}: write one object a line, and call the file .jsonl")
+        return
+    text_format = "jsonl" if suffix in (".jsonl", ".ndjson") else "text"
+    from_text = lambda name, line: Record(name, {"prompt": line})
+    for item in unlabelled.read(path, text_format, max_bytes, from_text, _say):
+        yield item if isinstance(item, UserError) else _prompt(*item)
+
+
+def _prompt(name: str, fields: dict[str, Any]) -> Prompt | UserError:
     """{"prompt": ...}, or {"messages": [...]} with what else belongs to a conversation."""
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: not JSON ({error}); mend the line") from None
-    given = fields.keys() & {"prompt", "messages"} if isinstance(fields, dict) else ()
+    given = fields.keys() & {"prompt", "messages"}
     if len(given) != 1:
-        raise UserError(f'{name}: write either {{"prompt": text}} or {{"messages": [...]}}')
+        return UserError(f'{name}: write either {{"prompt": text}} or {{"messages": [...]}}')
     if "messages" in given:
         return Prompt(name, None, fields)
     if not isinstance(fields["prompt"], str):
-        raise UserError(f"{name}: prompt is a {type(fields['prompt']).__name__}, and no text")
+        return UserError(f"{name}: prompt is a {type(fields['prompt']).__name__}, and no text")
     return Prompt(name, fields["prompt"], {})
 
 
-def _checked(prompt: Prompt) -> Prompt:
-    try:
-        json.dumps([prompt.text, prompt.fields], ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{prompt.name} holds half a character ({error.reason})") from None
-    return prompt
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,5 +1,6 @@
 """Fine-tuning through the experiment, from a file of one's own to a score."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -456,9 +457,27 @@ def test_seeds_may_differ_in_what_they_find(files, tmp_path, monkeypatch):
 def test_prompts_are_the_lines_of_a_file(tmp_path):
     config = generate_config.get_config()
     config.update(checkpoint="x", prompts_file=str(tmp_path / "prompts.txt"))
-    (tmp_path / "prompts.txt").write_bytes("\ufeffein\u2028s\r\n\n二".encode())
+    text = "\ufeffein\u2028s\r\n\n{二".encode()
+    (tmp_path / "prompts.txt").write_bytes(text)
+    (tmp_path / "prompts.txt.gz").write_bytes(gzip.compress(text))
 
-    assert [prompt.text for prompt in prompts.read(config)] == ["ein\u2028s", "", "二"]
+    assert [prompt.text for prompt in prompts.read(config)] == ["ein\u2028s", "", "{二"]
+    config.prompts_file += ".gz"
+    assert [prompt.text for prompt in prompts.read(config)] == ["ein\u2028s", "", "{二"]
+
+
+def test_prompts_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path, capsys):
+    config = generate_config.get_config()
+    config.update(checkpoint="x", prompts_file=str(tmp_path / "prompts.jsonl"))
+    lines = ['{"prompt": "a"}', "{", '{"prompt": "' + "x" * 50 + '"}', "[]", '{"messages": []}']
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    config.data.max_document_bytes = 40
+
+    with pytest.raises(UserError, match=r"prompts\.jsonl:2: not JSON.*data\.on_error"):
+        prompts.read(config)
+    config.data.on_error = "skip"
+    assert [prompt.text for prompt in prompts.read(config)] == ["a", None]
+    assert "3 prompts left out, first: " in capsys.readouterr().err
 
 
 def test_no_beams_are_refused():

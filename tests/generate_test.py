@@ -166,7 +166,7 @@ def write(checkpoint, tmp_path, lines=None, **settings):
         config.prompts_file = str(tmp_path / "prompts.jsonl")
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (tmp_path / "prompts.jsonl").write_text(text)
-    config.update(settings)
+    config.update_from_flattened_dict(settings)
     assert generate.run(config.lock(), tmp_path) == 0
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
@@ -312,25 +312,26 @@ REFUSED = {
     "half a character": ({"prompt": "a\udcff"}, "half a character"),
     "a system": ({"system": "s"}, "has no chat template"),
     "raw system": ({"system": "s", "raw": True}, "raw=True reads none"),
+    "no rule": ({"data.on_error": "leave"}, "data.on_error='leave' is unknown"),
     "two prompts": ({"prompts_file": "x"}, "both set"),
     "no folder": ({"output": "no/where/out.jsonl"}, "no/where is no folder"),
     "a folder": ({"output": "."}, "output=. is a folder"),
 }
 FILES = {
     "not there": ("prompts.txt", None, "No such file"),
-    "not UTF-8": ("prompts.txt", b"a\xff\n", "utf-8"),
+    "not UTF-8": ("prompts.txt", b"a\xff\n", "is not UTF-8 (invalid start byte)"),
     "empty": ("prompts.txt", b"", "is empty"),
     "an empty line": ("prompts.txt", b"a\n\nb\n", "prompts.txt:2 is empty"),
     "json": ("prompts.json", b"[]", "call the file .jsonl"),
     "no lines": ("p.jsonl", b"\n\n", "is empty"),
     "no JSON": ("p.jsonl", b'{"prompt": "a"}\n{\n', "p.jsonl:2: not JSON"),
-    "no object": ("p.jsonl", b"[]\n", 'write either {"prompt"'),
+    "no object": ("p.jsonl", b"[]\n", "p.jsonl:1: holds a list"),
     "neither": ("p.jsonl", b'{"text": "a"}\n', 'write either {"prompt"'),
     "both": ("p.jsonl", b'{"prompt": "a", "messages": []}\n', 'write either {"prompt"'),
     "a number": ("p.jsonl", b'{"prompt": 1}\n', "is a int"),
-    "half": ("p.jsonl", rb'{"prompt": "\ud800"}', "half a character"),
+    "half": ("p.jsonl", rb'{"prompt": "\ud800"}', "half a surrogate pair"),
     "messages": ("p.jsonl", b'{"messages": []}\n', "need a chat template"),
-    "deep": ("p.jsonl", b"[" * 100_000, "not JSON"),
+    "deep": ("p.jsonl", b"[" * 100_000, "deeper than can be read"),
 }
 
 
