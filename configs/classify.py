@@ -13,10 +13,15 @@ import ml_collections
 
 from configs import common, families
 
-_KINDS = {  # With what says which checkpoint is best.
-    "single": (dict(kind="classification", labels=(), class_weights=""), "eval/accuracy"),
-    "multi": (dict(kind="multi_label", labels=(), class_weights=""), "eval/f1_micro"),
-    "regression": (dict(kind="regression"), "eval/spearman"),
+_TASKS = {
+    "single": dict(kind="classification", labels=(), class_weights=""),
+    "multi": dict(kind="multi_label", labels=(), class_weights=""),
+    "regression": dict(kind="regression"),
+}
+_BEST_METRIC = {  # By which the best checkpoint is chosen.
+    "classification": "eval/accuracy",
+    "multi_label": "eval/f1_micro",
+    "regression": "eval/spearman",
 }
 
 
@@ -25,14 +30,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     optimizer, schedule, debug.
     """
     arg = common.finetuning_arg(arg, kind="single")
-    kinds = {name: task | dict(best=best) for name, (task, best) in _KINDS.items()}
-    task = dict(common.choose_by_kind("kind", arg.kind, kinds))
-    best_metric = task.pop("best")
+    task = common.choose_by_kind("kind", arg.kind, _TASKS)
     return common.finetuning(
         task | dict(text="text", pair="", label="label"),
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),
         seq_len=128,
         debug_seq_len=96,
-        best_metric=best_metric,
+        best_metric=_BEST_METRIC[task["kind"]],
     )

@@ -30,6 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
         tokens=placeholder(str),
         tags=placeholder(str),
         scheme=placeholder(str),
+        source=placeholder(str),
+        target=placeholder(str),
+        messages=placeholder(str),
         unanswerable=placeholder(bool),
         scorer=placeholder(str),
     )

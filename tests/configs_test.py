@@ -4,6 +4,7 @@ import pathlib
 import jax
 import pytest
 
+from configs import evaluate, predict
 from experiments import build
 from lm.models.families import param_shapes
 from lm.train.optimizers import make_optimizer
@@ -108,3 +109,10 @@ def test_the_readme_of_the_configs_lists_each():
     readme = (CONFIGS / "README.md").read_text()
     for path in CONFIGS.glob("[a-z]*.py"):
         assert path.stem == "common" or f"`{path.name}`" in readme, path
+
+
+def test_an_evaluation_names_every_field_that_a_prediction_does():
+    evaluated, predicted = (set(config.get_config().task) for config in (evaluate, predict))
+
+    assert predicted <= evaluated
+    assert {"label", "tags", "target"} <= evaluated

@@ -93,22 +93,24 @@ class ChatTemplate:
     ):
         self.sources = dict(sources)
         self._tokenizer, self._now = tokenizer, now or datetime.datetime.now()
-        of = f" of {origin}" if origin else ""
+        whose = f" of {origin}" if origin else ""
         self._programs = {
-            name: Program(sources[name], f"the chat template {name!r}{of}")
+            name: Program(sources[name], f"the chat template {name!r}{whose}")
             for name in ("default", "tool_use")
             if name in sources
         }
         self._special = special_tokens.pattern_of(tokenizer.special_ids)
 
     def examples(self, name: str, conversation: Conversation) -> list[Example]:
-        """What is learned of a conversation.
+        """Returns what is learned of a conversation: its tokens, and which of them are answers.
 
-        An answer is what the template's generation tag holds. Without that tag, it is what comes
-        to the text of the messages before it, with the prompt for an answer, by the answer. One
-        example has all answers if the template only ever adds to what it wrote. If it writes
-        earlier turns otherwise later on, as without their thoughts, there are several, and each
-        answer stands in one with the text before it that it would be asked with.
+        Where the template has a generation tag, answers are what the tag holds. Where it has none,
+        an answer is the suffix that it adds to the rendering of the messages before it with
+        `add_generation_prompt`.
+
+        A template that only ever adds to what it wrote gives one example, with all answers. One
+        that rewrites earlier turns, such as by leaving out their thoughts, gives several: each
+        answer is learned in one of them, behind the text that a model is asked for it with.
 
         With the template above, `hi` and the answer `hello` give `<s>User:⏎hi⏎Assistant:⏎`, and the
         answer `hello</s>⏎`.
@@ -212,10 +214,19 @@ class ChatTemplate:
     def _end_of_header(
         self, where: str, asked: Conversation, before: str, done: str, after: str
     ) -> int:
-        """Where an answer begins in a text whose earlier turns are not those that it is asked with.
+        """Returns where an answer begins in a rendering that rewrites the turns before it.
 
-        That is behind the longest end of what asks for it that stands in the part of the text which
-        another answer does not change. What asks must be in it whole, or else a special token.
+        The prompt is no prefix of that rendering, but its end, such as an assistant's header, still
+        stands before the answer. So the answer begins behind the longest suffix of the prompt that
+        is in the part of the rendering which does not depend on what the answer says. That suffix
+        must have all that `add_generation_prompt` adds or, where this adds nothing, a special
+        token: a shorter one may be there by chance.
+
+        Args:
+          where: what errors call the answer.
+          asked: the messages before it.
+          before: their rendering with `add_generation_prompt`; done: the one without.
+          after: the rendering that ends with the answer.
         """
         same = after[: self._end_of_shared(where, asked, after)]
         lengths = range(1, len(before) + 1)
@@ -271,7 +282,7 @@ class ChatTemplate:
                 part, ranges = self._spelt(name, conversation.first(num_messages), ask)
                 as_text += [(i + length - start, j + length - start) for i, j in ranges]
                 length += len(part) - start
-        return self._tokenizer.encode_written(text, [x for x in as_text])
+        return self._tokenizer.encode_written(text, as_text)
 
     def _render(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
         messages = [as_given(message) for message in conversation.messages]

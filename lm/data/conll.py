@@ -65,7 +65,12 @@ _KEY = re.compile(r"#\s*[\w.:-]+\s+=(\s|$)")
 
 
 def _is_comment(row: list[str], size: int) -> bool:
-    """Whether a line before a sentence of words with `size` columns, 0 for none, is no word."""
+    """Whether the first line of a sentence is a comment, and not a word.
+
+    Args:
+      row: its columns.
+      size: how many columns the sentence's words have; 0 if each of its lines begins with "#".
+    """
     if not row[0].startswith("#"):
         return False
     if row[0] == "#" and re.fullmatch(r"\w+=.*", row[-1]):  # "# id 7 domain=en"
