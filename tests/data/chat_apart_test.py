@@ -6,6 +6,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
 from experiments import tasks
+from lm.data.conversations import Conversation
 from lm.data.fields import Record
 from lm.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
 from lm.errors import UserError
@@ -103,6 +104,12 @@ def test_rows_and_prompts_are_those_that_were_trained(tokenizer, row, prompt):
 def test_a_template_does_not_read_contents():
     task = _task(ByteTokenizer(), "{{ messages[0].content | trim | upper }}")
     assert task.prompt_ids(" a ").tolist() == [ByteTokenizer.bos_id, *(byte + 3 for byte in b" a ")]
+
+
+def test_a_text_for_others_to_encode_has_the_first_token():
+    template, conversation = _task(ByteTokenizer()).template, Conversation(MESSAGES[1:2])
+    text = template.text("x", conversation, is_continued=False)
+    assert text == "<s>User:  hi </s>\nAssistant: "
 
 
 def test_rewritten_turns_are_refused_as_they_were():
