@@ -39,10 +39,12 @@ def cut_long(documents: Iterable[Document]) -> Iterator[Document]:
         if document.goes_on and size <= LONG_CHARS:
             continue
         text = "".join(held)
-        while len(text) > LONG_CHARS:
-            at = _place(text)
-            yield Document(text[:at], document.name, True)
-            text = text[at:]
+        start = 0
+        while len(text) - start > LONG_CHARS:
+            end = _place(text, start)
+            yield Document(text[start:end], document.name, True)
+            start = end
+        text = text[start:]
         if document.goes_on:
             held, size = [text], len(text)
         else:
@@ -50,16 +52,17 @@ def cut_long(documents: Iterable[Document]) -> Iterator[Document]:
             held, size = [], 0
 
 
-def _place(text: str) -> int:
-    """Where a text that is longer than LONG_CHARS is cut: there or before, but in its last half."""
-    for start in (LONG_CHARS - _NEAR, LONG_CHARS // 2):
+def _place(text: str, start: int) -> int:
+    """Where a text is cut that is longer than LONG_CHARS from there: behind the half of these."""
+    end, half = start + LONG_CHARS, start + LONG_CHARS // 2
+    for first in (end - _NEAR, half):
         for pattern in (_BEFORE_A_SPACE, _BEHIND_A_LINE):
             # Its lookahead may see one character behind the last place.
-            found = [m.start() for m in pattern.finditer(text, max(start, 1), LONG_CHARS + 1)]
-            if found and found[-1] < LONG_CHARS:
+            found = [m.start() for m in pattern.finditer(text, max(first, start + 1), end + 1)]
+            if found and found[-1] < end:
                 return found[-1]
-    at = LONG_CHARS
-    while at > LONG_CHARS // 2 and _belongs_to(text[at - 1], text[at]):
+    at = end
+    while at > half and _belongs_to(text[at - 1], text[at]):
         at -= 1
     return at
 
