@@ -301,10 +301,11 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
     folder = path if path.is_dir() else path.parent
     if path.is_file() and path.suffix not in (".json", ".txt"):
         return _sentencepiece(path)
-    if (folder / KIND).is_file():
+    usual = tokenizer_folder.TOKENIZER
+    names_all = path.is_file() and path.suffix == ".json" and path.name not in ("vocab.json", usual)
+    if (folder / KIND).is_file() and not names_all:
         return load(folder)
-    is_json = path.is_file() and path.suffix == ".json" and path.name != "vocab.json"
-    name = path.name if is_json else tokenizer_folder.TOKENIZER
+    name = path.name if names_all else usual
     files = tokenizer_folder.read(folder, name) | stop_ids.read(folder)
     try:
         return HuggingFaceTokenizer(files)

@@ -275,3 +275,12 @@ def test_a_damaged_tokenizer_is_one_line_that_names_its_folder(tmp_path, damage,
         tokenizers.load(tmp_path)
 
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_named_counts_also_beside_the_tokenizer_of_a_run(tmp_path):
+    tokenizers.ByteTokenizer().save(tmp_path)
+    other = hugging_face_file(tmp_path, ["<s>", "</s>"]).rename(tmp_path / "other.json")
+
+    assert tokenizers.load_file(other).vocab_size != 259
+    assert tokenizers.load_file(tmp_path).fingerprint == "bytes"
+    assert tokenizers.load_file(tmp_path / "kind.txt").fingerprint == "bytes"
