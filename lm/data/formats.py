@@ -3,27 +3,32 @@
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from lm.data import conll, files, tables
 from lm.data.fields import Record
 from lm.errors import UserError
 
+T = TypeVar("T")
 ReadFn = Callable[[pathlib.Path, int], Iterator[Record | UserError]]
 
 
-def read(path: pathlib.Path, max_bytes: int, reader: ReadFn) -> Iterator[Record | UserError]:
-    """The records of a file; in place of what cannot be read the error.
+def read(
+    path: pathlib.Path,
+    max_bytes: int,
+    reader: Callable[[pathlib.Path, int], Iterator[T | UserError]],
+) -> Iterator[T | UserError]:
+    """The records or lines of a file; in place of what cannot be read the error.
 
     Args:
       path: of the file, which may be packed.
       max_bytes: the longest record.
-      reader: of its format; see `reader_of`.
+      reader: of its format, see `reader_of`; or of lines.
     """
     num_read = 0
     try:
         for item in reader(path, max_bytes):
-            num_read += isinstance(item, Record)
+            num_read += not isinstance(item, UserError)
             yield item
     except files.DAMAGED as error:
         yield files.unreadable(path, error, num_read)

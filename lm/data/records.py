@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from lm.data import arithmetic, embedded, files, formats, sources
 from lm.data.fields import Record
-from lm.data.files import without_errors as readable_items
 from lm.errors import UserError
 
 
@@ -48,16 +47,14 @@ def read_records(
 
 def readable(source: RecordSource, on_error: str, skipped: list[UserError]) -> Iterator[Record]:
     """The records that can be read and are valid Unicode; see `files.without_errors`."""
-    checked = (
-        item if isinstance(item, UserError) else _half_character(item) or item
-        for item in source.records()
-    )
-    return readable_items(checked, on_error, skipped)
+    return files.without_errors(checked(source.records()), on_error, skipped)
 
 
-def _half_character(record: Record) -> UserError | None:
-    found = (files.half_character(record.name, text) for text in texts_of(record))
-    return next(filter(None, found), None)
+def checked(items: Iterable[Record | UserError]) -> Iterator[Record | UserError]:
+    """Yields what is valid Unicode; in place of a record that is not, the error."""
+    for item in items:
+        texts = () if isinstance(item, UserError) else texts_of(item)
+        yield next(filter(None, (files.half_character(item.name, text) for text in texts)), item)
 
 
 def hold_out(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:

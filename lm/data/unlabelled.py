@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from lm.data import files, formats
 from lm.data.fields import Record
-from lm.data.records import texts_of
+from lm.data.records import checked
 from lm.errors import UserError
 
 FORMATS = ("auto", "jsonl", "text")
@@ -33,7 +33,7 @@ def read(
         reader = formats.reader_of(path)
         items: Iterable[Record | UserError] = formats.read(path, max_bytes, reader)
     else:
-        lines = files.text_lines(path, max_bytes)
+        lines = formats.read(path, max_bytes, files.text_lines)
         if text_format == "auto":
             before, lines = _until_text(lines)
             text_format = "jsonl" if before[-1:] and _is_object(before[-1]) else "text"
@@ -41,8 +41,7 @@ def read(
         said = {"jsonl": "JSON Lines", "text": "plain text, a record a line"}
         say(f"{files.shown(path)} is read as {said[text_format]}")
         items = _records(path, lines, text_format, from_text)
-    for item in items:
-        yield item if isinstance(item, UserError) else _half_character(item) or item
+    yield from checked(items)
 
 
 def _until_text(
@@ -67,20 +66,12 @@ def _records(
     text_format: str,
     from_text: Callable[[str, str], Record],
 ) -> Iterator[Record | UserError]:
-    try:
-        for line in lines:
-            if isinstance(line, UserError):
-                yield line
-                continue
-            name = f"{files.shown(path)}:{line.number}"
-            if text_format == "text":
-                yield from_text(name, line.text)
-            elif line.text.strip():
-                yield formats.json_object(name, line.text)
-    except files.DAMAGED as error:
-        yield files.unreadable(path, error)
-
-
-def _half_character(record: Record) -> UserError | None:
-    found = (files.half_character(record.name, text) for text in texts_of(record))
-    return next(filter(None, found), None)
+    for line in lines:
+        if isinstance(line, UserError):
+            yield line
+            continue
+        name = f"{files.shown(path)}:{line.number}"
+        if text_format == "text":
+            yield from_text(name, line.text)
+        elif line.text.strip():
+            yield formats.json_object(name, line.text)

@@ -1,6 +1,9 @@
 """Text to make predictions for, read as it comes."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 
 import pytest
@@ -61,6 +64,25 @@ def test_errors_stand_where_the_records_would(tmp_path):
     kinds = [type(item) for item in read(tmp_path / "a")]
 
     assert kinds == [Record, *[UserError] * 4, Record]
+
+
+@pytest.mark.parametrize("text_format", ["auto", "text", "jsonl"])
+@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("text", ["word " * 50, '{"text": "word"}\n' * 2000])
+def test_a_cut_archive_is_said_wherever_it_is_cut(tmp_path, text_format, packer, text):
+    suffix = {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}[packer]
+    packed = packer(text.encode())
+    for size in (1, 15, len(packed) // 2, len(packed) - 1):
+        (tmp_path / f"a{suffix}").write_bytes(packed[:size])
+        *_, last = read(tmp_path / f"a{suffix}", text_format)
+        assert isinstance(last, files.RestUnread) and "cannot be read" in str(last)
+
+
+@pytest.mark.parametrize("text_format", ["auto", "text", "jsonl"])
+def test_another_encoding_is_named_in_any_format(tmp_path, text_format):
+    (tmp_path / "a.txt").write_text("text", encoding="utf-16")
+    (error,) = read(tmp_path / "a.txt", text_format)
+    assert "is UTF-16, not UTF-8" in str(error)
 
 
 def test_standard_input_is_read_no_further_than_is_asked_for():
