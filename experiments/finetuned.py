@@ -18,6 +18,7 @@ from experiments.trained import Trained, checksum
 from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
+from lm.metrics.entities import as_bioes
 from lm.models import mup
 from lm.models.lora import LoraConfig
 from lm.tasks.task import Task
@@ -325,7 +326,7 @@ def imported_config(folder: pathlib.Path) -> dict[str, Any]:
 
 def _scheme(labels: tuple[str, ...]) -> str:
     """BIO or BIOES where all tags are O or begin as such tags do, else "", for no entities."""
-    starts = {label.partition("-")[0] for label in labels if label != "O"}
+    starts = {as_bioes(label).partition("-")[0] for label in labels if label != "O"}
     named = all(label == "O" or (label[1:2] == "-" and label[2:]) for label in labels)
     if not named or not starts or "B" not in starts:
         return ""

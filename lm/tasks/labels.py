@@ -75,12 +75,13 @@ def labels_of(record: Record, key: str, names: Sequence[str] = ()) -> list[str]:
     else:
         value = field(record, key)
     if isinstance(value, str):
-        value = _read_text(record, key, value.strip())
+        value = _read_text(record, key, value.strip(), names)
     if isinstance(value, dict) and value and is_row(list(value.values()), at_least=1):
         value = [name for name, number in value.items() if _number(number)]
     if not isinstance(value, list | tuple):
         return [_one(record, key, value)]
-    if names and not {"0", "1"} <= set(names) and is_row(value, at_least=1):
+    is_repeated = len(set(map(str, value))) < len(value)  # As no list of labels is.
+    if names and is_row(value, at_least=1) and (is_repeated or not {"0", "1"} <= set(names)):
         if len(value) == len(names):
             return [name for name, number in zip(names, value, strict=True) if _number(number)]
         if len(value) > 1:
@@ -106,8 +107,10 @@ def _parsed(text: str) -> list | tuple | dict | None:
     return None
 
 
-def _read_text(record: Record, key: str, text: str) -> Any:
-    """What text stands for: one label, or the list that it spells."""
+def _read_text(record: Record, key: str, text: str, names: Sequence[str] = ()) -> Any:
+    """What text stands for: one label, as any of `names` is, or the list that it spells."""
+    if clean(text) in names:
+        return text
     if (value := _parsed(text)) is not None:
         return value
     if text.startswith("[") or _SEVERAL.search(text):
@@ -177,9 +180,11 @@ def near_equal(labels: Iterable[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = collections.defaultdict(list)
     for label in labels:
         text = unicodedata.normalize("NFKC", label).casefold()
+        key = clean(re.sub(r"[\s_-]+", " ", text))
         with contextlib.suppress(ValueError, OverflowError):
-            text = str(int(text)) if text.isdecimal() else repr(float(text)).removesuffix(".0")
-        groups[re.sub(r"[\s_-]+", " ", clean(text))].append(label)
+            if "_" not in text:  # To Python, 1_0 is a number.
+                key = str(int(text)) if text.isdecimal() else repr(float(text)).removesuffix(".0")
+        groups[key].append(label)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -114,7 +114,7 @@ class Tagging:
 
     Args:
       inputs: frames the texts.
-      labels: the tags, in the order of the outputs.
+      labels: the tags, in the order of the outputs; of BILOU or BMES where the scheme is BIOES.
       crf: whether tags are chosen as a path, which obeys `scheme` where there is one.
       scheme: "BIO", "BIOES", or "" for tags that make no entities, such as parts of speech.
       on_ill_formed: what happens to tags that break the scheme, as an I- that nothing began:
@@ -147,6 +147,7 @@ class Tagging:
                 "task.on_ill_formed=keep: a CRF of a scheme gives broken tags no likelihood; "
                 "repair them, or set task.crf=False"
             )
+        labels = spelled(labels, scheme)
         if scheme:
             for label in ("O", *labels):
                 split_tag(label, scheme)
@@ -363,8 +364,12 @@ def words_and_tags(
     words, names = _strings(record, tokens), _strings(record, tags)
     if len(words) != len(names):
         raise UserError(f"{record.name}: {len(words)} {tokens}, but {len(names)} {tags}")
-    names = [clean(tag) for tag in names]
-    return words, [as_bioes(tag) for tag in names] if scheme == "BIOES" else names
+    return words, spelled(map(clean, names), scheme)
+
+
+def spelled(tags: Iterable[str], scheme: str | None) -> list[str]:
+    """Tags as the scheme spells them: those of BILOU and BMES as BIOES does, if it is that."""
+    return [as_bioes(tag) if scheme == "BIOES" else tag for tag in tags]
 
 
 def _strings(record: Record, key: str) -> list[str]:

@@ -1,13 +1,14 @@
 import json
+import types
 import unicodedata
 
 import pytest
 
 from lm.data.fields import Record
 from lm.errors import UserError
-from lm.metrics.entities import entity_metrics
+from lm.metrics.entities import as_bioes, entity_metrics
 from lm.tasks import labels
-from lm.tasks.tagging import find_tags, words_and_tags
+from lm.tasks.tagging import Tagging, find_tags, words_and_tags
 
 
 def record(value, name="a.csv:2"):
@@ -35,6 +36,8 @@ NEAR = {
     ("True", "true", "0"): [["True", "true"]],
     ("not_ok", "not ok", "Not-OK", "ok"): [["not_ok", "not ok", "Not-OK"]],
     ("Ａ", "a"): [["Ａ", "a"]],
+    ("_pos", "pos", "pos-"): [["_pos", "pos", "pos-"]],
+    ("1", "+1", "-1", "1_0", "10"): [["1", "+1"]],
     ("STRASSE", "straße"): [["STRASSE", "straße"]],
     ("pos", "neg", "B-PER", "I-PER", "10", "1", "inf"): [],
 }
@@ -57,6 +60,7 @@ MANY = [  # A value, and the labels that it means where all three are known.
     ("{'toxic', 'ok'}", ["ok", "toxic"]),
     ("[]", []),
     (" ['ok'] ", ["ok"]),
+    (" rude, or so", ["rude, or so"]),
     ([0, 1, 1], ["rude, or so", "ok"]),
     ([True, False, False], ["toxic"]),
     ([0.0, 0.0, 0.0], []),
@@ -111,7 +115,44 @@ def test_numbers_of_labels_are_no_rows(rows):
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(UserError, match="has 2 numbers, one for each label, and there are 3"):
         labels.labels_of(record([0, 1]), "label", NAMES)
-    assert labels.labels_of(record([0, 1]), "label", ("0", "1", "2")) == ["0", "1"]
+
+
+DIGITS = [  # No list of labels has one twice.
+    ([0, 1], ["0", "1"]),
+    (["1", "2"], ["1", "2"]),
+    ([1], ["1"]),
+    ([0, 1, 0], ["1"]),
+    ("[1, 0, 1]", ["0", "2"]),
+    (["0", "0", "0"], []),
+]
+
+
+@pytest.mark.parametrize("value, meant", DIGITS)
+def test_rows_of_0_and_1_are_told_from_labels_of_these_names(value, meant):
+    assert labels.labels_of(record(value), "label", ("0", "1", "2")) == meant
+    with pytest.raises(UserError, match="has 4 numbers, one for each label, and there are 3"):
+        labels.labels_of(record([0, 1, 1, 0]), "label", ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("name", ["food, drink", "a;b", "x|y", "[ok]", "['a']", "0 1", "{}"])
+def test_text_that_is_the_name_of_a_label_is_that_label(name):
+    assert labels.labels_of(record(f" {name} "), "label", (name, "other")) == [name]
+
+
+@pytest.mark.parametrize("scheme", ["BILOU", "BMESO", "BIOES"])
+def test_a_tagger_has_its_labels_in_any_spelling_of_its_scheme(scheme):
+    names = ["O", *(f"{prefix}-X" for prefix in scheme.replace("O", ""))]
+    inputs = types.SimpleNamespace(fill={}, notes={})
+    settings = dict(crf=False, on_ill_formed="raise", tokens="tokens", tags="tags")
+
+    task = Tagging(inputs, labels=names, scheme="BIOES", **settings)
+
+    words = {"tokens": list("abcde"), "tags": [f"{prefix}-X" for prefix in "BIE"] + ["O", "S-X"]}
+    gold = task.gold(Record("a", words))["tags"]
+    for i, name in enumerate(names):
+        outputs = {"tags_BW": [i], "probabilities_BW": [1.0], "num_words_B": 1}
+        (said,) = task.predictions([Record("a", {"tokens": ["a"]})], [[outputs]], None, None)
+        assert said["tags"] == [as_bioes(name)] and said["tags"][0] in {"O", *gold}
 
 
 def test_a_list_as_text_is_not_one_label():
