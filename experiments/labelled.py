@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
 from experiments import build, initial, tasks
 from lm.data import chat_files, preparation, records, shared, tokenizers
@@ -15,7 +16,7 @@ from lm.data.files import RestUnread
 from lm.data.records import Record
 from lm.data.sources import Document
 from lm.errors import UserError
-from lm.tasks import labels
+from lm.tasks import labels, tagging
 from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
 
@@ -96,7 +97,9 @@ def read_records(config: ml_collections.ConfigDict) -> Records:
 
 def document_limit(data: ml_collections.ConfigDict) -> dict[str, int]:
     """`max_document_bytes` of a `data` block, which runs of older versions do not have."""
-    return {name: data[name] for name in ("max_document_bytes",) if name in data}
+    if "max_document_bytes" not in data:
+        return {}
+    return {"max_document_bytes": data.max_document_bytes}
 
 
 def read(config: ml_collections.ConfigDict) -> Data:
@@ -114,7 +117,8 @@ def read(config: ml_collections.ConfigDict) -> Data:
     block = tasks.complete(config.task.to_dict(), found.train, templates)
     if config.init_from and not config.task.get("labels", True):
         head = initial.head_of(pathlib.Path(config.init_from))
-        if head and head.kind == block["kind"] and {*block["labels"]} <= {*head.labels}:
+        names = {*tagging.spelled(head.labels, block.get("scheme"))} if head else set()
+        if head and head.kind == block["kind"] and {*block["labels"]} <= names:
             given = config.task.to_dict() | {"labels": head.labels}
             block = tasks.complete(given, found.train, templates)
     try:
@@ -131,6 +135,7 @@ def read(config: ml_collections.ConfigDict) -> Data:
     for key, split in (("data.train", train), ("data.validation", validation)):
         _check_varies(block, task, split.records, key)
     warnings = _warnings(block, task, train, validation, skipped)
+    warnings += _unknown_line(tokenizer, [*train.examples, *validation.examples])
     return Data(task, block, tokenizer, train, validation, skipped, lines, digest, warnings)
 
 
@@ -173,6 +178,17 @@ def _warnings(
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             lines.append(f"no {of} example has the label {', '.join(missing[:5])}{more}")
     return lines
+
+
+def _unknown_line(tokenizer: tokenizers.Tokenizer, examples: Sequence[Features]) -> list[str]:
+    if tokenizer.unk_id is None:
+        return []
+    names = ("tokens_BL", "encoder_tokens_BM", "targets_BL")
+    texts = [example[name] for example in examples for name in names if name in example]
+    num_tokens = sum(map(len, texts))
+    num = sum(int(np.sum(text == tokenizer.unk_id)) for text in texts)
+    line = f"{num:,} of {num_tokens:,} tokens stand for what the tokenizer does not know"
+    return [line] * bool(num)
 
 
 def _label_counts(

@@ -6,9 +6,10 @@ import json
 import re
 
 import pytest
+import transformers
 
 from configs import answer, classify, seq2seq, tag
-from experiments import finetune, labelled
+from experiments import finetune, finetuned, labelled
 from lm.data import documents
 from lm.errors import UserError
 from lm.metrics import text_overlap
@@ -76,6 +77,51 @@ def test_what_must_be_known_of_the_data_is_said(both, what):
     train, validation, says = WARNINGS[what]
     (line,) = [line for line in both(train, validation).warnings if "label" in line or "of" in line]
     assert re.search(says, line)
+
+
+RECIPES = {
+    classify: dict(text="x z", label="pos"),
+    tag: dict(tokens=["x", "z"], tags=["O", "O"]),
+    seq2seq: dict(source="x", target="z"),
+    answer: dict(id="1", context="x z", question="x", answers=[dict(text="x", answer_start=0)]),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_tokens_of_what_the_tokenizer_does_not_know_are_said_of_every_task(tmp_path, recipe):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x", "y"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    row = RECIPES[recipe]
+    last = dict(label="neg") if recipe is classify else {}
+    path = write(tmp_path / "a.jsonl", [row, json.loads(json.dumps(row).replace("z", "y")) | last])
+    config = recipe.get_config(f"model={'t5' if recipe is seq2seq else 'bert'},tokenizer=bytes")
+    config.data.update(train=path, validation=path, seq_len=128)
+    config.tokenizer = dict(kind="file", path=str(tmp_path / "vocab.txt"))
+
+    _, data = finetune.read(config)
+
+    (line,) = [line for line in data.warnings if "does not know" in line]
+    assert re.fullmatch(r"2 of \d\d tokens stand for what the tokenizer does not know", line)
+
+
+@pytest.mark.parametrize("starts", ["BILU", "BMES", "BIES"])
+def test_a_tagger_of_transformers_is_gone_on_with_in_any_spelling(tmp_path, starts):
+    names = ["O", *(f"{start}-X" for start in starts)]
+    folder = tmp_path / "tagger"
+    sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    settings = transformers.BertConfig(**sizes, vocab_size=300, id2label=dict(enumerate(names)))
+    transformers.BertForTokenClassification(settings).save_pretrained(folder)
+    block = finetuned.imported_config(folder)["task"]
+    assert block["labels"] == tuple(names) and block["scheme"] == "BIOES"
+
+    rows = [dict(tokens=["a", "b"], tags=[f"{starts[0]}-X", f"{starts[2]}-X"])]
+    path = write(tmp_path / "a.jsonl", rows)
+    config = tag.get_config("model=bert,tokenizer=bytes")
+    config.init_from, config.task.scheme = str(folder), "BIOES"
+    config.data.update(train=path, validation=path, seq_len=64)
+    data = labelled.read(config)
+    assert data.block["labels"] == tuple(names)
+    assert [e["tags_BW"].tolist() for e in data.train.examples] == [[1, 3]]
 
 
 def test_an_id_does_not_hide_that_a_text_is_known(both):

@@ -23,7 +23,7 @@ from lm.errors import UserError
 from lm.models.families import Family, init_params
 from lm.models.layers import Output
 from lm.tasks.task import UnfitFamily
-from lm.tasks.text import TextInputs, text_field, too_long
+from lm.tasks.text import CUT, TextInputs, text_field, too_long
 
 # The model's output, the token that each of its predictions is about, and the weight of that.
 Predicted = tuple[Output, jax.Array, jax.Array]
@@ -212,7 +212,7 @@ class Seq2Seq:
             return ids
         if not self._truncate:
             raise too_long(name, len(ids) - room + self._seq_len, self._seq_len)
-        self.notes["cut to data.seq_len"] += 1
+        self.notes[CUT] += 1
         return ids[:room]
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
@@ -286,7 +286,7 @@ class Chat:
             if length > self._seq_len:
                 if not self._truncate:
                     raise too_long(record.name, length, self._seq_len)
-                self.notes["cut to data.seq_len"] += 1
+                self.notes[CUT] += 1
             cut = slice(self._seq_len)
             row = self._text.row(example.ids[cut], example.is_answer[cut])
             if row["weights_BL"].any():

@@ -9,6 +9,7 @@ from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.tasks.task import Outputs
+from lm.tasks.text import CUT
 
 _MOST_BATCHES = 16
 
@@ -42,7 +43,7 @@ def predictions(
 
     Args:
       records: without labels, as far as the task needs none.
-      read, notes: of the task; whatever is counted while a record is read was cut.
+      read, notes: of the task; `notes[CUT]` grows where a record that is read is cut.
       outputs_of: examples -> what the model says of each.
       predict: records and the outputs of the examples of each -> predictions.
       batch_size: examples in a batch.
@@ -59,7 +60,7 @@ def _of_chunk(chunk, read, notes, outputs_of, predict) -> Iterator[Predicted]:
     examples: list[Features] = []
     cut: set[int] = set()
     for i, record in enumerate(chunk):
-        num_cut = notes.total()
+        num_cut = notes[CUT]
         try:
             if isinstance(record, UserError):
                 raise record
@@ -69,7 +70,7 @@ def _of_chunk(chunk, read, notes, outputs_of, predict) -> Iterator[Predicted]:
             continue
         spans[i] = len(examples), len(examples) + len(found)
         examples += found
-        if notes.total() > num_cut:
+        if notes[CUT] > num_cut:
             cut.add(i)
     outputs = outputs_of(examples) if examples else []
     good = [chunk[i] for i in spans]

@@ -17,6 +17,8 @@ from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.models.families import Family
 
+CUT = "cut to data.seq_len"  # What is counted of examples that were too long.
+
 
 class TextInputs:
     """Frames texts with special tokens, cuts them to length, and makes a body's inputs.
@@ -65,8 +67,6 @@ class TextInputs:
 
     def frame(self, name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The features of one or two texts that are tokenized already."""
-        if num := sum(int(np.sum(part == self.tokenizer.unk_id)) for part in parts):
-            self.notes["tokens of what the tokenizer does not know"] += num
         frame = self.tokenizer.frame(len(parts))
         parts = self._cut(name, parts, self.seq_len - frame.num_special)
         return self.features(*frame.join(parts))
@@ -105,7 +105,7 @@ class TextInputs:
             )
         if not self.truncate:
             raise too_long(name, sum(lengths) - room + self.seq_len, self.seq_len)
-        self.notes["cut to data.seq_len"] += 1
+        self.notes[CUT] += 1
         while sum(lengths) > room:
             lengths[lengths.index(max(lengths))] -= 1
         return [part[:n] for part, n in zip(parts, lengths, strict=True)]

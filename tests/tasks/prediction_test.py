@@ -8,6 +8,7 @@ import pytest
 from lm.data.fields import Record
 from lm.errors import UserError
 from lm.tasks.prediction import predictions
+from lm.tasks.text import CUT
 
 
 class Trial:
@@ -26,7 +27,8 @@ class Trial:
         if record.fields["text"] == "unfit":
             raise UserError("unfit")
         words = record.fields["text"].split()
-        self.notes["cut"] += sum(len(word) > 4 for word in words)
+        self.notes[CUT] += sum(len(word) > 4 for word in words)
+        self.notes["words"] += len(words)  # Which says nothing of a cut.
         return words
 
     def outputs_of(self, words):
