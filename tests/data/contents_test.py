@@ -90,6 +90,11 @@ LOST = {  # What a word-piece tokenizer that lower-cases and strips accents make
     "a lower case": "",
     "A B": "AB",
     "Ébé": "Éé",
+    "don't": "  ",  # Two that are put in.
+    "dog  cat,emu": "d",  # A space in another place: the first character.
+    "a,b": " ",
+    "中文字": "  ",
+    "中文 字": " ",
     "x☃☃ y": "x☃☃ ",  # All of an unknown word, and the space that tells it from the next.
 }
 
@@ -98,7 +103,7 @@ LOST = {  # What a word-piece tokenizer that lower-cases and strips accents make
 def test_what_is_lost_is_named(text):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    letters = {c: i for i, c in enumerate(["[UNK]", *"abcdefghijklmnopqrstuvwxyz"])}
+    letters = {c: i for i, c in enumerate(["[UNK]", *"abcdefghijklmnopqrstuvwxyz',中文字"])}
     vocab = letters | {f"##{c}": 100 + i for c, i in letters.items() if len(c) == 1}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
