@@ -58,6 +58,8 @@ def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
                 "mend the glob"
             )
         found |= dict.fromkeys(paths)
+    if not found:
+        raise UserError(f"data.{split}={spec!r} names no file; give a glob, such as 'corpus/*.txt'")
     return list(found)
 
 
@@ -86,7 +88,12 @@ PACKED: dict[str, Callable[..., IO[bytes]]] = {
     ".bz2": bz2.open,
 }
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError)
-_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"\xfd7zXZ": ".xz", b"BZh": ".bz2"}
+_MAGIC = {  # Patterns of what such files begin with.
+    rb"\x1f\x8b": ".gz",
+    rb"\x28\xb5\x2f\xfd": ".zst",
+    rb"\xfd7zXZ": ".xz",
+    rb"BZh[1-9]1AY&SY": ".bz2",
+}
 
 
 def _blocks(path: pathlib.Path) -> Iterator[bytes]:
@@ -117,7 +124,7 @@ def _opened(path: pathlib.Path) -> IO[bytes]:
 def _refuse_encoding(path: pathlib.Path, head: bytes) -> None:
     """Names what begins as no UTF-8 does; UTF-16 without a mark would pass as text full of NUL."""
     for magic, suffix in _MAGIC.items():
-        if head.startswith(magic):
+        if re.match(magic, head):
             raise UserError(f"{shown(path)}: is packed; give it a name that ends in {suffix}")
     marks = {
         "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),

@@ -216,7 +216,7 @@ def _special_tokens(
         if wanted and token_id is None:
             raise UserError(
                 f"{key}=True, but the tokenizer has no such token; if it lost its special tokens, "
-                f"restore special_tokens_map.json beside it, or else set {key}=False"
+                f"restore tokenizer_config.json beside it, or else set {key}=False"
             )
     return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos
 

@@ -275,6 +275,14 @@ def test_files_are_named_by_several_globs_each_once(tmp_path):
         names(f"{t}/a.txt,{t}/none.txt")
     with pytest.raises(UserError, match=r"is a folder; name its files: .*/[*]"):
         names(t)
+    for spec in (",", " , ", ("",)):
+        with pytest.raises(UserError, match=r"data\.train=.* names no file"):
+            names(spec)
+
+
+def test_text_may_begin_as_an_archive_does(tmp_path):
+    (tmp_path / "a.csv").write_text("BZh9 text,text\nx,y\n")
+    assert read(tmp_path / "a.csv") == (["y"], [])
 
 
 def test_a_name_that_is_no_utf8_is_read_hashed_and_shown(tmp_path):
