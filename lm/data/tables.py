@@ -14,11 +14,13 @@ from lm.errors import UserError
 class _TextLines:
     """The lines of a table as text with their ends, and how far they have been read.
 
-    A line that is not UTF-8 or too long is raised, and the next call goes on behind it.
+    A line that is too long is raised, and the next call goes on behind it. What is no UTF-8 becomes
+    half characters, for a value may go on behind it; `bad` says what it was, by the line's number.
     """
 
     def __init__(self, path: pathlib.Path, max_bytes: int):
         self.name, self.number = files.shown(path), 0
+        self.bad: dict[int, UserError] = {}
         self._lines, self._held = files.lines(path, max_bytes), collections.deque[str]()
 
     def __iter__(self):
@@ -37,7 +39,9 @@ class _TextLines:
             return line.data.decode()
         except UnicodeDecodeError as error:
             name = f"{self.name}:{line.number}"
-            raise files.not_utf8(name, line.data, error, line.offset + error.start) from None
+            offset = line.offset + error.start
+            self.bad[line.number] = files.not_utf8(name, line.data, error, offset)
+            return line.data.decode(errors="surrogateescape")
 
     def give_back(self, lines: list[str]) -> None:
         """They are read again, as the next ones."""
@@ -76,7 +80,11 @@ def _table(lines: _TextLines, rows: Iterator[list[str]]) -> Iterator[Record | Us
             if header is None:
                 return
             continue
-        if header is None:
+        if bad := [n for n in range(first, lines.number + 1) if n in lines.bad]:
+            yield lines.bad[bad[0]]
+            if header is None:
+                return
+        elif header is None:
             header = row
             if twice := [name for name in header if name and header.count(name) > 1]:
                 yield UserError(f"{lines.name}:{first}: two columns are named {twice[0]!r}")

@@ -220,6 +220,19 @@ def test_a_quote_that_is_not_closed_loses_an_unknown_rest(tmp_path):
     assert texts == ["a"] and isinstance(error, files.RestUnread) and ":3: a quote" in str(error)
 
 
+@pytest.mark.parametrize("suffix, tab", [(".csv", b","), (".tsv", b"\t")])
+@pytest.mark.parametrize(
+    "row", [b'"first line\nbad \xff byte\nand the rest"', b'"\xff\n\xfe"', b"\xff", b'"a\n\xff"']
+)
+def test_a_row_with_a_bad_byte_is_left_out_whole(tmp_path, suffix, tab, row):
+    path = tmp_path / f"a{suffix}"
+    rows = [b"x,1", row + b",1", b"y,0", b'"a ""b"" c",1']
+    path.write_bytes(b"\n".join([b'"text","n"', *rows]).replace(b",", tab))
+    texts, (error,) = read(path, "skip")
+    assert texts == ["x", "y", 'a "b" c']
+    assert "byte 0xff" in str(error) and "is not UTF-8" in str(error)
+
+
 COMMENTS = {
     "# id 7 domain=en\nEU _ _ B-X\nis _ _ O\n": ["EU", "is"],
     "# sent_id = 1\n# text = EU is\nEU B-X\nis O\n": ["EU", "is"],
