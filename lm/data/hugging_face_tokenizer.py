@@ -10,6 +10,7 @@ import tokenizers
 
 from lm.data import framing, spaces, special_tokens, stop_ids
 from lm.data import offsets as offsets_lib
+from lm.data.json_files import json_object
 from lm.data.pieces import KIND, SPACE_MARK, byte_of, first, of_byte_level, printable
 from lm.data.tokenizer_folder import CONFIG, TOKENIZER, USUAL_NAMES
 from lm.errors import UserError
@@ -177,10 +178,7 @@ def load(folder: pathlib.Path, *, names_all: bool) -> HuggingFaceTokenizer:
     if TOKENIZER not in files:
         raise UserError(f"{folder / TOKENIZER} is missing; restore it")
     for name in files.keys() - {TOKENIZER}:
-        try:
-            json.loads(files[name])
-        except ValueError as error:
-            raise UserError(f"{folder / name} is no JSON ({error}); restore it") from None
+        json_object(folder / name, files[name])
     try:
         found = HuggingFaceTokenizer(files)
         if names_all:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from lm.data.json_files import json_object
 from lm.errors import UserError
 
 FILE = "generation_config.json"
@@ -16,9 +17,9 @@ def read(folder: pathlib.Path) -> dict[str, bytes]:
     if (folder / FILE).is_file():
         return {FILE: (folder / FILE).read_bytes()}
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json_object("config.json", (folder / "config.json").read_bytes())
         return {FILE: json.dumps({"eos_token_id": config["eos_token_id"]}).encode()}
-    except (OSError, ValueError, KeyError, TypeError):  # Whoever reads the model says what it is.
+    except (OSError, UserError, KeyError):  # Whoever reads the model says what it is.
         return {}
 
 
@@ -28,7 +29,7 @@ def parse(contents: bytes) -> tuple[int, ...]:
     Raises:
       UserError: the file is damaged, or names something else.
     """
-    found = _object(contents).get("eos_token_id")
+    found = json_object(FILE, contents).get("eos_token_id")
     ids = found if isinstance(found, list) else [] if found is None else [found]
     if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
         raise UserError(f"{FILE}: eos_token_id={found!r} must be an id, or a list of ids; mend it")
@@ -37,22 +38,12 @@ def parse(contents: bytes) -> tuple[int, ...]:
 
 def unused_settings(folder: pathlib.Path) -> dict[str, object]:
     """What generation_config.json asks for that would change even greedy text, and is not done."""
-    found = _object(read(folder).get(FILE, b"{}"))
+    found = json_object(FILE, read(folder).get(FILE, b"{}"))
     return {
         name: found[name]
         for name, neutral in _NEUTRAL.items()
         if found.get(name) not in (None, neutral)
     }
-
-
-def _object(contents: bytes) -> dict[str, object]:
-    try:
-        found = json.loads(contents)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{FILE} is no JSON object; restore it, or delete it")
-    return found
 
 
 _NEUTRAL = {

@@ -5,6 +5,7 @@ from typing import Any
 
 from lm.data.progress import say
 from lm.data.tokenizer_classes import CLASSES, GENERIC
+from lm.errors import UserError
 
 # The class of a model_type that has one of its own, by the table of `transformers` 5.
 _OF_MODEL = {
@@ -52,8 +53,14 @@ def class_of(path: pathlib.Path, config: dict[str, Any], said: dict[str, Any]) -
       path: of its tokenizer.json, if there is one.
       config: config.json.
       said: tokenizer_config.json.
+
+    Raises:
+      UserError: model_type is no text.
     """
     model_type = config.get("model_type")
+    if not isinstance(model_type, str | None):
+        at = path.parent / "config.json"
+        raise UserError(f"{at}: model_type={model_type!r} is no name; restore the file")
     own = _OF_MODEL.get(model_type)
     named = said.get("tokenizer_class") or config.get("tokenizer_class")
     if not isinstance(named, str):

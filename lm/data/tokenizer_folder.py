@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 from lm.data import sentencepiece_files, tokenizer_choice
+from lm.data.json_files import json_object
 from lm.data.progress import say
 from lm.data.tokenizer_classes import (
     CLASSES,
@@ -356,15 +357,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is none.
     """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); restore the file") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no object of JSON; restore the file")
-    return value
+    return json_object(path, path.read_bytes()) if path.is_file() else {}
 
 
 def _token(path: pathlib.Path | None, said: AddedToken | str | dict[str, Any]) -> AddedToken:
