@@ -97,7 +97,7 @@ _MAGIC = {  # Patterns of what such files begin with.
 
 
 def _blocks(path: pathlib.Path) -> Iterator[bytes]:
-    """A file's bytes, unpacked, without a byte order mark.
+    """A file's bytes, unpacked; a byte order mark is a block of its own.
 
     Raises:
       UserError: it is UTF-16 or UTF-32, or packed under the name of a plain file.
@@ -109,7 +109,9 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
         while 0 < len(block) < len(_BOM) and (more := file.read1(_BLOCK_BYTES)):
             block += more
         _refuse_encoding(path, block)
-        block = block.removeprefix(_BOM) or file.read1(_BLOCK_BYTES)
+        if block.startswith(_BOM):
+            yield _BOM
+            block = block.removeprefix(_BOM) or file.read1(_BLOCK_BYTES)
         while block:
             yield block
             block = file.read1(_BLOCK_BYTES)
@@ -163,6 +165,8 @@ def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
     too_long = False
     for part in _parts_of_lines(path):
         offset += len(part)
+        if offset == len(_BOM) and part == _BOM:
+            continue
         if too_long:
             too_long = not part.endswith((b"\n", b"\r"))
         elif len(held) + len(part) > max_bytes:
@@ -222,6 +226,9 @@ def decoded(path: pathlib.Path, max_bytes: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     size, end = 0, False
     for block in _with_end(_blocks(path)):
+        if size == 0 and block == _BOM:
+            size = len(_BOM)
+            continue
         pending = len(decoder.getstate()[0])
         end = block is None
         try:

@@ -233,6 +233,15 @@ def test_a_row_with_a_bad_byte_is_left_out_whole(tmp_path, suffix, tab, row):
     assert "byte 0xff" in str(error) and "is not UTF-8" in str(error)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_bad_byte_is_named_by_its_offset_in_the_file(tmp_path, mark):
+    data = {".csv": b"text,n\na,1\n\xff,1\n", ".json": b'["\xff"]', ".jsonl": b'{}\n"\xff"\n'}
+    for suffix, contents in data.items():
+        (tmp_path / f"a{suffix}").write_bytes(mark + contents)
+        with pytest.raises(UserError, match=f"offset {(mark + contents).index(255)} is not UTF-8"):
+            read(tmp_path / f"a{suffix}")
+
+
 COMMENTS = {
     "# id 7 domain=en\nEU _ _ B-X\nis _ _ O\n": ["EU", "is"],
     "# sent_id = 1\n# text = EU is\nEU B-X\nis O\n": ["EU", "is"],
