@@ -76,6 +76,9 @@ def _table(lines: _TextLines, rows: Iterator[list[str]]) -> Iterator[Record | Us
                 return
             continue
         except UserError as error:
+            if lines.number > first:
+                yield files.RestUnread(f"{error} to go without the rest of the file, too")
+                return
             yield error
             if header is None:
                 return

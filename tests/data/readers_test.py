@@ -242,6 +242,14 @@ def test_a_bad_byte_is_named_by_its_offset_in_the_file(tmp_path, mark):
             read(tmp_path / f"a{suffix}")
 
 
+@pytest.mark.parametrize("suffix, tab", [(".csv", ","), (".tsv", "\t")])
+def test_a_line_too_long_inside_a_quoted_value_loses_an_unknown_rest(tmp_path, suffix, tab):
+    rows = ['"text","n"', "x,1", '"a', "b" * 99, 'and the rest",1', "y,0"]
+    (tmp_path / f"a{suffix}").write_text("\n".join(rows).replace(",", tab))
+    texts, (error,) = read(tmp_path / f"a{suffix}", "skip", max_bytes=50)
+    assert texts == ["x"] and isinstance(error, files.RestUnread) and ":4: is longer" in str(error)
+
+
 COMMENTS = {
     "# id 7 domain=en\nEU _ _ B-X\nis _ _ O\n": ["EU", "is"],
     "# sent_id = 1\n# text = EU is\nEU B-X\nis O\n": ["EU", "is"],
