@@ -193,7 +193,16 @@ def no_data(config: ml_collections.ConfigDict):
     tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
     task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
     nothing = labelled.Split([], [], [])
-    return labelled.Data(task, config.task.to_dict(), tokenizer, nothing, nothing, [], "")
+    return labelled.Data(
+        task=task,
+        block=config.task.to_dict(),
+        tokenizer=tokenizer,
+        train=nothing,
+        validation=nothing,
+        skipped=[],
+        lines={},
+        hash="",
+    )
 
 
 def random_texts(shape: dict[str, int]) -> dict[str, np.ndarray]:
