@@ -19,6 +19,7 @@ from experiments.objectives import Objective
 from experiments.runs import has_tokenizer
 from experiments.sweep import Run
 from lm.errors import UserError
+from lm.results import state
 from lm.train import evaluation, loop, members
 from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState
@@ -311,6 +312,8 @@ class Group:
         self._active.remove(member)
         self._kinds[member.run.name] = kind
         member.stack.close()
+        if kind == "failed":
+            state.mark(member.run.workdir, state.FAILED)
         self._board.ended(member.run, kind, why)
 
 

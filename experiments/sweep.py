@@ -90,6 +90,16 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
     return found
 
 
+# Keys that configs did not always have, each at the value that does what was done without it.
+_SINCE = {"data.max_document_bytes": 10**9, "task.date": ""}
+
+
+def _name(values: dict[str, Any]) -> str:
+    """The hash of a resolved config, which is that of the same run before there were some keys."""
+    named = {k: v for k, v in values.items() if k not in _SINCE or v != _SINCE[k]}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
     base_config = arguments.resolve(arguments.of_config(base.filename, base.changes))
@@ -116,7 +126,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
         if "arg" not in overrides:
             same = {k for k in keys if k in base_values and values[k] == base_values[k]}
             overrides = {k: v for k, v in overrides.items() if k not in same}
-        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+        name = _name(values)
         workdir = folder / name
         return Run(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
 

@@ -65,16 +65,20 @@ def complete(
         return block | {"labels": tuple(tagging.find_tags(records, *(block[n] for n in names)))}
     if block["kind"] not in ("classification", "multi_label"):
         return block
-    if block["kind"] == "multi_label" and not block["labels"]:
-        labels_lib.refuse_rows(records, block["label"])
-    counts = labels_lib.find_labels(records, block["label"], block["labels"])
+    if block["kind"] == "multi_label":
+        if not block["labels"]:
+            labels_lib.refuse_rows(records, block["label"])
+        read = lambda record: labels_lib.labels_of(record, block["label"], block["labels"])
+    else:  # One, whatever it holds.
+        read = lambda record: [labels_lib.label_of(record, block["label"])]
+    counts = labels_lib.find_labels(records, read)
     labels = block["labels"] or tuple(counts)
     names = [labels_lib.clean(label) for label in labels]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"task.labels={labels!r} has {twice[0]!r} twice; name each label once")
     if len(labels) < 2:
         for record in records:
-            labels_lib.labels_of(record, block["label"])  # Raises where this is the reason.
+            read(record)  # Raises where this is the reason.
         raise UserError(
             f"task.label={block['label']!r} has {len(labels)} labels in data.train; two or more "
             "are needed"

@@ -439,8 +439,8 @@ def test_seeds_may_differ_in_what_they_find(files, tmp_path, monkeypatch):
     config = make_config(files, "tags", num_seeds=2)
     original = finetune._run
 
-    def with_a_type_of_its_own(one, folder, profile_steps):
-        code = original(one, folder, profile_steps)
+    def with_a_type_of_its_own(one, folder, *more):
+        code = original(one, folder, *more)
         result = json.loads((folder / "result.json").read_text())
         result["metrics"][f"eval/f1/{one.seed}"] = 0.0
         (folder / "result.json").write_text(json.dumps(result))
@@ -482,7 +482,7 @@ def test_prompts_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_pa
 
 def test_no_beams_are_refused():
     config = generate_config.get_config()
-    config.num_beams = 0
+    config.update(checkpoint="runs/any", num_beams=0)
 
     with pytest.raises(UserError, match="num_beams=0"):
         generate.run(config, None)

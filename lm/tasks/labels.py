@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lm.data.fields import Record, lookup
@@ -158,16 +158,16 @@ def refuse_rows(records: Iterable[Record], key: str) -> None:
 
 
 def find_labels(
-    records: Iterable[Record], key: str, names: Sequence[str] = ()
+    records: Iterable[Record], read: Callable[[Record], Sequence[str]]
 ) -> collections.Counter:
     """How often each label occurs, in their order: of numbers if all are, else of text.
 
-    Records without a proper label are left to `Target.features` to report.
+    Records of which `read` refuses the labels are left to `Target.features` to report.
     """
     counts: collections.Counter[str] = collections.Counter()
     for record in records:
         with contextlib.suppress(UserError):
-            counts.update(labels_of(record, key, names))
+            counts.update(read(record))
     order = sorted(counts, key=int) if all(map(str.isdecimal, counts)) else sorted(counts)
     return collections.Counter({name: counts[name] for name in order})
 

@@ -162,7 +162,7 @@ def test_stopped_members_go_on_alone_and_together_from_their_own_steps(
     monkeypatch.setattr(loop, "fit", stop_at_two)
     assert vmap.run(runs, tmp_path, max_members=0) == 75
     monkeypatch.undo()
-    assert [state_of(run.workdir).kind for run in runs] == ["dead"] * 3
+    assert [state_of(run.workdir).kind for run in runs] == ["stopped"] * 3
 
     assert pretrain.run(runs[0].config, runs[0].workdir) == 0
     before = (runs[0].workdir / "metrics.jsonl").read_text()
@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_is_that_member_s_alone(together, plan, tmp_pa
     for run, whole in zip(runs[:2], together, strict=False):
         assert state_of(run.workdir).kind == "done"
         assert logged(run)[4, "train/loss"] == logged(whole)[4, "train/loss"]
-    assert state_of(runs[2].workdir).kind == "dead"
+    assert state_of(runs[2].workdir).kind == "failed"
     skipped = (runs[2].workdir / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in skipped] == [2, 3]
     assert "stopped at step 3: loss or gradient in 2 steps" in capsys.readouterr().out

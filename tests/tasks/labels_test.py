@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from experiments import tasks
 from lm.data.fields import Record
 from lm.errors import UserError
 from lm.metrics.entities import as_bioes, entity_metrics
@@ -25,7 +26,9 @@ def test_spaces_around_and_composition_make_no_other_label(label):
         for before in ("", " ", "\t", "\u00a0", "\ufeff", "\u200b ")
         for after in ("", "  ", "\n", "\u3000")
     ]
-    assert len(labels.find_labels(map(record, spelled), "label")) == 1
+    assert (
+        len(labels.find_labels(map(record, spelled), lambda r: labels.labels_of(r, "label"))) == 1
+    )
     assert {labels.label_of(record(each), "label") for each in spelled} == {labels.clean(label)}
     assert {labels.index_of([each])[labels.clean(label)] for each in spelled} == {0}
 
@@ -184,3 +187,12 @@ def test_one_sentence_has_the_same_entities_in_every_scheme(name):
     found = find_tags([row], "tokens", "tags", scheme, "repair")
     assert {tag[0] for tag in found} <= set("BIO" if scheme == "BIO" else "BIOES")
     assert json.dumps(found) and found[0] == "O"
+
+
+def test_one_label_may_hold_what_separates_several():
+    given = ["Science, Tech", "a|b", ",", "Science, Tech", "x;y"]
+    block = dict(kind="classification", label="label", labels=(), class_weights="")
+
+    found = tasks.complete(block, [record(each) for each in given], None)
+
+    assert found["labels"] == (",", "Science, Tech", "a|b", "x;y")
