@@ -19,7 +19,7 @@ from experiments.objectives import Objective
 from experiments.runs import has_tokenizer
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results import state
+from lm.results.state import FAILED, mark
 from lm.train import evaluation, loop, members
 from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState
@@ -313,7 +313,7 @@ class Group:
         self._kinds[member.run.name] = kind
         member.stack.close()
         if kind == "failed":
-            state.mark(member.run.workdir, state.FAILED)
+            mark(member.run.workdir, FAILED)
         self._board.ended(member.run, kind, why)
 
 
