@@ -144,12 +144,15 @@ def not_refused(name: str, found: Mapping[int, dict]) -> str:
 
 _HEAD = """# Options together
 
-`python -m benchmarks.check_options --folder=DIR --output=docs/options.md` writes this page. It
-trains {num_cases} tiny cases that hold every pair of the values below, {num_pairs:,} pairs, each
-through `launch.py` on four or eight simulated devices and on one; resumes, evaluates, generates or
-exports; and compares losses, gradient norms and evaluations with those of one device (2e-4 in
-float32, 5e-2 in 16 or 8 bits). A pair that is refused ends with exit code 2 and a line, before
-anything is written.
+Which options go together, and by which line the rest is refused: with exit code 2, before anything
+is written. The lines are what `launch.py` said; the tests ask for them again.
+
+`python -m benchmarks.check_options --folder=DIR` trains {num_cases} tiny cases that hold every pair
+of the values below, {num_pairs:,} pairs, each through `launch.py` on four or eight simulated
+devices and on one; resumes, evaluates, generates or exports; and compares losses, gradient norms
+and evaluations with those of one device (2e-4 in float32, 5e-2 in 16 or 8 bits). With
+`--output=docs/options.md` it writes this page. It takes an hour or more on two cores; the tests run
+its first case.
 
 | option | values, the plain one first |
 |---|---|
