@@ -77,7 +77,7 @@ def lost(
     given = tokenizer.decode([i for i in ids if i != tokenizer.unk_id])
     if inside and text.startswith(" ") and not given.startswith(" "):
         given = f" {given}"
-    if given == text:
+    if given in (text, f" {text}"):  # A space that is put before each text, tells nothing of it.
         return collections.Counter()
     had, has = collections.Counter(text), collections.Counter(given)
     return (had - has) or (has - had) or collections.Counter(text[:1])

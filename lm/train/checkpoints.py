@@ -20,6 +20,7 @@ import re
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -379,12 +380,22 @@ def _mute_tracebacks() -> None:
     """Drops those of Orbax and TensorStore, whose exceptions are raised here as one line."""
     standard_logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
     standard_logging.getLogger("asyncio").addFilter(_is_no_fault_of_the_machine)
-    if not _others:  # Others may have put theirs before it since.
-        _others.append(sys.unraisablehook)
-        sys.unraisablehook = _without_closed_loops
+    if not isinstance(sys.unraisablehook, _WithoutClosedLoops):
+        sys.unraisablehook = _WithoutClosedLoops(sys.unraisablehook)
 
 
-_others: list = []  # What was sys.unraisablehook before.
+class _WithoutClosedLoops:
+    """A `sys.unraisablehook` that passes on all but one error.
+
+    TensorStore's threads report to Orbax's event loop also after a failure has ended that.
+    """
+
+    def __init__(self, before: Callable):
+        self._before = before
+
+    def __call__(self, unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._before(unraisable)
 
 
 def _is_no_traceback_of_orbax(record: standard_logging.LogRecord) -> bool:
@@ -396,12 +407,6 @@ def _is_no_fault_of_the_machine(record: standard_logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     is_full = error is not None and "RESOURCE_EXHAUSTED" in str(error)
     return error is None or not (is_full or faults.errno_of(error) is not None)
-
-
-def _without_closed_loops(unraisable) -> None:
-    # TensorStore's threads report to Orbax's event loop also after a failure has ended that.
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _others[-1](unraisable)
 
 
 def _step_folders(folder: pathlib.Path) -> list[int]:
