@@ -105,13 +105,11 @@ def _run(
         return metrics
 
     def save_tokenizer(folder: pathlib.Path) -> None:
-        is_new = not runs.has_tokenizer(workdir)
-        data.tokenizer.save(folder)
-        if config.task.kind == "chat":
+        is_chat = config.task.kind == "chat"  # Which has templates of its own.
+        runs.save_tokenizer(data.tokenizer, "" if is_chat else config.init_from, folder)
+        if is_chat:
             templates = chat_files.choose(config.task.template, None, "")
             chat_files.write(folder, templates.sources)
-        elif config.init_from and is_new:
-            chat_files.copy(pathlib.Path(config.init_from), folder)
 
     def finish(checkpoints: Checkpoints, state: TrainState) -> None:
         if config.checkpoint.best_metric:

@@ -12,7 +12,7 @@ import ml_collections
 from experiments import build, initial, report, runs, training
 from experiments.objectives import Objective
 from lm import workdir as workdir_lib
-from lm.data import chat_files, contents, tokenizers
+from lm.data import contents
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.data.rows import Rows
@@ -141,7 +141,7 @@ def make_job(
         batches=batches,
         part=part,
         evaluate=shared.evaluate,
-        save_tokenizer=functools.partial(_save_tokenizer, prepared.tokenizer, config.init_from),
+        save_tokenizer=functools.partial(runs.save_tokenizer, prepared.tokenizer, config.init_from),
         data_hash=prepared.hash,
         flops_per_token=shared.flops_per_token,
         describe=lambda: report.start(config, parts, prepared, shared.abstract, workdir),
@@ -207,14 +207,6 @@ def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> s
     if config.objective.kind != "causal":
         return f"objective.kind={config.objective.kind} does not predict each token of a text"
     return contents.no_bits_per_byte(prepared.splits["validation"])
-
-
-def _save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: pathlib.Path) -> None:
-    """With the chat templates, at the first start, of the model that is trained further."""
-    is_new = not runs.has_tokenizer(folder.parent)
-    tokenizer.save(folder)
-    if init_from and is_new:
-        chat_files.copy(pathlib.Path(init_from), folder)
 
 
 def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from experiments import build
 from lm import manifest
 from lm import workdir as workdir_lib
-from lm.data import tokenizer_folder, tokenizers
+from lm.data import chat_files, tokenizer_folder, tokenizers
 from lm.data.pieces import KIND
 from lm.errors import UserError
 from lm.interop import hugging_face, peft
@@ -180,6 +180,17 @@ def with_own_tokenizer(
     if config.tokenizer.kind == "file" and has_tokenizer(workdir):
         config.tokenizer = ml_collections.ConfigDict(tokenizer_block(workdir))
     return config
+
+
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: pathlib.Path) -> None:
+    """Saves a run's tokenizer, with the chat templates of the model that it trains further, if any.
+
+    These are taken until a first start has listed the folder's files; a later start keeps them.
+    """
+    is_listed = (folder / manifest.NAME).exists()
+    tokenizer.save(folder)
+    if init_from and not is_listed:
+        chat_files.copy(pathlib.Path(init_from), folder)
 
 
 def has_tokenizer(workdir: pathlib.Path) -> bool:
