@@ -146,6 +146,7 @@ def _parse(argv: list[str]):
 
 def _spell_out(argv: list[str]) -> None:
     """Writes short forms in full, in place: the config library looks at sys.argv by itself."""
+    argv[:] = arguments.joined(argv)
     names = {arg.split("=")[0].lstrip("-") for arg in argv}
     if "config" not in names:
         argv.insert(1, "--config=configs/quickstart.py")

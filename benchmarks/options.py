@@ -18,12 +18,8 @@ _DECODER, _ENCODER, _BOTH = (
     ("span", "ul2"),
 )
 PRETRAINING = (*_DECODER, *_ENCODER, *_BOTH)
-TASKS = (
-    *("classes", "many labels", "numbers", "tags", "tags by a CRF", "answers"),
-    *("seq2seq", "seq2seq by beams", "chat"),
-)
-_SILENT = TASKS[:6]  # They write no text.
-_NO_SMOOTHING = (*_SILENT, "chat")
+_LABELLING = ("classes", "many labels", "numbers", "tags", "tags by a CRF", "answers")
+TASKS = (*_LABELLING, "seq2seq", "seq2seq by beams", "chat")
 # The first value of each is the plain one. What decides most comes first: so cases are made.
 OPTIONS: Mapping[str, Sequence[str]] = {
     "work": (*PRETRAINING, *TASKS),
@@ -71,8 +67,8 @@ REFUSED: Sequence[Rule] = (
     ("work", TASKS, "loss blocks", ("2",)),
     ("work", TASKS, "samples", ("4",)),
     ("work", TASKS, "mup", ("base",)),
-    ("work", _NO_SMOOTHING, "smoothing", ("0.1",)),
-    ("work", _SILENT, "then", ("generate",)),
+    ("work", (*_LABELLING, "chat"), "smoothing", ("0.1",)),
+    ("work", _LABELLING, "then", ("generate",)),
     ("family", ("bert",), "then", ("generate",)),
     ("family", ("bert", "t5"), "samples", ("4",)),
     ("family", ("bert", "t5"), "mup", ("base",)),

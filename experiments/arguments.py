@@ -105,6 +105,21 @@ def _value(config: ml_collections.ConfigDict, key: str) -> Any:
     return workdir_lib.flat(config.to_dict()).get(key)
 
 
+def joined(argv: Sequence[str]) -> list[str]:
+    """Writes what is said of a config as two arguments, or behind one dash, in the one way.
+
+    ["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]
+    """
+    found: list[str] = []
+    for arg in argv:
+        opens = found and re.fullmatch(r"--(config|launcher)(\.[\w.]+)?", found[-1])
+        if opens and not re.match("--?[A-Za-z]", arg):
+            found[-1] += f"={arg}"
+        else:
+            found.append(re.sub(r"^-(?=(config|launcher)([.=]|$))", "--", arg))
+    return found
+
+
 def of_config(filename: str, changes: Mapping[str, Any]) -> tuple[str, ...]:
     """The arguments that make a config: ("--config=F.py:arg", "--config.seed=1", ...).
 

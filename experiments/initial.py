@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from experiments import build, runs
@@ -50,7 +51,8 @@ def make_state(
 def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A copy whose model and tokenizer are those of `init_from`, unless the config has its own.
 
-    What the config says of the model besides (dropout, dtype, ...) replaces what is said there.
+    What the config says of the model besides (dropout, dtype, ...) replaces what is said there, and
+    is logged as unused where that model has no such thing: a Llama has no dropout.
 
     Raises:
       UserError: there is neither a model block nor a folder to take it from.
@@ -65,6 +67,9 @@ def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         )
     folder = pathlib.Path(config.init_from)
     block = model_block(folder)
+    for name, value in config.model.items():
+        if name not in block and value:
+            logging.warning("model.%s=%s is not used: %s has none", name, value, block["name"])
     block |= {name: value for name, value in config.model.items() if name in block}
     with config.unlocked():
         config.model = ml_collections.ConfigDict(block)

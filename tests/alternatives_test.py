@@ -218,3 +218,13 @@ def test_epochs_of_more_steps_than_can_be_counted_are_refused():
 
     with pytest.raises(UserError, match=r"train\.num_epochs=1e\+300 is 2e\+301 steps"):
         build.with_num_steps(config, lambda _: 640)
+
+
+def test_an_argument_may_be_two_or_begin_with_one_dash_as_absl_has_it():
+    spaced = ("--config", "configs/classify.py", "-config.optimizer.name", "lion")
+    more = ("--config.optimizer.weight_decay", "-1", "--config.data.truncate", "--verify")
+
+    assert arguments.joined([*spaced, *more]) == [
+        *("--config=configs/classify.py", "--config.optimizer.name=lion"),
+        *("--config.optimizer.weight_decay=-1", "--config.data.truncate", "--verify"),
+    ]
