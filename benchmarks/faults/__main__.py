@@ -21,7 +21,7 @@ from benchmarks.faults.commands import Place
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="of each kind")
     parser.add_argument("--corruptions", type=int, default=100)
     parser.add_argument("--num_steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

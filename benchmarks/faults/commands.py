@@ -79,7 +79,8 @@ class Place:
             "--config=configs/classify.py:debug,tokenizer=bytes",
             f"--config.data.train={self.folder}/train.jsonl",
             f"--config.data.validation={self.folder}/validation.jsonl",
-            "--config.train.num_epochs=6.0",
+            "--config.train.num_steps=60",
+            "--config.log.every_steps=1",
             "--config.eval.every_steps=4",
             "--config.checkpoint.every_steps=4",
             f"--workdir={workdir}",
@@ -103,6 +104,21 @@ class Place:
         """Between a run and a folder of transformers, in either direction."""
         names = (f"--config.source={source}", f"--config.target={target}")
         return ["--config=configs/convert.py", *names]
+
+    def predictions(self, run: pathlib.Path, output: pathlib.Path) -> list[str]:
+        """Of a fine-tuned run, for what it was trained on."""
+        names = (f"--config.checkpoint={run}", f"--config.output={output}")
+        return [
+            "--config=configs/predict.py",
+            *names,
+            f"--config.input={self.folder}/train.jsonl",
+        ]
+
+    def generation(self, run: pathlib.Path, output: pathlib.Path) -> list[str]:
+        """A few tokens of a pretrained run."""
+        names = (f"--config.checkpoint={run}", f"--config.output={output}")
+        few = ("--config.prompt=def ", "--config.max_new_tokens=3")
+        return ["--config=configs/generate.py", *names, *few]
 
     def start(self, arguments: Sequence[str], cache: str = "cache") -> subprocess.Popen:
         """Starts a command with a cache of this name."""

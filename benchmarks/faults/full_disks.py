@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -36,22 +37,38 @@ def rows(place: Place, run: pathlib.Path, exported: pathlib.Path) -> Iterator[Ro
         done = place.run(place.preparation(), "disk")
         left = [path.name for path in disk.glob("data/*.unfinished")]
         yield _row("preparation", done, str(disk), not left)
-    for stage, more, is_due in (
-        ("checkpoint", (), '"step": 2,'),
-        ("logs", ("--config.checkpoint.every_steps=0",), '"step": 2,'),
+    tuned = place.folder / "tuned"
+    place.must(place.fine_tuning(tuned))
+    no_saves = lambda workdir: [*place.pretraining(workdir), "--config.checkpoint.every_steps=0"]
+    for stage, command, is_due, whole in (
+        ("pretraining, before its first save", place.pretraining, '"step": 2,', run),
+        ("pretraining, between saves", place.pretraining, '"step": 23,', run),
+        ("pretraining, its logs", no_saves, '"step": 2,', None),
+        ("fine-tuning, between saves", place.fine_tuning, '"step": 9,', tuned),
     ):
         with _disk(disk, "60m"):
             workdir = disk / "run"
-            done = _filled(place, [*place.pretraining(workdir), *more], disk, is_due)
-            again = place.run([*place.pretraining(workdir), *more])
-            whole = again.code == 0 and (
-                bool(more) or commands.outcome_of_run(workdir) == commands.outcome_of_run(run)
-            )
-            yield _row(stage, done, "" if stage == "checkpoint" else str(workdir), whole)
+            done = _filled(place, command(workdir), disk, is_due)
+            again = place.run(command(workdir))
+            outcome = commands.outcome_of_run
+            is_kept = again.code == 0 and (whole is None or outcome(workdir) == outcome(whole))
+            yield _row(stage, done, str(workdir), is_kept)
     for stage, source in (("convert out", run), ("convert in", exported)):
         with _disk(disk, "100k"):
             done = place.run(place.conversion(source, disk / "target"))
             yield _row(stage, done, str(disk), not list(disk.iterdir()))
+    output = disk / "output.jsonl"
+    for stage, command in (
+        ("sweep", place.sweep(disk / "sweep")),
+        ("predictions", place.predictions(tuned, output)),
+        ("texts written", place.generation(run, output)),
+    ):
+        with _disk(disk, "100k"):
+            output.write_text("old")
+            _fill(disk / "filler")
+            done = place.run(command)
+            is_kept = output.read_text() == "old" and not (disk / "output.jsonl.tmp").exists()
+            yield _row(stage, done, str(disk), is_kept)
     with _disk(disk, "3000k"):
         page = disk / "report.html"
         page.write_text("old")
@@ -61,9 +78,11 @@ def rows(place: Place, run: pathlib.Path, exported: pathlib.Path) -> Iterator[Ro
         yield _row("report", done, str(page), kept)
 
 
+_PROGRESS = re.compile(r"preparing |reading |training a |.* at step \d+: \w+$")
+
+
 def _row(stage: str, done: Done, named: str, is_kept: bool) -> Row:
-    own = ("preparing", "reading", "training a", "WARNING")  # Lines of progress.
-    lines = [line for line in done.errors.splitlines() if not line.startswith(own)]
+    lines = [line for line in done.errors.splitlines() if not _PROGRESS.match(line)]
     problems = []
     if done.code != 2:
         problems.append(f"exit code {done.code}")
@@ -84,15 +103,18 @@ def _filled(place: Place, arguments: list[str], disk: pathlib.Path, is_due: str)
     metrics, filler = disk / "run" / "metrics.jsonl", disk / "filler"
     while process.poll() is None and not (metrics.exists() and is_due in metrics.read_text()):
         time.sleep(0.01)
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(2**16))
-    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
-        while file.write(b"x" * 512):
-            pass
+    _fill(filler)
     errors = process.communicate()[1]
     filler.unlink()
     return Done(process.returncode, time.monotonic() - start, errors)
+
+
+def _fill(filler: pathlib.Path) -> None:
+    """Takes all the room that is left on a disk."""
+    for size in (2**16, 2**9):
+        with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+            while file.write(bytes(size)):
+                pass
 
 
 def _results(arguments: list[str]) -> Done:

@@ -57,14 +57,13 @@ def rows(
 ) -> Iterator[tuple[str, int, int, str]]:
     """For each kind: its name, how many kills there were, how many were right, and what was odd.
 
-    `num_kills` are those of all kinds together; `names` are the kinds to try, of `NAMES`.
+    `num_kills` are those of each kind; `names` are the kinds to try, of `NAMES`.
     """
     every = kinds(place, source)
-    for i, name in enumerate(NAMES):
-        num = num_kills // len(NAMES) + (i < num_kills % len(NAMES))
-        if num and name in names:
+    for name in NAMES:
+        if num_kills and name in names:
             rng = random.Random(f"{seed} {name}")
-            yield (name, *_disturb(place, name, every[name], num, rng))
+            yield (name, *_disturb(place, name, every[name], num_kills, rng))
 
 
 def _disturb(
