@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, prompting, runs
 from experiments.shown import command
-from lm import faults, lock, manifest
+from lm import atomic_files, faults, lock, manifest
 from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
@@ -90,7 +90,7 @@ def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
         try:
             yield partial
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial.rename(target)  # In place of an empty folder, if there is one.
+            atomic_files.rename_folder(partial, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

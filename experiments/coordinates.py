@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments import build, initial
-from lm import faults
+from lm import atomic_files
 from lm import workdir as workdir_lib
 from lm.data.batches import Batches
 from lm.data.preparation import Prepared
@@ -218,7 +218,7 @@ def _report(points: list[Point], bound: float) -> bool:
 
 
 def _write(points: list[Point], path: pathlib.Path) -> None:
-    with faults.replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_files.replacing(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerows([Point._fields, *points])
 
@@ -247,5 +247,5 @@ def draw(points: list[Point], path: pathlib.Path) -> None:
     for axis in axes:
         axis.set_xlabel("width / base width")
     axes[-1].legend(frameon=False, fontsize=7)
-    with faults.replacing(path) as temporary:
+    with atomic_files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

@@ -13,7 +13,7 @@ from flax import linen as nn
 from experiments import build, finetuned, prompting, prompts, report, runs
 from experiments.checks import check_numbers
 from experiments.prompts import Prompt
-from lm import workdir as workdir_lib
+from lm import atomic_files
 from lm.data import chat, conversations, tokenizers
 from lm.errors import UserError
 from lm.generate import beam, ending, sampling
@@ -148,7 +148,7 @@ def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]])
         given = prompt.fields if prompt.text is None else {"prompt": prompt.text}
         for sample in written:
             lines.append(report.json_line(given | sample._asdict()))
-    workdir_lib.write_whole(path, "".join(lines))
+    atomic_files.write(path, "".join(lines))
     print(f"written to {path}: {len(lines)} texts")
 
 

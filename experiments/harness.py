@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 
 from experiments import prompting, runs
-from lm import workdir as workdir_lib
+from lm import atomic_files
 from lm.errors import UserError
 from lm.models.families import family_of
 from lm.train import sharding
@@ -66,7 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     kept = {"settings": config.to_dict(), "step": model.step}
     kept |= {key: results[key] for key in _KEPT if key in results}
     text = json.dumps(kept, indent=1, ensure_ascii=False, default=_as_json)
-    workdir_lib.write_whole(workdir / "results.json", text + "\n")
+    atomic_files.write(workdir / "results.json", text + "\n")
     print(f"written to {workdir}: results.json")
     return 0
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import pathlib
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
@@ -15,7 +14,7 @@ from flax import linen as nn
 
 from experiments import finetuned, labelled, prompting, report, runs, tasks
 from experiments.checks import check_numbers
-from lm import faults
+from lm import atomic_files
 from lm.data import files, unlabelled
 from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record
@@ -221,13 +220,8 @@ def _output(path: str, printed: IO[str]) -> Iterator[Callable[[bytes], None]]:
         printed.flush()
         yield functools.partial(_write, printed.buffer)
         return
-    target = pathlib.Path(path)
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):  # A pipe, or /dev/null.
-        with target.open("wb") as file:
-            yield functools.partial(_write, file)
-        return
-    with faults.replacing(target) as part, part.open("wb") as file:
-        yield file.write
+    with atomic_files.replacing(pathlib.Path(path)) as part, part.open("wb") as file:
+        yield functools.partial(_write, file)
 
 
 def _write(file: IO[bytes], line: bytes) -> None:

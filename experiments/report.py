@@ -15,8 +15,7 @@ import ml_collections
 
 from experiments import build, labelled
 from experiments.shown import command, config_text
-from lm import safe_text
-from lm import workdir as workdir_lib
+from lm import atomic_files, safe_text
 from lm.data import contents
 from lm.data.files import RestUnread
 from lm.data.preparation import Prepared
@@ -156,14 +155,14 @@ def fine_tuned(
     records = data.validation.records
     write_predictions(workdir / "predictions.jsonl", data.task, records, predictions)
     for name, picture in data.task.pictures(records, predictions).items():
-        workdir_lib.write_whole(workdir / name, picture)
+        atomic_files.write(workdir / name, picture)
     baselines = {
         name: data.task.score(records, guesses)
         for name, guesses in data.task.baselines(data.train.records, records).items()
     }
     by_label = data.task.by_label(records, predictions)
     result = {"step": step, "metrics": metrics, "baselines": baselines, "by_label": by_label}
-    workdir_lib.write_whole(workdir / "result.json", as_json(result, indent=1) + "\n")
+    atomic_files.write(workdir / "result.json", as_json(result, indent=1) + "\n")
     print_scores(f"at step {step}", metrics, baselines, by_label)
     pictures = "".join(f", {name}" for name in data.task.pictures(records, predictions))
     print(f"written to {workdir}: result.json, predictions.jsonl{pictures}", flush=True)
@@ -211,7 +210,7 @@ def write_predictions(
         json_line({"name": record.name, "gold": task.gold(record), "prediction": prediction})
         for record, prediction in zip(records, predictions, strict=True)
     ]
-    workdir_lib.write_whole(path, "".join(lines))
+    atomic_files.write(path, "".join(lines))
 
 
 def as_json(tree: Any, indent: int | None = None) -> str:
@@ -241,7 +240,7 @@ def json_line(fields: dict[str, Any]) -> str:
 def seeds(workdir: pathlib.Path, num_runs: int, estimates: dict[str, Estimate]) -> None:
     """Writes and prints the mean of each metric over runs, with its standard error."""
     as_dict = {name: estimate._asdict() for name, estimate in estimates.items()}
-    workdir_lib.write_whole(workdir / "seeds.json", as_json(as_dict, indent=1) + "\n")
+    atomic_files.write(workdir / "seeds.json", as_json(as_dict, indent=1) + "\n")
     print(f"\n{f'over {num_runs} seeds':>24} mean ± standard error")
     for name, estimate in estimates.items():
         print(f"{name:>24} {estimate.mean:.4f} ± {estimate.standard_error:.4f}")

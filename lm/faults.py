@@ -70,26 +70,6 @@ def naming(path: str | pathlib.Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a file to write, beside `path`, which takes its place once the block has ended well.
-
-    Otherwise `path` stays as it was, and nothing is left behind. A reader sees the old file or the
-    new one.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with naming(path):
-            yield temporary
-            temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (temporary, str(temporary)):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-
-
 def _is_os_error(error: BaseException) -> bool:
     # The latter says that a program asks of a file what it cannot do.
     return isinstance(error, OSError) and not isinstance(error, io.UnsupportedOperation)

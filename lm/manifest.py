@@ -10,11 +10,10 @@ import errno
 import fnmatch
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any
 
-from lm import faults
+from lm import atomic_files
 
 NAME = "manifest.json"
 
@@ -26,7 +25,7 @@ def write(folder: pathlib.Path, *, unread: str = "") -> None:
         if path.is_file() and path.name not in (NAME, f"{NAME}.tmp"):  # A killed write left it.
             checksum = None if fnmatch.fnmatch(path.name, unread) else _sha256(path)
             listed[str(path.relative_to(folder))] = path.stat().st_size, checksum
-    write_durably(folder / NAME, json.dumps(listed, indent=1))
+    atomic_files.write(folder / NAME, json.dumps(listed, indent=1))
 
 
 def problem(folder: pathlib.Path) -> str | None:
@@ -55,14 +54,6 @@ def problem(folder: pathlib.Path) -> str | None:
         except OSError as error:
             return _unless_permission(error, name)
     return None
-
-
-def write_durably(path: pathlib.Path, text: str) -> None:
-    """Either the whole file is there afterwards, also after a power cut, or none of it."""
-    with faults.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _is_manifest(listed: Any) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lm import faults, lock, safe_text
+from lm import atomic_files, lock, safe_text
 from lm.errors import UserError
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
@@ -140,14 +140,14 @@ def opened(
             )
         start = {"command": list(sys.argv if command is None else command), "data_hash": data_hash}
         if not (workdir / CONFIG).exists():
-            write_whole(workdir / CONFIG, _dump(config))
+            atomic_files.write(workdir / CONFIG, _dump(config))
         kept = load_config(workdir)
         if extend and kept["train"] != config["train"]:
             start["extended_from"] = {key: flat(kept)[key] for key in _LENGTH}
         _add_provenance(workdir, before, start)
         _say_other_cores(workdir)
         if "extended_from" in start:  # After the line that says so.
-            write_whole(workdir / CONFIG, _dump(kept | {"train": config["train"]}))
+            atomic_files.write(workdir / CONFIG, _dump(kept | {"train": config["train"]}))
         yield
 
 
@@ -155,7 +155,7 @@ def plan(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Makes the folder of a run that is yet to start, with its config alone; another's is kept."""
     make(workdir)
     if not any(workdir.iterdir()):
-        write_whole(workdir / CONFIG, _dump(config))
+        atomic_files.write(workdir / CONFIG, _dump(config))
 
 
 def load_config(workdir: pathlib.Path) -> dict[str, Any]:
@@ -185,12 +185,6 @@ def read_json(path: pathlib.Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def write_whole(path: pathlib.Path, text: str | bytes) -> None:
-    """Replaces a file in one go: a reader sees the old text or the new one."""
-    with faults.replacing(path) as temporary:
-        temporary.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
 def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -227,7 +221,7 @@ def _add_provenance(
         # As XLA counts them.
         "cores": int(os.environ.get("NPROC") or len(os.sched_getaffinity(0))),
     }
-    write_whole(workdir / _PROVENANCE, json.dumps([*before, start], indent=1))
+    atomic_files.write(workdir / _PROVENANCE, json.dumps([*before, start], indent=1))
 
 
 def _say_other_cores(workdir: pathlib.Path) -> None:

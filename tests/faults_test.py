@@ -70,22 +70,6 @@ def test_an_error_that_names_no_file_gets_the_name_and_others_stay():
         raise ValueError("own")
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "page.html"
-    path.write_text("old")
-
-    with pytest.raises(OSError, match="No space") as caught, faults.replacing(path) as temporary:
-        temporary.write_text("half of the")
-        assert path.read_text() == "old"
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    assert caught.value.filename == str(path)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "old")]
-    with faults.replacing(path) as temporary:
-        temporary.write_text("new")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "new")]
-
-
 @pytest.mark.parametrize(
     "size, text",
     [

@@ -17,7 +17,7 @@ import sys
 
 from docs.results.claims import CLAIMS, Claim, Measured
 from experiments import sweep
-from lm import workdir
+from lm import atomic_files, workdir
 from lm.errors import UserError
 from lm.results import reading
 from lm.results.state import state_of
@@ -170,8 +170,8 @@ def main(argv: list[str]) -> int:
             names = ", ".join(claim.name for claim in CLAIMS)
             raise UserError(f"{root} has the folder of no claim: {names}")
         rows = rows_of(root, known_rows(ROWS))
-        workdir.write_whole(ROWS, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-        workdir.write_whole(PAGE, text_of(rows))
+        atomic_files.write(ROWS, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        atomic_files.write(PAGE, text_of(rows))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.board import unfinished
 from experiments.launchers import remote
 from experiments.sweep import Run
-from lm import workdir as workdir_lib
+from lm import atomic_files
 from lm.errors import UserError
 from lm.watched import STOPPED
 
@@ -71,7 +71,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
             continue
         path = _path(folder, one)
         path.parent.mkdir(parents=True, exist_ok=True)
-        workdir_lib.write_whole(path, text)
+        atomic_files.write(path, text)
         done = subprocess.run(_launch(one, path, asked), stdin=subprocess.DEVNULL)
         print(f"{'submitted' if done.returncode == 0 else 'refused'} {one.name}", flush=True)
         code = code or min(1, done.returncode)

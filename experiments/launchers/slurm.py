@@ -16,6 +16,7 @@ from typing import Any
 from experiments.board import unfinished
 from experiments.launchers import remote
 from experiments.sweep import Run
+from lm import atomic_files
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import state_of
@@ -90,7 +91,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
             numbers[one.name] = job.job_id
             print(f"submitted {one.name} as job {job.job_id}")
         jobs += submitted
-        workdir_lib.write_whole(folder / "slurm" / _JOBS, json.dumps(numbers, indent=1) + "\n")
+        atomic_files.write(folder / "slurm" / _JOBS, json.dumps(numbers, indent=1) + "\n")
     return _wait(runs, jobs) if asked.wait else 0
 
 

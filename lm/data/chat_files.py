@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lm import atomic_files
 from lm.data.chat import DEFAULT
 from lm.errors import UserError
 
@@ -93,7 +94,7 @@ def write(folder: pathlib.Path, sources: Mapping[str, str]) -> None:
     for name, text in sources.items():
         path = folder / FILE if name == "default" else folder / _OTHERS / f"{name}.jinja"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        atomic_files.write(path, text)
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import tokenizers
 
+from lm import atomic_files
 from lm.data import framing, spaces, special_tokens, stop_ids
 from lm.data import offsets as offsets_lib
 from lm.data.json_files import json_object
@@ -154,8 +155,8 @@ class HuggingFaceTokenizer:
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, contents in self._files.items():
-            (folder / name).write_bytes(contents)
-        (folder / KIND).write_text("file\n" if self._is_older else "transformers\n")
+            atomic_files.write(folder / name, contents)
+        atomic_files.write(folder / KIND, "file\n" if self._is_older else "transformers\n")
 
 
 def _added(library: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:

@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lm import faults, manifest
+from lm import atomic_files, faults, manifest
 from lm.data import files, packing, tokenizer_training, tokenizers
 from lm.data.cache import PackedRows, RowReader, damaged, naming_damage
 from lm.data.contents import Contents, SplitInfo, read_info
@@ -172,10 +172,10 @@ def _prepare(
             written = len(RowReader(unfinished, split, tokenizer.vocab_size))
             assert written == splits[split].num_rows, (split, written, splits[split])
         meta = {"seq_len": seq_len, "splits": {s: dataclasses.asdict(splits[s]) for s in splits}}
-        (unfinished / _META).write_text(json.dumps(meta, indent=1))
+        atomic_files.write(unfinished / _META, json.dumps(meta, indent=1))
         # Rows have checksums of their own, by ArrayRecord.
         manifest.write(unfinished, unread="*.array_record-*")
-        unfinished.rename(folder)
+        atomic_files.rename_folder(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

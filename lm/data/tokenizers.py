@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lm import manifest
+from lm import atomic_files, manifest
 from lm.data import (
     framing,
     hugging_face_tokenizer,
@@ -139,7 +139,7 @@ class ByteTokenizer:
 
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / KIND).write_text("bytes\n")
+        atomic_files.write(folder / KIND, "bytes\n")
 
 
 class SentencePieceTokenizer:
@@ -232,8 +232,8 @@ class SentencePieceTokenizer:
 
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MODEL).write_bytes(self.model)
-        (folder / KIND).write_text("sentencepiece\n")
+        atomic_files.write(folder / _MODEL, self.model)
+        atomic_files.write(folder / KIND, "sentencepiece\n")
 
 
 _MODEL = "sentencepiece.model"

@@ -13,6 +13,7 @@ import safetensors.numpy
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from lm import atomic_files
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, settings, t5
 from lm.interop.family import HuggingFaceFamily
@@ -350,10 +351,10 @@ def save(
     config = {"dtype": dtype} | ids | family.hf_config(model)
     if config.get("is_encoder_decoder"):
         ids["decoder_start_token_id"] = config["decoder_start_token_id"] = ids["pad_token_id"]
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    atomic_files.write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     ends = {"eos_token_id": stop_ids[0] if len(stop_ids) == 1 else list(stop_ids) or None}
     generation = json.dumps(ids | ends, indent=2) + "\n"
-    (folder / "generation_config.json").write_text(generation)
+    atomic_files.write(folder / "generation_config.json", generation)
     flat = flatten_dict(params)
     for path in family.zeros:
         if np.any(flat[path]):
@@ -378,7 +379,7 @@ def save(
         weight_map = {k: name for name, s in zip(names, shards, strict=True) for k in s}
         total = sum(x.nbytes for shard in shards for x in shard.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        atomic_files.write(folder / INDEX, json.dumps(index, indent=2) + "\n")
     for name, shard in zip(names, shards, strict=True):
         safetensors.numpy.save_file(shard, folder / name, metadata={"format": "pt"})
 

@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
+from lm import atomic_files
 from lm.errors import UserError
 from lm.interop.hugging_face import FAMILIES, model_type_of
 from lm.interop.tensor_files import read_tensor, tensor_names
@@ -171,7 +172,7 @@ def save_adapters(
         # Each by its full name: an ending could match another module.
         target_modules=sorted({_module(key) for key in tensors}),
     )
-    (folder / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
+    atomic_files.write(folder / _CONFIG, json.dumps(settings, indent=2) + "\n")
     tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
     safetensors.numpy.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
 

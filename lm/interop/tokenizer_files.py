@@ -9,6 +9,7 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, processors
 
+from lm import atomic_files
 from lm.data import sentencepiece_files, tokenizer_folder
 from lm.data.framing import Frame, frame_of
 from lm.data.tokenizer_folder import CONFIG, NAMES, TOKENIZER
@@ -75,7 +76,7 @@ def save(
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     if max_len is not None:
         config.setdefault("model_max_length", max_len)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    atomic_files.write(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def normalizes(tokenizer: Tokenizer) -> bool:

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lm import faults
+from lm import atomic_files
 from lm.errors import UserError
 from lm.results import fonts
 from lm.results.curves import Chosen, Curve, choose, curves_of, is_wide
@@ -42,7 +42,7 @@ def save(
         for metric in choice.metrics:
             paths.append(folder / f"{metric.replace('/', '_')}.png")
             figure = _figure(chosen, metric, choice.with_unfinished)
-            with faults.replacing(paths[-1]) as temporary:
+            with atomic_files.replacing(paths[-1]) as temporary:
                 figure.savefig(temporary, dpi=150, format="png")
     return paths, missing
 

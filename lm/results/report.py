@@ -8,7 +8,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from lm import safe_text, workdir
+from lm import atomic_files, safe_text
 from lm.results import tables, views
 from lm.results.curves import Chosen, Curve, choose, curves_of, finite_parts, is_wide, thinned
 from lm.results.groups import mode_of
@@ -54,7 +54,7 @@ def save(folder: pathlib.Path, found: Found, choice: Choice, path: pathlib.Path)
         items = "\n".join(f"<li>{_html(line)}</li>" for line in found.warnings)
         parts.append(f"<h2>Notes</h2>\n<ul>\n{items}\n</ul>")
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_whole(path, _page(str(folder), "\n".join(parts), plots))
+    atomic_files.write(path, _page(str(folder), "\n".join(parts), plots))
 
 
 def _html(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm import faults, safe_text
+from lm import atomic_files, safe_text
 from lm.errors import UserError
 from lm.results import reading
 
@@ -178,7 +178,7 @@ def draw(found: Mapping[tuple[bool, int], Curve], path: pathlib.Path) -> None:
         axis.legend(frameon=False, title="width")
     figure.axes[0].set_ylabel("validation loss, nats a token")
     try:
-        with faults.replacing(path) as temporary:
+        with atomic_files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=110, format="png")
     except OSError as error:
         raise UserError(f"--png={path}: {error}; name another file") from None

@@ -29,7 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from lm import faults, manifest
+from lm import atomic_files, faults, manifest
 from lm.errors import UserError
 from lm.train import disk_room, hosts
 from lm.train.best import ranked
@@ -129,7 +129,7 @@ class Checkpoints:
             if not hosts.is_first():
                 return
             path = _path(self._folder, step)
-            manifest.write_durably(path / _HOST, json.dumps(host))
+            atomic_files.write(path / _HOST, json.dumps(host))
             manifest.write(path)
             self._delete_old()
         except Exception as error:  # Raised where the run can act on it, in `wait`.

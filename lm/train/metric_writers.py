@@ -16,8 +16,7 @@ import rich.console
 import rich.progress
 from absl import logging
 
-from lm import faults, safe_text
-from lm import workdir as workdir_lib
+from lm import atomic_files, faults, safe_text
 from lm.errors import UserError
 from lm.results import state
 from lm.results.state import METRICS, NUM_STEPS
@@ -128,7 +127,7 @@ class JsonLines:
         damaged = [i for i, record in enumerate(found[:-1], start=1) if record is None]
         if damaged:
             copy = path.with_name(f"{path.name}.damaged")
-            workdir_lib.write_whole(copy, text)
+            atomic_files.write(copy, text)
             logging.warning(
                 "%s: %d lines that are no records are left out, the first of which is line %d; "
                 "%s is the file as it was",
@@ -138,7 +137,7 @@ class JsonLines:
                 copy,
             )
         if whole != text:  # Also where but the end of the last line is missing.
-            workdir_lib.write_whole(path, whole)
+            atomic_files.write(path, whole)
         self._path, self._file = path, path.open("a")
         records = [found[i] for i in kept]
         ends = [record[NUM_STEPS] for record in records if NUM_STEPS in record]
@@ -237,7 +236,7 @@ class WeightsAndBiases:
         self._wandb = importlib.import_module("wandb")
         id_file = workdir / "wandb_run_id"
         if not id_file.exists():
-            workdir_lib.write_whole(id_file, self._wandb.util.generate_id())
+            atomic_files.write(id_file, self._wandb.util.generate_id())
         self._run = self._wandb.init(
             project=project,
             id=id_file.read_text(),

@@ -1,7 +1,7 @@
 import json
 import pathlib
 
-from lm import workdir
+from lm import atomic_files
 from lm.results.tail import Tail
 
 ONE, TWO, THREE = ({"step": step} for step in (1, 2, 3))
@@ -27,6 +27,6 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path):
     path.write_text(line(ONE) + line(TWO))
     tail.read()
 
-    workdir.write_whole(path, line(ONE) + line(THREE))
+    atomic_files.write(path, line(ONE) + line(THREE))
 
     assert tail.read() == [ONE, THREE]

@@ -1,0 +1,72 @@
+"""Files that are there whole or not at all, whatever ends the program or the machine meanwhile."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+from lm import faults
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a file to write, beside `path`, which takes its place once the block has ended well.
+
+    Otherwise `path` stays as it was, and nothing is left behind. A reader sees the old file or the
+    new one, and so does whoever looks after a power cut. A link stays, and what it leads to is
+    replaced; what is no regular file, such as a pipe or /dev/null, is yielded itself.
+    """
+    if path.exists() and not path.is_file():
+        with faults.naming(path):
+            yield path
+        return
+    target = pathlib.Path(os.path.realpath(path))
+    temporary = target.with_name(f"{target.name}.tmp")
+    try:
+        with faults.naming(path):
+            yield temporary
+            if target.exists():
+                shutil.copymode(target, temporary)
+            _sync(temporary)
+            temporary.replace(target)
+            _sync_names(target.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (temporary, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def write(path: pathlib.Path, contents: str | bytes) -> None:
+    """Replaces a file by these contents; text as UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+
+
+def rename_folder(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a folder its name once the disk has all of it; `target` is empty, or not there."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+        elif path.is_dir():
+            _sync_names(path)
+    folder.rename(target)
+    _sync_names(target.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Returns when the disk has what was written to a file, by whomever."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_names(folder: pathlib.Path) -> None:
+    """The same of a folder's names, where the file system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
