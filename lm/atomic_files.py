@@ -47,13 +47,18 @@ def write(path: pathlib.Path, contents: str | bytes) -> None:
 
 def rename_folder(folder: pathlib.Path, target: pathlib.Path) -> None:
     """Gives a folder its name once the disk has all of it; `target` is empty, or not there."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            _sync(path)
-        elif path.is_dir():
-            _sync_names(path)
+    sync_folder(folder)
     folder.rename(target)
     _sync_names(target.parent)
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Returns when the disk has all that was written into a folder."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            _sync_names(path)
+        elif path.is_file():
+            _sync(path)
 
 
 def _sync(path: pathlib.Path) -> None:

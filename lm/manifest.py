@@ -19,7 +19,11 @@ NAME = "manifest.json"
 
 
 def write(folder: pathlib.Path, *, unread: str = "") -> None:
-    """Lists all files of a folder; those whose name matches the glob `unread` by size alone."""
+    """Lists all files of a folder, once the disk has them.
+
+    Those whose name matches the glob `unread` are listed by size alone.
+    """
+    atomic_files.sync_folder(folder)
     listed = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in (NAME, f"{NAME}.tmp"):  # A killed write left it.

@@ -87,6 +87,6 @@ def test_the_disk_has_all_of_it_before_it_gets_its_name(tmp_path, monkeypatch):
     atomic_files.rename_folder(tmp_path / "part", tmp_path / "folder")
 
     assert synced[:2] == [("file.tmp", False, False), (tmp_path.name, True, False)]
-    assert sorted(synced[2:-1]) == [("a", True, False), ("b", True, False)]
+    assert sorted(synced[2:-1]) == [(name, True, False) for name in ("a", "b", "part")]
     assert synced[-1] == (tmp_path.name, True, True)
     assert (tmp_path / "folder" / "a" / "b").read_text() == "b"
