@@ -188,8 +188,8 @@ def _say(source: pathlib.Path, loaded: hugging_face.Loaded) -> None:
         print(f"unknown, and left out: {key}")
     for note in loaded.notes:
         print(note)
-    for name, value in stop_ids.unused_settings(source).items():
-        print(f"{stop_ids.FILE} asks for {name}={value}, which is not done here")
+    if line := stop_ids.unused_settings(source):
+        print(line)
 
 
 def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Model:
@@ -266,8 +266,14 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         max_len=model.get("max_len"),
         num_types=model.get("num_types", 1),
     )
-    ends = prompting.stop_ids(run.tokenizer, prompting.chat_template(source, run))
-    hugging_face.save(target, family, model, params, dtype, ids, ends)
+    ends = prompting.stops(run.tokenizer, prompting.chat_template(source, run))
+    generation = stop_ids.unread(source / "tokenizer")
+    hugging_face.save(target, family, model, params, dtype, ids, ends.ids, generation)
+    for text in ends.strings:
+        print(
+            f"its chat template ends answers with the text {text!r}, which generate of transformers"
+            f" stops at if it is given stop_strings=[{text!r}] and the tokenizer"
+        )
     chat_files.copy(source, target)
     if tokenizer_files.normalizes(run.tokenizer):
         print(

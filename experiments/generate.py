@@ -27,7 +27,7 @@ class Writer(NamedTuple):
     """A run that writes.
 
     encode: a prompt -> what the model reads.
-    stop_ids: of tokens that end what it writes.
+    stops: what ends what it writes.
     goes_on: what it writes goes on from the prompt, and is shown behind it.
     """
 
@@ -35,7 +35,7 @@ class Writer(NamedTuple):
     params: Params
     tokenizer: tokenizers.Tokenizer
     encode: Callable[[Prompt], list[int]]
-    stop_ids: tuple[int, ...]
+    stops: ending.Stops
     goes_on: bool
 
 
@@ -99,7 +99,7 @@ def _write(
 ) -> list[list[Written]]:
     """`num_samples` texts for each prompt; by beam search the best ones."""
     tokenizer = writer.tokenizer
-    stops = ending.stops(tokenizer, writer.stop_ids, config.stop)
+    stops = ending.stops(tokenizer, writer.stops.ids, [*writer.stops.strings, *config.stop])
     settings = dict(
         vocab_size=tokenizer.vocab_size,
         max_new_tokens=config.max_new_tokens,
@@ -118,14 +118,17 @@ def _write(
         )
         samples = [best[: config.num_samples] for best in found]
     else:
+        repeated = [x for x in ids for _ in range(config.num_samples)]
+        befores = repeated if writer.goes_on else [()] * len(repeated)
         flat = sampling.sample(
             writer.model,
             writer.params,
-            [x for x in ids for _ in range(config.num_samples)],
+            repeated,
             jax.random.key(config.seed),
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,
+            is_ended=ending.finder(tokenizer, befores, stops.strings),
             **settings,
         )
         n = config.num_samples
@@ -170,7 +173,9 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
     if template is not None:
         if task is None:
             _say("each prompt is a user's message, by the chat template; --config.raw=True: a text")
-        if template.end_id is None:
+        if template.end.text:
+            _say(f"an answer ends at {template.end.text!r}, as the chat template writes it")
+        elif template.end.token_id is None:
             _say("the chat template ends no answer: other tokens may, or config.stop")
         encode = functools.partial(_ask, template, config.system)
     elif config.system:
@@ -183,8 +188,8 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
         spells = config.raw or prompting.reads_special(loaded.config)
         read = tokenizer.encode_written if spells else tokenizer.encode_with_offsets
         encode = lambda prompt: affixes.around(read(_text(prompt)).ids.tolist())
-    stop_ids = prompting.stop_ids(tokenizer, template)
-    return Writer(loaded.model, loaded.params, tokenizer, encode, stop_ids, goes_on)
+    stops = prompting.stops(tokenizer, template)
+    return Writer(loaded.model, loaded.params, tokenizer, encode, stops, goes_on)
 
 
 def _ask(template: chat.ChatTemplate, system: str, prompt: Prompt) -> list[int]:

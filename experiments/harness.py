@@ -106,6 +106,11 @@ def load(config: ml_collections.ConfigDict):
             raise UserError(f"apply_chat_template=True: checkpoint={folder} has no chat template")
         # A template writes all that stands before a text.
         affixes = prompting.PromptAffixes((), affixes.end)
+    stops = prompting.stops(tokenizer, template)
+    if config.apply_chat_template and stops.strings:
+        print(f"an answer ends at {stops.strings[0]!r}, as the chat template writes it")
+    elif not config.apply_chat_template:
+        stops = stops._replace(strings=())  # A text that is no answer may hold it.
     model = HarnessModel(
         loaded.model,
         sharding.place_params(loaded.params, sharding.make_mesh(**config.parallel)),
@@ -113,7 +118,7 @@ def load(config: ml_collections.ConfigDict):
         affixes=affixes,
         reads_special=config.apply_chat_template or prompting.reads_special(run_config),
         template=template,
-        stop_ids=prompting.stop_ids(tokenizer, template),
+        stops=stops,
         max_len=max_len,
         batch_size=config.batch_size,
         seed=config.seed,

@@ -38,7 +38,7 @@ class HarnessModel(TemplateLM):
       affixes: what stands around a context. One that spells what stands before it has it already.
       reads_special: whether a text that spells a special token means it, as in `transformers`.
       template: lays conversations out where lm_eval is to apply it; None where there is none.
-      stop_ids: of tokens that end what is written.
+      stops: what ends what is written.
       max_len: the most tokens that are read at once.
       batch_size: of texts at once.
       seed: of samples.
@@ -53,7 +53,7 @@ class HarnessModel(TemplateLM):
         affixes: PromptAffixes,
         reads_special: bool,
         template: ChatTemplate | None,
-        stop_ids: Sequence[int],
+        stops: ending.Stops,
         max_len: int,
         batch_size: int,
         seed: int,
@@ -66,7 +66,7 @@ class HarnessModel(TemplateLM):
         self._max_len, self._batch_size, self._seed = max_len, batch_size, seed
         self._cut_note = f"contexts cut to the last of {max_len} tokens"
         self._affixes, self._reads_special = affixes, reads_special
-        self._template, self._stop_ids = template, stop_ids
+        self._template, self._stops = template, stops
 
     @property
     def eot_token_id(self) -> int:
@@ -188,7 +188,9 @@ class HarnessModel(TemplateLM):
 
     def _write(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
         """Text up to the first of the strings that end it; those that are a token end it, too."""
-        stops = ending.stops(self._pieces, self._stop_ids, settings["until"])
+        until = [*self._stops.strings, *settings["until"]]
+        stops = ending.stops(self._pieces, self._stops.ids, until)
+        befores = [() if self.has_encoder else prompt for prompt in prompts]
         outputs = sampling.sample(
             self._model,
             self._params,
@@ -200,10 +202,10 @@ class HarnessModel(TemplateLM):
             top_k=settings["top_k"],
             top_p=settings["top_p"],
             stop_ids=stops.ids,
+            is_ended=ending.finder(self._pieces, befores, stops.strings),
             start_id=self._pieces.pad_id or 0,
             batch_size=self._batch_size,
         )
-        befores = [() if self.has_encoder else prompt for prompt in prompts]
         return [
             ending.written(self._pieces, before, *output, stops.strings).text
             for before, output in zip(befores, outputs, strict=True)

@@ -210,10 +210,12 @@ def _template_lines(
 ) -> dict[str, str]:
     if templates is None:
         return {}
-    end = task.template.end_id
+    token_id, text = task.template.end
     ends = "nothing ends an answer: no model learns to stop by it"
-    if end is not None:
-        ends = f"an answer ends with {tokenizer.piece(end)}"
+    if token_id is not None:
+        ends = f"an answer ends with {tokenizer.piece(token_id)}"
+    elif text:
+        ends = f"an answer ends with the text {text!r}, which is no special token"
     return {"chat template": f"{templates.origin}; {ends}"}
 
 

@@ -163,7 +163,7 @@ def _replies(
     params: Params,
 ) -> tuple[Callable, Callable]:
     """The `read` and `predict` of what answers conversations."""
-    stop_ids = prompting.stop_ids(tokenizer, task.template)
+    stops = prompting.stops(tokenizer, task.template)
 
     def read(record):
         examples = task.read(record)
@@ -175,19 +175,21 @@ def _replies(
         return examples
 
     def predict(records, outputs):
+        prompts = [task.asked_ids(record).tolist() for record in records]
         written = sampling.sample(
             model,
             params,
-            [task.asked_ids(record).tolist() for record in records],
+            prompts,
             jax.random.key(config.seed),
             vocab_size=tokenizer.vocab_size,
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,
-            stop_ids=stop_ids,
+            stop_ids=stops.ids,
+            is_ended=ending.finder(tokenizer, [()] * len(prompts), stops.strings),
         )
-        texts = (ending.written(tokenizer, (), x.tokens, x.stop_id, ()) for x in written)
+        texts = (ending.written(tokenizer, (), x.tokens, x.stop_id, stops.strings) for x in written)
         return [{"text": x.text.strip(), "finish_reason": x.finish_reason} for x in texts]
 
     return read, predict

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import ml_collections
 
 from experiments import build, finetuned, runs
-from lm.data import chat_files, framing
-from lm.data import stop_ids as stop_ids_lib
+from lm.data import chat_files, framing, stop_ids
 from lm.data.chat import ChatTemplate
 from lm.data.tokenizers import Tokenizer
+from lm.generate.ending import Stops
 from lm.tasks import language
 
 
@@ -24,11 +24,8 @@ def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
       UserError: there is none.
     """
     for place in (folder, folder / "tokenizer"):
-        for name, value in stop_ids_lib.unused_settings(place).items():
-            print(
-                f"{place / stop_ids_lib.FILE} asks for {name}={value}, which is not done here",
-                file=sys.stderr,
-            )
+        if line := stop_ids.unused_settings(place):
+            print(line, file=sys.stderr)
     return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
 
 
@@ -111,7 +108,10 @@ def chat_template(
     return ChatTemplate(found.sources, loaded.tokenizer, origin=found.origin)
 
 
-def stop_ids(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
+def stops(tokenizer: Tokenizer, template: ChatTemplate | None) -> Stops:
     """What ends a text: the tokenizer's own, and what the template writes behind an answer."""
-    ends = (None,) if template is None else (template.end_id,)
-    return tuple(dict.fromkeys(i for i in (*tokenizer.stop_ids, *ends) if i is not None))
+    if template is None:
+        return Stops(tokenizer.stop_ids, ())
+    token_id, text = template.end
+    ids = [*tokenizer.stop_ids, *[token_id] * (token_id is not None)]
+    return Stops(tuple(dict.fromkeys(ids)), (text,) * bool(text))

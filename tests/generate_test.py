@@ -256,6 +256,40 @@ def test_answers_and_their_end_are_those_of_transformers(kind, name, tmp_path, c
         assert_same(back, [back.tokenizer(asked)["input_ids"]], [again])
 
 
+def test_a_text_that_the_template_writes_behind_an_answer_ends_it(tmp_path, capsys):
+    turns = TURNS.replace("<|stop|>", "{{ END if m.role == 'assistant' }}")
+    folder = make_folder(
+        tmp_path / "hf", "gpt2", "$A", None, "llama", turns.replace("END", "'<|stop|>'")
+    )
+    (whole,) = write(folder, tmp_path, [{"messages": CHATS[0]}])
+    end = whole["text"][3:6].strip()
+    (folder / "chat_template.jinja").write_text(turns.replace("END", json.dumps(end)))
+    run = import_folder(folder, tmp_path / "run")
+    capsys.readouterr()
+
+    (found,) = write(run, tmp_path, [{"messages": CHATS[0]}])
+
+    assert found["text"] == whole["text"][: whole["text"].index(end)]
+    assert (found["finish_reason"], found["stop_reason"]) == ("stop", end)
+    assert f"an answer ends at {end!r}, as the chat template writes it" in capsys.readouterr().err
+    import_folder(run, tmp_path / "back")
+    assert f"stop_strings=[{end!r}] and the tokenizer" in capsys.readouterr().out
+    asked = "<|turn|>user\nthe thing\n<|turn|>assistant\n"  # That is no conversation.
+    assert write(run, tmp_path, raw=True, prompt=asked)[0]["text"].strip() == whole["text"].strip()
+
+
+def test_what_a_folder_asks_for_besides_comes_back_from_a_run(folder, tmp_path, capsys):
+    run = import_folder(folder, tmp_path / "run")
+
+    said = capsys.readouterr().out
+    back = import_folder(run, tmp_path / "back")
+
+    line = f"{folder}/generation_config.json asks for repetition_penalty=1.3, which is not done"
+    assert said.count(line) == 1
+    theirs = transformers.GenerationConfig.from_pretrained(back)
+    assert (theirs.repetition_penalty, theirs.eos_token_id) == (1.3, 445)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model that goes on from texts, with nothing around them."""

@@ -239,15 +239,23 @@ PAIRS = [
 ]
 # A folder with an end around a text is not here: there lm_eval scores the end in place of the first
 # token.
-ALIKE = ("unigram", "nothing around, a first", "a first around", "Metaspace")
+ALIKE = {
+    name: FOLDERS[name]
+    for name in ("unigram", "nothing around, a first", "a first around", "Metaspace")
+} | {f"GPT-2, {said} first": ("gpt2", "$A", None, "gpt2") for said in ("a null", "no")}
 
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_contexts_and_scores_are_those_of_lm_eval_for_the_same_folder(name, tmp_path):
     from lm_eval.models.huggingface import HFLM
 
-    kind, around, first, architecture = FOLDERS[name]
+    kind, around, first, architecture = ALIKE[name]
     folder = make_folder(tmp_path / "hf", kind, around, first, architecture, TURNS)
+    if name.startswith("GPT-2"):  # Its pieces have an <s>, which is then no first token.
+        path = folder / "tokenizer_config.json"
+        said = json.loads(path.read_text())
+        said.pop("bos_token", None)
+        path.write_text(json.dumps(said | ({"bos_token": None} if "null" in name else {})))
     end, turn = 445, 446
     stop_at(folder, [end, turn])
     theirs = HFLM(pretrained=str(folder), device="cpu", batch_size=1, dtype="float32")
@@ -263,6 +271,12 @@ def test_contexts_and_scores_are_those_of_lm_eval_for_the_same_folder(name, tmp_
     found, expected = (lm.loglikelihood(requests, disable_tqdm=True) for lm in (ours, theirs))
     np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-4)
     assert [x for _, x in found] == [x for _, x in expected]
+    if around == "$A":  # Else theirs gives a first token a likelihood behind itself.
+        rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for _, text in PAIRS]
+        found, expected = (
+            lm.loglikelihood_rolling(rolling, disable_tqdm=True) for lm in (ours, theirs)
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-4)
     chats = [
         [{"role": "user", "content": "the thing"}],
         [{"role": "system", "content": "in the"}, {"role": "user", "content": "北京是"}],
@@ -300,6 +314,28 @@ def test_a_stop_string_that_is_a_special_token_ends_an_answer(tmp_path):
     assert asked["stop_ids"] == (445,)
     assert named == whole
     assert cut == whole[: whole.index(whole[2:5])]
+
+
+def test_a_text_behind_answers_ends_them_where_the_template_is_applied(tmp_path):
+    kind, around, first, architecture = FOLDERS["nothing around, a first"]
+    turns = TURNS.replace("<|stop|>", "{{ END if m.role == 'assistant' }}")
+    folder = make_folder(tmp_path / "hf", kind, around, first, architecture, turns)
+    config = harness_config.get_config()
+    config.checkpoint = str(folder)
+
+    def written(end, applies):
+        (folder / "chat_template.jinja").write_text(turns.replace("END", json.dumps(end)))
+        config.apply_chat_template = applies
+        settings = dict(until=["never"], max_gen_toks=12)
+        request = Instance("generate_until", {}, ("<|turn|>the thing", settings), 0)
+        (text,) = harness.load(config).generate_until([request])
+        return text
+
+    whole = written("<|stop|>", True)
+    end = whole[2:5].strip()
+    assert written(end, True) == whole[: whole.index(end)]
+    assert written(end, False) == written("<|stop|>", False)
+    assert end in written(end, False)
 
 
 def test_a_chat_template_that_is_not_there_is_missed(runs_folder, tasks):

@@ -53,6 +53,17 @@ class Example(NamedTuple):
     notes: Sequence[str]
 
 
+class End(NamedTuple):
+    """What a template writes behind an answer, which a model learns to write.
+
+    token_id: of a special token; None where it writes none.
+    text: what else ends answers then, without white space around it; "" for nothing.
+    """
+
+    token_id: int | None
+    text: str
+
+
 class _Part(NamedTuple):
     """Of the rendering of so many messages, asking for an answer or not, what begins there."""
 
@@ -162,11 +173,8 @@ class ChatTemplate:
         return text if behind.startswith(" ") else text.rstrip()  # It trims its messages.
 
     @functools.cached_property
-    def end_id(self) -> int | None:
-        """The special token that the template writes behind an answer, which learns to write it.
-
-        None where there is none: a model never learns to stop.
-        """
+    def end(self) -> End:
+        """What the template writes behind an answer; without any, a model never learns to stop."""
         said = lambda role, text: {"role": role, "content": text}
         trial = [said("user", "Ping?"), said("assistant", "Pong.")]
         for before in ([], [said("system", "Play.")]):  # Some templates refuse one of them.
@@ -175,12 +183,16 @@ class ChatTemplate:
                 last = self._answer("a trial", conversation, len(before) + 1)
                 break
         else:
-            return None
+            return End(None, "")
         end = last.text.rfind("Pong.") + len("Pong.")
         encoded = self._tokenizer.encode_written(last.text)
         learned = _is_answer(encoded, last.spans) & (encoded.starts >= end)
         ids = encoded.ids[learned].tolist()
-        return next((i for i in ids if self._tokenizer.is_special(i)), None)
+        for token_id in ids:
+            if self._tokenizer.is_special(token_id):
+                return End(token_id, "")
+        is_found = end >= len("Pong.")
+        return End(None, last.text[end : last.spans[-1][1]].strip() if is_found else "")
 
     def takes_role(self, role: Any) -> bool:
         """Whether it is a usual role, or one that the template names."""

@@ -36,14 +36,31 @@ def parse(contents: bytes) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def unused_settings(folder: pathlib.Path) -> dict[str, object]:
-    """What generation_config.json asks for that would change even greedy text, and is not done."""
+def unused_settings(folder: pathlib.Path) -> str:
+    """What generation_config.json asks for besides, in a line; "" for nothing.
+
+    Some of it would change even greedy text and is not done here; some of it is options here.
+    """
     found = json_object(FILE, read(folder).get(FILE, b"{}"))
-    return {
-        name: found[name]
-        for name, neutral in _NEUTRAL.items()
-        if found.get(name) not in (None, neutral)
-    }
+    asked = {k: x for k, x in found.items() if x is not None and x != _NEUTRAL.get(k)}
+    if not asked.get("do_sample"):  # Else these mean nothing.
+        asked = {k: x for k, x in asked.items() if k not in _OF_SAMPLES}
+    if "num_beams" not in asked:
+        asked.pop("length_penalty", None)
+    said = lambda names, start: ", ".join(f"{start}{k}={asked[k]}" for k in names if k in asked)
+    lines = []
+    if undone := said([k for k in _NEUTRAL if k not in _OPTIONS], ""):
+        lines.append(f"{undone}, which is not done here")
+    if options := said(_OPTIONS, "--config.").replace(", ", " "):
+        lines.append(f"what counts only where it is given: {options}")
+    return f"{folder / FILE} asks for {'; and for '.join(lines)}" if lines else ""
+
+
+def unread(folder: pathlib.Path) -> dict[str, object]:
+    """All of generation_config.json but ids and what is about the file: an export keeps it."""
+    found = json_object(FILE, read(folder).get(FILE, b"{}"))
+    about = ("_from_model_config", "transformers_version")
+    return {k: x for k, x in found.items() if k not in about and not k.endswith("_token_id")}
 
 
 _NEUTRAL = {
@@ -60,10 +77,29 @@ _NEUTRAL = {
     "min_length": 0,
     "min_new_tokens": 0,
     "stop_strings": None,
-    "num_beams": 1,
     "guidance_scale": None,
     "exponential_decay_length_penalty": None,
     "penalty_alpha": None,
     "prompt_lookup_num_tokens": None,
     "renormalize_logits": False,
+    "min_p": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "max_new_tokens": None,
 }
+_OF_SAMPLES = (
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+_OPTIONS = ("temperature", "top_k", "top_p", "num_beams", "length_penalty", "max_new_tokens")

@@ -28,6 +28,26 @@ def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> S
     return Stops(tuple(dict.fromkeys(ids)), tuple(texts))
 
 
+def finder(
+    tokenizer: Tokenizer, befores: Sequence[Sequence[int]], strings: Sequence[str]
+) -> Callable[[int, Sequence[int]], bool] | None:
+    """Whether new tokens of a text hold a stop string, by the text's index; None without strings.
+
+    Args:
+      tokenizer: of the model.
+      befores: of each text, see `written`.
+      strings: that end a text.
+    """
+    if not strings:
+        return None
+
+    def is_ended(index: int, tokens: Sequence[int]) -> bool:
+        text = _decoder(tokenizer, befores[index])(tokens)
+        return any(string in text for string in strings)
+
+    return is_ended
+
+
 class Written(NamedTuple):
     """What a model has written.
 

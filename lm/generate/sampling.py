@@ -7,19 +7,22 @@ import functools
 import math
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import struct
 
 from lm.errors import UserError
 from lm.generate import decoding
 from lm.models.cache import decoding_params
 from lm.train.sharding import fetch, place_beside
 from lm.train.state import Params
+
+_BLOCK = 32  # Tokens that are written before it is looked at what they say.
 
 
 class Sample(NamedTuple):
@@ -52,6 +55,7 @@ def sample(
     top_k: int,
     top_p: float,
     stop_ids: Sequence[int],
+    is_ended: Callable[[int, Sequence[int]], bool] | None = None,
     start_id: int = 0,
     batch_size: int = 32,
 ) -> list[Sample]:
@@ -68,6 +72,8 @@ def sample(
       top_k: draws among the k likeliest only; 0 among all.
       top_p: draws among the likeliest tokens that together reach this probability; 1 among all.
       stop_ids: each of them ends a sample, and is not part of it.
+      is_ended: whether the new tokens of a prompt, given its index, need no others; it is asked
+        every 32 tokens, so that there may be others.
       start_id: what a decoder behind an encoder starts from.
       batch_size: of prompts that are written at once.
 
@@ -81,22 +87,34 @@ def sample(
     outputs: dict[int, Sample] = {}
     for batch in decoding.batches(prompts, batch_size, model.config.max_len):
         rows = batch.tokens_BL, batch.lengths_B, index_of[batch.rows]
-        new_BN = _write(
-            model,
-            params,
-            *place_beside(params, rows),
-            key,
-            num_new=decoding.bucket(max_new_tokens),
-            max_new_tokens=max_new_tokens,
+        settings = dict(
             vocab_size=vocab_size,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             stop_ids=np.array(list(stop_ids) or [-1]),
-            start_id=start_id,
         )
-        for index, new_N in zip(batch.indices, fetch(new_BN), strict=False):
-            new = new_N[:max_new_tokens].tolist()
+        written = _begin(
+            model,
+            params,
+            *place_beside(params, rows),
+            key,
+            num_new=decoding.bucket(max_new_tokens),
+            start_id=start_id,
+            until=min(max_new_tokens, _BLOCK) if is_ended else max_new_tokens,
+            **settings,
+        )
+        while True:
+            turn, new_BN, stopped_B = fetch((written.turn, written.new_BN, written.stopped_B))
+            if turn >= max_new_tokens or stopped_B.all():
+                break
+            ended = [is_ended(i, new_BN[b, :turn].tolist()) for b, i in enumerate(batch.rows)]
+            stopped_B = place_beside(params, stopped_B | np.array(ended))
+            written = written.replace(stopped_B=stopped_B)
+            until = min(max_new_tokens, int(turn) + _BLOCK)
+            written = _go_on(model, params, written, until=until, **settings)
+        for index, new_N in zip(batch.indices, new_BN, strict=False):
+            new = new_N[:turn].tolist()
             end = next((i for i, token in enumerate(new) if token in stop_ids), len(new))
             outputs[index] = Sample(new[:end], new[end] if end < len(new) else None)
     return [outputs[i] for i in range(len(prompts))]
@@ -117,25 +135,31 @@ def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
     return np.array(indices, np.uint32)
 
 
+@struct.dataclass
+class _Written:
+    """What stands there after a number of turns, and what is needed to go on.
+
+    turn: how many tokens each row has.
+    new_BN: these; rows that have stopped hold others behind their end.
+    stopped_B: rows that need no more.
+    position_B: that of each row's first new token.
+    keys_B: of what is drawn.
+    caches: of what was read: all but each row's last token.
+    """
+
+    turn: Any
+    new_BN: Any
+    stopped_B: Any
+    position_B: Any
+    keys_B: Any
+    caches: Any
+
+
 @functools.partial(jax.jit, static_argnames=("model", "num_new"))
-def _write(
-    model,
-    params,
-    tokens_BL,
-    lengths_B,
-    index_B,
-    key,
-    *,
-    num_new,
-    max_new_tokens,
-    vocab_size,
-    temperature,
-    top_k,
-    top_p,
-    stop_ids,
-    start_id,
+def _begin(
+    model, params, tokens_BL, lengths_B, index_B, key, *, num_new, start_id, until, **settings
 ):
-    """Draws one token a row and turn, until every row has stopped or has all its tokens."""
+    """Reads prompts, and writes; see `_add_tokens`."""
     logits_BV, positions_B, caches = decoding.start(
         model,
         params,
@@ -143,31 +167,49 @@ def _write(
         lengths_B,
         num_new=num_new,
         start_id=start_id,
-        vocab_size=vocab_size,
+        vocab_size=settings["vocab_size"],
     )
     keys_B = jax.vmap(lambda index: jax.random.fold_in(key, index))(index_B)
+    B = tokens_BL.shape[0]
+    nothing = jnp.zeros((B, num_new), jnp.int32), jnp.zeros(B, bool)
+    first = _Written(jnp.int32(0), *nothing, positions_B, keys_B, caches)
+    first = _with_token(first, logits_BV, **settings)
+    return _add_tokens(model, params, first, until=until, **settings)
 
-    def draw_token(turn, logits_BV):
-        turn_keys_B = jax.vmap(lambda k: jax.random.fold_in(k, turn))(keys_B)
-        return draw(logits_BV, turn_keys_B, temperature=temperature, top_k=top_k, top_p=top_p)
 
-    def unfinished(carry):
-        turn, _, stopped_B, _, _ = carry
-        return (turn < max_new_tokens) & ~jnp.all(stopped_B)
+@functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("written",))
+def _go_on(model, params, written, **settings):
+    """Writes more; see `_add_tokens`."""
+    return _add_tokens(model, params, written, **settings)
 
-    def add_token(carry):
-        turn, new_BN, stopped_B, token_B, caches = carry
+
+def _add_tokens(model, params, written: _Written, *, until, vocab_size, **settings) -> _Written:
+    """One token a row and turn, until every row has stopped or has as many tokens as it may."""
+    settings["vocab_size"] = vocab_size
+
+    def unfinished(written):
+        return (written.turn < until) & ~jnp.all(written.stopped_B)
+
+    def add_token(written):
+        token_B = jax.lax.dynamic_index_in_dim(written.new_BN, written.turn - 1, 1, keepdims=False)
+        at_B = written.position_B + written.turn - 1
         logits_BV, caches = decoding.step(
-            model, params, token_B, positions_B + turn - 1, caches, vocab_size=vocab_size
+            model, params, token_B, at_B, written.caches, vocab_size=vocab_size
         )
-        token_B = draw_token(turn, logits_BV)
-        new_BN = new_BN.at[:, turn].set(token_B)
-        return turn + 1, new_BN, stopped_B | jnp.isin(token_B, stop_ids), token_B, caches
+        return _with_token(written.replace(caches=caches), logits_BV, **settings)
 
-    token_B = draw_token(0, logits_BV)
-    new_BN = jnp.zeros((tokens_BL.shape[0], num_new), jnp.int32).at[:, 0].set(token_B)
-    state = (jnp.int32(1), new_BN, jnp.isin(token_B, stop_ids), token_B, caches)
-    return jax.lax.while_loop(unfinished, add_token, state)[1]
+    return jax.lax.while_loop(unfinished, add_token, written)
+
+
+def _with_token(written: _Written, logits_BV, *, stop_ids, vocab_size, **settings) -> _Written:
+    """Draws the next token of each row."""
+    turn_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, written.turn))(written.keys_B)
+    token_B = draw(logits_BV, turn_keys_B, **settings)
+    return written.replace(
+        turn=written.turn + 1,
+        new_BN=written.new_BN.at[:, written.turn].set(token_B),
+        stopped_B=written.stopped_B | jnp.isin(token_B, stop_ids),
+    )
 
 
 def draw(logits_BV, keys_B, *, temperature, top_k, top_p) -> jax.Array:

@@ -334,6 +334,7 @@ def save(
     dtype: str,
     special_ids: dict[str, int],
     stop_ids: Sequence[int],
+    generation: dict[str, Any],
 ) -> None:
     """Writes config.json and the weights, in shards where they are large.
 
@@ -345,6 +346,7 @@ def save(
       dtype: of the files.
       special_ids: bos_token_id and the like, for config.json and generation_config.json.
       stop_ids: all that end a text, for generation_config.json, which transformers goes by.
+      generation: what else stands there.
     """
     # Named also where they are None: transformers would put the family's own ids there.
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")) | special_ids
@@ -353,8 +355,8 @@ def save(
         ids["decoder_start_token_id"] = config["decoder_start_token_id"] = ids["pad_token_id"]
     atomic_files.write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     ends = {"eos_token_id": stop_ids[0] if len(stop_ids) == 1 else list(stop_ids) or None}
-    generation = json.dumps(ids | ends, indent=2) + "\n"
-    atomic_files.write(folder / "generation_config.json", generation)
+    contents = json.dumps(generation | ids | ends, indent=2) + "\n"
+    atomic_files.write(folder / "generation_config.json", contents)
     flat = flatten_dict(params)
     for path in family.zeros:
         if np.any(flat[path]):

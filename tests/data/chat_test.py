@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tokenizers as tokenizers_lib
@@ -244,8 +246,39 @@ def test_messages_reach_the_template_as_transformers_changes_them():
 def test_what_ends_an_answer_is_known_of_templates_that_want_a_system_message(chatml):
     wants = "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML
 
-    assert template_of(wants, chatml).end_id == chatml.id_of("<|im_end|>")
-    assert template_of("{{ raise_exception('no') }}", chatml).end_id is None
+    assert template_of(wants, chatml).end == (chatml.id_of("<|im_end|>"), "")
+    assert template_of("{{ raise_exception('no') }}", chatml).end == (None, "")
+
+
+PLAIN = (
+    "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}END{% endgeneration %}GAP"
+    "{% else %}{{ m.content }}\n{% endif %}{% endfor %}"
+    "{{ 'assistant: ' if add_generation_prompt }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("<|im_end|>", None),
+        ("\n### End\n\n", "### End"),
+        ("</turn>", "</turn>"),
+        ("\n\n", ""),  # Answers may have empty lines of their own.
+        ("", ""),
+        ("###<|im_end|>", None),
+    ],
+)
+def test_a_text_behind_an_answer_ends_it_where_no_special_token_does(end, expected, chatml):
+    for tag in (True, False):
+        source = PLAIN.replace("END", end).replace("GAP", "Z" if tag else "")
+        if not tag:
+            source = re.sub(r"{% (end)?generation %}", "", source)
+
+        found = template_of(source, chatml).end
+
+        special = chatml.id_of("<|im_end|>") if expected is None else None
+        assert found == (special, expected or "")
 
 
 def test_a_tag_around_an_earlier_turn_that_is_rewritten_marks_no_second_answer():

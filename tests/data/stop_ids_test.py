@@ -80,9 +80,28 @@ def test_a_damaged_file_is_named_in_one_line(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_what_would_change_greedy_text_is_found(tmp_path):
-    settings = {"repetition_penalty": 1.05, "do_sample": True, "num_beams": 1, "min_length": 3}
+ASKED = {
+    "nothing": ({"do_sample": True, "num_beams": 1, "eos_token_id": 3}, ""),
+    "not done": (
+        {"repetition_penalty": 1.05, "temperature": 0.6, "min_length": 3, "length_penalty": 2.0},
+        " asks for repetition_penalty=1.05, min_length=3, which is not done here",
+    ),
+    "options": (
+        {"do_sample": True, "temperature": 0.6, "top_p": 0.9},
+        " asks for what counts only where it is given: --config.temperature=0.6 --config.top_p=0.9",
+    ),
+    "both": (
+        {"no_repeat_ngram_size": 3, "num_beams": 4, "length_penalty": 2.0},
+        " asks for no_repeat_ngram_size=3, which is not done here; and for what counts only where "
+        "it is given: --config.num_beams=4 --config.length_penalty=2.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_a_folder_asks_for_besides_is_one_line(name, tmp_path):
+    settings, line = ASKED[name]
 
     found = stop_ids.unused_settings(write(tmp_path, generation_config=settings))
 
-    assert found == {"repetition_penalty": 1.05, "min_length": 3}
+    assert found == (f"{tmp_path / stop_ids.FILE}{line}" if line else "")

@@ -70,14 +70,14 @@ def test_a_key_gives_the_same_sample_and_another_key_another(params):
 
 def test_from_prompt_to_prompt_nothing_is_compiled_again(params):
     generate(params, [[1]] * 4)
-    num_compiled = sampling._write._cache_size()
+    num_compiled = sampling._begin._cache_size()
 
     generate(params, [[2, 5] * 6, [3], [4]], temperature=0.5, top_k=3, max_new_tokens=2)
     generate(params, [[7] * 9] * 4, key=5, top_p=0.5, stop_ids=[3])
 
-    assert sampling._write._cache_size() == num_compiled
+    assert sampling._begin._cache_size() == num_compiled
     generate(params, [[1]] * 50)  # Other batches, of 32, are another program.
-    assert sampling._write._cache_size() == num_compiled + 1
+    assert sampling._begin._cache_size() == num_compiled + 1
 
 
 def test_parameters_can_be_made_ready_once_for_many_calls(params):
@@ -101,6 +101,25 @@ def test_a_stop_token_ends_a_sample_and_is_not_part_of_it(params):
     (stopped,) = generate(params, [[3, 1, 4]], stop_ids=[whole[2]])
 
     assert stopped == whole[: whole.index(whole[2])]
+
+
+def test_what_says_enough_is_not_gone_on_with(params):
+    prompts, settings = [[3, 1, 4], [2, 9]], dict(max_new_tokens=12, temperature=1.0)
+    whole = generate(params, prompts, **settings)
+    asked = []
+
+    def is_ended(index, tokens):
+        asked.append((index, len(tokens)))
+        return whole[index][:2] == tokens[:2] and len(tokens) > 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_BLOCK", 4)
+        found = generate(params, prompts, is_ended=is_ended, **settings)
+        unmoved = generate(params, prompts, is_ended=lambda index, tokens: index == 1, **settings)
+
+    assert found == [tokens[:4] for tokens in whole]
+    assert sorted(asked) == [(0, 4), (1, 4)]
+    assert unmoved == whole  # One of them went on.
 
 
 def test_top_k_of_one_is_greedy(params):
