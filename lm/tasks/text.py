@@ -94,7 +94,9 @@ class TextInputs:
         return features, first_W[first_W < num_kept] + num_start
 
     def _cut(self, name: str, parts: Sequence[np.ndarray], room: int) -> list[np.ndarray]:
-        """Leaves `room` tokens, taken from the end of the longest part (the first of equals)."""
+        """Leaves `room` tokens, taken from the end of the longer part until both are equal; an odd
+        one stays with the longer, the second of equals, as in `transformers`.
+        """
         lengths = [len(part) for part in parts]
         if sum(lengths) <= room:
             return list(parts)
@@ -106,8 +108,11 @@ class TextInputs:
         if not self.truncate:
             raise too_long(name, sum(lengths) - room + self.seq_len, self.seq_len)
         self.notes[CUT] += 1
-        while sum(lengths) > room:
-            lengths[lengths.index(max(lengths))] -= 1
+        if len(parts) == 1:
+            return [parts[0][:room]]
+        shorter = lengths.index(min(lengths))
+        kept = min(lengths[shorter], room // 2)
+        lengths = [kept if i == shorter else room - kept for i in range(2)]
         return [part[:n] for part, n in zip(parts, lengths, strict=True)]
 
     def inputs(self, batch: Mapping[str, jax.Array]) -> dict[str, Any]:
