@@ -254,9 +254,11 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         _model_config(run.model),
         has_output="body" not in run.params,
     )
+    has_own_head = "body" in run.params and "source" not in run.config
+    has_pad = not finetuned.ends_with_padding(run, run.tokenizer.pad_id)
     ids = {
         f"{name}_token_id": token_id
-        for name in ("bos", "eos", "pad")
+        for name in ("bos", "eos", *["pad"] * has_pad)
         if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
     }
     tokenizer_files.save(
@@ -265,6 +267,8 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         frames=prompting.frames_of(run),
         max_len=model.get("max_len"),
         num_types=model.get("num_types", 1),
+        cut_to=run.config.data.seq_len if has_own_head else None,
+        has_pad=has_pad,
     )
     ends = prompting.stops(run.tokenizer, prompting.chat_template(source, run))
     generation = stop_ids.unread(source / "tokenizer")
@@ -275,6 +279,11 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
             f" stops at if it is given stop_strings=[{text!r}] and the tokenizer"
         )
     chat_files.copy(source, target)
+    if not has_pad:
+        print(
+            "no padding token is named, for it is the one that ends each text, which transformers "
+            "would not look at: it reads one text at a time there (batch_size=1)"
+        )
     if tokenizer_files.normalizes(run.tokenizer):
         print(
             "its tokenizer normalises text; what transformers reads may differ for letters with "

@@ -242,7 +242,26 @@ def read_folder(
         leave_out="heads",
     )
     params = loaded.params
-    return FineTuned(config, made, model, 0, params, tokenizer, params, None, None), loaded
+    run = FineTuned(config, made, model, 0, params, tokenizer, params, None, None)
+    pad_id = hugging_face.load_config(folder).get("pad_token_id")
+    if ends_with_padding(run, pad_id):
+        raise UserError(
+            f"{folder}: its tokenizer ends each text with {tokenizer.piece(pad_id)}, which "
+            "config.json takes for padding, so that transformers labels a text by the token "
+            "before, and only the last one is looked at here"
+        )
+    return run, loaded
+
+
+def ends_with_padding(run: runs.Run | FineTuned, pad_id: int | None) -> bool:
+    """Whether `transformers`, where a decoder labels a text by its last token that is no padding,
+    would look at another one than here.
+    """
+    if not (isinstance(run, FineTuned) and "body" in run.params):
+        return False
+    is_decoder = build.family_block(run.config.model).architecture == "decoder"
+    last = [run.tokenizer.frame(n).special_ids[-1][-1:] for n in (1, 2)]
+    return is_decoder and run.config.task.kind in heads.OF_TEXTS and (pad_id,) in last
 
 
 def _make(

@@ -34,18 +34,28 @@ class HuggingFaceTokenizer:
 
     Args:
       files: contents by name.
+      is_of_task: whether it is that of a model with a head, which reads texts within what the
+        post-processor puts around them, be it nothing.
       older_names: of a run that was made before tokenizer_config.json named all; its tasks read
         texts within the first and the last token, and not what the post-processor puts around them.
     """
 
-    def __init__(self, files: dict[str, bytes], *, older_names: dict[str, str] | None = None):
-        self._files, self._is_older = files, older_names is not None
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        *,
+        is_of_task: bool = False,
+        older_names: dict[str, str] | None = None,
+    ):
+        self._files, self._is_of_task = files, is_of_task
+        self._is_older = older_names is not None
         self._tokenizer = library = tokenizers.Tokenizer.from_str(files[TOKENIZER].decode())
         library.no_padding()
         library.no_truncation()
         own_frames = [framing.frame_of(library, num_texts) for num_texts in (1, 2)]
         self.prefix_ids, self.suffix_ids = own_frames[0].special_ids
-        self._own_frames = own_frames if self.suffix_ids and not self._is_older else None
+        is_framed = is_of_task or (self.suffix_ids and not self._is_older)
+        self._own_frames = own_frames if is_framed else None
         library.post_processor = None  # Special tokens are ours; it would trim offsets.
         library.encode_special_tokens = True  # That is: as text.
         # Ids may have gaps, so that there are fewer tokens than the largest id says.
@@ -156,20 +166,24 @@ class HuggingFaceTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         for name, contents in self._files.items():
             atomic_files.write(folder / name, contents)
-        atomic_files.write(folder / KIND, "file\n" if self._is_older else "transformers\n")
+        kind = "transformers, of a task" if self._is_of_task else "transformers"
+        atomic_files.write(folder / KIND, "file\n" if self._is_older else f"{kind}\n")
 
 
 def _added(library: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:
     return list(library.get_added_tokens_decoder().items())
 
 
-def load(folder: pathlib.Path, *, names_all: bool) -> HuggingFaceTokenizer:
+def load(
+    folder: pathlib.Path, *, names_all: bool, is_of_task: bool = False
+) -> HuggingFaceTokenizer:
     """Reads what `HuggingFaceTokenizer.save` wrote.
 
     Args:
       folder: of the files.
       names_all: whether tokenizer_config.json names every special token. Older runs have the files
         of the folder of `transformers` that theirs came from, in which what is null is usual.
+      is_of_task: see `HuggingFaceTokenizer`.
 
     Raises:
       UserError: a file is damaged.
@@ -181,7 +195,7 @@ def load(folder: pathlib.Path, *, names_all: bool) -> HuggingFaceTokenizer:
     for name in files.keys() - {TOKENIZER}:
         json_object(folder / name, files[name])
     try:
-        found = HuggingFaceTokenizer(files)
+        found = HuggingFaceTokenizer(files, is_of_task=is_of_task)
         if names_all:
             return found
         return HuggingFaceTokenizer(files, older_names=_older_names(files, found))

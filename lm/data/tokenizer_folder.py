@@ -51,6 +51,18 @@ def has_tokenizer(folder: pathlib.Path) -> bool:
     return any((folder / name).is_file() for name in _FILES)
 
 
+def is_of_task(folder: pathlib.Path) -> bool:
+    """Whether the folder's model has the head of a task, which has read what the post-processor of
+    the folder's tokenizer makes of texts.
+    """
+    named = _json(folder / "config.json").get("architectures")
+    name = named[0] if isinstance(named, list) and len(named) == 1 else ""
+    return isinstance(name, str) and name.endswith(_HEADS)
+
+
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+
 def read(folder: pathlib.Path, tokenizer_json: str = TOKENIZER) -> dict[str, bytes]:
     """A tokenizer.json, and a tokenizer_config.json that names every special token, or null.
 

@@ -279,6 +279,8 @@ def _load(folder: pathlib.Path) -> Tokenizer:
             return hugging_face_tokenizer.load(folder, names_all=False)
         case "transformers":
             return hugging_face_tokenizer.load(folder, names_all=True)
+        case "transformers, of a task":
+            return hugging_face_tokenizer.load(folder, names_all=True, is_of_task=True)
         case _:
             raise UserError(f"{folder / KIND} says {kind!r}, which is unknown; restore the folder")
 
@@ -308,7 +310,7 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
     name = path.name if names_all else usual
     files = tokenizer_folder.read(folder, name) | stop_ids.read(folder)
     try:
-        return HuggingFaceTokenizer(files)
+        return HuggingFaceTokenizer(files, is_of_task=tokenizer_folder.is_of_task(folder))
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
 

@@ -16,6 +16,7 @@ _TEXT, _TAGS = "ForSequenceClassification", "ForTokenClassification"
 _ANSWERS = "ForQuestionAnswering"
 _ENDS = dict.fromkeys(_PROBLEMS, _TEXT) | {"tagging": _TAGS, "question_answering": _ANSWERS}
 KINDS = tuple(_ENDS)  # Of tasks whose head `transformers` may have.
+OF_TEXTS = tuple(_PROBLEMS)  # Of which a decoder's reads the last token that is no padding.
 
 
 class _Names(NamedTuple):

@@ -30,6 +30,8 @@ def save(
     frames: tuple[Frame, Frame] | None,
     max_len: int | None,
     num_types: int,
+    cut_to: int | None = None,
+    has_pad: bool = True,
 ) -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
@@ -44,6 +46,8 @@ def save(
         tokenizer has.
       max_len: the most tokens that the model reads; None where it has no such bound.
       num_types: of token types that the model knows.
+      cut_to: the most that the model was trained to read, with special tokens.
+      has_pad: whether texts may be padded; otherwise no token is named for it.
 
     Raises:
       UserError: a SentencePiece model whose pieces `tokenizers` cannot express.
@@ -71,11 +75,16 @@ def save(
                 for name, token_id in names.items()
                 if config[name] is None
             }
+    if not has_pad:
+        config["pad_token"] = None
+        library.no_padding()
     library.save(str(folder / TOKENIZER))
     inputs = ["input_ids", *["token_type_ids"] * (num_types > 1), "attention_mask"]
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     if max_len is not None:
         config.setdefault("model_max_length", max_len)
+    if cut_to is not None:
+        config["model_max_length"] = cut_to
     atomic_files.write(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -98,6 +98,10 @@ class TextTask:
         return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
 
     def loss(self, model, params, batch, dropout_key):
+        if self._inputs.family.architecture == "decoder":
+            # It stays 0, for heads of `transformers` have none there.
+            bias_S = jax.lax.stop_gradient(params["head"]["bias"])
+            params = {**params, "head": {**params["head"], "bias": bias_S}}
         return self._target.loss(self._apply(model, params, batch, dropout_key), batch)
 
     def outputs(self, model, params, batch):

@@ -24,9 +24,9 @@ class TextInputs:
     """Frames texts with special tokens, cuts them to length, and makes a body's inputs.
 
     A tokenizer that came from a folder has its own frame, as `[CLS] a [SEP] b [SEP]` of BERT and
-    `<s> a </s></s> b </s>` of RoBERTa. Where it puts nothing at the end, and for tokenizers that
-    were trained here, one text is `<s> a </s>` and a pair `<s> a </s> b </s>`; one without a first
-    token leaves it out.
+    `<s> a </s></s> b </s>` of RoBERTa. Where it puts nothing at the end, and the folder's model has
+    no head that learned so, and for tokenizers that were trained here, one text is `<s> a </s>` and
+    a pair `<s> a </s> b </s>`; one without a first token leaves it out.
 
     Args:
       tokenizer: must have an end-of-text token.
@@ -69,7 +69,10 @@ class TextInputs:
         """The features of one or two texts that are tokenized already."""
         frame = self.tokenizer.frame(len(parts))
         parts = self._cut(name, parts, self.seq_len - frame.num_special)
-        return self.features(*frame.join(parts))
+        tokens_L, types_L = frame.join(parts)
+        if not len(tokens_L):
+            raise UserError(f"{name}: the tokenizer drops all of the text")
+        return self.features(tokens_L, types_L)
 
     def features(self, tokens_L: np.ndarray, types_L: np.ndarray) -> dict[str, np.ndarray]:
         """The features of texts that have their special tokens."""
