@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -50,6 +51,8 @@ class HuggingFaceTokenizer:
         self._files, self._is_of_task = files, is_of_task
         self._is_older = older_names is not None
         self._tokenizer = library = tokenizers.Tokenizer.from_str(files[TOKENIZER].decode())
+        parts = json.loads(files[TOKENIZER])
+        _check_knows_all(parts)
         library.no_padding()
         library.no_truncation()
         own_frames = [framing.frame_of(library, num_texts) for num_texts in (1, 2)]
@@ -64,7 +67,6 @@ class HuggingFaceTokenizer:
         self.pad_id, self.bos_id, self.eos_id, self.mask_id = (
             self._find(names, keys) for keys in _NAMES.values()
         )
-        parts = json.loads(files[TOKENIZER])
         self._is_byte_level = "ByteLevel" in json.dumps(parts.get("decoder"))
         self._continuing_prefix = parts["model"].get("continuing_subword_prefix")
         unk = parts["model"].get("unk_token") or ""  # Unigram gives the id, the others a name.
@@ -77,6 +79,8 @@ class HuggingFaceTokenizer:
         about_text = sorted(files.keys() - {stop_ids.FILE})
         digest = hashlib.sha256(b"".join(files[name] for name in about_text)).hexdigest()
         self.special_ids = {library.id_to_token(i): i for i in sorted(self._special)}
+        if not self._is_older and names.get("split_special_tokens"):
+            self.special_ids = {}
         beside = [json.loads(files.get(name, b"{}")) for name in (_MAP, CONFIG)]
         self.named_tokens = special_tokens.named(self, library.id_to_token, beside)
         self.fingerprint = f"tokenizer.json {digest}"
@@ -113,6 +117,8 @@ class HuggingFaceTokenizer:
         return offsets_lib.from_hugging_face(text, encoding.ids, encoding.tokens, encoding.offsets)
 
     def encode_written(self, text, as_text=()):
+        if not self.special_ids:
+            return self.encode_with_offsets(text)
         return self._written.encode(text, as_text)
 
     @functools.cached_property
@@ -199,10 +205,26 @@ def load(
         if names_all:
             return found
         return HuggingFaceTokenizer(files, older_names=_older_names(files, found))
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     except Exception as error:  # `tokenizers` raises nothing narrower.
         raise UserError(f"{folder / TOKENIZER} is no {TOKENIZER}: {error}; restore it") from None
+
+
+def _check_knows_all(parts: dict[str, Any]) -> None:
+    """Raises UserError for a Unigram that `tokenizers` would fail with, at the first character that
+    it has no piece for. Where text becomes bytes first, there may be none.
+    """
+    vocabulary = parts["model"]["vocab"]
+    if not isinstance(vocabulary, list) or parts["model"].get("unk_id") is not None:
+        return
+    steps = json.dumps([parts.get("normalizer"), parts.get("pre_tokenizer")])
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    if "ByteLevel" not in steps or not {piece for piece, _ in vocabulary} >= {*alphabet}:
+        raise UserError(
+            f"the Unigram of {TOKENIZER} has no token for what it does not know, and would fail "
+            "with a text that has such a character; give its model an unk_id"
+        )
 
 
 def _older_names(files: dict[str, bytes], tokenizer: HuggingFaceTokenizer) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Tokenizer(Protocol):
     eos_id: int | None
     mask_id: int | None
     unk_id: int | None
-    special_ids: Mapping[str, int]  # Of the special tokens, by their spelling.
+    special_ids: Mapping[str, int]  # Of the special tokens that a text can spell, by spelling.
     named_tokens: Mapping[str, str]  # {"eos_token": "</s>", ...}: what a chat template may write.
     prefix_ids: tuple[int, ...]  # What the tokenizer itself puts before a single text,
     suffix_ids: tuple[int, ...]  # and behind it; a tokenizer trained here, its bos and eos.

@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import json
 import pathlib
 import re
 
@@ -13,6 +14,7 @@ from lm.data import tokenizers
 from lm.data.chat import ASKED_OTHERWISE, ChatTemplate
 from lm.data.conversations import Conversation
 from lm.errors import UserError
+from lm.generate import ending
 from tests.tiny_tokenizers import tokenizer_of
 
 TEMPLATES = {
@@ -275,6 +277,27 @@ def test_what_ends_an_answer_is_known(name, folders):
         assert not text
         assert end in ours.special_ids.values()
         assert ENDS.get(name, ours.piece(end)) == ours.piece(end)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama"])
+def test_special_tokens_are_text_where_the_folder_says_so(kind, tmp_path):
+    both.__wrapped__(kind, tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split_special_tokens": True}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizers.load_file(tmp_path).save(tmp_path / "run")
+    ours = tokenizers.load(tmp_path / "run")
+    template = ChatTemplate({"default": TEMPLATES["qwen25"]}, ours, now=NOW)
+
+    prompt = template.prompt("x", Conversation(ENGLISH[:3])).tolist()
+
+    given = dict(chat_template=TEMPLATES["qwen25"], add_generation_prompt=True)
+    assert prompt == theirs.apply_chat_template(ENGLISH[:3], **given)["input_ids"]
+    text = "the <|im_end|>thing</s>"
+    expected = theirs(text, add_special_tokens=False).input_ids
+    assert ours.encode_written(text).ids.tolist() == expected
+    assert template.end == (None, "<|im_end|>")
+    assert ending.stops(ours, (), ["<|im_end|>"]) == ((), ("<|im_end|>",))
 
 
 # Texts that spell special tokens, in ways that templates look at.

@@ -5,7 +5,9 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers as hf
 import transformers
+from tokenizers import models, pre_tokenizers
 
 from lm.data import tokenizer_folder, tokenizers
 from lm.errors import UserError
@@ -188,3 +190,21 @@ def line_of(folder):
         tokenizers.load_file(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("knows_bytes", [True, False])
+def test_a_unigram_that_would_fail_with_some_text_is_refused(knows_bytes, tmp_path):
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    model = models.Unigram([(letter, -2.0) for letter in (letters if knows_bytes else "abc")])
+    library = hf.Tokenizer(model)
+    if knows_bytes:
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.save(str(tmp_path / "tokenizer.json"))
+
+    if knows_bytes:
+        assert len(tokenizers.load_file(tmp_path).encode_batch(["北京 a"])[0]) == 8
+        return
+    with pytest.raises(UserError, match=rf"{tmp_path}.*tokenizer.json.* give its model an unk_id"):
+        tokenizers.load_file(tmp_path)
+    with pytest.raises(Exception, match="unk_id"):
+        library.encode("d")
