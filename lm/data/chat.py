@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.data import special_tokens
-from lm.data.conversations import ROLES, Conversation, as_given, map_texts, text_of, texts
+from lm.data.conversations import (
+    ROLES,
+    Conversation,
+    as_given,
+    map_texts,
+    parts_of,
+    text_of,
+    texts,
+)
 from lm.data.offsets import Offsets, Range
 from lm.data.template_program import Program, Rendered, Span, unused_characters
 from lm.data.tokenizers import Tokenizer
@@ -141,6 +149,8 @@ class ChatTemplate:
                 spans, notes = shared + spans, [*rest.pop().notes, *notes]
             encoded = self._encode(name, conversation, last.parts, last.text)
             examples.append(_example(encoded, spans, notes))
+            if not examples[-1].is_answer.any():
+                raise UserError(f"{name}: the chat template writes nothing of what is answered")
         return examples[::-1]
 
     def prompt(self, name: str, conversation: Conversation) -> np.ndarray:
@@ -300,6 +310,8 @@ class ChatTemplate:
         messages = [as_given(message) for message in conversation.messages]
         with_parts = [m["content"] for m in messages if isinstance(m.get("content"), list)]
         conversation = conversation._replace(messages=messages)
+        if self._reads_parts_alone:
+            return self._run(name, conversation.with_contents(parts_of), ask)
         if not with_parts:
             return self._run(name, conversation, ask)
         try:
@@ -308,12 +320,21 @@ class ChatTemplate:
             rendered = None
         # A template that knows texts alone writes a list as Python does, or fails.
         if rendered is None or any(str(parts) in rendered.text for parts in with_parts):
-            joined = [
-                m | {"content": text_of(m)} if isinstance(m.get("content"), list) else m
-                for m in messages
-            ]
-            return self._run(name, conversation._replace(messages=joined), ask)
+            return self._run(name, conversation.with_contents(text_of), ask)
         return rendered
+
+    @functools.cached_property
+    def _reads_parts_alone(self) -> bool:
+        """Whether a content that is a text is lost, as by templates of models that see pictures."""
+
+        def is_lost(content: str | list) -> bool:
+            conversation = Conversation([{"role": "user", "content": content}])
+            with contextlib.suppress(UserError):
+                text = self._run("a trial", conversation, True).text
+                return "Ping?" not in text or "'Ping?'" in text  # As Python writes a list.
+            return True
+
+        return is_lost("Ping?") and not is_lost([{"type": "text", "text": "Ping?"}])
 
     def _run(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
         with_tools = conversation.tools is not None and "tool_use" in self._programs

@@ -35,6 +35,11 @@ class Conversation(NamedTuple):
         """With so many of its messages."""
         return self._replace(messages=self.messages[:num])
 
+    def with_contents(self, function: Callable[[Message], Any]) -> "Conversation":
+        """With another content in each message that has one."""
+        changed = [m | {"content": function(m)} if "content" in m else m for m in self.messages]
+        return self._replace(messages=changed)
+
 
 def read_conversation(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
@@ -124,6 +129,12 @@ def text_of(message: Message) -> str:
     if isinstance(content, list):
         return "".join(part["text"] for part in content)
     return content or ""
+
+
+def parts_of(message: Message) -> list[dict[str, str]]:
+    """What a message says, as parts."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _has_content(message: Message) -> bool:

@@ -152,6 +152,35 @@ def test_parts_of_text_are_the_text_whatever_the_template_takes(said):
     assert text_of({"content": PARTS}) == "hello 你"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
+        "{% for p in m.content %}{{ p['text'] }}{% endfor %}",
+        "{{ m.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
+        "{{ m.content[0].text + m.content[1:] | map(attribute='text') | join }}",
+    ],
+)
+def test_a_template_that_reads_parts_alone_loses_no_text(said):
+    source = "{% for m in messages %}{{ m.role[0] }}:" + said + "{{ '\\n' }}{% endfor %}"
+    tokenizer = ByteTokenizer()
+    template = template_of(source + "{{ 'a:' if add_generation_prompt }}", tokenizer)
+    messages = [{"role": "user", "content": PARTS}, {"role": "assistant", "content": "好的<end>"}]
+
+    [example] = template.examples("x", Conversation(messages))
+
+    assert tokenizer.decode(example.ids) == "u:hello 你\na:好的<end>\n"
+    assert tokenizer.decode(example.ids[example.is_answer]) == "好的<end>\n"
+
+
+def test_a_template_that_writes_nothing_of_an_answer_is_refused():
+    source = "{% for m in messages if m.role == 'user' %}{{ m.content }}\n{% endfor %}"
+    template = template_of(source, ByteTokenizer())
+
+    with pytest.raises(UserError, match="x: the chat template writes nothing of what is answered"):
+        template.examples("x", Conversation(MESSAGES))
+
+
 def test_what_asks_for_more_than_stands_before_an_answer_is_noted():
     begun = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>' }}{% endif")
     assert begun != CHATML
