@@ -13,7 +13,7 @@ import rich.table
 
 from experiments import build, finetune, initial, labelled, report, twin
 from experiments.objectives import Objective
-from lm.data import contents
+from lm.data import split_counts
 from lm.data.batches import Batches
 from lm.data.rows import abstract_rows
 from lm.data.show import MAX_ROWS, Stream, render
@@ -79,7 +79,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     abstract = build.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
     prepared = build.make_data(config, parts.model.config)
-    report.warn(contents.notes(prepared.splits))
+    report.warn(split_counts.notes(prepared.splits))
     objective = build.make_objective(config, prepared)
     flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len

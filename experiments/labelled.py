@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from experiments import build, initial, tasks
-from lm.data import chat_files, preparation, records, shared, tokenizers
+from lm.data import chat_files, preparation, records, tokenizers, train_overlap
 from lm.data.examples import Features
 from lm.data.files import RestUnread
 from lm.data.records import Record
@@ -160,7 +160,7 @@ def _warnings(
 ) -> list[str]:
     lines = [f"the rest of a file was not read: {e}" for e in skipped if isinstance(e, RestUnread)]
     num_records = len(validation.records)
-    if num := shared.num_seen(train.examples, validation.examples, validation.owners):
+    if num := train_overlap.num_seen(train.examples, validation.examples, validation.owners):
         lines.append(
             f"{num:,} of {num_records:,} validation examples ({num / num_records:.2%}) read just "
             "as one of training does, so that scores are not those of new text"

@@ -12,7 +12,7 @@ import ml_collections
 from experiments import build, initial, report, runs, training
 from experiments.objectives import Objective
 from lm import workdir as workdir_lib
-from lm.data import contents
+from lm.data import split_counts
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.data.rows import Rows
@@ -206,7 +206,7 @@ def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> s
     """Why an evaluation gives none; "" where it does."""
     if config.objective.kind != "causal":
         return f"objective.kind={config.objective.kind} does not predict each token of a text"
-    return contents.no_bits_per_byte(prepared.splits["validation"])
+    return split_counts.no_bits_per_byte(prepared.splits["validation"])
 
 
 def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:

@@ -16,7 +16,7 @@ import ml_collections
 from experiments import build, labelled
 from experiments.shown import command, config_text
 from lm import atomic_files, safe_text
-from lm.data import contents
+from lm.data import split_counts
 from lm.data.files import RestUnread
 from lm.data.preparation import Prepared
 from lm.data.records import Record
@@ -54,7 +54,7 @@ def start(
         "workdir": str(workdir),
     }
     _print_lines(lines)
-    warn(contents.notes(prepared.splits))
+    warn(split_counts.notes(prepared.splits))
 
 
 def warn(lines: Sequence[str]) -> None:

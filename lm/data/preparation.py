@@ -18,10 +18,10 @@ import numpy as np
 from lm import atomic_files, faults, manifest
 from lm.data import files, packing, tokenizer_training, tokenizers
 from lm.data.cache import PackedRows, RowReader, damaged, naming_damage
-from lm.data.contents import Contents, SplitInfo, read_info
 from lm.data.documents import Document
 from lm.data.progress import say, track, waiting
 from lm.data.sources import Source, make_source, readable
+from lm.data.split_counts import SplitCounter, SplitInfo, read_info
 from lm.data.tokenization import Tokenized, tokenizing
 from lm.errors import UserError
 
@@ -137,8 +137,8 @@ def _prepare(
         start, end = _special_tokens(tokenizer, *specials)
         tokenizer.save(unfinished / "tokenizer")
         # Validation first, so that training documents can be looked for in it.
-        validation = Contents()
-        contents = {"validation": validation, "train": Contents(beside=validation)}
+        validation = SplitCounter()
+        counters = {"validation": validation, "train": SplitCounter(beside=validation)}
         with tokenizing(unfinished / "tokenizer", num_processes) as tokenize:
 
             def rows(split: str) -> Iterator[list[packing.Piece]]:
@@ -148,23 +148,23 @@ def _prepare(
                     f"preparing {split}",
                     lambda part: part.num_bytes,
                 )
-                tokens = _with_specials(parts, tokenizer, start, end, contents[split])
+                tokens = _with_specials(parts, tokenizer, start, end, counters[split])
                 for row in packing.pack(tokens, seq_len):
-                    contents[split].num_rows += 1
+                    counters[split].num_rows += 1
                     yield row
-                contents[split].end(skipped)
+                counters[split].end(skipped)
                 _report_skipped(split, skipped)
-                if not contents[split].num_predicted_bytes:
+                if not counters[split].num_predicted_bytes:
                     raise _no_text(split)
 
             splits = {
-                split: functools.partial(rows, split) for split in contents if split in sources
+                split: functools.partial(rows, split) for split in counters if split in sources
             }
             with faults.naming(unfinished):
                 PackedRows(
                     folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size
                 ).write()
-        splits = {split: contents[split].info() for split in sources}
+        splits = {split: counters[split].info() for split in sources}
         if "train" not in sources:  # Nobody knows what it shares with validation.
             unknown = dict(num_shared=None, num_shared_bytes=None)
             splits["validation"] = dataclasses.replace(splits["validation"], **unknown)
@@ -185,7 +185,7 @@ def _with_specials(
     tokenizer: tokenizers.Tokenizer,
     start: list[int],
     end: list[int],
-    contents: Contents,
+    counter: SplitCounter,
 ) -> Iterator[Iterator[np.ndarray]]:
     """Of each document its ids with its special tokens, in as many arrays as it has parts."""
     parts = iter(parts)
@@ -193,13 +193,13 @@ def _with_specials(
     def whole(part: Tokenized) -> Iterator[np.ndarray]:
         # Nothing predicts a document's first token. Its bytes must not make the rest look cheap.
         given = 0 if len(start) or not len(part.tokens) else tokenizer.num_bytes(part.tokens[0])
-        contents.begin(given, num_specials=len(start) + len(end))
+        counter.begin(given, num_specials=len(start) + len(end))
         before = np.array(start, np.int32)
         while part.goes_on:
-            contents.add(part)
+            counter.add(part)
             yield np.concatenate([before, part.tokens])
             before, part = before[:0], next(parts)
-        contents.add(part)
+        counter.add(part)
         yield np.concatenate([before, part.tokens, np.array(end, np.int32)])
 
     return map(whole, parts)

@@ -151,7 +151,7 @@ def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes:
 def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[str]) -> list[str]:
     """Validation files, as they are shown, that are training files too or hold just what one does.
 
-    None for sources that are no files. Of documents in both, `Contents` knows.
+    None for sources that are no files. Of documents in both, `SplitCounter` knows.
     """
     if SOURCES.get(source) not in _OF_FILES:
         return []

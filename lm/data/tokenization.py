@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm import faults, watched
-from lm.data import fidelity, tokenizers
+from lm.data import lost_characters, tokenizers
 from lm.data.documents import Document, cut_long
 from lm.errors import UserError
 
@@ -133,7 +133,7 @@ class _Encoder:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
-        self._is_lossless = fidelity.is_lossless(tokenizer)
+        self._is_lossless = lost_characters.is_lossless(tokenizer)
 
     def encode(self, parts: Sequence[_Part]) -> list[Tokenized]:
         ids = iter(self._tokenizer.encode_batch([part.text for part in parts if not part.inside]))
@@ -146,7 +146,9 @@ class _Encoder:
         data = part.text.encode()
         lost = collections.Counter()
         if not self._is_lossless:
-            lost = fidelity.lost(self._tokenizer, part.text, tokens.tolist(), inside=part.inside)
+            lost = lost_characters.find(
+                self._tokenizer, part.text, tokens.tolist(), inside=part.inside
+            )
         digest = hashlib.blake2b(data.strip(), digest_size=16).digest()
         return Tokenized(tokens, len(data), len(part.text), lost, digest, part.goes_on)
 

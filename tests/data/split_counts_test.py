@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from lm.data import contents, documents, fidelity, preparation, sources, tokenization
+from lm.data import documents, lost_characters, preparation, sources, split_counts, tokenization
 from lm.data.documents import Document, cut_long
 from lm.data.preparation import prepare
 from lm.data.sources import in_both
@@ -68,8 +68,8 @@ def test_characters_that_do_not_come_back_are_counted(tmp_path, kind):
 
     assert info.num_chars == sum(map(len, texts))
     assert (info.num_lost_chars > 0) == (kind in LOSSY)
-    assert (contents.no_bits_per_byte(info) != "") == (kind in LOSSY)
-    assert ("does not give back" in "".join(contents.notes(prepared.splits))) == (kind in LOSSY)
+    assert (split_counts.no_bits_per_byte(info) != "") == (kind in LOSSY)
+    assert ("does not give back" in "".join(split_counts.notes(prepared.splits))) == (kind in LOSSY)
     if kind in ("llama", "unigram bytes"):
         assert "'\u2581'" in info.lost_chars
     if kind in LOSSY:  # Text that does come back counts as whole all the same.
@@ -77,12 +77,12 @@ def test_characters_that_do_not_come_back_are_counted(tmp_path, kind):
         plain = "the things"
         assert tokenizer.decode(tokenizer.encode_batch([plain])[0]).strip() == plain
         again = make(tmp_path, texts, [plain], tokenizer=saved(tmp_path, kind))
-        assert contents.no_bits_per_byte(again.splits["validation"]) == ""
+        assert split_counts.no_bits_per_byte(again.splits["validation"]) == ""
 
 
 @pytest.mark.parametrize("kind", tiny_tokenizers.KINDS)
 def test_most_lossless_tokenizers_are_known_without_decoding(kind):
-    seen = fidelity.is_lossless(tiny_tokenizers.tokenizer_of(kind))
+    seen = lost_characters.is_lossless(tiny_tokenizers.tokenizer_of(kind))
     assert seen == (kind in ("bytes", "sentencepiece", "sentencepiece llama", "gpt2"))
 
 
@@ -113,7 +113,7 @@ def test_what_is_lost_is_named(text):
 
     ours = HuggingFaceTokenizer({"tokenizer.json": tokenizer.to_str().encode()})
     (ids,) = ours.encode_batch([text])
-    lost = fidelity.lost(ours, text, ids.tolist())
+    lost = lost_characters.find(ours, text, ids.tolist())
     assert sorted(lost.elements()) == sorted(LOST[text])
 
 
@@ -137,7 +137,7 @@ def test_documents_in_both_splits_and_empty_ones_are_counted(tmp_path, validatio
     assert info.num_shared_bytes == sum(map(len, known))
     assert prepared.splits["train"].num_empty == 2
     assert info.num_empty == validation.count("")
-    said = "\n".join(contents.notes(prepared.splits))
+    said = "\n".join(split_counts.notes(prepared.splits))
     assert "train: 2 of 6 documents are empty" in said
     assert ("in the training data too" in said) == bool(SHARED[validation])
 
@@ -180,8 +180,8 @@ def test_a_cache_of_an_older_version_gives_no_number_that_it_cannot_vouch_for(tm
 
         info = again.splits["validation"]
         assert again.hash == prepared.hash and info.num_shared is None
-        assert contents.notes(again.splits) == []
-        assert ("an older version" in contents.no_bits_per_byte(info)) != counted
+        assert split_counts.notes(again.splits) == []
+        assert ("an older version" in split_counts.no_bits_per_byte(info)) != counted
 
 
 # Long documents -----------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_tokens_do_not_tell_that_a_document_was_cut(short, tmp_path, kind):
             held = []
     assert len(parts) > 10
     assert whole == [ids.tolist() for ids in tokenizer.encode_batch(texts)]
-    uncut = [fidelity.lost(tokenizer, t, ids) for t, ids in zip(texts, whole, strict=True)]
+    uncut = [lost_characters.find(tokenizer, t, ids) for t, ids in zip(texts, whole, strict=True)]
     assert any(part.lost for part in parts) == any(uncut)
 
 

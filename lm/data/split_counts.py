@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from lm.data import fidelity, tokenizers
+from lm.data import lost_characters, tokenizers
 from lm.data.files import RestUnread
 from lm.data.tokenization import Tokenized
 from lm.errors import UserError
@@ -48,19 +48,19 @@ class SplitInfo:
 def read_info(info: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> SplitInfo:
     """A `SplitInfo` from its fields, some of which an older version did not count."""
     uncounted = {field.name: None for field in dataclasses.fields(SplitInfo)} | {"lost_chars": ""}
-    if "num_lost_chars" not in info and fidelity.is_lossless(tokenizer):
+    if "num_lost_chars" not in info and lost_characters.is_lossless(tokenizer):
         uncounted["num_lost_chars"] = 0
     return SplitInfo(**uncounted | info)
 
 
-class Contents:
+class SplitCounter:
     """Counts a split, document by document.
 
     Args:
       beside: the validation split, counted before, in which training documents are looked for.
     """
 
-    def __init__(self, beside: "Contents | None" = None):
+    def __init__(self, beside: "SplitCounter | None" = None):
         self.num_rows = self.num_predicted_bytes = 0
         self._beside = beside
         self._counts: collections.Counter[str] = collections.Counter()
@@ -115,7 +115,7 @@ class Contents:
             num_predicted_bytes=self.num_predicted_bytes,
             **{name: self._counts[name] for name in (*names, "num_empty", "num_chars")},
             num_lost_chars=self._lost.total(),
-            lost_chars=fidelity.commonest(self._lost),
+            lost_chars=lost_characters.commonest(self._lost),
             num_shared=sum(count for count, _ in shared),
             num_shared_bytes=sum(size for _, size in shared),
         )

@@ -14,7 +14,7 @@ from lm.data import tokenizers
 def is_lossless(tokenizer: tokenizers.Tokenizer) -> bool:
     """Whether any text comes back from its tokens, to be seen by how the tokenizer is made.
 
-    Where it is not seen, `lost` still finds nothing in a text that does come back.
+    Where it is not seen, `find` still finds nothing in a text that does come back.
     """
     match tokenizer:
         case tokenizers.ByteTokenizer():
@@ -60,7 +60,7 @@ def _hugging_face_is_lossless(tokenizer_json: str) -> bool:
     )
 
 
-def lost(
+def find(
     tokenizer: tokenizers.Tokenizer, text: str, ids: Sequence[int], *, inside: bool = False
 ) -> collections.Counter[str]:
     """The characters of a text that do not come back from its tokens, and how often.
