@@ -17,13 +17,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks import options
+from benchmarks import options, quick_compilation
 
 _ONE_LINE = "error: "
-_QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_enable_concurrency_optimized_scheduler=false"
-)
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +56,7 @@ def start(folder: pathlib.Path, num_devices: int, names: Sequence[str]) -> None:
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "LM_CACHE": os.environ.get("LM_CACHE", f"{folder}/cache"),
-        "XLA_FLAGS": f"{_QUICK_TO_COMPILE} {os.environ.get('XLA_FLAGS', '')} {flag}",
+        "XLA_FLAGS": f"{quick_compilation.FLAGS} {os.environ.get('XLA_FLAGS', '')} {flag}",
     }
     command = (sys.executable, "-m", "benchmarks.check_options", f"--devices={num_devices}")
     more = (f"--folder={folder}", f"--names={','.join(names)}")

@@ -1,6 +1,7 @@
 """Pieces shared by several configs. Plain functions that return plain values."""
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 
 def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
@@ -73,6 +74,15 @@ def train(num_steps: int, accumulate_steps: int = 1) -> dict:
         max_skipped=10,
         patience=0,
     )
+
+
+def task_settings(*names: str) -> dict:
+    """Settings of a task that replace those it was trained with; None keeps them.
+
+    They name the fields of records, which a folder of `transformers` says nothing of, or else a
+    scheme of tags or a scorer; `unanswerable` says whether a question may have no answer.
+    """
+    return {name: placeholder(bool if name == "unanswerable" else str) for name in names}
 
 
 def trunk(experiment: str) -> ml_collections.ConfigDict:

@@ -6,7 +6,6 @@ Command:   python launch.py --config=configs/evaluate.py --config.checkpoint=run
 """
 
 import ml_collections
-from ml_collections.config_dict import placeholder
 
 from configs import common
 
@@ -21,21 +20,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.experiment = "evaluate"
     config.checkpoint = ""
     config.predictions = ""
-    # Settings of a task that replace those it was trained with; None keeps them. They name the
-    # fields of records, which a folder of transformers says nothing of.
-    config.task = dict(
-        text=placeholder(str),
-        pair=placeholder(str),
-        label=placeholder(str),
-        tokens=placeholder(str),
-        tags=placeholder(str),
-        scheme=placeholder(str),
-        source=placeholder(str),
-        target=placeholder(str),
-        messages=placeholder(str),
-        unanswerable=placeholder(bool),
-        scorer=placeholder(str),
-    )
+    read = ("text", "pair", "tokens", "source", "messages", "unanswerable")
+    right = ("label", "tags", "scheme", "target", "scorer")  # What predictions are compared with.
+    config.task = common.task_settings(*read, *right)
     config.data = dict(
         source="",
         train="",

@@ -7,7 +7,6 @@ Command:   python launch.py --config=configs/predict.py --config.checkpoint=runs
 """
 
 import ml_collections
-from ml_collections.config_dict import placeholder
 
 from configs import common
 
@@ -20,15 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.input = ""  # A file, or - for standard input.
     config.output = ""  # A file, which is replaced once all is predicted; empty: standard output.
     config.input_format = "auto"  # jsonl, text (a record a line), or auto: by suffix or first line.
-    # Settings of the task that replace those it was trained with; None keeps them. They name the
-    # fields of records; `unanswerable` says whether a question may have no answer.
-    config.task = dict(
-        text=placeholder(str),
-        pair=placeholder(str),
-        tokens=placeholder(str),
-        source=placeholder(str),
-        messages=placeholder(str),
-        unanswerable=placeholder(bool),
+    config.task = common.task_settings(
+        "text", "pair", "tokens", "source", "messages", "unanswerable"
     )
     config.data = dict(
         batch_size=32,

@@ -180,7 +180,11 @@ class FineTuned(NamedTuple):
 
 
 def load(
-    folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
+    folder: pathlib.Path,
+    *,
+    sequence_parts: int = 1,
+    task: dict[str, Any] | None = None,
+    truncate: bool = False,
 ) -> FineTuned:
     """The best checkpoint of a run where its config names a metric, else the newest.
 
@@ -189,6 +193,7 @@ def load(
       sequence_parts: devices that its model will read each row with.
       task: settings of the task that replace those that it was trained with, such as the names of
         fields.
+      truncate: whether texts that are too long are cut, also where it was trained without any.
 
     Raises:
       UserError: not such a run or folder; a config.json that the parameters do not fit; what a run
@@ -200,6 +205,7 @@ def load(
         return run
     given = runs.load_config(folder)
     tokenizer = tokenizers.load(folder / "tokenizer")
+    given["data"]["truncate"] |= truncate
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
     policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
     step, state_params, host = restore_params(folder / "checkpoints", **policy)

@@ -11,7 +11,6 @@ import ml_collections
 from flax import linen as nn
 
 from experiments import build, finetuned, prompting, prompts, report, runs
-from experiments.checks import check_numbers
 from experiments.prompts import Prompt
 from lm import atomic_files
 from lm.data import chat, conversations, tokenizers
@@ -66,7 +65,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _check(config: ml_collections.ConfigDict) -> None:
     runs.folder_of(config)
-    check_numbers(config)
     if config.data.on_error not in ("raise", "skip"):
         raise UserError(f"data.on_error={config.data.on_error!r} is unknown; choose raise or skip")
     if config.num_beams > 1 and config.num_samples > config.num_beams:

@@ -12,8 +12,7 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import finetuned, labelled, prompting, report, runs, tasks
-from experiments.checks import check_numbers
+from experiments import finetuned, prompting, report, runs
 from lm import atomic_files
 from lm.data import files, unlabelled
 from lm.data.examples import Features, evaluation_batches
@@ -83,7 +82,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
     ):
         if value not in known:
             raise UserError(f"{key}={value!r} is unknown; choose {', '.join(known)}")
-    check_numbers(config)
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     source, target = _path(config.input), pathlib.Path(config.output)
@@ -121,12 +119,13 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
             f"--config=configs/generate.py --config.checkpoint={folder}"
         )
     mesh = sharding.make_mesh(**config.parallel)
-    given = {name: value for name, value in config.task.items() if value is not None}
-    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
-    run.config.data.truncate = run.config.data.truncate or config.data.truncate
-    inputs = labelled.text_inputs(run.config, run.tokenizer)
-    task = tasks.make_task(run.config.task.to_dict(), inputs)
-    params, model = sharding.place_params(run.params, mesh), run.model
+    run = finetuned.load(
+        folder,
+        sequence_parts=mesh.shape["sequence"],
+        task={name: value for name, value in config.task.items() if value is not None},
+        truncate=config.data.truncate,
+    )
+    task, params, model = run.task, sharding.place_params(run.params, mesh), run.model
     batch_size = sharding.divisible(config.data.batch_size, mesh)
     print(f"{folder} at step {run.step}: {run.config.task.kind}", flush=True)
 

@@ -6,12 +6,10 @@ import pathlib
 import shutil
 import tempfile
 
-# Compilation is the budget of this suite: programs run for milliseconds, so let LLVM hurry.
-os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_enable_concurrency_optimized_scheduler=false "
-    + os.environ.get("XLA_FLAGS", "")
-)
+from benchmarks import quick_compilation
+
+# Compilation is the budget of this suite.
+os.environ["XLA_FLAGS"] = f"{quick_compilation.FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax
 import numpy as np

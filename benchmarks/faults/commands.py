@@ -10,15 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from benchmarks import quick_compilation
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 _FEW_LINES = 60
 # What depends on the clock, or says how often a run was started.
 _TIMED = ("tokens_per_second", "mfu", "seconds", "data_wait", "compile", "memory", "run/")
-# A start is mostly compilation, and what is compiled so runs just as surely to the same bits.
-_QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false"
-)
 _LAST_SECONDS = 1200  # No command here takes so long.
 
 
@@ -126,7 +123,7 @@ class Place:
             "LM_CACHE": str(self.folder / cache),
             "JAX_NUM_CPU_DEVICES": "1",
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": _QUICK_TO_COMPILE,
+            "XLA_FLAGS": quick_compilation.FLAGS,
         }
         return subprocess.Popen(
             [sys.executable, "launch.py", *arguments],
