@@ -265,17 +265,23 @@ def test_seeds_are_runs_of_their_own_and_give_a_mean_with_its_error(files, tmp_p
 LORA = {"lora.rank": 2, "lora.targets": "attention/(query|value)/kernel"}
 
 
-def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(files, tmp_path):
-    config = make_config(files, **LORA)
+@pytest.fixture(scope="module")
+def trained_with_lora(files, tmp_path_factory):
+    """At a rate by which adapters change what is predicted."""
+    workdir = tmp_path_factory.mktemp("lora") / "run"
+    config = make_config(files, **LORA | {"optimizer.peak_lr": 0.05})
+    return config, workdir, run(config, workdir)
 
-    result = run(config, tmp_path / "run")
 
-    saved = params_of(tmp_path / "run")
+def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with_lora):
+    _, workdir, result = trained_with_lora
+
+    saved = params_of(workdir)
     parts = {"/".join(path[:2]) for path in saved}
     assert parts == {"params/head", "params/pool", "adapters/body"}
     rank_params = 2 * 2 * (16 + 16)  # Targets, rank x (inputs + outputs).
     assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
-    loaded = finetuned.load(tmp_path / "run")
+    loaded = finetuned.load(workdir)
     data = labelled.read(loaded.config)
     mesh = sharding.make_mesh(**loaded.config.parallel)
     again = finetune.make_evaluation(
@@ -562,8 +568,8 @@ def replies(workdir, records):
     return written
 
 
-def test_new_text_gets_the_predictions_that_the_evaluation_made(trained, files, capfd, tmp_path):
-    config, workdir, _ = trained
+def new_and_evaluated(config, workdir, files, capfd, tmp_path):
+    """The predictions of a run's validation records as new text, and those of its evaluation."""
     kind = pathlib.Path(config.data.train).stem
     evaluated = read(workdir / "predictions.jsonl")
     numbers = [int(line["name"].rpartition(":")[2]) for line in evaluated]
@@ -577,11 +583,35 @@ def test_new_text_gets_the_predictions_that_the_evaluation_made(trained, files, 
     found = predict_lines(wanted, capfd)
     if kind == "chats":  # Evaluated by perplexity.
         evaluated = replies(workdir, records)
+    return found, evaluated
+
+
+def test_new_text_gets_the_predictions_that_the_evaluation_made(trained, files, capfd, tmp_path):
+    config, workdir, _ = trained
+
+    found, evaluated = new_and_evaluated(config, workdir, files, capfd, tmp_path)
 
     assert len(found) == len(evaluated)
     for i, (ours, theirs) in enumerate(zip(found, evaluated, strict=True)):
         assert ours["name"] == f"{tmp_path}/new.jsonl:{i + 1}"
         assert close(ours["prediction"], theirs["prediction"]), (ours, theirs)
+
+
+def test_adapters_count_in_what_is_predicted(
+    trained_with_lora, files, capfd, tmp_path, monkeypatch
+):
+    config, workdir, _ = trained_with_lora
+    load = finetuned.load
+
+    found, evaluated = new_and_evaluated(config, workdir, files, capfd, tmp_path)
+    monkeypatch.setattr(
+        finetuned, "load", lambda *a, **k: (run := load(*a, **k))._replace(params=run.base)
+    )
+    without, _ = new_and_evaluated(config, workdir, files, capfd, tmp_path)
+
+    pairs = list(zip(found, evaluated, without, strict=True))
+    assert all(close(ours["prediction"], theirs["prediction"]) for ours, theirs, _ in pairs)
+    assert not any(close(ours["prediction"], base["prediction"]) for ours, _, base in pairs)
 
 
 def predicting(workdir, source, tmp_path, **changes):
