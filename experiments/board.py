@@ -93,7 +93,8 @@ class Board:
         for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"
-            table.add_row(row.run.name, Text(differences(row.run)), row.kind, step, loss)
+            name = Text(safe_text.one_line(row.run.name))
+            table.add_row(name, Text(differences(row.run)), row.kind, step, loss)
         return table
 
 

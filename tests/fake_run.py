@@ -26,7 +26,7 @@ def write(step, **values):
 
 
 lines = metrics.read_text().splitlines() if metrics.exists() else []
-first, num_steps = json.loads(lines[-1])["step"] if lines else 0, int(args["steps"])
+first, num_steps = json.loads(lines[-1])["step"] if lines else 0, int(args.get("steps", 2))
 with metrics.open("a") as file:
     file.write(json.dumps({"step": first, "run/num_steps": num_steps}) + "\n")
 print(f"from step {first}", flush=True)
@@ -42,7 +42,7 @@ for step in range(first + 1, num_steps + 1):
         time.sleep(0.01)
     if told:
         sys.exit(75)
-    loss = float(args["loss"]) / step
+    loss = float(args.get("loss", 1.0)) / step
     write(step, **dict.fromkeys(("train_loss", "eval_loss"), loss if loss == loss else None))
     time.sleep(float(args.get("seconds", 0.0)))
 write(num_steps, **{"run_done": 1})

@@ -63,12 +63,13 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
     context = multiprocessing.get_context("spawn")
     with faults.naming("/dev/shm"):  # Where Linux keeps what processes share.
         all_started = context.Barrier(num_processes)
-    with concurrent.futures.ProcessPoolExecutor(
-        num_processes,
-        mp_context=context,
-        initializer=_load_in_worker,
-        initargs=(os.getpid(), folder, all_started),
-    ) as pool:
+        pool = concurrent.futures.ProcessPoolExecutor(
+            num_processes,
+            mp_context=context,
+            initializer=_load_in_worker,
+            initargs=(os.getpid(), folder, all_started),
+        )
+    with pool:
         _start(pool, num_processes)
         try:
             yield lambda documents: _in_order(pool, documents, max_waiting=4 * num_processes)

@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 
+from lm import faults
 from lm.data import preparation, tokenization, tokenizers
 from lm.data.batches import evaluation_batches
 from lm.data.preparation import prepare, sample
 from lm.data.sources import Document
 from lm.errors import UserError
+from tests.file_limits import file_limit
 
 BYTES = dict(kind="bytes")
 PIECES = dict(
@@ -332,3 +334,17 @@ def test_the_metadata_is_plain_json(tmp_path):
     meta = json.loads((prepared.folder / "meta.json").read_text())
     assert meta["splits"]["train"] == dataclasses.asdict(prepared.splits["train"])
     assert 0 <= prepared.splits["train"].padding(16) < 0.5
+
+
+@pytest.mark.parametrize("num_bytes", [5, 100, 20_000])
+def test_a_file_that_may_not_grow_is_a_line_with_the_remedy_and_leaves_nothing(tmp_path, num_bytes):
+    """At the tokenizer, at what names it, and at the rows."""
+    settings = corpus(tmp_path, train=["".join(map(chr, range(33, 2000))) * 30])
+
+    with pytest.raises(Exception, match="File too large") as caught, file_limit(num_bytes):
+        prepare(**settings)
+
+    line = faults.one_line(caught.value)
+    assert line.startswith(f"{tmp_path}/cache/") and "ulimit -f" in line
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert prepare(**settings).splits["train"].num_documents == 1

@@ -1,4 +1,7 @@
 import contextlib
+import errno
+import itertools
+import multiprocessing.synchronize
 import os
 import pathlib
 import signal
@@ -8,7 +11,9 @@ import time
 
 import pytest
 
+from lm import faults
 from lm.data import tokenizers
+from lm.data.tokenization import tokenizing
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -64,3 +69,33 @@ def _group(leader):
             if int(group) == leader and state != "Z":
                 found.append(stat.parent.name)
     return found
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOENT], ids=errno.errorcode.get)
+def test_shared_memory_that_is_full_or_absent_is_named_whatever_asks_for_it(
+    tmp_path, monkeypatch, number
+):
+    tokenizers.ByteTokenizer().save(tmp_path)
+    make = multiprocessing.synchronize.SemLock.__init__
+    left = 0
+
+    def fails_at_last(*args, **settings):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(number, os.strerror(number))
+        make(*args, **settings)
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", fails_at_last)
+    lines = []
+    for num_made in itertools.count():
+        left = num_made
+        try:
+            with tokenizing(tmp_path, 2):
+                break
+        except OSError as error:
+            lines.append(faults.one_line(error))
+
+    assert len(lines) > 3  # Those of a barrier, and then those of the pool.
+    assert {line.partition(":")[0] for line in lines} == {"/dev/shm"}
+    assert all(os.strerror(number) in line and ";" in line for line in lines)

@@ -9,9 +9,11 @@ import rich.console
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
+from lm import faults
 from lm.errors import UserError
 from lm.results.state import DONE
 from lm.train import metric_writers
+from tests.file_limits import file_limit
 
 RECORD = {"train/loss": 3.25, "train/tokens_per_second": 1234.0, "train/mfu": float("nan")}
 
@@ -172,3 +174,16 @@ def test_weights_and_biases_that_is_not_installed_is_said(monkeypatch):
     metric_writers.check_wandb("")
     with pytest.raises(UserError, match=r"log.wandb_project='p'.*pip install wandb"):
         metric_writers.check_wandb("p")
+
+
+def test_a_log_that_may_not_grow_is_named_with_the_remedy(tmp_path):
+    write(tmp_path, [1, 2])
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+
+    with pytest.raises(OSError) as caught, file_limit(size + 90):
+        write(tmp_path, range(3, 9), from_step=2)
+
+    line = faults.one_line(caught.value)
+    assert line.startswith(f"{tmp_path}/") and "ulimit -f" in line
+    write(tmp_path, [3], from_step=2)
+    assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3]
