@@ -3,6 +3,7 @@
 Nothing is ever unpickled.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -182,6 +183,17 @@ def _class_name(folder: pathlib.Path) -> str:
 
 
 def _headers(path: pathlib.Path) -> dict[str, TensorHeader]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    return _headers_of(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1024)
+def _headers_of(path: pathlib.Path, state: tuple[int, ...]) -> dict[str, TensorHeader]:
+    """Read once for each state of a file: there may be tens of thousands in a folder."""
+    del state
     with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {

@@ -20,7 +20,7 @@ from configs import quickstart
 from experiments import build, convert, finetuned, generate, initial, runs
 from lm.data import tokenizers
 from lm.errors import UserError
-from lm.interop import hugging_face
+from lm.interop import hugging_face, tensor_files
 from lm.models.families import param_shapes
 from tests.interop import task_folders_test
 
@@ -343,3 +343,18 @@ def test_a_folder_is_opened_as_the_run_that_it_would_be_imported_as(llama, impor
     for path, x in flatten_dict(found.params).items():
         np.testing.assert_array_equal(x, flatten_dict(expected.params)[path])
     assert jnp.asarray(found.params["token_embedding"]).shape == (LLAMA["vocab_size"], 12)
+
+
+def test_the_header_of_a_file_is_read_once_until_the_file_changes(folder, shapes, monkeypatch):
+    opened, real = [], tensor_files._open
+    monkeypatch.setattr(tensor_files, "_open", lambda path: opened.append(path) or real(path))
+
+    hugging_face.load_model_block(folder)
+    assert not hugging_face.is_bare_encoder(folder)
+    hugging_face.plan(folder, shapes)
+
+    assert opened == [folder / "model.safetensors"]
+    held = safetensors.numpy.load_file(folder / "model.safetensors")
+    safetensors.numpy.save_file(held | {NORM: np.ones(5, np.float32)}, opened[0])
+    with pytest.raises(UserError, match="has shape"):
+        hugging_face.plan(folder, shapes)
