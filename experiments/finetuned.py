@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from experiments import build, initial, labelled, runs, tasks
+from experiments import build, labelled, runs, tasks
 from experiments.trained import Trained, checksum
 from lm.data import tokenizers
 from lm.errors import UserError
@@ -109,7 +109,7 @@ def _source(
 ) -> _Source:
     family = build.family_block(config.model)
     is_language_model = isinstance(model, family.module)
-    theirs, ours = initial.head_of(folder), heads.Head(config.task.kind, labels_of(config))
+    theirs, ours = runs.head_of(folder), heads.Head(config.task.kind, labels_of(config))
     takes_head = theirs == ours and not is_language_model
     lines = []
     if theirs:

@@ -1,21 +1,21 @@
 """The state before the first step: random parameters, or those that `init_from` names."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import ml_collections
 from absl import logging
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import build, runs
-from experiments.shown import command
+from experiments import build, finetuned, runs
 from lm.data import tokenizers
 from lm.errors import UserError
-from lm.interop import heads, hugging_face
+from lm.interop import hugging_face
+from lm.interop.weights import Path
 from lm.models import mup
-from lm.models.families import param_shapes
+from lm.models.families import init_params, param_shapes
 from lm.train.state import Params, TrainState
 
 
@@ -37,15 +37,57 @@ def make_state(
     folder = pathlib.Path(config.init_from)
     create = jax.jit(lambda params: TrainState.create(params, parts.tx), out_shardings=shardings)
 
+    draw = jax.jit(lambda key: init_params(parts.model, key))
+
     def from_folder(seed):
+        shapes = _shape_by_path(abstract.params)
+        drawn = lambda: flatten_dict(draw(jax.random.key(seed)))
         if hugging_face.is_folder(folder):
-            shapes = _shape_by_path(abstract.params)
-            loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
+            choices = _choices(folder, config)
+            loaded = hugging_face.load_params(folder, shapes, initial=drawn, **choices)
             hugging_face.say_what_is_left(folder, loaded)
+            _say_what_is_new(folder, loaded.missing)
             return create(loaded.params)
-        return create(runs.load(folder).params)
+        if not finetuned.is_task_model(folder):
+            return create(runs.load(folder).params)
+        run = finetuned.load(folder)
+        found = finetuned.as_in_module(run.params, run.config)
+        missing = sorted(shapes.keys() - found.keys())
+        if lacking := [path for path in missing if not _is_of_output(path, config)]:
+            raise UserError(
+                f"init_from={folder} was fine-tuned without {'/'.join(lacking[0])}, which this "
+                "config's model needs; name what it was fine-tuned from"
+            )
+        if left := sorted({path[0] for path in found.keys() - shapes.keys()}):
+            logging.warning("%s: left out, for it has no place here: %s", folder, ", ".join(left))
+        _say_what_is_new(folder, missing)
+        new = drawn() if missing else {}
+        return create(unflatten_dict({path: found.get(path, new.get(path)) for path in shapes}))
 
     return from_folder
+
+
+def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
+    """Whether a parameter is no part of the body, so that a model for a task may lack it."""
+    match build.family_block(config.model).architecture:
+        case "encoder":
+            return path[0] != "encoder"
+        case "decoder":
+            return path[0] == "output_embedding"
+    return False
+
+
+def _choices(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What a folder of `transformers` may lack and have: one with a head of a task, or with none."""
+    is_body = runs.head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
+    may_lack = lambda path: is_body and _is_of_output(path, config)
+    return {"may_lack": may_lack, "leave_out": "heads"}
+
+
+def _say_what_is_new(folder: pathlib.Path, missing: Iterable[Path]) -> None:
+    names = ", ".join("/".join(path) for path in missing)
+    if names:
+        logging.warning("%s has none, so that these are new: %s", folder, names)
 
 
 def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -89,20 +131,6 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
     return hugging_face.load_model_block(folder)
 
 
-def head_of(folder: pathlib.Path) -> heads.Head | None:
-    """The head of a fine-tuned run, or of a folder of `transformers`; None where there is none.
-
-    Raises:
-      UserError: it is neither a run nor such a folder.
-    """
-    if hugging_face.is_folder(folder):
-        return heads.head_of(hugging_face.load_config(folder))
-    config = runs.load_config(folder)
-    if config["experiment"] != "finetune" or config["task"]["kind"] not in heads.KINDS:
-        return None
-    return heads.Head(config["task"]["kind"], tuple(config["task"].get("labels", ())))
-
-
 def check(
     config: ml_collections.ConfigDict, params: Params, tokenizer: tokenizers.Tokenizer | None
 ) -> None:
@@ -118,12 +146,6 @@ def check(
     """
     folder = pathlib.Path(config.init_from)
     is_run = not hugging_face.is_folder(folder)
-    if is_run and runs.load_config(folder)["experiment"] == "finetune":
-        export = ("--config=configs/convert.py", f"--config.source={folder}")
-        raise UserError(
-            f"init_from={folder} was fine-tuned; write its model down and name that: "
-            f"{command(*export, '--config.target=DIR')}"
-        )
     block = runs.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
     other = build.make_model(block, causal=True)
     if hugging_face.is_folder(folder):
@@ -144,7 +166,7 @@ def check(
                 f"{wanted.get(path)} in this config's model; make the model block the same"
             )
     if not is_run:
-        hugging_face.plan(folder, found, leave_out="heads")
+        hugging_face.plan(folder, found, **_choices(folder, config))
     if tokenizer is not None and other_tokenizer.fingerprint != tokenizer.fingerprint:
         block = runs.tokenizer_block(folder)
         raise UserError(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from experiments import build, initial, tasks
+from experiments import build, runs, tasks
 from lm.data import chat_files, preparation, records, tokenizers, train_overlap
 from lm.data.examples import Features
 from lm.data.files import RestUnread
@@ -116,7 +116,7 @@ def read(config: ml_collections.ConfigDict) -> Data:
     templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
     block = tasks.complete(config.task.to_dict(), found.train, templates)
     if config.init_from and not config.task.get("labels", True):
-        head = initial.head_of(pathlib.Path(config.init_from))
+        head = runs.head_of(pathlib.Path(config.init_from))
         names = {*tagging.spelled(head.labels, block.get("scheme"))} if head else set()
         if head and head.kind == block["kind"] and {*block["labels"]} <= names:
             given = config.task.to_dict() | {"labels": head.labels}

@@ -13,7 +13,7 @@ from lm import workdir as workdir_lib
 from lm.data import chat_files, tokenizer_folder, tokenizers
 from lm.data.pieces import KIND
 from lm.errors import UserError
-from lm.interop import hugging_face, peft
+from lm.interop import heads, hugging_face, peft
 from lm.models.families import param_shapes
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params
@@ -109,6 +109,20 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
                 f"{path}: model.{name}={config['model'].get(name)!r} is no name; restore the file"
             )
     return config
+
+
+def head_of(folder: pathlib.Path) -> heads.Head | None:
+    """The head of a fine-tuned run, or of a folder of `transformers`; None where there is none.
+
+    Raises:
+      UserError: it is neither a run nor such a folder.
+    """
+    if hugging_face.is_folder(folder):
+        return heads.head_of(hugging_face.load_config(folder))
+    config = load_config(folder)
+    if config["experiment"] != "finetune" or config["task"]["kind"] not in heads.KINDS:
+        return None
+    return heads.Head(config["task"]["kind"], tuple(config["task"].get("labels", ())))
 
 
 def check_shapes(folder: pathlib.Path, params: Params, expected: Params) -> None:

@@ -15,7 +15,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from configs import answer, classify, tag
 from configs import convert as convert_config
-from experiments import convert, finetune, finetuned, initial
+from experiments import convert, finetune, finetuned, runs
 from lm.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
@@ -163,7 +163,7 @@ def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
     assert loaded.config.task.pair == "hypothesis"
     with pytest.raises(UserError, match=r"task\.tags='x': .* no such setting"):
         finetuned.load(tmp_path, task={"tags": "x"})
-    assert initial.head_of(tmp_path).kind == "classification"
+    assert runs.head_of(tmp_path).kind == "classification"
 
 
 def start(folder, tmp_path, labels):
