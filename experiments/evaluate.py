@@ -10,6 +10,7 @@ from lm.cache import cache_folder
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.tasks import labels
 from lm.train import sharding
 from lm.train.evaluation import evaluate
 
@@ -85,6 +86,9 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
     metrics, predictions = evaluate(params)
     by_label = run.task.by_label(split.records, predictions)
+    names = finetuned.labels_of(run.config)
+    if run.config.task.kind != "tagging" and labels.has_no_names(names):
+        print(labels.what_numbers_mean(names))
     report.print_scores(f"{folder} at step {run.step}", metrics, {}, by_label)
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")

@@ -78,7 +78,7 @@ def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
 
 
 def _choices(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What a folder of `transformers` may lack and have: one with a head of a task, or with none."""
+    """What a folder of `transformers` may lack and have, with the head of a task or with none."""
     is_body = runs.head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
     may_lack = lambda path: is_body and _is_of_output(path, config)
     return {"may_lack": may_lack, "leave_out": "heads"}

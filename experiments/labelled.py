@@ -118,6 +118,8 @@ def read(config: ml_collections.ConfigDict) -> Data:
     if config.init_from and not config.task.get("labels", True):
         head = runs.head_of(pathlib.Path(config.init_from))
         names = {*tagging.spelled(head.labels, block.get("scheme"))} if head else set()
+        if head and head.kind in ("classification", "multi_label"):
+            names |= labels.index_of(head.labels).keys()
         if head and head.kind == block["kind"] and {*block["labels"]} <= names:
             given = config.task.to_dict() | {"labels": head.labels}
             block = tasks.complete(given, found.train, templates)
@@ -132,6 +134,8 @@ def read(config: ml_collections.ConfigDict) -> Data:
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
     lines = _template_lines(task, tokenizer, templates)
+    if "class_weights" in block and labels.has_no_names(block["labels"]):
+        lines["labels"] = labels.what_numbers_mean(block["labels"])
     for key, split in (("data.train", train), ("data.validation", validation)):
         _check_varies(block, task, split.records, key)
     warnings = _warnings(block, task, train, validation, skipped)

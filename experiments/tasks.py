@@ -1,5 +1,6 @@
 """From the `task` block of a config to a task; what the block leaves open is read off the data."""
 
+import collections
 import datetime
 import functools
 import pathlib
@@ -74,6 +75,11 @@ def complete(
     counts = labels_lib.find_labels(records, read)
     labels = block["labels"] or tuple(counts)
     names = [labels_lib.clean(label) for label in labels]
+    index = labels_lib.index_of(labels)
+    found, counts = counts, collections.Counter()
+    for label, num in found.items():
+        if label in index:
+            counts[names[index[label]]] += num
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"task.labels={labels!r} has {twice[0]!r} twice; name each label once")
     if len(labels) < 2:

@@ -27,11 +27,27 @@ def clean(label: str) -> str:
 
 
 def index_of(labels: Sequence[str]) -> dict[str, int]:
-    """The place of each label, also of one that a config spells with spaces around it."""
+    """The place of each label, also of one that a config spells with spaces around it.
+
+    Labels without names, LABEL_0, LABEL_1 and so on, are in the data as 0, 1, ..., too.
+    """
     index = {name: i for i, name in enumerate(labels)}
     for i, name in enumerate(labels):
         index.setdefault(clean(name), i)
+        if has_no_names(labels):
+            index.setdefault(str(i), i)
     return index
+
+
+def has_no_names(labels: Sequence[str]) -> bool:
+    """Whether they are what `transformers` calls labels that nobody has named."""
+    return bool(labels) and list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
+
+
+def what_numbers_mean(labels: Sequence[str]) -> str:
+    """What is to be said of labels without names."""
+    last = len(labels) - 1
+    return f"0 to {last} in the data are the head's LABEL_0 to LABEL_{last}, which have no names"
 
 
 def label_of(record: Record, key: str) -> str:

@@ -15,7 +15,8 @@ from tokenizers import models, pre_tokenizers, processors
 
 from configs import answer, classify, tag
 from configs import convert as convert_config
-from experiments import convert, finetune, finetuned, runs
+from configs import evaluate as evaluate_config
+from experiments import convert, evaluate, finetune, finetuned, labelled, runs
 from lm.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
@@ -166,7 +167,7 @@ def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
     assert runs.head_of(tmp_path).kind == "classification"
 
 
-def start(folder, tmp_path, labels):
+def start(folder, tmp_path, labels, **changes):
     """What fine-tuning from a folder starts with: its config, parameters, and what it says."""
     texts = [f"good {a} film {b}" for a in "abcd" for b in "efgh"]
     rows = [{"text": text, "label": labels[i % 3]} for i, text in enumerate(texts)]
@@ -174,6 +175,7 @@ def start(folder, tmp_path, labels):
     config = classify.get_config()
     config.init_from = str(folder)
     config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16, validation_share=0.4)
+    config.update_from_flattened_dict(changes)
     config, data = finetune.read(config)
     model = finetuned.make_model(config, data.task)
     params, lines = finetuned.task_params(config, data.task, model, None)
@@ -217,6 +219,30 @@ def test_a_head_is_trained_on_where_its_labels_are_those_of_the_data(
     assert "does not fit classification of good, x, 差" in said_of_other
     assert "new: head/bias, head/kernel" in said_of_other
     assert "classifier.weight" in said_of_other or "head/kernel" in said_of_other
+
+
+@pytest.mark.parametrize("weights", ["", "balanced"])
+def test_labels_without_names_are_the_numbers_of_the_data(weights, tmp_path, capsys):
+    model = t.BertForSequenceClassification(t.BertConfig(**SIZES, num_labels=3))
+    folder = save(model, tmp_path)
+
+    config, params, said = start(folder, tmp_path, [2, 0, 1], **{"task.class_weights": weights})
+
+    assert config.task.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    np.testing.assert_array_equal(params["head", "kernel"], model.classifier.weight.detach().T)
+    assert "head: that of" in said
+    line = "0 to 2 in the data are the head's LABEL_0 to LABEL_2, which have no names"
+    assert labelled.read(config).lines["labels"] == line
+    evaluated = evaluate_config.get_config()
+    evaluated.update(checkpoint=str(folder), predictions=str(tmp_path / "p.jsonl"))
+    evaluated.data.validation = str(tmp_path / "data.jsonl")
+    assert evaluate.run(evaluated, None) == 0
+    assert line in capsys.readouterr().out
+    lines = (tmp_path / "p.jsonl").read_text().splitlines()
+    gold = [json.loads(line)["gold"]["label"] for line in lines]
+    assert gold[:3] == ["LABEL_2", "LABEL_0", "LABEL_1"]
+    _, other, _ = start(folder, tmp_path, [2, 3, 1])  # There is no LABEL_3.
+    assert not np.array_equal(other["head", "kernel"], params["head", "kernel"])
 
 
 @pytest.mark.parametrize("name", ["bert, one label", "gpt2, one label", "roberta, tags"])
