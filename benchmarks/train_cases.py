@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scanned": {"model.scan_layers": True},
     "dots_kept": {"model.remat": "dots"},
     "whole_layers_again": {"model.remat": "full"},
+    "fp8": {"model.matmul": "fp8"},
 }
 
 
