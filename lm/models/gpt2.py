@@ -14,7 +14,7 @@ from flax import linen as nn
 from lm.models import attention, cache, mup, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import LayerNorm, Mlp, Output
+from lm.models.layers import LayerNorm, Mlp, Output, embed
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 from lm.models.visible import Visible
@@ -116,13 +116,13 @@ class Decoder(nn.Module):
         embed_VD = self.param("token_embedding", token_init, (c.vocab_size, c.model_dim))
         embed_PD = self.param("position_embedding", position_init, (c.max_len, c.model_dim))
 
-        x_BLD = jnp.asarray(embed_VD, dtype)[tokens_BL] + jnp.asarray(embed_PD, dtype)[positions_BL]
+        x_BLD = embed(embed_VD, tokens_BL, dtype) + embed(embed_PD, positions_BL, dtype)
         x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
         x_BLD, _ = stack(
             Block,
             num_layers=c.num_layers,
             remat=c.remat,
-            scan_layers=c.scan_layers,
+            scan_layers=c.scan_layers or self.is_initializing(),
             config=c,
             deterministic=deterministic,
         )(x_BLD, visible.causal(segment_ids_BL, prefix_BL))

@@ -70,6 +70,26 @@ class Output:
         return logits_BLV + self.bias_V.astype(logits_BLV.dtype)[None, None]
 
 
+def embed(table_VD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of a float32 table, B x L x D in `dtype`.
+
+    They are cast behind the look-up, so that a row's gradient, a sum over all tokens of its id, is
+    added up in float32: in 16 bits it would no longer grow after some hundred tokens, and GPUs,
+    which have no atomic addition of these, would take many times as long.
+    """
+    return jnp.asarray(table_VD)[ids_BL].astype(dtype)
+
+
+def embed_few(table_SD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The same of a table of a few rows.
+
+    Its gradient is a product, since all tokens adding to the same row wait for each other: that
+    took half of a step of BERT-base on a GPU.
+    """
+    one_hot_BLS = jax.nn.one_hot(ids_BL, table_SD.shape[0], dtype=dtype)
+    return jnp.einsum("BLS,SD->BLD", one_hot_BLS, table_SD.astype(dtype), precision="highest")
+
+
 class KernelDims(NamedTuple):
     """How many dimensions of a kernel, in this order, count layers, are read, and are written."""
 

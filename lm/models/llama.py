@@ -17,7 +17,7 @@ from lm.errors import UserError
 from lm.models import attention, cache, mup, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import GatedMlp, Output, RmsNorm
+from lm.models.layers import GatedMlp, Output, RmsNorm, embed
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 from lm.train.state import Params
@@ -177,10 +177,10 @@ class Decoder(nn.Module):
             Block,
             num_layers=c.num_layers,
             remat=c.remat,
-            scan_layers=c.scan_layers,
+            scan_layers=c.scan_layers or self.is_initializing(),
             config=c,
         )(
-            jnp.asarray(embed_VD, dtype)[tokens_BL],
+            embed(embed_VD, tokens_BL, dtype),
             visible.causal(segment_ids_BL, prefix_BL, c.window),
             jnp.cos(angles_BLK),
             jnp.sin(angles_BLK),

@@ -19,7 +19,7 @@ from lm.errors import UserError
 from lm.models import attention, cache, visible
 from lm.models.cache import CachedAttend, LayerCache
 from lm.models.checks import check_hyperparameters
-from lm.models.layers import Dense, GatedMlp, Mlp, Output, RmsNorm
+from lm.models.layers import Dense, GatedMlp, Mlp, Output, RmsNorm, embed
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 from lm.models.visible import Visible
@@ -192,7 +192,7 @@ class Stack(nn.Module):
             Block,
             num_layers=c.num_layers,
             remat=c.remat,
-            scan_layers=c.scan_layers,
+            scan_layers=c.scan_layers or self.is_initializing(),
             config=c,
             deterministic=deterministic,
         )(dropout("in_dropout")(x_BLD), bias_RH[buckets_LM].transpose(2, 0, 1), seen, *encoded)
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
         embed_VD = self.token_embedding
-        in_BLD = jnp.asarray(embed_VD, jnp.dtype(self.config.dtype))[tokens_BL]
+        in_BLD = embed(embed_VD, tokens_BL, jnp.dtype(self.config.dtype))
         seen = visible.itself(segment_ids_BL)
         return self.encoder(in_BLD, seen, deterministic=deterministic), embed_VD
 
@@ -265,7 +265,7 @@ class T5(nn.Module):
             encoder_tokens_BM, encoder_segment_ids_BM, deterministic=deterministic
         )
         x_BLD = self.decoder(
-            jnp.asarray(embed_VD, x_BMD.dtype)[tokens_BL],
+            embed(embed_VD, tokens_BL, x_BMD.dtype),
             visible.causal(segment_ids_BL),
             x_BMD,
             Visible(segment_ids_BL, encoder_segment_ids_BM),

@@ -1,6 +1,7 @@
 """What holds for every family, beside what is compared with `transformers`."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from lm import losses
 from lm.errors import UserError
 from lm.models.bert import BERTConfig
-from lm.models.families import FAMILIES, family_of, param_shapes
+from lm.models.families import FAMILIES, family_of, init_params, param_shapes
 from lm.models.gpt2 import GPT2
 from lm.models.llama import LlamaConfig
 from lm.models.t5 import T5Config
@@ -177,3 +178,22 @@ def test_impossible_hyperparameters_are_named(name):
     family, changes, message = BAD[name]
     with pytest.raises(UserError, match=message):
         dataclasses.replace(CONFIGS[family], **changes)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_initialising_more_layers_compiles_no_more(name):
+    def program(num_layers):
+        init = lambda key: init_params(make(name, num_layers=num_layers), key)
+        return jax.jit(init).lower(jax.random.key(0)).as_text().count("\n")
+
+    assert program(7) == program(3)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_of_tables_are_added_up_in_32_bits(name):
+    model = make(name, dtype="bfloat16")
+
+    text = str(jax.make_jaxpr(lambda p: gradients(model, p))(param_shapes(model)))
+
+    assert re.search(r":f32\[.*\] = scatter-add", text)
+    assert not re.search(r":bf16\[.*\] = scatter-add", text)

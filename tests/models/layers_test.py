@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from lm.models.layers import ACTIVATIONS, GatedMlp, LayerNorm, RmsNorm, kernel_dims
+from lm.models.layers import (
+    ACTIVATIONS,
+    GatedMlp,
+    LayerNorm,
+    RmsNorm,
+    embed,
+    embed_few,
+    kernel_dims,
+)
 from lm.train.memory import saved_activation_bytes
 
 F32 = jnp.dtype("float32")
@@ -111,3 +119,16 @@ def test_a_gated_mlp_keeps_what_its_products_read_and_the_two_halves():
 
     # The input twice, for two products, both halves, and their gated product.
     assert kept_bytes_a_number(module) <= weights + 5 * 2
+
+
+@pytest.mark.parametrize("look_up", [embed, embed_few])
+def test_many_tokens_of_one_id_add_up_in_16_bits(look_up):
+    ids_BL = jnp.zeros((8, 512), jnp.int32).at[0, :3].set(2)
+    table = jnp.arange(12.0).reshape(3, 4)
+
+    found = look_up(table, ids_BL, jnp.bfloat16)
+    grads = jax.grad(lambda table: look_up(table, ids_BL, jnp.bfloat16).astype(float).sum())(table)
+
+    np.testing.assert_array_equal(found, table[ids_BL])
+    # A sum in 16 bits ends at 256, to which 1 adds nothing.
+    np.testing.assert_allclose(grads, np.array([4093, 0, 3])[:, None] * np.ones(4), rtol=2**-8)
