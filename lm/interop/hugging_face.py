@@ -209,7 +209,8 @@ def plan(
         {copy: original for copy, original in tied.items() if copy in found},
         sorted(absent),
         sorted({over_layers(found[key]) for key in unknown})
-        + [f"config.json: {k}={str(v)[:60]}" for k, v in sorted(unknown_settings.items())],
+        + [f"config.json: {k}={str(v)[:60]}" for k, v in sorted(unknown_settings.items())]
+        + settings.modules_beside(folder),
         notes,
     )
 

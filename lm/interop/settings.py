@@ -5,7 +5,9 @@ change the arithmetic and may have one value only, and those that change nothing
 file says is given back by name, so that no setting is passed over in silence.
 """
 
+import json
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -214,3 +216,20 @@ def head_dim(width: int, heads: int, names: str) -> int:
     if width % heads:
         raise UserError(f"config.json: {names}: {heads} heads do not divide the width of {width}")
     return width // heads
+
+
+def modules_beside(folder: pathlib.Path) -> list[str]:
+    """Names what sentence-transformers does with a model's states, which nobody does here.
+
+    Its modules.json lists the model itself, whose path is "", and a folder for what pools,
+    normalises or projects.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        parts = [(str(each["path"]), str(each["type"]).rpartition(".")[2]) for each in found]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ["modules.json, which is damaged"]
+    return [f"modules.json: {name} ({kind})" for name, kind in parts if name]

@@ -18,7 +18,7 @@ from lm.data import tokenizers
 from lm.data.tokenizer_training import train_sentencepiece
 from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
-from lm.interop import tokenizer_files
+from lm.interop import settings, tokenizer_files
 
 VOCAB, POSITIONS = 301, 24
 
@@ -277,6 +277,9 @@ def test_the_vocabulary_of_an_old_bert_is_read(tmp_path):
     assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id) == (0, 2, 3, 4)
 
 
+MODULES = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+
+
 def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path, folder, capsys):
     config = transformers.BertConfig(
         vocab_size=VOCAB,
@@ -297,12 +300,22 @@ def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path,
         run_convert(tmp_path / "classifier", tmp_path / "run", allow_missing=True)
     with pytest.raises(UserError, match=r"missing keys: cls\..*allow_missing=True"):
         run_convert(tmp_path / "classifier", tmp_path / "run", allow_unknown=True)
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(MODULES)
+    ]
+    (tmp_path / "bare" / "modules.json").write_text(json.dumps(modules))
     run_convert(tmp_path / "bare", tmp_path / "run")
     told = capsys.readouterr().out
     both = dict(allow_missing=True, allow_unknown=True)
     run_convert(tmp_path / "classifier", tmp_path / "other", **both)
 
     assert "missing, and drawn at random: transform/kernel" in told
+    beside = [line for line in told.splitlines() if "modules.json" in line]
+    assert beside == [
+        "unknown, and left out: modules.json: 1_Pooling (Pooling)",
+        "unknown, and left out: modules.json: 2_Dense (Dense)",
+    ]
     assert "sample from it" not in told
     assert "configs/classify.py" in told
     assert "unknown, and left out: classifier.weight" in capsys.readouterr().out
@@ -311,6 +324,9 @@ def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path,
     np.testing.assert_array_equal(
         params["encoder"]["token_embedding"], bare.embeddings.word_embeddings.weight.detach()
     )
+    for damaged in ("[", "3", "[1]", '[{"path": 1}]', "[" * 100_000):
+        (tmp_path / "bare" / "modules.json").write_text(damaged)
+        assert settings.modules_beside(tmp_path / "bare") == ["modules.json, which is damaged"]
     loaded = transformers.BertForPreTraining.from_pretrained(
         run_convert(tmp_path / "other", tmp_path / "back")
     )
