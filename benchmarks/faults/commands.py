@@ -32,11 +32,11 @@ class Place:
 
     Args:
       folder: empty.
-      num_steps: of pretraining.
+      num_steps: of training.
     """
 
     def __init__(self, folder: pathlib.Path, num_steps: int):
-        self.folder = folder
+        self.folder, self._num_steps = folder, num_steps
         sources = sorted((ROOT / "lm").rglob("*.py"))[:_FEW_LINES]
         for i, source in enumerate(sources):
             kind = "validation" if i % 10 == 0 else "train"
@@ -76,7 +76,7 @@ class Place:
             "--config=configs/classify.py:debug,tokenizer=bytes",
             f"--config.data.train={self.folder}/train.jsonl",
             f"--config.data.validation={self.folder}/validation.jsonl",
-            "--config.train.num_steps=60",
+            f"--config.train.num_steps={self._num_steps}",
             "--config.log.every_steps=1",
             "--config.eval.every_steps=4",
             "--config.checkpoint.every_steps=4",

@@ -82,10 +82,10 @@ def _disturb(
         # Killed again and again, until that was enough or it has ended before.
         for _ in range(num_kills - num_done):
             moment = rng.uniform(0.3, seconds)
-            was_killed, outliving = _kill(place, kind, folder, cache(folder), moment)
+            was_killed, took, outliving = _kill(place, kind, folder, cache(folder), moment)
             odd += [f"{outliving} processes outlived it"] if outliving else []
             if not was_killed:
-                seconds = moment  # It is faster now than it was.
+                seconds = took  # It is faster now than it was, as with what was compiled before.
                 break
             waiting += 1
         num_done += waiting
@@ -110,16 +110,16 @@ def _new(base: pathlib.Path) -> pathlib.Path:
 
 def _kill(
     place: Place, kind: Kind, folder: pathlib.Path, cache: str, moment: float
-) -> tuple[bool, int]:
-    """Whether the command was killed before its end, and how many processes outlived it."""
-    process = place.start(kind.arguments(folder), cache)
+) -> tuple[bool, float, int]:
+    """Whether the command was killed before its end, after what time, and how many outlived it."""
+    process, start = place.start(kind.arguments(folder), cache), time.monotonic()
     try:
         process.wait(timeout=moment)
-        return False, 0
+        return False, time.monotonic() - start, 0
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        return True, _outliving(place)
+        return True, moment, _outliving(place)
     finally:
         process.stderr.close()
 
