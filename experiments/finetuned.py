@@ -21,6 +21,7 @@ from lm.interop import heads, hugging_face
 from lm.metrics.entities import as_bioes
 from lm.models import mup
 from lm.models.lora import LoraConfig
+from lm.tasks import tagging
 from lm.tasks.task import Task
 from lm.train import sharding
 from lm.train.checkpoints import restore_params
@@ -110,7 +111,9 @@ def _source(
     family = build.family_block(config.model)
     is_language_model = isinstance(model, family.module)
     theirs, ours = runs.head_of(folder), heads.Head(config.task.kind, labels_of(config))
-    takes_head = theirs == ours and not is_language_model
+    spelled = lambda head: tagging.spelled(head.labels, config.task.get("scheme"))
+    is_alike = theirs and (theirs.kind, spelled(theirs)) == (ours.kind, spelled(ours))
+    takes_head = bool(is_alike) and not is_language_model
     lines = []
     if theirs:
         what = lambda head: f"{head.kind} of {', '.join(head.labels) or 'no labels'}"

@@ -8,3 +8,8 @@ class UserError(ValueError):
     to stderr and exits with code 2. Everything else that is raised is a bug and keeps its
     traceback.
     """
+
+    @property
+    def culprit(self) -> str:
+        """The message up to its remedy, which is another one where the file is part of a whole."""
+        return str(self).partition("; ")[0]

@@ -167,7 +167,9 @@ def naming_damage(folder: pathlib.Path) -> Iterator[None]:
         is_of_machine = faults.errno_of(error) is not None
         if is_of_machine and not isinstance(error, _MISPLACED):
             raise
-        raise damaged(folder, f"{type(error).__name__}: {error}") from None
+        is_said = isinstance(error, UserError)
+        reason = error.culprit if is_said else f"{type(error).__name__}: {error}"
+        raise damaged(folder, reason) from None
 
 
 def damaged(folder: pathlib.Path, reason: str) -> UserError:

@@ -12,16 +12,23 @@ from lm.errors import UserError
 
 
 def _sentences(path: pathlib.Path, max_bytes: int) -> Iterator[list[TextLine] | UserError]:
-    """The lines between empty ones."""
+    """The lines between empty ones; in place of more than `max_bytes` of them, the error."""
     sentence: list[TextLine] = []
+    size = 0
     for line in text_lines(path, max_bytes):
         if isinstance(line, UserError):
             yield line
         elif line.text.strip(" \t"):
-            sentence.append(line)
-        elif sentence:
-            yield sentence
-            sentence = []
+            size += len(line.text)
+            if size <= max_bytes:
+                sentence.append(line)
+            elif sentence:
+                yield files.longer(f"{files.shown(path)}:{sentence[0].number}", max_bytes)
+                sentence = []
+        else:
+            if sentence:
+                yield sentence
+            sentence, size = [], 0
     if sentence:
         yield sentence
 

@@ -2,7 +2,9 @@
 
 import bz2
 import codecs
+import collections
 import concurrent.futures
+import functools
 import glob
 import gzip
 import hashlib
@@ -143,11 +145,22 @@ def _refuse_encoding(path: pathlib.Path, head: bytes) -> None:
 
 
 class Line(NamedTuple):
-    """A line of a file, counted from 1, with its end; `offset` is that of its first byte."""
+    """A line of a file, counted from 1, with its end; `offset` is that of its first byte.
+
+    Whoever reads it may change its `data`, so that a long line need not be held twice.
+    """
 
     number: int
     offset: int
-    data: bytes
+    data: bytearray
+
+
+class LineTooLong(UserError):
+    """A line that exceeds the limit, of which a table must know the quotes and tabs."""
+
+    def __init__(self, name: str, max_bytes: int, counts: collections.Counter[bytes]):
+        super().__init__(str(longer(name, max_bytes)))
+        self.num_quotes, self.num_tabs = counts[b'"'], counts[b"\t"]
 
 
 def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
@@ -162,25 +175,33 @@ def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
       DAMAGED: after all lines that can be read.
     """
     number, offset, held = 1, 0, bytearray()
-    too_long = False
+    counts: collections.Counter[bytes] | None = None  # Of a line that is too long.
+    counted = lambda part: {character: part.count(character) for character in (b'"', b"\t")}
     for part in _parts_of_lines(path):
         offset += len(part)
         if offset == len(_BOM) and part == _BOM:
             continue
-        if too_long:
-            too_long = not part.endswith((b"\n", b"\r"))
+        if counts is not None:
+            counts.update(counted(part))
         elif len(held) + len(part) > max_bytes:
-            yield longer(f"{shown(path)}:{number}", max_bytes)
-            held.clear()
-            too_long = not part.endswith((b"\n", b"\r"))
+            counts = collections.Counter(counted(held + part))
+            held = bytearray()
         else:
             held += part
-            if part.endswith((b"\n", b"\r")):
-                yield Line(number, offset - len(held), bytes(held))
-                held.clear()
-        number += part.endswith((b"\n", b"\r"))
-    if held:
-        yield Line(number, offset - len(held), bytes(held))
+        if not part.endswith((b"\n", b"\r")):
+            continue
+        if counts is not None:
+            yield LineTooLong(f"{shown(path)}:{number}", max_bytes, counts)
+            counts = None
+        else:
+            found = [Line(number, offset - len(held), held)]
+            held = bytearray()
+            yield found.pop()  # Here is no need of it while it is read.
+        number += 1
+    if counts is not None:
+        yield LineTooLong(f"{shown(path)}:{number}", max_bytes, counts)
+    elif held:
+        yield Line(number, offset - len(held), held)
 
 
 def _parts_of_lines(path: pathlib.Path) -> Iterator[bytes]:
@@ -205,15 +226,20 @@ class TextLine(NamedTuple):
 
 def text_lines(path: pathlib.Path, max_bytes: int) -> Iterator[TextLine | UserError]:
     """The lines of a file as text; in place of one that is not UTF-8 or too long, the error."""
-    for line in lines(path, max_bytes):
-        if isinstance(line, UserError):
-            yield line
-            continue
-        try:
-            yield TextLine(line.number, line.data.decode().rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            name = f"{shown(path)}:{line.number}"
-            yield not_utf8(name, line.data, error, line.offset + error.start)
+    # Not by a loop, whose variable would hold the bytes for as long as the text is used.
+    return map(functools.partial(_text_line, path), lines(path, max_bytes))
+
+
+def _text_line(path: pathlib.Path, line: Line | UserError) -> TextLine | UserError:
+    if isinstance(line, UserError):
+        return line
+    while line.data.endswith((b"\n", b"\r")):
+        del line.data[-1:]
+    try:
+        return TextLine(line.number, line.data.decode())
+    except UnicodeDecodeError as error:
+        name = f"{shown(path)}:{line.number}"
+        return not_utf8(name, line.data, error, line.offset + error.start)
 
 
 def decoded(path: pathlib.Path, max_bytes: int) -> Iterator[str]:
@@ -273,7 +299,9 @@ def hash_together(paths: Iterable[pathlib.Path]) -> str:
     return hash_files(paths, pathlib.Path(root))
 
 
-def not_utf8(name: str, data: bytes, error: UnicodeDecodeError, offset: int) -> UserError:
+def not_utf8(
+    name: str, data: bytes | bytearray, error: UnicodeDecodeError, offset: int
+) -> UserError:
     """What is said of bytes that are no text; `offset` is in the file."""
     return UserError(
         f"{name}: byte 0x{data[error.start]:02x} at offset {offset} is not UTF-8 ({error.reason}); "

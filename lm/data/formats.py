@@ -1,5 +1,6 @@
 """The formats that data comes in: files as records of fields."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ def read(
         for item in reader(path, max_bytes):
             num_read += not isinstance(item, UserError)
             yield item
+            del item  # It may be long.
     except files.DAMAGED as error:
         yield files.unreadable(path, error, num_read)
     except UserError as error:
@@ -63,11 +65,16 @@ def _suffix(path: pathlib.Path) -> str:
 
 def json_lines(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
     """An object a line. Of a key that an object has twice, the last one counts."""
-    for line in files.text_lines(path, max_bytes):
-        if isinstance(line, UserError):
-            yield line
-        elif line.text.strip():
-            yield json_object(f"{files.shown(path)}:{line.number}", line.text)
+    # Not by loops, whose variables would hold a line for as long as its record is used.
+    lines = files.text_lines(path, max_bytes)
+    return filter(None, map(functools.partial(_json_line, files.shown(path)), lines))
+
+
+def _json_line(name: str, line: files.TextLine | UserError) -> Record | UserError | None:
+    if isinstance(line, UserError):
+        return line
+    is_empty = not line.text or line.text.isspace()
+    return None if is_empty else json_object(f"{name}:{line.number}", line.text)
 
 
 def json_object(name: str, text: str) -> Record | UserError:

@@ -211,6 +211,7 @@ def _records_of(
 ) -> Iterator[Document | UserError]:
     for item in formats.read(path, max_bytes, reader_of(path)):
         yield item if isinstance(item, UserError) else _text_of(item.fields, field, item.name)
+        del item  # It may be long.
 
 
 def _text_of(record: Any, field: str, name: str) -> Document | UserError:

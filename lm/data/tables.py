@@ -14,25 +14,28 @@ from lm.errors import UserError
 class _TextLines:
     """The lines of a table as text with their ends, and how far they have been read.
 
-    A line that is too long is raised, and the next call goes on behind it. What is no UTF-8 becomes
-    half characters, for a value may go on behind it; `bad` says what it was, by the line's number.
+    A line that is too long is raised, and the next call goes on behind it; `opens_quote` says then
+    whether it opens a quote that it does not close. What is no UTF-8 becomes half characters, for a
+    value may go on behind it; `bad` says what it was, by the line's number.
     """
 
     def __init__(self, path: pathlib.Path, max_bytes: int):
         self.name, self.number = files.shown(path), 0
+        self.max_bytes, self.opens_quote = max_bytes, False
         self.bad: dict[int, UserError] = {}
-        self._lines, self._held = files.lines(path, max_bytes), collections.deque[str]()
+        self._lines = files.lines(path, max_bytes)
+        self._held = collections.deque[str | UserError]()
 
     def __iter__(self):
         return self
 
     def __next__(self) -> str:
-        if self._held:
-            self.number += 1
-            return self._held.popleft()
-        line = next(self._lines)
+        line = self._held.popleft() if self._held else next(self._lines)
         self.number += 1
+        if isinstance(line, str):
+            return line
         if isinstance(line, UserError):
+            self.opens_quote = isinstance(line, files.LineTooLong) and line.num_quotes % 2 == 1
             raise line
         self.number = line.number
         try:
@@ -43,7 +46,16 @@ class _TextLines:
             self.bad[line.number] = files.not_utf8(name, line.data, error, offset)
             return line.data.decode(errors="surrogateescape")
 
-    def give_back(self, lines: list[str]) -> None:
+    def peek(self) -> str | UserError | None:
+        """The next line, which is still to be read, or what will be raised; None at the end."""
+        try:
+            line = next(self, None)
+        except UserError as error:
+            line = error
+        self.give_back([line] if line is not None else [])
+        return line
+
+    def give_back(self, lines: list[str | UserError]) -> None:
         """They are read again, as the next ones."""
         self.number -= len(lines)
         self._held.extendleft(reversed(lines))
@@ -71,12 +83,16 @@ def _table(lines: _TextLines, rows: Iterator[list[str]]) -> Iterator[Record | Us
                     f"of the file was not read; mend the line, or set {files.SKIP}"
                 )
                 return
+            if lines.number > first and "field limit" in str(error):
+                too_long = files.longer(f"{lines.name}:{first}", lines.max_bytes)
+                yield files.RestUnread(f"{too_long} to go without the rest of the file, too")
+                return
             yield UserError(f"{lines.name}:{first}: {error}; mend the line, or set {files.SKIP}")
             if header is None:
                 return
             continue
         except UserError as error:
-            if lines.number > first:
+            if lines.number > first or lines.opens_quote:
                 yield files.RestUnread(f"{error} to go without the rest of the file, too")
                 return
             yield error
@@ -134,7 +150,12 @@ class _TabRows:
         return self
 
     def __next__(self) -> list[str]:
-        line = next(self._lines)
+        try:
+            line = next(self._lines)
+        except files.LineTooLong as error:  # As below, as far as is known of it.
+            fits = error.num_tabs == self._num_columns - 1
+            self._lines.opens_quote &= not (fits and self._is_row_next())
+            raise
         cells = line.rstrip("\r\n").split("\t")
         if cells == [""]:
             return []
@@ -149,19 +170,17 @@ class _TabRows:
         ]
 
     def _is_row_next(self) -> bool:
-        line = next(self._lines, None)
-        if line is None:
-            return True
-        self._lines.give_back([line])
-        return line.count("\t") == self._num_columns - 1
+        line = self._lines.peek()
+        return not isinstance(line, str) or line.count("\t") == self._num_columns - 1
 
     def _quoted(self, line: str) -> list[str] | None:
         """The row that begins with this line, if it is one of quoted values."""
-        taken = [line]
-        while sum(each.count('"') for each in taken) % 2 and len(taken) < _MAX_LINES:
-            if (more := next(self._lines, None)) is None:
+        taken, size, num_quotes = [line], len(line), line.count('"')
+        while num_quotes % 2 and len(taken) < _MAX_LINES and isinstance(self._lines.peek(), str):
+            taken.append(next(self._lines))
+            size, num_quotes = size + len(taken[-1]), num_quotes + taken[-1].count('"')
+            if size > self._lines.max_bytes:
                 break
-            taken.append(more)
         try:
             (row,) = csv.reader(iter(["".join(taken)]), delimiter="\t", strict=True)
         except (csv.Error, ValueError):

@@ -93,6 +93,35 @@ def test_damage_is_one_line_that_names_the_folder(copy, has_manifest, file, dama
         read_all(arguments)
 
 
+TOKENIZER = {  # Contents by name, and what is said of them, without the remedy.
+    "of no kind": ({"kind.txt": b"other\n"}, "says 'other', which is unknown"),
+    "without text": ({"kind.txt": b"\xff"}, "is damaged (kind.txt is no text)"),
+    "without a model": (
+        {"kind.txt": b"sentencepiece\n", "sentencepiece.model": b""},
+        "is damaged (sentencepiece.model is no SentencePiece model)",
+    ),
+    "of no JSON": ({"kind.txt": b"transformers\n", "tokenizer.json": b"{"}, "is no tokenizer.json"),
+    "that is missing": ({"kind.txt": b"transformers\n"}, "tokenizer.json is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZER)
+def test_of_a_damaged_tokenizer_the_only_remedy_is_that_of_its_folder(copy, kind):
+    """Where no manifest says first that the file has changed."""
+    arguments, folder = copy
+    contents, reason = TOKENIZER[kind]
+    (folder / "manifest.json").unlink()
+    for name, data in contents.items():
+        (folder / "tokenizer" / name).write_bytes(data)
+
+    with pytest.raises(UserError) as caught:
+        read_all(arguments)
+
+    line = str(caught.value)
+    assert line.startswith(f"the prepared data in {folder} is damaged (") and reason in line
+    assert line.count("; ") == 1 and "restore" not in line and "remove" not in line
+
+
 def test_an_empty_folder_of_that_name_is_damaged(copy):
     arguments, folder = copy
     shutil.rmtree(folder)

@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import random
+import tracemalloc
 
 import pytest
 from backports import zstd
@@ -248,6 +249,91 @@ def test_a_line_too_long_inside_a_quoted_value_loses_an_unknown_rest(tmp_path, s
     (tmp_path / f"a{suffix}").write_text("\n".join(rows).replace(",", tab))
     texts, (error,) = read(tmp_path / f"a{suffix}", "skip", max_bytes=50)
     assert texts == ["x"] and isinstance(error, files.RestUnread) and ":4: is longer" in str(error)
+
+
+LONG = "b" * 99
+LONG_ROWS = {  # In tables with commas; with the number of the line that is said, and what is read.
+    "opens a value": (['"' + LONG, 'the,rest",1', "y,0"], 2, ["x"]),
+    "opens one behind another": (['"a ""b""",' + LONG + '"', 'the rest"', "y,0"], 2, ["x"]),
+    "opens one at its end": ([LONG + ',"', '"', "y,0"], 2, ["x"]),
+    "closes what it opens": (['"' + LONG + ' ""so""",1', "y,0"], None, ["x", "y"]),
+    "has no quote": ([LONG + ",1", "y,0"], None, ["x", "y"]),
+    "grows on short lines": (['"a', *["b" * 9] * 9, 'the rest",1', "y,0"], 2, ["x"]),
+    "grows, the last value": (['1,"', *["b" * 9] * 9, 'the rest"', "y,0"], 2, ["x"]),
+}
+
+
+@pytest.mark.parametrize("suffix, tab", [(".csv", ","), (".tsv", "\t")])
+@pytest.mark.parametrize("kind", LONG_ROWS)
+def test_a_row_that_is_too_long_is_left_out_with_what_belongs_to_it(tmp_path, suffix, tab, kind):
+    rows, rest_from, wanted = LONG_ROWS[kind]
+    path = tmp_path / f"a{suffix}"
+    path.write_text("\n".join(['"text","n"', "x,1", *rows, ""]).replace(",", tab))
+
+    texts, (error,) = read(path, "skip", max_bytes=60)
+
+    assert texts == wanted
+    assert isinstance(error, files.RestUnread) == (rest_from is not None)
+    assert str(error).startswith(f"{path}:3: is longer than data.max_document_bytes=60; raise")
+    with pytest.raises(UserError, match=":3: is longer"):
+        read(path, max_bytes=60)
+
+
+def test_a_long_line_whose_quotes_are_text_costs_no_other_row_of_a_table_with_tabs(tmp_path):
+    for body, wanted in (
+        (f'"{LONG}\t1\n"y\t0\n', ['"y']),
+        (f'"{LONG}\t1\n"{LONG}\t1\ny\t0\n', ["y"]),
+        (f'"{LONG}\nthe rest"\t1\ny\t0\n', []),
+        (f'1\t"{LONG}\nthe rest"\ny\t0\n', []),
+    ):
+        (tmp_path / "a.tsv").write_text("text\tn\n" + body)
+        texts, errors = read(tmp_path / "a.tsv", "skip", max_bytes=60)
+        assert texts == wanted
+        assert [isinstance(error, files.RestUnread) for error in errors] == (
+            [True] if not wanted else [False] * body.count(LONG)
+        )
+
+
+@pytest.mark.parametrize(
+    "text, most",
+    [
+        ("words of a text. ", 3.3),
+        ("line\n", 3.3),
+        ("Größe ", 4.1),
+        ("我们在上海见面。", 5.1),
+        ("👋🏽", 7.5),
+    ],
+    ids=["letters", "lines", "Latin-1", "Chinese", "emoji"],
+)
+def test_a_long_line_of_json_takes_few_times_its_size(tmp_path, text, most):
+    """Two of its bytes, its text and what is read of it at once, and what was read before."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(json_lines([text * (2_000_000 // len(text.encode()))] * 2))
+    source = make_source("jsonl", split="train", spec=str(path), field="text")
+
+    tracemalloc.start()
+    sizes = [len(document.text) for document in source.documents()]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(sizes) == 2
+    assert peak / (path.stat().st_size / 2) < most
+
+
+def test_a_sentence_without_end_is_left_out_and_the_next_one_read(tmp_path):
+    endless = "".join(f"word{i} O\n" for i in range(30))
+    (tmp_path / "a.conll").write_text(f"a O\n\n{endless}\nb O\n\n{endless}")
+
+    records = read_records(
+        "files", split="train", spec=str(tmp_path / "a.conll"), max_document_bytes=60
+    ).records()
+
+    found = [str(r) if isinstance(r, UserError) else r.fields["tokens"] for r in records]
+    assert found[::2] == [["a"], ["b"]]
+    assert [error.partition(";")[0].rpartition("a.conll:")[2] for error in found[1::2]] == [
+        "3: is longer than data.max_document_bytes=60",
+        "36: is longer than data.max_document_bytes=60",
+    ]
 
 
 COMMENTS = {

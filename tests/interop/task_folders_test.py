@@ -245,6 +245,30 @@ def test_labels_without_names_are_the_numbers_of_the_data(weights, tmp_path, cap
     assert not np.array_equal(other["head", "kernel"], params["head", "kernel"])
 
 
+@pytest.mark.parametrize(
+    ("given", "does_fit"), [("BIES", True), ("BILU", True), ("BMEW", True), ("BEIS", False)]
+)
+def test_tags_are_the_same_in_each_spelling_of_their_scheme(tmp_path, given, does_fit):
+    names = lambda prefixes: ("O", *(f"{prefix}-PER" for prefix in prefixes))
+    labels = dict(enumerate(names("BILU")))
+    model = t.BertForTokenClassification(t.BertConfig(**SIZES, id2label=labels))
+    folder = save(model, tmp_path / "tagger")
+    rows = [{"tokens": ["good", "film"], "tags": tags} for tags in (["U-PER", "O"], ["O", "O"])]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 9))
+    config = tag.get_config()
+    config.init_from = str(folder)
+    config.task.update(scheme="BIOES", labels=names(given))
+    config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16, validation_share=0.5)
+
+    config, data = finetune.read(config)
+    made = finetuned.make_model(config, data.task)
+    params, lines = finetuned.task_params(config, data.task, made, None)
+
+    theirs = model.classifier.weight.detach().numpy().T
+    assert np.array_equal(params["head"]["kernel"], theirs) == does_fit
+    assert ("new: nothing" in "\n".join(lines)) == does_fit
+
+
 @pytest.mark.parametrize("name", ["bert, one label", "gpt2, one label", "roberta, tags"])
 def test_a_head_comes_back_from_a_run_to_the_bit(name, tmp_path, capsys):
     make, (kind, labels) = FOLDERS[name]
