@@ -212,6 +212,25 @@ def test_replies_are_those_of_the_model_to_its_chat_template(files, tmp_path, ca
         assert mine["text"] == said(new)
 
 
+def test_a_reply_ends_at_the_text_that_the_template_writes_behind_it(files, tmp_path, capfd):  # noqa: F811
+    run = random_run(files, "chats", None, tmp_path)
+    asked = [{"messages": [{"role": "user", "content": "hi"}]}]
+    (whole,) = predicted(run, asked, capfd, max_new_tokens=40)
+    text = whole["text"]
+    end = next(
+        text[i : i + 2] for i in range(3, len(text)) if text[i : i + 2].strip() == text[i : i + 2]
+    )
+    path = run / "config.json"
+    config = json.loads(path.read_text())
+    config["task"]["template"] = config["task"]["template"].replace("eos_token", json.dumps(end))
+    path.write_text(json.dumps(config))
+
+    (cut,) = predicted(run, asked, capfd, max_new_tokens=40)
+
+    assert cut == {"text": text[: text.index(end)].strip(), "finish_reason": "stop"}
+    assert whole["finish_reason"] == "length"
+
+
 @pytest.mark.parametrize(("name", "num_beams"), [("pairs", 3), ("pairs, decoder", 1)])
 def test_what_is_written_for_a_source_is_what_the_model_writes(
     name,
