@@ -147,6 +147,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
 
     read, predict = task.read, functools.partial(task.predictions, model=model, params=params)
     if isinstance(task, language.Seq2Seq | language.Chat):
+        prompting.say_what_is_unused(folder)
         written_by = decoding_params(params, model.config.dtype)
         predict = functools.partial(task.predictions, model=model, params=written_by)
     if isinstance(task, language.Chat):

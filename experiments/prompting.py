@@ -18,15 +18,18 @@ from lm.tasks import language
 def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
     """Opens a run of whichever kind, or a folder of `transformers` as one, to have it write.
 
-    What its generation_config.json asks for in vain is said on standard error.
-
     Raises:
       UserError: there is none.
     """
+    say_what_is_unused(folder)
+    return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
+
+
+def say_what_is_unused(folder: pathlib.Path) -> None:
+    """Says on standard error what generation_config.json of a run or folder asks for in vain."""
     for place in (folder, folder / "tokenizer"):
         if line := stop_ids.unused_settings(place):
             print(line, file=sys.stderr)
-    return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
 
 
 class PromptAffixes(NamedTuple):

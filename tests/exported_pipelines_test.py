@@ -87,6 +87,14 @@ def predicted(run, records, capfd, **settings):
     return [json.loads(line)["prediction"] for line in capfd.readouterr().out.splitlines()]
 
 
+def said_besides(run, capfd):
+    """What is said of the same predictions on standard error."""
+    config = predict_config.get_config()
+    config.update(checkpoint=str(run), input=str(run.parent / "new.jsonl"), max_new_tokens=1)
+    assert predict.run(config, None) == 0
+    return capfd.readouterr().err
+
+
 def by_label(theirs):
     return {each["label"]: each["score"] for each in theirs}
 
@@ -220,6 +228,8 @@ def test_a_reply_ends_at_the_text_that_the_template_writes_behind_it(files, tmp_
     end = next(
         text[i : i + 2] for i in range(3, len(text)) if text[i : i + 2].strip() == text[i : i + 2]
     )
+    asks = {"repetition_penalty": 1.3}
+    (run / "tokenizer" / "generation_config.json").write_text(json.dumps(asks))
     path = run / "config.json"
     config = json.loads(path.read_text())
     config["task"]["template"] = config["task"]["template"].replace("eos_token", json.dumps(end))
@@ -229,6 +239,7 @@ def test_a_reply_ends_at_the_text_that_the_template_writes_behind_it(files, tmp_
 
     assert cut == {"text": text[: text.index(end)].strip(), "finish_reason": "stop"}
     assert whole["finish_reason"] == "length"
+    assert "repetition_penalty=1.3, which is not done here" in said_besides(run, capfd)
 
 
 @pytest.mark.parametrize(("name", "num_beams"), [("pairs", 3), ("pairs, decoder", 1)])

@@ -328,6 +328,13 @@ def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == "the thing" + cut["text"] + "\n"
     assert "asks for repetition_penalty=1.3, which is not done here" in printed.err
+    # Long texts are looked at while they are written.
+    asked = dict(lines=[{"prompt": text} for text in PROMPTS], max_new_tokens=90)
+    whole = write(folder, tmp_path, **asked)
+    stop = whole[0]["text"][-9:-6]
+    for long, cut in zip(whole, write(folder, tmp_path, stop=(stop,), **asked), strict=True):
+        assert cut["text"] == long["text"].split(stop)[0]
+        assert cut["finish_reason"] == ("stop" if stop in long["text"] else long["finish_reason"])
     (named,) = write(folder, tmp_path, prompt="the thing", stop=("<|turn|>",))
     assert named == line  # It wrote no such token; what ends it need not be there.
 
