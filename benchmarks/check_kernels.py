@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -113,28 +113,28 @@ def attend(kernel: str, case: Case, args: argparse.Namespace, dtype) -> dict[str
     if case.biased:
         inputs = [inputs[0] * K**-0.5, *inputs[1:], jnp.asarray(noise(H, L, L, seed=5))]
 
-    def gradients(kernel, *inputs):
+    # All arrays are arguments: XLA would spend minutes on folding constants.
+    def gradients(kernel, inputs, do_BLHK, seen):
         def total(q_BLHK, k_BMGK, v_BMGK, *bias):
             more = dict(bias_HLM=bias[0], scale=1.0) if bias else {}
-            attend = kernels.KERNELS[kernel]
-            o_BLHK = attend(q_BLHK, k_BMGK, v_BMGK, visible=case.seen, **more)
+            o_BLHK = kernels.KERNELS[kernel](q_BLHK, k_BMGK, v_BMGK, visible=seen, **more)
             return jnp.sum((o_BLHK * do_BLHK).astype(jnp.float32)), o_BLHK * (do_BLHK != 0)
 
         positions = tuple(range(len(inputs)))
         grads, o_BLHK = jax.grad(total, argnums=positions, has_aux=True)(*inputs)
         return dict(zip(("o", "dq", "dk", "dv", "dbias"), (o_BLHK, *grads), strict=False))
 
+    given = inputs, do_BLHK, case.seen
     with jax.default_matmul_precision("highest"):
-        expected = jax.jit(functools.partial(gradients, "einsum"))(
-            *(x.astype(jnp.float32) for x in inputs)
-        )
+        exact = jax.tree.map(lambda x: x.astype(jnp.float32), inputs)
+        expected = jax.jit(functools.partial(gradients, "einsum"))(exact, *given[1:])
     ours = functools.partial(gradients, kernel)
     if not case.is_cut:
-        return compared(ours, "einsum", inputs, expected, gradients)
+        return compared(ours, "einsum", given, expected, gradients)
     mesh = sharding.make_mesh(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
     with jax.set_mesh(mesh):
-        inputs = [jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))) for x in inputs]
-        return compared(ours, "einsum", inputs, expected, gradients)
+        rows = NamedSharding(mesh, P(("data", "fsdp")))
+        return compared(ours, "einsum", jax.device_put(given, rows), expected, gradients)
 
 
 def products(args: argparse.Namespace, dtype) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def products(args: argparse.Namespace, dtype) -> dict[str, Any]:
 def compared(
     function: Callable,
     peer: str,
-    inputs: list[jax.Array],
+    inputs: Sequence[Any],
     expected: dict[str, jax.Array],
     gradients: Callable,
     bound: float | None = None,
@@ -166,13 +166,14 @@ def compared(
     theirs = jax.jit(functools.partial(gradients, peer)).lower(*inputs).compile()
     found = ours(*inputs)
     errors = {name: float(f"{distance(found[name], expected[name]):.3g}") for name in expected}
-    bound = _BOUND[str(inputs[0].dtype)] if bound is None else bound
+    dtype = str(jax.tree.leaves(inputs)[0].dtype)
+    bound = _BOUND[dtype] if bound is None else bound
     seconds, peer_seconds = fastest(ours, inputs), fastest(theirs, inputs)
     return {
         "ok": all(error <= bound for error in errors.values()),
         "errors": errors,
         "bound": bound,
-        "dtype": str(inputs[0].dtype),
+        "dtype": dtype,
         "seconds": round(seconds, 7),
         "peer": peer,
         "peer_seconds": round(peer_seconds, 7),
@@ -212,7 +213,7 @@ def distance(found: jax.Array, expected: jax.Array) -> float:
     return float(error) if np.isfinite(error) else float("inf")
 
 
-def fastest(function: Callable, inputs: list[jax.Array], rounds: int = 5) -> float:
+def fastest(function: Callable, inputs: Sequence[Any], rounds: int = 5) -> float:
     """Seconds of the quickest of some rounds of ten calls."""
     jax.block_until_ready(function(*inputs))
     times = []
