@@ -32,6 +32,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         debug_seq_len=288,  # Of a conversation that is cut, the answer is what is lost.
         best_metric="eval/perplexity",
         best_mode="min",
+        peak_lr=2e-5,
     )
     if arg.debug:
         config.data.batch_size = 16

@@ -279,7 +279,7 @@ def finetuning(
     debug_seq_len: int,
     best_metric: str,
     best_mode: str = "max",
-    peak_lr: float = 2e-5,
+    peak_lr: float = 5e-5,
     batch_size: int = 32,
     num_epochs: float = 3.0,
 ) -> ml_collections.ConfigDict:
