@@ -260,7 +260,10 @@ def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoint(tmp_path, monk
 
 
 @pytest.mark.parametrize("num_bytes", [0, 100, 1_000, 20_000])
-def test_a_save_that_cannot_be_written_says_nothing_but_its_line(tmp_path, capfd, num_bytes):
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_save_that_cannot_be_written_says_nothing_but_its_line(
+    tmp_path, capfd, caplog, num_bytes
+):
     """Whichever file it is, and whoever writes it: Orbax, TensorStore's threads, or this module."""
     save_all(tmp_path, [3], keep_last=1)
     capfd.readouterr()
@@ -278,6 +281,7 @@ def test_a_save_that_cannot_be_written_says_nothing_but_its_line(tmp_path, capfd
     gc.collect()  # Tasks that nobody asked are heard of when they go.
     printed = capfd.readouterr()
     assert printed.err == printed.out == ""
+    assert not [record for record in caplog.records if record.exc_info]
     assert restore(tmp_path)[0] == 3
 
 
