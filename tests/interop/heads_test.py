@@ -62,7 +62,7 @@ def test_a_head_is_read_by_transformers_and_says_the_same(kind, position_offset,
     found = np.asarray(model.apply({"params": params}, inputs))
 
     family = heads_lib.with_head(block, kind, labels)
-    hugging_face.save(tmp_path, family, block, params, "float32", {"pad_token_id": 1}, ())
+    hugging_face.save(tmp_path, family, block, params, "float32", {"pad_token_id": 1}, (), {})
     reference, loading = CLASSES[kind].from_pretrained(tmp_path, output_loading_info=True)
     with torch.no_grad():
         expected = reference.eval()(

@@ -199,7 +199,7 @@ def test_export_after_import_is_equal_to_the_bit_and_loads_without_a_word(pair, 
         if (i := getattr(reference.config, f"{n}_token_id", None)) is not None
     }
     hugging_face.save(
-        tmp_path, hugging_face.FAMILIES[model_type], block, params, "float32", ids, ()
+        tmp_path, hugging_face.FAMILIES[model_type], block, params, "float32", ids, (), {}
     )
 
     assert model_type == reference.config.model_type
@@ -251,7 +251,9 @@ def test_shards_of_any_dtype_come_back_to_the_bit(pair, dtype, tmp_path, monkeyp
     folders = [tmp_path / "once", tmp_path / "twice"]
     for target in folders:
         target.mkdir()
-        hugging_face.save(target, hugging_face.FAMILIES[model_type], block, params, dtype, {}, ())
+        hugging_face.save(
+            target, hugging_face.FAMILIES[model_type], block, params, dtype, {}, (), {}
+        )
         assert (target / "model.safetensors.index.json").exists()
         shapes = {path: x.shape for path, x in flatten_dict(params).items()}
         loaded = hugging_face.load_params(target, shapes)
