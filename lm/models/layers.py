@@ -74,8 +74,7 @@ def embed(table_VD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array
     """Rows of a float32 table, B x L x D in `dtype`.
 
     They are cast behind the look-up, so that a row's gradient, a sum over all tokens of its id, is
-    added up in float32: in 16 bits it would no longer grow after some hundred tokens, and GPUs,
-    which have no atomic addition of these, would take many times as long.
+    added up in float32: in 16 bits it would no longer grow after some hundred tokens.
     """
     return jnp.asarray(table_VD)[ids_BL].astype(dtype)
 
