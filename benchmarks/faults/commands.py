@@ -78,13 +78,8 @@ class Place:
             f"--config.data.validation={self.folder}/validation.jsonl",
             f"--config.train.num_steps={self._num_steps}",
             "--config.log.every_steps=1",
-            "--config.eval.every_steps=8",
+            "--config.eval.every_steps=4",
             "--config.checkpoint.every_steps=4",
-            "--config.model.num_layers=1",
-            "--config.model.model_dim=32",
-            "--config.model.mlp_dim=64",
-            "--config.data.seq_len=32",
-            "--config.data.multiple=32",
             f"--workdir={workdir}",
         ]
 

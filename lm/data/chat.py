@@ -16,17 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.data import special_tokens
+from lm.data.chat_rendering import TRIALS, USED, Renderer
 from lm.data.conversations import (
     ROLES,
     Conversation,
-    as_given,
     map_texts,
-    parts_of,
     text_of,
     texts,
 )
 from lm.data.offsets import Offsets, Range
-from lm.data.template_program import Program, Rendered, Span, unused_characters
+from lm.data.template_program import Span, unused_characters
 from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 
@@ -111,13 +110,9 @@ class ChatTemplate:
         origin: str = "",
     ):
         self.sources = dict(sources)
-        self._tokenizer, self._now = tokenizer, now or datetime.datetime.now()
-        whose = f" of {origin}" if origin else ""
-        self._programs = {
-            name: Program(sources[name], f"the chat template {name!r}{whose}")
-            for name in ("default", "tool_use")
-            if name in sources
-        }
+        self._tokenizer = tokenizer
+        now = now or datetime.datetime.now()
+        self._render = Renderer(self.sources, tokenizer.named_tokens, now, origin)
         self._special = special_tokens.pattern_of(tokenizer.special_ids)
 
     def examples(self, name: str, conversation: Conversation) -> list[Example]:
@@ -150,7 +145,10 @@ class ChatTemplate:
             encoded = self._encode(name, conversation, last.parts, last.text)
             examples.append(_example(encoded, spans, notes))
             if not examples[-1].is_answer.any():
-                raise UserError(f"{name}: the chat template writes nothing of what is answered")
+                raise UserError(
+                    f"{name}: nothing is to be learned: its answers are empty, or the chat "
+                    "template leaves them out"
+                )
         return examples[::-1]
 
     def prompt(self, name: str, conversation: Conversation) -> np.ndarray:
@@ -185,28 +183,27 @@ class ChatTemplate:
     @functools.cached_property
     def end(self) -> End:
         """What the template writes behind an answer; without any, a model never learns to stop."""
-        said = lambda role, text: {"role": role, "content": text}
-        trial = [said("user", "Ping?"), said("assistant", "Pong.")]
-        for before in ([], [said("system", "Play.")]):  # Some templates refuse one of them.
-            conversation = Conversation([*before, *trial])
+        for trial in reversed(TRIALS):
             with contextlib.suppress(UserError):
-                last = self._answer("a trial", conversation, len(before) + 1)
+                last = self._answer("a trial", Conversation(trial), len(trial) - 1)
                 break
         else:
             return End(None, "")
-        end = last.text.rfind("Pong.") + len("Pong.")
+        start, found, _ = last.text.rpartition("Pong.")
+        if not found:
+            return End(None, "")
+        end = len(start + found)
         encoded = self._tokenizer.encode_written(last.text)
         learned = _is_answer(encoded, last.spans) & (encoded.starts >= end)
         ids = encoded.ids[learned].tolist()
         for token_id in ids:
             if self._tokenizer.is_special(token_id):
                 return End(token_id, "")
-        is_found = end >= len("Pong.")
-        return End(None, last.text[end : last.spans[-1][1]].strip() if is_found else "")
+        return End(None, _ending_text(last.text[end : last.spans[-1][1]]))
 
     def takes_role(self, role: Any) -> bool:
         """Whether it is a usual role, or one that the template names."""
-        sources = [program.source for program in self._programs.values()]
+        sources = [self.sources.get(name, "") for name in USED]
         return role in ROLES or any(f"{q}{role}{q}" in s for q in "'\"" for s in sources)
 
     def _answer(self, name: str, conversation: Conversation, turn: int) -> _Answer:
@@ -306,49 +303,6 @@ class ChatTemplate:
                 length += len(part) - start
         return self._tokenizer.encode_written(text, as_text)
 
-    def _render(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
-        messages = [as_given(message) for message in conversation.messages]
-        with_parts = [m["content"] for m in messages if isinstance(m.get("content"), list)]
-        conversation = conversation._replace(messages=messages)
-        if self._reads_parts_alone:
-            return self._run(name, conversation.with_contents(parts_of), ask)
-        if not with_parts:
-            return self._run(name, conversation, ask)
-        try:
-            rendered = self._run(name, conversation, ask)
-        except UserError:
-            rendered = None
-        # A template that knows texts alone writes a list as Python does, or fails.
-        if rendered is None or any(str(parts) in rendered.text for parts in with_parts):
-            return self._run(name, conversation.with_contents(text_of), ask)
-        return rendered
-
-    @functools.cached_property
-    def _reads_parts_alone(self) -> bool:
-        """Whether a content that is a text is lost, as by templates of models that see pictures."""
-
-        def is_lost(content: str | list) -> bool:
-            conversation = Conversation([{"role": "user", "content": content}])
-            with contextlib.suppress(UserError):
-                text = self._run("a trial", conversation, True).text
-                return "Ping?" not in text or "'Ping?'" in text  # As Python writes a list.
-            return True
-
-        return is_lost("Ping?") and not is_lost([{"type": "text", "text": "Ping?"}])
-
-    def _run(self, name: str, conversation: Conversation, ask: bool) -> Rendered:
-        with_tools = conversation.tools is not None and "tool_use" in self._programs
-        program = self._programs["tool_use" if with_tools else "default"]
-        variables = {
-            **self._tokenizer.named_tokens,
-            **conversation.variables,
-            "messages": conversation.messages,
-            "tools": conversation.tools,
-            "documents": conversation.documents,
-            "add_generation_prompt": ask,
-        }
-        return program.render(name, variables, self._now)
-
     def _spelt(self, name: str, conversation: Conversation, ask: bool) -> tuple[str, list[Range]]:
         """A rendering, and where it has what a message or a tool spells like a special token.
 
@@ -378,6 +332,17 @@ class ChatTemplate:
             f"{name}: it spells the special token {spelt}, of which the chat template makes "
             "something else, so that it cannot be told from the template's own; take it out"
         )
+
+
+def _ending_text(written: str) -> str:
+    """What of a text behind an answer tells its end from what an answer may say itself.
+
+    A marker such as `<end>` does wherever it stands, another text with the white space around it,
+    if it begins with some: a full stop does not.
+    """
+    if re.fullmatch(r"\s*(<[^\s<>]+>|\[[^\s\[\]]+\])\s*", written):
+        return written.strip()
+    return written if written[:1].isspace() and not written.isspace() else ""
 
 
 def _is_answer(encoded: Offsets, spans: Sequence[Span]) -> np.ndarray:

@@ -68,7 +68,7 @@ class ChatTemplateApart(ChatTemplate):
     def _marked(self, name: str, messages: Sequence[Message], ask: bool) -> str:
         """The text, with a mark in the place of each message's content."""
         marked = [m | {"content": f"\ue0f0{i}\ue0f1"} for i, m in enumerate(messages)]
-        return self._run(name, Conversation(marked), ask).text
+        return self._render.as_given(name, Conversation(marked), ask).text
 
     def _ids(self, text: str, messages: Sequence[Message]) -> np.ndarray:
         ids, start = [], 0

@@ -35,10 +35,12 @@ class Conversation(NamedTuple):
         """With so many of its messages."""
         return self._replace(messages=self.messages[:num])
 
-    def with_contents(self, function: Callable[[Message], Any]) -> "Conversation":
-        """With another content in each message that has one."""
-        changed = [m | {"content": function(m)} if "content" in m else m for m in self.messages]
-        return self._replace(messages=changed)
+    def with_contents(
+        self, function: Callable[[Message], Any], of: Callable[[Message], bool]
+    ) -> "Conversation":
+        """With another content in each of these messages that has one."""
+        change = lambda m: m | {"content": function(m)} if "content" in m and of(m) else m
+        return self._replace(messages=list(map(change, self.messages)))
 
 
 def read_conversation(

@@ -152,24 +152,34 @@ def test_parts_of_text_are_the_text_whatever_the_template_takes(said):
     assert text_of({"content": PARTS}) == "hello 你"
 
 
+OF_PARTS = "{% for p in m.content %}{{ p['text'] }}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     "said",
     [
+        OF_PARTS,
         "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
-        "{% for p in m.content %}{{ p['text'] }}{% endfor %}",
         "{{ m.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
         "{{ m.content[0].text + m.content[1:] | map(attribute='text') | join }}",
+        "{% if m.role == 'user' %}" + OF_PARTS + "{% else %}{{ m.content }}{% endif %}",
+        "{% if m.role == 'assistant' %}" + OF_PARTS + "{% else %}{{ m.content }}{% endif %}",
+        "{% if m.role == 'system' %}{{ m.content }}{% else %}" + OF_PARTS + "{% endif %}",
+        "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + OF_PARTS,
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + OF_PARTS,
     ],
 )
 def test_a_template_that_reads_parts_alone_loses_no_text(said):
     source = "{% for m in messages %}{{ m.role[0] }}:" + said + "{{ '\\n' }}{% endfor %}"
     tokenizer = ByteTokenizer()
     template = template_of(source + "{{ 'a:' if add_generation_prompt }}", tokenizer)
+    system = [{"role": "system", "content": "请"}] * ("== 'system' %}{{ raise" not in said)
     messages = [{"role": "user", "content": PARTS}, {"role": "assistant", "content": "好的<end>"}]
 
-    [example] = template.examples("x", Conversation(messages))
+    [example] = template.examples("x", Conversation([*system, *messages]))
 
-    assert tokenizer.decode(example.ids) == "u:hello 你\na:好的<end>\n"
+    before = "s:请\n" if system else ""
+    assert tokenizer.decode(example.ids) == before + "u:hello 你\na:好的<end>\n"
     assert tokenizer.decode(example.ids[example.is_answer]) == "好的<end>\n"
 
 
@@ -177,7 +187,7 @@ def test_a_template_that_writes_nothing_of_an_answer_is_refused():
     source = "{% for m in messages if m.role == 'user' %}{{ m.content }}\n{% endfor %}"
     template = template_of(source, ByteTokenizer())
 
-    with pytest.raises(UserError, match="x: the chat template writes nothing of what is answered"):
+    with pytest.raises(UserError, match="x: nothing is to be learned: its answers are empty, or"):
         template.examples("x", Conversation(MESSAGES))
 
 
@@ -291,8 +301,12 @@ PLAIN = (
     ("end", "expected"),
     [
         ("<|im_end|>", None),
-        ("\n### End\n\n", "### End"),
-        ("</turn>", "</turn>"),
+        ("\n### End\n\n", "\n### End\n\n"),
+        ("</turn>\n", "</turn>"),
+        ("\n[|end|]\n", "[|end|]"),
+        ("\n###\n", "\n###\n"),  # Without the line's end, any heading would be one.
+        (".\n", ""),
+        ('"\n', ""),
         ("\n\n", ""),  # Answers may have empty lines of their own.
         ("", ""),
         ("###<|im_end|>", None),
