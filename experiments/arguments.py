@@ -108,7 +108,8 @@ def _value(config: ml_collections.ConfigDict, key: str) -> Any:
 def joined(argv: Sequence[str]) -> list[str]:
     """Writes what is said of a config as two arguments, or behind one dash, in the one way.
 
-    ["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]
+    ["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]. A dash and a
+    letter begin the next argument, and never a value.
     """
     found: list[str] = []
     for arg in argv:

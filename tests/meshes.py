@@ -32,7 +32,9 @@ NUM_STEPS, SAVED = 20, 10
 def make_config(family: str, corpus: dict[str, str]):
     """A tiny model whose rows hold several documents each, with micro-batches."""
     config = families.get_config(f"family={family},optimizer=adamw")
-    config.model.update(num_layers=1, num_heads=4, head_dim=8, model_dim=32, mlp_dim=64)
+    # One shows what layers mix; the others, by one layer, what is a family's own.
+    num_layers = 2 if family == "gpt2" else 1
+    config.model.update(num_layers=num_layers, num_heads=4, head_dim=8, model_dim=32, mlp_dim=64)
     if "num_kv_heads" in config.model:
         config.model.num_kv_heads = 4
     config.model.vocab_size = config.tokenizer.vocab_size = 512
