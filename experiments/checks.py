@@ -1,6 +1,8 @@
-"""Whether the numbers of a config can mean anything, before they train or write something odd."""
+"""Whether a config's numbers can mean anything and its output be written, before either is used."""
 
 import math
+import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +122,25 @@ def _check_number(key: str, value: Any, number: Any) -> None:
         raise UserError(f"{key}={value} must {words}")
     if key in _WHOLE and not isinstance(number, int):
         raise UserError(f"{key}={value} must be whole numbers")
+
+
+def check_output(name: str) -> None:
+    """Checks that a file of this name, if any, can be written, or what is there be written to.
+
+    Raises:
+      UserError: it is a folder, or would lie in none that can be written to.
+    """
+    place = pathlib.Path(os.path.realpath(name))
+    if name and place.is_dir():
+        raise UserError(f"output={name} is a folder; name a file")
+    if not name or (place.exists() and not place.is_file()):
+        return  # A pipe, or /dev/null.
+    if not place.parent.is_dir():
+        raise UserError(f"output={name}: {place.parent} is no folder; make it first")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise UserError(
+            f"output={name}: {place.parent} may not be written to; name a file elsewhere"
+        )
 
 
 def check_positions(seq_len: int, model_config: Any) -> None:

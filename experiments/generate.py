@@ -11,6 +11,7 @@ import ml_collections
 from flax import linen as nn
 
 from experiments import build, finetuned, prompting, prompts, report, runs
+from experiments.checks import check_output
 from experiments.prompts import Prompt
 from lm import atomic_files
 from lm.data import chat, conversations, tokenizers
@@ -75,11 +76,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
     if config.system and config.raw:
         raise UserError("system is a message of a conversation, and raw=True reads none")
-    path = pathlib.Path(config.output)
-    if config.output and path.is_dir():
-        raise UserError(f"output={config.output} is a folder; name a file")
-    if config.output and not path.parent.is_dir():
-        raise UserError(f"output={config.output}: {path.parent} is no folder; make it first")
+    check_output(config.output)
 
 
 def _encode(writer: Writer, prompt: Prompt) -> list[int]:

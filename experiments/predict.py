@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import ml_collections
 from flax import linen as nn
 
 from experiments import finetuned, prompting, report, runs
+from experiments.checks import check_output
 from lm import atomic_files
 from lm.data import files, unlabelled
 from lm.data.examples import Features, evaluation_batches
@@ -87,13 +87,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
     source, target = _path(config.input), pathlib.Path(config.output)
     if source != files.STDIN and (source.is_dir() or not source.exists()):
         raise UserError(f"input={config.input}: there is no such file")
-    if not config.output:
-        return
-    if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UserError(
-            f"output={config.output}: name a file, in a folder that exists and can be written to"
-        )
-    if target.exists() and source.exists() and target.samefile(source):
+    check_output(config.output)
+    if config.output and target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"output={config.output} is the input; name another file")
 
 

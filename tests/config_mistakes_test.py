@@ -1,8 +1,11 @@
-"""Config files with a mistake: one line that names the file and its line."""
+"""Mistakes in config files, and in where output is to go: one line that names the place."""
+
+import os
 
 import pytest
 
 from experiments import arguments
+from experiments.checks import check_output
 from lm.errors import UserError
 
 START = "import ml_collections\n\ndef get_config():\n"
@@ -59,3 +62,16 @@ def test_an_error_of_unknown_kind_and_place_is_a_bug():
     bug = ZeroDivisionError("division by zero")
 
     assert arguments.mistake(bug, ["--config=configs/quickstart.py"]) is bug
+
+
+def test_an_output_needs_a_folder_that_may_be_written_to_unless_it_is_a_pipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: "open" in str(place))
+    (tmp_path / "open").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "open/file")
+
+    for name in ("", "/dev/null", tmp_path / "pipe", tmp_path / "link", tmp_path / "open/file"):
+        check_output(str(name))
+    for name, says in {"open": "is a folder", "none/x": "make it first", "x": "may not be"}.items():
+        with pytest.raises(UserError, match=says):
+            check_output(str(tmp_path / name))

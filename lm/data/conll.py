@@ -12,23 +12,26 @@ from lm.errors import UserError
 
 
 def _sentences(path: pathlib.Path, max_bytes: int) -> Iterator[list[TextLine] | UserError]:
-    """The lines between empty ones; in place of more than `max_bytes` of them, the error."""
+    """The lines between empty ones; the error in place of a sentence that has a bad line.
+
+    So has one of more than `max_bytes`.
+    """
     sentence: list[TextLine] = []
-    size = 0
+    size, is_good = 0, True
     for line in text_lines(path, max_bytes):
-        if isinstance(line, UserError):
-            yield line
-        elif line.text.strip(" \t"):
-            size += len(line.text)
-            if size <= max_bytes:
-                sentence.append(line)
-            elif sentence:
-                yield files.longer(f"{files.shown(path)}:{sentence[0].number}", max_bytes)
-                sentence = []
-        else:
+        if not isinstance(line, UserError) and not line.text.strip(" \t"):
             if sentence:
                 yield sentence
-            sentence, size = [], 0
+            sentence, size, is_good = [], 0, True
+        elif isinstance(line, UserError):
+            yield line
+            sentence, is_good = [], False
+        elif is_good:
+            size += len(line.text)
+            sentence.append(line)
+            if size > max_bytes:
+                yield files.longer(f"{files.shown(path)}:{sentence[0].number}", max_bytes)
+                sentence, is_good = [], False
     if sentence:
         yield sentence
 

@@ -181,6 +181,20 @@ def test_a_word_of_conllu_without_its_number_is_named(first, tmp_path):
     assert "a.conllu:2: the first column" in str(skipped[0])
 
 
+@pytest.mark.parametrize("name", ["a.conll", "a.conllu"])
+def test_a_sentence_with_a_bad_line_is_left_out_whole(name, tmp_path):
+    row = b"%d\t%s\t_\tNOUN\t_\t_\t0\t_\t_\t_\n" if name.endswith("u") else b"\xc2\xb2%d%s B-X\n"
+    line = lambda word: row.replace(b"%d", b"1").replace(b"%s", word)
+    sentences = [[b"a", b"\xe9", b"b"], [b"c", b"d"], [b"\xe9"], [b"e"]]
+    (tmp_path / name).write_bytes(b"\n".join(b"".join(map(line, each)) for each in sentences))
+
+    records, skipped = read(tmp_path / name, "skip")
+
+    words = [[token.strip("²1") for token in record.fields["tokens"]] for record in records]
+    assert words == [["c", "d"], ["e"]]
+    assert len(skipped) == 2
+
+
 def test_a_question_that_is_none_leaves_its_article_alone(tmp_path):
     question = {"id": "a", "question": "?", "answers": []}
     qas = [question, {"question": "?"}, question]
