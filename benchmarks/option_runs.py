@@ -130,7 +130,7 @@ def training(case: Case, folder: pathlib.Path, *, num_devices: int) -> list[str]
       num_devices: with 1 there is no mesh, but pmap is pmap.
     """
     work, is_new = case["work"], case["init_from"] == "none"
-    base = _base(case, folder, num_devices)
+    base = _base(case, folder)
     given = [f"optimizer={case['optimizer']}", f"schedule={case['schedule']}"]
     changes = ["optimizer.peak_lr=1e-3", "log.every_steps=1", "train.num_steps=4"]
     changes += ["data.batch_size=16", "eval.batch_size=16", "checkpoint.every_steps=2"]
@@ -189,7 +189,7 @@ def train(case: Case, folder: pathlib.Path, name: str, *, num_devices: int) -> d
     """
     workdir = folder / f"{name}-on-{num_devices}"
     shutil.rmtree(workdir, ignore_errors=True)
-    ended = [make_base(case, folder, num_devices)]
+    ended = [make_base(case, folder)]
     command = [*training(case, folder, num_devices=num_devices), f"--workdir={workdir}"]
     resumes = case["then"] == "resume"
     if ended[-1].code == 0:
@@ -247,25 +247,34 @@ def _numbers(workdir: pathlib.Path) -> dict[str, float]:
 # What cases start from -------------------------------------------------------------------------
 
 
-def _base(case: Case, folder: pathlib.Path, num_devices: int) -> pathlib.Path:
-    # Of each process its own, since several may make one at a time.
-    name = f"base-{case['family']}-{case['tokenizer']}-on-{num_devices}"
+def _base(case: Case, folder: pathlib.Path) -> pathlib.Path:
+    name = f"base-{case['family']}-{case['tokenizer']}"
     return folder / (name if case["init_from"] == "run" else f"{name}-transformers")
 
 
-def make_base(case: Case, folder: pathlib.Path, num_devices: int) -> Ended:
+def make_base(case: Case, folder: pathlib.Path) -> Ended:
     """Trains, and writes as `transformers` has it, what a case starts from, unless it is there."""
-    if case["init_from"] == "none" or _base(case, folder, num_devices).exists():
+    if case["init_from"] == "none" or _base(case, folder).exists():
         return Ended(0, "")
     plain = {name: values[0] for name, values in OPTIONS.items()}
-    first = {"gpt2": "causal", "llama": "causal", "bert": "masked", "t5": "span"}[case["family"]]
-    plain |= {"work": first, "family": case["family"], "tokenizer": case["tokenizer"]}
-    run_folder = _base(case | {"init_from": "run"}, folder, num_devices)
+    # Bytes have no sentinels, which spans of T5 need.
+    first = {"gpt2": "causal", "llama": "causal", "bert": "masked", "t5": "prefix"}
+    plain |= {
+        "work": first[case["family"]],
+        "family": case["family"],
+        "tokenizer": case["tokenizer"],
+    }
+    run_folder = _base(case | {"init_from": "run"}, folder)
     if not run_folder.exists():
+        begun = run_folder.with_name(f"{run_folder.name}-begun")  # Whose end is not known.
+        shutil.rmtree(begun, ignore_errors=True)
         command = training(plain, folder, num_devices=1)
-        end, _ = run([*command, f"--workdir={run_folder}", "--config.train.num_steps=1"])
-        if end.code != 0 or case["init_from"] == "run":
+        end, _ = run([*command, f"--workdir={begun}", "--config.train.num_steps=1"])
+        if end.code != 0:
             return end
+        begun.rename(run_folder)
+    if case["init_from"] == "run":
+        return Ended(0, "")
     return run(
         [
             "--config=configs/convert.py",
@@ -304,15 +313,15 @@ def write_files(folder: pathlib.Path) -> None:
         ],
         "tagged": [
             {
-                "tokens": ["Anna", "reads", word, "in", "Oslo"],
-                "tags": ["B-PER", "O", "O", "O", "B-LOC"],
+                "tokens": ["Anna", "reads", word, words[-i], "in", "Oslo"],
+                "tags": ["B-PER", "O", "O", "O", "O", "B-LOC"],
             }
-            for word in words[:48]
+            for i, word in enumerate(words[:48])
         ],
         "answers": [
             {
                 "id": str(i),
-                "question": f"{sentence()}?",
+                "question": f"{word} or {words[-i]}?",
                 "context": context * (1 + i % 2),
                 "answers": [{"text": "red", "answer_start": context.index("red")}],
             }
@@ -322,7 +331,7 @@ def write_files(folder: pathlib.Path) -> None:
         "chats": [
             {
                 "messages": [
-                    {"role": "user", "content": f"{sentence()} {w}?"},
+                    {"role": "user", "content": f"{w} or {words[-i]}?"},
                     {"role": "assistant", "content": "yes"},
                 ]
             }

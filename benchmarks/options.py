@@ -6,6 +6,7 @@ implications for software testing"), so cases that hold each pair find most of w
 """
 
 import itertools
+import types
 from collections.abc import Iterator, Mapping, Sequence
 
 Case = dict[str, str]
@@ -99,7 +100,14 @@ def pairs_refused(rule: Rule) -> list[Pair]:
 _APART = {pair for rule in REFUSED for pair in pairs_refused(rule)} | _LEFT_OUT
 
 
+# A BERT is pretrained with a mask token, which bytes have not, and so there is none to start from.
+_WITHOUT_BASE = {"family": "bert", "tokenizer": "bytes"}
+
+
 def _fits(choice: tuple[str, str], chosen: Mapping[str, str]) -> bool:
+    together = dict([*chosen.items(), choice])
+    if together.get("init_from", "none") != "none" and together.items() >= _WITHOUT_BASE.items():
+        return False
     return not any(frozenset({choice, other}) in _APART for other in chosen.items())
 
 
@@ -149,15 +157,31 @@ def all_pairs() -> list[Pair]:
     return sorted(pairs, key=lambda pair: ("mesh", "pmap") not in pair)
 
 
-def covering(wanted: Sequence[Pair]) -> list[Case]:
-    """Cases that hold each of these pairs, the first of which hold the most new ones.
+def covering(wanted: Sequence[Pair], fixed: Mapping[str, str] = types.MappingProxyType({})):
+    """Cases with what is fixed that hold each of these pairs, the first of which hold the most.
 
     Greedy, after Cohen et al. 1997, "The AETG system", section 3, but always the same.
     """
     uncovered, cases = set(wanted), []
     for pair in wanted:
         if pair in uncovered:
-            case = completed(dict(sorted(pair)), uncovered)
+            case = completed({**dict(sorted(pair)), **fixed}, uncovered)
             uncovered -= set(pairs_of(case))
             cases.append(case)
     return cases
+
+
+def few(works: Sequence[str], fixed: Mapping[str, str]) -> list[Case]:
+    """Cases with what is fixed that hold each value that goes with it, but of works only these.
+
+    What goes with least comes first, and plain values come by themselves.
+    """
+    items = [
+        (name, value)
+        for name, values in OPTIONS.items()
+        for value in (works if name == "work" else values[1:])
+        if name not in fixed and completed({name: value, **fixed}) is not None
+    ]
+    items.sort(key=lambda item: -sum(item in pair for pair in _APART))
+    some = next(iter(fixed.items()))
+    return covering([frozenset({some, item}) for item in items], fixed)

@@ -1,20 +1,30 @@
-"""Options together: few cases hold every pair, the first runs here, and the page is true."""
+"""Options together: few cases hold every pair, some run here with pmap, and the page is true."""
 
+import json
 import pathlib
+import types
 
 import pytest
 
 from benchmarks import check_options, options
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "options.md"
-FIRST = "case-0"  # With pmap; `benchmarks.check_options` runs them all.
 NEEDS_A_RUN = {"then", "init_from"}  # What is refused of these is refused behind a training.
+PMAP = {"mesh": "pmap", "devices": "4"}
+WORKS = ("causal", "whole words", "ul2", "classes", "tags by a CRF", "seq2seq by beams")
+BESIDE_ONE_DEVICE = ("causal", "classes")  # Cases of these run there, too.
 
 
 @pytest.fixture(scope="module")
 def cases():
     found = options.covering(options.all_pairs())
     return {f"case-{i}": case for i, case in enumerate(found)}
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Cases with pmap that hold each value of each option, but of the works only `WORKS`."""
+    return {f"few-{i}": case for i, case in enumerate(options.few(WORKS, PMAP))}
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +38,19 @@ def refused():
 
 
 @pytest.fixture(scope="module")
-def found(cases, refused, tmp_path_factory):
-    """What came of the first case on four devices and on one, and of what is refused."""
+def beside(few):
+    """Of these cases one for each of `BESIDE_ONE_DEVICE`."""
+    by_work = {case["work"]: name for name, case in few.items()}
+    return {by_work[work]: few[by_work[work]] for work in BESIDE_ONE_DEVICE}
+
+
+@pytest.fixture(scope="module")
+def found(few, beside, refused, tmp_path_factory):
+    """What came of these cases on four devices, some on one, and of what is refused."""
     folder = tmp_path_factory.mktemp("options")
-    check_options.start(folder, 4, [FIRST, *refused])
-    check_options.start(folder, 1, [FIRST])
+    due = few | {name: case for name, (_, case) in refused.items()}
+    check_options.start(folder, 4, due)
+    check_options.start(folder, 1, beside)
     return check_options.results(folder)
 
 
@@ -50,12 +68,23 @@ def test_the_cases_hold_every_pair_of_values_and_none_that_is_refused(cases):
     }
 
 
-def test_a_run_with_pmap_is_that_of_one_device(cases, found):
-    case = cases[FIRST]
-    assert (case["mesh"], case["devices"]) == ("pmap", "4")
+def test_few_cases_hold_each_value_that_goes_with_pmap(few):
+    held = {item for case in few.values() for item in case.items()}
+    values = {(name, value) for name, values in options.OPTIONS.items() for value in values}
 
-    assert check_options.wrong(FIRST, case, found[FIRST]) == []
-    assert found[FIRST].keys() == {1, 4} and len(found[FIRST][4]["numbers"]) > 8
+    assert {name for name, _ in values - held} == {"work", "mesh", "devices"}
+    assert {value for name, value in held if name == "work"} >= set(WORKS)
+    assert all(case.items() >= PMAP.items() for case in few.values())
+
+
+def test_runs_with_pmap_end_well_and_are_those_of_one_device(few, beside, found):
+    problems = [
+        p for name, case in few.items() for p in check_options.wrong(name, case, found[name])
+    ]
+
+    assert problems == []
+    assert {name for name in few if 1 in found[name]} == beside.keys()
+    assert all(len(found[name][4]["numbers"]) > 8 for name in few)
 
 
 def test_what_is_refused_is_so_in_one_line_and_nothing_is_written(refused, found):
@@ -73,5 +102,30 @@ def test_the_page_says_what_goes_together_and_by_which_line_the_rest_is_refused(
         if not NEEDS_A_RUN & {rule[0], rule[2]}:
             assert check_options.refused_row(rule, lines) in text.splitlines()
     others = dict.fromkeys(options.refused_cases(), "a line")
-    head = check_options.page(len(cases), len(options.all_pairs()), others).partition("##")[0]
-    assert text.startswith(head)
+    page = check_options.page(len(cases), len(options.all_pairs()), others, "It rests on a run.")
+    assert text.startswith(page.partition("##")[0])
+
+
+def test_a_case_that_ends_its_process_loses_no_other(tmp_path, monkeypatch):
+    plain = options.completed({})
+    due = {name: plain for name in ("good", "fatal", "last")}
+    calls = []
+
+    def run(command, **_):
+        left = json.loads((tmp_path / "due-4.json").read_text())
+        calls.append(list(left))
+        for name, case in left.items():
+            if name == "fatal":
+                return types.SimpleNamespace(returncode=-6)
+            one = {"ended": [{"code": 0, "line": ""}], "numbers": {"loss": 1.0}, "written": True}
+            check_options.note(tmp_path, name, 4, case, one)
+        return types.SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(check_options.subprocess, "run", run)
+    check_options.start(tmp_path, 4, due)
+    check_options.start(tmp_path, 4, due | {"good": plain | {"ema": "0.9"}})  # Another case.
+
+    assert calls == [["good", "fatal", "last"], ["last"], ["good"]]
+    found = check_options.results(tmp_path)
+    codes = {name: found[name][4]["ended"][0]["code"] for name in due}
+    assert codes == {"good": 0, "fatal": -6, "last": 0}
