@@ -6,6 +6,8 @@ Expected:  1.78 bits per byte of held-out files, where `gzip -9` needs 1.91 and 
 
 Muon is the default because it learns fastest: as many steps leave AdamW at 2.12 bits per byte,
 Adafactor at 2.16 and Lion at 2.17, with the peak rates below, which were not searched further.
+SGD's is the best of three on a shorter quickstart: 300 steps of 8 rows of 128 tokens left 2.60 bits
+per byte at 0.1, 2.58 at 0.3 and 2.84 at 1.
 """
 
 import ml_collections
