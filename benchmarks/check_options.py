@@ -60,7 +60,8 @@ def start(folder: pathlib.Path, num_devices: int, due: Mapping[str, options.Case
     """Runs what is due on so many devices and has no result yet.
 
     In processes of their own, since JAX counts devices once, of few cases each, since it keeps what
-    it compiled. Where one ends badly, so did the first case that it leaves without a result.
+    it compiled; what is refused compiles nothing. Where a process ends badly, so did the first case
+    that it leaves without a result.
     """
     flag = f"--xla_force_host_platform_device_count={num_devices}"
     env = os.environ | {
@@ -70,7 +71,9 @@ def start(folder: pathlib.Path, num_devices: int, due: Mapping[str, options.Case
     }
     module = (sys.executable, "-m", "benchmarks.check_options")
     command = (*module, f"--devices={num_devices}", f"--folder={folder}")
-    while left := not_done(folder, num_devices, due)[:_CASES_A_PROCESS]:
+    while left := not_done(folder, num_devices, due):
+        few = [name for name in left if "refused" not in name][:_CASES_A_PROCESS]
+        left = [*few, *(name for name in left if "refused" in name)]
         now = json.dumps({name: due[name] for name in left})
         (folder / f"due-{num_devices}.json").write_text(now)
         try:
