@@ -171,15 +171,15 @@ def covering(wanted: Sequence[Pair], fixed: Mapping[str, str] = types.MappingPro
     return cases
 
 
-def few(works: Sequence[str], fixed: Mapping[str, str]) -> list[Case]:
-    """Cases with what is fixed that hold each value that goes with it, but of works only these.
+def few(only: Mapping[str, Sequence[str]], fixed: Mapping[str, str]) -> list[Case]:
+    """Cases with what is fixed that hold each value that goes with it; of some options only these.
 
     What goes with least comes first, and plain values come by themselves.
     """
     items = [
         (name, value)
         for name, values in OPTIONS.items()
-        for value in (works if name == "work" else values[1:])
+        for value in only.get(name, values[1:])
         if name not in fixed and completed({name: value, **fixed}) is not None
     ]
     items.sort(key=lambda item: -sum(item in pair for pair in _APART))
