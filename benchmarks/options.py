@@ -157,7 +157,9 @@ def all_pairs() -> list[Pair]:
     return sorted(pairs, key=lambda pair: ("mesh", "pmap") not in pair)
 
 
-def covering(wanted: Sequence[Pair], fixed: Mapping[str, str] = types.MappingProxyType({})):
+def covering(
+    wanted: Sequence[Pair], fixed: Mapping[str, str] = types.MappingProxyType({})
+) -> list[Case]:
     """Cases with what is fixed that hold each of these pairs, the first of which hold the most.
 
     Greedy, after Cohen et al. 1997, "The AETG system", section 3, but always the same.
