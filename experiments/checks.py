@@ -124,17 +124,23 @@ def _check_number(key: str, value: Any, number: Any) -> None:
         raise UserError(f"{key}={value} must be whole numbers")
 
 
-def check_output(name: str) -> None:
+def check_output(name: str, source: str) -> None:
     """Checks that a file of this name, if any, can be written, or what is there be written to.
 
+    Args:
+      name: of the output.
+      source: what is read meanwhile.
+
     Raises:
-      UserError: it is a folder, or would lie in none that can be written to.
+      UserError: it is a folder, would lie in none that can be written to, or is what is read.
     """
     place = pathlib.Path(os.path.realpath(name))
     if name and place.is_dir():
         raise UserError(f"output={name} is a folder; name a file")
     if not name or (place.exists() and not place.is_file()):
         return  # A pipe, or /dev/null.
+    if place.exists() and os.path.exists(source) and place.samefile(source):
+        raise UserError(f"output={name} is what is read; name another file")
     if not place.parent.is_dir():
         raise UserError(f"output={name}: {place.parent} is no folder; make it first")
     if not os.access(place.parent, os.W_OK | os.X_OK):

@@ -72,11 +72,13 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"
         )
+    if not all(isinstance(text, str) for text in config.stop):
+        raise UserError(f"stop={config.stop!r} must hold texts, such as ('END',)")
     if not all(config.stop):
         raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
     if config.system and config.raw:
         raise UserError("system is a message of a conversation, and raw=True reads none")
-    check_output(config.output)
+    check_output(config.output, config.prompts_file)
 
 
 def _encode(writer: Writer, prompt: Prompt) -> list[int]:

@@ -84,12 +84,10 @@ def _check(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"{key}={value!r} is unknown; choose {', '.join(known)}")
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
-    source, target = _path(config.input), pathlib.Path(config.output)
+    source = _path(config.input)
     if source != files.STDIN and (source.is_dir() or not source.exists()):
         raise UserError(f"input={config.input}: there is no such file")
-    check_output(config.output)
-    if config.output and target.exists() and source.exists() and target.samefile(source):
-        raise UserError(f"output={config.output} is the input; name another file")
+    check_output(config.output, config.input)
 
 
 def _path(name: str) -> pathlib.Path:

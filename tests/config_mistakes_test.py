@@ -71,7 +71,15 @@ def test_an_output_needs_a_folder_that_may_be_written_to_unless_it_is_a_pipe(tmp
     (tmp_path / "link").symlink_to(tmp_path / "open/file")
 
     for name in ("", "/dev/null", tmp_path / "pipe", tmp_path / "link", tmp_path / "open/file"):
-        check_output(str(name))
+        check_output(str(name), "none")
     for name, says in {"open": "is a folder", "none/x": "make it first", "x": "may not be"}.items():
         with pytest.raises(UserError, match=says):
-            check_output(str(tmp_path / name))
+            check_output(str(tmp_path / name), "none")
+
+
+def test_an_output_does_not_replace_what_is_read(tmp_path):
+    (tmp_path / "in").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+
+    with pytest.raises(UserError, match="is what is read; name another file"):
+        check_output(str(tmp_path / "link"), str(tmp_path / "in"))

@@ -33,6 +33,11 @@ BAD = {
         [{"text": "x", "number": 1e39}],
         r"number=1e\+39 is no number to learn",
     ),
+    "a number beyond float64": (
+        "a number",
+        [{"text": "x", "number": 10**400}],
+        r"number=10{400} is no number to learn",
+    ),
     "tags that do not match": (
         "tags",
         [{"tokens": ["a", "b"], "tags": ["O"]}],

@@ -359,6 +359,7 @@ REFUSED = {
     "two prompts": ({"prompts_file": "x"}, "both set"),
     "no folder": ({"output": "no/where/out.jsonl"}, "no/where is no folder"),
     "a folder": ({"output": "."}, "output=. is a folder"),
+    "a number": ({"stop": (5,)}, "stop=(5,) must hold texts"),
 }
 FILES = {
     "not there": ("prompts.txt", None, "No such file"),

@@ -108,7 +108,7 @@ def conllu(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
             yield Record(f"{name}:{sentence[0].number}", _words([row for _, row in rows]))
 
 
-_ID = re.compile(r"\d+([-.]\d+)?", re.ASCII)
+_ID = re.compile(r"\d{1,9}([-.]\d{1,9})?", re.ASCII)
 
 
 def _words(rows: list[list[str]]) -> dict[str, Any]:

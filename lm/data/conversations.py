@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lm.data.fields import has, lookup
+from lm.data.fields import has, is_deep, lookup
 from lm.errors import UserError
 
 # {"role": "user", "content": "..."}, with "tool_calls", "reasoning_content" and whatever else a
@@ -168,9 +168,10 @@ def _json(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError):
         return value
+    return value if is_deep(found) else found
 
 
 def as_given(message: Message) -> Message:

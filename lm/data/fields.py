@@ -1,6 +1,10 @@
 """Records of fields: what the files of data hold, whatever their format is."""
 
+import re
 from typing import Any, NamedTuple
+
+_MAX_DEPTH = 100
+_INDEX = re.compile("[0-9]{1,9}")  # Of a list.
 
 
 class Record(NamedTuple):
@@ -33,8 +37,24 @@ def lookup(fields: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         if isinstance(value, dict) and part in value:
             value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(part) and int(part) < len(value):
             value = value[int(part)]
         else:
             raise KeyError(key)
     return value
+
+
+def is_deep(value: Any) -> bool:
+    """Whether a JSON value has more levels than those who go over it should follow."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for each in level
+            if isinstance(each, dict | list)
+            for child in (each.values() if isinstance(each, dict) else each)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

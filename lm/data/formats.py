@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from lm.data import conll, files, tables
-from lm.data.fields import Record
+from lm.data.fields import Record, is_deep
 from lm.errors import UserError
 
 T = TypeVar("T")
@@ -90,11 +90,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON ({error.msg} at column {error.colno})"
     if isinstance(error, RecursionError):
-        return "lists and objects in one another, deeper than can be read"
+        return _TOO_DEEP
     return "a number of thousands of digits"
 
 
+_TOO_DEEP = "lists and objects in one another, deeper than can be read"
+
+
 def _record(name: str, fields: Any) -> Record | UserError:
+    if is_deep(fields):
+        return UserError(f"{name}: {_TOO_DEEP}; leave it out, or set {files.SKIP}")
     if not isinstance(fields, dict):
         return UserError(f"{name}: holds a {type(fields).__name__}, not an object with fields")
     return Record(name, fields)

@@ -282,7 +282,7 @@ class Number:
         value = field(record, self._label)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= float(np.finfo(np.float32).max):  # Nor is NaN.
             raise UserError(f"{record.name}: {self._label}={value!r} is no number to learn")

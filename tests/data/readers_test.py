@@ -166,6 +166,7 @@ def test_of_a_cut_archive_nobody_counts_what_is_lost(tmp_path, suffix, packer):
 BAD = {
     "5,000 digits": ('{"text": "x", "n": ' + "9" * 5000 + "}", "digits"),
     "deep": ('{"text": "x", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "deeper than"),
+    "deep, and read by json": ('{"text": "x", "n": ' + "[" * 300 + "]" * 300 + "}", "deeper than"),
     "half a character": ('{"text": "\\ud800"}', "half a surrogate pair"),
     "not UTF-8": (b'{"text": "\xe9"}', "byte 0xe9"),
     "not JSON": ('{"text": }', "not JSON"),

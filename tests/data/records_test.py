@@ -170,7 +170,7 @@ def test_json_that_cannot_be_used_is_named_or_left_out(value, tmp_path):
         read(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("first", ["x", "1-", "", "²"])
+@pytest.mark.parametrize("first", ["x", "1-", "", "²", "9" * 5000, "1-" + "9" * 5000])
 def test_a_word_of_conllu_without_its_number_is_named(first, tmp_path):
     row = "\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\t_\n"
     (tmp_path / "a.conllu").write_text(f"1{row}{first}{row}\n1{row}")
