@@ -23,6 +23,7 @@ _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is rea
 # On which devices a run goes on, and how long a document may be before it is an error, change
 # nothing of what it computes; runs of older versions do not have the latter.
 _MAY_CHANGE = ("parallel.", "data.max_document_bytes")
+_MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # What is left out of a command, besides passwords in URLs: the value of an option named so.
@@ -170,7 +171,16 @@ def load_config(workdir: pathlib.Path) -> dict[str, Any]:
     config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path} is not a config: it holds no JSON object")
+    if _is_deep(config):
+        raise UserError(f"{path} is not a config: it is nested more than {_MOST_DEEP} deep")
     return config
+
+
+def _is_deep(tree: Any) -> bool:
+    nodes = [tree]
+    for _ in range(_MOST_DEEP + 1):
+        nodes = [x for node in nodes if isinstance(node, dict) for x in node.values()]
+    return bool(nodes)
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -158,6 +158,13 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         workdir.load_config(tmp_path)
 
 
+def test_a_config_that_is_nested_too_deep_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"a":' * 500 + "1" + "}" * 500)
+
+    with pytest.raises(UserError, match=r"config\.json is not a config: it is nested more than 20"):
+        workdir.check(tmp_path, {"a": 1})
+
+
 def test_another_number_of_cores_is_kept_and_said(tmp_path, capsys, monkeypatch):
     for cores in ("2", "2", "3"):
         monkeypatch.setenv("NPROC", cores)

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lm import atomic_files
+from lm import atomic_files, safe_text
 from lm.errors import UserError
 from lm.results import fonts
 from lm.results.curves import Chosen, Curve, choose, curves_of, is_wide
@@ -35,12 +35,12 @@ def save(
     chosen = choose(runs, choice)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    texts = [*choice.metrics, *(group.label for group in chosen.named)]
+    texts = [safe_text.escaped(x) for x in (*choice.metrics, *(g.label for g in chosen.named))]
     with fonts.covering(texts) as missing, warnings.catch_warnings():
         if missing:
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # It is said once.
         for metric in choice.metrics:
-            paths.append(folder / f"{metric.replace('/', '_')}.png")
+            paths.append(folder / f"{safe_text.escaped(metric).replace('/', '_')}.png")
             figure = _figure(chosen, metric, choice.with_unfinished)
             with atomic_files.replacing(paths[-1]) as temporary:
                 figure.savefig(temporary, dpi=150, format="png")
@@ -60,9 +60,8 @@ def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
             drawn.append(curve)
     for i, group in enumerate(chosen.named):
         for curve in curves_of(group, metric, with_unfinished):
-            _draw(
-                axes, curve, colormaps["tab10"](i), label=textwrap.fill(curve.label, 100), width=1.6
-            )
+            label = textwrap.fill(safe_text.escaped(curve.label), 100)
+            _draw(axes, curve, colormaps["tab10"](i), label=label, width=1.6)
             drawn.append(curve)
     if chosen.others:
         axes.plot([], [], color=_GREY, label=f"{len(chosen.others)} other configs")
@@ -70,7 +69,7 @@ def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
         axes.set_yscale("log")
     has_band = any(curve.error_T is not None for curve in drawn)
     axes.set_xlabel("step")
-    axes.set_ylabel(metric, parse_math=False)
+    axes.set_ylabel(safe_text.escaped(metric), parse_math=False)
     axes.set_title("mean over runs ± standard error" if has_band else "", fontsize="medium")
     axes.grid(alpha=0.3)
     legend = figure.legend(loc="outside lower center", fontsize="small", frameon=False)

@@ -29,12 +29,13 @@ _SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run
 _RATE = "train/tokens_per_second"
 # Lines as a run writes them: nothing in them can be missing but in a name or a number.
 _PLAIN = re.compile(rb'(?:\{"step": \d+[^{}\n]*+\}\n)*+')
+_MOST = 1e150  # The square of what is more is no float, and so no variance is.
 MOST_NAMED = 3  # Of what a line is about.
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A metric over the steps of a run, which rise; NaN where it was not finite."""
+    """A metric over the steps of a run, which rise; NaN where it was not finite, or 1e150."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -202,7 +203,9 @@ def _state(folder: pathlib.Path, text: bytes, num_broken: int) -> State:
 def _parse(text: bytes, metrics: Collection[str] | None) -> tuple[dict[str, Series], list[int]]:
     """Series by metric, and the numbers of broken lines."""
     records = [None]
-    if metrics is not None and _PLAIN.fullmatch(text):
+    # Of others, JSON may write the name in several ways.
+    are_plain = metrics is not None and all(map(str.isascii, metrics))
+    if are_plain and _PLAIN.fullmatch(text):
         records = _records([part for name in metrics for part in _beginnings(text, name)])
     if None in records:  # Something is broken, or nothing is known of the lines.
         records = _records(text.split(b"\n")[:-1])
@@ -243,8 +246,8 @@ def _is_metric(name: str) -> bool:
 
 
 def _number(value: float | None) -> float:
-    """NaN for null, which stands for all that is not finite."""
-    return math.nan if value is None or not math.isfinite(value) else value
+    """NaN for null, which stands for all that is not finite, and for what is as good as that."""
+    return value if value is not None and abs(value) < _MOST else math.nan
 
 
 def _series(by_step: dict[int, float]) -> Series:

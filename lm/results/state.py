@@ -15,6 +15,7 @@ METRICS = "metrics.jsonl"
 NUM_STEPS, DONE, STOPPED, FAILED = "run/num_steps", "run/done", "run/stopped", "run/failed"
 _YOUNG_SECONDS = 600
 _NUMBERS = {int, float, type(None)}
+_MOST_STEPS = 2**63  # They are counted in 64 bits.
 Kind = Literal["done", "running", "stopped", "failed", "dead", "waiting"]
 KINDS = typing.get_args(Kind)
 UNFINISHED = ("stopped", "failed", "dead", "waiting")  # What a launcher starts, in this order.
@@ -126,12 +127,23 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
 
 
 def is_record(record: Any) -> bool:
-    """Whether this has a step, and numbers or nulls."""
-    return (
+    """Whether this has a step, and numbers or nulls, none of them beyond what is counted with."""
+    if not (
         type(record) is dict
-        and type(record.get("step")) is int
+        and _is_step(record.get("step"))
+        and _is_step(record.get(NUM_STEPS, 0))
         and _NUMBERS.issuperset(map(type, record.values()))
-    )
+    ):
+        return False
+    try:  # As a sum, which is the fastest way to ask whether each fits a float.
+        sum(filter(None, record.values()), 0.0)
+    except OverflowError:
+        return False
+    return True
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MOST_STEPS
 
 
 def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:

@@ -139,3 +139,12 @@ def test_what_others_named_reorders_no_terminal_and_tells_no_password(tmp_path, 
     assert not set("\u202e\u2066\u2067\x1b") & set(printed)
     assert "secret" not in printed
     assert printed.count("9 lines are broken and ignored, the first is 4") == 6
+
+
+@pytest.mark.parametrize("command", ["plot", "report"])
+def test_what_cannot_be_drawn_is_no_error(tmp_path, command):
+    write(tmp_path / "a", config(x="\ud800"), losses(1e308, -1e308, 1.0))
+    write(tmp_path / "b", config(x="y"), losses(1.0, 1e149, 1.0, name="\ud800"))
+
+    for metric in ("eval/loss", "\ud800"):
+        assert main([command, str(tmp_path), f"--metric={metric}"]) == 0

@@ -139,6 +139,9 @@ def test_a_last_line_that_only_lacks_its_end_counts(tmp_path):
         '{"step": 3, "train/x": 1{"step": 3, "train/x": 1}',
         "\x00\x00\x00",
         '{"step": 3, "eval/loss": \udc80}',
+        '{"step": -5, "eval/loss": 1.0}',
+        pytest.param(f'{{"step": 3, "eval/loss": -{"9" * 400}}}', id="a value of 400 digits"),
+        pytest.param(f'{{"step": {"9" * 400}, "eval/loss": 3.0}}', id="a step of 400 digits"),
     ],
 )
 def test_other_broken_lines_are_named_and_the_rest_counts(tmp_path, line):
@@ -168,6 +171,19 @@ def test_records_of_other_writers_count(tmp_path):
     assert not warnings
 
 
+def test_more_steps_than_are_counted_are_not_believed(tmp_path):
+    records = [{"step": 1, "run/num_steps": 10**40}]
+    run, _ = only(write(tmp_path / "run", config(), records))
+
+    assert run.state.num_steps == 9
+
+
+def test_numbers_whose_squares_are_none_are_as_good_as_infinite(tmp_path):
+    run, _ = only(write(tmp_path / "run", config(), losses(1e308, -1e308, 1e100)))
+
+    np.testing.assert_array_equal(run.series["eval/loss"].values, [np.nan, np.nan, 1e100])
+
+
 def test_folders_without_a_usable_config_are_left_out_and_said(tmp_path):
     write(tmp_path / "good", config(), [])
     for name in ("a", "b", "c", "d"):
@@ -189,12 +205,15 @@ def test_a_run_that_cannot_be_read_is_left_out_and_said(tmp_path):
         (tmp_path / name / "metrics.jsonl").touch()
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "config.json").write_text("[" * 100_000)
+    (tmp_path / "less deep").mkdir()
+    (tmp_path / "less deep" / "config.json").write_text('{"a":' * 500 + "1" + "}" * 500)
 
     run, warnings = only(tmp_path)
 
     assert run.name == "good"
-    assert len(warnings) == 3
-    for name in ("a/config.json", "b/metrics.jsonl", "deep/config.json"):
+    assert len(warnings) == 4
+    files = ("a/config.json", "b/metrics.jsonl", "deep/config.json", "less deep/config.json")
+    for name in files:
         assert [x for x in warnings if x.startswith("left out: ") and str(tmp_path / name) in x]
     shutil.rmtree(tmp_path / "good")
     with pytest.raises(UserError, match=r"holds no run: left out: .*a/config\.json cannot be read"):
