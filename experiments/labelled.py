@@ -115,12 +115,15 @@ def read(config: ml_collections.ConfigDict) -> Data:
     tokenizer = _tokenizer(config, found.train)
     templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
     block = tasks.complete(config.task.to_dict(), found.train, templates)
-    if config.init_from and not config.task.get("labels", True):
-        head = runs.head_of(pathlib.Path(config.init_from))
-        names = {*tagging.spelled(head.labels, block.get("scheme"))} if head else set()
-        if head and head.kind in ("classification", "multi_label"):
+    head = runs.head_of(pathlib.Path(config.init_from)) if config.init_from else None
+    head = head if head and head.kind == block["kind"] else None
+    if head and not config.task.get("labels", True):
+        names = {*tagging.spelled(head.labels, block.get("scheme"))}
+        if head.kind == "multi_label":
             names |= labels.index_of(head.labels).keys()
-        if head and head.kind == block["kind"] and {*block["labels"]} <= names:
+        if head.kind == "classification":
+            names |= labels.numbered_index_of(head.labels).keys()
+        if {*block["labels"]} <= names:
             given = config.task.to_dict() | {"labels": head.labels}
             block = tasks.complete(given, found.train, templates)
     try:
@@ -134,7 +137,8 @@ def read(config: ml_collections.ConfigDict) -> Data:
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
     lines = _template_lines(task, tokenizer, templates)
-    if "class_weights" in block and labels.has_no_names(block["labels"]):
+    is_named_by_number = block["kind"] == "classification" and labels.has_no_names(block["labels"])
+    if is_named_by_number and head and tuple(head.labels) == tuple(block["labels"]):
         lines["labels"] = labels.what_numbers_mean(block["labels"])
     for key, split in (("data.train", train), ("data.validation", validation)):
         _check_varies(block, task, split.records, key)

@@ -69,13 +69,15 @@ def complete(
     if block["kind"] == "multi_label":
         if not block["labels"]:
             labels_lib.refuse_rows(records, block["label"])
+        index_of = labels_lib.index_of
         read = lambda record: labels_lib.labels_of(record, block["label"], block["labels"])
     else:  # One, whatever it holds.
+        index_of = labels_lib.numbered_index_of
         read = lambda record: [labels_lib.label_of(record, block["label"])]
     counts = labels_lib.find_labels(records, read)
     labels = block["labels"] or tuple(counts)
     names = [labels_lib.clean(label) for label in labels]
-    index = labels_lib.index_of(labels)
+    index = index_of(labels)
     found, counts = counts, collections.Counter()
     for label, num in found.items():
         if label in index:

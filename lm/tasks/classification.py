@@ -20,7 +20,7 @@ from lm.errors import UserError
 from lm.metrics import averages, classification, regression
 from lm.models import heads
 from lm.models.families import Family
-from lm.tasks.labels import field, index_of, label_of, labels_of
+from lm.tasks.labels import field, index_of, label_of, labels_of, numbered_index_of
 from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _POOLS = {
@@ -130,7 +130,7 @@ class OneLabel:
     def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
         self.num_outputs = len(labels)
         self._labels, self._label = list(labels), label
-        self._index = index_of(labels)
+        self._index = numbered_index_of(labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
     def features(self, record):

@@ -27,16 +27,20 @@ def clean(label: str) -> str:
 
 
 def index_of(labels: Sequence[str]) -> dict[str, int]:
-    """The place of each label, also of one that a config spells with spaces around it.
-
-    Labels without names, LABEL_0, LABEL_1 and so on, are in the data as 0, 1, ..., too.
-    """
+    """The place of each label, also of one that a config spells with spaces around it."""
     index = {name: i for i, name in enumerate(labels)}
     for i, name in enumerate(labels):
         index.setdefault(clean(name), i)
-        if has_no_names(labels):
-            index.setdefault(str(i), i)
     return index
+
+
+def numbered_index_of(labels: Sequence[str]) -> dict[str, int]:
+    """The same where a record has one label: LABEL_0, LABEL_1, ... are 0, 1, ... in the data too.
+
+    Not where it may have several: [0, 1] would be both labels, or a row that has the second.
+    """
+    numbers = {str(i): i for i in range(len(labels))} if has_no_names(labels) else {}
+    return numbers | index_of(labels)
 
 
 def has_no_names(labels: Sequence[str]) -> bool:

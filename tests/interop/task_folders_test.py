@@ -233,6 +233,9 @@ def test_labels_without_names_are_the_numbers_of_the_data(weights, tmp_path, cap
     assert "head: that of" in said
     line = "0 to 2 in the data are the head's LABEL_0 to LABEL_2, which have no names"
     assert labelled.read(config).lines["labels"] == line
+    config.init_from = ""
+    assert "labels" not in labelled.read(config).lines  # They are no head's.
+    config.init_from = str(folder)
     evaluated = evaluate_config.get_config()
     evaluated.update(checkpoint=str(folder), predictions=str(tmp_path / "p.jsonl"))
     evaluated.data.validation = str(tmp_path / "data.jsonl")

@@ -8,7 +8,7 @@ from experiments import tasks
 from lm.data.fields import Record
 from lm.errors import UserError
 from lm.metrics.entities import as_bioes, entity_metrics
-from lm.tasks import labels
+from lm.tasks import classification, labels
 from lm.tasks.tagging import Tagging, find_tags, words_and_tags
 
 
@@ -135,6 +135,31 @@ def test_rows_of_0_and_1_are_told_from_labels_of_these_names(value, meant):
     assert labels.labels_of(record(value), "label", ("0", "1", "2")) == meant
     with pytest.raises(UserError, match="has 4 numbers, one for each label, and there are 3"):
         labels.labels_of(record([0, 1, 1, 0]), "label", ("0", "1", "2"))
+
+
+NAMELESS = [  # Of two labels and of three: always a row, never the labels' numbers.
+    (2, [0, 1], [1]),
+    (2, [1, 0], [0]),
+    (2, ["LABEL_1", "LABEL_0"], [1, 0]),
+    (3, [1, 0, 1], [0, 2]),
+    (3, [0, 2], None),
+    (3, 2, None),
+]
+
+
+@pytest.mark.parametrize("num, value, meant", NAMELESS)
+def test_several_labels_without_names_are_a_row_and_no_numbers(num, value, meant):
+    names = [f"LABEL_{i}" for i in range(num)]
+    settings = dict(class_weights=[1.0] * num, label="label")
+    many = classification.ManyLabels(labels=names, **settings)
+    one = classification.OneLabel(labels=names, **settings)
+
+    if meant is None:
+        with pytest.raises(UserError, match=r"label '[02]' is none of training's: LABEL_0, "):
+            many.gold(record(value))
+    else:
+        assert many.gold(record(value)) == {"labels": [names[i] for i in meant]}
+    assert one.gold(record(1)) == {"label": "LABEL_1"}
 
 
 @pytest.mark.parametrize("name", ["food, drink", "a;b", "x|y", "[ok]", "['a']", "0 1", "{}"])
