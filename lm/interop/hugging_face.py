@@ -156,13 +156,14 @@ def plan(
         not of the body) or "anything".
 
     Raises:
-      UserError: keys that are missing or unknown; a wrong shape or dtype; no safetensors.
+      UserError: keys that are missing, unknown or there under two names; a wrong shape or dtype; no
+        safetensors.
     """
     model, unknown_settings, files = _read_settings(folder)
     family = family or FAMILIES[load_config(folder)["model_type"]]
     wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
     tied = family.tied(model)
-    found = {_full_name(n, family, wanted.keys() | tied.keys()): n for n in files.headers}
+    found = _by_full_name(files, family, wanted.keys() | tied.keys())
     for copy, original in tied.items():  # Files may hold a shared tensor under either name.
         if copy in found and original not in found:
             found[original] = found.pop(copy)
@@ -394,6 +395,20 @@ def model_type_of(model: dict[str, Any]) -> str:
     if model["name"] == "llama":
         return llama.hf_config(model)["model_type"]
     return model["name"]
+
+
+def _by_full_name(files: TensorFiles, family: HuggingFaceFamily, known: set[str]) -> dict[str, str]:
+    """By full name, what the files call a tensor; raises UserError where they have two for one."""
+    found = {}
+    for name in files.headers:
+        full = _full_name(name, family, known)
+        if full in found:
+            raise UserError(
+                f"{files.folder}: {found[full]} and {name} are two names of one parameter; remove "
+                "one of these tensors"
+            )
+        found[full] = name
+    return found
 
 
 def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:

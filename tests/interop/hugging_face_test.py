@@ -179,6 +179,10 @@ BAD = {
         dict(weights=lambda t: t | {"lm_head.weight": t["transformer.wte.weight"] + 1}),
         "lm_head.weight differs from transformer.wte.weight",
     ),
+    "two names of one parameter": (
+        dict(weights=lambda t: t | {"wte.weight": t["transformer.wte.weight"]}),
+        r"transformer\.wte\.weight and wte\.weight are two names of one parameter",
+    ),
     "an unknown family": (
         dict(config={"model_type": "mamba"}),
         "known are bert, gpt2, llama, mistral, qwen2, roberta, t5",
