@@ -17,7 +17,7 @@ from lm import atomic_files
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, settings, t5
 from lm.interop.family import HuggingFaceFamily
-from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, quantized, some
+from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, by_full_name, quantized, some
 from lm.interop.weights import Entry, Path, Shapes, join, keys, shape_of, split
 from lm.workdir import read_json
 
@@ -163,7 +163,8 @@ def plan(
     family = family or FAMILIES[load_config(folder)["model_type"]]
     wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
     tied = family.tied(model)
-    found = _by_full_name(files, family, wanted.keys() | tied.keys())
+    named = wanted.keys() | tied.keys()
+    found = by_full_name(folder, files.headers, lambda name: _full_name(name, family, named))
     for copy, original in tied.items():  # Files may hold a shared tensor under either name.
         if copy in found and original not in found:
             found[original] = found.pop(copy)
@@ -395,20 +396,6 @@ def model_type_of(model: dict[str, Any]) -> str:
     if model["name"] == "llama":
         return llama.hf_config(model)["model_type"]
     return model["name"]
-
-
-def _by_full_name(files: TensorFiles, family: HuggingFaceFamily, known: set[str]) -> dict[str, str]:
-    """By full name, what the files call a tensor; raises UserError where they have two for one."""
-    found = {}
-    for name in files.headers:
-        full = _full_name(name, family, known)
-        if full in found:
-            raise UserError(
-                f"{files.folder}: {found[full]} and {name} are two names of one parameter; remove "
-                "one of these tensors"
-            )
-        found[full] = name
-    return found
 
 
 def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:

@@ -23,7 +23,7 @@ from flax import traverse_util
 from lm import atomic_files
 from lm.errors import UserError
 from lm.interop.hugging_face import FAMILIES, model_type_of
-from lm.interop.tensor_files import read_tensor, tensor_names
+from lm.interop.tensor_files import by_full_name, read_tensor, tensor_names
 from lm.interop.weights import Entry, Layout, Path, Shapes, join, keys, shape_of, split
 from lm.models import families
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, magnitudes
@@ -85,7 +85,7 @@ def load_adapters(
     kernels = [e for e in _kernels(model) if e.ours[0] in shapes]
     entry_of = {key.removesuffix(".weight"): e for key, e, _ in keys(kernels, shapes)}
     prefix = FAMILIES[model_type_of(model)].prefix
-    found = {_full_name(name, prefix, entry_of): name for name in tensor_names(files)}
+    found = by_full_name(files, tensor_names(files), lambda n: _full_name(n, prefix, entry_of))
     adapted = {entry_of[m] for m in map(_module, found) if m in entry_of}
     config = _config(folder, settings, [path for e in kernels if e in adapted for path in e.ours])
     table = [row for e in kernels if e in adapted for row in _rows(e, config.dora)]

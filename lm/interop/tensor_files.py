@@ -5,7 +5,7 @@ Nothing is ever unpickled.
 
 import functools
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
@@ -126,6 +126,23 @@ def tensor_names(path: pathlib.Path) -> list[str]:
       UserError: it is damaged.
     """
     return list(_headers(path))
+
+
+def by_full_name(
+    place: pathlib.Path, names: Iterable[str], full_name: Callable[[str], str]
+) -> dict[str, str]:
+    """The names in files by what a whole model would call them.
+
+    Raises:
+      UserError: two are the same.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        if (other := found.setdefault(full_name(name), name)) != name:
+            raise UserError(
+                f"{place}: {other} and {name} are two names of one parameter; remove one of them"
+            )
+    return found
 
 
 def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Checkpoints: written by Orbax in the background, proved complete by a manifest of checksums.
 
     checkpoints/<step>/state/          Orbax
-    checkpoints/<step>/host.json       what the host keeps besides: counters, this step's metrics
+    checkpoints/<step>/host.json       what the host keeps besides: the step, counters, its metrics
     checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
 
 Orbax restores a flipped byte without a word. So a step counts only when its manifest is there and
-agrees with its files; any other is named, and the one before it is used. The run itself, which has
-its folder to itself, sets damaged ones aside; whoever else reads leaves them where they are.
+agrees with its files, which are of that step; any other is named, and the one before it used. The
+run itself, which has its folder to itself, sets it aside; whoever else reads leaves it where it is.
 """
 
 import contextlib
@@ -117,9 +117,8 @@ class Checkpoints:
         except Exception as error:
             self._has_failed = True
             raise disk_room.save_error(self._folder, step, error) from error
-        self._finisher = threading.Thread(
-            target=self._finish, args=(step, {"host": host, "metrics": metrics}), daemon=True
-        )
+        kept = {"step": step, "host": host, "metrics": metrics}
+        self._finisher = threading.Thread(target=self._finish, args=(step, kept), daemon=True)
         self._finisher.start()
 
     def _finish(self, step: int, host: dict[str, Any]) -> None:
@@ -355,10 +354,12 @@ def _average_path(tree: Any, path: tuple) -> tuple | None:
 
 
 def _problem(path: pathlib.Path) -> str | None:
-    """What is wrong with a step's files, or None."""
+    """What is wrong with a step's files, or None; those of older versions do not say their step."""
     if not (path / _MANIFEST).exists():
         return "it has no manifest: the process ended while it was being written, or writes it now"
-    return manifest.problem(path)
+    problem = manifest.problem(path)
+    step = None if problem else json.loads((path / _HOST).read_bytes()).get("step")
+    return problem if step in (None, int(path.name)) else f"it is a copy of step {step}"
 
 
 def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:

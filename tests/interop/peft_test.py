@@ -214,6 +214,12 @@ def with_tensors(change):
     return lambda folder: edit_tensors(folder, change)
 
 
+def name_twice(folder):
+    tensors = safetensors.numpy.load_file(folder / WEIGHTS)
+    tensors[A0.replace("model.model.layers", "model.layers")] = tensors[A0]
+    safetensors.numpy.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 A0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 BAD = {
     "another method": (with_settings(peft_type="IA3"), "peft_type='IA3' is not supported"),
@@ -242,6 +248,7 @@ BAD = {
         with_tensors(lambda name, x: (name.replace("lora_A.weight", "lora_embedding_A"), x)),
         "unknown keys: .*lora_embedding_A",
     ),
+    "two names of one parameter": (name_twice, f"{re.escape(A0)} are two names of one parameter"),
     "damage": (
         lambda folder: (folder / WEIGHTS).write_bytes(b"12345678" * 9),
         "adapter_model.safetensors is damaged",

@@ -81,7 +81,13 @@ def into_folder(file):
     file.mkdir()
 
 
+def replace(path, other):
+    shutil.rmtree(path)
+    shutil.copytree(path.parent / other, path)
+
+
 DAMAGE = {
+    "a copy of another step": (lambda path: replace(path, "3"), "it is a copy of step 3"),
     "a flipped byte": (flip, "has changed"),
     "a truncated file": (truncate, "bytes instead of"),
     "a missing file": (lambda path: data_file(path).unlink(), "is missing"),
@@ -344,7 +350,8 @@ def test_parameters_alone_are_the_averaged_ones_where_there_are_any(tmp_path, av
     assert step == 2
     assert isinstance(params["layer"]["kernel"], np.ndarray)  # On no device, which may be small.
     np.testing.assert_array_equal(params["layer"]["kernel"], 9.0 if averaged else 2.0)
-    assert json.loads((tmp_path / "2" / "host.json").read_text()) == {"host": {}, "metrics": {}}
+    host = json.loads((tmp_path / "2" / "host.json").read_text())
+    assert host == {"step": 2, "host": {}, "metrics": {}}
 
 
 def test_a_loop_that_ended_before_what_reports_to_it_is_not_spoken_of(tmp_path, monkeypatch):
