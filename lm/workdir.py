@@ -166,7 +166,7 @@ def load_config(workdir: pathlib.Path) -> dict[str, Any]:
       UserError: this is not the folder of a run.
     """
     path = workdir / CONFIG
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         raise UserError(f"{workdir} is not a run's folder: it has no {CONFIG}")
     config = read_json(path)
     if not isinstance(config, dict):

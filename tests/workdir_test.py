@@ -158,6 +158,12 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         workdir.load_config(tmp_path)
 
 
+def test_a_config_that_links_to_nothing_is_not_taken_for_absent(tmp_path):
+    (tmp_path / "config.json").symlink_to("gone")
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        workdir.load_config(tmp_path)
+
+
 def test_a_config_that_is_nested_too_deep_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"a":' * 500 + "1" + "}" * 500)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lm import atomic_files
+from lm import atomic_files, folder_files
 from lm.data.chat import DEFAULT
 from lm.errors import UserError
 
@@ -33,12 +33,12 @@ def read(folder: pathlib.Path) -> Templates | None:
     """
     for place in (folder / "tokenizer", folder):
         paths = {path.stem: path for path in sorted((place / _OTHERS).glob("*.jinja"))}
-        if (place / FILE).exists():
+        if folder_files.has(place / FILE):
             paths["default"] = place / FILE
         if paths:
             return Templates({name: _text(path) for name, path in paths.items()}, str(place))
     for name in _IN_JSON:
-        if (folder / name).exists() and (sources := _in_json(folder / name)):
+        if folder_files.has(folder / name) and (sources := _in_json(folder / name)):
             return Templates(sources, str(folder / name))
     return None
 

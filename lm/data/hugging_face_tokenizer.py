@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from lm import atomic_files
+from lm import atomic_files, folder_files
 from lm.data import framing, spaces, special_tokens, stop_ids
 from lm.data import offsets as offsets_lib
 from lm.data.json_files import json_object
@@ -195,7 +195,9 @@ def load(
       UserError: a file is damaged.
     """
     names = (TOKENIZER, CONFIG, stop_ids.FILE, *[_MAP] * (not names_all))
-    files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    files = {
+        name: (folder / name).read_bytes() for name in names if folder_files.has(folder / name)
+    }
     if TOKENIZER not in files:
         raise UserError(f"{folder / TOKENIZER} is missing; restore it")
     for name in files.keys() - {TOKENIZER}:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from lm import folder_files
 from lm.data.json_files import json_object
 from lm.errors import UserError
 
@@ -14,7 +15,7 @@ def read(folder: pathlib.Path) -> dict[str, bytes]:
 
     As in `transformers`, config.json speaks only where there is no generation_config.json.
     """
-    if (folder / FILE).is_file():
+    if folder_files.has(folder / FILE):
         return {FILE: (folder / FILE).read_bytes()}
     try:
         config = json_object("config.json", (folder / "config.json").read_bytes())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, models
 
+from lm import folder_files
 from lm.data import sentencepiece_files, tokenizer_choice
 from lm.data.json_files import json_object
 from lm.data.progress import say
@@ -48,7 +49,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 def has_tokenizer(folder: pathlib.Path) -> bool:
     """Whether the folder holds any file that a tokenizer is made of."""
-    return any((folder / name).is_file() for name in _FILES)
+    return any([folder_files.has(folder / name) for name in _FILES])
 
 
 def is_of_task(folder: pathlib.Path) -> bool:
@@ -70,7 +71,7 @@ def read(folder: pathlib.Path, tokenizer_json: str = TOKENIZER) -> dict[str, byt
       UserError: the folder has no tokenizer, or a file of it is damaged or of an unknown kind.
     """
     path = folder / tokenizer_json
-    if not (path.is_file() or has_tokenizer(folder)):
+    if not (folder_files.has(path) or has_tokenizer(folder)):
         raise UserError(
             f"{folder} holds no tokenizer: neither {TOKENIZER}, nor {', nor '.join(_FILES[1:])}; "
             "save it again with AutoTokenizer of transformers"
@@ -254,7 +255,7 @@ def _of_vocabulary(path: pathlib.Path, class_name: str, said: _Said) -> _Made:
         library = tokenizer_class.build(vocabulary, said.settings, names)
         return _Made(library, names, tokenizer_class, vocabulary.special)
     wanted = tokenizer_class.files if tokenizer_class else (TOKENIZER,)
-    missing = [name for name in wanted if not (folder / name).is_file()]
+    missing = [name for name in wanted if not folder_files.has(folder / name)]
     if missing:
         raise UserError(
             f"{folder}: {class_name}, which is the class of its tokenizer, is made of "
@@ -369,7 +370,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is none.
     """
-    return json_object(path, path.read_bytes()) if path.is_file() else {}
+    return json_object(path, path.read_bytes()) if folder_files.has(path) else {}
 
 
 def _token(path: pathlib.Path | None, said: AddedToken | str | dict[str, Any]) -> AddedToken:

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from lm import atomic_files
+from lm import atomic_files, folder_files
 from lm.errors import UserError
 from lm.interop.hugging_face import FAMILIES, model_type_of
 from lm.interop.tensor_files import by_full_name, read_tensor, tensor_names
@@ -213,7 +213,7 @@ def _config(folder: pathlib.Path, settings: dict[str, Any], paths: list[Path]) -
 
 
 def _check_weights(folder: pathlib.Path) -> pathlib.Path:
-    if (folder / _WEIGHTS).exists():
+    if folder_files.has(folder / _WEIGHTS):
         return folder / _WEIGHTS
     if (folder / _PICKLED).exists():
         raise UserError(

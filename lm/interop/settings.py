@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from lm import folder_files
 from lm.errors import UserError
 
 _REQUIRED = object()
@@ -225,7 +226,7 @@ def modules_beside(folder: pathlib.Path) -> list[str]:
     normalises or projects.
     """
     path = folder / "modules.json"
-    if not path.is_file():
+    if not folder_files.has(path):
         return []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

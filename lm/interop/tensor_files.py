@@ -12,6 +12,7 @@ import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
 import numpy as np
 import safetensors
 
+from lm import folder_files
 from lm.errors import UserError
 from lm.workdir import read_json
 
@@ -41,7 +42,7 @@ class TensorFiles:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.headers: dict[str, TensorHeader] = {}
-        listed = {} if (folder / WEIGHTS).exists() else _listed(folder)
+        listed = {} if folder_files.has(folder / WEIGHTS) else _listed(folder)
         for file in sorted({*listed.values()}) or [WEIGHTS]:
             for name, header in _headers(folder / file).items():
                 if name in self.headers:
@@ -168,7 +169,7 @@ def some(names: Iterable[str], at_most: int = 6) -> str:
 def _listed(folder: pathlib.Path) -> dict[str, str]:
     """The file of each tensor, as the index says."""
     path = folder / INDEX
-    if not path.exists():
+    if not folder_files.has(path):
         raise UserError(
             f"{folder} holds no {WEIGHTS}; pickled weights are never read. Convert: python -c "
             f'"from transformers import {_class_name(folder)} as M; '
@@ -185,7 +186,7 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
             raise UserError(
                 f"{path}: the file of {name} is {file!r}, and only a name in this folder is read"
             )
-        if not (folder / file).exists():
+        if not folder_files.has(folder / file):
             raise UserError(f"{path} names {file}, which is not there; get it too")
     return listed
 

@@ -73,6 +73,13 @@ def test_templates_come_back_from_a_config_and_from_a_run(config, folder, tmp_pa
         assert chat_files.dumps(sources) == ONE
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json"])
+def test_a_template_that_is_no_file_is_not_taken_for_absent(name, tmp_path):
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(UserError, match=rf"{name} is a link to nothing"):
+        chat_files.read(tmp_path)
+
+
 def test_a_template_is_chosen_by_its_name_for_all_conversations(folder):
     put(folder, default=ONE, tool_use=TWO, rag=THREE)
     found = chat_files.read(folder)

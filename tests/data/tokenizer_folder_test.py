@@ -185,6 +185,29 @@ def test_a_missing_file_is_named_in_one_line(kind, name, tmp_path):
     assert name in line_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "vocab.txt",
+    ],
+)
+def test_what_is_no_file_is_not_taken_for_an_absent_one(name, tmp_path):
+    KINDS["vocab.txt"](tmp_path)
+    for place in ("tokenizer_config.json", name):
+        (tmp_path / place).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to("gone")
+    assert f"{tmp_path / name} is a link to nothing" in line_of(tmp_path)
+
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    assert f"{tmp_path / name} is no file" in line_of(tmp_path)
+
+
 def line_of(folder):
     with pytest.raises(UserError) as caught:
         tokenizers.load_file(folder)

@@ -195,6 +195,17 @@ def test_a_whole_file_is_read_and_an_index_beside_it_is_not(folder, shapes):
     np.testing.assert_array_equal(model.model.norm.weight.detach(), original[NORM])
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.safetensors.index.json", "modules.json"]
+)
+def test_weights_that_are_no_file_are_not_taken_for_absent(folder, shapes, name):
+    if name.startswith("model."):
+        (folder / "model.safetensors").unlink()
+    (folder / name).symlink_to("gone")
+    with pytest.raises(UserError, match=f"{name} is a link to nothing"):
+        hugging_face.plan(folder, shapes)
+
+
 def test_every_tensor_of_each_listed_file_counts(folder, shapes):
     """As in transformers, which does not go by the names in an index either."""
     listed = shard(folder)
