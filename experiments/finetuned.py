@@ -238,6 +238,13 @@ def load(
     )
 
 
+def shapes(folder: pathlib.Path) -> tuple[Params, ml_collections.ConfigDict]:
+    """The shapes of what `load` would read of a run, and its config; no checkpoint is opened."""
+    tokenizer = tokenizers.load(folder / "tokenizer")
+    config, _, _, found = _make(folder, runs.load_config(folder), tokenizer, 1, None)
+    return found, config
+
+
 def read_folder(
     folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
 ) -> tuple[FineTuned, hugging_face.Loaded]:

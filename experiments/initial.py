@@ -52,12 +52,7 @@ def make_state(
             return create(runs.load(folder).params)
         run = finetuned.load(folder)
         found = finetuned.as_in_module(run.params, run.config)
-        missing = sorted(shapes.keys() - found.keys())
-        if lacking := [path for path in missing if not _is_of_output(path, config)]:
-            raise UserError(
-                f"init_from={folder} was fine-tuned without {'/'.join(lacking[0])}, which this "
-                "config's model needs; name what it was fine-tuned from"
-            )
+        missing = sorted(shapes.keys() - found.keys())  # Of the output, as `check` saw.
         if left := sorted({path[0] for path in found.keys() - shapes.keys()}):
             logging.warning("%s: left out, for it has no place here: %s", folder, ", ".join(left))
         _say_what_is_new(folder, missing)
@@ -167,6 +162,14 @@ def check(
             )
     if not is_run:
         hugging_face.plan(folder, found, **_choices(folder, config))
+    elif finetuned.is_task_model(folder):
+        there = finetuned.as_in_module(*finetuned.shapes(folder))
+        missing = sorted(wanted.keys() - there.keys())
+        if lacking := [path for path in missing if not _is_of_output(path, config)]:
+            raise UserError(
+                f"init_from={folder} was fine-tuned without {'/'.join(lacking[0])}, which this "
+                "config's model needs; name what it was fine-tuned from"
+            )
     if tokenizer is not None and other_tokenizer.fingerprint != tokenizer.fingerprint:
         block = runs.tokenizer_block(folder)
         raise UserError(

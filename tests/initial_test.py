@@ -38,8 +38,8 @@ def test_dropout_for_a_model_that_has_some_replaces_its_own(tmp_path, caplog):
     assert caplog.records == []
 
 
-def started(folder, objective):
-    """The parameters that adapting starts with."""
+def checked(folder, objective):
+    """A config that adapts `folder`, its parts and abstract state, after all that is checked."""
     config = adapt.get_config(f"objective={objective}")
     config.init_from = str(folder)
     config.data.update(seq_len=24, batch_size=8)
@@ -48,7 +48,12 @@ def started(folder, objective):
     parts = build.make_parts(config)
     abstract = build.abstract_state(parts)
     initial.check(config, abstract.params, None)
-    return flatten_dict(initial.state(parts, config, abstract).params)
+    return parts, config, abstract
+
+
+def started(folder, objective):
+    """The parameters that adapting starts with."""
+    return flatten_dict(initial.state(*checked(folder, objective)).params)
 
 
 def said(caplog):
@@ -132,4 +137,4 @@ def test_an_encoder_without_its_decoder_is_refused(files, tmp_path):  # noqa: F8
     folder = random_run(files, "one label", "t5", tmp_path)
 
     with pytest.raises(UserError, match="was fine-tuned without decoder/"):
-        started(folder, "span")
+        checked(folder, "span")
