@@ -170,7 +170,7 @@ class Model(NamedTuple):
 
 def _read_task_model(source: pathlib.Path) -> Model:
     run, loaded = finetuned.read_folder(source)
-    _say(source, loaded)
+    _say(source, loaded, run.tokenizer)
     labels = ", ".join(finetuned.labels_of(run.config)) or "no labels"
     print(
         f"with its head: {run.config.task.kind} of {labels}; without it: "
@@ -180,7 +180,9 @@ def _read_task_model(source: pathlib.Path) -> Model:
     return Model(config["model"], run.params, loaded.dtype, run.tokenizer, config)
 
 
-def _say(source: pathlib.Path, loaded: hugging_face.Loaded) -> None:
+def _say(
+    source: pathlib.Path, loaded: hugging_face.Loaded, tokenizer: tokenizers.Tokenizer
+) -> None:
     """Prints what was made up, and what was left out."""
     for path in loaded.missing:
         print(f"missing, and drawn at random: {'/'.join(path)}")
@@ -188,7 +190,7 @@ def _say(source: pathlib.Path, loaded: hugging_face.Loaded) -> None:
         print(f"unknown, and left out: {key}")
     for note in loaded.notes:
         print(note)
-    if line := stop_ids.unused_settings(source):
+    if line := stop_ids.unused_settings(source, tokenizer.vocab_size):
         print(line)
 
 
@@ -204,8 +206,9 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
         may_lack=lambda path: config.allow_missing or (is_bare and path[0] != "encoder"),
         leave_out="anything" if config.allow_unknown else "nothing",
     )
-    _say(source, loaded)
-    return Model(block, loaded.params, loaded.dtype, tokenizers.load_file(source))
+    tokenizer = tokenizers.load_file(source)
+    _say(source, loaded, tokenizer)
+    return Model(block, loaded.params, loaded.dtype, tokenizer)
 
 
 def write_run(target: pathlib.Path, model: Model, **source: str) -> None:

@@ -170,10 +170,7 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
     if template is not None:
         if task is None:
             _say("each prompt is a user's message, by the chat template; --config.raw=True: a text")
-        if template.end.text:
-            _say(f"an answer ends at {template.end.text!r}, as the chat template writes it")
-        elif template.end.token_id is None:
-            _say("the chat template ends no answer: other tokens may, or config.stop")
+        prompting.say_what_ends(template)
         encode = functools.partial(_ask, template, config.system)
     elif config.system:
         raise UserError(f"system is set, and checkpoint={folder} has no chat template")

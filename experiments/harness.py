@@ -107,9 +107,9 @@ def load(config: ml_collections.ConfigDict):
         # A template writes all that stands before a text.
         affixes = prompting.PromptAffixes((), affixes.end)
     stops = prompting.stops(tokenizer, template)
-    if config.apply_chat_template and stops.strings:
-        print(f"an answer ends at {stops.strings[0]!r}, as the chat template writes it")
-    elif not config.apply_chat_template:
+    if config.apply_chat_template:
+        prompting.say_what_ends(template)
+    else:
         stops = stops._replace(strings=())  # A text that is no answer may hold it.
     model = HarnessModel(
         loaded.model,

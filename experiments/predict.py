@@ -140,7 +140,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
 
     read, predict = task.read, functools.partial(task.predictions, model=model, params=params)
     if isinstance(task, language.Seq2Seq | language.Chat):
-        prompting.say_what_is_unused(folder)
+        prompting.say_what_is_unused(folder, run.tokenizer)
         written_by = decoding_params(params, model.config.dtype)
         predict = functools.partial(task.predictions, model=model, params=written_by)
     if isinstance(task, language.Chat):
@@ -157,6 +157,7 @@ def _replies(
 ) -> tuple[Callable, Callable]:
     """The `read` and `predict` of what answers conversations."""
     stops = prompting.stops(tokenizer, task.template)
+    prompting.say_what_ends(task.template)
 
     def read(record):
         examples = task.read(record)

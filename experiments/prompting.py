@@ -18,18 +18,33 @@ from lm.tasks import language
 def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
     """Opens a run of whichever kind, or a folder of `transformers` as one, to have it write.
 
+    It says on standard error what its generation_config.json asks for in vain.
+
     Raises:
       UserError: there is none.
     """
-    say_what_is_unused(folder)
-    return (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
+    loaded = (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
+    say_what_is_unused(folder, loaded.tokenizer)
+    return loaded
 
 
-def say_what_is_unused(folder: pathlib.Path) -> None:
+def say_what_is_unused(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
     """Says on standard error what generation_config.json of a run or folder asks for in vain."""
     for place in (folder, folder / "tokenizer"):
-        if line := stop_ids.unused_settings(place):
+        if line := stop_ids.unused_settings(place, tokenizer.vocab_size):
             print(line, file=sys.stderr)
+
+
+def say_what_ends(template: ChatTemplate) -> None:
+    """Says on standard error that a text ends an answer, or that nothing does."""
+    if template.end.text:
+        line = f"an answer ends at {template.end.text!r}, as the chat template writes it"
+        print(line, file=sys.stderr)
+    elif template.end.token_id is None:
+        line = (
+            "the chat template ends no answer: only a token that ends texts, or a stop string may"
+        )
+        print(line, file=sys.stderr)
 
 
 class PromptAffixes(NamedTuple):

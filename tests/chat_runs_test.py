@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import types
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from configs import chat as chat_config
 from configs import convert as convert_config
-from experiments import convert, finetune, tasks
+from experiments import convert, finetune, predict, tasks
 from lm.data import chat_files
-from lm.data.chat import DEFAULT
+from lm.data.chat import DEFAULT, End
 from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
 from lm.models.families import FAMILIES
@@ -195,3 +196,21 @@ def test_the_day_is_that_of_the_first_start(tmp_path):
     assert "date" not in begun().task and begun().task.template == "old"
     with pytest.raises(UserError, match=r"task\.date='soon'"):
         chat_task(template=DEFAULT, date="soon")
+
+
+ENDS = {
+    "a text": (End(None, "</turn>"), "an answer ends at '</turn>', as the chat template"),
+    "nothing": (End(None, ""), "the chat template ends no answer"),
+    "a token": (End(3, ""), ""),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_ends_replies_is_said_before_any_is_predicted(name, capsys):
+    end, line = ENDS[name]
+    task = types.SimpleNamespace(template=types.SimpleNamespace(end=end))
+
+    predict._replies(None, task, types.SimpleNamespace(stop_ids=(1,)), None, None)
+
+    said = capsys.readouterr().err
+    assert said.startswith(line) and bool(said) == bool(line)

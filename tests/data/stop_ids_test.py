@@ -95,6 +95,29 @@ ASKED = {
         " asks for no_repeat_ngram_size=3, which is not done here; and for what counts only where "
         "it is given: --config.num_beams=4 --config.length_penalty=2.0",
     ),
+    "of beams": ({"early_stopping": True, "diversity_penalty": 0.5, "num_beam_groups": 2}, ""),
+    "every default": (
+        {"max_length": 20, "num_return_sequences": 1, "use_cache": True, "bos_token_id": 0},
+        "",
+    ),
+    "all else": (
+        {
+            "max_length": 99,
+            "num_return_sequences": 2,
+            "watermarking_config": {"bias": 2.5},
+            "forced_bos_token_id": 4,
+            "unheard_of": "x" * 99,
+            "num_beams": 2,
+            "early_stopping": True,
+        },
+        " asks for max_length=99, num_return_sequences=2, watermarking_config={'bias': 2.5}, "
+        f"forced_bos_token_id=4, unheard_of={'x' * 60}..., early_stopping=True, which is not done "
+        "here; and for what counts only where it is given: --config.num_beams=2",
+    ),
+    "no such token": (
+        {"eos_token_id": [3, 6, 10**30]},
+        f" asks for an end at 6, {10**30}, which is no token of its tokenizer's",
+    ),
 }
 
 
@@ -102,6 +125,23 @@ ASKED = {
 def test_what_a_folder_asks_for_besides_is_one_line(name, tmp_path):
     settings, line = ASKED[name]
 
-    found = stop_ids.unused_settings(write(tmp_path, generation_config=settings))
+    found = stop_ids.unused_settings(write(tmp_path, generation_config=settings), len(NAMES))
 
     assert found == (f"{tmp_path / stop_ids.FILE}{line}" if line else "")
+
+
+def test_what_the_model_says_in_vain_is_said_of_its_file(tmp_path):
+    write(tmp_path, config={"eos_token_id": 10**30})
+    line = f"{tmp_path / 'config.json'} asks for an end at {10**30}, which is no token"
+    assert stop_ids.unused_settings(tmp_path, len(NAMES)).startswith(line)
+    write(tmp_path, config={"eos_token_id": "x"})
+    with pytest.raises(UserError, match=r"config\.json: eos_token_id='x' must be an id") as caught:
+        tokenizers.load_file(tmp_path)
+    assert stop_ids.FILE not in str(caught.value)
+
+
+def test_an_export_keeps_all_but_ids_that_it_names_itself(tmp_path):
+    ids = {f"{name}_token_id": 1 for name in ("bos", "eos", "pad", "decoder_start")}
+    kept = {"forced_bos_token_id": 4, "forced_eos_token_id": 1, "top_k": 3}
+    write(tmp_path, generation_config=ids | kept | {"transformers_version": "5"})
+    assert stop_ids.unread(tmp_path) == kept
