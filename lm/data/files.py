@@ -108,6 +108,8 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
     with _opened(path) as file:
         # `read` would lose what it has unpacked when the next bytes are damaged.
         block = file.read1(_BLOCK_BYTES)
+        if not block and isinstance(file, gzip.GzipFile) and not path.stat().st_size:
+            raise EOFError("it has no byte, and even an empty archive has some")  # Others say so.
         while 0 < len(block) < len(_BOM) and (more := file.read1(_BLOCK_BYTES)):
             block += more
         _refuse_encoding(path, block)

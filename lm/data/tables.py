@@ -103,6 +103,8 @@ def _table(lines: _TextLines, rows: Iterator[list[str]]) -> Iterator[Record | Us
             yield lines.bad[bad[0]]
             if header is None:
                 return
+        elif header is None and not row:
+            continue  # Blank lines may come first.
         elif header is None:
             header = row
             if twice := [name for name in header if name and header.count(name) > 1]:
@@ -126,7 +128,7 @@ def tab_separated(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserE
     """
     lines = _TextLines(path, max_bytes)
     csv.field_size_limit(max_bytes)
-    header = next(lines, None)
+    header = next((line for line in lines if line.strip("\r\n")), None)
     if header is None:
         return iter(())
     cells = header.rstrip("\r\n").split("\t")

@@ -444,3 +444,17 @@ def test_an_empty_file_holds_nothing(tmp_path, suffix, packer):
 def test_json_lines_under_the_name_of_json_are_read(tmp_path):
     (tmp_path / "a.json").write_text(json_lines(TEXTS))
     assert read(tmp_path / "a.json") == (TEXTS, [])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_blank_lines_before_a_header_are_passed_over(suffix, quoted, tmp_path):
+    header = '"text","n"' if quoted else "text,n"
+    body = f"\r\n\n{header}\none,1\n\ntwo,2\n"
+    path = tmp_path / f"a{suffix}"
+    path.write_text(body if suffix == ".csv" else body.replace(",", "\t"))
+
+    records = list(readable(read_records("files", split="train", spec=str(path)), "raise", []))
+
+    assert [r.fields for r in records] == [{"text": "one", "n": "1"}, {"text": "two", "n": "2"}]
+    assert [r.name for r in records] == [f"{path}:4", f"{path}:6"]

@@ -83,6 +83,8 @@ BAD_FILES = {
     "no gzip": ("a.txt.gz", b"plain", text, "a.txt.gz: cannot be read"),
     "cut xz": ("a.txt.xz", lzma.compress(b"x" * 999)[:-9], text, "a.txt.xz: cannot be read"),
     "cut zstd": ("a.txt.zst", zstd.compress(b"x" * 999)[:-5], text, "a.txt.zst: cannot be read"),
+    "empty gzip": ("a.txt.gz", b"", text, "a.txt.gz: cannot be read"),
+    "empty xz": ("a.txt.xz", b"", text, "a.txt.xz: cannot be read"),
     "no zstd": ("a.txt.zst", b"plain", text, "a.txt.zst: cannot be read"),
 }
 GOOD = b'{"text": "good"}\n'
