@@ -4,8 +4,11 @@ Strings grow by products: of a text and a count, of what is replaced and what it
 a width. These are asked for before the operation is done; sums of lengths are counted afterwards.
 """
 
+import contextlib
+import itertools
 import re
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -41,16 +44,37 @@ def _percent(text: Any, values: Any) -> int:
     text = text.decode("latin-1") if isinstance(text, bytes) else text
     widths = _sum_of_ints(_NUMBER.findall(text))
     if "*" in text:
-        widths += _sum_of_ints(values if isinstance(values, tuple) else [values])
+        widths += _sum_of_ints(_numbers(values if isinstance(values, tuple) else [values]))
     return len(text) + widths + text.count("%") * len(str(values))
 
 
 def _format(text: str, *args: Any, **kwargs: Any) -> int:
     """`"{:5}".format(...)`."""
-    widths = _sum_of_ints(_NUMBER.findall(text))
-    if _WIDTH_IN_FIELD.search(text):
-        widths += _sum_of_ints([*args, *kwargs.values()])
+    widths = _sum_of_ints(_NUMBER.findall(text)) + _given_widths(text, args, kwargs)
     return len(text) + widths + text.count("{") * len(str((args, kwargs)))
+
+
+def _given_widths(text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Of fields in a field's format, as in "{:{w[0]}}": all numbers that what they name holds."""
+    widths, unnamed = 0, itertools.count()
+    # What is no format is refused where it begins to be none, and what stands before is made.
+    with contextlib.suppress(ValueError):
+        for _, field, spec, _ in _FORMATTER.parse(text):
+            if field is None:
+                continue
+            if not _FIRST_NAME.match(field)[0]:
+                next(unnamed)
+            for _, name, _, _ in _FORMATTER.parse(spec):
+                if name is None:
+                    continue
+                first = _FIRST_NAME.match(name)[0] or str(next(unnamed))
+                given = args[int(first) :][:1] if first.isdecimal() else [kwargs.get(first)]
+                widths += _sum_of_ints(_NUMBER.findall(str(given)))
+    return widths
+
+
+def _format_map(text: str, mapping: Mapping[str, Any]) -> int:
+    return _format(text, mapping) + _given_widths(text, (), mapping)
 
 
 def _sum_of_ints(values: Any) -> int:
@@ -95,14 +119,15 @@ def _translate(text: str, table: Any) -> int:
 
 
 _NUMBER = re.compile(r"\d+")
-_WIDTH_IN_FIELD = re.compile(r":[^{}]*\{")
+_FIRST_NAME = re.compile(r"[^.\[]*")  # Of a field, such as "0" of "0[1].x".
+_FORMATTER = string.Formatter()
 
 # Methods of texts, and one of numbers; other methods make no more than a few times their text.
 METHOD_COSTS: dict[str, Callable[..., int]] = {
     "center": _widths,
     "expandtabs": _width_of_each,
     "format": _format,
-    "format_map": _format,
+    "format_map": _format_map,
     "join": _join,
     "ljust": _widths,
     "replace": _replace,

@@ -51,7 +51,8 @@ def render(source, **variables):
         "{{ messages[0].content | trim | replace('<b>', '') | indent(2) | length }}",
         "{{ messages[::-1] | map(attribute='role') | join(', ') }}",
         "{% for i in [1, 2] %}{{ ', '.join(['a', 'b'] | map('upper')) }}{% endfor %}",
-        "{{ '%s and %05d' % ('a', 3) }}",
+        "{{ '%s and %05d' % ('a', 3) }}{{ '%*s' % (5, 'a') }}",
+        "{{ '{:{}}'.format('hi', '>5') }}",
         "{{ '{:>5}{x}'.format('a', x=2) }}{{ 'a' * 3 }}{{ 7 % 4 }}{{ 2 ** 5 }}",
         "{{ messages | selectattr('tool_calls', 'defined') | list | length }}",
         "{{ 'a,b'.split(',')[-1] }}",
@@ -189,6 +190,31 @@ def test_what_a_method_would_make_is_known_beforehand(name, arguments):
     made = len(getattr(text, name)(*arguments))
 
     assert made > 300 and METHOD_COSTS[name](text, *arguments) >= made
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "named"),
+    [
+        ("{:{}}", ("hi", ">500"), {}),
+        ("{0:{1[0]}}", ("hi", [500]), {}),
+        ("{:{w[0][a]}}", ("hi",), {"w": [{"a": 500}]}),
+        ("{x:{w}}" * 9, (), {"x": 1, "w": 500}),
+        ("{:.{}f}", (1.5, 500), {}),
+        ("{:{}}{", ("hi", 500), {}),
+    ],
+)
+def test_widths_of_a_format_that_stand_in_its_arguments_are_known_beforehand(
+    text, arguments, named
+):
+    made = len(text.rstrip("{").format(*arguments, **named))
+
+    assert made >= 500
+    assert made <= METHOD_COSTS["format"](text, *arguments, **named) <= 5 * made
+
+
+def test_numbers_that_are_no_widths_are_not_counted():
+    assert METHOD_COSTS["format"]("{:{w}}", "call 5551234", w=5) < 100
+    assert METHOD_COSTS["format_map"]("{x:{w[0]}}", {"x": 1, "w": [500]}) >= 500
 
 
 def test_time_is_bounded(monkeypatch):
