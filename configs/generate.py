@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.top_k = 0
     config.top_p = 0.95
     config.max_new_tokens = 100
-    config.num_samples = 1
+    config.num_samples = 1  # Of each prompt, at most 10,000.
     config.num_beams = 1
     config.length_penalty = 1.0
     config.output = ""  # A file of JSON Lines, in place of printing.

@@ -32,7 +32,8 @@ _RULES = {
     "top_k": (lambda x: 0 <= x < math.inf, "be at least 0; 0 draws among all tokens"),
     "top_p": (lambda x: 0 < x <= 1, "lie in (0, 1]; 1 draws among all tokens"),
     "max_new_tokens": _POSITIVE,
-    "num_samples": _POSITIVE,
+    # All are held until the last is written.
+    "num_samples": (lambda x: 1 <= x <= 10_000, "lie in [1, 10000]; another seed writes others"),
     "num_beams": _POSITIVE,
     "length_penalty": _ANY,
     "coordinates.widths": _POSITIVE,

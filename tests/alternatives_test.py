@@ -199,6 +199,7 @@ def test_a_number_that_is_none_or_beyond_32_bits_is_refused_wherever_it_stands(f
         ("configs/coordinates.py", "coordinates.widths", (1.5, 2)),
         ("configs/coordinates.py", "coordinates.widths", (1, 0)),
         ("configs/generate.py", "seed", -1),
+        ("configs/generate.py", "num_samples", 2**31 - 1),
         ("configs/generate.py", "temperature", -0.1),
         ("configs/generate.py", "top_p", 0.0),
         ("configs/harness.py", "num_fewshot", -2),
