@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from lm import manifest, watched
+from lm import faults, manifest, watched
 from lm import workdir as workdir_lib
 from lm.errors import UserError
 from lm.results.state import DONE, FAILED, METRICS, STOPPED
@@ -362,5 +362,6 @@ def _record_skip(workdir: pathlib.Path, batches: StepBatches, step: int, metrics
     record = {"step": step, "rows": batches.rows_at(step - 1).tolist()} | {
         name: repr(metrics[name]) for name in ("loss", "grad_norm")
     }
-    with (workdir / "skipped.jsonl").open("a") as file:
+    path = workdir / "skipped.jsonl"
+    with faults.naming(path), path.open("a") as file:
         file.write(json.dumps(record) + "\n")

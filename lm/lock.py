@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+from lm import faults
 from lm.errors import UserError
 
 NAME = ".lock"
@@ -38,8 +39,8 @@ def held(folder: pathlib.Path, name: str = "") -> Iterator[None]:
     with opened as file:
         _take(name or f"--workdir={folder}", file)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with faults.naming(path):  # Past the buffer, which would fail again where the file closes.
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:

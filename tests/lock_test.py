@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import socket
@@ -5,7 +6,7 @@ import threading
 
 import pytest
 
-from lm import lock
+from lm import faults, lock
 from lm.errors import UserError
 
 
@@ -39,3 +40,14 @@ def test_whoever_looks_at_a_lock_does_not_keep_it_from_being_taken(tmp_path):
                 pass
         finally:
             timer.join()
+
+
+def test_a_lock_on_a_full_disk_is_named(tmp_path, monkeypatch):
+    def write(file, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lock.os, "write", write)
+    with pytest.raises(OSError) as caught, lock.held(tmp_path):
+        pass
+
+    assert f"{tmp_path / lock.NAME}: the disk is full" in faults.one_line(caught.value)

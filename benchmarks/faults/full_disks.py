@@ -53,13 +53,19 @@ def rows(place: Place, run: pathlib.Path, exported: pathlib.Path) -> Iterator[Ro
             outcome = commands.outcome_of_run
             is_kept = again.code == 0 and (whole is None or outcome(workdir) == outcome(whole))
             yield _row(stage, done, str(workdir), is_kept)
+    swept, outcome = place.folder / "swept", commands.outcome_of_sweep
+    place.must(place.sweep(swept))
+    with _disk(disk, "60m"):
+        done = _filled(place, place.sweep(disk / "sweep"), disk, '"step": 9,')
+        again = place.run(place.sweep(disk / "sweep"))
+        is_kept = again.code == 0 and outcome(disk / "sweep") == outcome(swept)
+        yield _row("sweep, while its first run trains", done, str(disk), is_kept)
     for stage, source in (("convert out", run), ("convert in", exported)):
         with _disk(disk, "100k"):
             done = place.run(place.conversion(source, disk / "target"))
             yield _row(stage, done, str(disk), not list(disk.iterdir()))
     output = disk / "output.jsonl"
     for stage, command in (
-        ("sweep", place.sweep(disk / "sweep")),
         ("predictions", place.predictions(tuned, output)),
         ("texts written", place.generation(run, output)),
     ):
@@ -100,8 +106,8 @@ def _row(stage: str, done: Done, named: str, is_kept: bool) -> Row:
 def _filled(place: Place, arguments: list[str], disk: pathlib.Path, is_due: str) -> Done:
     """Runs a command, and fills its disk once a text stands in its metrics.jsonl."""
     process, start = place.start(arguments), time.monotonic()
-    metrics, filler = disk / "run" / "metrics.jsonl", disk / "filler"
-    while process.poll() is None and not (metrics.exists() and is_due in metrics.read_text()):
+    filler, is_there = disk / "filler", lambda path: is_due in path.read_text()
+    while process.poll() is None and not any(map(is_there, disk.rglob("metrics.jsonl"))):
         time.sleep(0.01)
     _fill(filler)
     errors = process.communicate()[1]

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lm import lock
+from lm import faults, lock
 
 METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
@@ -86,7 +86,7 @@ def mark(workdir: pathlib.Path, how: str, step: int | None = None) -> None:
     path = workdir / METRICS
     text = path.read_bytes() if path.exists() else b""
     line_end = "\n" if text and not text.endswith(b"\n") else ""  # A full disk cut the last line.
-    with path.open("a") as file:
+    with faults.naming(path), path.open("a") as file:
         file.write(line_end + json.dumps({"step": step, how: 1}) + "\n")
 
 

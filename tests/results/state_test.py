@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import socket
 
 import pytest
@@ -119,3 +120,16 @@ def test_what_becomes_of_a_run_is_said_in_its_last_line_unless_it_is_done(tmp_pa
 
     assert found == State(how.removeprefix("run/"), 4, 9, bool(tail))
     assert state_of(workdir).kind == "done"
+
+
+def test_a_mark_that_finds_no_room_names_its_file(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            state.mark(tmp_path, state.FAILED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert caught.value.filename == str(tmp_path / "metrics.jsonl")
