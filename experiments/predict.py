@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
@@ -85,7 +86,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     source = _path(config.input)
-    if source != files.STDIN and (source.is_dir() or not source.exists()):
+    if source != files.STDIN and source.is_dir():
+        raise UserError(f"input={config.input} is a folder; name a file")
+    if source != files.STDIN and not source.exists():
         raise UserError(f"input={config.input}: there is no such file")
     check_output(config.output, config.input)
 
@@ -189,6 +192,10 @@ def _replies(
     return read, predict
 
 
+# What an error says of the setting that has it skipped.
+_HINT = re.compile(r',? or set data\.on_error="?skip"?( to go without the rest[^;]*)?')
+
+
 def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
     """A record's line: its name, its id if it has one, and the prediction or the error."""
     record, prediction = each.record, each.prediction
@@ -202,7 +209,8 @@ def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
             hint = "" if "on_error" in str(prediction) else "; or set data.on_error=skip"
             raise UserError(f"{prediction}{hint}")
         counts["bad"] += 1
-        return report.json_line(fields | {"error": str(prediction)}).encode()
+        error = _HINT.sub("", str(prediction))
+        return report.json_line(fields | {"error": error}).encode()
     counts["predicted"] += 1
     counts["cut"] += each.is_cut
     fields |= {"prediction": prediction} | ({"cut": True} if each.is_cut else {})

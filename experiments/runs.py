@@ -94,7 +94,10 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
         )
     config, path = workdir_lib.load_config(folder), folder / workdir_lib.CONFIG
     if not isinstance(config.get("experiment"), str):
-        raise UserError(f"{path} names no experiment, as a run's does; restore the file")
+        raise UserError(
+            f"{path} has neither an experiment, as a run's has, nor a model_type, as that of a "
+            "folder of transformers; restore the file"
+        )
     blocks = ["model"]
     if config["experiment"] == "finetune":
         blocks += ["task", "data", "lora", "train", "parallel", "checkpoint"]

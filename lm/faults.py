@@ -20,6 +20,7 @@ _REMEDIES = {
     errno.EMFILE: f"raise the limit on open files (ulimit -n), {_AGAIN}",
     errno.EIO: "its disk, or the way there, fails; the kernel's log (dmesg) says more",
     errno.ENOENT: "restore it, or name another",
+    errno.ENOTDIR: "a file stands where a folder belongs: restore that, or name another",
 }
 _MEMORY = "close what else takes memory, or make the batch, the row or the model smaller"
 # What libraries of C++ and Rust say in errors of their own, which are no OSError.

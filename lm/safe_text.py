@@ -9,6 +9,7 @@ import re
 # Characters of Unicode that order what stands around them; see its Standard Annex 9.
 _ORDERING = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_ORDERING}\ud800-\udfff]")
+_MOST_CHARS = 1000  # Of a line at each end.
 _USER_IN_URL = re.compile(r"(://)[^/\s'\"]*@")
 
 
@@ -31,5 +32,12 @@ def shown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Both, as one line: for errors, which may quote a user's file."""
-    return shown(" ".join(text.splitlines()))
+    """Both, as one line that people can read: for errors, which may quote a user's file.
+
+    The middle of a very long one is left out, since its end says what helps.
+    """
+    line = " ".join(text.splitlines())
+    if len(line) > 2 * _MOST_CHARS:
+        left_out = f" [{len(line) - 2 * _MOST_CHARS:,} characters] "
+        line = f"{line[:_MOST_CHARS]}{left_out}{line[-_MOST_CHARS:]}"
+    return shown(line)

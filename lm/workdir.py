@@ -190,9 +190,9 @@ def read_json(path: pathlib.Path) -> Any:
       UserError: it is no JSON, or cannot be read.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+        raise UserError(f"{path} is not valid JSON: {error}; restore it") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -22,6 +22,7 @@ class OfALibrary(Exception):
         (OSError(errno.EFBIG, "File too large", b"a\xff"), "a\udcff: File too large; .*ulimit -f"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; give"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), "x: No such .*restore"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), "x: Not a .*; a file stands"),
         (OSError("no number\nat all"), "no number at all$"),
         (MemoryError(), "not enough memory .none is left.; "),
         (MemoryError("Unable to allocate 9 GiB"), "not enough memory .Unable to allocate 9 GiB.; "),

@@ -680,9 +680,10 @@ def test_text_that_is_too_long_is_refused_or_cut_and_said(trained_on_labels, tmp
     [
         ({"input": "{}/none.txt"}, "there is no such file"),
         ({"input": ""}, "input is not set"),
-        ({"output": "{}/none/out"}, "in a folder that exists"),
+        ({"input": "{}"}, "is a folder; name a file"),
+        ({"output": "{}/none/out"}, "is no folder; make it first"),
         ({"output": "{}"}, "name a file"),
-        ({"output": "{}/new.txt"}, "is the input"),
+        ({"output": "{}/new.txt"}, "is what is read; name another file"),
         ({"data.batch_size": 0}, "data.batch_size=0"),
         ({"data.on_error": "keep"}, "choose raise, skip"),
         ({"input_format": "csv"}, "choose auto, jsonl, text"),

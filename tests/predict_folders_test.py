@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import transformers as t
 
 from configs import predict as predict_config
 from experiments import predict
+from lm.errors import UserError
 
 TEXTS = [
     "Anna Müller flew from Köln to 北京!",
@@ -131,3 +133,24 @@ def test_entities_are_those_of_the_pipeline_by_first_pieces(vocabulary, tmp_path
             assert e["probability"] == pytest.approx(reference["score"], abs=2e-6)
         words = [text[start:end] for start, end in mine["offsets"]]
         assert words == mine["tokens"] and len(words) == len(mine["tags"])
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ('a:1: x; mend the line, or set data.on_error="skip"', "a:1: x; mend the line"),
+        (
+            'a:1: x; raise y, or set data.on_error="skip" to go without the rest, too',
+            "a:1: x; raise y",
+        ),
+        ("a:1: x; mend it, or set data.on_error=skip", "a:1: x; mend it"),
+        ("a:1: x; lower y", "a:1: x; lower y"),
+    ],
+)
+def test_an_error_that_was_skipped_does_not_say_how_to(said, left):
+    counts = {"bad": 0}
+    each = types.SimpleNamespace(record=UserError(said), prediction=UserError(said))
+
+    assert json.loads(predict._line(each, "skip", counts)) == {"error": left}
+    with pytest.raises(UserError, match="on_error"):
+        predict._line(each, "raise", counts)

@@ -42,3 +42,11 @@ def test_an_error_is_one_line():
     assert safe_text.one_line("a\nb\u2028c https://x:y@z \u202e") == (
         "a b c https://<redacted>@z \\u202e"
     )
+
+
+def test_of_a_very_long_error_both_ends_are_left():
+    line = safe_text.one_line(f"a.csv:2: {'x' * 5000} is no label; take kind=multi")
+    assert line.startswith("a.csv:2: xxx") and line.endswith(" is no label; take kind=multi")
+    assert " [3,038 characters] " in line and len(line) < 2100
+    short = f"{'x' * 1000} is short"
+    assert safe_text.one_line(short) == short

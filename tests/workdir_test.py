@@ -108,7 +108,7 @@ def test_two_processes_cannot_share_a_folder_but_a_dead_one_does_not_block_it(tm
         pass
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"time": ""}]', "\xff"])
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"time": ""}]', "\xff", "\0" * 64])
 def test_a_damaged_provenance_is_named_and_kept(tmp_path, text):
     with workdir.opened(tmp_path, CONFIG, data_hash=""):
         pass
@@ -116,10 +116,11 @@ def test_a_damaged_provenance_is_named_and_kept(tmp_path, text):
     path.write_text(text)
 
     with (
-        pytest.raises(UserError, match=re.escape(str(path))),
+        pytest.raises(UserError, match=f"{re.escape(str(path))} .*; restore it") as caught,
         workdir.opened(tmp_path, CONFIG, data_hash=""),
     ):
         pass
+    assert "utf-32" not in str(caught.value)
     assert path.read_text() == text
 
 

@@ -115,13 +115,16 @@ def _as_list(template: str) -> list[Any]:
 def _text(path: pathlib.Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}); restore it") from None
 
 
 def _in_json(path: pathlib.Path) -> dict[str, str]:
+    text = _text(path)
     try:
-        settings = json.loads(_text(path))
+        settings = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     template = settings.get("chat_template") if isinstance(settings, dict) else None

@@ -3,9 +3,10 @@
 Nothing is ever unpickled.
 """
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,20 +74,28 @@ def _read_settings(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
     """The `model` block; settings that nobody here knows; the files."""
     config = load_config(folder)
     family = FAMILIES[config["model_type"]]
-    try:
+    with _naming(folder):
         table = family.settings(config["model_type"])
         used, unknown = settings.read(config, table, family.aliases)
-        # Before anything is counted up to a number that the files contradict.
-        files = TensorFiles(folder)
+    # Before anything is counted up to a number that the files contradict.
+    files = TensorFiles(folder)
+    with _naming(folder):
         model = family.model_block(used, config["model_type"], files.headers.keys())
-    except UserError as error:
-        raise UserError(str(error).replace("config.json", f"{folder}/config.json", 1)) from None
     held = _num_layers(family, model, files.headers)
     if held != model["num_layers"]:
         raise UserError(
             f"{folder}/config.json asks for {model['num_layers']} layers, and the files hold {held}"
         )
     return model, unknown, files
+
+
+@contextlib.contextmanager
+def _naming(folder: pathlib.Path) -> Iterator[None]:
+    """Has errors about config.json name the folder, too."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("config.json", f"{folder}/config.json", 1)) from None
 
 
 def _num_layers(family: HuggingFaceFamily, model: dict[str, Any], names: Iterable[str]) -> int:
@@ -300,7 +309,7 @@ def _what_helps(
     options = {"allow_missing": lacking, "allow_unknown": refused}
     helps = " ".join(f"--config.{name}=True" for name, names in options.items() if names)
     return (
-        f"; they are of a head: convert.py takes the others with {helps}, which draws what is "
+        f"; none is of the body: convert.py takes the others with {helps}, which draws what is "
         "missing at random and leaves out what is unknown"
     )
 

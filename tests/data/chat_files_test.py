@@ -125,5 +125,13 @@ def test_what_cannot_be_used_is_refused(files, template, reason, folder):
 
 def test_a_template_that_is_no_text_is_refused_by_name(folder):
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{ 1 }}")
-    with pytest.raises(UserError, match=r"chat_template\.jinja cannot be read"):
+    with pytest.raises(UserError, match=r"chat_template\.jinja is not UTF-8"):
         chat_files.read(folder)
+
+
+def test_a_config_in_another_encoding_is_named_once(tmp_path):
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({"chat_template": ONE}), encoding="utf-16")
+    with pytest.raises(UserError, match=r"is not UTF-8 .*; restore it") as caught:
+        chat_files.read(tmp_path)
+    assert str(caught.value).count(str(path)) == 1

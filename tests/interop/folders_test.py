@@ -227,6 +227,7 @@ INDICES = {
     "the folder above": (lambda m: m | {NORM: ".."}, "only a name in this folder"),
     "no name": (lambda m: m | {NORM: 5}, "only a name in this folder"),
     "a missing file": (lambda m: m | {NORM: "c.safetensors"}, "names c.safetensors, which is not"),
+    "a file that is none": (lambda m: m | {NORM: "config.json"}, r"^\S*config\.json is damaged"),
     "a tensor that no file has": (lambda m: m | {"model.x": "a.safetensors"}, "holds model.x"),
     "nothing": (lambda m: {}, "has no weight_map"),
     "no map": (lambda m: [1], "has no weight_map"),
@@ -238,8 +239,9 @@ def test_an_index_that_cannot_be_is_one_line(folder, shapes, case):
     make, message = INDICES[case]
     write_index(folder, make(shard(folder)))
 
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         hugging_face.plan(folder, shapes)
+    assert str(caught.value).count(str(folder)) == 1
 
 
 def test_a_tensor_in_two_files_is_refused(folder, shapes):
