@@ -259,12 +259,14 @@ def test_answers_and_their_end_are_those_of_transformers(kind, name, tmp_path, c
 
 
 def test_a_text_that_the_template_writes_behind_an_answer_ends_it(tmp_path, capsys):
-    turns = TURNS.replace("<|stop|>", "{{ END if m.role == 'assistant' }}")
+    turns = TURNS.replace("<|stop|>\n", "{{ END if m.role == 'assistant' else '\\n' }}")
+    assert turns != TURNS
     folder = make_folder(
         tmp_path / "hf", "gpt2", "$A", None, "llama", turns.replace("END", "'<|stop|>'")
     )
     (whole,) = write(folder, tmp_path, [{"messages": CHATS[0]}])
-    end = whole["text"][3:6].strip()
+    begins = whole["text"].index(" ", 1)
+    end = whole["text"][begins : begins + 3]
     (folder / "chat_template.jinja").write_text(turns.replace("END", json.dumps(end)))
     run = import_folder(folder, tmp_path / "run")
     capsys.readouterr()
