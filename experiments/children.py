@@ -103,7 +103,8 @@ class Pool:
         if code > 0:
             _mark_failed(child.run.workdir)
         how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
-        return End(child.run, "failed", f"{how}: {_last_line(child.log)}; see {child.log}")
+        said = f"{how}: {_last_line(child.log)}" if code > 0 else how
+        return End(child.run, "failed", f"{said}; see {child.log}")
 
 
 class Stop:

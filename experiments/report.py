@@ -7,7 +7,7 @@ import pathlib
 import re
 import textwrap
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import ml_collections
 from experiments import build, labelled
 from experiments.shown import command, config_text
 from lm import atomic_files, safe_text
-from lm.data import split_counts
+from lm.data import chat, split_counts
 from lm.data.files import RestUnread
 from lm.data.preparation import Prepared
 from lm.data.records import Record
@@ -141,7 +141,24 @@ def start_fine_tuning(
     _print_lines(lines | data.lines | dict(line.split(": ", 1) for line in initial))
     for error in [e for e in data.skipped if not isinstance(e, RestUnread)][:5]:
         print(safe_text.one_line(f"left out: {error}"))
-    warn(data.warnings)
+    warn([*data.warnings, *border_warnings(data.task.notes, num_examples)])
+
+
+def border_warnings(notes: Mapping[str, int], num_examples: int) -> list[str]:
+    """What follows where answers begin inside of a token, as behind a prompt that ends in a space.
+
+    Args:
+      notes: counts of a chat task, by what is counted.
+      num_examples: rows, each with an answer or more.
+    """
+    count = notes.get(chat.SPLIT, 0)
+    if count * 2 < num_examples:
+        return []
+    return [
+        f"{count:,} {chat.SPLIT}: a prompt ends before such a token, and a reply that is asked for "
+        "there may lose its beginning; have the template end what asks for an answer with a line "
+        "break or a special token, not with a space"
+    ]
 
 
 def fine_tuned(

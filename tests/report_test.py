@@ -7,6 +7,7 @@ import pytest
 from configs import bert, classify, gpt2, t5
 from experiments import build, generate, predict, report
 from experiments.prompts import Prompt
+from lm.data import chat
 from lm.data.fields import Record
 from lm.generate.ending import Written
 from lm.tasks.prediction import Predicted
@@ -61,3 +62,9 @@ def test_json_lines_are_one_line_each_to_every_reader(tmp_path):
         [line] = path.read_text(encoding="utf-8").splitlines()
         assert text in json.loads(line).values(), path
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_answers_that_begin_inside_of_a_token_are_warned_of_where_they_are_many():
+    assert report.border_warnings({chat.SPLIT: 4}, num_examples=10) == []
+    (line,) = report.border_warnings({chat.SPLIT: 5}, num_examples=10)
+    assert "5 answers with a token across their border" in line and "line break" in line
