@@ -20,6 +20,7 @@ from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import predict as predict_config
 from experiments import evaluate, finetune, finetuned, generate, labelled, predict, prompts
+from experiments.checks import check_numbers
 from lm.errors import UserError
 from lm.generate import sampling
 from lm.train import checkpoints, loop, sharding
@@ -491,7 +492,7 @@ def test_no_beams_are_refused():
     config.update(checkpoint="runs/any", num_beams=0)
 
     with pytest.raises(UserError, match="num_beams=0"):
-        generate.run(config, None)
+        check_numbers(config)  # As launch.py does for every experiment.
 
 
 def test_an_evaluation_needs_no_training_data(files, trained_on_labels, tmp_path, capsys):

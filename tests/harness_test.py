@@ -318,7 +318,7 @@ def test_a_stop_string_that_is_a_special_token_ends_an_answer(tmp_path):
 
 def test_a_text_behind_answers_ends_them_where_the_template_is_applied(tmp_path):
     kind, around, first, architecture = FOLDERS["nothing around, a first"]
-    turns = TURNS.replace("<|stop|>", "{{ END if m.role == 'assistant' }}")
+    turns = TURNS.replace("<|stop|>\n", "{{ END if m.role == 'assistant' else '\\n' }}")
     folder = make_folder(tmp_path / "hf", kind, around, first, architecture, turns)
     config = harness_config.get_config()
     config.checkpoint = str(folder)
@@ -332,7 +332,8 @@ def test_a_text_behind_answers_ends_them_where_the_template_is_applied(tmp_path)
         return text
 
     whole = written("<|stop|>", True)
-    end = whole[2:5].strip()
+    begins = whole.index(" ", 1)
+    end = whole[begins : begins + 3]
     assert written(end, True) == whole[: whole.index(end)]
     assert written(end, False) == written("<|stop|>", False)
     assert end in written(end, False)
