@@ -199,7 +199,9 @@ def differing(case: options.Case) -> str:
 def line_of(found: Mapping[int, dict]) -> str:
     """The line that refused."""
     (one,) = found.values()
-    return re.sub(r"/\S+-on-\d+", "RUN", one["ended"][-1]["line"].removeprefix(_ONE_LINE))
+    return re.sub(
+        r"/\S+(-on-\d+|/base-[\w-]+)", "RUN", one["ended"][-1]["line"].removeprefix(_ONE_LINE)
+    )
 
 
 def not_refused(name: str, found: Mapping[int, dict]) -> str:

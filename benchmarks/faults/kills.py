@@ -22,11 +22,13 @@ class Kind(NamedTuple):
     arguments: folder -> the command that fills it.
     outcome: folder -> what it came to.
     left: what lies in the folder's parent for want of an orderly end, which the next start removes.
+    is_over: whether all was done when it was killed, and it refuses to do it again.
     """
 
     arguments: Callable[[pathlib.Path], list[str]]
     outcome: Callable[[pathlib.Path], Any]
     left: Callable[[pathlib.Path], list[str]]
+    is_over: Callable[[pathlib.Path], bool] = lambda folder: False
 
 
 def kinds(place: Place, source: pathlib.Path) -> dict[str, Kind]:
@@ -45,6 +47,7 @@ def kinds(place: Place, source: pathlib.Path) -> dict[str, Kind]:
             lambda folder: place.conversion(source, folder),
             commands.outcome_of_folder,
             lambda folder: [path.name for path in folder.parent.iterdir() if path != folder],
+            pathlib.Path.exists,
         ),
     }
 
@@ -89,7 +92,8 @@ def _disturb(
                 break
             waiting += 1
         num_done += waiting
-        done = place.run(kind.arguments(folder), cache(folder)) if waiting else None
+        is_due = waiting and not kind.is_over(folder)
+        done = place.run(kind.arguments(folder), cache(folder)) if is_due else None
         if done is not None and done.code:
             odd.append(f"the same command ended with {done.code}: {done.errors[-300:]}")
         elif kind.outcome(folder) != wanted:
