@@ -17,13 +17,7 @@ import numpy as np
 
 from lm.data import special_tokens
 from lm.data.chat_rendering import TRIALS, USED, Renderer
-from lm.data.conversations import (
-    ROLES,
-    Conversation,
-    map_texts,
-    text_of,
-    texts,
-)
+from lm.data.conversations import ROLES, Conversation, map_texts, text_of, texts
 from lm.data.offsets import Offsets, Range
 from lm.data.template_program import Span, unused_characters
 from lm.data.tokenizers import Tokenizer
@@ -64,7 +58,8 @@ class End(NamedTuple):
     """What a template writes behind an answer, which a model learns to write.
 
     token_id: of a special token; None where it writes none.
-    text: what else ends answers then, without white space around it; "" for nothing.
+    text: what else ends answers then, a marker alone or another text as it is written; "" for
+      nothing.
     """
 
     token_id: int | None

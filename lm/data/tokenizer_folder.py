@@ -58,10 +58,11 @@ def is_of_task(folder: pathlib.Path) -> bool:
     """
     named = _json(folder / "config.json").get("architectures")
     name = named[0] if isinstance(named, list) and len(named) == 1 else ""
-    return isinstance(name, str) and name.endswith(_HEADS)
+    return isinstance(name, str) and name.endswith(HEADS)
 
 
-_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+# How architectures with the head of a task end: for texts, tags and answers.
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
 def read(folder: pathlib.Path, tokenizer_json: str = TOKENIZER) -> dict[str, bytes]:

@@ -136,7 +136,7 @@ def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 @struct.dataclass
-class _Written:
+class _Progress:
     """What stands there after a number of turns, and what is needed to go on.
 
     turn: how many tokens each row has.
@@ -157,7 +157,18 @@ class _Written:
 
 @functools.partial(jax.jit, static_argnames=("model", "num_new"))
 def _begin(
-    model, params, tokens_BL, lengths_B, index_B, key, *, num_new, start_id, until, **settings
+    model,
+    params,
+    tokens_BL,
+    lengths_B,
+    index_B,
+    key,
+    *,
+    num_new,
+    start_id,
+    until,
+    vocab_size,
+    **drawing,
 ):
     """Reads prompts, and writes; see `_add_tokens`."""
     logits_BV, positions_B, caches = decoding.start(
@@ -167,14 +178,14 @@ def _begin(
         lengths_B,
         num_new=num_new,
         start_id=start_id,
-        vocab_size=settings["vocab_size"],
+        vocab_size=vocab_size,
     )
     keys_B = jax.vmap(lambda index: jax.random.fold_in(key, index))(index_B)
     B = tokens_BL.shape[0]
     nothing = jnp.zeros((B, num_new), jnp.int32), jnp.zeros(B, bool)
-    first = _Written(jnp.int32(0), *nothing, positions_B, keys_B, caches)
-    first = _with_token(first, logits_BV, **settings)
-    return _add_tokens(model, params, first, until=until, **settings)
+    first = _Progress(jnp.int32(0), *nothing, positions_B, keys_B, caches)
+    first = _with_token(first, logits_BV, **drawing)
+    return _add_tokens(model, params, first, until=until, vocab_size=vocab_size, **drawing)
 
 
 @functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("written",))
@@ -183,9 +194,8 @@ def _go_on(model, params, written, **settings):
     return _add_tokens(model, params, written, **settings)
 
 
-def _add_tokens(model, params, written: _Written, *, until, vocab_size, **settings) -> _Written:
+def _add_tokens(model, params, written: _Progress, *, until, vocab_size, **drawing) -> _Progress:
     """One token a row and turn, until every row has stopped or has as many tokens as it may."""
-    settings["vocab_size"] = vocab_size
 
     def unfinished(written):
         return (written.turn < until) & ~jnp.all(written.stopped_B)
@@ -196,15 +206,15 @@ def _add_tokens(model, params, written: _Written, *, until, vocab_size, **settin
         logits_BV, caches = decoding.step(
             model, params, token_B, at_B, written.caches, vocab_size=vocab_size
         )
-        return _with_token(written.replace(caches=caches), logits_BV, **settings)
+        return _with_token(written.replace(caches=caches), logits_BV, **drawing)
 
     return jax.lax.while_loop(unfinished, add_token, written)
 
 
-def _with_token(written: _Written, logits_BV, *, stop_ids, vocab_size, **settings) -> _Written:
-    """Draws the next token of each row."""
+def _with_token(written: _Progress, logits_BV, *, stop_ids, **drawing) -> _Progress:
+    """Draws the next token of each row; see `draw`."""
     turn_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, written.turn))(written.keys_B)
-    token_B = draw(logits_BV, turn_keys_B, **settings)
+    token_B = draw(logits_BV, turn_keys_B, **drawing)
     return written.replace(
         turn=written.turn + 1,
         new_BN=written.new_BN.at[:, written.turn].set(token_B),

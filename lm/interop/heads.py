@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from lm.data import tokenizer_folder
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, t5
 from lm.interop.family import HuggingFaceFamily
@@ -12,8 +13,7 @@ _PROBLEMS = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-_TEXT, _TAGS = "ForSequenceClassification", "ForTokenClassification"
-_ANSWERS = "ForQuestionAnswering"
+_TEXT, _TAGS, _ANSWERS = tokenizer_folder.HEADS
 _ENDS = dict.fromkeys(_PROBLEMS, _TEXT) | {"tagging": _TAGS, "question_answering": _ANSWERS}
 KINDS = tuple(_ENDS)  # Of tasks whose head `transformers` may have.
 OF_TEXTS = tuple(_PROBLEMS)  # Of which a decoder's reads the last token that is no padding.
