@@ -17,6 +17,8 @@ import time
 from benchmarks.faults import corruptions, full_disks, kills
 from benchmarks.faults.commands import Place
 
+_WRONG = ("traceback", "WRONG", "noticed, in many")
+
 
 def main() -> int:
     """Returns the exit code."""
@@ -60,7 +62,7 @@ def _run(place: Place, args: argparse.Namespace) -> bool:
     for name, counts in found:
         for outcome, num in sorted(counts.items()):
             row("damaged file", name, num, outcome)
-            are_right &= not outcome.startswith(("traceback", "WRONG", "noticed, in many"))
+            are_right &= not outcome.startswith(_WRONG)
     if "full_disks" not in only:
         return are_right
     if problem := full_disks.why_not(place.folder):

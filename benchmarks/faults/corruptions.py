@@ -102,11 +102,11 @@ def _of_exported(exported: pathlib.Path, num: int, rng: random.Random) -> collec
         text = ["some text, 2 ☃\n"]
         tokens = [one.tokenizer.encode_batch(text)[0].tolist() for one in (model, wanted)]
         if model.block != wanted.block:
-            return "another config taken: it has no checksum"
+            return "another config taken: people edit it"
         if tokens[0] != tokens[1]:
-            return "another tokenizer taken: it has no checksum"
+            return "another tokenizer taken: people edit it"
         same = all(np.array_equal(ours[key], theirs[key], equal_nan=True) for key in theirs)
-        return "not noticed, all right" if same else "other weights taken: no checksum"
+        return "not noticed, all right" if same else "WRONG WEIGHTS IN SILENCE"
 
     return _count(exported, num, rng, outcome, lambda path: True)
 

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.numpy
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm import atomic_files
 from lm.errors import UserError
-from lm.interop import bert, gpt2, llama, settings, t5
+from lm.interop import bert, gpt2, llama, settings, t5, tensor_files
 from lm.interop.family import HuggingFaceFamily
 from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, by_full_name, quantized, some
 from lm.interop.weights import Entry, Path, Shapes, join, keys, shape_of, split
@@ -395,7 +394,7 @@ def save(
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         atomic_files.write(folder / INDEX, json.dumps(index, indent=2) + "\n")
     for name, shard in zip(names, shards, strict=True):
-        safetensors.numpy.save_file(shard, folder / name, metadata={"format": "pt"})
+        tensor_files.write_tensors(folder / name, shard)
 
 
 def model_type_of(model: dict[str, Any]) -> str:

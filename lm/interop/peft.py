@@ -17,13 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from flax import traverse_util
 
 from lm import atomic_files, folder_files
 from lm.errors import UserError
 from lm.interop.hugging_face import FAMILIES, model_type_of
-from lm.interop.tensor_files import by_full_name, read_tensor, tensor_names
+from lm.interop.tensor_files import by_full_name, read_tensor, tensor_names, write_tensors
 from lm.interop.weights import Entry, Layout, Path, Shapes, join, keys, shape_of, split
 from lm.models import families
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, magnitudes
@@ -174,7 +173,7 @@ def save_adapters(
     )
     atomic_files.write(folder / _CONFIG, json.dumps(settings, indent=2) + "\n")
     tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
-    safetensors.numpy.save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / _WEIGHTS, tensors)
 
 
 def _load_settings(folder: pathlib.Path) -> dict[str, Any]:

@@ -4,19 +4,23 @@ Nothing is ever unpickled.
 """
 
 import functools
+import json
 import pathlib
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import ml_dtypes  # noqa: F401  Teaches NumPy the name bfloat16.
 import numpy as np
 import safetensors
+import safetensors.numpy
 
 from lm import folder_files
 from lm.errors import UserError
 from lm.workdir import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_CHECKSUMS = "crc32"  # In the metadata of a file: by the name of a tensor.
 _FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -150,13 +154,36 @@ def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
     """One tensor of a file of safetensors.
 
     Raises:
-      UserError: it is damaged.
+      UserError: it is damaged, also where only the checksum that `write_tensors` left tells so.
     """
     with _open(path) as file:
         try:
-            return file.get_tensor(name)
+            tensor = file.get_tensor(name)
         except safetensors.SafetensorError as error:
             raise UserError(f"{path}: {error}; get it again") from None
+        try:
+            expected = json.loads((file.metadata() or {}).get(_CHECKSUMS, "{}")).get(name)
+        except (ValueError, AttributeError):
+            raise UserError(f"{path} is damaged (its checksums); get it again") from None
+    if expected not in (None, _checksum(tensor)):
+        raise UserError(
+            f"{path} is damaged ({name} has changed since it was written); get it again"
+        )
+    return tensor
+
+
+def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a file of safetensors as `transformers` loads it, with a checksum of each tensor.
+
+    Others pass over the checksums; whoever saves the tensors anew drops them.
+    """
+    checksums = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
+    metadata = {"format": "pt", _CHECKSUMS: checksums}
+    safetensors.numpy.save_file(dict(tensors), path, metadata=metadata)
+
+
+def _checksum(tensor: np.ndarray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)):08x}"
 
 
 def some(names: Iterable[str], at_most: int = 6) -> str:
