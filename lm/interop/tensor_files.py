@@ -180,6 +180,14 @@ def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None
     checksums = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
     metadata = {"format": "pt", _CHECKSUMS: checksums}
     safetensors.numpy.save_file(dict(tensors), path, metadata=metadata)
+    # Whose metadata stands in another order each time. The same tensors make the same file.
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+        file.write(text.encode().ljust(size))
 
 
 def _checksum(tensor: np.ndarray) -> str:

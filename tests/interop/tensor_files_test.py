@@ -36,6 +36,13 @@ def test_tensors_come_back(tensors, tmp_path):
         assert found[name].dtype == tensor.dtype
 
 
+def test_the_same_tensors_are_the_same_file(tensors, tmp_path):
+    paths = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for path in paths:
+        write_tensors(path, tensors)
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_no_changed_bit_of_a_tensor_is_taken(seed, tensors, tmp_path):
     write_tensors(tmp_path / WEIGHTS, tensors)
