@@ -13,8 +13,8 @@ from ml_collections import config_flags
 from experiments import arguments
 from experiments.checks import check_numbers
 from experiments.shown import config_text
-from lm import allocator, faults, interrupts, output, safe_text, watched
 from lm.errors import UserError
+from lm.system import allocator, faults, interrupts, output, safe_text, supervisor
 
 # No default here: this library would load it while this file is imported, and so before `main`.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -100,8 +100,8 @@ def _run(argv: list[str]) -> int:
     if _PRINT_CONFIG.value:
         print(config_text(config))
         return 0
-    if _COORDINATOR.value is not None and not watched.is_watched():
-        return watched.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
+    if _COORDINATOR.value is not None and not supervisor.is_watched():
+        return supervisor.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
     allocator.keep_freed_memory()
     if _SWEEP.value is not None or _LAUNCHER.value is not None:
         output.outlive_readers()
@@ -226,7 +226,7 @@ def _dispatch(config) -> int:
         pretrain,
         verify,
     )
-    from lm.cache import keep_compiled_programs
+    from lm.system.cache import keep_compiled_programs
     from lm.train import hosts
 
     if _COORDINATOR.value is not None:

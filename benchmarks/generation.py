@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks import sides as sides_lib
 from benchmarks.sides import Found, Side
-from lm import allocator
+from lm.system import allocator
 
 PEERS = {"static": "static cache", "dynamic": "default cache"}
 # By batch size, on one H100, with these lengths.

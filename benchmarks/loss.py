@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import results
-from lm import allocator
 from lm.losses import cross_entropy, output_cross_entropy
 from lm.models.layers import Output
+from lm.system import allocator
 
 TARGET = 8.0
 

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import torch
 
-from lm import allocator
+from lm.system import allocator
 
 Loss = Callable[[], torch.Tensor]
 

@@ -15,7 +15,7 @@ import statistics
 from benchmarks import results, train_cases
 from benchmarks import sides as sides_lib
 from benchmarks.sides import Found, Side
-from lm import allocator
+from lm.system import allocator
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from lm import workdir as workdir_lib
 from lm.errors import UserError
+from lm.run import workdir as workdir_lib
 
 # What the flag and config libraries raise for what a user wrote.
 MISTAKES = (

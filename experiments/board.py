@@ -13,9 +13,9 @@ from rich.text import Text
 
 from experiments.sweep import Run, counted
 from experiments.sweep import shown as shown_overrides
-from lm import safe_text
-from lm.results.state import KINDS, NUM_STEPS, UNFINISHED, state_of
-from lm.results.tail import Tail
+from lm.run.status import KINDS, NUM_STEPS, UNFINISHED, state_of
+from lm.run.tail import Tail
+from lm.system import safe_text
 
 _REFRESH_SECONDS = 1.0
 _OTHER_LINES = 8  # Of the table, and some of what was said before.
@@ -144,7 +144,7 @@ def to_start(by_kind: dict[str, list[Run]]) -> list[Run]:
 
 
 def standing(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs by their state, as their folders say it; see `lm.results.state`."""
+    """The runs by their state, as their folders say it; see `lm.run.status`."""
     by_kind: dict[str, list[Run]] = {kind: [] for kind in KINDS}
     for run in runs:
         by_kind[state_of(run.workdir).kind].append(run)

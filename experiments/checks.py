@@ -8,8 +8,8 @@ from typing import Any
 
 import ml_collections
 
-from lm import workdir as workdir_lib
 from lm.errors import UserError
+from lm.run import workdir as workdir_lib
 
 _Rule = tuple[Callable[[float], bool], str]
 _POSITIVE: _Rule = (lambda x: 1 <= x < math.inf, "be at least 1")

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from experiments.devices import Slot
 from experiments.sweep import Run
-from lm import interrupts
-from lm import workdir as workdir_lib
-from lm.results import state
-from lm.watched import STOPPED
+from lm.run import status
+from lm.run import workdir as workdir_lib
+from lm.system import interrupts
+from lm.system.supervisor import STOPPED
 
 PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent / "launch.py"))
 _LOOK_SECONDS = 0.1
@@ -158,9 +158,9 @@ def stop_on_signals() -> Iterator[Stop]:
 
 def _mark_failed(workdir: pathlib.Path) -> None:
     """Says so in the folder of a run that did not say it itself, as before it has opened it."""
-    has_run = any((workdir / name).exists() for name in (workdir_lib.CONFIG, state.METRICS))
-    if has_run and state.state_of(workdir).kind in ("waiting", "dead"):
-        state.mark(workdir, state.FAILED)
+    has_run = any((workdir / name).exists() for name in (workdir_lib.CONFIG, status.METRICS))
+    if has_run and status.state_of(workdir).kind in ("waiting", "dead"):
+        status.mark(workdir, status.FAILED)
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -15,13 +15,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, prompting, runs
 from experiments.shown import command
-from lm import atomic_files, faults, lock, manifest
-from lm import workdir as workdir_lib
 from lm.data import chat_files, stop_ids, tokenizers
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
 from lm.models.families import init_params, param_shapes
+from lm.run import lock
+from lm.run import workdir as workdir_lib
+from lm.system import atomic_files, faults, manifest
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.state import Params, TrainState
 

@@ -20,12 +20,12 @@ import numpy as np
 from flax import linen as nn
 
 from experiments import build, initial
-from lm import atomic_files
-from lm import workdir as workdir_lib
 from lm.data.batches import Batches
 from lm.data.preparation import Prepared
 from lm.errors import UserError
 from lm.models import mup
+from lm.run import workdir as workdir_lib
+from lm.system import atomic_files
 from lm.train.state import Params
 
 # From the input to the output.

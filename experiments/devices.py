@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from lm import watched
 from lm.errors import UserError
+from lm.system import supervisor
 
 _TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}  # Chips as x, y, z of a host.
 
@@ -33,7 +33,7 @@ class Slot:
         It is killed when this process ends, however that happens.
         """
         return subprocess.Popen(
-            watched.dying_with_this(command, self.cores),
+            supervisor.dying_with_this(command, self.cores),
             env=os.environ | self.environment,
             start_new_session=True,
             **settings,

@@ -6,10 +6,10 @@ import ml_collections
 
 from experiments import build, finetune, finetuned, labelled, pretrain, report, runs
 from experiments.checks import check_positions
-from lm.cache import cache_folder
 from lm.data.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.system.cache import cache_folder
 from lm.tasks import labels
 from lm.train import sharding
 from lm.train.evaluation import evaluate

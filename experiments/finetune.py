@@ -17,11 +17,11 @@ from flax import linen as nn
 from experiments import build, finetuned, initial, labelled, report, runs, training
 from experiments.checks import check_numbers
 from experiments.trained import Trained, checksum
-from lm import workdir as workdir_lib
 from lm.data import chat_files
 from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
 from lm.metrics import seeds
+from lm.run import workdir as workdir_lib
 from lm.tasks.task import Task
 from lm.train import flops, hosts, sharding
 from lm.train.checkpoints import Checkpoints

@@ -13,11 +13,11 @@ from flax import linen as nn
 from experiments import build, finetuned, prompting, prompts, report, runs
 from experiments.checks import check_output
 from experiments.prompts import Prompt
-from lm import atomic_files
 from lm.data import chat, conversations, tokenizers
 from lm.errors import UserError
 from lm.generate import beam, ending, sampling
 from lm.generate.ending import Written
+from lm.system import atomic_files
 from lm.tasks import language
 from lm.train import sharding
 from lm.train.state import Params

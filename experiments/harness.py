@@ -7,9 +7,9 @@ from typing import Any
 import ml_collections
 
 from experiments import prompting, runs
-from lm import atomic_files
 from lm.errors import UserError
 from lm.models.families import family_of
+from lm.system import atomic_files
 from lm.train import sharding
 
 

@@ -19,7 +19,7 @@ from experiments.objectives import Objective
 from experiments.runs import has_tokenizer
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results.state import FAILED, mark
+from lm.run.status import FAILED, mark
 from lm.train import evaluation, loop, members
 from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState

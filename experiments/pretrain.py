@@ -11,13 +11,13 @@ import ml_collections
 
 from experiments import build, initial, report, runs, training
 from experiments.objectives import Objective
-from lm import workdir as workdir_lib
 from lm.data import split_counts
 from lm.data.batches import Batches, evaluation_batches
 from lm.data.preparation import Prepared
 from lm.data.rows import Rows
 from lm.errors import UserError
 from lm.generate import sampling
+from lm.run import workdir as workdir_lib
 from lm.train import evaluation, hosts, sharding
 from lm.train.state import Params, TrainState
 

@@ -15,13 +15,13 @@ import ml_collections
 
 from experiments import build, labelled
 from experiments.shown import command, config_text
-from lm import atomic_files, safe_text
 from lm.data import chat, split_counts
 from lm.data.files import RestUnread
 from lm.data.preparation import Prepared
 from lm.data.records import Record
 from lm.data.sources import make_source, readable
 from lm.metrics.seeds import Estimate
+from lm.system import atomic_files, safe_text
 from lm.tasks.task import Task
 from lm.train import memory, schedules
 from lm.train.optimizers import decays

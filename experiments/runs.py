@@ -8,13 +8,13 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from experiments import build
-from lm import manifest
-from lm import workdir as workdir_lib
 from lm.data import chat_files, tokenizer_folder, tokenizers
 from lm.data.pieces import KIND
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft
 from lm.models.families import param_shapes
+from lm.run import workdir as workdir_lib
+from lm.system import manifest
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params
 

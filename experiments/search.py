@@ -14,10 +14,10 @@ from experiments import board as board_lib
 from experiments import children, devices, shown
 from experiments.launchers import local
 from experiments.sweep import Run
-from lm import lock
-from lm import workdir as workdir_lib
 from lm.errors import UserError
-from lm.results.state import read_records, state_of
+from lm.run import lock
+from lm.run import workdir as workdir_lib
+from lm.run.status import read_records, state_of
 
 JOURNAL = "search.journal"
 _SAMPLERS, _PRUNERS, _MODES = ("tpe", "random"), ("halving", "none"), ("min", "max")

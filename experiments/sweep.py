@@ -13,9 +13,9 @@ import ml_collections
 
 from experiments import arguments
 from experiments.checks import check_numbers
-from lm import workdir as workdir_lib
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run import workdir as workdir_lib
+from lm.run.status import state_of
 
 Overrides = dict[str, Any]
 

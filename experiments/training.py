@@ -11,10 +11,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from lm import faults, manifest, watched
-from lm import workdir as workdir_lib
 from lm.errors import UserError
-from lm.results.state import DONE, FAILED, METRICS, STOPPED
+from lm.run import workdir as workdir_lib
+from lm.run.status import DONE, FAILED, METRICS, STOPPED
+from lm.system import faults, manifest, supervisor
 from lm.train import best, disk_room, flops, hosts, loop, metric_writers
 from lm.train.checkpoints import Checkpoints
 from lm.train.observation import Observation, StepFn
@@ -290,7 +290,7 @@ class Running:
         if step < self.num_steps and not self.is_over():
             metric_writers.mark(self._workdir, STOPPED, step)
             print(f"stopped at step {step} and saved; the same command goes on", flush=True)
-            return watched.STOPPED
+            return supervisor.STOPPED
         if step < self.num_steps:
             print(
                 f"stopped early at step {step}: {self._config.checkpoint.best_metric} was best at "

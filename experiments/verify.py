@@ -14,7 +14,7 @@ import rich.table
 from experiments import verify_finetuning, verify_pretraining
 from experiments.verify_checks import CHECKS, Result
 from experiments.verify_subjects import Subject, mesh_settings, num_needed
-from lm.data.progress import waiting
+from lm.system.progress_bar import waiting
 
 _SUBJECTS = {"pretrain": verify_pretraining.make, "finetune": verify_finetuning.make}
 

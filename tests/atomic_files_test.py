@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lm import atomic_files
+from lm.system import atomic_files
 
 
 def contents(folder):

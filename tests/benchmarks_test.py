@@ -12,8 +12,8 @@ import torch
 from benchmarks import __main__ as runner
 from benchmarks import checkpoint, loss, results, sides, train_cases, train_peers
 from experiments import build, finetuned
-from lm import allocator
 from lm.models.families import param_shapes
+from lm.system import allocator
 
 FOLDER = pathlib.Path(runner.__file__).parent
 # Checks say yes or no, and one says what is learned: they measure neither time nor memory.

@@ -7,8 +7,8 @@ import pwd
 import jax
 import pytest
 
-from lm import cache
 from lm.errors import UserError
+from lm.system import cache
 from tests.data.preparation_test import corpus, prepare
 
 

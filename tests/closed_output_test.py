@@ -4,7 +4,7 @@ import pathlib
 import subprocess
 import sys
 
-from lm.results.state import state_of
+from lm.run.status import state_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Each experiment in a process of its own, which prints a lot and then returns 5.

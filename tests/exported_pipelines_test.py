@@ -13,10 +13,10 @@ from configs import families
 from configs import generate as generate_config
 from configs import predict as predict_config
 from experiments import build, convert, finetune, finetuned, generate, predict
-from lm import workdir
 from lm.data import chat as chat_lib
 from lm.data import chat_files, tokenizers
 from lm.models.families import init_params
+from lm.run import workdir
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.state import TrainState
 from tests.finetune_test import TINY, files, make_config  # noqa: F401

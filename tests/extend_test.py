@@ -5,9 +5,9 @@ import pytest
 
 from configs import classify, quickstart
 from experiments import finetune, training
-from lm import workdir
 from lm.errors import UserError
-from lm.results.state import State, state_of
+from lm.run import workdir
+from lm.run.status import State, state_of
 from lm.train import loop
 from lm.train.schedules import linear
 from tests import run_folders

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lm import faults
+from lm.system import faults
 
 
 class OfALibrary(Exception):

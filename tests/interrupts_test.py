@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lm import interrupts
+from lm.system import interrupts
 
 ROOT = pathlib.Path(__file__).parent.parent
 INTERRUPTED_IN_A_CALLBACK = """

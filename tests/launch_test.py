@@ -21,7 +21,7 @@ from configs import quickstart
 from experiments import build, evaluate, generate, pretrain, runs
 from lm.data.batches import Batches
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run.status import state_of
 from lm.train import checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from lm import faults, lock
 from lm.errors import UserError
+from lm.run import lock
+from lm.system import faults
 
 
 def test_a_lock_names_its_holder_and_is_emptied_in_the_end(tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 
-from lm import manifest
+from lm.system import manifest
 
 
 def test_what_a_killed_write_left_is_not_listed(tmp_path):

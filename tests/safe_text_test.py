@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from lm import safe_text
+from lm.system import safe_text
 
 
 def test_no_character_that_moves_or_reorders_passes():

@@ -13,7 +13,7 @@ from configs import sweeping
 from experiments import children, search
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run.status import state_of
 from tests.launchers.local_test import FAKE
 
 SPACE = {"rate": sweeping.log_uniform(0.01, 1.0), "width": [1, 2]}

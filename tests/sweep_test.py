@@ -12,10 +12,10 @@ from configs import quickstart
 from experiments import build, sweep, sweep_costs
 from experiments.launchers import local
 from experiments.sweep import Base
-from lm import workdir
 from lm.data import preparation
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run import workdir
+from lm.run.status import state_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEBUG = Base("configs/quickstart.py:debug", {"data.seq_len": 32})

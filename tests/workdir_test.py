@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from lm import workdir
 from lm.errors import UserError
+from lm.run import workdir
 
 CONFIG = {"seed": 0, "model": {"width": 8, "sizes": (1, 2)}}
 

@@ -17,10 +17,11 @@ import sys
 
 from docs.results.claims import CLAIMS, Claim, Measured
 from experiments import sweep
-from lm import atomic_files, workdir
 from lm.errors import UserError
 from lm.results import reading
-from lm.results.state import state_of
+from lm.run import workdir
+from lm.run.status import state_of
+from lm.system import atomic_files
 
 PAGE = pathlib.Path(__file__).parent / "README.md"
 ROWS = pathlib.Path(__file__).parent / "ledger.json"

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lm.cache import cache_folder
 from lm.errors import UserError
+from lm.system.cache import cache_folder
 
 ABSENT, READY, WAITING = "ABSENT", "READY", "WAITING"
 _LOST_QUEUE = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from experiments import board as board_lib
 from experiments import children, devices
 from experiments.sweep import Run
-from lm.results.state import read_records, state_of
-from lm.watched import STOPPED
+from lm.run.status import read_records, state_of
+from lm.system.supervisor import STOPPED
 
 
 def run(

@@ -11,9 +11,9 @@ from typing import Any
 from experiments.board import unfinished
 from experiments.launchers import remote
 from experiments.sweep import Run
-from lm import atomic_files
 from lm.errors import UserError
-from lm.watched import STOPPED
+from lm.system import atomic_files
+from lm.system.supervisor import STOPPED
 
 _PORT = 8476
 _ENDED = ("SUCCEEDED", "CANCELLED", "FAILED")

@@ -16,11 +16,11 @@ from typing import Any
 from experiments.board import unfinished
 from experiments.launchers import remote
 from experiments.sweep import Run
-from lm import atomic_files
-from lm import workdir as workdir_lib
 from lm.errors import UserError
-from lm.results.state import state_of
-from lm.watched import STOPPED, die_with
+from lm.run import workdir as workdir_lib
+from lm.run.status import state_of
+from lm.system import atomic_files
+from lm.system.supervisor import STOPPED, die_with
 
 _JOBS = "jobs.json"  # In FOLDER/slurm: name of a run -> the job that it was last given to.
 _LOG_LEVEL = "SUBMITIT_LOG_LEVEL"

@@ -15,8 +15,8 @@ from experiments.launchers import vm as vm_lib
 from experiments.launchers.vm import Settings
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results.state import state_of
-from lm.watched import STOPPED
+from lm.run.status import state_of
+from lm.system.supervisor import STOPPED
 
 _INSTALL = "curl -sSL https://sdk.cloud.google.com | bash"
 _LOOK_SECONDS = 0.2

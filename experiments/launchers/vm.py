@@ -15,7 +15,7 @@ from experiments.launchers import gcloud
 from experiments.launchers.gcloud import ABSENT, READY, WAITING
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.watched import STOPPED
+from lm.system.supervisor import STOPPED
 
 SCRIPT = pathlib.Path(__file__).parent / "tpu_vm_worker.sh"
 PROVISIONING = {

@@ -33,7 +33,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
     import jax
 
     from experiments import members
-    from lm.cache import keep_compiled_programs
+    from lm.system.cache import keep_compiled_programs
     from lm.train import loop
 
     keep_compiled_programs()

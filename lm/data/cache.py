@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from lm import faults
 from lm.data.packing import Piece
 from lm.errors import UserError
+from lm.system import faults
 
 _INT = np.dtype("<i4")
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lm import atomic_files, folder_files
 from lm.data.chat import DEFAULT
 from lm.errors import UserError
+from lm.system import atomic_files, folder_files
 
 FILE = "chat_template.jinja"
 _OTHERS = "additional_chat_templates"  # A folder; each file in it is named by its template.

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from lm import atomic_files, folder_files
 from lm.data import framing, spaces, special_tokens, stop_ids
 from lm.data import offsets as offsets_lib
 from lm.data.json_files import json_object
 from lm.data.pieces import KIND, SPACE_MARK, byte_of, first, of_byte_level, printable
 from lm.data.tokenizer_folder import CONFIG, TOKENIZER, USUAL_NAMES
 from lm.errors import UserError
+from lm.system import atomic_files, folder_files
 
 _MAP = "special_tokens_map.json"
 # Where `bos_token` is none, what begins a sequence is `cls_token`: [CLS] of a BERT.

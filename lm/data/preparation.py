@@ -15,15 +15,15 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lm import atomic_files, faults, manifest
 from lm.data import files, packing, tokenizer_training, tokenizers
 from lm.data.cache import PackedRows, RowReader, damaged, naming_damage
 from lm.data.documents import Document
-from lm.data.progress import say, track, waiting
 from lm.data.sources import Source, make_source, readable
 from lm.data.split_counts import SplitCounter, SplitInfo, read_info
 from lm.data.tokenization import Tokenized, tokenizing
 from lm.errors import UserError
+from lm.system import atomic_files, faults, manifest
+from lm.system.progress_bar import say, track, waiting
 
 SPLITS = ("train", "validation")
 _FORMAT = 1  # Raise it whenever the same source and options would give other files.

@@ -4,9 +4,9 @@ import json
 import pathlib
 from typing import Any
 
-from lm import folder_files
 from lm.data.json_files import json_object
 from lm.errors import UserError
+from lm.system import folder_files
 
 FILE = "generation_config.json"
 

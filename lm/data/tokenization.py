@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm import faults, watched
 from lm.data import lost_characters, tokenizers
 from lm.data.documents import Document, cut_long
 from lm.errors import UserError
+from lm.system import faults, supervisor
 
 _CHUNK_CHARS = 2**18  # Enough work to outweigh sending it; small enough that no worker idles long.
 
@@ -180,7 +180,7 @@ _worker_encoder: _Encoder
 
 def _load_in_worker(parent: int, folder: pathlib.Path, all_started) -> None:
     global _worker_encoder
-    watched.die_with(parent)
+    supervisor.die_with(parent)
     # These are for the parent, which ends its workers in order.
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)

@@ -3,9 +3,9 @@
 import pathlib
 from typing import Any
 
-from lm.data.progress import say
 from lm.data.tokenizer_classes import CLASSES, GENERIC
 from lm.errors import UserError
+from lm.system.progress_bar import say
 
 # The class of a model_type that has one of its own, by the table of `transformers` 5.
 _OF_MODEL = {

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, models
 
-from lm import folder_files
 from lm.data import sentencepiece_files, tokenizer_choice
 from lm.data.json_files import json_object
-from lm.data.progress import say
 from lm.data.tokenizer_classes import (
     CLASSES,
     GENERIC,
@@ -25,6 +23,8 @@ from lm.data.tokenizer_classes import (
     frame_by_flags,
 )
 from lm.errors import UserError
+from lm.system import folder_files
+from lm.system.progress_bar import say
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

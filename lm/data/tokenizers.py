@@ -12,7 +12,6 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lm import atomic_files, manifest
 from lm.data import (
     framing,
     hugging_face_tokenizer,
@@ -28,6 +27,7 @@ from lm.data.hugging_face_tokenizer import HuggingFaceTokenizer
 from lm.data.offsets import Offsets, Range
 from lm.data.pieces import KIND, SPACE_MARK, first, printable
 from lm.errors import UserError
+from lm.system import atomic_files, manifest
 
 
 class Tokenizer(Protocol):

@@ -13,13 +13,13 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lm import atomic_files
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, settings, t5, tensor_files
 from lm.interop.family import HuggingFaceFamily
 from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, by_full_name, quantized, some
 from lm.interop.weights import Entry, Path, Shapes, join, keys, shape_of, split
-from lm.workdir import read_json
+from lm.run.workdir import read_json
+from lm.system import atomic_files
 
 FAMILIES = {
     model_type: family

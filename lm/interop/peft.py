@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from lm import atomic_files, folder_files
 from lm.errors import UserError
 from lm.interop.hugging_face import FAMILIES, model_type_of
 from lm.interop.tensor_files import by_full_name, read_tensor, tensor_names, write_tensors
 from lm.interop.weights import Entry, Layout, Path, Shapes, join, keys, shape_of, split
 from lm.models import families
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, magnitudes
+from lm.system import atomic_files, folder_files
 
 _CONFIG, _WEIGHTS, _PICKLED = (
     "adapter_config.json",

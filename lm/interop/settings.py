@@ -11,8 +11,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lm import folder_files
 from lm.errors import UserError
+from lm.system import folder_files
 
 _REQUIRED = object()
 _LARGEST = 2**31 - 1

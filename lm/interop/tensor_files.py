@@ -15,9 +15,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from lm import folder_files
 from lm.errors import UserError
-from lm.workdir import read_json
+from lm.run.workdir import read_json
+from lm.system import folder_files
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _CHECKSUMS = "crc32"  # In the metadata of a file: by the name of a tensor.

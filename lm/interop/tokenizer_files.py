@@ -9,7 +9,6 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, processors
 
-from lm import atomic_files
 from lm.data import sentencepiece_files, tokenizer_folder
 from lm.data.framing import Frame, frame_of
 from lm.data.tokenizer_folder import CONFIG, NAMES, TOKENIZER
@@ -19,6 +18,7 @@ from lm.data.tokenizers import (
     SentencePieceTokenizer,
     Tokenizer,
 )
+from lm.system import atomic_files
 
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 

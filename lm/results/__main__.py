@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from lm import faults, safe_text
 from lm.errors import UserError
 from lm.results import groups, tables, views
 from lm.results.reading import BEST_METRIC, Found, Run, read
+from lm.system import faults, safe_text
 
 _COMMANDS = {
     "overview": "status and table; what RUNS_FOLDER alone stands for",

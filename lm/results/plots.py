@@ -10,12 +10,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lm import atomic_files, safe_text
 from lm.errors import UserError
 from lm.results import fonts
 from lm.results.curves import Chosen, Curve, choose, curves_of, is_wide
 from lm.results.reading import Run
 from lm.results.views import Choice
+from lm.system import atomic_files, safe_text
 
 _GREY = "0.8"
 

@@ -13,16 +13,8 @@ from typing import Any
 import numpy as np
 
 from lm.errors import UserError
-from lm.results.state import (
-    METRICS,
-    NUM_STEPS,
-    State,
-    is_record,
-    record_of,
-    seeds_of,
-    state_from,
-)
-from lm.workdir import CONFIG, load_config
+from lm.run.status import METRICS, NUM_STEPS, State, is_record, record_of, seeds_of, state_from
+from lm.run.workdir import CONFIG, load_config
 
 BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
 _SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run; none holds runs.
@@ -195,7 +187,7 @@ def _read_run(
 
 
 def _state(folder: pathlib.Path, text: bytes, num_broken: int) -> State:
-    """As `state.state_of`, which parses every line."""
+    """As `status.state_of`, which parses every line."""
     known = [*map(record_of, _beginnings(text, NUM_STEPS)), _last_record(text, "step")]
     return state_from(folder, [record for record in known if record], num_broken)
 

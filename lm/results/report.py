@@ -8,12 +8,12 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from lm import atomic_files, safe_text
 from lm.results import tables, views
 from lm.results.curves import Chosen, Curve, choose, curves_of, finite_parts, is_wide, thinned
 from lm.results.groups import mode_of
 from lm.results.reading import Found
 from lm.results.views import Choice
+from lm.system import atomic_files, safe_text
 
 # What a browser draws at ease, in each plot.
 _MOST_POINTS, _MOST_POINTS_OF_CURVE, _FEWEST_POINTS_OF_CURVE = 60_000, 500, 30

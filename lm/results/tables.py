@@ -13,7 +13,7 @@ import rich.table
 from rich.cells import cell_len
 from rich.text import Text
 
-from lm import safe_text
+from lm.system import safe_text
 
 _NUMBER = re.compile(r"[±\-]?[\d.,]+(e[+-]?\d+)?(/[\d.,]+)?|NaN")
 
@@ -79,7 +79,7 @@ def page(table: Table) -> str:
 
 
 def _safe(table: Table) -> Table:
-    """With text that reorders no line; see `lm.safe_text`."""
+    """With text that reorders no line; see `lm.system.safe_text`."""
     rows = [list(map(safe_text.shown, row)) for row in table.rows]
     columns = list(map(safe_text.shown, table.columns))
     return Table(safe_text.shown(table.title), columns, rows, table.num_names)

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm import atomic_files, safe_text
 from lm.errors import UserError
 from lm.results import reading
+from lm.system import atomic_files, safe_text
 
 _LOSS = "eval/loss"
 _KEYS = ("model.mup_model_dim", "model.model_dim", "optimizer.peak_lr", "seed")

@@ -19,8 +19,8 @@ from lm.results.groups import (
     shown,
 )
 from lm.results.reading import Run, natural, some
-from lm.results.state import KINDS
 from lm.results.tables import Table
+from lm.run.status import KINDS
 
 _INTERVAL = f"{LEVEL:.0%} interval"
 _BETTER = {"min": "less is better", "max": "more is better"}

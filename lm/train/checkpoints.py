@@ -29,8 +29,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from lm import atomic_files, faults, manifest
 from lm.errors import UserError
+from lm.system import atomic_files, faults, manifest
 from lm.train import disk_room, hosts
 from lm.train.best import ranked
 

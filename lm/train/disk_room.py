@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from lm import faults
 from lm.errors import UserError
-from lm.workdir import existing_part
+from lm.run.workdir import existing_part
+from lm.system import faults
 
 
 def check(folder: pathlib.Path, num_bytes: int) -> None:

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lm import watched
 from lm.errors import UserError
+from lm.system import supervisor
 
 _SHUTDOWN_SECONDS = 10
 
@@ -37,7 +37,7 @@ def connected(
     """Joins the other processes, and leaves when all are done.
 
     All but the first are silent on stdout. One that dies ends the others within
-    `heartbeat_seconds`; see `lm.watched`.
+    `heartbeat_seconds`; see `lm.system.supervisor`.
 
     Args:
       coordinator: HOST:PORT of the first process; "auto" where JAX knows the cluster (Cloud TPU,
@@ -71,7 +71,7 @@ def connected(
         more = ", and JAX knows no cluster here" if coordinator == "auto" else ""
         text = " ".join(str(error).split())[:200]
         raise UserError(f"--coordinator={coordinator} cannot be joined ({text}){more}") from None
-    watched.note_joined()
+    supervisor.note_joined()
     try:
         with (
             pathlib.Path(os.devnull).open("w") as nowhere,
@@ -92,7 +92,7 @@ def connected(
             file=sys.stderr,
             flush=True,
         )
-        os._exit(watched.LOST)  # Leaving properly would wait for the dead.
+        os._exit(supervisor.LOST)  # Leaving properly would wait for the dead.
 
 
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lm import interrupts
+from lm.system import interrupts
 from lm.train.state import TrainState
 from lm.train.step import Metrics
 

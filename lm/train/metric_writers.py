@@ -16,10 +16,10 @@ import rich.console
 import rich.progress
 from absl import logging
 
-from lm import atomic_files, faults, safe_text
 from lm.errors import UserError
-from lm.results import state
-from lm.results.state import METRICS, NUM_STEPS
+from lm.run import status
+from lm.run.status import METRICS, NUM_STEPS
+from lm.system import atomic_files, faults, safe_text
 from lm.train import hosts
 
 Scalars = Mapping[str, float]
@@ -97,9 +97,9 @@ def opened(
 
 
 def mark(workdir: pathlib.Path, how: str, step: int | None = None) -> None:
-    """Says in metrics.jsonl what became of the run, as `state.mark`; the first process does."""
+    """Says in metrics.jsonl what became of the run, as `status.mark`; the first process does."""
     if hosts.is_first():
-        state.mark(workdir, how, step)
+        status.mark(workdir, how, step)
 
 
 def check_wandb(project: str) -> None:
@@ -118,7 +118,7 @@ class JsonLines:
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
         text = path.read_bytes() if path.exists() else b""
         lines = text.splitlines()
-        found = [state.record_of(line) for line in lines]
+        found = [status.record_of(line) for line in lines]
         kept = [
             i for i, record in enumerate(found) if record is not None and record["step"] <= step
         ]
@@ -141,7 +141,7 @@ class JsonLines:
         self._path, self._file = path, path.open("a")
         records = [found[i] for i in kept]
         ends = [record[NUM_STEPS] for record in records if NUM_STEPS in record]
-        if not state.is_done(records) or ends[-1:] != [num_steps]:
+        if not status.is_done(records) or ends[-1:] != [num_steps]:
             self.scalars(step, {NUM_STEPS: num_steps})
 
     def scalars(self, step: int, values: Scalars) -> None:

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from lm import faults
 from lm.data import preparation, tokenization, tokenizers
 from lm.data.batches import evaluation_batches
 from lm.data.preparation import prepare, sample
 from lm.data.sources import Document
 from lm.errors import UserError
+from lm.system import faults
 from tests.file_limits import file_limit
 
 BYTES = dict(kind="bytes")

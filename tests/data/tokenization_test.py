@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from lm import faults
 from lm.data import tokenizers
 from lm.data.tokenization import tokenizing
+from lm.system import faults
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 

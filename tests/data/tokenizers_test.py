@@ -6,9 +6,9 @@ import pytest
 import sentencepiece
 import tokenizers as hf
 
-from lm import manifest
 from lm.data import tokenizer_training, tokenizers
 from lm.errors import UserError
+from lm.system import manifest
 
 CORPUS = [
     "def f(x):\n    return x + 1\n\n\ndef g(y):\n\treturn f(y) * 2\n" * 8,

@@ -15,7 +15,7 @@ from experiments import children, devices
 from experiments.launchers import local
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run.status import state_of
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FAKE = (sys.executable, "-S", str(ROOT / "tests" / "fake_run.py"))

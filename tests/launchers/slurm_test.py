@@ -15,7 +15,7 @@ import pytest
 from experiments.launchers import remote, slurm
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run.status import state_of
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SETTINGS = dict(

@@ -19,7 +19,7 @@ import pytest
 from experiments.launchers import gcloud, remote, tpu_vm, vm
 from experiments.sweep import Run
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run.status import state_of
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = dict(

@@ -14,7 +14,7 @@ import pytest
 from experiments import members, pretrain, sweep
 from experiments.launchers import vmap
 from lm.errors import UserError
-from lm.results.state import state_of
+from lm.run.status import state_of
 from lm.train import loop
 from lm.train import members as stacking
 

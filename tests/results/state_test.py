@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from lm import workdir as workdir_lib
-from lm.results import state
-from lm.results.state import State, state_of
+from lm.run import status
+from lm.run import workdir as workdir_lib
+from lm.run.status import State, state_of
 
 START, STEP, END = (
     {"step": 0, "run/num_steps": 9},
@@ -89,7 +89,7 @@ def test_a_run_is_running_as_long_as_its_lock_is_held_and_can_be_looked_at(tmp_p
 def test_another_host_is_believed_for_ten_minutes(tmp_path, monkeypatch, lock, age_seconds, kind):
     workdir = folder_of(tmp_path, START, STEP, lock=lock)
     written = os.stat(workdir / "metrics.jsonl").st_mtime
-    monkeypatch.setattr(state.time, "time", lambda: written + age_seconds)
+    monkeypatch.setattr(status.time, "time", lambda: written + age_seconds)
 
     assert state_of(workdir).kind == kind
 
@@ -108,15 +108,15 @@ def test_a_run_over_seeds_is_done_when_all_are(tmp_path):
     assert state_of(tmp_path) == State("stopped", 4, 9, 0)  # As where it was to be longer.
 
 
-@pytest.mark.parametrize("how", [state.STOPPED, state.FAILED, state.DONE])
+@pytest.mark.parametrize("how", [status.STOPPED, status.FAILED, status.DONE])
 @pytest.mark.parametrize("tail", ["", '{"step": 5, "train/lo'])
 def test_what_becomes_of_a_run_is_said_in_its_last_line_unless_it_is_done(tmp_path, how, tail):
     workdir = folder_of(tmp_path, START, STEP, tail=tail)
 
-    state.mark(workdir, how)
+    status.mark(workdir, how)
     found = state_of(workdir)
-    state.mark(workdir, state.DONE, 9)
-    state.mark(workdir, how)
+    status.mark(workdir, status.DONE, 9)
+    status.mark(workdir, how)
 
     assert found == State(how.removeprefix("run/"), 4, 9, bool(tail))
     assert state_of(workdir).kind == "done"
@@ -128,7 +128,7 @@ def test_a_mark_that_finds_no_room_names_its_file(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (13, hard))
     try:
         with pytest.raises(OSError) as caught:
-            state.mark(tmp_path, state.FAILED)
+            status.mark(tmp_path, status.FAILED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

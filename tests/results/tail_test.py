@@ -1,8 +1,8 @@
 import json
 import pathlib
 
-from lm import atomic_files
-from lm.results.tail import Tail
+from lm.run.tail import Tail
+from lm.system import atomic_files
 
 ONE, TWO, THREE = ({"step": step} for step in (1, 2, 3))
 

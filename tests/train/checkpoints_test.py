@@ -235,7 +235,7 @@ def test_the_state_may_be_donated_right_after_the_save(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(4))
 
 
-_WRITE = "lm.atomic_files.write"
+_WRITE = "lm.system.atomic_files.write"
 
 
 def full(*_):

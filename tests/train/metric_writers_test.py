@@ -9,9 +9,9 @@ import rich.console
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from lm import faults
 from lm.errors import UserError
-from lm.results.state import DONE
+from lm.run.status import DONE
+from lm.system import faults
 from lm.train import metric_writers
 from tests.file_limits import file_limit
 

@@ -8,7 +8,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lm import faults, lock
+from lm.run import lock
+from lm.system import faults
 
 METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.

@@ -69,7 +69,7 @@ def watch(coordinator: str, connect_seconds: int) -> int:
     SIGTERM, SIGHUP and ctrl-C are passed on as SIGTERM.
     """
     # Not above, since this file is also a program, which imports nothing of lm.
-    from lm import interrupts
+    from lm.system import interrupts
 
     reader, writer = os.pipe()
     process = subprocess.Popen(

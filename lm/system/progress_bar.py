@@ -8,7 +8,7 @@ from typing import TypeVar
 import rich.console
 import rich.progress
 
-from lm import safe_text
+from lm.system import safe_text
 
 T = TypeVar("T")
 _CONSOLE = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)

@@ -9,8 +9,8 @@ import socket
 import time
 from collections.abc import Iterator
 
-from lm import faults
 from lm.errors import UserError
+from lm.system import faults
 
 NAME = ".lock"
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.05  # Who only looks whether it is taken, holds it for a moment.

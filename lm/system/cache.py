@@ -5,8 +5,8 @@ import pathlib
 
 import jax
 
-from lm import allocator
 from lm.errors import UserError
+from lm.system import allocator
 
 _KEPT_COMPILATION_SECONDS = 0.2
 _LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.

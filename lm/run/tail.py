@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from lm.results.state import METRICS, record_of
+from lm.run.status import METRICS, record_of
 
 
 class Tail:

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lm import atomic_files, lock, safe_text
 from lm.errors import UserError
+from lm.run import lock
+from lm.system import atomic_files, safe_text
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
 _OF_A_KILLED_START = {lock.NAME, f"{CONFIG}.tmp"}
@@ -218,7 +219,7 @@ def _add_provenance(
     """Appends this start, with where and by what it was made."""
     import jax  # Here, since a launcher, which trains nothing, is quicker without it.
 
-    root = pathlib.Path(__file__).parent.parent
+    root = pathlib.Path(__file__).parent.parent.parent
     devices = jax.devices()
     start = start | {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

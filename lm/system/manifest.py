@@ -13,7 +13,7 @@ import json
 import pathlib
 from typing import Any
 
-from lm import atomic_files
+from lm.system import atomic_files
 
 NAME = "manifest.json"
 

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from lm import faults
+from lm.system import faults
 
 
 @contextlib.contextmanager
