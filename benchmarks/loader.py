@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 
 from benchmarks import results
-from lm.data.batches import Batches
-from lm.data.preparation import prepare
+from lm.corpus.batches import Batches
+from lm.corpus.preparation import prepare
 
 TARGET = 4e6
 

@@ -15,9 +15,9 @@ import tempfile
 import time
 
 from benchmarks import results
-from lm.data import tokenizer_training, tokenizers
-from lm.data.preparation import prepare
-from lm.data.sources import make_source
+from lm.corpus.preparation import prepare
+from lm.corpus.sources import make_source
+from lm.tokenizers import tokenizers, training
 
 TARGET = 0.7
 
@@ -36,7 +36,7 @@ def main() -> None:
     texts = [document.text for document in source.documents()] * args.copies
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        tokenizer_training.train_sentencepiece(
+        training.train_sentencepiece(
             texts[:: args.copies],
             algorithm=args.algorithm,
             vocab_size=args.vocab_size,

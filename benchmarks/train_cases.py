@@ -159,7 +159,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_documents: int):
 
 def random_rows(shape: dict[str, int], num_documents: int):
     """Rows of so many documents of one length, without padding."""
-    from lm.data.rows import Rows
+    from lm.corpus.rows import Rows
 
     B, L = shape["batch_size"], shape["seq_len"]
     tokens_BL = np.random.default_rng(0).integers(0, shape["vocab_size"], (B, L), dtype=np.int32)
@@ -189,7 +189,7 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
 def no_data(config: ml_collections.ConfigDict):
     """The task of a config, and no records of it."""
     from experiments import labelled, tasks
-    from lm.data import tokenizers
+    from lm.tokenizers import tokenizers
 
     tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
     task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))

@@ -17,15 +17,15 @@ from jax.sharding import Mesh
 from experiments import objectives
 from experiments.checks import check_numbers, check_positions
 from lm import losses
-from lm.data import preparation
-from lm.data.rows import Rows, abstract_rows
-from lm.data.vocabulary import vocabulary_of
+from lm.corpus import preparation
+from lm.corpus.rows import Rows, abstract_rows
 from lm.errors import UserError
 from lm.models import families, mup
 from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
 from lm.system.cache import cache_folder
+from lm.tokenizers.vocabulary import vocabulary_of
 from lm.train import flops, sharding
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, prompting, runs
 from experiments.shown import command
-from lm.data import chat_files, stop_ids, tokenizers
+from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
@@ -23,6 +23,7 @@ from lm.models.families import init_params, param_shapes
 from lm.run import lock
 from lm.run import workdir as workdir_lib
 from lm.system import atomic_files, faults, manifest
+from lm.tokenizers import stop_ids, tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.state import Params, TrainState
 
@@ -122,7 +123,7 @@ def import_folder(
             f"{model.tokenizer.vocab_size}"
         )
     write_run(target, model._replace(params=params), source=str(source))
-    chat_files.copy(source, target / "tokenizer")
+    template_files.copy(source, target / "tokenizer")
 
 
 def merge_adapters(
@@ -151,7 +152,7 @@ def merge_adapters(
     merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
     model = model._replace(params=jax.tree.map(np.asarray, merged), dtype="float32")
     write_run(target, model, source=str(source), base=str(base))
-    chat_files.copy(base, target / "tokenizer")
+    template_files.copy(base, target / "tokenizer")
 
 
 class Model(NamedTuple):
@@ -282,7 +283,7 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
             f"its chat template ends answers with the text {text!r}, which generate of transformers"
             f" stops at if it is given stop_strings=[{text!r}] and the tokenizer"
         )
-    chat_files.copy(source, target)
+    template_files.copy(source, target)
     if not has_pad:
         print(
             "no padding token is named, for it is the one that ends each text, which transformers "

@@ -20,8 +20,8 @@ import numpy as np
 from flax import linen as nn
 
 from experiments import build, initial
-from lm.data.batches import Batches
-from lm.data.preparation import Prepared
+from lm.corpus.batches import Batches
+from lm.corpus.preparation import Prepared
 from lm.errors import UserError
 from lm.models import mup
 from lm.run import workdir as workdir_lib

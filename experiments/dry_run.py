@@ -13,10 +13,10 @@ import rich.table
 
 from experiments import build, finetune, initial, labelled, report, twin
 from experiments.objectives import Objective
-from lm.data import split_counts
-from lm.data.batches import Batches
-from lm.data.rows import abstract_rows
-from lm.data.show import MAX_ROWS, Stream, render
+from lm.corpus import split_counts
+from lm.corpus.batches import Batches
+from lm.corpus.rows import abstract_rows
+from lm.data.render import MAX_ROWS, Stream, render
 from lm.errors import UserError
 from lm.models import families
 from lm.objectives.batch import Batch

@@ -6,7 +6,7 @@ import ml_collections
 
 from experiments import build, finetune, finetuned, labelled, pretrain, report, runs
 from experiments.checks import check_positions
-from lm.data.batches import evaluation_batches
+from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.system.cache import cache_folder

@@ -17,7 +17,7 @@ from flax import linen as nn
 from experiments import build, finetuned, initial, labelled, report, runs, training
 from experiments.checks import check_numbers
 from experiments.trained import Trained, checksum
-from lm.data import chat_files
+from lm.chat import template_files
 from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
 from lm.metrics import seeds
@@ -108,8 +108,8 @@ def _run(
         is_chat = config.task.kind == "chat"  # Which has templates of its own.
         runs.save_tokenizer(data.tokenizer, "" if is_chat else config.init_from, folder)
         if is_chat:
-            templates = chat_files.choose(config.task.template, None, "")
-            chat_files.write(folder, templates.sources)
+            templates = template_files.choose(config.task.template, None, "")
+            template_files.write(folder, templates.sources)
 
     def finish(checkpoints: Checkpoints, state: TrainState) -> None:
         if config.checkpoint.best_metric:

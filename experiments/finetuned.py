@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from experiments import build, labelled, runs, tasks
 from experiments.trained import Trained, checksum
-from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
 from lm.metrics.entities import as_bioes
@@ -23,6 +22,7 @@ from lm.models import mup
 from lm.models.lora import LoraConfig
 from lm.tasks import tagging
 from lm.tasks.task import Task
+from lm.tokenizers import tokenizers
 from lm.train import sharding
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params

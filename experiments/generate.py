@@ -13,12 +13,13 @@ from flax import linen as nn
 from experiments import build, finetuned, prompting, prompts, report, runs
 from experiments.checks import check_output
 from experiments.prompts import Prompt
-from lm.data import chat, conversations, tokenizers
+from lm.chat import chat_template, conversations
 from lm.errors import UserError
 from lm.generate import beam, ending, sampling
 from lm.generate.ending import Written
 from lm.system import atomic_files
 from lm.tasks import language
+from lm.tokenizers import tokenizers
 from lm.train import sharding
 from lm.train.state import Params
 
@@ -186,7 +187,7 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
     return Writer(loaded.model, loaded.params, tokenizer, encode, stops, goes_on)
 
 
-def _ask(template: chat.ChatTemplate, system: str, prompt: Prompt) -> list[int]:
+def _ask(template: chat_template.ChatTemplate, system: str, prompt: Prompt) -> list[int]:
     """What precedes the answer."""
     fields = prompt.fields
     if prompt.text is not None:

@@ -12,13 +12,13 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from experiments.prompting import PromptAffixes
-from lm.data import chat_files
-from lm.data.chat import ChatTemplate
-from lm.data.conversations import Conversation
-from lm.data.tokenizers import Tokenizer
+from lm.chat import template_files
+from lm.chat.chat_template import ChatTemplate
+from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.generate import ending, sampling, scoring
 from lm.models.families import family_of
+from lm.tokenizers.tokenizers import Tokenizer
 from lm.train.state import Params
 
 # The first that a task gives says how many tokens are written.
@@ -94,7 +94,7 @@ class HarnessModel(TemplateLM):
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The one that is used, for lm_eval to write down."""
-        return chat_files.dumps(self._template.sources) if chat_template else None
+        return template_files.dumps(self._template.sources) if chat_template else None
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

@@ -10,12 +10,12 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, runs
-from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.interop.weights import Path
 from lm.models import mup
 from lm.models.families import init_params, param_shapes
+from lm.tokenizers import tokenizers
 from lm.train.state import Params, TrainState
 
 

@@ -10,15 +10,18 @@ import ml_collections
 import numpy as np
 
 from experiments import build, runs, tasks
-from lm.data import chat_files, preparation, records, tokenizers, train_overlap
+from lm.chat import template_files
+from lm.corpus import preparation
+from lm.corpus.sources import Document
+from lm.data import records, train_overlap
 from lm.data.examples import Features
-from lm.data.files import RestUnread
 from lm.data.records import Record
-from lm.data.sources import Document
 from lm.errors import UserError
+from lm.formats.files import RestUnread
 from lm.tasks import labels, tagging
 from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
+from lm.tokenizers import tokenizers
 
 
 class Split(NamedTuple):
@@ -214,7 +217,7 @@ def _label_counts(
 
 
 def _template_lines(
-    task: Task, tokenizer: tokenizers.Tokenizer, templates: chat_files.Templates | None
+    task: Task, tokenizer: tokenizers.Tokenizer, templates: template_files.Templates | None
 ) -> dict[str, str]:
     if templates is None:
         return {}

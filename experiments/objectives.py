@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lm.data.rows import Rows, abstract_rows
-from lm.data.vocabulary import Vocabulary
+from lm.corpus.rows import Rows, abstract_rows
 from lm.errors import UserError
 from lm.objectives import causal, masked, spans
 from lm.objectives.batch import Batch
 from lm.objectives.mixture import mixture
+from lm.tokenizers.vocabulary import Vocabulary
 
 Objective = Callable[[Rows, jax.Array], Batch]
 

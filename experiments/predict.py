@@ -14,17 +14,18 @@ from flax import linen as nn
 
 from experiments import finetuned, prompting, report, runs
 from experiments.checks import check_output
-from lm.data import files, unlabelled
+from lm.data import unlabelled
 from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record
-from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
+from lm.formats import files
 from lm.generate import decoding, ending, sampling
 from lm.models.cache import decoding_params
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tasks.prediction import Predicted, predictions
 from lm.tasks.task import Outputs, Task
+from lm.tokenizers.tokenizers import Tokenizer
 from lm.train import sharding
 from lm.train.evaluation import fetched
 from lm.train.state import Params

@@ -11,10 +11,10 @@ import ml_collections
 
 from experiments import build, initial, report, runs, training
 from experiments.objectives import Objective
-from lm.data import split_counts
-from lm.data.batches import Batches, evaluation_batches
-from lm.data.preparation import Prepared
-from lm.data.rows import Rows
+from lm.corpus import split_counts
+from lm.corpus.batches import Batches, evaluation_batches
+from lm.corpus.preparation import Prepared
+from lm.corpus.rows import Rows
 from lm.errors import UserError
 from lm.generate import sampling
 from lm.run import workdir as workdir_lib

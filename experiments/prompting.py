@@ -8,11 +8,12 @@ from typing import NamedTuple
 import ml_collections
 
 from experiments import build, finetuned, runs
-from lm.data import chat_files, framing, stop_ids
-from lm.data.chat import ChatTemplate
-from lm.data.tokenizers import Tokenizer
+from lm.chat import template_files
+from lm.chat.chat_template import ChatTemplate
 from lm.generate.ending import Stops
 from lm.tasks import language
+from lm.tokenizers import framing, stop_ids
+from lm.tokenizers.tokenizers import Tokenizer
 
 
 def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
@@ -120,7 +121,7 @@ def chat_template(
     """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
     if isinstance(loaded, finetuned.FineTuned):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None
-    found = chat_files.read(folder)
+    found = template_files.read(folder)
     if found is None or "default" not in found.sources:
         return None
     return ChatTemplate(found.sources, loaded.tokenizer, origin=found.origin)

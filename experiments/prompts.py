@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from lm.data import files, unlabelled
-from lm.data.fields import Record
+from lm.data import unlabelled
 from lm.errors import UserError
+from lm.formats import files
+from lm.formats.fields import Record
 
 
 class Prompt(NamedTuple):

@@ -15,11 +15,12 @@ import ml_collections
 
 from experiments import build, labelled
 from experiments.shown import command, config_text
-from lm.data import chat, split_counts
-from lm.data.files import RestUnread
-from lm.data.preparation import Prepared
+from lm.chat import chat_template
+from lm.corpus import split_counts
+from lm.corpus.preparation import Prepared
+from lm.corpus.sources import make_source, readable
 from lm.data.records import Record
-from lm.data.sources import make_source, readable
+from lm.formats.files import RestUnread
 from lm.metrics.seeds import Estimate
 from lm.system import atomic_files, safe_text
 from lm.tasks.task import Task
@@ -151,13 +152,13 @@ def border_warnings(notes: Mapping[str, int], num_examples: int) -> list[str]:
       notes: counts of a chat task, by what is counted.
       num_examples: rows, each with an answer or more.
     """
-    count = notes.get(chat.SPLIT, 0)
+    count = notes.get(chat_template.SPLIT, 0)
     if count * 2 < num_examples:
         return []
     return [
-        f"{count:,} {chat.SPLIT}: a prompt ends before such a token, and a reply that is asked for "
-        "there may lose its beginning; have the template end what asks for an answer with a line "
-        "break or a special token, not with a space"
+        f"{count:,} {chat_template.SPLIT}: a prompt ends before such a token, and a reply that is "
+        "asked for there may lose its beginning; have the template end what asks for an answer "
+        "with a line break or a special token, not with a space"
     ]
 
 

@@ -8,13 +8,14 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from experiments import build
-from lm.data import chat_files, tokenizer_folder, tokenizers
-from lm.data.pieces import KIND
+from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft
 from lm.models.families import param_shapes
 from lm.run import workdir as workdir_lib
 from lm.system import manifest
+from lm.tokenizers import tokenizer_folder, tokenizers
+from lm.tokenizers.pieces import KIND
 from lm.train.checkpoints import restore_params
 from lm.train.state import Params
 
@@ -207,7 +208,7 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: path
     is_listed = (folder / manifest.NAME).exists()
     tokenizer.save(folder)
     if init_from and not is_listed:
-        chat_files.copy(pathlib.Path(init_from), folder)
+        template_files.copy(pathlib.Path(init_from), folder)
 
 
 def has_tokenizer(workdir: pathlib.Path) -> bool:

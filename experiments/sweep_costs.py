@@ -14,8 +14,8 @@ import rich.table
 
 from experiments import arguments, build, finetune, initial, objectives
 from experiments.sweep import Run, counted, shown
-from lm.data.vocabulary import Vocabulary
 from lm.run.status import State, read_records, state_of
+from lm.tokenizers.vocabulary import Vocabulary
 
 # What changes neither a shape nor the length: one look serves all runs that differ in these alone.
 _FREE = ("seed", "optimizer.", "eval.", "checkpoint.", "log.", "loss.")

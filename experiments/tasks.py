@@ -11,9 +11,8 @@ import jax
 from flax import linen as nn
 
 from experiments import build
-from lm.data import chat, chat_apart, chat_files
+from lm.chat import chat_template, parts_apart, template_files
 from lm.data.records import Record
-from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
 from lm.generate import beam, sampling
 from lm.metrics import text_overlap
@@ -21,6 +20,7 @@ from lm.tasks import answering, classification, language, tagging
 from lm.tasks import labels as labels_lib
 from lm.tasks.task import Task
 from lm.tasks.text import TextInputs
+from lm.tokenizers.tokenizers import Tokenizer
 from lm.train.state import Params
 
 # Of each kind: the embedded example of Python's standard library.
@@ -47,7 +47,7 @@ def embedded(kind: str) -> str:
 
 
 def complete(
-    block: dict[str, Any], records: Sequence[Record], templates: chat_files.Templates | None
+    block: dict[str, Any], records: Sequence[Record], templates: template_files.Templates | None
 ) -> dict[str, Any]:
     """The block with its labels and their weights, so that a task needs no training data.
 
@@ -60,7 +60,7 @@ def complete(
       UserError: fewer than two labels, or weights that do not fit them.
     """
     if block["kind"] == "chat":
-        return block | {"template": chat_files.dumps(templates.sources)}
+        return block | {"template": template_files.dumps(templates.sources)}
     if block["kind"] == "tagging" and not block["labels"]:
         names = ("tokens", "tags", "scheme", "on_ill_formed")
         return block | {"labels": tuple(tagging.find_tags(records, *(block[n] for n in names)))}
@@ -94,7 +94,7 @@ def complete(
     return block | {"labels": labels, "class_weights": _class_weights(block, labels, counts)}
 
 
-def chat_templates(block: dict[str, Any], init_from: str) -> chat_files.Templates | None:
+def chat_templates(block: dict[str, Any], init_from: str) -> template_files.Templates | None:
     """What conversations are laid out by; None for other tasks.
 
     Raises:
@@ -102,8 +102,8 @@ def chat_templates(block: dict[str, Any], init_from: str) -> chat_files.Template
     """
     if block["kind"] != "chat":
         return None
-    found = chat_files.read(pathlib.Path(init_from)) if init_from else None
-    return chat_files.choose(block["template"], found, init_from)
+    found = template_files.read(pathlib.Path(init_from)) if init_from else None
+    return template_files.choose(block["template"], found, init_from)
 
 
 def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[str, int]) -> str:
@@ -223,12 +223,12 @@ def _summary_scores(
 
 def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:
     """`date` is missing in runs of before it was a key, which encoded each answer by itself."""
-    sources = chat_files.choose(template, None, "").sources
+    sources = template_files.choose(template, None, "").sources
     try:
         now = datetime.datetime.fromisoformat(date) if date else datetime.datetime.now()
     except ValueError:
         raise UserError(f"task.date={date!r} is no day, such as 2026-01-31") from None
-    make = chat_apart.ChatTemplateApart if date is None else chat.ChatTemplate
+    make = parts_apart.ChatTemplateApart if date is None else chat_template.ChatTemplate
     laid_out_by = make(sources, inputs.tokenizer, now=now)
     return language.Chat(inputs, template=laid_out_by, messages=messages)
 

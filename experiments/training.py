@@ -26,7 +26,7 @@ from lm.train.state import Params, TrainState
 
 
 class StepBatches(Protocol):
-    """Batches as a function of the step; see `lm.data.batches.Batches`."""
+    """Batches as a function of the step; see `lm.corpus.batches.Batches`."""
 
     def rows_at(self, step: int) -> np.ndarray: ...
 

@@ -22,9 +22,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from experiments import build, objectives
-from lm.data.rows import abstract_rows
-from lm.data.vocabulary import Vocabulary
+from lm.corpus.rows import abstract_rows
 from lm.system.cache import cache_folder
+from lm.tokenizers.vocabulary import Vocabulary
 from lm.train import sharding
 from lm.train.collectives import Collectives, Traffic, collectives_of
 

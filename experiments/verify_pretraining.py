@@ -28,12 +28,12 @@ from experiments.verify_subjects import (
     shrunk,
     varied,
 )
-from lm.data import sources
-from lm.data.batches import Batches
-from lm.data.packing import Piece
-from lm.data.preparation import SPLITS, Prepared
-from lm.data.rows import rows_from_pieces
-from lm.data.sources import Document
+from lm.corpus import sources
+from lm.corpus.batches import Batches
+from lm.corpus.packing import Piece
+from lm.corpus.preparation import SPLITS, Prepared
+from lm.corpus.rows import rows_from_pieces
+from lm.corpus.sources import Document
 from lm.objectives.batch import Batch
 from lm.train import evaluation, sharding
 from lm.train.state import Params

@@ -14,12 +14,12 @@ from tokenizers import decoders, models, pre_tokenizers
 from configs import chat as chat_config
 from configs import convert as convert_config
 from experiments import convert, finetune, predict, tasks
-from lm.data import chat_files
-from lm.data.chat import DEFAULT, End
-from lm.data.tokenizers import ByteTokenizer
+from lm.chat import template_files
+from lm.chat.chat_template import DEFAULT, End
 from lm.errors import UserError
 from lm.models.families import FAMILIES
 from lm.tasks.text import TextInputs
+from lm.tokenizers.tokenizers import ByteTokenizer
 
 SPECIAL = ("<s>", "<|end|>", "<|start|>", "<|sep|>", "<|stop|>")
 TURN = (
@@ -120,7 +120,7 @@ def test_named_templates_go_through_a_run_and_back(tmp_path):
     carry(tmp_path / "folder", tmp_path / "run")
     carry(tmp_path / "run", tmp_path / "back")
 
-    assert chat_files.read(tmp_path / "run").sources == templates
+    assert template_files.read(tmp_path / "run").sources == templates
     back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     assert back.chat_template == theirs.chat_template == templates
     config = make_config(tmp_path / "folder", CHATS)
@@ -128,7 +128,7 @@ def test_named_templates_go_through_a_run_and_back(tmp_path):
     config, data = finetune.read(config)
     expected = theirs.apply_chat_template(CHATS[0], return_dict=True)["input_ids"]
     assert data.train.examples[0]["tokens_BL"].tolist() == expected
-    assert chat_files.choose(config.task.template, None, "").sources == templates
+    assert template_files.choose(config.task.template, None, "").sources == templates
     config = make_config(tmp_path / "folder", CHATS)
     config.task.template = "rga"
     with pytest.raises(UserError, match=r"'rga'.*rag"):

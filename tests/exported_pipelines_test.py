@@ -13,10 +13,11 @@ from configs import families
 from configs import generate as generate_config
 from configs import predict as predict_config
 from experiments import build, convert, finetune, finetuned, generate, predict
-from lm.data import chat as chat_lib
-from lm.data import chat_files, tokenizers
+from lm.chat import chat_template as chat_lib
+from lm.chat import template_files
 from lm.models.families import init_params
 from lm.run import workdir
+from lm.tokenizers import tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.state import TrainState
 from tests.finetune_test import TINY, files, make_config  # noqa: F401
@@ -54,7 +55,7 @@ def random_run(files, name, model, folder, **changes):  # noqa: F811
     host = {"num_tokens": 0, "frozen parameters": ""}
     run = write_run(folder / "run", config, {"params": params}, host)
     if name == "chats":
-        chat_files.write(run / "tokenizer", {"default": config.task.template})
+        template_files.write(run / "tokenizer", {"default": config.task.template})
     return run
 
 

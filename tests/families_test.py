@@ -11,7 +11,7 @@ from configs import evaluate as evaluate_config
 from configs import families
 from configs import generate as generate_config
 from experiments import build, convert, evaluate, generate, initial, pretrain
-from lm.data.batches import Batches
+from lm.corpus.batches import Batches
 from lm.errors import UserError
 
 CONFIGS = {

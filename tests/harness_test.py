@@ -13,10 +13,10 @@ from lm_eval.api.instance import Instance
 from configs import bert, llama, t5
 from configs import harness as harness_config
 from experiments import build, convert, harness
-from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
 from lm.generate import sampling, scoring
 from lm.models.families import param_shapes
+from lm.tokenizers.tokenizers import ByteTokenizer
 from tests.generate_test import FOLDERS, TURNS, make_folder, stop_at
 
 MAKERS = {"llama": llama.get_config, "t5": t5.get_config, "bert": bert.get_config}

@@ -10,7 +10,7 @@ import transformers
 
 from configs import answer, classify, seq2seq, tag
 from experiments import finetune, finetuned, labelled
-from lm.data import documents
+from lm.corpus import documents
 from lm.errors import UserError
 from lm.metrics import text_overlap
 from lm.tasks import text as text_lib

@@ -19,7 +19,7 @@ from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import quickstart
 from experiments import build, evaluate, generate, pretrain, runs
-from lm.data.batches import Batches
+from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.run.status import state_of
 from lm.train import checkpoints

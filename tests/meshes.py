@@ -14,7 +14,7 @@ import jax
 
 from configs import families
 from experiments import build, initial
-from lm.data.batches import Batches
+from lm.corpus.batches import Batches
 from lm.train.checkpoints import Checkpoints
 
 MESHES = {

@@ -9,10 +9,10 @@ import transformers
 from configs import classify, families
 from configs import convert as convert_config
 from experiments import build, convert, finetuned, initial, runs
-from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
 from lm.models import mup
 from lm.models.families import param_shapes
+from lm.tokenizers.tokenizers import ByteTokenizer
 
 BASE = dict(mup_model_dim=4, mup_num_heads=1, mup_head_dim=2, mup_mlp_dim=16)
 

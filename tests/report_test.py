@@ -7,8 +7,8 @@ import pytest
 from configs import bert, classify, gpt2, t5
 from experiments import build, generate, predict, report
 from experiments.prompts import Prompt
-from lm.data import chat
-from lm.data.fields import Record
+from lm.chat import chat_template
+from lm.formats.fields import Record
 from lm.generate.ending import Written
 from lm.tasks.prediction import Predicted
 
@@ -65,6 +65,6 @@ def test_json_lines_are_one_line_each_to_every_reader(tmp_path):
 
 
 def test_answers_that_begin_inside_of_a_token_are_warned_of_where_they_are_many():
-    assert report.border_warnings({chat.SPLIT: 4}, num_examples=10) == []
-    (line,) = report.border_warnings({chat.SPLIT: 5}, num_examples=10)
+    assert report.border_warnings({chat_template.SPLIT: 4}, num_examples=10) == []
+    (line,) = report.border_warnings({chat_template.SPLIT: 5}, num_examples=10)
     assert "5 answers with a token across their border" in line and "line break" in line

@@ -12,7 +12,7 @@ from configs import quickstart
 from experiments import build, sweep, sweep_costs
 from experiments.launchers import local
 from experiments.sweep import Base
-from lm.data import preparation
+from lm.corpus import preparation
 from lm.errors import UserError
 from lm.run import workdir
 from lm.run.status import state_of

@@ -1,6 +1,6 @@
 """A GPT-2 so small that it compiles in a second, and rows for it, shared by tests."""
 
-from lm.data.rows import rows_from_pieces
+from lm.corpus.rows import rows_from_pieces
 from lm.models.families import param_shapes
 from lm.models.gpt2 import GPT2, GPT2Config
 

@@ -8,7 +8,7 @@ import tokenizers as hf
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lm.data import tokenizer_training, tokenizers
+from lm.tokenizers import tokenizers, training
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog; the thing was unbelievable.",
@@ -145,7 +145,7 @@ def _unigram_bytes():
 
 _KINDS = {
     "bytes": tokenizers.ByteTokenizer,
-    "sentencepiece": lambda: tokenizer_training.train_sentencepiece(
+    "sentencepiece": lambda: training.train_sentencepiece(
         CORPUS, algorithm="bpe", vocab_size=430, user_symbols=()
     ),
     "sentencepiece nfkc": _sentencepiece_nfkc,

@@ -8,7 +8,7 @@ import pytest
 
 from configs import classify, families, quickstart
 from experiments import pretrain, verify, verify_checks
-from lm.data.batches import Batches
+from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.models.visible import Visible
 from lm.train import step as step_lib

@@ -62,8 +62,8 @@ def _of_checkpoints(run: pathlib.Path, num: int, rng: random.Random) -> collecti
 
 
 def _of_prepared(place: Place, num: int, rng: random.Random) -> collections.Counter:
-    from lm.data.cache import RowReader
-    from lm.data.preparation import SPLITS, _open
+    from lm.corpus.packed_rows import RowReader
+    from lm.corpus.preparation import SPLITS, _open
 
     (folder,) = (path for path in (place.folder / "cache" / "data").iterdir() if path.is_dir())
 

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 
 from experiments import build
-from lm.data.batches import Batches, evaluation_batches
+from lm.corpus.batches import Batches, evaluation_batches
 from lm.run import workdir
 
 _HERE = pathlib.Path(__file__).parent

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.data.tokenizers import Tokenizer
-from lm.data.vocabulary import is_chinese
+from lm.tokenizers.tokenizers import Tokenizer
+from lm.tokenizers.vocabulary import is_chinese
 
 
 def encode_words(

@@ -10,7 +10,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from lm.data.batches import rows_at
+from lm.corpus.batches import rows_at
 from lm.errors import UserError
 
 # One example: arrays by the name that a batch gives them. A name ends in B and the letters of the

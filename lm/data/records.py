@@ -5,9 +5,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lm.data import arithmetic, embedded, files, formats, sources
-from lm.data.fields import Record
+from lm.corpus import sources
+from lm.data import arithmetic, builtin
 from lm.errors import UserError
+from lm.formats import files, formats
+from lm.formats.fields import Record
 
 
 class RecordSource(NamedTuple):
@@ -180,16 +182,16 @@ def _hugging_face(argument: str, split: str, spec: str) -> RecordSource:
 
 def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
     """An embedded example, made of the running Python's own standard library."""
-    if argument not in embedded.TASKS:
+    if argument not in builtin.TASKS:
         raise UserError(
             f"data.source='python_stdlib:{argument}' is unknown; choose "
-            f"{', '.join(f'python_stdlib:{name}' for name in embedded.TASKS)}"
+            f"{', '.join(f'python_stdlib:{name}' for name in builtin.TASKS)}"
         )
     if spec:
         raise UserError(f"data.{split}={spec!r} means nothing to python_stdlib; leave it out")
     return RecordSource(
-        lambda: (Record(*item) for item in embedded.read(argument, split)),
-        lambda: f"{argument} {embedded.fingerprint()}",
+        lambda: (Record(*item) for item in builtin.read(argument, split)),
+        lambda: f"{argument} {builtin.fingerprint()}",
     )
 
 

@@ -4,10 +4,10 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
-from lm.data import files, formats
-from lm.data.fields import Record
 from lm.data.records import checked
 from lm.errors import UserError
+from lm.formats import files, formats
+from lm.formats.fields import Record
 
 FORMATS = ("auto", "jsonl", "text")
 

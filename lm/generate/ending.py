@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from lm.data.tokenizers import Tokenizer
+from lm.tokenizers.tokenizers import Tokenizer
 
 
 class Stops(NamedTuple):

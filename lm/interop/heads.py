@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from lm.data import tokenizer_folder
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, t5
 from lm.interop.family import HuggingFaceFamily
 from lm.interop.weights import Entry, Layout, entry
+from lm.tokenizers import tokenizer_folder
 
 _PROBLEMS = {
     "classification": "single_label_classification",

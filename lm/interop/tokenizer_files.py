@@ -9,16 +9,16 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, processors
 
-from lm.data import sentencepiece_files, tokenizer_folder
-from lm.data.framing import Frame, frame_of
-from lm.data.tokenizer_folder import CONFIG, NAMES, TOKENIZER
-from lm.data.tokenizers import (
+from lm.system import atomic_files
+from lm.tokenizers import sentencepiece_files, tokenizer_folder
+from lm.tokenizers.framing import Frame, frame_of
+from lm.tokenizers.tokenizer_folder import CONFIG, NAMES, TOKENIZER
+from lm.tokenizers.tokenizers import (
     ByteTokenizer,
     HuggingFaceTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
 )
-from lm.system import atomic_files
 
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 

@@ -6,7 +6,7 @@ Dimension key: B batch, L length.
 import jax
 import jax.numpy as jnp
 
-from lm.data.rows import Rows
+from lm.corpus.rows import Rows
 from lm.objectives.batch import Batch, row_keys
 
 

@@ -6,9 +6,9 @@ Dimension key: B batch, L length, P predicted tokens, V vocabulary.
 import jax
 import jax.numpy as jnp
 
-from lm.data.rows import Rows
-from lm.data.vocabulary import Vocabulary
+from lm.corpus.rows import Rows
 from lm.objectives.batch import Batch, row_keys
+from lm.tokenizers.vocabulary import Vocabulary
 
 
 def masked(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from lm.data.rows import Rows
+from lm.corpus.rows import Rows
 from lm.objectives.batch import Batch, row_keys
 
 

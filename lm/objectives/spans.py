@@ -11,10 +11,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lm.data.rows import Rows
-from lm.data.vocabulary import Vocabulary
+from lm.corpus.rows import Rows
 from lm.errors import UserError
 from lm.objectives.batch import Batch, row_keys
+from lm.tokenizers.vocabulary import Vocabulary
 
 
 def counts(seq_len: int, noise_density: float, mean_span_length: float) -> tuple[int, int]:

@@ -14,10 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from lm import losses
-from lm.data.examples import Features
-from lm.data.offsets import Offsets
-from lm.data.records import Record
-from lm.data.windows import (
+from lm.data.answer_windows import (
     BestSpans,
     Window,
     answer_span,
@@ -27,11 +24,14 @@ from lm.data.windows import (
     span_in_window,
     windows,
 )
+from lm.data.examples import Features
+from lm.data.records import Record
 from lm.errors import UserError
 from lm.metrics import squad
 from lm.models import heads
 from lm.models.families import Family
 from lm.tasks.text import TextInputs, needs_fields, text_field
+from lm.tokenizers.offsets import Offsets
 
 _NUM_CANDIDATES = 8  # Of each window.
 _SCORES = {"squad": squad.squad_metrics, "cmrc": squad.cmrc_metrics}

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lm.data.fields import Record, lookup
 from lm.errors import UserError
+from lm.formats.fields import Record, lookup
 
 _INVISIBLE = "\u200b\u2060\ufeff"  # Without width, and no white space to Python.
 

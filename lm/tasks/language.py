@@ -14,16 +14,16 @@ import numpy as np
 from flax import linen as nn
 
 from lm import losses
-from lm.data.chat import ChatTemplate
-from lm.data.conversations import Conversation, asked, read_conversation, text_of
+from lm.chat.chat_template import ChatTemplate
+from lm.chat.conversations import Conversation, asked, read_conversation, text_of
 from lm.data.examples import Features
-from lm.data.fields import Record, lookup
-from lm.data.tokenizers import Tokenizer
 from lm.errors import UserError
+from lm.formats.fields import Record, lookup
 from lm.models.families import Family, init_params
 from lm.models.layers import Output
 from lm.tasks.task import UnfitFamily
 from lm.tasks.text import CUT, TextInputs, text_field, too_long
+from lm.tokenizers.tokenizers import Tokenizer
 
 # The model's output, the token that each of its predictions is about, and the weight of that.
 Predicted = tuple[Output, jax.Array, jax.Array]

@@ -15,9 +15,9 @@ from flax import linen as nn
 
 from lm import losses
 from lm.data.alignment import encode_words, first_pieces, split_words
-from lm.data.fields import has, lookup
 from lm.data.records import Record
 from lm.errors import UserError
+from lm.formats.fields import has, lookup
 from lm.metrics import averages
 from lm.metrics.classification import confusion
 from lm.metrics.entities import (

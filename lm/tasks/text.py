@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.data.documents import LONG_CHARS, Document, cut_long
-from lm.data.fields import lookup
-from lm.data.tokenizers import Tokenizer
+from lm.corpus.documents import LONG_CHARS, Document, cut_long
 from lm.errors import UserError
+from lm.formats.fields import lookup
 from lm.models.families import Family
+from lm.tokenizers.tokenizers import Tokenizer
 
 CUT = "cut to data.seq_len"  # What is counted of examples that were too long.
 

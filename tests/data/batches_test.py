@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lm.data.batches import Batches, evaluation_batches, permute
-from lm.data.preparation import prepare
+from lm.corpus.batches import Batches, evaluation_batches, permute
+from lm.corpus.preparation import prepare
 from lm.errors import UserError
 
 FIELDS = ("tokens_BL", "next_BL", "segment_ids_BL", "positions_BL", "ids_B")
@@ -115,7 +115,7 @@ def test_shards_make_up_the_global_batch(batches, num_shards):
 
 @pytest.mark.parametrize("rows_at_once", [1, 20, 128])
 def test_prefetched_batches_are_the_same_from_any_step(batches, monkeypatch, rows_at_once):
-    monkeypatch.setattr("lm.data.batches._ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("lm.corpus.batches._ROWS_AT_ONCE", rows_at_once)
     direct = [batches.batch_at(step) for step in range(23)]
     for first in (0, 1, 10, 22):
         prefetched = list(batches.iterate(first, 23))

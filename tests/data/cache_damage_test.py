@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from lm.data import cache, files, preparation
-from lm.data.batches import Batches
+from lm.corpus import packed_rows, preparation
+from lm.corpus.batches import Batches
 from lm.errors import UserError
+from lm.formats import files
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ SMALL = ["meta.json", "*/*/features.json", "*/*/dataset_info.json", "tokenizer/k
 def read_all(arguments):
     prepared = preparation.prepare(**arguments)
     for split in preparation.SPLITS:
-        reader = cache.RowReader(prepared.folder, split, prepared.tokenizer.vocab_size)
+        reader = packed_rows.RowReader(prepared.folder, split, prepared.tokenizer.vocab_size)
         reader.read(range(len(reader)))
 
 
@@ -135,13 +136,13 @@ def test_no_flipped_byte_of_the_rows_gives_another_row(copy, prepared):
     _, folder = copy
     (path,) = folder.glob(ROWS)
     whole, noticed = path.read_bytes(), 0
-    reader = cache.RowReader(prepared.folder, "train", prepared.tokenizer.vocab_size)
+    reader = packed_rows.RowReader(prepared.folder, "train", prepared.tokenizer.vocab_size)
     rows = reader.records(range(len(reader)))
     for at in np.random.default_rng(0).random(30):
         path.write_bytes(whole)
         flip(path, at)
         try:
-            damaged = cache.RowReader(folder, "train", prepared.tokenizer.vocab_size)
+            damaged = packed_rows.RowReader(folder, "train", prepared.tokenizer.vocab_size)
             assert damaged.records(range(len(reader))) == rows
         except UserError:
             noticed += 1
@@ -160,9 +161,9 @@ def test_rows_that_are_damaged_while_they_are_read_in_threads_are_named(copy):
 
 def test_what_the_machine_refuses_is_no_damage(tmp_path):
     for error in (PermissionError(errno.EACCES, "Permission denied", "x"), MemoryError()):
-        with pytest.raises(type(error)), cache.naming_damage(tmp_path):
+        with pytest.raises(type(error)), packed_rows.naming_damage(tmp_path):
             raise error
-    with pytest.raises(OSError, match="Too many"), cache.naming_damage(tmp_path):
+    with pytest.raises(OSError, match="Too many"), packed_rows.naming_damage(tmp_path):
         raise OSError(errno.EMFILE, "Too many open files")
 
 
@@ -172,7 +173,7 @@ def test_a_full_disk_in_preparation_names_its_folder_and_leaves_nothing(
     def full(self):
         raise RuntimeError("Failed to finalize writing: No space left on device")
 
-    monkeypatch.setattr(cache.PackedRows, "write", full)
+    monkeypatch.setattr(packed_rows.PackedRows, "write", full)
 
     with pytest.raises(OSError, match="No space left") as caught:
         preparation.prepare(**arguments | {"cache_dir": tmp_path})

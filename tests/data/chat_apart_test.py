@@ -6,12 +6,12 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
 from experiments import tasks
-from lm.data.conversations import Conversation
-from lm.data.fields import Record
-from lm.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
+from lm.chat.conversations import Conversation
 from lm.errors import UserError
+from lm.formats.fields import Record
 from lm.models.families import FAMILIES
 from lm.tasks.text import TextInputs
+from lm.tokenizers.tokenizers import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
 from tests import tiny_tokenizers
 
 # What such a run has in its config.json, of a tokenizer that brought no template.

@@ -6,8 +6,8 @@ import pytest
 import tokenizers as tokenizers_lib
 import transformers
 
-from lm.data import chat_files
-from lm.data.chat import DEFAULT
+from lm.chat import template_files
+from lm.chat.chat_template import DEFAULT
 from lm.errors import UserError
 
 ONE, TWO, THREE = "1{{ bos_token }}\n", "2 你{% if tools %}t{% endif %}\n", "3"
@@ -53,7 +53,7 @@ def theirs(folder):
 def test_what_is_read_is_what_transformers_reads(files, folder):
     put(folder, **files)
 
-    found = chat_files.read(folder)
+    found = template_files.read(folder)
 
     assert (None if found is None else found.sources) == theirs(folder)
 
@@ -63,44 +63,44 @@ def test_what_is_read_is_what_transformers_reads(files, folder):
 )
 def test_templates_come_back_from_a_config_and_from_a_run(config, folder, tmp_path):
     put(folder, config=config)
-    sources = chat_files.read(folder).sources
+    sources = template_files.read(folder).sources
 
-    again = chat_files.choose(chat_files.dumps(sources), None, "")
-    chat_files.write(tmp_path / "run" / "tokenizer", again.sources)
+    again = template_files.choose(template_files.dumps(sources), None, "")
+    template_files.write(tmp_path / "run" / "tokenizer", again.sources)
 
-    assert chat_files.read(tmp_path / "run").sources == sources
+    assert template_files.read(tmp_path / "run").sources == sources
     if config == ONE:
-        assert chat_files.dumps(sources) == ONE
+        assert template_files.dumps(sources) == ONE
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json"])
 def test_a_template_that_is_no_file_is_not_taken_for_absent(name, tmp_path):
     (tmp_path / name).symlink_to("gone")
     with pytest.raises(UserError, match=rf"{name} is a link to nothing"):
-        chat_files.read(tmp_path)
+        template_files.read(tmp_path)
 
 
 def test_a_template_is_chosen_by_its_name_for_all_conversations(folder):
     put(folder, default=ONE, tool_use=TWO, rag=THREE)
-    found = chat_files.read(folder)
+    found = template_files.read(folder)
 
-    assert chat_files.choose("", found, "F") == found
-    assert chat_files.choose("tool_use", found, "F").sources == {"default": TWO, "rag": THREE}
-    assert chat_files.choose("default", found, "F").sources == {"default": ONE, "rag": THREE}
-    assert chat_files.choose("{{ 1 }}", found, "F").sources == {"default": "{{ 1 }}"}
+    assert template_files.choose("", found, "F") == found
+    assert template_files.choose("tool_use", found, "F").sources == {"default": TWO, "rag": THREE}
+    assert template_files.choose("default", found, "F").sources == {"default": ONE, "rag": THREE}
+    assert template_files.choose("{{ 1 }}", found, "F").sources == {"default": "{{ 1 }}"}
 
 
 def test_a_template_that_begins_as_a_list_is_one():
     source = "[{{ messages[0].role }}] {{ messages[0].content }}"
 
-    chosen = chat_files.choose(source, None, "")
+    chosen = template_files.choose(source, None, "")
 
     assert chosen.sources == {"default": source}
-    assert chat_files.choose(chat_files.dumps(chosen.sources), None, "") == chosen
+    assert template_files.choose(template_files.dumps(chosen.sources), None, "") == chosen
 
 
 def test_without_a_template_the_plain_one_is_taken_and_said():
-    chosen = chat_files.choose("", None, "FOLDER")
+    chosen = template_files.choose("", None, "FOLDER")
 
     assert chosen.sources == {"default": DEFAULT} and "FOLDER has none" in chosen.origin
 
@@ -119,19 +119,19 @@ def test_without_a_template_the_plain_one_is_taken_and_said():
 def test_what_cannot_be_used_is_refused(files, template, reason, folder):
     put(folder, **files)
     with pytest.raises(UserError, match=reason) as caught:
-        chat_files.choose(template, chat_files.read(folder), str(folder))
+        template_files.choose(template, template_files.read(folder), str(folder))
     assert "\n" not in str(caught.value)
 
 
 def test_a_template_that_is_no_text_is_refused_by_name(folder):
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{ 1 }}")
     with pytest.raises(UserError, match=r"chat_template\.jinja is not UTF-8"):
-        chat_files.read(folder)
+        template_files.read(folder)
 
 
 def test_a_config_in_another_encoding_is_named_once(tmp_path):
     path = tmp_path / "tokenizer_config.json"
     path.write_text(json.dumps({"chat_template": ONE}), encoding="utf-16")
     with pytest.raises(UserError, match=r"is not UTF-8 .*; restore it") as caught:
-        chat_files.read(tmp_path)
+        template_files.read(tmp_path)
     assert str(caught.value).count(str(path)) == 1

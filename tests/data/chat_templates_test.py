@@ -10,11 +10,11 @@ import pytest
 import tokenizers as tokenizers_lib
 import transformers
 
-from lm.data import tokenizers
-from lm.data.chat import ASKED_OTHERWISE, ChatTemplate
-from lm.data.conversations import Conversation
+from lm.chat.chat_template import ASKED_OTHERWISE, ChatTemplate
+from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.generate import ending
+from lm.tokenizers import tokenizers
 from tests.tiny_tokenizers import tokenizer_of
 
 TEMPLATES = {

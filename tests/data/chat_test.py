@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tokenizers as tokenizers_lib
 
-from lm.data.chat import ASKED_BY_MORE, ASKED_OTHERWISE, DEFAULT, SPLIT, ChatTemplate
-from lm.data.conversations import Conversation, read_conversation, text_of
-from lm.data.tokenizers import ByteTokenizer, HuggingFaceTokenizer
+from lm.chat.chat_template import ASKED_BY_MORE, ASKED_OTHERWISE, DEFAULT, SPLIT, ChatTemplate
+from lm.chat.conversations import Conversation, read_conversation, text_of
 from lm.errors import UserError
+from lm.tokenizers.tokenizers import ByteTokenizer, HuggingFaceTokenizer
 
 CHATML = """\
 {% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}\

@@ -4,8 +4,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lm.data.cache import decode_row, encode_row, token_dtype
-from lm.data.packing import NO_NEXT, Piece, pack
+from lm.corpus.packed_rows import decode_row, encode_row, token_dtype
+from lm.corpus.packing import NO_NEXT, Piece, pack
 from tests.tiny import rows_of
 
 

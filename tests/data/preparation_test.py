@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-from lm.data import preparation, tokenization, tokenizers
-from lm.data.batches import evaluation_batches
-from lm.data.preparation import prepare, sample
-from lm.data.sources import Document
+from lm.corpus import preparation, tokenization
+from lm.corpus.batches import evaluation_batches
+from lm.corpus.preparation import prepare, sample
+from lm.corpus.sources import Document
 from lm.errors import UserError
 from lm.system import faults
+from lm.tokenizers import tokenizers
 from tests.file_limits import file_limit
 
 BYTES = dict(kind="bytes")
@@ -230,7 +231,7 @@ def test_a_script_without_a_main_guard_can_prepare(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "print('started')\n"
-        "from lm.data.preparation import prepare\n"
+        "from lm.corpus.preparation import prepare\n"
         f"print(prepare(**{settings!r}).splits['train'].num_documents)\n"
     )
     root = pathlib.Path(preparation.__file__).parents[2]

@@ -13,12 +13,12 @@ import tracemalloc
 import pytest
 from backports import zstd
 
-from lm.data import files
-from lm.data.fields import lookup
+from lm.corpus.sources import make_source
+from lm.corpus.sources import readable as readable_documents
 from lm.data.records import read_records, readable
-from lm.data.sources import make_source
-from lm.data.sources import readable as readable_documents
 from lm.errors import UserError
+from lm.formats import files
+from lm.formats.fields import lookup
 
 # Line ends to Unicode, but not to a file's reader: U+2028, U+0085, and others.
 TEXTS = [

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from lm.data import embedded
+from lm.data import builtin
 from lm.data.records import Record, hold_out, read_records, readable, take, texts_of
 from lm.errors import UserError
 
@@ -282,9 +282,9 @@ def test_a_record_is_read_for_all_its_texts():
     assert texts_of(record) == ["一", "b c", "user", ""]
 
 
-@pytest.fixture(scope="module", params=embedded.TASKS)
+@pytest.fixture(scope="module", params=builtin.TASKS)
 def items(request):
-    return request.param, *(embedded.read(request.param, s) for s in ("train", "validation"))
+    return request.param, *(builtin.read(request.param, s) for s in ("train", "validation"))
 
 
 def test_embedded_examples_are_enough_and_none_is_on_both_sides(items):

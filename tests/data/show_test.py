@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import rich.console
 
-from lm.data import tokenizers
-from lm.data.packing import NO_NEXT, Piece
-from lm.data.show import Stream, render
+from lm.corpus.packing import NO_NEXT, Piece
+from lm.data.render import Stream, render
+from lm.tokenizers import tokenizers
 from tests.tiny import rows_of
 from tests.tiny_tokenizers import LOSSLESS, tokenizer_of
 

@@ -9,10 +9,11 @@ import types
 import pytest
 from backports import zstd
 
-from lm.data import files, sources
+from lm.corpus import sources
+from lm.corpus.sources import Document, Source, make_source, readable
 from lm.data.records import read_records
-from lm.data.sources import Document, Source, make_source, readable
 from lm.errors import UserError
+from lm.formats import files
 
 PACKERS = {
     "": lambda data: data,

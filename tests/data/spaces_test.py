@@ -6,7 +6,7 @@ import pytest
 import tokenizers as hf
 from tokenizers import normalizers
 
-from lm.data import tokenizers
+from lm.tokenizers import tokenizers
 from tests.tiny_tokenizers import KINDS, TEXTS, tokenizer_of
 
 with_spaces = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"])

@@ -8,10 +8,10 @@ import unicodedata
 import numpy as np
 import pytest
 
-from lm.data import documents, lost_characters, preparation, sources, split_counts, tokenization
-from lm.data.documents import Document, cut_long
-from lm.data.preparation import prepare
-from lm.data.sources import in_both
+from lm.corpus import documents, lost_characters, preparation, sources, split_counts, tokenization
+from lm.corpus.documents import Document, cut_long
+from lm.corpus.preparation import prepare
+from lm.corpus.sources import in_both
 from lm.errors import UserError
 from tests import tiny_tokenizers
 
@@ -109,7 +109,7 @@ def test_what_is_lost_is_named(text):
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    from lm.data.tokenizers import HuggingFaceTokenizer
+    from lm.tokenizers.tokenizers import HuggingFaceTokenizer
 
     ours = HuggingFaceTokenizer({"tokenizer.json": tokenizer.to_str().encode()})
     (ids,) = ours.encode_batch([text])

@@ -6,8 +6,8 @@ import pytest
 import tokenizers as hf
 from tokenizers import models, pre_tokenizers
 
-from lm.data import stop_ids, tokenizers
 from lm.errors import UserError
+from lm.tokenizers import stop_ids, tokenizers
 
 NAMES = ["<s>", "</s>", "<|turn|>", "<|stop|>", "a", "b"]
 

@@ -5,9 +5,9 @@ import datetime
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from lm.data import template_program
-from lm.data.template_costs import METHOD_COSTS
-from lm.data.template_program import Program
+from lm.chat import template_program
+from lm.chat.template_costs import METHOD_COSTS
+from lm.chat.template_program import Program
 from lm.errors import UserError
 
 NOW = datetime.datetime.now()

@@ -11,17 +11,17 @@ import time
 
 import pytest
 
-from lm.data import tokenizers
-from lm.data.tokenization import tokenizing
+from lm.corpus.tokenization import tokenizing
 from lm.system import faults
+from lm.tokenizers import tokenizers
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 PREPARES = """
 import os, pathlib, sys, time
-from lm.data.sources import Document
-from lm.data.tokenization import tokenizing
+from lm.corpus.sources import Document
+from lm.corpus.tokenization import tokenizing
 
 def documents():
     while True:

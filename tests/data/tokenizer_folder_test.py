@@ -9,10 +9,10 @@ import tokenizers as hf
 import transformers
 from tokenizers import models, pre_tokenizers
 
-from lm.data import tokenizer_folder, tokenizers
 from lm.errors import UserError
 from lm.models.families import FAMILIES
 from lm.tasks.text import TextInputs
+from lm.tokenizers import tokenizer_folder, tokenizers
 from tests import tokenizer_folders
 from tests.tokenizer_folders import KINDS, write
 

@@ -6,9 +6,9 @@ import pytest
 import sentencepiece
 import tokenizers as hf
 
-from lm.data import tokenizer_training, tokenizers
 from lm.errors import UserError
 from lm.system import manifest
+from lm.tokenizers import tokenizers, training
 
 CORPUS = [
     "def f(x):\n    return x + 1\n\n\ndef g(y):\n\treturn f(y) * 2\n" * 8,
@@ -35,7 +35,7 @@ TEXTS = [
 def tokenizer(request):
     if request.param == "bytes":
         return tokenizers.ByteTokenizer()
-    return tokenizer_training.train_sentencepiece(
+    return training.train_sentencepiece(
         CORPUS, algorithm=request.param, vocab_size=300, user_symbols=()
     )
 
@@ -90,7 +90,7 @@ def test_pieces_are_printable(tokenizer):
 def test_training_twice_gives_the_same_model(algorithm):
     def train():
         options = dict(algorithm=algorithm, vocab_size=300, user_symbols=["<mask>"])
-        return tokenizer_training.train_sentencepiece(CORPUS, **options)
+        return training.train_sentencepiece(CORPUS, **options)
 
     first = train()
     assert first.fingerprint == train().fingerprint
@@ -99,14 +99,14 @@ def test_training_twice_gives_the_same_model(algorithm):
 
 def test_a_long_text_is_not_left_out_of_training():
     long = "zebra quagga " * 100_000  # 1.3 MB in one document.
-    tokenizer = tokenizer_training.train_sentencepiece(
+    tokenizer = training.train_sentencepiece(
         [long], algorithm="bpe", vocab_size=290, user_symbols=()
     )
     assert "zebra" in [tokenizer.piece(i).strip() for i in range(tokenizer.vocab_size)]
 
 
 def test_runs_of_spaces_are_single_tokens():
-    tokenizer = tokenizer_training.train_sentencepiece(
+    tokenizer = training.train_sentencepiece(
         CORPUS, algorithm="bpe", vocab_size=300, user_symbols=()
     )
     assert "    " in [tokenizer.piece(i) for i in range(tokenizer.vocab_size)]
@@ -235,20 +235,16 @@ def test_what_its_texts_raise_ends_training_as_it_is(error):
         raise error
 
     with pytest.raises(type(error)) as raised:
-        tokenizer_training.train_sentencepiece(
-            texts(), algorithm="bpe", vocab_size=300, user_symbols=()
-        )
+        training.train_sentencepiece(texts(), algorithm="bpe", vocab_size=300, user_symbols=())
 
     assert raised.value is error
 
 
 def test_training_refuses_what_cannot_be():
     with pytest.raises(UserError, match="vocab_size=100000"):
-        tokenizer_training.train_sentencepiece(
-            ["a b"], algorithm="bpe", vocab_size=100_000, user_symbols=()
-        )
+        training.train_sentencepiece(["a b"], algorithm="bpe", vocab_size=100_000, user_symbols=())
     with pytest.raises(UserError, match="algorithm='wordpiece'"):
-        tokenizer_training.train_sentencepiece(
+        training.train_sentencepiece(
             ["a b"], algorithm="wordpiece", vocab_size=300, user_symbols=()
         )
 

@@ -8,9 +8,10 @@ import os
 
 import pytest
 
-from lm.data import files, unlabelled
-from lm.data.fields import Record
+from lm.data import unlabelled
 from lm.errors import UserError
+from lm.formats import files
+from lm.formats.fields import Record
 
 
 def read(path, text_format="auto", said=None):

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import tokenizers as library
 
-from lm.data import tokenizer_training, tokenizers
-from lm.data.vocabulary import vocabulary_of
+from lm.tokenizers import tokenizers, training
+from lm.tokenizers.vocabulary import vocabulary_of
 
 TEXTS = [f"the tokens of a sentence {i}, 中{i}文 and under_scores 日本{i * 7}" for i in range(99)]
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
 def trained(request):
-    return tokenizer_training.train_sentencepiece(
+    return training.train_sentencepiece(
         TEXTS,
         algorithm=request.param,
         vocab_size=310,

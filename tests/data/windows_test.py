@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from lm.data import framing
-from lm.data import windows as windows_lib
-from lm.data.windows import (
+from lm.data import answer_windows as windows_lib
+from lm.data.answer_windows import (
     Answer,
     BestSpans,
     answer_span,
@@ -17,6 +16,7 @@ from lm.data.windows import (
     windows,
 )
 from lm.errors import UserError
+from lm.tokenizers import framing
 from tests.tiny_tokenizers import KINDS, tokenizer_of
 
 BOS, EOS = 1, 2

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lm.data.tokenizers import ByteTokenizer
 from lm.generate import ending
+from lm.tokenizers.tokenizers import ByteTokenizer
 from tests.tiny_tokenizers import KINDS, LOSSLESS, TEXTS, tokenizer_of
 
 # U+2581 is a space to some of them.

@@ -18,10 +18,10 @@ from configs import convert as convert_config
 from configs import generate as generate_config
 from configs import quickstart
 from experiments import build, convert, finetuned, generate, initial, runs
-from lm.data import tokenizers
 from lm.errors import UserError
 from lm.interop import hugging_face, tensor_files
 from lm.models.families import param_shapes
+from lm.tokenizers import tokenizers
 from tests.interop import task_folders_test
 
 LLAMA = dict(

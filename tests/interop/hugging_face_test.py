@@ -14,11 +14,11 @@ import transformers
 from configs import convert as convert_config
 from configs import quickstart
 from experiments import convert, initial, pretrain, runs
-from lm.data import tokenizers
-from lm.data.tokenizer_training import train_sentencepiece
-from lm.data.tokenizers import ByteTokenizer
 from lm.errors import UserError
 from lm.interop import settings, tokenizer_files
+from lm.tokenizers import tokenizers
+from lm.tokenizers.tokenizers import ByteTokenizer
+from lm.tokenizers.training import train_sentencepiece
 
 VOCAB, POSITIONS = 301, 24
 

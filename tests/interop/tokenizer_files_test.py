@@ -5,9 +5,9 @@ import json
 import pytest
 import transformers
 
-from lm.data import framing, tokenizer_training, tokenizers
 from lm.errors import UserError
 from lm.interop import tokenizer_files
+from lm.tokenizers import framing, tokenizers, training
 from tests import tokenizer_folders
 
 FRAMES = {
@@ -20,7 +20,7 @@ FRAMES = {
 
 def _trained(kind):
     if kind in ("bpe", "unigram"):
-        return tokenizer_training.train_sentencepiece(
+        return training.train_sentencepiece(
             tokenizer_folders.LINES * 3, algorithm=kind, vocab_size=440, user_symbols=("<mask>",)
         )
     if kind == "bytes":

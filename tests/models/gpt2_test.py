@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lm import losses
-from lm.data.packing import Piece
+from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lm.data.packing import Piece
+from lm.corpus.packing import Piece
 from lm.objectives.causal import causal
 from tests.tiny import rows_of
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from lm.data.packing import Piece
-from lm.data.vocabulary import Vocabulary
+from lm.corpus.packing import Piece
 from lm.objectives.masked import masked
+from lm.tokenizers.vocabulary import Vocabulary
 from tests.tiny import rows_of
 
 PAD, BOS, EOS, MASK, V = 0, 1, 2, 3, 200

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.objectives import check, make_objective
-from lm.data.packing import Piece
+from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.objectives.causal import causal, prefix
 from tests.objectives.spans_test import documents, vocabulary

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.data.packing import Piece
-from lm.data.vocabulary import Vocabulary
+from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.objectives import spans
+from lm.tokenizers.vocabulary import Vocabulary
 from tests.tiny import rows_of
 
 PAD, BOS, EOS = 0, 1, 2

@@ -5,8 +5,8 @@ import unicodedata
 import pytest
 
 from experiments import tasks
-from lm.data.fields import Record
 from lm.errors import UserError
+from lm.formats.fields import Record
 from lm.metrics.entities import as_bioes, entity_metrics
 from lm.tasks import classification, labels
 from lm.tasks.tagging import Tagging, find_tags, words_and_tags

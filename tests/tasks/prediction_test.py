@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
-from lm.data.fields import Record
 from lm.errors import UserError
+from lm.formats.fields import Record
 from lm.tasks.prediction import predictions
 from lm.tasks.text import CUT
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from configs import families
 from experiments import build, initial
-from lm.data.packing import Piece
+from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.models.families import FAMILIES, param_shapes
 from lm.objectives.causal import causal

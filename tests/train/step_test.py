@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from experiments import build
-from lm.data.packing import Piece
+from lm.corpus.packing import Piece
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
 from lm.train import sharding

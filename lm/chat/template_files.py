@@ -1,0 +1,148 @@
+"""The chat templates of a folder, as `transformers` keeps them beside a tokenizer's files."""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lm.chat.chat_template import DEFAULT
+from lm.errors import UserError
+from lm.system import atomic_files, folder_files
+
+FILE = "chat_template.jinja"
+_OTHERS = "additional_chat_templates"  # A folder; each file in it is named by its template.
+_IN_JSON = ("tokenizer_config.json", "chat_template.json")  # The latter is a processor's.
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+class Templates(NamedTuple):
+    """Templates by name, and where they are from, as people read it."""
+
+    sources: dict[str, str]
+    origin: str
+
+
+def read(folder: pathlib.Path) -> Templates | None:
+    """The templates of a run, or of a folder of `transformers`; None where there is none.
+
+    Files of their own go before what is in tokenizer_config.json, all of them together.
+
+    Raises:
+      UserError: a file cannot be read, or holds no template.
+    """
+    for place in (folder / "tokenizer", folder):
+        paths = {path.stem: path for path in sorted((place / _OTHERS).glob("*.jinja"))}
+        if folder_files.has(place / FILE):
+            paths["default"] = place / FILE
+        if paths:
+            return Templates({name: _text(path) for name, path in paths.items()}, str(place))
+    for name in _IN_JSON:
+        if folder_files.has(folder / name) and (sources := _in_json(folder / name)):
+            return Templates(sources, str(folder / name))
+    return None
+
+
+def choose(template: str, found: Templates | None, folder: str) -> Templates:
+    """The templates that a run lays its conversations out by, "default" among them.
+
+    Args:
+      template: `task.template`: a template's text, or what `dumps` gives of several; the name of
+        one of the folder's; "" for the folder's own, or the plain one if it has none.
+      found: of the folder.
+      folder: what errors call it.
+
+    Raises:
+      UserError: the folder has no template of this name, or none that is its default.
+    """
+    if found is not None and template in found.sources:
+        # Whatever tools a conversation has, and whoever reads an export of it.
+        others = {k: v for k, v in found.sources.items() if k not in ("default", "tool_use")}
+        return Templates(
+            {"default": found.sources[template]} | others, f"{template!r} of {found.origin}"
+        )
+    if several := _as_list(template):
+        return Templates(_named(several, "task.template"), "task.template")
+    if "{" in template:
+        return Templates({"default": template}, "task.template")
+    names = ", ".join(found.sources) if found is not None else "none"
+    if template:
+        raise UserError(
+            f"task.template={template!r} is no template, and no name of one of {folder or 'the'} "
+            f"init_from's (it has {names})"
+        )
+    if found is None:
+        because = f"{folder} has none" if folder else "a tokenizer trained here has none"
+        return Templates({"default": DEFAULT}, f"the plain one, since {because}")
+    if "default" not in found.sources:
+        raise UserError(
+            f"{found.origin} has chat templates, and none that is its default; name one: "
+            f"--config.task.template=NAME, with one of {names}"
+        )
+    return found
+
+
+def dumps(sources: Mapping[str, str]) -> str:
+    """Templates as one text; a single one is its own."""
+    if sources.keys() == {"default"}:
+        return sources["default"]
+    return json.dumps([{"name": name, "template": text} for name, text in sources.items()])
+
+
+def write(folder: pathlib.Path, sources: Mapping[str, str]) -> None:
+    """Writes the files that `read` and `transformers` read."""
+    for name, text in sources.items():
+        path = folder / FILE if name == "default" else folder / _OTHERS / f"{name}.jinja"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.write(path, text)
+
+
+def copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """The templates of one folder to another, if it has any."""
+    if (found := read(source)) is not None:
+        write(target, found.sources)
+
+
+def _as_list(template: str) -> list[Any]:
+    """What `dumps` gave of several templates; nothing for a text, even one such as "[{{ x }}]"."""
+    try:
+        tree = json.loads(template)
+    except (ValueError, RecursionError):
+        return []
+    return tree if isinstance(tree, list) else []
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}); restore it") from None
+
+
+def _in_json(path: pathlib.Path) -> dict[str, str]:
+    text = _text(path)
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    template = settings.get("chat_template") if isinstance(settings, dict) else None
+    if template is None:
+        return {}
+    return {"default": template} if isinstance(template, str) else _named(template, str(path))
+
+
+def _named(templates: Any, where: str) -> dict[str, str]:
+    """[{"name": "default", "template": ...}, ...] -> {"default": ..., ...}."""
+    is_named = lambda x: (
+        isinstance(x, dict) and all(isinstance(x.get(key), str) for key in ("name", "template"))
+    )
+    if not isinstance(templates, list) or not all(map(is_named, templates)):
+        raise UserError(
+            f'{where}: chat_template is neither a text nor a list of {{"name", "template"}}'
+        )
+    for template in templates:
+        if not _NAME.fullmatch(template["name"]):  # It becomes a file's.
+            raise UserError(f"{where}: a chat template cannot be named {template['name']!r}")
+    return {template["name"]: template["template"] for template in templates}

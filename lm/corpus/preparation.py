@@ -1,0 +1,354 @@
+"""Preparation: from a source to packed rows in a cache that is named by all that shaped it."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import filelock
+import numpy as np
+
+from lm.corpus import packing
+from lm.corpus.documents import Document
+from lm.corpus.packed_rows import PackedRows, RowReader, damaged, naming_damage
+from lm.corpus.sources import Source, make_source, readable
+from lm.corpus.split_counts import SplitCounter, SplitInfo, read_info
+from lm.corpus.tokenization import Tokenized, tokenizing
+from lm.errors import UserError
+from lm.formats import files
+from lm.system import atomic_files, faults, manifest
+from lm.system.progress_bar import say, track, waiting
+from lm.tokenizers import tokenizers, training
+
+SPLITS = ("train", "validation")
+_FORMAT = 1  # Raise it whenever the same source and options would give other files.
+_META = "meta.json"
+_SAMPLE_CHARS = 100_000_000  # More text than this hardly changes what a tokenizer learns.
+_PIECE_CHARS = 100_000
+
+MakeTokenizerFn = Callable[[Iterator[Document]], tokenizers.Tokenizer]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A corpus, tokenized and packed into rows of `seq_len` tokens."""
+
+    folder: pathlib.Path
+    hash: str
+    seq_len: int
+    tokenizer: tokenizers.Tokenizer
+    splits: dict[str, SplitInfo]
+
+
+def prepare(
+    *,
+    source: str,
+    train: str | Sequence[str],
+    validation: str | Sequence[str],
+    field: str,
+    seq_len: int,
+    add_bos: bool,
+    add_eos: bool,
+    on_error: str,
+    tokenizer: dict[str, Any],
+    cache_dir: str | pathlib.Path,
+    max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
+    num_processes: int | None = None,
+    only: Sequence[str] = SPLITS,
+) -> Prepared:
+    """Opens the corpus in the cache, after putting it there if it is new.
+
+    Args:
+      source, train, validation, field: see `sources.make_source`.
+      seq_len: tokens a row.
+      add_bos, add_eos: what every document starts and ends with.
+      on_error: "raise", or "skip" to leave out and count documents that cannot be read.
+      tokenizer: `kind` and the settings of that kind; see `_KINDS`.
+      cache_dir: the parent of all caches.
+      max_document_bytes: see `sources.make_source`.
+      num_processes: that tokenize; by default one for each core.
+      only: the splits that are needed; without training, no tokenizer can be trained.
+
+    Raises:
+      UserError: anything in the arguments or the documents that the user can mend.
+    """
+    if on_error not in ("raise", "skip"):
+        raise UserError(f"data.on_error={on_error!r} is unknown; choose raise or skip")
+    if seq_len < 1:
+        raise UserError(f"data.seq_len={seq_len} must be at least 1")
+    specs = {s: spec for s, spec in (("train", train), ("validation", validation)) if s in only}
+    settings = dict(field=field, max_document_bytes=max_document_bytes)
+    sources = {s: make_source(source, split=s, spec=specs[s], **settings) for s in specs}
+    make_tokenizer, tokenizer_hash = tokenizer_kind(**tokenizer)
+    is_limited = max_document_bytes != files.MAX_DOCUMENT_BYTES
+    identity = json.dumps(
+        {
+            "format": _FORMAT,
+            "sources": {split: sources[split].fingerprint() for split in specs},
+            "tokenizer": tokenizer_hash,
+            "options": [source, specs, field, seq_len, add_bos, add_eos, on_error],
+        }
+        # Where longer documents are errors that raise, the limit shapes nothing.
+        | ({"limit": max_document_bytes} if on_error == "skip" and is_limited else {})
+    )
+    name = hashlib.sha256(identity.encode()).hexdigest()[:20]
+    folder = pathlib.Path(cache_dir) / name
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():  # Another process may have made it while this one waited.
+                _prepare(
+                    folder,
+                    sources,
+                    make_tokenizer,
+                    seq_len=seq_len,
+                    specials=(add_bos, add_eos),
+                    on_error=on_error,
+                    num_processes=num_processes or len(os.sched_getaffinity(0)),
+                )
+    prepared = _open(folder)
+    for split, info in prepared.splits.items():
+        if not info.num_predicted_bytes:  # An older version let it pass.
+            raise _no_text(split)
+    return prepared
+
+
+def _prepare(
+    folder: pathlib.Path,
+    sources: dict[str, Source],
+    make_tokenizer: MakeTokenizerFn,
+    *,
+    seq_len: int,
+    specials: tuple[bool, bool],
+    on_error: str,
+    num_processes: int,
+) -> None:
+    """Fills a folder beside the final one, and renames it once all is on disk."""
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        to_learn_from = readable(sources["train"], on_error, []) if "train" in sources else ()
+        tokenizer = make_tokenizer(iter(to_learn_from))
+        start, end = _special_tokens(tokenizer, *specials)
+        tokenizer.save(unfinished / "tokenizer")
+        # Validation first, so that training documents can be looked for in it.
+        validation = SplitCounter()
+        counters = {"validation": validation, "train": SplitCounter(beside=validation)}
+        with tokenizing(unfinished / "tokenizer", num_processes) as tokenize:
+
+            def rows(split: str) -> Iterator[list[packing.Piece]]:
+                skipped: list[UserError] = []
+                parts = track(
+                    tokenize(readable(sources[split], on_error, skipped)),
+                    f"preparing {split}",
+                    lambda part: part.num_bytes,
+                )
+                tokens = _with_specials(parts, tokenizer, start, end, counters[split])
+                for row in packing.pack(tokens, seq_len):
+                    counters[split].num_rows += 1
+                    yield row
+                counters[split].end(skipped)
+                _report_skipped(split, skipped)
+                if not counters[split].num_predicted_bytes:
+                    raise _no_text(split)
+
+            splits = {
+                split: functools.partial(rows, split) for split in counters if split in sources
+            }
+            with faults.naming(unfinished):
+                PackedRows(
+                    folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size
+                ).write()
+        splits = {split: counters[split].info() for split in sources}
+        if "train" not in sources:  # Nobody knows what it shares with validation.
+            unknown = dict(num_shared=None, num_shared_bytes=None)
+            splits["validation"] = dataclasses.replace(splits["validation"], **unknown)
+        for split in sources:
+            written = len(RowReader(unfinished, split, tokenizer.vocab_size))
+            assert written == splits[split].num_rows, (split, written, splits[split])
+        meta = {"seq_len": seq_len, "splits": {s: dataclasses.asdict(splits[s]) for s in splits}}
+        atomic_files.write(unfinished / _META, json.dumps(meta, indent=1))
+        # Rows have checksums of their own, by ArrayRecord.
+        manifest.write(unfinished, unread="*.array_record-*")
+        atomic_files.rename_folder(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _with_specials(
+    parts: Iterable[Tokenized],
+    tokenizer: tokenizers.Tokenizer,
+    start: list[int],
+    end: list[int],
+    counter: SplitCounter,
+) -> Iterator[Iterator[np.ndarray]]:
+    """Of each document its ids with its special tokens, in as many arrays as it has parts."""
+    parts = iter(parts)
+
+    def whole(part: Tokenized) -> Iterator[np.ndarray]:
+        # Nothing predicts a document's first token. Its bytes must not make the rest look cheap.
+        given = 0 if len(start) or not len(part.tokens) else tokenizer.num_bytes(part.tokens[0])
+        counter.begin(given, num_specials=len(start) + len(end))
+        before = np.array(start, np.int32)
+        while part.goes_on:
+            counter.add(part)
+            yield np.concatenate([before, part.tokens])
+            before, part = before[:0], next(parts)
+        counter.add(part)
+        yield np.concatenate([before, part.tokens, np.array(end, np.int32)])
+
+    return map(whole, parts)
+
+
+def _special_tokens(
+    tokenizer: tokenizers.Tokenizer, add_bos: bool, add_eos: bool
+) -> tuple[list[int], list[int]]:
+    """What stands before and after each document."""
+    for key, wanted, token_id in (
+        ("data.add_bos", add_bos, tokenizer.bos_id),
+        ("data.add_eos", add_eos, tokenizer.eos_id),
+    ):
+        if wanted and token_id is None:
+            raise UserError(
+                f"{key}=True, but the tokenizer has no such token; if it lost its special tokens, "
+                f"restore tokenizer_config.json beside it, or else set {key}=False"
+            )
+    return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos
+
+
+def _no_text(split: str) -> UserError:
+    return UserError(
+        f"the {split} split of data.source holds no text that could be predicted; give "
+        f"data.{split} some"
+    )
+
+
+def _report_skipped(split: str, skipped: Sequence[UserError]) -> None:
+    rest = [error for error in skipped if isinstance(error, files.RestUnread)]
+    if num := len(skipped) - len(rest):
+        say(f"{split}: left out {num} documents that cannot be read, the first of which:")
+        for error in [error for error in skipped if error not in rest][:5]:
+            say(f"  {error}")
+    for error in rest[:5]:
+        say(f"{split}: the rest of a file was not read: {error}")
+
+
+def _open(folder: pathlib.Path) -> Prepared:
+    has_manifest = (folder / manifest.NAME).exists()  # An older version wrote none.
+    if has_manifest and (problem := manifest.problem(folder)):
+        raise damaged(folder, problem)
+    with naming_damage(folder):
+        meta = json.loads((folder / _META).read_bytes())
+        tokenizer = tokenizers.load(folder / "tokenizer")
+        return Prepared(
+            folder=folder,
+            hash=folder.name,
+            seq_len=meta["seq_len"],
+            tokenizer=tokenizer,
+            splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
+        )
+
+
+# Tokenizers by kind: each gives a function from the training documents to a tokenizer, and a string
+# that changes whenever the tokenizer would.
+
+
+def _bytes() -> tuple[MakeTokenizerFn, str]:
+    return lambda documents: tokenizers.ByteTokenizer(), tokenizers.ByteTokenizer.fingerprint
+
+
+def _file(*, path: str) -> tuple[MakeTokenizerFn, str]:
+    tokenizer = tokenizers.load_file(path)
+    return lambda documents: tokenizer, f"{tokenizer.fingerprint} {_version('tokenizers')}"
+
+
+def _sentencepiece(
+    *,
+    algorithm: str,
+    vocab_size: int,
+    user_symbols: Sequence[str],
+    mask: bool,
+    num_sentinels: int,
+) -> tuple[MakeTokenizerFn, str]:
+    options = dict(
+        algorithm=algorithm,
+        vocab_size=vocab_size,
+        user_symbols=list(user_symbols),
+        mask=mask,
+        num_sentinels=num_sentinels,
+    )
+
+    def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
+        documents = track(documents, "reading train", lambda document: len(document.text.encode()))
+        texts = sample(documents, _SAMPLE_CHARS)
+        if not any(texts):
+            raise _no_text("train")
+        with waiting(f"training a {algorithm} tokenizer of {vocab_size} pieces"):
+            return training.train_sentencepiece(texts, **options)
+
+    return train, f"sentencepiece {json.dumps(options)} {_version('sentencepiece')}"
+
+
+_KINDS: dict[str, Callable[..., tuple[MakeTokenizerFn, str]]] = {
+    "bytes": _bytes,
+    "sentencepiece": _sentencepiece,
+    "file": _file,
+}
+
+
+def tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
+    """What makes the tokenizer of a config's block from documents, and a string that names it.
+
+    Raises:
+      UserError: the kind is unknown, or the options are not those that it takes.
+    """
+    if kind not in _KINDS:
+        raise UserError(f"tokenizer.kind={kind!r} is unknown; choose {', '.join(_KINDS)}")
+    takes = inspect.signature(_KINDS[kind]).parameters.keys()
+    if options.keys() != takes:
+        raise UserError(
+            f"config.tokenizer with kind={kind!r} takes {', '.join(takes) or 'no other key'}, "
+            f"but has {', '.join(options) or 'no other key'}"
+        )
+    return _KINDS[kind](**options)
+
+
+def _version(package: str) -> str:
+    return f"{package} {importlib.metadata.version(package)}"
+
+
+def sample(documents: Iterable[Document], max_chars: int) -> list[str]:
+    """Pieces of documents, about half of `max_chars` or more where there is more, all otherwise.
+
+    In one pass, in bounded memory, and the same for the same documents: pieces are kept whose hash
+    lies below a limit, which is halved whenever too many are held.
+    """
+    limit, kept, size = 2**64, [], 0
+    for key, text in _pieces(documents):
+        rank = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+        if rank < limit:
+            kept.append((rank, text))
+            size += len(text)
+        while size > max_chars:
+            limit //= 2
+            kept = [(rank, text) for rank, text in kept if rank < limit]
+            size = sum(len(text) for _, text in kept)
+    return [text for _, text in kept]
+
+
+def _pieces(documents: Iterable[Document]) -> Iterator[tuple[str, str]]:
+    """Of each document so many characters, by its name and where they start, and so on."""
+    start, rest = 0, ""
+    for document in documents:
+        text = rest + document.text
+        end = len(text) // _PIECE_CHARS * _PIECE_CHARS if document.goes_on else len(text)
+        for at in range(0, end, _PIECE_CHARS):
+            yield f"{document.name} {start + at}", text[at : min(at + _PIECE_CHARS, end)]
+        start, rest = (start + end, text[end:]) if document.goes_on else (0, "")

@@ -1,0 +1,358 @@
+"""Sources: where documents come from. One function a kind, listed in SOURCES.
+
+A source of one's own is a function that returns a `Source`, and a line in SOURCES; docs/data.md
+shows one in ten lines.
+"""
+
+import difflib
+import filecmp
+import functools
+import hashlib
+import os
+import pathlib
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from lm.corpus.documents import LONG_CHARS, Document
+from lm.errors import UserError
+from lm.formats import files as files_lib
+from lm.formats import formats
+from lm.formats.fields import lookup
+
+
+class Source(NamedTuple):
+    """One split of a corpus.
+
+    documents: starts anew on every call, and yields the documents in a fixed order; in place of one
+      that cannot be read, the UserError that says why.
+    fingerprint: a string that changes whenever the contents do; what the config says about the
+      source need not be in it.
+    """
+
+    documents: Callable[[], Iterable[Document | UserError]]
+    fingerprint: Callable[[], str]
+
+
+def make_source(
+    source: str,
+    *,
+    split: str,
+    spec: str | Sequence[str],
+    field: str,
+    max_document_bytes: int = files_lib.MAX_DOCUMENT_BYTES,
+) -> Source:
+    """One split of the source that a config names.
+
+    Args:
+      source: `data.source`: a kind, or kind:argument.
+      split: "train" or "validation".
+      spec: `data.train` or `data.validation`: globs, or a split as TFDS and Hugging Face name it.
+      field: `data.field`: where a record keeps its text; "meta.text" is one inside another.
+      max_document_bytes: what a record or a file that is one document may have, unpacked; longer
+        ones are errors. Only files are held to it.
+
+    Raises:
+      UserError: the kind is unknown, or nothing is there.
+    """
+    kind, _, argument = source.partition(":")
+    if kind not in SOURCES:
+        near = difflib.get_close_matches(kind, SOURCES, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"data.source={source!r} is unknown; did you mean {near!r}? "
+            f"There are {', '.join(SOURCES)}"
+        )
+    make = SOURCES[kind]
+    limit = {"max_bytes": max_document_bytes} if make in _OF_FILES else {}
+    return make(argument=argument, split=split, spec=spec, field=field, **limit)
+
+
+def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterator[Document]:
+    """The documents that can be read and are valid Unicode.
+
+    Args:
+      source: what to read.
+      on_error: "raise" raises the first error; "skip" appends errors to `skipped` and goes on.
+      skipped: grows by one for each document that is left out.
+
+    Raises:
+      UserError: a document cannot be read, and `on_error` is "raise".
+    """
+    checked = (
+        d if isinstance(d, UserError) else files_lib.half_character(d.name, d.text) or d
+        for d in source.documents()
+    )
+    return files_lib.without_errors(checked, on_error, skipped)
+
+
+# Python's own library --------------------------------------------------------------------------
+
+
+def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """The running Python's standard library, without its tests: 12 MB of text on every machine.
+
+    A file belongs to the validation split if the hash of its relative path says so (one in twenty).
+    """
+    _refuse("python_stdlib", {"data.source": argument, f"data.{split}": spec, "data.field": field})
+    root, names = stdlib_files()
+    wanted = [name for name in names if is_held_out(name) == (split == "validation")]
+    return _files([root / name for name in wanted], root, _whole_file)
+
+
+def stdlib_files() -> tuple[pathlib.Path, list[str]]:
+    """The folder of the running Python's standard library, and its source files in it, sorted."""
+    root = pathlib.Path(sysconfig.get_path("stdlib"))
+    others = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+    names = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = set(subfolders) - others  # What is left out is not even walked through.
+        relative = pathlib.Path(folder).relative_to(root)
+        names += [(relative / file).as_posix() for file in files if file.endswith(".py")]
+    return root, sorted(names)
+
+
+def is_held_out(name: str) -> bool:
+    """Whether what has this name is for validation: a twentieth, chosen by hash."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
+
+
+# Files -----------------------------------------------------------------------------------------
+
+
+def text_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
+    """Files by glob, one document a file; packed ones are unpacked."""
+    _refuse("text", {"data.source": argument, "data.field": field})
+    return _files(files_lib.find(split, spec), None, lambda path: _whole_file(path, max_bytes))
+
+
+def json_lines(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
+    """JSON Lines by glob, one document a line; packed ones are unpacked."""
+    _refuse("jsonl", {"data.source": argument})
+    files_lib.require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
+    read = functools.partial(
+        _records_of, field=field, max_bytes=max_bytes, reader_of=lambda path: formats.json_lines
+    )
+    return _files(files_lib.find(split, spec), None, read)
+
+
+def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
+    """Files by glob, one document a record, in any format of `formats` by its suffix."""
+    _refuse("files", {"data.source": argument})
+    files_lib.require("files", "data.field", field, 'the field of the text, such as "text"')
+    paths = files_lib.find(split, spec)
+    for path in paths:
+        formats.reader_of(path)
+    read = functools.partial(
+        _records_of, field=field, max_bytes=max_bytes, reader_of=formats.reader_of
+    )
+    return _files(paths, None, read)
+
+
+def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[str]) -> list[str]:
+    """Validation files, as they are shown, that are training files too or hold just what one does.
+
+    None for sources that are no files. Of documents in both, `SplitCounter` knows.
+    """
+    if SOURCES.get(source) not in _OF_FILES:
+        return []
+    specs = {"train": train, "validation": validation}
+    paths = {split: files_lib.find(split, spec) for split, spec in specs.items()}
+    by_size: dict[int, list[pathlib.Path]] = {}
+    for path in paths["train"]:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+
+    def is_in(path: pathlib.Path) -> bool:
+        alike = by_size.get(path.stat().st_size, [])
+        return any(other.samefile(path) or filecmp.cmp(other, path, False) for other in alike)
+
+    return [files_lib.shown(path) for path in paths["validation"] if is_in(path)]
+
+
+def _files(
+    paths: list[pathlib.Path],
+    root: pathlib.Path | None,
+    read: Callable[[pathlib.Path], Iterator[Document | UserError]],
+) -> Source:
+    return Source(
+        documents=lambda: (document for path in paths for document in read(path)),
+        fingerprint=lambda: files_lib.hash_files(paths, root),
+    )
+
+
+def _whole_file(
+    path: pathlib.Path, max_bytes: int = files_lib.MAX_DOCUMENT_BYTES
+) -> Iterator[Document | UserError]:
+    """One document; a long one in parts, after a first reading has found no fault in it."""
+    name, held, size = files_lib.shown(path), [], 0
+    try:
+        for text in files_lib.decoded(path, max_bytes):
+            size += len(text)
+            held.append(text)
+            if size > LONG_CHARS:
+                held.clear()
+        if size <= LONG_CHARS:
+            yield Document("".join(held), name)
+        else:
+            for text in files_lib.decoded(path, max_bytes):
+                yield Document(text, name, goes_on=True)
+            yield Document("", name)
+    except files_lib.DAMAGED as error:
+        yield files_lib.unreadable(path, error)
+    except UserError as error:
+        yield error
+
+
+def _records_of(
+    path: pathlib.Path,
+    *,
+    field: str,
+    max_bytes: int,
+    reader_of: Callable[[pathlib.Path], formats.ReadFn],
+) -> Iterator[Document | UserError]:
+    for item in formats.read(path, max_bytes, reader_of(path)):
+        yield item if isinstance(item, UserError) else _text_of(item.fields, field, item.name)
+        del item  # It may be long.
+
+
+def _text_of(record: Any, field: str, name: str) -> Document | UserError:
+    """The document in a record, which is a JSON object, a TFDS example or a Hugging Face row."""
+    try:
+        text = lookup(record, field)
+    except KeyError:
+        there = ", ".join(map(repr, record)) or "none"
+        return UserError(f"{name}: data.field={field!r} is missing; there are {there}")
+    if isinstance(text, bytes):  # TFDS keeps text as UTF-8.
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            return files_lib.not_utf8(name, text, error, error.start)
+    if not isinstance(text, str):
+        return UserError(
+            f"{name}: data.field={field!r} is a {type(text).__name__}; "
+            f"there are {', '.join(map(repr, record))}"
+        )
+    return Document(text, name)
+
+
+def _refuse(kind: str, settings: dict[str, str]) -> None:
+    """A key that a source does not read must be empty, so that none is set in vain."""
+    for key, value in settings.items():
+        if value:
+            raise UserError(f"{key}: {value!r} means nothing to the source {kind!r}; leave it out")
+
+
+# Data sets by name -----------------------------------------------------------------------------
+
+
+def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """`tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
+    files_lib.require("tfds", "data.field", field, "the feature that holds the text")
+    records, files = open_tfds(argument, split, spec)
+    return Source(
+        documents=lambda: _records(records, field, f"tfds:{argument}[{spec}]"),
+        fingerprint=lambda: files_lib.hash_together(files),
+    )
+
+
+def open_tfds(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.Path]]:
+    """A TFDS data set as a sequence of dicts with `dataset_info`, and the files that it lies in.
+
+    Raises:
+      UserError: there is no such data set or split.
+    """
+    import tensorflow_datasets as tfds
+
+    files_lib.require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
+    files_lib.require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
+    try:
+        builder = tfds.builder(argument, file_format="array_record")
+        builder.download_and_prepare()
+        records = builder.as_data_source(split=spec)
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"data.source='tfds:{argument}', data.{split}={spec!r}: {reason}") from None
+    return records, [pathlib.Path(path) for path in builder.info.splits[spec].filepaths]
+
+
+def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """`hf:owner/name` or `hf:owner/name:config` of the Hugging Face Hub, or `hf:FOLDER`.
+
+    The folder holds files that `datasets` can load, or what its `save_to_disk` wrote.
+    """
+    files_lib.require("hf", "data.field", field, "the column that holds the text")
+    records, files = open_hugging_face(argument, split, spec)
+    return Source(
+        documents=lambda: _records(records, field, f"hf:{argument}[{spec}]"),
+        fingerprint=lambda: files_lib.hash_together(files),
+    )
+
+
+def open_hugging_face(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.Path]]:
+    """A Hugging Face data set as a sequence of dicts with `features`, and the files it lies in.
+
+    Raises:
+      UserError: there is no such data set or split, or `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"data.source='hf:{argument}' needs the datasets library; run: pip install datasets"
+        ) from None
+
+    files_lib.require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
+    files_lib.require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
+    try:
+        if _is_saved(pathlib.Path(argument)):
+            records = _part_of_saved(datasets.load_from_disk(argument), spec)
+        else:
+            name, _, config = argument.partition(":")
+            records = datasets.load_dataset(name, config or None, split=spec)
+    except (ValueError, KeyError, OSError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"data.source='hf:{argument}', data.{split}={spec!r}: {reason}") from None
+    return records, [pathlib.Path(file["filename"]) for file in records.cache_files]
+
+
+def _is_saved(folder: pathlib.Path) -> bool:
+    """Whether `save_to_disk` of a data set, or of a dictionary of its splits, wrote a folder."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def _part_of_saved(saved: Any, spec: str) -> Any:
+    """The split, or the slice of one, of what `load_from_disk` gave: "train[:90%]".
+
+    Raises:
+      ValueError: there is no such split; one that was saved without its name is called train.
+    """
+    import datasets
+
+    if not isinstance(saved, dict):
+        saved = {str(saved.split or "train"): saved}
+    try:
+        parts = datasets.ReadInstruction.from_spec(spec).to_absolute(
+            {name: len(records) for name, records in saved.items()}
+        )
+    except (ValueError, AssertionError):
+        raise ValueError(
+            f"there are the splits {', '.join(saved)}, and slices of them, as {next(iter(saved))}"
+            "[:90%]"
+        ) from None
+    found = [saved[part.splitname].select(range(part.from_, part.to)) for part in parts]
+    return found[0] if len(found) == 1 else datasets.concatenate_datasets(found)
+
+
+def _records(records: Iterable[dict], field: str, name: str) -> Iterator[Document | UserError]:
+    for index, record in enumerate(records):
+        yield _text_of(record, field, f"{name}:{index}")
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "python_stdlib": python_stdlib,
+    "text": text_files,
+    "jsonl": json_lines,
+    "files": record_files,
+    "tfds": tfds_dataset,
+    "hf": hugging_face,
+}
+_OF_FILES = {text_files, json_lines, record_files}

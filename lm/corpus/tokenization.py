@@ -1,0 +1,194 @@
+"""Tokenizing in parallel processes. Imports no JAX: every worker imports this module."""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.corpus import lost_characters
+from lm.corpus.documents import Document, cut_long
+from lm.errors import UserError
+from lm.system import faults, supervisor
+from lm.tokenizers import tokenizers
+
+_CHUNK_CHARS = 2**18  # Enough work to outweigh sending it; small enough that no worker idles long.
+
+
+class Tokenized(NamedTuple):
+    """The token ids of one document, or of a part of a long one, without specials.
+
+    num_bytes: of its text in UTF-8.
+    num_chars: of its text; `lost` are those that its tokens do not give back.
+    digest: the same for the same text, but for white space around it.
+    goes_on: whether the next one is of the same document.
+    """
+
+    tokens: np.ndarray
+    num_bytes: int
+    num_chars: int
+    lost: collections.Counter[str]
+    digest: bytes
+    goes_on: bool
+
+
+TokenizeFn = Callable[[Iterable[Document]], Iterator[Tokenized]]
+
+
+@contextlib.contextmanager
+def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]:
+    """Yields a function that tokenizes documents in order, with the tokenizer in `folder`.
+
+    The processes are spawned: forking one in which JAX runs its threads can deadlock. With one
+    process, the caller's own is used.
+
+    Raises:
+      UserError: a process was killed.
+    """
+    if num_processes == 1:
+        encoder = _Encoder(tokenizers.load(folder))
+        yield lambda documents: (
+            result for parts in _chunks(documents) for result in encoder.encode(parts)
+        )
+        return
+    context = multiprocessing.get_context("spawn")
+    with faults.naming("/dev/shm"):  # Where Linux keeps what processes share.
+        all_started = context.Barrier(num_processes)
+        pool = concurrent.futures.ProcessPoolExecutor(
+            num_processes,
+            mp_context=context,
+            initializer=_load_in_worker,
+            initargs=(os.getpid(), folder, all_started),
+        )
+    with pool:
+        _start(pool, num_processes)
+        try:
+            yield lambda documents: _in_order(pool, documents, max_waiting=4 * num_processes)
+        except concurrent.futures.process.BrokenProcessPool:
+            raise UserError(
+                "a process that tokenized was killed, as the kernel does where memory is short; "
+                "free some, and run the same command again"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start(pool: concurrent.futures.Executor, num_processes: int) -> None:
+    """Starts all processes, without the caller's main module.
+
+    A spawned process would import that again, and with it JAX, for seconds; and a script without
+    `if __name__ == "__main__"` would start processes without end.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        for _ in range(num_processes):  # None is idle before all have started: see the barrier.
+            pool.submit(int)
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _in_order(pool, documents: Iterable[Document], max_waiting: int) -> Iterator[Tokenized]:
+    """The pool's own `map` would read the whole corpus before the first result."""
+    waiting = collections.deque()
+    for parts in _chunks(documents):
+        waiting.append(pool.submit(_tokenize_in_worker, parts))
+        if len(waiting) == max_waiting:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+class _Part(NamedTuple):
+    """A document, or what stands inside of a long one."""
+
+    text: str
+    inside: bool
+    goes_on: bool
+
+
+def _chunks(documents: Iterable[Document]) -> Iterator[list[_Part]]:
+    parts, size, inside = [], 0, False
+    for document in cut_long(documents):
+        parts.append(_Part(document.text, inside, document.goes_on))
+        inside = document.goes_on
+        size += len(document.text)
+        if size >= _CHUNK_CHARS:
+            yield parts
+            parts, size = [], 0
+    if parts:
+        yield parts
+
+
+class _Encoder:
+    """A tokenizer, and what has to be known of it once."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        self._tokenizer = tokenizer
+        self._is_lossless = lost_characters.is_lossless(tokenizer)
+
+    def encode(self, parts: Sequence[_Part]) -> list[Tokenized]:
+        ids = iter(self._tokenizer.encode_batch([part.text for part in parts if not part.inside]))
+        return [
+            self._tokenized(part, self._inside(part.text) if part.inside else next(ids))
+            for part in parts
+        ]
+
+    def _tokenized(self, part: _Part, tokens: np.ndarray) -> Tokenized:
+        data = part.text.encode()
+        lost = collections.Counter()
+        if not self._is_lossless:
+            lost = lost_characters.find(
+                self._tokenizer, part.text, tokens.tolist(), inside=part.inside
+            )
+        digest = hashlib.blake2b(data.strip(), digest_size=16).digest()
+        return Tokenized(tokens, len(data), len(part.text), lost, digest, part.goes_on)
+
+    def _inside(self, text: str) -> np.ndarray:
+        encode = self._after_a_space if text.startswith(" ") else self._tokenizer.encode_inside
+        return encode([text])[0]
+
+    @functools.cached_property
+    def _after_a_space(self) -> Callable[[list[str]], list[np.ndarray]]:
+        """Encodes what follows a cut before a space, so that no token tells of the cut.
+
+        Tokenizers differ in the space that they put before a text, and in whether it is one more.
+        """
+        before, after = "One word", " and  two\n\nor more, 3."
+        whole = self._tokenizer.encode_batch([before + after])[0].tolist()
+        kept = self._tokenizer.encode_batch([before])[0].tolist()
+        ways = (
+            self._tokenizer.encode_batch,
+            self._tokenizer.encode_inside,
+            lambda texts: self._tokenizer.encode_batch([text[1:] for text in texts]),
+        )
+        equal = (way for way in ways if kept + way([after])[0].tolist() == whole)
+        return next(equal, self._tokenizer.encode_inside)
+
+
+_worker_encoder: _Encoder
+
+
+def _load_in_worker(parent: int, folder: pathlib.Path, all_started) -> None:
+    global _worker_encoder
+    supervisor.die_with(parent)
+    # These are for the parent, which ends its workers in order.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # There is a process for every core already.
+    _worker_encoder = _Encoder(tokenizers.load(folder))
+    all_started.wait()
+
+
+def _tokenize_in_worker(parts: list[_Part]) -> list[Tokenized]:
+    return _worker_encoder.encode(parts)

@@ -1,0 +1,178 @@
+"""The formats that data comes in: files as records of fields."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from lm.errors import UserError
+from lm.formats import conll, files, tables
+from lm.formats.fields import Record, is_deep
+
+T = TypeVar("T")
+ReadFn = Callable[[pathlib.Path, int], Iterator[Record | UserError]]
+
+
+def read(
+    path: pathlib.Path,
+    max_bytes: int,
+    reader: Callable[[pathlib.Path, int], Iterator[T | UserError]],
+) -> Iterator[T | UserError]:
+    """The records or lines of a file; in place of what cannot be read the error.
+
+    Args:
+      path: of the file, which may be packed.
+      max_bytes: the longest record.
+      reader: of its format, see `reader_of`; or of lines.
+    """
+    num_read = 0
+    try:
+        for item in reader(path, max_bytes):
+            num_read += not isinstance(item, UserError)
+            yield item
+            del item  # It may be long.
+    except files.DAMAGED as error:
+        yield files.unreadable(path, error, num_read)
+    except UserError as error:
+        yield error
+
+
+def reader_of(path: pathlib.Path) -> ReadFn:
+    """What reads the format that a suffix names, whatever packs the file.
+
+    Raises:
+      UserError: the format is unknown.
+    """
+    suffix = _suffix(path)
+    if suffix not in FORMATS:
+        raise UserError(
+            f"{files.shown(path)}: the format {suffix or 'without a suffix'} is unknown; known are "
+            f"{', '.join(FORMATS)}"
+        )
+    return FORMATS[suffix]
+
+
+def is_known(path: pathlib.Path) -> bool:
+    """Whether the suffix names a format."""
+    return _suffix(path) in FORMATS
+
+
+def _suffix(path: pathlib.Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in files.PACKED]
+    return suffixes[-1] if suffixes else ""
+
+
+def json_lines(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
+    """An object a line. Of a key that an object has twice, the last one counts."""
+    # Not by loops, whose variables would hold a line for as long as its record is used.
+    lines = files.text_lines(path, max_bytes)
+    return filter(None, map(functools.partial(_json_line, files.shown(path)), lines))
+
+
+def _json_line(name: str, line: files.TextLine | UserError) -> Record | UserError | None:
+    if isinstance(line, UserError):
+        return line
+    is_empty = not line.text or line.text.isspace()
+    return None if is_empty else json_object(f"{name}:{line.number}", line.text)
+
+
+def json_object(name: str, text: str) -> Record | UserError:
+    """The record that a line of JSON Lines is, or why it is none."""
+    try:
+        return _record(name, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        return UserError(f"{name}: {_reason(error)}; mend the line, or set {files.SKIP}")
+
+
+def _reason(error: Exception) -> str:
+    """Why `json` cannot read a text."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg} at column {error.colno})"
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    return "a number of thousands of digits"
+
+
+_TOO_DEEP = "lists and objects in one another, deeper than can be read"
+
+
+def _record(name: str, fields: Any) -> Record | UserError:
+    if is_deep(fields):
+        return UserError(f"{name}: {_TOO_DEEP}; leave it out, or set {files.SKIP}")
+    if not isinstance(fields, dict):
+        return UserError(f"{name}: holds a {type(fields).__name__}, not an object with fields")
+    return Record(name, fields)
+
+
+def _json(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
+    """A list of objects, or the questions of SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018).
+
+    Objects on lines of their own are JSON Lines under another name.
+    """
+    name = files.shown(path)
+    try:
+        tree = json.loads("".join(files.decoded(path, max_bytes)))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        is_json = isinstance(error, json.JSONDecodeError)
+        if is_json and error.msg == "Extra data":
+            yield from json_lines(path, max_bytes)
+        else:
+            at = f"{name}:{error.lineno}" if is_json else name
+            yield UserError(f"{at}: {_reason(error)}; mend it")
+        return
+    if isinstance(tree, dict) and isinstance(tree.get("data"), list):
+        yield from _squad(name, tree["data"])
+    elif isinstance(tree, list):
+        for index, fields in enumerate(tree):
+            yield _record(f"{name}[{index}]", fields)
+    else:
+        yield UserError(f'{name}: neither a list of objects nor SQuAD, an object with "data"')
+
+
+def _squad(path: str, articles: list) -> Iterator[Record | UserError]:
+    """One record a question: id, title, context, question, answers, is_impossible."""
+    for a, article in enumerate(articles):
+        at = f"{path}: data[{a}]"
+        if not _has(article, paragraphs=list):
+            yield UserError(f"{at} is not as in SQuAD, an article with a list of paragraphs")
+            continue
+        for p, paragraph in enumerate(article["paragraphs"]):
+            at = f"{path}: data[{a}].paragraphs[{p}]"
+            if not _has(paragraph, context=str, qas=list):
+                yield UserError(f"{at} is not as in SQuAD, a context with a list of qas")
+                continue
+            for q, question in enumerate(paragraph["qas"]):
+                if not _has(question, id=str | int, question=str):
+                    yield UserError(f"{at}.qas[{q}] is not as in SQuAD, an id with a question")
+                    continue
+                fields = {
+                    "id": str(question["id"]),
+                    "title": article.get("title", ""),
+                    "context": paragraph["context"],
+                    "question": question["question"],
+                    "answers": question.get("answers", []),
+                    "is_impossible": bool(question.get("is_impossible", False)),
+                }
+                yield Record(f"{path}: question {fields['id']}", fields)
+
+
+def _has(tree: Any, **kinds: Any) -> bool:
+    """Whether it is an object with values of these kinds."""
+    return isinstance(tree, dict) and all(isinstance(tree.get(k), t) for k, t in kinds.items())
+
+
+# By suffix; each yields records, and in place of what cannot be read the error.
+FORMATS: dict[str, ReadFn] = {
+    ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": _json,
+    ".csv": tables.comma_separated,
+    ".tsv": tables.tab_separated,
+    ".conll": conll.conll,
+    ".iob": conll.conll,
+    ".bio": conll.conll,
+    ".conllu": conll.conllu,
+}

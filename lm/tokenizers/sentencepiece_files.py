@@ -1,0 +1,136 @@
+"""SentencePiece models as tokenizers of the `tokenizers` library."""
+
+import pathlib
+import re
+from typing import Any
+
+import sentencepiece
+import tokenizers
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+
+from lm.errors import UserError
+from lm.tokenizers.tokenizer_classes import SPACE_MARK, Vocabulary
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # Types of pieces.
+_UNIGRAM, _BPE = 1, 2  # Types of models.
+
+
+def parse(path: pathlib.Path) -> Any:
+    """The ModelProto of a file.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    contents = path.read_bytes()
+    if not is_model(contents):
+        raise UserError(f"{path} is no SentencePiece model; restore the file")
+    return sentencepiece_model_pb2.ModelProto.FromString(contents)
+
+
+def is_model(contents: bytes) -> bool:
+    """Whether SentencePiece can read it, and it has pieces: nothing at all would be read, too."""
+    try:
+        sentencepiece.SentencePieceProcessor(model_proto=contents)
+        return bool(sentencepiece_model_pb2.ModelProto.FromString(contents).pieces)
+    except (RuntimeError, DecodeError):
+        return False
+
+
+def vocabulary(proto: Any, model: str) -> Vocabulary:
+    """The pieces of a model, for a class of `transformers` whose vocabulary is a `model`."""
+    special = [
+        AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
+        for piece in proto.pieces
+        if piece.type in (_CONTROL, _USER_DEFINED)
+    ]
+    charsmap = proto.normalizer_spec.precompiled_charsmap or None
+    if model == "Unigram":
+        pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+        return Vocabulary(pieces, None, charsmap, special)
+    pieces = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    merges = [
+        (pieces[piece], len(left), len(right), left, right)
+        for piece in pieces
+        for left, right in _splits(piece)
+        if left in pieces and right in pieces
+    ]
+    return Vocabulary(pieces, [(left, right) for *_, left, right in sorted(merges)], None, special)
+
+
+def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Tokenizer:
+    """What the model itself asks for: its pieces, normalisation and rules for spaces.
+
+    Args:
+      proto: see `parse`.
+      names: of pieces by id, where they are not the model's.
+      legacy: whether a space is put before the text behind every added token, or before all of it.
+    """
+    spec, trainer = proto.normalizer_spec, proto.trainer_spec
+    pieces = [names.get(i, piece.piece) for i, piece in enumerate(proto.pieces)]
+    user_defined = [pieces[i] for i, p in enumerate(proto.pieces) if p.type == _USER_DEFINED]
+    if trainer.model_type == _UNIGRAM:
+        scored = [(name, p.score) for name, p in zip(pieces, proto.pieces, strict=True)]
+        model = models.Unigram(scored, trainer.unk_id, trainer.byte_fallback)
+    elif trainer.model_type == _BPE:
+        normal = {pieces[i]: (-p.score, i) for i, p in enumerate(proto.pieces) if p.type == _NORMAL}
+        merges = sorted(
+            (*rank, left, right)
+            for piece, rank in normal.items()
+            for left, right in _splits(piece)
+            if left in normal and right in normal
+        )
+        model = models.BPE(
+            {name: i for i, name in enumerate(pieces)},
+            [(left, right) for *_, left, right in merges],
+            unk_token=pieces[trainer.unk_id],
+            fuse_unk=True,
+            byte_fallback=trainer.byte_fallback,
+            ignore_merges=bool(user_defined),
+        )
+    else:
+        raise UserError(
+            "a SentencePiece model of words or characters has no equal in the tokenizers library; "
+            "only unigram and BPE have"
+        )
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(normalizers_of(spec, legacy))
+    steps = []
+    if spec.add_dummy_prefix:
+        scheme = "always" if legacy else "first"
+        steps.append(pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False))
+    if user_defined:
+        pattern = "|".join(map(re.escape, sorted(user_defined, key=len, reverse=True)))
+        steps.append(pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"))
+    if steps:
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.Sequence(_decoders(spec, trainer.byte_fallback))
+    return tokenizer
+
+
+def normalizers_of(spec: Any, legacy: bool) -> list[Any]:
+    """What a text goes through, in SentencePiece's order; see `build`."""
+    steps = []
+    if spec.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+    if spec.remove_extra_whitespaces:  # Spaces alone: line ends and tabs stay.
+        steps.append(normalizers.Replace(tokenizers.Regex(r"\A +| +\z"), ""))
+        steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), " "))
+    if spec.escape_whitespaces:
+        steps.append(normalizers.Replace(" ", SPACE_MARK))
+    if spec.add_dummy_prefix and legacy:
+        # Metaspace puts no mark before one that is there; SentencePiece does.
+        steps.append(normalizers.Replace(tokenizers.Regex(rf"\A{SPACE_MARK}"), SPACE_MARK * 2))
+    return steps
+
+
+def _decoders(spec: Any, byte_fallback: bool) -> list[Any]:
+    steps = [decoders.Replace(SPACE_MARK, " "), *[decoders.ByteFallback()] * byte_fallback]
+    if spec.add_dummy_prefix:
+        return [*steps, decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return [*steps, *[decoders.Fuse()] * byte_fallback]
+
+
+def _splits(piece: str) -> list[tuple[str, str]]:
+    return [(piece[:k], piece[k:]) for k in range(1, len(piece))]
