@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from experiments import arguments
 from experiments.checks import check_numbers
 from experiments.shown import config_text
+from experiments.sweeps import launch
 from lm.errors import UserError
 from lm.system import allocator, faults, interrupts, output, safe_text, supervisor
 
@@ -163,8 +164,8 @@ def _spell_out(argv: list[str]) -> None:
 
 def _launch() -> int:
     """Has other processes do it, or vmap in this one: see docs/sweeps.md."""
-    from experiments import sweep
     from experiments.launchers import local, skypilot, slurm, tpu_vm, vmap
+    from experiments.sweeps import plan
 
     # As the experiments below.
     launchers = {
@@ -181,12 +182,12 @@ def _launch() -> int:
     for flag in (*of_a_run, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
         if flag.present:
             raise UserError(f"--{flag.name} is about a run here; leave out --sweep and --launcher")
-    base = sweep.Base(
+    base = plan.Base(
         config_flags.get_config_filename(flags.FLAGS["config"]),
         config_flags.get_override_values(flags.FLAGS["config"]),
     )
     is_sweep = _SWEEP.value is not None
-    return sweep.launch(
+    return launch.launch(
         base,
         (_SWEEP.value or base.filename.partition(":")[0]) if is_sweep else None,
         _workdir("-sweep" if is_sweep else ""),

@@ -4,8 +4,9 @@ import pathlib
 
 import pytest
 
-from experiments import arguments, build, objectives, sweep
+from experiments import arguments, build, objectives
 from experiments.checks import _RULES, check_numbers
+from experiments.sweeps import plan
 from lm.errors import UserError
 from lm.train.optimizers import make_optimizer
 
@@ -113,16 +114,16 @@ def test_a_file_of_ones_own_without_the_argument_hears_what_to_do(signature, tmp
 
 def test_a_sweep_chooses_by_the_same_key():
     folder = pathlib.Path("runs/x")
-    by_key = sweep.plan(
-        sweep.Base("configs/quickstart.py", {}),
+    by_key = plan.plan(
+        plan.Base("configs/quickstart.py", {}),
         [
             {"optimizer.name": "lion"},
             {"optimizer.name": "muon", "optimizer.schedule": "wsd", "optimizer.decay_ratio": 0.5},
         ],
         folder,
     )
-    by_argument = sweep.plan(
-        sweep.Base("configs/quickstart.py", {}),
+    by_argument = plan.plan(
+        plan.Base("configs/quickstart.py", {}),
         [{"arg": "optimizer=lion"}, {"arg": "schedule=wsd", "optimizer.decay_ratio": 0.5}],
         folder,
     )

@@ -7,8 +7,8 @@ import ml_collections
 import pytest
 import rich.console
 
-from experiments import board
-from experiments.sweep import Run
+from experiments.sweeps import status_table
+from experiments.sweeps.plan import Run
 
 NAMES = {
     "reordering": ("a\u202egnp.exe", "a\\u202egnp.exe"),
@@ -26,7 +26,7 @@ def test_names_and_values_move_and_reorder_nothing_on_a_terminal(tmp_path, kind)
     written = io.StringIO()
     console = rich.console.Console(file=written, force_terminal=True, width=150, height=40)
     run = Run(text, tmp_path / "run", {"data.train": text}, ml_collections.ConfigDict(), ())
-    table = board.Board(console, {"waiting": 1})
+    table = status_table.Board(console, {"waiting": 1})
 
     with table.live:
         table.started(run, "cpu 0")

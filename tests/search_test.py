@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from configs import sweeping
-from experiments import children, search
-from experiments.sweep import Run
+from experiments.sweeps import process_pool, search
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 from lm.run.status import state_of
 from tests.launchers.local_test import FAKE
@@ -22,7 +22,7 @@ HERE = dict(num_parallel=1, devices_per_run=0)
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
-    monkeypatch.setattr(children, "PROGRAM", FAKE)
+    monkeypatch.setattr(process_pool, "PROGRAM", FAKE)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
 
@@ -69,7 +69,7 @@ def states(folder):
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(children, "PROGRAM", FAKE)
+        patch.setattr(process_pool, "PROGRAM", FAKE)
         patch.setenv("JAX_PLATFORMS", "cpu")
         assert search.run(spec(num_trials=13, pruner="none"), maker(folder), folder, **HERE) == 0
     return folder

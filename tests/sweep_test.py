@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from experiments import build, sweep, sweep_costs
+from experiments import build
 from experiments.launchers import local
-from experiments.sweep import Base
+from experiments.sweeps import costs
+from experiments.sweeps import launch as launch_lib
+from experiments.sweeps import plan as plan_lib
+from experiments.sweeps.plan import Base
 from lm.corpus import preparation
 from lm.errors import UserError
 from lm.run import workdir
@@ -27,7 +30,7 @@ def at_root(monkeypatch):
 
 
 def plan(*overrides, base=DEBUG, folder="runs/x"):
-    return sweep.plan(base, overrides, pathlib.Path(folder))
+    return plan_lib.plan(base, overrides, pathlib.Path(folder))
 
 
 def test_a_run_is_named_by_its_config_and_says_what_differs():
@@ -112,7 +115,7 @@ def test_an_override_that_cannot_be_followed_is_refused_in_one_line(name):
 
 def test_the_command_line_s_own_mistake_is_not_laid_on_the_sweep(tmp_path):
     with pytest.raises(UserError, match=r"^seed=-1 must lie in"):
-        sweep.plan_alone(Base("configs/quickstart.py:debug", {"seed": -1}), tmp_path / "run")
+        plan_lib.plan_alone(Base("configs/quickstart.py:debug", {"seed": -1}), tmp_path / "run")
 
 
 def test_a_search_takes_numbers_of_numpy(tmp_path, capsys):
@@ -123,7 +126,7 @@ def test_a_search_takes_numbers_of_numpy(tmp_path, capsys):
         "             'optimizer.warmup_steps': ('integers', np.int64(1), np.int64(2))}\n"
         "    return sweeping.search(space, num_trials=2, pruner='none')\n"
     )
-    sweep.launch(
+    launch_lib.launch(
         DEBUG,
         str(path),
         tmp_path / "runs",
@@ -162,7 +165,7 @@ def test_a_file_that_yields_no_sweep_is_refused(name, tmp_path):
         path.write_text(text)
 
     with pytest.raises(UserError, match=message):
-        sweep.read(str(path))
+        plan_lib.read(str(path))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_a_file_that_yields_no_sweep_is_refused(name, tmp_path):
     ],
 )
 def test_the_sweeps_that_come_along_can_be_planned(path, base):
-    runs = plan(*sweep.read(path), base=Base(base, {}))
+    runs = plan(*plan_lib.read(path), base=Base(base, {}))
 
     assert len(runs) > 8
 
@@ -201,7 +204,7 @@ class Fake:
 
 
 def launch(launcher, sweep_file, folder, base=DEBUG, dry_run=False):
-    return sweep.launch(
+    return launch_lib.launch(
         base,
         sweep_file and str(sweep_file),
         folder,
@@ -287,7 +290,7 @@ def test_costs_are_those_of_what_is_left(tmp_path):
     log(done, {"step": 2, "train/tokens_per_second": 50.0}, {"step": 4, "run/done": 1})
     log(dead, {"step": 0, "run/num_steps": 4}, {"step": 1, "train/loss": 1.0})
 
-    rows = sweep_costs.make_rows(runs)
+    rows = costs.make_rows(runs)
 
     whole = rows[2].flops
     assert whole == rows[2].cost.flops_per_token * 4 * 16 * 32
@@ -298,7 +301,7 @@ def test_costs_are_those_of_what_is_left(tmp_path):
     )
     assert rows[3].cost.num_params > rows[2].cost.num_params
     assert rows[3].hours / rows[2].hours == pytest.approx(rows[3].flops / whole)
-    assert sweep_costs.total(rows).startswith("4 runs: 1 done, 1 dead, 2 waiting; ")
+    assert costs.total(rows).startswith("4 runs: 1 done, 1 dead, 2 waiting; ")
 
 
 def test_a_dry_run_lists_the_runs_and_starts_nothing(tmp_path, capsys):
@@ -329,7 +332,7 @@ def test_a_cost_needs_no_text_no_kernel_and_no_devices(filename, num_params, mon
     elsewhere = {"model.attention": "cudnn", "parallel.fsdp": 64, "parallel.tensor": 2}
     (run,) = plan({"seed": 1}, base=Base(filename, elsewhere))
 
-    cost = sweep_costs.cost_of(run.config)
+    cost = costs.cost_of(run.config)
 
     assert cost.num_params == num_params
     # For a decoder, 6 a parameter and attention's share; an encoder-decoder's see half the tokens.
@@ -345,4 +348,4 @@ def test_a_cost_is_what_a_run_counts(corpus):
 
     counted = build.flops_per_token(parts, objective, build.abstract_state(parts), 64)
 
-    assert sweep_costs.cost_of(config).flops_per_token == counted
+    assert costs.cost_of(config).flops_per_token == counted

@@ -16,7 +16,7 @@ import shlex
 import sys
 
 from docs.results.claims import CLAIMS, Claim, Measured
-from experiments import sweep
+from experiments.sweeps import plan
 from lm.errors import UserError
 from lm.results import reading
 from lm.run import workdir
@@ -81,16 +81,16 @@ def known_rows(path: pathlib.Path) -> Rows:
     return rows
 
 
-def planned(command: str) -> list[sweep.Run]:
+def planned(command: str) -> list[plan.Run]:
     """The runs of a command, sorted by their names."""
     flags = dict(word.partition("=")[::2] for word in shlex.split(command) if word[:2] == "--")
     filename = flags["--config"]
     changes = {k[len("--config.") :]: v for k, v in flags.items() if k.startswith("--config.")}
-    base, folder = sweep.Base(filename, changes), pathlib.Path(flags["--workdir"])
+    base, folder = plan.Base(filename, changes), pathlib.Path(flags["--workdir"])
     if "--sweep" not in flags:
-        return [sweep.plan_alone(base, folder)]
-    overrides = sweep.read(flags["--sweep"] or filename.partition(":")[0])
-    return sorted(sweep.plan(base, overrides, folder), key=lambda run: run.name)
+        return [plan.plan_alone(base, folder)]
+    overrides = plan.read(flags["--sweep"] or filename.partition(":")[0])
+    return sorted(plan.plan(base, overrides, folder), key=lambda run: run.name)
 
 
 def text_of(rows: Rows) -> str:
@@ -108,7 +108,7 @@ def _line(cells) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _measured(claim: Claim, root: pathlib.Path, planned_runs: list[sweep.Run]) -> dict[str, str]:
+def _measured(claim: Claim, root: pathlib.Path, planned_runs: list[plan.Run]) -> dict[str, str]:
     folders = [root / claim.name / run.workdir.name for run in planned_runs]
     if "--sweep" not in claim.commands[-1]:
         folders = [root / claim.name]

@@ -4,11 +4,11 @@ import pathlib
 import shlex
 from collections.abc import Sequence
 
-from experiments import board as board_lib
-from experiments import children, devices
-from experiments.sweep import Run
+from experiments.sweeps import device_slots, process_pool
+from experiments.sweeps import status_table as board_lib
+from experiments.sweeps.plan import Run
+from experiments.sweeps.process_pool import exit_code
 from lm.run.status import read_records, state_of
-from lm.system.supervisor import STOPPED
 
 
 def run(
@@ -32,12 +32,14 @@ def run(
     """
     by_kind = board_lib.standing(runs)
     waiting = board_lib.to_start(by_kind)
-    slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
+    slots = device_slots.slots(
+        len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run
+    )
     kinds = ["running elsewhere"] * len(by_kind["running"])
     with (
-        children.stop_on_signals() as stop,
+        process_pool.stop_on_signals() as stop,
         board_lib.shown(done=len(by_kind["done"]), waiting=len(waiting)) as board,
-        children.opened(slots, folder, stop) as pool,
+        process_pool.opened(slots, folder, stop) as pool,
     ):
         for other in by_kind["running"]:
             board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
@@ -61,21 +63,18 @@ def plan(
 ) -> str:
     """The command of each run that is not done, and what it would run on."""
     waiting = board_lib.unfinished(runs)
-    slots = devices.slots(len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run)
+    slots = device_slots.slots(
+        len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run
+    )
     if not waiting:
         return "nothing is left to start"
     lines = [f"{len(slots)} at a time, on {'; '.join(slot.name for slot in slots)}"]
-    return "\n".join(lines + [shlex.join([*children.PROGRAM, *one.arguments]) for one in waiting])
+    return "\n".join(
+        lines + [shlex.join([*process_pool.PROGRAM, *one.arguments]) for one in waiting]
+    )
 
 
-def exit_code(kinds: Sequence[str], is_told_to_stop: bool) -> int:
-    """Of a launcher whose runs ended so."""
-    if "failed" in kinds and not is_told_to_stop:
-        return 1
-    return 0 if set(kinds) <= {"done", "pruned"} else STOPPED
-
-
-def _start(run: Run, pool: children.Pool, board: board_lib.Board) -> list[str]:
+def _start(run: Run, pool: process_pool.Pool, board: board_lib.Board) -> list[str]:
     """Starts a run, unless another launcher of this folder has done so; then how it stands."""
     kind = state_of(run.workdir).kind
     if kind in ("done", "running"):

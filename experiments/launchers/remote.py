@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.board import unfinished
 from experiments.launchers import remote
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
+from experiments.sweeps.status_table import unfinished
 from lm.errors import UserError
 from lm.system import atomic_files
 from lm.system.supervisor import STOPPED

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.board import unfinished
 from experiments.launchers import remote
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
+from experiments.sweeps.status_table import unfinished
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
 from lm.run.status import state_of

@@ -9,11 +9,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import children
 from experiments.launchers import gcloud, remote
-from experiments.launchers import vm as vm_lib
-from experiments.launchers.vm import Settings
-from experiments.sweep import Run
+from experiments.launchers import tpu_machine as vm_lib
+from experiments.launchers.tpu_machine import Settings
+from experiments.sweeps import process_pool
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 from lm.run.status import state_of
 from lm.system.supervisor import STOPPED
@@ -52,7 +52,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(gcloud.held(name))
-        stop = stack.enter_context(children.stop_on_signals())
+        stop = stack.enter_context(process_pool.stop_on_signals())
         vms = [vm_lib.Vm(name, asked, logs, bundle, commit, secrets, stop) for name in names]
         vms[0].check(remote.bundle_command(bundle))
         with concurrent.futures.ThreadPoolExecutor(len(vms)) as pool:

@@ -4,9 +4,9 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from experiments import board as board_lib
-from experiments.launchers.local import exit_code
-from experiments.sweep import Run
+from experiments.sweeps import status_table as board_lib
+from experiments.sweeps.plan import Run
+from experiments.sweeps.process_pool import exit_code
 from lm.errors import UserError
 
 
@@ -32,14 +32,16 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
     # Imported here, since they bring JAX, and the other launchers are quick without.
     import jax
 
-    from experiments import members
+    from experiments.sweeps import vmapped_runs
     from lm.system.cache import keep_compiled_programs
     from lm.train import loop
 
     keep_compiled_programs()
     if jax.config.jax_num_cpu_devices < 0:  # Cores are devices, each with runs of its own.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    groups = [members.Group(group, folder) for group in members.grouped(waiting, max_members)]
+    groups = [
+        vmapped_runs.Group(group, folder) for group in vmapped_runs.grouped(waiting, max_members)
+    ]
     kinds = ["running elsewhere"] * len(by_kind["running"])
     with (
         loop.stop_on_signals() as stop_requested,
@@ -62,23 +64,23 @@ def plan(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> str:
     """Which runs are trained together."""
     waiting = board_lib.unfinished(runs)
     _check(waiting, max_members)
-    from experiments import members
+    from experiments.sweeps import vmapped_runs
 
     for one in waiting:
-        members.check(one.config)
-    groups = members.grouped(waiting, max_members)
+        vmapped_runs.check(one.config)
+    groups = vmapped_runs.grouped(waiting, max_members)
     lines = [_why_several(groups, waiting, max_members)] if len(groups) > 1 else []
     for group in groups:
-        keys = ", ".join(members.differing(group)) or "nothing"
+        keys = ", ".join(vmapped_runs.differing(group)) or "nothing"
         lines.append(f"one program of {len(group)} runs, which differ in {keys}:")
         lines += [f"  {one.name}  {board_lib.differences(one)}" for one in group]
     return "\n".join(lines)
 
 
 def _why_several(groups: Sequence, runs: Sequence[Run], max_members: int) -> str:
-    from experiments import members
+    from experiments.sweeps import vmapped_runs
 
-    keys = [key for key in members.differing(runs) if key not in members.FREE]
+    keys = [key for key in vmapped_runs.differing(runs) if key not in vmapped_runs.FREE]
     reasons = [f"the runs differ in {', '.join(keys)}"] if keys else []
     reasons += [f"max_members={max_members}"] if max_members else []
     return f"{len(groups)} programs, one after the other: {'; '.join(reasons)}"

@@ -11,9 +11,9 @@ import time
 import ml_collections
 import pytest
 
-from experiments import children, devices
 from experiments.launchers import local
-from experiments.sweep import Run
+from experiments.sweeps import device_slots, process_pool
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 from lm.run.status import state_of
 
@@ -25,7 +25,7 @@ TWO_CORES = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
-    monkeypatch.setattr(children, "PROGRAM", FAKE)
+    monkeypatch.setattr(process_pool, "PROGRAM", FAKE)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
 
@@ -70,14 +70,14 @@ def test_what_is_done_is_skipped_and_what_died_goes_on(tmp_path, capsys):
 
 def test_a_run_that_another_launcher_has_started_is_left_to_it(tmp_path, capsys, monkeypatch):
     first, second = make_run(tmp_path, "first"), make_run(tmp_path, "second")
-    start = children.Pool.start
+    start = process_pool.Pool.start
 
     def start_as_the_other_ends(pool, run):
         second.workdir.mkdir()
         (second.workdir / "metrics.jsonl").write_text('{"step": 2, "run/done": 1}\n')
         return start(pool, run)
 
-    monkeypatch.setattr(children.Pool, "start", start_as_the_other_ends)
+    monkeypatch.setattr(process_pool.Pool, "start", start_as_the_other_ends)
 
     assert local.run([first, second], tmp_path, num_parallel=1, devices_per_run=0) == 0
     assert "done     second  loss=1.0  in another process" in capsys.readouterr().out
@@ -194,9 +194,9 @@ def test_accelerators_are_shared_out(
 ):
     if (kind, num_runs) == ("TPU chip", 1):
         expected = [None]  # The whole host needs no telling.
-    monkeypatch.setattr(devices, "_devices", lambda: (kind, ["0", "1", "2", "3"]))
+    monkeypatch.setattr(device_slots, "_devices", lambda: (kind, ["0", "1", "2", "3"]))
 
-    slots = devices.slots(num_runs, num_parallel=num_parallel, devices_per_run=devices_per_run)
+    slots = device_slots.slots(num_runs, num_parallel=num_parallel, devices_per_run=devices_per_run)
 
     assert [slot.environment.get(variable) for slot in slots] == expected
     assert len({slot.environment.get("TPU_PROCESS_PORT") for slot in slots}) == (
@@ -215,10 +215,10 @@ def test_accelerators_are_shared_out(
     ],
 )
 def test_more_than_there_is_is_refused(monkeypatch, num_parallel, devices_per_run, message):
-    monkeypatch.setattr(devices, "_devices", lambda: ("TPU chip", ["0", "1", "2", "3"]))
+    monkeypatch.setattr(device_slots, "_devices", lambda: ("TPU chip", ["0", "1", "2", "3"]))
 
     with pytest.raises(UserError, match=message):
-        devices.slots(9, num_parallel=num_parallel, devices_per_run=devices_per_run)
+        device_slots.slots(9, num_parallel=num_parallel, devices_per_run=devices_per_run)
 
 
 def test_a_plan_is_the_commands_that_would_run(tmp_path):

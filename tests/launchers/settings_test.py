@@ -4,7 +4,7 @@ import pytest
 
 from configs import launchers
 from experiments import arguments
-from experiments.launchers import local, skypilot, slurm, vm, vmap
+from experiments.launchers import local, skypilot, slurm, tpu_machine, vmap
 from lm.errors import UserError
 
 
@@ -14,7 +14,7 @@ from lm.errors import UserError
         ("local", local.run),
         ("vmap", vmap.run),
         ("slurm", slurm.Settings),
-        ("tpu_vm", vm.Settings),
+        ("tpu_vm", tpu_machine.Settings),
         ("skypilot", skypilot.Settings),
     ],
 )

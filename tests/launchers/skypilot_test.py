@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from experiments.launchers import remote, skypilot
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 
 SETTINGS = dict(

@@ -13,7 +13,7 @@ import ml_collections
 import pytest
 
 from experiments.launchers import remote, slurm
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 from lm.run.status import state_of
 

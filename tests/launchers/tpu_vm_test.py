@@ -16,8 +16,8 @@ import time
 import ml_collections
 import pytest
 
-from experiments.launchers import gcloud, remote, tpu_vm, vm
-from experiments.sweep import Run
+from experiments.launchers import gcloud, remote, tpu_machine, tpu_vm
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 from lm.run.status import state_of
 
@@ -111,7 +111,7 @@ def fake(tmp_path, monkeypatch):
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(fake))
-    for module in (tpu_vm, vm):
+    for module in (tpu_vm, tpu_machine):
         monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
     return fake
 
@@ -375,7 +375,7 @@ def test_a_missing_gcloud_is_named_with_what_installs_it(monkeypatch):
     ],
 )
 def test_what_follows_from_how_the_workers_ended(codes, state, what):
-    assert vm.judge(codes, state) == what
+    assert tpu_machine.judge(codes, state) == what
 
 
 def test_commands_say_where_only_if_they_are_told():

@@ -11,8 +11,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import members, pretrain, sweep
+from experiments import pretrain
 from experiments.launchers import vmap
+from experiments.sweeps import plan as plan_lib
+from experiments.sweeps import vmapped_runs
 from lm.errors import UserError
 from lm.run.status import state_of
 from lm.train import loop
@@ -59,8 +61,8 @@ def plan(corpus):
             "checkpoint.every_steps": 1,
             "checkpoint.keep_last": 4,
         } | {key.replace("__", "."): value for key, value in changes.items()}
-        base = sweep.Base(f"configs/quickstart.py:debug,optimizer={optimizer}", base)
-        return sweep.plan(base, overrides, folder)
+        base = plan_lib.Base(f"configs/quickstart.py:debug,optimizer={optimizer}", base)
+        return plan_lib.plan(base, overrides, folder)
 
     return make
 
@@ -215,10 +217,10 @@ def test_runs_are_grouped_by_their_programs(plan):
     ]
     runs = plan(overrides, pathlib.Path("none"))
 
-    groups = members.grouped(runs, 0)
+    groups = vmapped_runs.grouped(runs, 0)
 
     assert [[run.config.seed for run in group] for group in groups] == [[1, 3], [2], [4]]
-    assert members.differing(groups[0]) == ["seed", "optimizer.weight_decay"]
+    assert vmapped_runs.differing(groups[0]) == ["seed", "optimizer.weight_decay"]
     text = vmap.plan(runs, pathlib.Path("none"), max_members=1)
     assert text.startswith(
         "4 programs, one after the other: the runs differ in model.mlp_dim, optimizer.clip_norm; "
@@ -251,7 +253,7 @@ def test_runs_in_epochs_are_planned_before_any_device_is_asked_for(plan, tmp_pat
     ],
 )
 def test_what_cannot_be_one_program_is_refused(filename, changes, message, tmp_path):
-    runs = sweep.plan(sweep.Base(filename, changes), [{"seed": 1}], tmp_path)
+    runs = plan_lib.plan(plan_lib.Base(filename, changes), [{"seed": 1}], tmp_path)
 
     for act in (vmap.plan, vmap.run):  # The first one before any config is written.
         with pytest.raises(UserError, match=message):

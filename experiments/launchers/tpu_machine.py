@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.children import Stop
 from experiments.launchers import gcloud
 from experiments.launchers.gcloud import ABSENT, READY, WAITING
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
+from experiments.sweeps.process_pool import Stop
 from lm.errors import UserError
 from lm.system.supervisor import STOPPED
 

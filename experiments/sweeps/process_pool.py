@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from experiments.devices import Slot
-from experiments.sweep import Run
+from experiments.sweeps.device_slots import Slot
+from experiments.sweeps.plan import Run
 from lm.run import status
 from lm.run import workdir as workdir_lib
 from lm.system import interrupts
 from lm.system.supervisor import STOPPED
 
-PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent / "launch.py"))
+PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent.parent / "launch.py"))
 _LOOK_SECONDS = 0.1
 
 
@@ -171,3 +171,10 @@ def _last_line(log: pathlib.Path) -> str:
         file.seek(max(0, log.stat().st_size - 10_000))
         lines = file.read().decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+
+
+def exit_code(kinds: Sequence[str], is_told_to_stop: bool) -> int:
+    """Of a launcher whose runs ended so."""
+    if "failed" in kinds and not is_told_to_stop:
+        return 1
+    return 0 if set(kinds) <= {"done", "pruned"} else STOPPED

@@ -13,7 +13,7 @@ import rich.console
 import rich.table
 
 from experiments import arguments, build, finetune, initial, objectives
-from experiments.sweep import Run, counted, shown
+from experiments.sweeps.plan import Run, counted, shown
 from lm.run.status import State, read_records, state_of
 from lm.tokenizers.vocabulary import Vocabulary
 

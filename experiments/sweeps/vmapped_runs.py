@@ -14,10 +14,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import arguments, build, dry_run, initial, pretrain, training
-from experiments.board import Board
 from experiments.objectives import Objective
 from experiments.runs import has_tokenizer
-from experiments.sweep import Run
+from experiments.sweeps.plan import Run
+from experiments.sweeps.status_table import Board
 from lm.errors import UserError
 from lm.run.status import FAILED, mark
 from lm.train import evaluation, loop, members

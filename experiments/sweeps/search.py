@@ -10,10 +10,10 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments import board as board_lib
-from experiments import children, devices, shown
-from experiments.launchers import local
-from experiments.sweep import Run
+from experiments import shown
+from experiments.sweeps import device_slots, process_pool
+from experiments.sweeps import status_table as board_lib
+from experiments.sweeps.plan import Run
 from lm.errors import UserError
 from lm.run import lock
 from lm.run import workdir as workdir_lib
@@ -79,7 +79,7 @@ def run(
         search.
     """
     check(search, make_run)
-    slots = devices.slots(
+    slots = device_slots.slots(
         search.num_trials, num_parallel=num_parallel, devices_per_run=devices_per_run
     )
     workdir_lib.make(folder)
@@ -87,13 +87,13 @@ def run(
         study = _open_study(search, make_run({}), folder)
         trials = _Trials(search, make_run, study)
         with (
-            children.stop_on_signals() as stop,
+            process_pool.stop_on_signals() as stop,
             board_lib.shown(**trials.counts, waiting=trials.num_left) as board,
-            children.opened(slots, folder, stop) as pool,
+            process_pool.opened(slots, folder, stop) as pool,
         ):
             _work(trials, pool, board, stop)
         print(trials.best())
-    return local.exit_code(trials.kinds + ["stopped"] * trials.num_left, stop.is_told)
+    return process_pool.exit_code(trials.kinds + ["stopped"] * trials.num_left, stop.is_told)
 
 
 def check(search: Search, make_run: Callable[[dict[str, Any]], Run]) -> None:
@@ -156,7 +156,7 @@ def plan(search: Search) -> str:
     )
 
 
-def _work(trials: "_Trials", pool: children.Pool, board: board_lib.Board, stop) -> None:
+def _work(trials: "_Trials", pool: process_pool.Pool, board: board_lib.Board, stop) -> None:
     while pool.runs or (trials.num_left and not stop.is_told):
         stop.obey(pool)
         while pool.has_room() and trials.num_left and not stop.is_told:
@@ -219,7 +219,7 @@ class _Trials:
         """How a run ended long ago, where the trials need it no more; else None."""
         is_pruned = [self._note(run, record) for record in read_records(run.workdir)[0]]
         if state_of(run.workdir).kind == "done":
-            return self.end(children.End(run, "done", ""))
+            return self.end(process_pool.End(run, "done", ""))
         return self._prune(run) if any(is_pruned) else None
 
     def report(self, run: Run, record: Mapping[str, Any]) -> bool:
@@ -229,7 +229,7 @@ class _Trials:
         self._prune(run)
         return True
 
-    def end(self, end: children.End) -> str:
+    def end(self, end: process_pool.End) -> str:
         """Takes in how a run's process ended; returns what became of the trials."""
         if end.run.name not in self._open:
             return "pruned"

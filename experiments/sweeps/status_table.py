@@ -11,8 +11,8 @@ import rich.live
 import rich.table
 from rich.text import Text
 
-from experiments.sweep import Run, counted
-from experiments.sweep import shown as shown_overrides
+from experiments.sweeps.plan import Run, counted
+from experiments.sweeps.plan import shown as shown_overrides
 from lm.run.status import KINDS, NUM_STEPS, UNFINISHED, state_of
 from lm.run.tail import Tail
 from lm.system import safe_text
