@@ -10,9 +10,9 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from experiments import arguments
+from experiments import cli
 from experiments.checks import check_numbers
-from experiments.shown import config_text
+from experiments.cli import config_text
 from experiments.sweeps import launch
 from lm.errors import UserError
 from lm.system import allocator, faults, interrupts, output, safe_text, supervisor
@@ -118,7 +118,7 @@ def _parse(argv: list[str]):
         name, _, value = arg.partition("=")
         if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
             raise UserError(f"{arg}: there is no such file; see configs/README.md")
-    flags.FLAGS["config"].parser = arguments.RecipeParser("config", argv)
+    flags.FLAGS["config"].parser = cli.RecipeParser("config", argv)
     try:
         rest = flags.FLAGS(argv)[1:]
         for flag in (_CONFIG, _LAUNCHER):
@@ -126,7 +126,7 @@ def _parse(argv: list[str]):
                 raise UserError(f"--{flag.name}: its get_config() must return a ConfigDict")
         config = _CONFIG.value.lock()
     except (Exception, SystemExit) as error:
-        raise arguments.mistake(error, argv) from None
+        raise cli.mistake(error, argv) from None
     if "experiment" not in config:
         raise UserError(
             f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}: the config has "
@@ -147,7 +147,7 @@ def _parse(argv: list[str]):
 
 def _spell_out(argv: list[str]) -> None:
     """Writes short forms in full, in place: the config library looks at sys.argv by itself."""
-    argv[:] = arguments.joined(argv)
+    argv[:] = cli.joined(argv)
     names = {arg.split("=")[0].lstrip("-") for arg in argv}
     if "config" not in names:
         argv.insert(1, "--config=configs/quickstart.py")
@@ -225,8 +225,8 @@ def _dispatch(config) -> int:
         harness,
         predict,
         pretrain,
-        verify,
     )
+    from experiments.verify import verify
     from lm.system.cache import keep_compiled_programs
     from lm.train import hosts
 

@@ -14,7 +14,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import build, finetuned, prompting, runs
-from experiments.shown import command
+from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files

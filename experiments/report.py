@@ -14,7 +14,7 @@ import jax
 import ml_collections
 
 from experiments import build, labelled
-from experiments.shown import command, config_text
+from experiments.cli import command, config_text
 from lm.chat import chat_template
 from lm.corpus import split_counts
 from lm.corpus.preparation import Prepared

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from experiments import arguments, build, objectives
+from experiments import build, cli, objectives
 from experiments.checks import _RULES, check_numbers
 from experiments.sweeps import plan
 from lm.errors import UserError
@@ -27,7 +27,7 @@ OBJECTIVES = {
 
 def resolve(filename, **changes):
     changes = {key.replace("__", "."): value for key, value in changes.items()}
-    return arguments.resolve(arguments.of_config(filename, changes))
+    return cli.resolve(cli.of_config(filename, changes))
 
 
 TRAINING = [name for name in FILES if "train" in resolve(name)]
@@ -160,7 +160,7 @@ CHECKED_ELSEWHERE = ("model.", "parallel.")
 
 
 def numbers(filename):
-    values = arguments.flat(resolve(filename))
+    values = cli.flat(resolve(filename))
     is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
     return {key: value for key, value in values.items() if is_number(value)}
 
@@ -226,7 +226,7 @@ def test_an_argument_may_be_two_or_begin_with_one_dash_as_absl_has_it():
     spaced = ("--config", "configs/classify.py", "-config.optimizer.name", "lion")
     more = ("--config.optimizer.weight_decay", "-1", "--config.data.truncate", "--verify")
 
-    assert arguments.joined([*spaced, *more]) == [
+    assert cli.joined([*spaced, *more]) == [
         *("--config=configs/classify.py", "--config.optimizer.name=lion"),
         *("--config.optimizer.weight_decay=-1", "--config.data.truncate", "--verify"),
     ]

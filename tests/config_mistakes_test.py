@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from experiments import arguments
+from experiments import cli
 from experiments.checks import check_output
 from lm.errors import UserError
 
@@ -37,7 +37,7 @@ def test_a_mistake_names_its_line(name, tmp_path):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     with pytest.raises(UserError, match=said) as caught:
-        arguments.resolve([f"--config={path}"])
+        cli.resolve([f"--config={path}"])
 
     assert f"{path}, line " in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -46,14 +46,14 @@ def test_a_mistake_names_its_line(name, tmp_path):
 @pytest.mark.parametrize("name", ["no Python", "no name", "attribute"])
 def test_a_mistake_in_the_folder_of_recipes_names_its_line(name, tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
-    monkeypatch.setattr(arguments, "__file__", str(tmp_path / "experiments" / "arguments.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "experiments" / "cli.py"))
 
     test_a_mistake_names_its_line(name, tmp_path / "configs")
 
 
 def test_what_our_configs_refuse_is_no_mistake_in_them():
     with pytest.raises(UserError, match="unknown argument 'zzz'") as caught:
-        arguments.resolve(["--config=configs/quickstart.py:zzz"])
+        cli.resolve(["--config=configs/quickstart.py:zzz"])
 
     assert "line" not in str(caught.value)
 
@@ -61,7 +61,7 @@ def test_what_our_configs_refuse_is_no_mistake_in_them():
 def test_an_error_of_unknown_kind_and_place_is_a_bug():
     bug = ZeroDivisionError("division by zero")
 
-    assert arguments.mistake(bug, ["--config=configs/quickstart.py"]) is bug
+    assert cli.mistake(bug, ["--config=configs/quickstart.py"]) is bug
 
 
 def test_an_output_needs_a_folder_that_may_be_written_to_unless_it_is_a_pipe(tmp_path, monkeypatch):

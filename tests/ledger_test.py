@@ -10,7 +10,7 @@ import pytest
 
 from docs.results import claims, ledger
 from docs.results.claims import CLAIMS
-from experiments import arguments, finetune, pretrain
+from experiments import cli, finetune, pretrain
 from lm.errors import UserError
 from lm.results import scaling_law
 from lm.results.reading import Series
@@ -98,7 +98,7 @@ def test_full_commands_are_configs_and_sweeps(claim):
     assert launched[-1] == claim.commands[-1]
     for command in launched:
         of_config = [x for x in shlex.split(command) if x.startswith("--config")]
-        assert arguments.resolve(of_config).experiment in ("pretrain", "finetune")
+        assert cli.resolve(of_config).experiment in ("pretrain", "finetune")
         assert ledger.planned(command)  # Raises for an override that cannot be followed.
     assert f"--workdir=runs/{claim.name}" in launched[-1].split()
 
@@ -108,7 +108,7 @@ def test_a_run_without_a_sweep_must_have_the_config_of_its_command(tmp_path):
     folder = tmp_path / claim.name
     write_run(folder, [(1200, 1.0, 1.0)])
     given = [x for x in shlex.split(claim.commands[-1]) if x.startswith("--config")]
-    config = json.loads(arguments.resolve(given).to_json())
+    config = json.loads(cli.resolve(given).to_json())
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1200, "eval/loss": 3.29}\n{"step": 1200, "run/done": 1}\n')
 
@@ -190,7 +190,7 @@ RECORDS = {
 
 @pytest.mark.parametrize("flags", sorted({claim.debug for claim in CLAIMS}), ids=" ".join)
 def test_the_small_variant_of_each_row_runs(flags, corpus, tmp_path):
-    config = arguments.resolve(flags).unlock()
+    config = cli.resolve(flags).unlock()
     config.tokenizer = {"kind": "bytes"}
     config.model.update(vocab_size=384, num_layers=1)  # Compiling is what takes the time.
     if config.experiment == "pretrain":

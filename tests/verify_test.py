@@ -7,7 +7,8 @@ import re
 import pytest
 
 from configs import classify, families, quickstart
-from experiments import pretrain, verify, verify_checks
+from experiments import pretrain
+from experiments.verify import checks, verify
 from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.models.visible import Visible
@@ -32,7 +33,7 @@ def test_a_config_that_is_well_passes_whole(subject):
     results = verify.check(subject)
 
     assert not any(result.failed or result.skipped for result in results.values()), results
-    assert list(results) == list(verify_checks.CHECKS)
+    assert list(results) == list(checks.CHECKS)
 
 
 def mean_of_means(monkeypatch):
@@ -139,9 +140,9 @@ CONFIGS = {
 def test_costs_that_a_leak_changes_are_the_same_without_it(name, corpus, tmp_path, monkeypatch):
     config = CONFIGS[name](corpus, tmp_path)
     with verify.opened(config) as subject:
-        result = verify_checks.packing(subject)
+        result = checks.packing(subject)
         leaking_mask(monkeypatch)
-        leaking = verify_checks.packing(subject)
+        leaking = checks.packing(subject)
 
     assert not result.failed and not result.skipped
     assert leaking.failed

@@ -12,7 +12,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from experiments import arguments, build, finetune, initial, objectives
+from experiments import build, cli, finetune, initial, objectives
 from experiments.sweeps.plan import Run, counted, shown
 from lm.run.status import State, read_records, state_of
 from lm.tokenizers.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     known: dict[str, Cost] = {}
     costs, states, paces = [], [], {}
     for run in runs:
-        values = arguments.flat(run.config)
+        values = cli.flat(run.config)
         key = json.dumps([(k, v) for k, v in values.items() if not k.startswith(_FREE)])
         if key not in known:
             known[key] = cost_of(run.config)

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from experiments import arguments
+from experiments import cli
 from experiments.sweeps.plan import (
     Base,
     Run,
@@ -63,7 +63,7 @@ def launch(
       UserError: before anything is started or written.
     """
     workdir_lib.check_usable(workdir)
-    arguments.check_settings(getattr(launcher, "Settings", launcher.run), settings)
+    cli.check_settings(getattr(launcher, "Settings", launcher.run), settings)
     if sweep_file is None:
         runs, folder = [plan_alone(base, workdir)], workdir.parent
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.checks import check_numbers
 from lm.errors import UserError
 
@@ -85,10 +85,10 @@ def _name(values: dict[str, Any]) -> str:
 
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
-    base_config = arguments.resolve(arguments.of_config(base.filename, base.changes))
+    base_config = cli.resolve(cli.of_config(base.filename, base.changes))
     check_numbers(base_config)
     _check_experiment(base_config)
-    base_values = arguments.flat(base_config)
+    base_values = cli.flat(base_config)
 
     def plan_one(overrides: Overrides) -> Run:
         overrides = {key: _plain(value) for key, value in overrides.items()}
@@ -96,14 +96,14 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
         filename, keys = base.filename, dict(overrides)
         if "arg" in keys:
             filename += ("," if ":" in filename else ":") + str(keys.pop("arg"))
-        given = arguments.of_config(filename, {**base.changes, **keys})
+        given = cli.of_config(filename, {**base.changes, **keys})
         try:
-            config = arguments.resolve(given)
+            config = cli.resolve(given)
             check_numbers(config)
         except UserError as error:
             raise UserError(f"sweep() yields {shown(overrides)}: {error}") from None
         _check_experiment(config)
-        values = arguments.flat(config)
+        values = cli.flat(config)
         for key, value in keys.items():
             _check_same(key, value, values)
         if "arg" not in overrides:

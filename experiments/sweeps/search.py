@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments import shown
+from experiments import cli
 from experiments.sweeps import device_slots, process_pool
 from experiments.sweeps import status_table as board_lib
 from experiments.sweeps.plan import Run
@@ -264,7 +264,7 @@ class _Trials:
             f"trials: {counts}\n"
             f"best:   {self._search.metric} {trial.value:.6g}, trial {trial.number}, in "
             f"{run.workdir}\n        {board_lib.differences(run)}\n"
-            f"        {shown.command(*run.arguments)}"
+            f"        {cli.command(*run.arguments)}"
         )
 
     def _ask(self):

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import arguments, build, dry_run, initial, pretrain, training
+from experiments import build, cli, dry_run, initial, pretrain, training
 from experiments.objectives import Objective
 from experiments.runs import has_tokenizer
 from experiments.sweeps.plan import Run
@@ -37,7 +37,7 @@ def grouped(runs: Sequence[Run], max_members: int) -> list[list[Run]]:
     """
     by_program: dict[str, list[Run]] = collections.defaultdict(list)
     for run in runs:
-        values = arguments.flat(run.config)
+        values = cli.flat(run.config)
         by_program[json.dumps({k: v for k, v in values.items() if k not in FREE})].append(run)
     size = max_members or len(runs)
     return [
@@ -49,7 +49,7 @@ def grouped(runs: Sequence[Run], max_members: int) -> list[list[Run]]:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """The keys of which the runs have several values."""
-    every = [arguments.flat(run.config) for run in runs]
+    every = [cli.flat(run.config) for run in runs]
     keys = dict.fromkeys(key for values in every for key in values)
     return [key for key in keys if any(v.get(key) != every[0].get(key) for v in every)]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import launchers
-from experiments import arguments
+from experiments import cli
 from experiments.launchers import local, skypilot, slurm, tpu_machine, vmap
 from lm.errors import UserError
 
@@ -19,7 +19,7 @@ from lm.errors import UserError
     ],
 )
 def test_every_setting_is_known_and_of_its_type(name, takes):
-    arguments.check_settings(takes, launchers.get_config(name).to_dict())
+    cli.check_settings(takes, launchers.get_config(name).to_dict())
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_settings_of_a_file_of_one_s_own_are_checked(takes, settings, message):
     if takes is slurm.Settings:
         settings = launchers.get_config("slurm").to_dict() | settings
     with pytest.raises(UserError, match=message):
-        arguments.check_settings(takes, settings)
+        cli.check_settings(takes, settings)

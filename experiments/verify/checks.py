@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.verify_subjects import NUM_STEPS, Subject, Trainer, Variant
+from experiments.verify.subject import NUM_STEPS, Subject, Trainer, Variant
 from lm.train import loop
 from lm.train.checkpoints import Checkpoints
 from lm.train.state import Params, TrainState

@@ -11,12 +11,12 @@ import ml_collections
 import rich
 import rich.table
 
-from experiments import verify_finetuning, verify_pretraining
-from experiments.verify_checks import CHECKS, Result
-from experiments.verify_subjects import Subject, mesh_settings, num_needed
+from experiments.verify import finetuning, pretraining
+from experiments.verify.checks import CHECKS, Result
+from experiments.verify.subject import Subject, mesh_settings, num_needed
 from lm.system.progress_bar import waiting
 
-_SUBJECTS = {"pretrain": verify_pretraining.make, "finetune": verify_finetuning.make}
+_SUBJECTS = {"pretrain": pretraining.make, "finetune": finetuning.make}
 
 # What is computed here takes milliseconds, so that LLVM may hurry.
 _COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from experiments import build, initial, labelled, pretrain, report, training
-from experiments.verify_subjects import (
+from experiments.verify.subject import (
     INIT_FROM,
     PLAIN,
     Devices,

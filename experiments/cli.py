@@ -2,8 +2,11 @@
 
 import inspect
 import json
+import os
 import pathlib
 import re
+import shlex
+import sys
 import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -233,3 +236,14 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else repr(value)
+
+
+def config_text(config: ml_collections.ConfigDict) -> str:
+    """YAML, its tuples as lists: YAML has none, and would name Python's."""
+    return str(ml_collections.ConfigDict(json.loads(config.to_json())))
+
+
+def command(*args: str) -> str:
+    """A command line of `launch.py` that can be pasted where this one was."""
+    python = os.path.relpath(sys.executable)
+    return shlex.join(["python" if python.startswith("..") else python, "launch.py", *args])

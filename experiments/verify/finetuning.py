@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from experiments import build, finetune, labelled, report, training
-from experiments.verify_subjects import (
+from experiments.verify.subject import (
     INIT_FROM,
     PLAIN,
     Devices,
@@ -38,7 +38,7 @@ def make(
     mesh: Devices,
     folder: pathlib.Path,
 ) -> Subject:
-    """The subject of a config of fine-tuning; see `verify_pretraining.make`."""
+    """The subject of a config of fine-tuning; see `pretraining.make`."""
     del folder  # Labelled data is in memory.
     config, data = finetune.read(config)
     report.warn(data.warnings)
