@@ -11,9 +11,9 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments import cli
-from experiments.checks import check_numbers
 from experiments.cli import config_text
 from experiments.sweeps import launch
+from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
 from lm.system import allocator, faults, interrupts, output, safe_text, supervisor
 
@@ -201,7 +201,7 @@ def _launch() -> int:
 def _hosts() -> contextlib.AbstractContextManager:
     """The other processes, where there are any."""
     # Imported here, so that a mistyped flag is answered at once.
-    from lm.train import hosts
+    from lm.parallel import hosts
 
     return hosts.connected(
         _COORDINATOR.value,
@@ -227,8 +227,8 @@ def _dispatch(config) -> int:
         pretrain,
     )
     from experiments.verify import verify
+    from lm.parallel import hosts
     from lm.system.cache import keep_compiled_programs
-    from lm.train import hosts
 
     if _COORDINATOR.value is not None:
         given = flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()}

@@ -23,10 +23,10 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lm.models import kernels, visible
+from lm.models import kernels, masks
 from lm.models.attention import MADE_FOR
+from lm.models.masks import Visible
 from lm.models.matmuls import fp8_matmul
-from lm.models.visible import Visible
 from lm.train import sharding
 
 # Of bfloat16 itself: the reference computed in it differs from float32 by 0.003 to 0.008 here.
@@ -80,22 +80,22 @@ def cases(args: argparse.Namespace) -> dict[str, Case]:
     cudnn, splash, all_kernels = ("cudnn",), ("splash",), ("cudnn", "splash", "blocked")
     lengths = ("cudnn", "cudnn_lengths")
     found = {
-        "one document": Case(visible.causal(None), (*all_kernels, "cudnn_lengths")),
-        "packed": Case(visible.causal(packed_BL), all_kernels),
-        "packed, shared key heads": Case(visible.causal(packed_BL), all_kernels, kv_heads_share=4),
-        "packed, window": Case(visible.causal(packed_BL, window=L // 8), all_kernels),
-        "packed, both sides": Case(visible.itself(packed_BL), (*cudnn, *splash)),
-        "packed, prefix": Case(visible.causal(packed_BL, prefix_BL), cudnn),
-        "packed, relative positions": Case(visible.itself(packed_BL), cudnn, biased=True),
-        "padded": Case(visible.causal(padded_BL), (*lengths, *splash, "blocked")),
-        "padded, window": Case(visible.causal(padded_BL, window=L // 8), (*lengths, *splash)),
-        "padded, both sides": Case(visible.itself(padded_BL), (*lengths, *splash)),
-        "padded, relative positions": Case(visible.itself(padded_BL), lengths, biased=True),
-        "an odd length": Case(visible.causal(packed_BL[:, :-1]), all_kernels),
+        "one document": Case(masks.causal(None), (*all_kernels, "cudnn_lengths")),
+        "packed": Case(masks.causal(packed_BL), all_kernels),
+        "packed, shared key heads": Case(masks.causal(packed_BL), all_kernels, kv_heads_share=4),
+        "packed, window": Case(masks.causal(packed_BL, window=L // 8), all_kernels),
+        "packed, both sides": Case(masks.itself(packed_BL), (*cudnn, *splash)),
+        "packed, prefix": Case(masks.causal(packed_BL, prefix_BL), cudnn),
+        "packed, relative positions": Case(masks.itself(packed_BL), cudnn, biased=True),
+        "padded": Case(masks.causal(padded_BL), (*lengths, *splash, "blocked")),
+        "padded, window": Case(masks.causal(padded_BL, window=L // 8), (*lengths, *splash)),
+        "padded, both sides": Case(masks.itself(padded_BL), (*lengths, *splash)),
+        "padded, relative positions": Case(masks.itself(padded_BL), lengths, biased=True),
+        "an odd length": Case(masks.causal(packed_BL[:, :-1]), all_kernels),
     }
     if jax.device_count() > 1:
         found["packed, rows cut over devices"] = Case(
-            visible.causal(packed_BL), all_kernels, is_cut=True
+            masks.causal(packed_BL), all_kernels, is_cut=True
         )
     return found
 

@@ -116,10 +116,10 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
     import jax
 
     from configs import gpt2
-    from experiments import build
+    from experiments.wiring import pretraining
     from lm.generate import sampling
-    from lm.models.cache import decoding_params
     from lm.models.families import init_params
+    from lm.models.kv_cache import decoding_params
 
     config = gpt2.get_config("size=small")
     config.model.update({name: getattr(args, name) for name in SIZES})
@@ -128,7 +128,7 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
         mlp_dim=4 * args.model_dim,
         max_len=max(config.model.max_len, args.prompt_len + args.new_tokens),
     )
-    model = build.make_model(config.model, causal=True)
+    model = pretraining.make_model(config.model, causal=True)
     params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
     params = decoding_params(params, model.config.dtype)
 

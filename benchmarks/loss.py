@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import results
-from lm.losses import cross_entropy, output_cross_entropy
+from lm.losses.cross_entropy import cross_entropy, output_cross_entropy
 from lm.models.layers import Output
 from lm.system import allocator
 

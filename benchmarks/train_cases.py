@@ -123,7 +123,7 @@ def make_step(
     """The step of `launch.py` on one batch: () -> the loss, on the device; and facts."""
     import jax
 
-    from lm.train import flops
+    from lm.costs import flops
 
     make = {"pretrain": _pretraining, "finetune": _classification}[config.experiment]
     advance, state, model, flops_per_token = make(config, num_documents)
@@ -145,15 +145,15 @@ def make_step(
 def _pretraining(config: ml_collections.ConfigDict, num_documents: int):
     import jax
 
-    from experiments import build, initial
+    from experiments.wiring import init_from, pretraining
     from lm.objectives.causal import causal
 
-    parts = build.make_parts(config)
-    abstract = build.abstract_state(parts)
-    step_fn = build.make_step(parts, causal, config, abstract)
+    parts = pretraining.make_parts(config)
+    abstract = pretraining.abstract_state(parts)
+    step_fn = pretraining.make_step(parts, causal, config, abstract)
     rows, key = jax.device_put(random_rows(shape_of(config), num_documents)), jax.random.key(0)
-    flops_per_token = build.flops_per_token(parts, causal, abstract, config.data.seq_len)
-    state = initial.state(parts, config, abstract)
+    flops_per_token = pretraining.flops_per_token(parts, causal, abstract, config.data.seq_len)
+    state = init_from.state(parts, config, abstract)
     return lambda state: step_fn(state, rows, key), state, parts.model.config, flops_per_token
 
 
@@ -188,13 +188,13 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
 
 def no_data(config: ml_collections.ConfigDict):
     """The task of a config, and no records of it."""
-    from experiments import labelled, tasks
+    from experiments.wiring import task_data, tasks
     from lm.tokenizers import tokenizers
 
     tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
-    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
-    nothing = labelled.Split([], [], [])
-    return labelled.Data(
+    task = tasks.make_task(config.task.to_dict(), task_data.text_inputs(config, tokenizer))
+    nothing = task_data.Split([], [], [])
+    return task_data.Data(
         task=task,
         block=config.task.to_dict(),
         tokenizer=tokenizer,

@@ -13,19 +13,21 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import build, finetuned, prompting, runs
+from experiments import prompting, runs
 from experiments.cli import command
+from experiments.wiring import pretraining, task_model
 from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
 from lm.models.families import init_params, param_shapes
+from lm.models.parameters import Params
 from lm.run import lock
 from lm.run import workdir as workdir_lib
 from lm.system import atomic_files, faults, manifest
 from lm.tokenizers import stop_ids, tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -66,7 +68,7 @@ def _what_to_do(run: pathlib.Path) -> str:
     if config["experiment"] == "finetune":
         parts = ("--config=configs/predict.py", checkpoint, "--config.input=FILE")
         return f"give it new text: {command(*parts)}"
-    family = build.family_block(ml_collections.ConfigDict(config["model"]))
+    family = pretraining.family_block(ml_collections.ConfigDict(config["model"]))
     if family.architecture == "encoder":
         parts = ("--config=configs/classify.py", f"--config.init_from={run}")
         return f"train it for a task: {command(*parts, '--config.data.train=FILE')}"
@@ -108,7 +110,7 @@ def import_folder(
     Raises:
       UserError: see `lm.interop.hugging_face`.
     """
-    if finetuned.is_task_model(source) and not (config.allow_unknown or config.allow_missing):
+    if task_model.is_task_model(source) and not (config.allow_unknown or config.allow_missing):
         model = _read_task_model(source)
     else:
         model = _read_folder(config, source)
@@ -171,9 +173,9 @@ class Model(NamedTuple):
 
 
 def _read_task_model(source: pathlib.Path) -> Model:
-    run, loaded = finetuned.read_folder(source)
+    run, loaded = task_model.read_folder(source)
     _say(source, loaded, run.tokenizer)
-    labels = ", ".join(finetuned.labels_of(run.config)) or "no labels"
+    labels = ", ".join(task_model.labels_of(run.config)) or "no labels"
     print(
         f"with its head: {run.config.task.kind} of {labels}; without it: "
         "--config.allow_unknown=True --config.allow_missing=True"
@@ -198,7 +200,7 @@ def _say(
 
 def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Model:
     block, is_bare = hugging_face.load_model_block(source), hugging_face.is_bare_encoder(source)
-    model = build.make_model(ml_collections.ConfigDict(block), causal=True)
+    model = pretraining.make_model(ml_collections.ConfigDict(block), causal=True)
     shapes = flatten_dict(param_shapes(model))
     init = lambda: flatten_dict(jax.jit(lambda: init_params(model, jax.random.key(0)))())
     loaded = hugging_face.load_params(
@@ -216,7 +218,7 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
 def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
     made_by = model.task or {"experiment": "convert"}
     made_by = made_by | source | {"weights_dtype": model.dtype, "model": model.block}
-    # As fine-tuning keeps what is trained; see `Trained`.
+    # As fine-tuning keeps what is trained; see `Trainable`.
     params = {"params": model.params} if model.task else model.params
     host = {"num_tokens": 0, "frozen parameters": ""} if model.task else {"num_tokens": 0}
     write_numpy_as_it_is()
@@ -238,7 +240,7 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
       UserError: the run has no checkpoint, or a shape that `transformers` does not know.
     """
     if runs.load_config(source)["experiment"] == "finetune":
-        run = finetuned.load(source)
+        run = task_model.load(source)
         model = run.config.model.to_dict()
         dtype = run.config.weights_dtype if "weights_dtype" in run.config else "float32"
         family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
@@ -260,7 +262,7 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         has_output="body" not in run.params,
     )
     has_own_head = "body" in run.params and "source" not in run.config
-    has_pad = not finetuned.ends_with_padding(run, run.tokenizer.pad_id)
+    has_pad = not task_model.ends_with_padding(run, run.tokenizer.pad_id)
     ids = {
         f"{name}_token_id": token_id
         for name in ("bos", "eos", *["pad"] * has_pad)
@@ -313,12 +315,12 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     """
     if runs.load_config(source)["experiment"] != "finetune":
         raise UserError(f"adapters=True: source={source} is no fine-tuned run")
-    run = finetuned.load(source)
+    run = task_model.load(source)
     if run.adapters is None:
         raise UserError(f"adapters=True: source={source} has no adapters; it was trained without")
     _check_scores(source, run.model)
     target.mkdir(parents=True)
-    by_module = lambda tree: unflatten_dict(finetuned.as_in_module(tree, run.config))
+    by_module = lambda tree: unflatten_dict(task_model.as_in_module(tree, run.config))
     peft.save_adapters(
         target,
         run.config.model.to_dict(),

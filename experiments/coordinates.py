@@ -19,14 +19,15 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 
-from experiments import build, initial
+from experiments.wiring import init_from, pretraining
 from lm.corpus.batches import Batches
 from lm.corpus.preparation import Prepared
 from lm.errors import UserError
 from lm.models import mup
+from lm.models.parameters import Params
 from lm.run import workdir as workdir_lib
+from lm.settings import lookup
 from lm.system import atomic_files
-from lm.train.state import Params
 
 # From the input to the output.
 ACTIVATIONS = ("embedding", "attention scores", "attention out", "mlp out", "logits")
@@ -64,8 +65,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     workdir_lib.check(workdir, given)
     for name in ("muP", "standard"):
         for width in config.coordinates.widths:
-            build.make_parts(widened(config, width, name))
-    prepared = build.make_data(widened(config, 1, "standard"), _model_config(config))
+            pretraining.make_parts(widened(config, width, name))
+    prepared = pretraining.make_data(widened(config, 1, "standard"), _model_config(config))
     points = []
     with workdir_lib.opened(workdir, given, data_hash=prepared.hash):
         for name in ("muP", "standard"):
@@ -80,7 +81,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _model_config(config: ml_collections.ConfigDict) -> Any:
-    return build.make_parts(widened(config, 1, "standard")).model.config
+    return pretraining.make_parts(widened(config, 1, "standard")).model.config
 
 
 def widened(
@@ -91,7 +92,7 @@ def widened(
     Raises:
       UserError: a family without rules of muP, or an unknown way to grow.
     """
-    names = build.lookup("coordinates.grow", config.coordinates.grow, _GROWING)
+    names = lookup("coordinates.grow", config.coordinates.grow, _GROWING)
     config = config.copy_and_resolve_references()
     model = config.model
     if "mup_model_dim" not in model:
@@ -111,10 +112,10 @@ def measured(
     Activations are always those of the first rows of the data.
     """
     config = widened(config, width, parametrisation)
-    parts = build.make_parts(config)
-    objective = build.make_objective(config, prepared)
-    abstract = build.abstract_state(parts)
-    step_fn = build.make_step(parts, objective, config, abstract)
+    parts = pretraining.make_parts(config)
+    objective = pretraining.make_objective(config, prepared)
+    abstract = pretraining.abstract_state(parts)
+    step_fn = pretraining.make_step(parts, objective, config, abstract)
     key = jax.random.key(config.seed)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     (first,) = batches.iterate(0, 1)
@@ -123,7 +124,7 @@ def measured(
     look = jax.jit(lambda params: activations(parts.model, params, inputs))
     mean = lambda x: float(np.mean(np.abs(x), dtype=np.float64))
 
-    state = initial.state(parts, config, abstract)
+    state = init_from.state(parts, config, abstract)
     at_start = jax.device_get(look(state.params))
     for step, rows in enumerate([*batches.iterate(0, config.train.num_steps), None]):
         for name, x in jax.device_get(look(state.params)).items():

@@ -11,18 +11,21 @@ import numpy as np
 import rich
 import rich.table
 
-from experiments import build, finetune, initial, labelled, report, twin
-from experiments.objectives import Objective
+from experiments import finetune, report, twin
+from experiments.wiring import init_from, pretraining, task_data
+from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
 from lm.corpus.rows import abstract_rows
+from lm.costs import hardware, memory
+from lm.costs.collectives import KINDS, Collectives, Traffic, sent_bytes
+from lm.costs.flops import peak_flops
 from lm.data.render import MAX_ROWS, Stream, render
 from lm.errors import UserError
 from lm.models import families
-from lm.objectives.batch import Batch
-from lm.train import chips, memory, sharding
-from lm.train.collectives import KINDS, Collectives, Traffic, sent_bytes
-from lm.train.flops import peak_flops
+from lm.models.parameters import num_params
+from lm.objectives.batch import Batch, Objective
+from lm.train import sharding
 from lm.train.state import TrainState
 
 
@@ -52,15 +55,15 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     """Prints what training step `step` sees; the first one is 1."""
     if config.experiment == "finetune":
         config, data = finetune.read(config)
-        config = build.with_num_steps(config, lambda _: len(data.train.examples))
+        config = with_num_steps(config, lambda _: len(data.train.examples))
         _check_step(config, step)
         _show_examples(config, data, step - 1)
         return
-    config = build.with_num_steps(initial.with_model(config), build.rows_of_epoch)
+    config = with_num_steps(init_from.with_model(config), rows_of_epoch)
     _check_step(config, step)
-    parts = build.make_parts(config)
-    prepared = build.make_data(config, parts.model.config)
-    _show(config, prepared, build.make_objective(config, prepared), step - 1)
+    parts = pretraining.make_parts(config)
+    prepared = pretraining.make_data(config, parts.model.config)
+    _show(config, prepared, pretraining.make_objective(config, prepared), step - 1)
 
 
 def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
@@ -71,17 +74,17 @@ def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
 
 
 def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> None:
-    config = initial.with_model(config)
+    config = init_from.with_model(config)
     if num_devices is not None:
         config = _on_accelerators(config, num_devices)
-    config = build.with_num_steps(config, build.rows_of_epoch)
-    parts = build.make_parts(config, num_devices)
-    abstract = build.abstract_state(parts)
+    config = with_num_steps(config, rows_of_epoch)
+    parts = pretraining.make_parts(config, num_devices)
+    abstract = pretraining.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
-    prepared = build.make_data(config, parts.model.config)
+    prepared = pretraining.make_data(config, parts.model.config)
     report.warn(split_counts.notes(prepared.splits))
-    objective = build.make_objective(config, prepared)
-    flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
+    objective = pretraining.make_objective(config, prepared)
+    flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
     held = pretraining_bytes(config, parts, objective, abstract)
@@ -112,20 +115,20 @@ def _on_accelerators(
 def _part_of_a_device(config: ml_collections.ConfigDict, mesh, objective):
     """Loss, parameters and micro-batch, in shapes, as large as one device computes with them."""
     one = dict.fromkeys(mesh.shape, 1)
-    parts = build.make_parts(twin.shrunk(config, mesh.shape, one), devices=1)
+    parts = pretraining.make_parts(twin.shrunk(config, mesh.shape, one), devices=1)
     rows = abstract_rows(_micro_batch(config, mesh), config.data.seq_len)
     key = jax.random.key(0)
     batch = jax.eval_shape(objective, rows, key)
     loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
-    return loss, build.abstract_state(parts).params, batch
+    return loss, pretraining.abstract_state(parts).params, batch
 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     config, data = finetune.read(config)
-    config = build.with_num_steps(config, lambda _: len(data.train.examples))
+    config = with_num_steps(config, lambda _: len(data.train.examples))
     parts = finetune.make_parts(config, data)
     rich.print(_parameter_table(parts.abstract.params))
-    for line in (f"frozen: {build.num_params(parts.frozen):,} parameters", *parts.lines):
+    for line in (f"frozen: {num_params(parts.frozen):,} parameters", *parts.lines):
         print(line)
     flops = finetune.flops_per_token(config, parts.model, parts.params)
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
@@ -139,7 +142,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
 
     def loss(params, frozen_and_batch):
         frozen, batch = frozen_and_batch
-        params = parts.trained.assemble(params, frozen)
+        params = parts.trained.combine(params, frozen)
         return data.task.loss(parts.model, params, batch, key)["loss"]
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
@@ -158,13 +161,13 @@ def _micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> 
 def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> None:
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     rows = batches.batch_at(step)
-    key = build.objective_key(jax.random.key(config.seed), step)
+    key = pretraining.objective_key(jax.random.key(config.seed), step)
     batch = jax.device_get(jax.jit(objective)(rows, key))
     print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
     rich.print(render(_streams(batch), prepared.tokenizer))
 
 
-def _show_examples(config: ml_collections.ConfigDict, data: labelled.Data, step: int) -> None:
+def _show_examples(config: ml_collections.ConfigDict, data: task_data.Data, step: int) -> None:
     batches = finetune.make_batches(config, data)
     batch = batches.batch_at(step)
     print(f"\nstep {step + 1} sees")
@@ -216,12 +219,12 @@ def _parameter_table(params) -> rich.table.Table:
     table = rich.table.Table("block", "shape", "parameters", title="parameters")
     for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        table.add_row(name, " x ".join(map(str, x.shape)), f"{build.num_params(x):,}")
+        table.add_row(name, " x ".join(map(str, x.shape)), f"{num_params(x):,}")
     table.add_section()
     for name, block in params.items():
-        table.add_row(name, "", f"{build.num_params(block):,}")
+        table.add_row(name, "", f"{num_params(block):,}")
     table.add_section()
-    table.add_row("all", "", f"{build.num_params(params):,}")
+    table.add_row("all", "", f"{num_params(params):,}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -229,7 +232,7 @@ def _parameter_table(params) -> rich.table.Table:
 
 def pretraining_bytes(
     config: ml_collections.ConfigDict,
-    parts: build.Parts,
+    parts: pretraining.Parts,
     objective: Objective,
     abstract: TrainState,
 ) -> dict[str, int]:
@@ -265,7 +268,7 @@ def _memory_table(held: dict[str, int]) -> rich.table.Table:
 # Several devices --------------------------------------------------------------------------------
 
 
-def _whole_bytes(parts: build.Parts) -> tuple[int, int]:
+def _whole_bytes(parts: pretraining.Parts) -> tuple[int, int]:
     """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
     sizes = dict(parts.mesh.shape)
     sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
@@ -282,7 +285,7 @@ def _whole_bytes(parts: build.Parts) -> tuple[int, int]:
     return bytes_of[False], bytes_of[True]
 
 
-def _gathered_bytes(parts: build.Parts) -> int:
+def _gathered_bytes(parts: pretraining.Parts) -> int:
     """What `fsdp` has gathered at once: all outside the layers, and one layer.
 
     Without rematerialisation the compiler gathers each layer once, for both passes: then all layers
@@ -295,7 +298,7 @@ def _gathered_bytes(parts: build.Parts) -> int:
     return outside + layers * itemsize // 4 // (1 if holds_all else c.num_layers)
 
 
-def _communication(config, parts: build.Parts, held: dict[str, int], flops: float) -> None:
+def _communication(config, parts: pretraining.Parts, held: dict[str, int], flops: float) -> None:
     """Prints what the devices send one another, and the least time of a step by chip."""
     sizes = dict(parts.mesh.shape)
     collectives = twin.collectives(config, sizes)
@@ -332,7 +335,9 @@ def _collectives_table(collectives: Collectives, sizes: dict[str, int]) -> rich.
     return table
 
 
-def _time_table(config, parts: build.Parts, held, flops: float, collectives) -> rich.table.Table:
+def _time_table(
+    config, parts: pretraining.Parts, held, flops: float, collectives
+) -> rich.table.Table:
     c, num_devices = parts.model.config, parts.mesh.size
     # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
     passes, extra = (3, 4 / 3) if c.remat == "full" else (2, 1.0)
@@ -351,10 +356,10 @@ def _time_table(config, parts: build.Parts, held, flops: float, collectives) -> 
         "MFU",
         title=f"seconds of a step on {num_devices:,} chips, at the least",
     )
-    for chip in chips.CHIPS:
+    for chip in hardware.CHIPS:
         name = chip.name.removeprefix("NVIDIA ")
         used = f"{sum(held.values()) / 1e9:.0f} of {chip.memory_bytes / 1e9:.0f} GB"
-        time = chips.step_time(
+        time = hardware.step_time(
             chip,
             flops=flops * extra / num_devices,
             memory_traffic_bytes=traffic_bytes,

@@ -4,8 +4,9 @@ import pathlib
 
 import ml_collections
 
-from experiments import build, finetune, finetuned, labelled, pretrain, report, runs
-from experiments.checks import check_positions
+from experiments import finetune, pretrain, report, runs
+from experiments.wiring import pretraining, task_data, task_model
+from experiments.wiring.number_ranges import check_positions
 from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
@@ -21,7 +22,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     folder = runs.folder_of(config)
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
-    if finetuned.is_task_model(folder):
+    if task_model.is_task_model(folder):
         return _fine_tuned(config, folder)
     if config.predictions:
         raise UserError(f"predictions={config.predictions}: only fine-tuned runs make predictions")
@@ -36,9 +37,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     check_positions(corpus.data.seq_len, loaded.model.config)
     corpus.tokenizer = runs.tokenizer_block(folder)
     where = dict(cache_dir=cache_folder("data"), only=("validation",))
-    prepared = build.make_data(corpus, loaded.model.config, **where)
+    prepared = pretraining.make_data(corpus, loaded.model.config, **where)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
-    eval_step = build.make_eval_step(loaded.model, build.make_objective(corpus, prepared), mesh)
+    eval_step = pretraining.make_eval_step(
+        loaded.model, pretraining.make_objective(corpus, prepared), mesh
+    )
     batch_size = sharding.divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(
@@ -64,7 +67,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
         )
     mesh = sharding.make_mesh(**config.parallel)
     given = {name: value for name, value in config.task.items() if value is not None}
-    run = finetuned.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
+    run = task_model.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
     if "source" in run.config and not (config.data.source or config.data.validation):
         raise UserError(
             f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
@@ -77,16 +80,16 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
         with_data.data.train = ""  # It may be gone.
     with_data.data.on_error = config.data.on_error
     with_data.data["max_document_bytes"] = config.data.max_document_bytes
-    found = labelled.read_records(with_data)
+    found = task_data.read_records(with_data)
     skipped = list(found.skipped)
-    split = labelled.encode(
+    split = task_data.encode(
         run.task, found.validation, "data.validation", config.data.on_error, skipped
     )
     with_data.eval.batch_size = sharding.divisible(config.data.batch_size, mesh)
     evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
     metrics, predictions = evaluate(params)
     by_label = run.task.by_label(split.records, predictions)
-    names = finetuned.labels_of(run.config)
+    names = task_model.labels_of(run.config)
     if run.config.task.kind == "classification" and labels.has_no_names(names):
         print(labels.what_numbers_mean(names))
     report.print_scores(f"{folder} at step {run.step}", metrics, {}, by_label)
@@ -107,7 +110,7 @@ def _objective(folder: pathlib.Path, loaded: runs.Run) -> ml_collections.ConfigD
             f"{folder} is a bare encoder, without a head that could be evaluated; train it for a "
             f"task first: --config.init_from={folder}"
         )
-    architecture = build.family_block(loaded.config.model).architecture
+    architecture = pretraining.family_block(loaded.config.model).architecture
     objective = _OF_PAPERS[architecture]
     if architecture != "decoder":
         rates = ", ".join(f"{name}={value}" for name, value in objective.items())

@@ -14,21 +14,26 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from experiments import build, finetuned, initial, labelled, report, runs, training
-from experiments.checks import check_numbers
-from experiments.trained import Trained, checksum
+from experiments import report, runs, training
+from experiments.wiring import init_from, pretraining, task_data, task_model
+from experiments.wiring.number_ranges import check_numbers
+from experiments.wiring.run_length import with_num_steps
 from lm.chat import template_files
+from lm.costs import flops
 from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
-from lm.metrics import seeds
+from lm.metrics import seed_average
+from lm.models.parameters import Params, num_params
+from lm.parallel import hosts
 from lm.run import workdir as workdir_lib
 from lm.tasks.task import Task
-from lm.train import flops, hosts, sharding
+from lm.train import sharding
 from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
 from lm.train.step import train_step
+from lm.train.trainable import Trainable, checksum
 
 
 def run(
@@ -66,7 +71,7 @@ def run(
     # Runs may differ in the entity types that they find, and in whether a metric is defined.
     defined = [{name for name, value in r.items() if value is not None} for r in results]
     names = [name for name in results[0] if all(name in d for d in defined)]
-    over_runs = {name: seeds.over_runs([r[name] for r in results]) for name in names}
+    over_runs = {name: seed_average.over_runs([r[name] for r in results]) for name in names}
     if hosts.is_first():
         report.seeds(workdir, config.num_seeds, over_runs)
     return 0
@@ -82,7 +87,7 @@ def _run(
         config, data = read(_as_begun(config, workdir), workdir)
         given = config.to_dict()
         workdir_lib.check(workdir, given, extend=extend)
-        config = build.with_num_steps(config, lambda _: len(data.train.examples))
+        config = with_num_steps(config, lambda _: len(data.train.examples))
         metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
         training.check(config, metrics, profile_steps)
     parts = make_parts(config, data)
@@ -95,7 +100,7 @@ def _run(
     evaluate_training = evaluation(data.train, parts.mesh)
 
     def metrics_of(trained_params):
-        params = trained.assemble(trained_params, frozen)
+        params = trained.combine(trained_params, frozen)
         metrics, _ = evaluate(params)
         if config.eval.on_training:
             seen, _ = evaluate_training(params)
@@ -116,7 +121,7 @@ def _run(
             step, state, _ = checkpoints.restore(abstract, best=True)
             print(f"restored step {step}, the best by {config.checkpoint.best_metric}")
         trained_params = evaluation_params(state.params, state.opt_state)
-        metrics, predictions = evaluate(trained.assemble(trained_params, frozen))
+        metrics, predictions = evaluate(trained.combine(trained_params, frozen))
         if hosts.is_first():
             report.fine_tuned(workdir, data, int(state.step), metrics, predictions)
 
@@ -177,7 +182,7 @@ def _as_begun(
 
 def read(
     config: ml_collections.ConfigDict, workdir: pathlib.Path | None = None
-) -> tuple[ml_collections.ConfigDict, labelled.Data]:
+) -> tuple[ml_collections.ConfigDict, task_data.Data]:
     """The config with its model and task complete, and the data.
 
     Args:
@@ -192,9 +197,9 @@ def read(
             f"init_from={config.init_from} brings its own model, and this config has one too; "
             "leave out the argument model= of the config, or init_from"
         )
-    config = initial.with_model(config)
+    config = init_from.with_model(config)
     check_numbers(config)
-    data = labelled.read(runs.with_own_tokenizer(config, workdir) if workdir else config)
+    data = task_data.read(runs.with_own_tokenizer(config, workdir) if workdir else config)
     config.task.update(data.block)
     return config, data
 
@@ -211,7 +216,7 @@ class Parts(NamedTuple):
 
     model: nn.Module
     task: Task
-    trained: Trained
+    trained: Trainable
     tx: optax.GradientTransformation
     schedule: Callable
     mesh: jax.sharding.Mesh
@@ -225,7 +230,7 @@ class Parts(NamedTuple):
 
 def make_parts(
     config: ml_collections.ConfigDict,
-    data: labelled.Data,
+    data: task_data.Data,
     devices: Sequence[jax.Device] | None = None,
 ) -> Parts:
     """Everything but the data.
@@ -239,13 +244,13 @@ def make_parts(
       UserError: settings that do not go together.
     """
     mesh = sharding.make_mesh(**config.parallel, devices=devices)
-    build.check_batch(config, mesh)
+    pretraining.check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
-    model = finetuned.make_model(config, data.task)
-    params, lines = finetuned.task_params(config, data.task, model, mesh)
-    trained = Trained(config, params)
+    model = task_model.make_model(config, data.task)
+    params, lines = task_model.task_params(config, data.task, model, mesh)
+    trained = Trainable(config.lora.to_dict(), config.train.frozen, params)
     key = jax.random.key(config.seed)
-    create = lambda params: TrainState.create(trained.start(params, key), tx)
+    create = lambda params: TrainState.create(trained.init(params, key), tx)
     shapes = jax.eval_shape(create, params)
     shardings = sharding.state_sharding(shapes, mesh)
     abstract = jax.tree.map(
@@ -259,7 +264,7 @@ def make_parts(
         schedule=schedule,
         mesh=mesh,
         params=params,
-        frozen=trained.split(params)[1],
+        frozen=trained.partition(params)[1],
         create=create,
         abstract=abstract,
         shardings=shardings,
@@ -267,7 +272,7 @@ def make_parts(
     )
 
 
-def make_batches(config: ml_collections.ConfigDict, data: labelled.Data) -> ExampleBatches:
+def make_batches(config: ml_collections.ConfigDict, data: task_data.Data) -> ExampleBatches:
     """The training batches, each a function of its step."""
     return ExampleBatches(
         data.train.examples,
@@ -284,7 +289,7 @@ def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
 
     def step(state, batch, key, frozen, *, axis_name=None):
         def loss_fn(params, batch, key):
-            return loss(parts.trained.assemble(params, frozen), batch, key)
+            return loss(parts.trained.combine(params, frozen), batch, key)
 
         state, metrics = train_step(
             state,
@@ -308,7 +313,7 @@ def make_evaluation(
     config: ml_collections.ConfigDict,
     task: Task,
     model: nn.Module,
-    split: labelled.Split,
+    split: task_data.Split,
     mesh: jax.sharding.Mesh,
 ) -> Callable[[Params], tuple[dict[str, float], list[Any]]]:
     """params -> metrics over a split, and a prediction for each record."""
@@ -350,6 +355,6 @@ def flops_per_token(config: ml_collections.ConfigDict, model: nn.Module, params:
     tables = [np.size(x) for name, x in body.items() if name.endswith("_embedding")]
     # A language model's table of tokens is multiplied once, as its output.
     output = 0 if has_body else c.vocab_size * c.model_dim
-    matrices = [(build.num_params(params) - sum(tables) + output, seq_len)]
+    matrices = [(num_params(params) - sum(tables) + output, seq_len)]
     attention = [(c.num_layers, c.num_heads * c.head_dim, seq_len, seq_len)]
     return flops.train_flops(matrices, attention) / seq_len

@@ -10,18 +10,19 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import build, finetuned, prompting, prompts, report, runs
-from experiments.checks import check_output
+from experiments import prompting, prompts, report, runs
 from experiments.prompts import Prompt
+from experiments.wiring import pretraining, task_model
+from experiments.wiring.number_ranges import check_output
 from lm.chat import chat_template, conversations
 from lm.errors import UserError
 from lm.generate import beam, ending, sampling
 from lm.generate.ending import Written
+from lm.models.parameters import Params
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tokenizers import tokenizers
 from lm.train import sharding
-from lm.train.state import Params
 
 
 class Writer(NamedTuple):
@@ -157,13 +158,13 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
     """Opens `checkpoint`; how a prompt is read is said on standard error where it may surprise."""
     folder = runs.folder_of(config)
     loaded = prompting.load(folder)
-    task = loaded.task if isinstance(loaded, finetuned.FineTuned) else None
+    task = loaded.task if isinstance(loaded, task_model.FineTuned) else None
     if not isinstance(task, language.Seq2Seq | language.Chat | None):
         raise UserError(
             f"checkpoint={folder} was trained for {loaded.config.task.kind}, and writes"
             " nothing; evaluate it instead"
         )
-    architecture = build.family_block(loaded.config.model).architecture
+    architecture = pretraining.family_block(loaded.config.model).architecture
     if architecture == "encoder":
         raise UserError(f"checkpoint={folder} is an encoder, which writes nothing")
     tokenizer, goes_on = loaded.tokenizer, False

@@ -18,8 +18,8 @@ from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.generate import ending, sampling, scoring
 from lm.models.families import family_of
+from lm.models.parameters import Params
 from lm.tokenizers.tokenizers import Tokenizer
-from lm.train.state import Params
 
 # The first that a task gives says how many tokens are written.
 _MAX_NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")

@@ -12,15 +12,17 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import finetuned, prompting, report, runs
-from experiments.checks import check_output
+from experiments import prompting, report, runs
+from experiments.wiring import task_model as task_model_lib
+from experiments.wiring.number_ranges import check_output
 from lm.data import unlabelled
 from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats import files
 from lm.generate import decoding, ending, sampling
-from lm.models.cache import decoding_params
+from lm.models.kv_cache import decoding_params
+from lm.models.parameters import Params
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tasks.prediction import Predicted, predictions
@@ -28,7 +30,6 @@ from lm.tasks.task import Outputs, Task
 from lm.tokenizers.tokenizers import Tokenizer
 from lm.train import sharding
 from lm.train.evaluation import fetched
-from lm.train.state import Params
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -110,13 +111,13 @@ class TaskModel(NamedTuple):
 
 def _open(config: ml_collections.ConfigDict) -> TaskModel:
     folder = runs.folder_of(config)
-    if not finetuned.is_task_model(folder):
+    if not task_model_lib.is_task_model(folder):
         raise UserError(
             f"checkpoint={folder} was trained for no task; fine-tune it, or have it write with "
             f"--config=configs/generate.py --config.checkpoint={folder}"
         )
     mesh = sharding.make_mesh(**config.parallel)
-    run = finetuned.load(
+    run = task_model_lib.load(
         folder,
         sequence_parts=mesh.shape["sequence"],
         task={name: value for name, value in config.task.items() if value is not None},

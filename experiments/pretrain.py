@@ -9,17 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import build, initial, report, runs, training
-from experiments.objectives import Objective
+from experiments import report, runs, training
+from experiments.wiring import init_from, pretraining
+from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches, evaluation_batches
 from lm.corpus.preparation import Prepared
 from lm.corpus.rows import Rows
 from lm.errors import UserError
 from lm.generate import sampling
+from lm.models.parameters import Params
+from lm.objectives.batch import Objective
+from lm.parallel import hosts
 from lm.run import workdir as workdir_lib
-from lm.train import evaluation, hosts, sharding
-from lm.train.state import Params, TrainState
+from lm.train import evaluation, sharding
+from lm.train.state import TrainState
 
 
 def run(
@@ -39,10 +43,10 @@ def run(
     """
     with hosts.together():
         config, given = complete(config, workdir, extend)
-        parts = build.make_parts(config)
-        abstract, part = build.abstract_state(parts), sharding.host_part(parts.mesh)
+        parts = pretraining.make_parts(config)
+        abstract, part = pretraining.abstract_state(parts), sharding.host_part(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
-        prepared = build.make_data(config, parts.model.config)
+        prepared = pretraining.make_data(config, parts.model.config)
         reason = no_bits_per_byte(config, prepared)
         if reason and config.checkpoint.best_metric == "eval/bits_per_byte":
             raise UserError(
@@ -52,9 +56,9 @@ def run(
         batches = make_batches(config, prepared)
         if config.init_from:
             goes_on = runs.has_tokenizer(workdir)  # Its own was compared when it began.
-            initial.check(config, abstract.params, None if goes_on else prepared.tokenizer)
+            init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
     shared = share(config, parts, abstract, prepared)
-    step_fn = build.make_step(parts, shared.objective, config, abstract)
+    step_fn = pretraining.make_step(parts, shared.objective, config, abstract)
     key = jax.random.key(config.seed)
     return training.train(
         config,
@@ -74,11 +78,11 @@ def complete(
     Raises:
       UserError: what does not go together, or a workdir of another run.
     """
-    config = initial.with_model(config)
+    config = init_from.with_model(config)
     given = config.to_dict()
     workdir_lib.check(workdir, given, extend=extend)
     config = runs.with_own_tokenizer(config, workdir)
-    return build.with_num_steps(config, build.rows_of_epoch), given
+    return with_num_steps(config, rows_of_epoch), given
 
 
 class Shared(NamedTuple):
@@ -100,19 +104,21 @@ class Shared(NamedTuple):
 
 def share(
     config: ml_collections.ConfigDict,
-    parts: build.Parts,
+    parts: pretraining.Parts,
     abstract: TrainState,
     prepared: Prepared,
 ) -> Shared:
     """Makes it of any one of these runs."""
-    objective = build.make_objective(config, prepared)
+    objective = pretraining.make_objective(config, prepared)
     return Shared(
         prepared=prepared,
         objective=objective,
         abstract=abstract,
-        first_state=initial.make_state(parts, config, abstract),
+        first_state=init_from.make_state(parts, config, abstract),
         evaluate=make_evaluation(config, parts, objective, prepared),
-        flops_per_token=build.flops_per_token(parts, objective, abstract, config.data.seq_len),
+        flops_per_token=pretraining.flops_per_token(
+            parts, objective, abstract, config.data.seq_len
+        ),
         compressors=functools.cache(lambda: report.compressor_bits_per_byte(config)),
     )
 
@@ -125,7 +131,7 @@ def make_batches(config: ml_collections.ConfigDict, prepared: Prepared) -> Batch
 def make_job(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    parts: build.Parts,
+    parts: pretraining.Parts,
     part: tuple[int, int],
     shared: Shared,
     batches: Batches,
@@ -165,12 +171,14 @@ def make_job(
 
 def make_evaluation(
     config: ml_collections.ConfigDict,
-    parts: build.Parts,
+    parts: pretraining.Parts,
     objective: Objective,
     prepared: Prepared,
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
-    eval_step = build.make_eval_step(parts.model, objective, parts.mesh, config.loss.num_blocks)
+    eval_step = pretraining.make_eval_step(
+        parts.model, objective, parts.mesh, config.loss.num_blocks
+    )
     part, num_bytes = sharding.host_part(parts.mesh), predicted_bytes(config, prepared)
 
     def evaluate(params):
@@ -209,7 +217,7 @@ def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> s
     return split_counts.no_bits_per_byte(prepared.splits["validation"])
 
 
-def _sample(config, parts: build.Parts, prepared: Prepared, params) -> str:
+def _sample(config, parts: pretraining.Parts, prepared: Prepared, params) -> str:
     """What the model writes by itself, from the start of a document."""
     tokenizer = prepared.tokenizer
     ends = (tokenizer.bos_id if config.data.add_bos else None, tokenizer.eos_id)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import ml_collections
 
-from experiments import build, finetuned, runs
+from experiments import runs
+from experiments.wiring import pretraining, task_model
 from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.generate.ending import Stops
@@ -16,7 +17,7 @@ from lm.tokenizers import framing, stop_ids
 from lm.tokenizers.tokenizers import Tokenizer
 
 
-def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
+def load(folder: pathlib.Path) -> runs.Run | task_model.FineTuned:
     """Opens a run of whichever kind, or a folder of `transformers` as one, to have it write.
 
     It says on standard error what its generation_config.json asks for in vain.
@@ -24,7 +25,7 @@ def load(folder: pathlib.Path) -> runs.Run | finetuned.FineTuned:
     Raises:
       UserError: there is none.
     """
-    loaded = (finetuned if finetuned.is_task_model(folder) else runs).load(folder)
+    loaded = (task_model if task_model.is_task_model(folder) else runs).load(folder)
     say_what_is_unused(folder, loaded.tokenizer)
     return loaded
 
@@ -70,7 +71,7 @@ def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Promp
       config: of the run.
       tokenizer: of the run.
     """
-    has_encoder = build.family_block(config.model).architecture == "encoder_decoder"
+    has_encoder = pretraining.family_block(config.model).architecture == "encoder_decoder"
     if config.experiment != "pretrain":
         return PromptAffixes(tokenizer.prefix_ids, tokenizer.suffix_ids if has_encoder else ())
     ids = lambda token_id: () if token_id is None else (token_id,)
@@ -80,7 +81,7 @@ def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Promp
 
 
 def frames_of(
-    loaded: runs.Run | finetuned.FineTuned,
+    loaded: runs.Run | task_model.FineTuned,
 ) -> tuple[framing.Frame, framing.Frame] | None:
     """What a run was trained to see around one text, and around two.
 
@@ -91,13 +92,13 @@ def frames_of(
     around = lambda start, end: tuple(framing.around(start, end, n) for n in (1, 2))
     if config.experiment == "convert":
         return None
-    if isinstance(loaded, finetuned.FineTuned):
+    if isinstance(loaded, task_model.FineTuned):
         if isinstance(loaded.task, language.Chat):
             return None
         if not isinstance(loaded.task, language.Seq2Seq):
             return tokenizer.frame(1), tokenizer.frame(2)
     ids = lambda token_id, wanted: (token_id,) if wanted and token_id is not None else ()
-    architecture = build.family_block(config.model).architecture
+    architecture = pretraining.family_block(config.model).architecture
     adds_bos = adds_eos = True  # As tasks do.
     if config.experiment == "pretrain":
         adds_bos, adds_eos = config.data.add_bos, config.data.add_eos
@@ -116,10 +117,10 @@ def reads_special(config: ml_collections.ConfigDict) -> bool:
 
 
 def chat_template(
-    folder: pathlib.Path, loaded: runs.Run | finetuned.FineTuned
+    folder: pathlib.Path, loaded: runs.Run | task_model.FineTuned
 ) -> ChatTemplate | None:
     """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
-    if isinstance(loaded, finetuned.FineTuned):
+    if isinstance(loaded, task_model.FineTuned):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None
     found = template_files.read(folder)
     if found is None or "default" not in found.sources:

@@ -13,25 +13,27 @@ from typing import Any
 import jax
 import ml_collections
 
-from experiments import build, labelled
 from experiments.cli import command, config_text
+from experiments.wiring import pretraining, task_data
 from lm.chat import chat_template
 from lm.corpus import split_counts
 from lm.corpus.preparation import Prepared
 from lm.corpus.sources import make_source, readable
+from lm.costs import memory
 from lm.data.records import Record
 from lm.formats.files import RestUnread
-from lm.metrics.seeds import Estimate
+from lm.metrics.seed_average import Estimate
+from lm.models.parameters import Params, num_params
 from lm.system import atomic_files, safe_text
 from lm.tasks.task import Task
-from lm.train import memory, schedules
+from lm.train import schedules
 from lm.train.optimizers import decays
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
 
 
 def start(
     config: ml_collections.ConfigDict,
-    parts: build.Parts,
+    parts: pretraining.Parts,
     prepared: Prepared,
     abstract: TrainState,
     workdir: pathlib.Path,
@@ -42,7 +44,7 @@ def start(
     tokens = config.data.batch_size * config.data.seq_len
     state_bytes = memory.tree_bytes(abstract)
     lines = {
-        "parameters": f"{build.num_params(abstract.params):,}",
+        "parameters": f"{num_params(abstract.params):,}",
         "weight decay": _decay_line(config, abstract),
         "warmup": _warmup_line(config),
         "compute": compute_line(config),
@@ -69,7 +71,7 @@ def compute_line(config: ml_collections.ConfigDict) -> str:
 
     As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
     """
-    model_config, choice = build.resolved(config.model, **build.rows_of(config))
+    model_config, choice = pretraining.resolved(config.model, **pretraining.rows_of(config))
     reason = f" ({choice.reason})" if choice.reason else ""
     products = {
         "plain": "",
@@ -111,7 +113,7 @@ def _warmup_line(config: ml_collections.ConfigDict) -> str:
 
 def start_fine_tuning(
     config: ml_collections.ConfigDict,
-    data: labelled.Data,
+    data: task_data.Data,
     abstract: TrainState,
     frozen: Params,
     initial: list[str],
@@ -127,8 +129,7 @@ def start_fine_tuning(
         f"{sum(not isinstance(e, RestUnread) for e in data.skipped):,} left out",
     ]
     lines = {
-        "parameters": f"{build.num_params(abstract.params):,} trained, "
-        f"{build.num_params(frozen):,} frozen",
+        "parameters": f"{num_params(abstract.params):,} trained, {num_params(frozen):,} frozen",
         "weight decay": _decay_line(config, abstract),
         "warmup": _warmup_line(config),
         "compute": compute_line(config),
@@ -164,7 +165,7 @@ def border_warnings(notes: Mapping[str, int], num_examples: int) -> list[str]:
 
 def fine_tuned(
     workdir: pathlib.Path,
-    data: labelled.Data,
+    data: task_data.Data,
     step: int,
     metrics: dict[str, float],
     predictions: list[Any],
@@ -288,7 +289,7 @@ def end(
     if no_bits_per_byte:
         print(f"bits per byte   not given: {no_bits_per_byte}")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
-    if build.family_block(config.model).architecture == "decoder":
+    if pretraining.family_block(config.model).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
         print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
     kept = [arg for arg in made_by[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
@@ -303,7 +304,7 @@ def compressor_bits_per_byte(config: ml_collections.ConfigDict) -> dict[str, flo
         split="validation",
         spec=config.data.validation,
         field=config.data.field,
-        **labelled.document_limit(config.data),
+        **task_data.document_limit(config.data),
     )
     packers = {"gzip -9": zlib.compressobj(9, wbits=31), "xz -9": lzma.LZMACompressor(preset=9)}
     num_bytes, sizes = 0, dict.fromkeys(packers, 0)

@@ -11,18 +11,21 @@ import jax
 import ml_collections
 import numpy as np
 
+from lm.costs import flops
 from lm.errors import UserError
+from lm.models.parameters import Params
+from lm.parallel import hosts
 from lm.run import workdir as workdir_lib
 from lm.run.status import DONE, FAILED, METRICS, STOPPED
 from lm.system import faults, manifest, supervisor
-from lm.train import best, disk_room, flops, hosts, loop, metric_writers
+from lm.train import disk_room, early_stopping, loop, metric_writers
 from lm.train.checkpoints import Checkpoints
-from lm.train.observation import Observation, StepFn
+from lm.train.monitor import Observation, StepFn
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
-from lm.train.progress import Progress
 from lm.train.schedules import Schedule
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
+from lm.train.step_log import Progress
 
 
 class StepBatches(Protocol):
@@ -85,8 +88,10 @@ def check(
     """
     name, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
     save_every, eval_every = config.checkpoint.every_steps, config.eval.every_steps
-    if mode not in best.MODES:
-        raise UserError(f"checkpoint.best_mode={mode!r} is unknown; choose {', '.join(best.MODES)}")
+    if mode not in early_stopping.MODES:
+        raise UserError(
+            f"checkpoint.best_mode={mode!r} is unknown; choose {', '.join(early_stopping.MODES)}"
+        )
     if name not in ("", *metrics):
         raise UserError(
             f"checkpoint.best_metric={name!r} is unknown; choose {', '.join(metrics)}, or '' for "
@@ -217,7 +222,7 @@ class Running:
         self._job.describe()
         state, host = _start(self._job, self._checkpoints, self._workdir)
         self._saved = {int(state.step)}
-        self._history = best.History(
+        self._history = early_stopping.History(
             host["evaluations"],
             mode=self._config.checkpoint.best_mode,
             patience=self._config.train.patience,

@@ -21,12 +21,12 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding
 
-from experiments import build, objectives
+from experiments.wiring import objectives, pretraining
 from lm.corpus.rows import abstract_rows
+from lm.costs.collectives import Collectives, Traffic, collectives_of
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import Vocabulary
 from lm.train import sharding
-from lm.train.collectives import Collectives, Traffic, collectives_of
 
 # A layer apart; of a single one the compiler might leave out the loop.
 _NUM_LAYERS = (2, 3)
@@ -108,11 +108,11 @@ def _with_layers(config: ml_collections.ConfigDict, num_layers: int) -> ml_colle
 
 def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Collectives:
     """The collectives of one step of `config`, compiled but never run: no array is made."""
-    parts = build.make_parts(config, devices)
-    abstract = build.abstract_state(parts)
+    parts = pretraining.make_parts(config, devices)
+    abstract = pretraining.abstract_state(parts)
     objective = objectives.make_objective(
         config.objective.to_dict(),
-        architecture=build.family_block(config.model).architecture,
+        architecture=pretraining.family_block(config.model).architecture,
         vocabulary=_vocabulary(config.model.vocab_size),
         seq_len=config.data.seq_len,
     )
@@ -126,7 +126,7 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
     )
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     step = jax.jit(
-        build.step_function(parts, objective, config),
+        pretraining.step_function(parts, objective, config),
         donate_argnums=0,
         out_shardings=(shardings, None),
     )

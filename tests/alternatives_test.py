@@ -4,9 +4,11 @@ import pathlib
 
 import pytest
 
-from experiments import build, cli, objectives
-from experiments.checks import _RULES, check_numbers
+from experiments import cli
 from experiments.sweeps import plan
+from experiments.wiring import objectives, pretraining
+from experiments.wiring.number_ranges import _RULES, check_numbers
+from experiments.wiring.run_length import with_num_steps
 from lm.errors import UserError
 from lm.train.optimizers import make_optimizer
 
@@ -42,7 +44,7 @@ def has_just_what_is_read(config):
     check_numbers(config)
     make_optimizer(num_steps=config.train.num_steps or 100, **config.optimizer)
     if "objective" in config and "name" in config.model:
-        architecture = build.family_block(config.model).architecture
+        architecture = pretraining.family_block(config.model).architecture
         objectives.check(config.objective.to_dict(), architecture)
     return True
 
@@ -67,7 +69,9 @@ def test_one_key_chooses_as_the_argument_of_the_file_does(filename, argument):
 def test_one_key_chooses_the_objective(filename):
     config = resolve(filename)
     names = (
-        OBJECTIVES[build.family_block(config.model).architecture] if "name" in config.model else ()
+        OBJECTIVES[pretraining.family_block(config.model).architecture]
+        if "name" in config.model
+        else ()
     )
     if pathlib.Path(filename).stem in ("coordinates", "adapt"):
         names = ()
@@ -136,11 +140,11 @@ def test_a_sweep_chooses_by_the_same_key():
 @pytest.mark.parametrize("num_steps", [1, 10])
 @pytest.mark.parametrize("filename", TRAINING)
 def test_every_recipe_is_shortened_by_its_number_of_steps_alone(filename, num_steps):
-    config = build.with_num_steps(resolve(filename, train__num_steps=num_steps), lambda _: 640)
+    config = with_num_steps(resolve(filename, train__num_steps=num_steps), lambda _: 640)
 
     assert has_just_what_is_read(config)
     assert (config.train.num_steps, config.train.num_epochs) == (num_steps, 0)
-    epochs = build.with_num_steps(resolve(filename, train__num_epochs=0.5), lambda _: 6400)
+    epochs = with_num_steps(resolve(filename, train__num_epochs=0.5), lambda _: 6400)
     assert epochs.train.num_steps == -(-3200 // epochs.data.batch_size)
 
 
@@ -151,7 +155,7 @@ def test_of_two_ways_to_say_a_thing_the_one_that_is_said_counts():
     assert (by_share.warmup_steps, by_share.warmup_share) == (0, 0.2)
     both = resolve("configs/classify.py", train__num_steps=3, train__num_epochs=1.0)
     with pytest.raises(UserError, match="make one of them positive"):
-        build.with_num_steps(both, lambda _: 640)
+        with_num_steps(both, lambda _: 640)
 
 
 # Numbers ---------------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ def test_epochs_of_more_steps_than_can_be_counted_are_refused():
     config = resolve("configs/classify.py", train__num_epochs=1e300)
 
     with pytest.raises(UserError, match=r"train\.num_epochs=1e\+300 is 2e\+301 steps"):
-        build.with_num_steps(config, lambda _: 640)
+        with_num_steps(config, lambda _: 640)
 
 
 def test_an_argument_may_be_two_or_begin_with_one_dash_as_absl_has_it():

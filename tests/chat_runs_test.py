@@ -13,7 +13,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from configs import chat as chat_config
 from configs import convert as convert_config
-from experiments import convert, finetune, predict, tasks
+from experiments import convert, finetune, predict
+from experiments.wiring import tasks
 from lm.chat import template_files
 from lm.chat.chat_template import DEFAULT, End
 from lm.errors import UserError

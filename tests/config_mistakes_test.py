@@ -5,7 +5,7 @@ import os
 import pytest
 
 from experiments import cli
-from experiments.checks import check_output
+from experiments.wiring.number_ranges import check_output
 from lm.errors import UserError
 
 START = "import ml_collections\n\ndef get_config():\n"

@@ -5,8 +5,9 @@ import jax
 import pytest
 
 from configs import evaluate, predict
-from experiments import build
+from experiments.wiring import pretraining
 from lm.models.families import param_shapes
+from lm.models.parameters import num_params
 from lm.train.optimizers import make_optimizer
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -68,9 +69,9 @@ def config(name, arg):
     ],
 )
 def test_published_sizes(name, size, expected):
-    model = build.make_model(config(name, f"size={size}").model, causal=True)
+    model = pretraining.make_model(config(name, f"size={size}").model, causal=True)
 
-    assert build.num_params(param_shapes(model)) == expected
+    assert num_params(param_shapes(model)) == expected
 
 
 @pytest.mark.parametrize("rule", ["adamw", "lion", "adafactor", "muon"])
@@ -95,7 +96,7 @@ def test_every_optimiser_and_schedule_can_be_chosen_by_name(rule, schedule):
     ],
 )
 def test_debug_configs_fit_together(name, arg):
-    assert build.make_parts(config(name, arg)).mesh.size == jax.device_count()
+    assert pretraining.make_parts(config(name, arg)).mesh.size == jax.device_count()
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from configs import coordinates as coordinates_config
-from experiments import build, coordinates
+from experiments import coordinates
+from experiments.wiring import pretraining
 from lm.models import mup
 
 WIDTHS = (1, 8)
@@ -34,7 +35,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(config):
     plain = coordinates.widened(config, 1, "standard")
-    return build.make_data(plain, build.make_parts(plain).model.config)
+    return pretraining.make_data(plain, pretraining.make_parts(plain).model.config)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import transformers as t
 from configs import classify
 from configs import convert as convert_config
 from configs import predict as predict_config
-from experiments import convert, finetune, finetuned, predict
+from experiments import convert, finetune, predict
+from experiments.wiring import task_model
 from lm.errors import UserError
 from tests.generate_test import V, make_folder
 
@@ -136,7 +137,7 @@ def test_an_end_that_counts_as_padding_there_is_refused(tmp_path):
     folder = make_classifier(tmp_path / "hf", "llama", "$A <|end|>", pad_id=445)
 
     with pytest.raises(UserError, match=r"ends each text with <\|end\|>, which") as caught:
-        finetuned.load(folder)
+        task_model.load(folder)
     assert "\n" not in str(caught.value)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from configs import classify, quickstart
 from experiments import dry_run, finetune
+from lm.costs import memory
 from lm.errors import UserError
-from lm.train import memory
 
 
 @pytest.fixture

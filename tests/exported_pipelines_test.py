@@ -12,7 +12,8 @@ from configs import convert as convert_config
 from configs import families
 from configs import generate as generate_config
 from configs import predict as predict_config
-from experiments import build, convert, finetune, finetuned, generate, predict
+from experiments import convert, finetune, generate, predict
+from experiments.wiring import pretraining, task_model
 from lm.chat import chat_template as chat_lib
 from lm.chat import template_files
 from lm.models.families import init_params
@@ -48,7 +49,7 @@ def random_run(files, name, model, folder, **changes):  # noqa: F811
         config.model.update({k: v for k, v in TINY.items() if k in config.model})
     config.update_from_flattened_dict(changes)
     config, data = finetune.read(config.lock())
-    made = finetuned.make_model(config, data.task)
+    made = task_model.make_model(config, data.task)
     params = random_params(data.task.init_params(made, jax.random.key(0)))
     if name in ("one label", "many labels", "a number") and config.model.name != "bert":
         params["head"]["bias"] *= 0
@@ -278,7 +279,7 @@ def test_what_is_written_for_a_source_is_what_the_model_writes(
 def pretrained_run(config, folder):
     """A run that has read nothing yet."""
     config.model.update({k: v for k, v in TINY.items() if k in config.model})
-    made = build.make_model(config.model, causal=config.objective.kind == "causal")
+    made = pretraining.make_model(config.model, causal=config.objective.kind == "causal")
     params = random_params(init_params(made, jax.random.key(0)))
     return write_run(folder / "run", config, params, {"num_tokens": 0})
 

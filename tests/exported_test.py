@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 
 from configs import adapt
 from configs import convert as convert_config
-from experiments import convert, finetuned, pretrain, runs
+from experiments import convert, pretrain, runs
+from experiments.wiring import task_model
 from lm.errors import UserError
 from tests.finetune_test import files, make_config, run  # noqa: F401
 
@@ -57,7 +58,7 @@ def test_adapters_are_read_by_peft_on_their_base(adapted):
     before = logits_of_theirs(base)
     theirs = logits_of_theirs(peft.PeftModel.from_pretrained(base, adapted / "peft"))
 
-    loaded = finetuned.load(adapted / "run")
+    loaded = task_model.load(adapted / "run")
     assert np.abs(theirs - before).max() > 1e-2
     np.testing.assert_allclose(logits_of_ours(loaded.model, loaded.params), theirs, atol=1e-4)
     settings = json.loads((adapted / "peft" / "adapter_config.json").read_text())
@@ -68,7 +69,7 @@ def test_merged_weights_say_the_same_and_keep_the_template(adapted):
     carry(adapted / "run", adapted / "merged")
 
     theirs = transformers.AutoModelForCausalLM.from_pretrained(adapted / "merged")
-    loaded = finetuned.load(adapted / "run")
+    loaded = task_model.load(adapted / "run")
     ours = logits_of_ours(loaded.model, loaded.params)
     np.testing.assert_allclose(ours, logits_of_theirs(theirs), atol=1e-4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(adapted / "merged")
@@ -85,7 +86,7 @@ def test_adapters_of_peft_come_back_merged_into_a_run(adapted, base, tmp_path):
 
     carry(tmp_path / "peft", tmp_path / "back", base=str(source))
 
-    expected = flatten_dict(finetuned.load(adapted / "run").params)
+    expected = flatten_dict(task_model.load(adapted / "run").params)
     found = flatten_dict(runs.load(tmp_path / "back").params)
     assert found.keys() == expected.keys()
     for path, x in expected.items():

@@ -10,7 +10,8 @@ import pytest
 from configs import evaluate as evaluate_config
 from configs import families
 from configs import generate as generate_config
-from experiments import build, convert, evaluate, generate, initial, pretrain
+from experiments import convert, evaluate, generate, pretrain
+from experiments.wiring import init_from, pretraining
 from lm.corpus.batches import Batches
 from lm.errors import UserError
 
@@ -90,13 +91,13 @@ def test_micro_batches_make_the_same_update_as_the_batch(corpus):
     for accumulate_steps in (1, 2):
         config = make_config("bert", corpus)
         config.train.accumulate_steps = accumulate_steps
-        parts = build.make_parts(config)
-        prepared = build.make_data(config, parts.model.config)
-        objective = build.make_objective(config, prepared)
-        abstract = build.abstract_state(parts)
-        step = build.make_step(parts, objective, config, abstract)
+        parts = pretraining.make_parts(config)
+        prepared = pretraining.make_data(config, parts.model.config)
+        objective = pretraining.make_objective(config, prepared)
+        abstract = pretraining.abstract_state(parts)
+        step = pretraining.make_step(parts, objective, config, abstract)
         rows = Batches(prepared, "train", batch_size=16, seed=0).batch_at(0)
-        state, metrics = step(initial.state(parts, config, abstract), rows, jax.random.key(0))
+        state, metrics = step(init_from.state(parts, config, abstract), rows, jax.random.key(0))
         updated.append((state.params, float(metrics["loss"]), float(metrics["grad_norm"])))
 
     (one, *metrics), (two, *others) = updated

@@ -19,8 +19,9 @@ from configs import answer, chat, classify, seq2seq, tag
 from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import predict as predict_config
-from experiments import evaluate, finetune, finetuned, generate, labelled, predict, prompts
-from experiments.checks import check_numbers
+from experiments import evaluate, finetune, generate, predict, prompts
+from experiments.wiring import task_data, task_model
+from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
 from lm.generate import sampling
 from lm.train import checkpoints, loop, sharding
@@ -282,8 +283,8 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with
     assert parts == {"params/head", "params/pool", "adapters/body"}
     rank_params = 2 * 2 * (16 + 16)  # Targets, rank x (inputs + outputs).
     assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
-    loaded = finetuned.load(workdir)
-    data = labelled.read(loaded.config)
+    loaded = task_model.load(workdir)
+    data = task_data.read(loaded.config)
     mesh = sharding.make_mesh(**loaded.config.parallel)
     again = finetune.make_evaluation(
         loaded.config, loaded.task, loaded.model, data.validation, mesh
@@ -344,8 +345,8 @@ def test_frozen_parameters_stay_and_the_others_move(files, mesh, tmp_path):
 
     run(config, tmp_path / "run")
 
-    loaded = finetuned.load(tmp_path / "run")
-    first = flatten_dict(finetuned.task_params(loaded.config, loaded.task, loaded.model, None)[0])
+    loaded = task_model.load(tmp_path / "run")
+    first = flatten_dict(task_model.task_params(loaded.config, loaded.task, loaded.model, None)[0])
     for path, x in flatten_dict(loaded.params).items():
         name = "/".join(path)
         is_frozen = "embedding" in name or "layers/attention" in name
@@ -358,14 +359,14 @@ def test_what_a_run_was_frozen_on_must_not_change(files, tmp_path):
     config.init_from = str(tmp_path / "base")
     del config.model.name
     run(config, tmp_path / "run")
-    finetuned.load(tmp_path / "run")
+    task_model.load(tmp_path / "run")
     longer = make_config(files, **{"train.num_steps": 6})
 
     shutil.rmtree(tmp_path / "base")
     run(longer, tmp_path / "base")
 
     with pytest.raises(UserError, match="other parameters now"):
-        finetuned.load(tmp_path / "run")
+        task_model.load(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +394,7 @@ def test_a_bare_encoder_of_transformers_gets_a_head(files, bert_folder, tmp_path
 
     run(config, tmp_path / "run")
 
-    params = finetuned.load(tmp_path / "run").params
+    params = task_model.load(tmp_path / "run").params
     theirs = dict(reference.named_parameters())
     np.testing.assert_array_equal(
         params["body"]["token_embedding"],
@@ -547,7 +548,7 @@ def close(ours, theirs):
 
 def replies(workdir, records):
     """The greedy answer to each conversation by itself, as `configs/generate.py` gives it."""
-    loaded = finetuned.load(workdir)
+    loaded = task_model.load(workdir)
     tokenizer, written = loaded.tokenizer, []
     for record in records:
         (message,) = record["messages"]
@@ -602,11 +603,11 @@ def test_adapters_count_in_what_is_predicted(
     trained_with_lora, files, capfd, tmp_path, monkeypatch
 ):
     config, workdir, _ = trained_with_lora
-    load = finetuned.load
+    load = task_model.load
 
     found, evaluated = new_and_evaluated(config, workdir, files, capfd, tmp_path)
     monkeypatch.setattr(
-        finetuned, "load", lambda *a, **k: (run := load(*a, **k))._replace(params=run.base)
+        task_model, "load", lambda *a, **k: (run := load(*a, **k))._replace(params=run.base)
     )
     without, _ = new_and_evaluated(config, workdir, files, capfd, tmp_path)
 

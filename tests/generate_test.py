@@ -11,7 +11,7 @@ from tokenizers import processors
 from configs import convert as convert_config
 from configs import generate as generate_config
 from experiments import convert, generate
-from experiments.checks import check_numbers
+from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
 from tests.tiny_tokenizers import tokenizer_of
 

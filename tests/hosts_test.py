@@ -15,7 +15,7 @@ import pytest
 
 from experiments import finetune, pretrain
 from lm.errors import UserError
-from lm.train import hosts
+from lm.parallel import hosts
 
 ROOT = pathlib.Path(__file__).parent.parent
 PRETRAINING = {

@@ -9,7 +9,7 @@ import transformers as t
 from flax.traverse_util import flatten_dict
 
 from configs import adapt, classify, llama, quickstart
-from experiments import build, finetuned, initial
+from experiments.wiring import init_from, pretraining, task_model
 from lm.errors import UserError
 from tests import run_folders
 from tests.exported_pipelines_test import random_run
@@ -22,7 +22,7 @@ def started_from(recipe, folder, **model):
     config = classify.get_config()
     config.init_from = str(folder)
     config.model.update(model)
-    return initial.with_model(config).model
+    return init_from.with_model(config).model
 
 
 @pytest.mark.parametrize("rate, said", [(0.1, ["model.dropout=0.1 is not used"]), (0.0, [])])
@@ -44,16 +44,16 @@ def checked(folder, objective):
     config.init_from = str(folder)
     config.data.update(seq_len=24, batch_size=8)
     config.train.update(num_steps=2, num_epochs=0.0)
-    config = initial.with_model(config)
-    parts = build.make_parts(config)
-    abstract = build.abstract_state(parts)
-    initial.check(config, abstract.params, None)
+    config = init_from.with_model(config)
+    parts = pretraining.make_parts(config)
+    abstract = pretraining.abstract_state(parts)
+    init_from.check(config, abstract.params, None)
     return parts, config, abstract
 
 
 def started(folder, objective):
     """The parameters that adapting starts with."""
-    return flatten_dict(initial.state(*checked(folder, objective)).params)
+    return flatten_dict(init_from.state(*checked(folder, objective)).params)
 
 
 def said(caplog):
@@ -115,11 +115,11 @@ def test_a_language_model_that_lacks_its_output_is_still_refused(tmp_path):
 )
 def test_the_body_of_a_fine_tuned_run_is_adapted(name, model, objective, files, tmp_path, caplog):  # noqa: F811
     folder = random_run(files, name, model, tmp_path)
-    loaded = finetuned.load(folder)
+    loaded = task_model.load(folder)
 
     params = started(folder, objective)
 
-    expected = finetuned.as_in_module(loaded.params, loaded.config)
+    expected = task_model.as_in_module(loaded.params, loaded.config)
     shared = params.keys() & expected.keys()
     assert {path[0] for path in params.keys() - shared} <= {
         "transform",

@@ -9,10 +9,11 @@ import pytest
 import transformers
 
 from configs import answer, classify, seq2seq, tag
-from experiments import finetune, finetuned, labelled
+from experiments import finetune
+from experiments.wiring import task_data, task_model
 from lm.corpus import documents
 from lm.errors import UserError
-from lm.metrics import text_overlap
+from lm.metrics import bleu_rouge
 from lm.tasks import text as text_lib
 
 
@@ -111,7 +112,7 @@ def test_a_tagger_of_transformers_is_gone_on_with_in_any_spelling(tmp_path, star
     sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     settings = transformers.BertConfig(**sizes, vocab_size=300, id2label=dict(enumerate(names)))
     transformers.BertForTokenClassification(settings).save_pretrained(folder)
-    block = finetuned.imported_config(folder)["task"]
+    block = task_model.imported_config(folder)["task"]
     assert block["labels"] == tuple(names) and block["scheme"] == "BIOES"
 
     rows = [dict(tokens=["a", "b"], tags=[f"{starts[0]}-X", f"{starts[2]}-X"])]
@@ -119,7 +120,7 @@ def test_a_tagger_of_transformers_is_gone_on_with_in_any_spelling(tmp_path, star
     config = tag.get_config("model=bert,tokenizer=bytes")
     config.init_from, config.task.scheme = str(folder), "BIOES"
     config.data.update(train=path, validation=path, seq_len=64)
-    data = labelled.read(config)
+    data = task_data.read(config)
     assert data.block["labels"] == tuple(names)
     assert [e["tags_BW"].tolist() for e in data.train.examples] == [[1, 3]]
 
@@ -256,7 +257,7 @@ def test_several_targets_are_references_of_equal_worth(both, scorer):
         assert scores["bleu"] == sacrebleu.corpus_bleu(WRITTEN, streams).score
         assert scores["chrf"] == sacrebleu.corpus_chrf(WRITTEN, streams).score
     else:
-        assert scores == text_overlap.rouge(WRITTEN, references)
+        assert scores == bleu_rouge.rouge(WRITTEN, references)
     firsts = [r[0] for r in references]
     learned = [data.tokenizer.decode(e["targets_BL"]) for e in data.train.examples]
     assert learned == firsts
@@ -283,9 +284,9 @@ def test_the_limit_of_a_record_can_be_set_and_older_configs_have_none(both):
     with pytest.raises(UserError, match=r"train\.jsonl:4: is longer than data\.max_document_bytes"):
         both(rows, GOOD, **{"data.max_document_bytes": 400})
     config = classify.get_config("model=bert,tokenizer=bytes")
-    assert labelled.document_limit(config.data) == {"max_document_bytes": 1_000_000_000}
+    assert task_data.document_limit(config.data) == {"max_document_bytes": 1_000_000_000}
     del config.data.max_document_bytes
-    assert labelled.document_limit(config.data) == {}
+    assert task_data.document_limit(config.data) == {}
 
 
 def test_a_long_text_is_tokenized_as_far_as_it_is_read(both, monkeypatch):

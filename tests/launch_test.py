@@ -18,7 +18,9 @@ import pytest
 from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import quickstart
-from experiments import build, evaluate, generate, pretrain, runs
+from experiments import evaluate, generate, pretrain, runs
+from experiments.wiring import pretraining
+from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.run.status import state_of
@@ -194,9 +196,11 @@ def test_a_run_of_another_machine_is_opened_with_a_kernel_of_this_one(
 def test_evaluation_asks_for_a_kernel_that_takes_rows_as_its_mesh_cuts_them(
     uninterrupted, monkeypatch
 ):
-    asked, choose = [], build.choose_attention
+    asked, choose = [], pretraining.choose_attention
     monkeypatch.setattr(
-        build, "choose_attention", lambda name, needs: asked.append(needs) or choose(name, needs)
+        pretraining,
+        "choose_attention",
+        lambda name, needs: asked.append(needs) or choose(name, needs),
     )
     config = evaluate_config.get_config()
     config.checkpoint = str(uninterrupted)
@@ -392,7 +396,7 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(name, c
 def test_a_model_that_a_mesh_cannot_divide_is_refused_before_its_data_is_read(
     epochs, corpus, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(build, "make_data", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(pretraining, "make_data", lambda *_: pytest.fail("read"))
     changes = {"parallel.data": 1, "parallel.fsdp": 2, "model.model_dim": 15}
     changes |= {"train.num_epochs": epochs, "train.num_steps": 0 if epochs else 4}
 
@@ -403,22 +407,20 @@ def test_a_model_that_a_mesh_cannot_divide_is_refused_before_its_data_is_read(
 def test_a_batch_may_be_said_by_device(corpus):
     config = tiny_config(corpus, **{"data.batch_size_per_device": 3})
 
-    assert build.with_num_steps(config, build.rows_of_epoch).data.batch_size == 3 * 2
+    assert with_num_steps(config, rows_of_epoch).data.batch_size == 3 * 2
     config.train.update(num_steps=0, num_epochs=1.0)
-    epoch = build.with_num_steps(config, build.rows_of_epoch)
+    epoch = with_num_steps(config, rows_of_epoch)
     config.data.update(batch_size=3 * 2, batch_size_per_device=0)
-    assert (
-        epoch.train.num_steps == build.with_num_steps(config, build.rows_of_epoch).train.num_steps
-    )
+    assert epoch.train.num_steps == with_num_steps(config, rows_of_epoch).train.num_steps
 
 
 @pytest.mark.parametrize("num_epochs", [0.5, 1.0, 3.0])
 def test_epochs_are_just_as_many_steps_as_show_every_row(num_epochs, corpus):
     config = tiny_config(corpus, **{"train.num_steps": 0, "train.num_epochs": num_epochs})
 
-    num_steps = build.with_num_steps(config, build.rows_of_epoch).train.num_steps
+    num_steps = with_num_steps(config, rows_of_epoch).train.num_steps
 
-    prepared = build.make_data(config, config.model)
+    prepared = pretraining.make_data(config, config.model)
     batches = Batches(prepared, "train", batch_size=16, seed=0)
     num_rows = prepared.splits["train"].num_rows
     seen = np.concatenate([batches.rows_at(step) for step in range(num_steps)])

@@ -13,7 +13,7 @@ import sys
 import jax
 
 from configs import families
-from experiments import build, initial
+from experiments.wiring import init_from, pretraining
 from lm.corpus.batches import Batches
 from lm.train.checkpoints import Checkpoints
 
@@ -52,17 +52,17 @@ class Run:
         self._config = make_config(family, corpus)
         self._config.parallel.update(MESHES[mesh])
         devices = jax.devices()[:1] if mesh == "one device" else None
-        self._parts = build.make_parts(self._config, devices)
-        prepared = build.make_data(self._config, self._parts.model.config)
-        objective = build.make_objective(self._config, prepared)
-        self._abstract = build.abstract_state(self._parts)
-        self._step_fn = build.make_step(self._parts, objective, self._config, self._abstract)
+        self._parts = pretraining.make_parts(self._config, devices)
+        prepared = pretraining.make_data(self._config, self._parts.model.config)
+        objective = pretraining.make_objective(self._config, prepared)
+        self._abstract = pretraining.abstract_state(self._parts)
+        self._step_fn = pretraining.make_step(self._parts, objective, self._config, self._abstract)
         batch_size = self._config.data.batch_size
         self._batches = Batches(prepared, "train", batch_size=batch_size, seed=0)
 
     def losses(self, folder: pathlib.Path) -> list[float]:
         """Of all steps; a checkpoint goes to `folder` halfway."""
-        state = initial.state(self._parts, self._config, self._abstract)
+        state = init_from.state(self._parts, self._config, self._abstract)
         state, first = self._train(state, range(SAVED))
         with Checkpoints(folder, keep_last=1) as checkpoints:
             checkpoints.save(SAVED, state, {}, {})

@@ -8,7 +8,8 @@ import transformers
 
 from configs import classify, families
 from configs import convert as convert_config
-from experiments import build, convert, finetuned, initial, runs
+from experiments import convert, runs
+from experiments.wiring import init_from, pretraining, task_model
 from lm.errors import UserError
 from lm.models import mup
 from lm.models.families import param_shapes
@@ -26,7 +27,7 @@ def make_config(family, **model):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_transformers_gives_the_logits_of_the_run(family, random_like, tmp_path):
     config = make_config(family, **BASE)
-    model = build.make_model(config.model, causal=True)
+    model = pretraining.make_model(config.model, causal=True)
     params = random_like(param_shapes(model), scale=0.4)
     made = convert.Model(config.model.to_dict(), params, "float32", ByteTokenizer())
     convert.write_run(tmp_path / "run", made, source="random")
@@ -53,16 +54,18 @@ def test_a_run_goes_on_only_with_the_multipliers_that_it_was_trained_with(
 ):
     blocks = [make_config("gpt2", **BASE).model.to_dict(), make_config("gpt2").model.to_dict()]
     block = blocks[0 if there else 1]
-    params = random_like(param_shapes(build.make_model(make_config("gpt2").model, causal=True)))
+    params = random_like(
+        param_shapes(pretraining.make_model(make_config("gpt2").model, causal=True))
+    )
     made = convert.Model(block, params, "float32", ByteTokenizer())
     convert.write_run(tmp_path / "run", made, source="random")
     same = make_config("gpt2", **(BASE if there else {}))
     other = make_config("gpt2", **({} if there else BASE))
 
     same.init_from = other.init_from = str(tmp_path / "run")
-    initial.check(same, params, ByteTokenizer())
+    init_from.check(same, params, ByteTokenizer())
     with pytest.raises(UserError, match=r"init_from=.*other multipliers of muP"):
-        initial.check(other, params, ByteTokenizer())
+        init_from.check(other, params, ByteTokenizer())
 
 
 def test_fine_tuning_begins_from_a_run_that_has_a_base_shape():
@@ -70,4 +73,4 @@ def test_fine_tuning_begins_from_a_run_that_has_a_base_shape():
     config.model.update(BASE)
 
     with pytest.raises(UserError, match=r"model\.mup_model_dim=4 is about pretraining"):
-        finetuned.make_model(config, None)
+        task_model.make_model(config, None)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from experiments import build
 from experiments.launchers import local
 from experiments.sweeps import costs
 from experiments.sweeps import launch as launch_lib
 from experiments.sweeps import plan as plan_lib
 from experiments.sweeps.plan import Base
+from experiments.wiring import pretraining
 from lm.corpus import preparation
 from lm.errors import UserError
 from lm.run import workdir
@@ -343,9 +343,11 @@ def test_a_cost_is_what_a_run_counts(corpus):
     config = quickstart.get_config("debug")
     config.data.update(corpus, source="text")
     config.tokenizer = {"kind": "bytes"}
-    parts = build.make_parts(config)
-    objective = build.make_objective(config, build.make_data(config, parts.model.config))
+    parts = pretraining.make_parts(config)
+    objective = pretraining.make_objective(
+        config, pretraining.make_data(config, parts.model.config)
+    )
 
-    counted = build.flops_per_token(parts, objective, build.abstract_state(parts), 64)
+    counted = pretraining.flops_per_token(parts, objective, pretraining.abstract_state(parts), 64)
 
     assert costs.cost_of(config).flops_per_token == counted

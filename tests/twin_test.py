@@ -10,8 +10,10 @@ import jax
 import pytest
 
 from configs import families
-from experiments import build, twin
+from experiments import twin
+from experiments.wiring import pretraining
 from lm.models.families import param_shapes
+from lm.models.parameters import num_params
 
 SIZES = dict(data=2, fsdp=4, tensor=4, sequence=1)
 
@@ -84,8 +86,8 @@ def test_what_is_sent_is_linear_in_the_layers():
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_under_fsdp_parameters_travel_and_rows_stay(family):
     config = make_config(family, dict(fsdp=2), num_layers=1)
-    parameters = 4 * build.num_params(
-        param_shapes(build.make_model(config.model, causal=family == "llama"))
+    parameters = 4 * num_params(
+        param_shapes(pretraining.make_model(config.model, causal=family == "llama"))
     )
 
     found = payloads(twin.compiled(config, jax.devices()), floor=1000)

@@ -11,7 +11,7 @@ from experiments import pretrain
 from experiments.verify import checks, verify
 from lm.corpus.batches import Batches
 from lm.errors import UserError
-from lm.models.visible import Visible
+from lm.models.masks import Visible
 from lm.train import step as step_lib
 
 

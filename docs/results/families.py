@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import ml_collections
 import numpy as np
 
-from experiments import build
+from experiments.wiring import pretraining
 from lm.corpus.batches import Batches, evaluation_batches
 from lm.run import workdir
 
@@ -51,9 +51,9 @@ def main(folders: list[str]) -> None:
 
 def unigram_loss(config: ml_collections.ConfigDict) -> float:
     """Nats a target of the validation split."""
-    model = build.make_model(config.model, causal=config.objective.kind == "causal")
-    prepared = build.make_data(config, model.config)
-    objective = jax.jit(build.make_objective(config, prepared))
+    model = pretraining.make_model(config.model, causal=config.objective.kind == "causal")
+    prepared = pretraining.make_data(config, model.config)
+    objective = jax.jit(pretraining.make_objective(config, prepared))
     counts = np.ones(config.model.vocab_size)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     for step, rows in enumerate(batches.iterate(0, 200)):

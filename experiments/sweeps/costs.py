@@ -12,8 +12,11 @@ import numpy as np
 import rich.console
 import rich.table
 
-from experiments import build, cli, finetune, initial, objectives
+from experiments import cli, finetune
 from experiments.sweeps.plan import Run, counted, shown
+from experiments.wiring import init_from, objectives, pretraining
+from experiments.wiring.run_length import rows_of_epoch, with_num_steps
+from lm.models import parameters as parameters_lib
 from lm.run.status import State, read_records, state_of
 from lm.tokenizers.vocabulary import Vocabulary
 
@@ -26,7 +29,7 @@ class Cost:
     """Of one run.
 
     num_params: of its model.
-    flops_per_token: see `build.flops_per_token`.
+    flops_per_token: see `pretraining.flops_per_token`.
     num_tokens: of all its steps, as many as its rows can hold.
     """
 
@@ -118,22 +121,24 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
     """
     if config.experiment == "finetune":
         config, data = finetune.read(config)
-        config = build.with_num_steps(config, lambda _: len(data.train.examples))
+        config = with_num_steps(config, lambda _: len(data.train.examples))
         parts = finetune.make_parts(config, data)
         flops = finetune.flops_per_token(config, parts.model, parts.params)
-        return Cost(build.num_params(parts.params), flops, config.num_seeds * _num_tokens(config))
-    config = _on_one_device(initial.with_model(config))
-    config = build.with_num_steps(config, build.rows_of_epoch)
-    parts = build.make_parts(config, devices=1)
-    abstract = build.abstract_state(parts)
+        return Cost(
+            parameters_lib.num_params(parts.params), flops, config.num_seeds * _num_tokens(config)
+        )
+    config = _on_one_device(init_from.with_model(config))
+    config = with_num_steps(config, rows_of_epoch)
+    parts = pretraining.make_parts(config, devices=1)
+    abstract = pretraining.abstract_state(parts)
     objective = objectives.make_objective(
         config.objective.to_dict(),
-        architecture=build.family_block(config.model).architecture,
+        architecture=pretraining.family_block(config.model).architecture,
         vocabulary=_any_vocabulary(config.model.vocab_size),
         seq_len=config.data.seq_len,
     )
-    flops = build.flops_per_token(parts, objective, abstract, config.data.seq_len)
-    return Cost(build.num_params(abstract.params), flops, _num_tokens(config))
+    flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
+    return Cost(parameters_lib.num_params(abstract.params), flops, _num_tokens(config))
 
 
 def _num_tokens(config: ml_collections.ConfigDict) -> int:

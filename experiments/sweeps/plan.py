@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from experiments import cli
-from experiments.checks import check_numbers
+from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
 
 Overrides = dict[str, Any]

@@ -13,14 +13,15 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import build, cli, dry_run, initial, pretrain, training
-from experiments.objectives import Objective
+from experiments import cli, dry_run, pretrain, training
 from experiments.runs import has_tokenizer
 from experiments.sweeps.plan import Run
 from experiments.sweeps.status_table import Board
+from experiments.wiring import init_from, pretraining
 from lm.errors import UserError
+from lm.objectives.batch import Objective
 from lm.run.status import FAILED, mark
-from lm.train import evaluation, loop, members
+from lm.train import evaluation, loop, vmapped
 from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState
 
@@ -73,7 +74,7 @@ class Member:
         check(self.config)
         on_one_device = self.config.copy_and_resolve_references()
         on_one_device.parallel.data = 1
-        self.parts = build.make_parts(on_one_device, jax.local_devices()[:1])
+        self.parts = pretraining.make_parts(on_one_device, jax.local_devices()[:1])
         self.stack = contextlib.ExitStack()
 
     def open_log(self) -> None:
@@ -107,22 +108,22 @@ class Group:
         self._members = [Member(run, folder / "logs" / f"{run.name}.log") for run in runs]
         first = self._members[0]
         config, parts = first.config, first.parts
-        prepared = build.make_data(config, parts.model.config)
-        abstract = build.abstract_state(parts)
+        prepared = pretraining.make_data(config, parts.model.config)
+        abstract = pretraining.abstract_state(parts)
         if config.init_from:
             goes_on = all(has_tokenizer(run.workdir) for run in runs)
-            initial.check(config, abstract.params, None if goes_on else prepared.tokenizer)
+            init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
         self._shared = pretrain.share(config, parts, abstract, prepared)
         self._batches = {
             member.config.seed: pretrain.make_batches(member.config, self._shared.prepared)
             for member in self._members
         }
-        self._mesh = members.make_mesh(len(runs))
+        self._mesh = vmapped.make_mesh(len(runs))
         self._step_fn = _make_step(config, parts, self._shared.objective, self._mesh)
-        eval_step = build.make_eval_step(
+        eval_step = pretraining.make_eval_step(
             parts.model, self._shared.objective, parts.mesh, config.loss.num_blocks
         )
-        self._eval_step = members.compile_evaluation(eval_step, self._mesh)
+        self._eval_step = vmapped.compile_evaluation(eval_step, self._mesh)
         self._active: list[Member] = []
         self._kinds: dict[str, str] = {}
 
@@ -192,8 +193,8 @@ class Group:
             return
         trained, states = [member for member, _ in starts], [state for _, state in starts]
         config, num_steps = trained[0].config, trained[0].running.num_steps
-        stacked = members.padded(trained, self._mesh)
-        state = members.stack(members.padded(states, self._mesh), self._mesh)
+        stacked = vmapped.padded(trained, self._mesh)
+        state = vmapped.stack(vmapped.padded(states, self._mesh), self._mesh)
         del starts, states
         keys = jnp.stack([jax.random.key(member.config.seed) for member in stacked])
         scalars = {
@@ -241,7 +242,7 @@ class Group:
             seed: self._batches[seed].iterate(first_step, end_step)
             for seed in {member.config.seed for member in stacked}
         }
-        return members.stacked_batches([by_seed[member.config.seed] for member in stacked])
+        return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])
 
     def _report(self, trained: list[Member], step: int, metrics: dict[str, np.ndarray]) -> None:
         for i, member in enumerate(trained):
@@ -298,7 +299,7 @@ class Group:
             self._leave(member, "done" if code == 0 else "stopped", f"step {int(state.step)}")
 
     def _pick(self, states: TrainState, i: int) -> TrainState:
-        return members.pick(states, i, self._shared.abstract)
+        return vmapped.pick(states, i, self._shared.abstract)
 
     def _attempt(self, member: Member, act: Callable, *args):
         """What `act` gives; None where the member cannot go on, and then it is no more trained."""
@@ -318,7 +319,7 @@ class Group:
 
 
 def _make_step(
-    config: ml_collections.ConfigDict, parts: build.Parts, objective: Objective, mesh: Mesh
+    config: ml_collections.ConfigDict, parts: pretraining.Parts, objective: Objective, mesh: Mesh
 ) -> Callable:
     """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
 
@@ -327,7 +328,7 @@ def _make_step(
 
     def step(state, rows, key, scalars):
         tx, _ = parts.make_optimizer(**scalars)
-        one = build.step_function(dataclasses.replace(parts, tx=tx), objective, config)
+        one = pretraining.step_function(dataclasses.replace(parts, tx=tx), objective, config)
         return one(state, rows, key)
 
-    return members.compile_step(step, mesh)
+    return vmapped.compile_step(step, mesh)

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, finetune, labelled, report, training
+from experiments import finetune, report, training
 from experiments.verify.subject import (
     INIT_FROM,
     PLAIN,
@@ -22,10 +22,12 @@ from experiments.verify.subject import (
     shrunk,
     varied,
 )
+from experiments.wiring import pretraining, task_data
+from experiments.wiring.run_length import with_num_steps
 from lm.data.examples import collate
+from lm.models.parameters import Params
 from lm.train import sharding
 from lm.train.optimizers import make_optimizer
-from lm.train.state import Params
 
 _NUM_TRAINED, _NUM_EVALUATED, _NUM_COMPARED = 32, 7, 6  # Records, records, examples.
 _MULTIPLE = 16  # Short, so that examples are padded to several lengths.
@@ -42,10 +44,10 @@ def make(
     del folder  # Labelled data is in memory.
     config, data = finetune.read(config)
     report.warn(data.warnings)
-    config = build.with_num_steps(config, lambda _: len(data.train.examples))
+    config = with_num_steps(config, lambda _: len(data.train.examples))
     metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
     training.check(config, metrics, None)
-    build.check_batch(config, sharding.make_mesh(**config.parallel, devices=own))
+    pretraining.check_batch(config, sharding.make_mesh(**config.parallel, devices=own))
     make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     config = shrunk(config, mesh)
     config.data.multiple = min(config.data.multiple, _MULTIPLE)
@@ -73,7 +75,7 @@ def make(
         ours = config.copy_and_resolve_references()
         ours.eval.batch_size = batch_size
         of_split = finetune.make_evaluation(ours, data.task, parts.model, validation, parts.mesh)
-        return of_split(parts.trained.assemble(params, frozen))[0]
+        return of_split(parts.trained.combine(params, frozen))[0]
 
     partial = config.lora.rank or config.train.frozen
     return Subject(
@@ -90,7 +92,7 @@ def make(
     )
 
 
-def _few(split: labelled.Split, count: int) -> labelled.Split:
+def _few(split: task_data.Split, count: int) -> task_data.Split:
     """Some records of its shorter half, at equal distances by length, and their examples."""
     by_record: list[list] = [[] for _ in split.records]
     for example, owner in zip(split.examples, split.owners, strict=True):
@@ -100,10 +102,10 @@ def _few(split: labelled.Split, count: int) -> labelled.Split:
     chosen = shorter[:: max(1, len(shorter) // count)][:count]
     owners = [i for i, r in enumerate(chosen) for _ in by_record[r]]
     examples = [example for r in chosen for example in by_record[r]]
-    return labelled.Split([split.records[r] for r in chosen], examples, owners)
+    return task_data.Split([split.records[r] for r in chosen], examples, owners)
 
 
-def _uneven(config: ml_collections.ConfigDict, data: labelled.Data) -> Any:
+def _uneven(config: ml_collections.ConfigDict, data: task_data.Data) -> Any:
     """A batch whose last rows, not quite half of them, hold no example."""
     batch_size = config.data.batch_size
     return collate(
@@ -115,7 +117,7 @@ def _uneven(config: ml_collections.ConfigDict, data: labelled.Data) -> Any:
 
 
 def _costs(
-    config: ml_collections.ConfigDict, data: labelled.Data, parts: finetune.Parts, frozen: Params
+    config: ml_collections.ConfigDict, data: task_data.Data, parts: finetune.Parts, frozen: Params
 ) -> Callable[[Params], tuple[np.ndarray, np.ndarray]]:
     """trained params -> the cost of some examples in one batch, padded further, and one by one."""
     examples, width = data.train.examples[:_NUM_COMPARED], config.data.multiple
@@ -123,7 +125,7 @@ def _costs(
     def costs(trained_params):
         nll = lambda params, batch: parts.task.loss(parts.model, params, batch, None)["nll"]
         loss = jax.jit(nll)
-        params = parts.trained.assemble(trained_params, frozen)
+        params = parts.trained.combine(trained_params, frozen)
         cost = lambda some, multiple: float(
             loss(params, collate(some, fill=parts.task.fill, multiple=multiple, size=len(some)))
         )

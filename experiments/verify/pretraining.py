@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, initial, labelled, pretrain, report, training
+from experiments import pretrain, report, training
 from experiments.verify.subject import (
     INIT_FROM,
     PLAIN,
@@ -28,15 +28,17 @@ from experiments.verify.subject import (
     shrunk,
     varied,
 )
+from experiments.wiring import init_from, pretraining, task_data
+from experiments.wiring.run_length import with_num_steps
 from lm.corpus import sources
 from lm.corpus.batches import Batches
 from lm.corpus.packing import Piece
 from lm.corpus.preparation import SPLITS, Prepared
 from lm.corpus.rows import rows_from_pieces
 from lm.corpus.sources import Document
+from lm.models.parameters import Params
 from lm.objectives.batch import Batch
 from lm.train import evaluation, sharding
-from lm.train.state import Params
 
 _SEQ_LEN, _DOCUMENT_CHARS, _TRAIN_CHARS, _VALIDATION_CHARS = 64, 3000, 300_000, 4000
 _NUM_DOCUMENTS = 8  # Whose costs are compared, at most.
@@ -60,25 +62,27 @@ def make(
     Raises:
       UserError: what a run would raise.
     """
-    config = build.with_num_steps(initial.with_model(config), lambda _: 10**6)
-    build.abstract_state(build.make_parts(config, own))
+    config = with_num_steps(init_from.with_model(config), lambda _: 10**6)
+    pretraining.abstract_state(pretraining.make_parts(config, own))
     training.check(config, evaluation.METRICS, None)
     config = _shrunk(config, mesh, folder)
-    parts = build.make_parts(varied(config, Variant(home)), home)
-    prepared = build.make_data(config, parts.model.config, cache_dir=folder, num_processes=1)
-    objective = build.make_objective(config, prepared)
+    parts = pretraining.make_parts(varied(config, Variant(home)), home)
+    prepared = pretraining.make_data(config, parts.model.config, cache_dir=folder, num_processes=1)
+    objective = pretraining.make_objective(config, prepared)
     key = jax.random.key(config.seed)
 
     @kept(config)
     def trainer(variant: Variant) -> Trainer:
         ours = varied(config, variant)
-        parts = build.make_parts(ours, variant.devices)
+        parts = pretraining.make_parts(ours, variant.devices)
         if variant.plain:
             parts = dataclasses.replace(parts, tx=PLAIN)
         same = lambda rows, key: objective(rows, jax.random.key(0))
-        abstract = build.abstract_state(parts)
-        step_fn = build.make_step(parts, same if variant.same_draws else objective, ours, abstract)
-        first = initial.state(parts, ours, abstract)
+        abstract = pretraining.abstract_state(parts)
+        step_fn = pretraining.make_step(
+            parts, same if variant.same_draws else objective, ours, abstract
+        )
+        first = init_from.state(parts, ours, abstract)
         return Trainer(abstract, lambda: copied(first), lambda s, rows: step_fn(s, rows, key))
 
     def evaluate(params, batch_size):
@@ -115,7 +119,7 @@ def _shrunk(
         report.warn([f"data.train and data.validation both have {', '.join(both[:5])}"])
     for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
         block = {"spec": config.data[split], "field": config.data.field}
-        block |= labelled.document_limit(config.data)
+        block |= task_data.document_limit(config.data)
         source = sources.make_source(config.data.source, split=split, **block)
         texts = _beginnings(sources.readable(source, config.data.on_error, []), num_chars)
         if split == "train" and "vocab_size" in config.tokenizer:
@@ -179,7 +183,7 @@ def _costs(config, parts, objective, prepared, reader) -> Callable[[Params], Any
         if len(asked) < 2:
             return "no row holds two documents of which something is predicted"
         as_it_is = lambda batch, key: batch
-        eval_step = build.make_eval_step(parts.model, as_it_is, parts.mesh, num_blocks)
+        eval_step = pretraining.make_eval_step(parts.model, as_it_is, parts.mesh, num_blocks)
         cost = lambda batch: float(eval_step(params, batch)["nll"])
         together, alone = [], []
         for d in asked[:_NUM_DOCUMENTS]:

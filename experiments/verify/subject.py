@@ -13,8 +13,9 @@ import numpy as np
 import optax
 
 from experiments import training
+from lm.models.parameters import Params
 from lm.train import sharding
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
 
 NUM_STEPS = 100  # In which a batch is overfit.
 # Gradients in place of updates: what a rule such as Adam makes of a gradient that is nearly 0 is

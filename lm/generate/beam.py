@@ -16,9 +16,9 @@ from flax import struct
 
 from lm.errors import UserError
 from lm.generate import decoding
-from lm.models.cache import decoding_params
+from lm.models.kv_cache import decoding_params
+from lm.models.parameters import Params
 from lm.train.sharding import fetch, place_beside
-from lm.train.state import Params
 
 _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences are numbers.
 

@@ -12,9 +12,9 @@ import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.models import cache, t5
+from lm.models import kv_cache, t5
 from lm.models.families import family_of
-from lm.train.state import Params
+from lm.models.parameters import Params
 
 _SMALLEST_BUCKET = 32
 
@@ -77,7 +77,7 @@ def start(
     Args:
       model: a decoder, which goes on from the prompts, or one with an encoder, which reads them and
         starts to write from `start_id`.
-      params: of `cache.decoding_params`.
+      params: of `kv_cache.decoding_params`.
       tokens_BL, lengths_B: see `Batch`.
       num_new: how many tokens there must be room for.
       start_id: only for a model with an encoder.
@@ -94,7 +94,7 @@ def start(
         tokens_BL = jnp.full((B, 1), start_id, jnp.int32)
         lengths_B = jnp.ones(B, jnp.int32)
     else:
-        own = cache.empty(
+        own = kv_cache.empty(
             B,
             L + num_new if c.max_len is None else min(L + num_new, c.max_len),
             num_kv_heads=getattr(c, "num_kv_heads", c.num_heads),

@@ -18,9 +18,9 @@ from flax import struct
 
 from lm.errors import UserError
 from lm.generate import decoding
-from lm.models.cache import decoding_params
+from lm.models.kv_cache import decoding_params
+from lm.models.parameters import Params
 from lm.train.sharding import fetch, place_beside
-from lm.train.state import Params
 
 _BLOCK = 32  # Tokens that are written before it is looked at what they say.
 

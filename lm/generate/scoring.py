@@ -15,8 +15,8 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.generate.decoding import bucket
 from lm.models.families import family_of
+from lm.models.parameters import Params
 from lm.train.sharding import fetch, in_mesh, place_beside
-from lm.train.state import Params
 
 
 class Score(NamedTuple):

@@ -18,7 +18,7 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.models.kernels import KERNELS
 from lm.models.layers import Dense, Matmul
-from lm.models.visible import Visible
+from lm.models.masks import Visible
 
 # (q_BLHK, k_BMGK, v_BMGK) -> o_BLHK, closed over what is visible and whatever a family adds to it.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import attention, visible
-from lm.models.checks import check_hyperparameters
+from lm.models import attention, masks
+from lm.models.hyperparameters import check_hyperparameters
 from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output, embed, embed_few
+from lm.models.masks import Visible
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
-from lm.models.visible import Visible
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
             scan_layers=c.scan_layers or self.is_initializing(),
             config=c,
             deterministic=deterministic,
-        )(x_BLD, visible.itself(segment_ids_BL))
+        )(x_BLD, masks.itself(segment_ids_BL))
         return x_BLD, embed_VD
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lm.models import bert, gpt2, llama, mup, t5
-from lm.train.state import Params
+from lm.models.parameters import Params
 
 
 class Family(NamedTuple):

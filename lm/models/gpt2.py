@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models import attention, cache, mup, visible
-from lm.models.cache import CachedAttend, LayerCache
-from lm.models.checks import check_hyperparameters
+from lm.models import attention, kv_cache, masks, mup
+from lm.models.hyperparameters import check_hyperparameters
+from lm.models.kv_cache import CachedAttend, LayerCache
 from lm.models.layers import LayerNorm, Mlp, Output, embed
+from lm.models.masks import Visible
 from lm.models.matmuls import MATMULS
+from lm.models.parameters import Params
 from lm.models.stack import stack
-from lm.models.visible import Visible
-from lm.train.state import Params
 
 _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
 
@@ -125,7 +125,7 @@ class Decoder(nn.Module):
             scan_layers=c.scan_layers or self.is_initializing(),
             config=c,
             deterministic=deterministic,
-        )(x_BLD, visible.causal(segment_ids_BL, prefix_BL))
+        )(x_BLD, masks.causal(segment_ids_BL, prefix_BL))
         return LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD), embed_VD
 
 
@@ -158,7 +158,7 @@ def decode(
 
     Args:
       c: of the model.
-      params: of a `GPT2`, as `cache.decoding_params` gives them.
+      params: of a `GPT2`, as `kv_cache.decoding_params` gives them.
       tokens_BL, positions_BL: the new tokens; a position outside the caches leaves no trace there.
       caches: of each layer.
 
@@ -170,13 +170,13 @@ def decode(
         jnp.asarray(params[name], dtype) for name in ("token_embedding", "position_embedding")
     )
     x_BLD = embed_VD[tokens_BL] + embed_PD[positions_BL]
-    mask_BLM = cache.visible(positions_BL, caches[0].k_BGMK.shape[2])
+    mask_BLM = kv_cache.visible(positions_BL, caches[0].k_BGMK.shape[2])
 
     def layer(params, x_BLD, old):
         attend = CachedAttend(old, positions_BL, mask_BLM, scale=mup.attention_scale(c))
         x_BLD, _ = Block(c, deterministic=True).apply({"params": params}, x_BLD, None, attend)
         return x_BLD, attend.cache
 
-    x_BLD, caches = cache.through_layers(layer, params["layers"], x_BLD, caches)
+    x_BLD, caches = kv_cache.through_layers(layer, params["layers"], x_BLD, caches)
     x_BLD = LayerNorm(_EPSILON, dtype).apply({"params": params["final_norm"]}, x_BLD)
     return mup.for_output(c, x_BLD), embed_VD, caches

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from lm.models.visible import Visible
+from lm.models.masks import Visible
 
 
 def einsum_attention(

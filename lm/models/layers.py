@@ -9,12 +9,13 @@ Dimension key:
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+
+from lm.models.parameters import TRANSPOSED
 
 # (x, w) -> x w, of matrices of the dtype to compute in; see `lm.models.matmuls`.
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
@@ -87,32 +88,6 @@ def embed_few(table_SD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.A
     """
     one_hot_BLS = jax.nn.one_hot(ids_BL, table_SD.shape[0], dtype=dtype)
     return jnp.einsum("BLS,SD->BLD", one_hot_BLS, table_SD.astype(dtype), precision="highest")
-
-
-class KernelDims(NamedTuple):
-    """How many dimensions of a kernel, in this order, count layers, are read, and are written."""
-
-    layers: int
-    inputs: int
-    outputs: int
-
-
-def kernel_dims(path: tuple[str, ...], ndim: int) -> KernelDims:
-    """The dimensions of the `Dense` kernel at this path of a parameter tree.
-
-    `layers/attention/out/kernel`, N x H x K x D: 1, 2, 1. `pooler/kernel`, D x D: 0, 1, 1.
-    """
-    layers = int("layers" in path)
-    inputs = 2 if path[-2] == "out" and ndim - layers == 3 else 1  # Attention's reads heads.
-    return KernelDims(layers, inputs, ndim - layers - inputs)
-
-
-TRANSPOSED = "transposed_kernel"
-
-
-def transposed(kernel: jax.Array, num_in_dims: int) -> jax.Array:
-    """The kernel of a `Dense` as a matrix of outputs x inputs, in place of which it may stand."""
-    return kernel.reshape(math.prod(kernel.shape[:num_in_dims]), -1).T
 
 
 class Dense(nn.Module):

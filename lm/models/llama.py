@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.models import attention, cache, mup, visible
-from lm.models.cache import CachedAttend, LayerCache
-from lm.models.checks import check_hyperparameters
+from lm.models import attention, kv_cache, masks, mup
+from lm.models.hyperparameters import check_hyperparameters
+from lm.models.kv_cache import CachedAttend, LayerCache
 from lm.models.layers import GatedMlp, Output, RmsNorm, embed
 from lm.models.matmuls import MATMULS
+from lm.models.parameters import Params
 from lm.models.stack import stack
-from lm.train.state import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
             config=c,
         )(
             embed(embed_VD, tokens_BL, dtype),
-            visible.causal(segment_ids_BL, prefix_BL, c.window),
+            masks.causal(segment_ids_BL, prefix_BL, c.window),
             jnp.cos(angles_BLK),
             jnp.sin(angles_BLK),
         )
@@ -220,7 +220,7 @@ def decode(
     dtype = jnp.dtype(c.dtype)
     angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
     turns = jnp.cos(angles_BLK), jnp.sin(angles_BLK)
-    mask_BLM = cache.visible(positions_BL, caches[0].k_BGMK.shape[2], c.window)
+    mask_BLM = kv_cache.visible(positions_BL, caches[0].k_BGMK.shape[2], c.window)
     embed_VD = jnp.asarray(params["token_embedding"], dtype)
 
     def layer(params, x_BLD, old):
@@ -228,7 +228,7 @@ def decode(
         x_BLD, _ = Block(c).apply({"params": params}, x_BLD, None, *turns, attend)
         return x_BLD, attend.cache
 
-    x_BLD, caches = cache.through_layers(layer, params["layers"], embed_VD[tokens_BL], caches)
+    x_BLD, caches = kv_cache.through_layers(layer, params["layers"], embed_VD[tokens_BL], caches)
     x_BLD = RmsNorm(c.norm_epsilon, dtype).apply({"params": params["final_norm"]}, x_BLD)
     if not c.tied_output:
         embed_VD = jnp.asarray(params["output_embedding"], dtype)

@@ -24,8 +24,7 @@ import numpy as np
 from flax import traverse_util
 
 from lm.errors import UserError
-from lm.models.layers import kernel_dims
-from lm.train.state import Params
+from lm.models.parameters import Params, kernel_dims
 
 Path = tuple[str, ...]
 

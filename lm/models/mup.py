@@ -18,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm.errors import UserError
-from lm.train.state import Params
+from lm.models.parameters import Params
 
 # How many times as wide as the base shape each of D, HK, F and K is.
 Growth = Mapping[str, float]

@@ -16,14 +16,14 @@ from flax import linen as nn
 from flax import struct
 
 from lm.errors import UserError
-from lm.models import attention, cache, visible
-from lm.models.cache import CachedAttend, LayerCache
-from lm.models.checks import check_hyperparameters
+from lm.models import attention, kv_cache, masks
+from lm.models.hyperparameters import check_hyperparameters
+from lm.models.kv_cache import CachedAttend, LayerCache
 from lm.models.layers import Dense, GatedMlp, Mlp, Output, RmsNorm, embed
+from lm.models.masks import Visible
 from lm.models.matmuls import MATMULS
+from lm.models.parameters import Params
 from lm.models.stack import stack
-from lm.models.visible import Visible
-from lm.train.state import Params
 
 _EPSILON = 1e-6  # Of every norm, as in the published weights.
 
@@ -224,7 +224,7 @@ class Encoder(nn.Module):
         """
         embed_VD = self.token_embedding
         in_BLD = embed(embed_VD, tokens_BL, jnp.dtype(self.config.dtype))
-        seen = visible.itself(segment_ids_BL)
+        seen = masks.itself(segment_ids_BL)
         return self.encoder(in_BLD, seen, deterministic=deterministic), embed_VD
 
 
@@ -266,7 +266,7 @@ class T5(nn.Module):
         )
         x_BLD = self.decoder(
             embed(embed_VD, tokens_BL, x_BMD.dtype),
-            visible.causal(segment_ids_BL),
+            masks.causal(segment_ids_BL),
             x_BMD,
             Visible(segment_ids_BL, encoder_segment_ids_BM),
             deterministic=deterministic,
@@ -301,11 +301,11 @@ def read(
 ) -> list[T5LayerCache]:
     """What the decoder needs of a text, B x M twice, and room for `num_slots` tokens.
 
-    `params` are of a `T5`, as `cache.decoding_params` gives them.
+    `params` are of a `T5`, as `kv_cache.decoding_params` gives them.
     """
     of_encoder = {name: params[name] for name in ("token_embedding", "encoder")}
     x_BMD, _ = Encoder(c).apply({"params": of_encoder}, encoder_tokens_BM, encoder_segment_ids_BM)
-    own = cache.empty(
+    own = kv_cache.empty(
         x_BMD.shape[0],
         num_slots,
         num_kv_heads=c.num_heads,
@@ -340,7 +340,7 @@ def decode(
     """The decoder's hidden states for new tokens; see `gpt2.decode`. All rows are as far."""
     dtype = jnp.dtype(c.dtype)
     num_slots = caches[0].own.k_BGMK.shape[2]
-    mask_BLM = cache.visible(positions_BL, num_slots)
+    mask_BLM = kv_cache.visible(positions_BL, num_slots)
     # Rows that have stopped may stand outside; what they say is not looked at.
     distance_LM = jnp.min(positions_BL, axis=0)[:, None] - jnp.arange(num_slots)[None, :]
     bias_RH = params["decoder"]["relative_bias"]
@@ -352,14 +352,14 @@ def decode(
 
     def layer(params, x_BLD, old):
         attend = CachedAttend(old.own, positions_BL, mask_BLM, bias_HLM=bias_HLM, scale=1.0)
-        to_encoder = cache.WrittenAttend(old.encoder, old.encoder_mask_BLM, scale=1.0)
+        to_encoder = kv_cache.WrittenAttend(old.encoder, old.encoder_mask_BLM, scale=1.0)
         x_BLD, _ = Block(c, deterministic=True).apply(
             {"params": params}, x_BLD, None, None, x_BLD, None, attend, to_encoder
         )
         return x_BLD, old.replace(own=attend.cache)
 
     layers = params["decoder"]["layers"]
-    x_BLD, caches = cache.through_layers(layer, layers, embed_VD[tokens_BL], caches)
+    x_BLD, caches = kv_cache.through_layers(layer, layers, embed_VD[tokens_BL], caches)
     final_norm = {"params": params["decoder"]["final_norm"]}
     x_BLD = RmsNorm(_EPSILON, dtype).apply(final_norm, x_BLD)
     if c.tied_output:

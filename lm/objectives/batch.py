@@ -1,7 +1,11 @@
 """What an objective makes of rows: what a model reads, and what it must say."""
 
+from collections.abc import Callable
+
 import jax
 from flax import struct
+
+from lm.corpus.rows import Rows
 
 
 @struct.dataclass
@@ -21,3 +25,6 @@ class Batch:
 def row_keys(key: jax.Array, ids_B: jax.Array) -> jax.Array:
     """A key for each row: the same whatever batch, micro-batch or host the row is in."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, ids_B)
+
+
+Objective = Callable[[Rows, jax.Array], Batch]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lm.errors import UserError
-from lm.metrics import seeds
+from lm.metrics import seed_average
 from lm.results.reading import MOST_NAMED, Run, natural, some
-from lm.train.best import MODES, ranked
+from lm.train.early_stopping import MODES, ranked
 
 AT = ("last", "best")
 LEVEL = 0.95  # Of intervals.
@@ -136,7 +136,9 @@ def estimate(
             values[run.name] = value
             if at == "best" and np.isnan(run.series[metric].values).any():
                 at_times_nan.append(run.name)
-    of_all = seeds.over_runs([*values.values()]) if values else seeds.Estimate(None, None)
+    of_all = (
+        seed_average.over_runs([*values.values()]) if values else seed_average.Estimate(None, None)
+    )
     return Estimate(
         values=values,
         nan=tuple(nan),

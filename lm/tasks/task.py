@@ -14,9 +14,9 @@ from flax import linen as nn
 from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.losses import Sums
+from lm.losses.cross_entropy import Sums
 from lm.models.families import Family
-from lm.train.state import Params
+from lm.models.parameters import Params
 
 # Compact: a few numbers an example, on the host.
 Outputs = dict[str, np.ndarray]

@@ -30,9 +30,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from lm.errors import UserError
+from lm.parallel import hosts
 from lm.system import atomic_files, faults, manifest
-from lm.train import disk_room, hosts
-from lm.train.best import ranked
+from lm.train import disk_room
+from lm.train.early_stopping import ranked
 
 _DATA_FILE_BYTES = 2**26  # What is not yet written of a file is held in memory.
 _STATE, _HOST, _MANIFEST, _DAMAGED = "state", "host.json", manifest.NAME, "damaged"

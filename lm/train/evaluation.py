@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from lm.errors import UserError
-from lm.losses import Sums
-from lm.train.state import Params
+from lm.losses.cross_entropy import Sums
+from lm.models.parameters import Params
 
 METRICS = ("eval/loss", "eval/perplexity", "eval/bits_per_byte")
 

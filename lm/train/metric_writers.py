@@ -17,10 +17,10 @@ import rich.progress
 from absl import logging
 
 from lm.errors import UserError
+from lm.parallel import hosts
 from lm.run import status
 from lm.run.status import METRICS, NUM_STEPS
 from lm.system import atomic_files, faults, safe_text
-from lm.train import hosts
 
 Scalars = Mapping[str, float]
 

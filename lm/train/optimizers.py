@@ -12,9 +12,8 @@ from optax import contrib
 
 from lm.errors import UserError
 from lm.models import mup
-from lm.models.layers import kernel_dims
+from lm.models.parameters import Params, kernel_dims
 from lm.train import schedules
-from lm.train.state import Params
 
 Mask = Callable[[Params], Params]
 

@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
 from lm.errors import UserError
-from lm.models.layers import kernel_dims
-from lm.train.state import Params, TrainState
+from lm.models.parameters import Params, kernel_dims
+from lm.train.state import TrainState
 
 Path = tuple[str, ...]
 

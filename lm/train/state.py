@@ -1,13 +1,11 @@
 """What a training run carries from step to step."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-Params = Any
+from lm.models.parameters import Params
 
 
 @struct.dataclass

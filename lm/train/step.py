@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lm.losses import Sums
-from lm.train.state import Params, TrainState
+from lm.losses.cross_entropy import Sums
+from lm.models.parameters import Params
+from lm.train.state import TrainState
 
 # (params, batch, dropout key) -> sums. Batches are pytrees of arrays with a leading batch axis.
 LossFn = Callable[[Params, Any, jax.Array], Sums]

@@ -5,7 +5,7 @@ import tokenizers as hf
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
-from experiments import tasks
+from experiments.wiring import tasks
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.formats.fields import Record

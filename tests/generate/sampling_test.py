@@ -7,8 +7,8 @@ import transformers
 
 from lm.errors import UserError
 from lm.generate import sampling
-from lm.models.cache import decoding_params
 from lm.models.gpt2 import GPT2
+from lm.models.kv_cache import decoding_params
 from tests import tiny
 
 MODEL = GPT2(tiny.CONFIG)

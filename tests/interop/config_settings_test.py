@@ -13,7 +13,7 @@ import torch
 import transformers as t
 from flax.traverse_util import flatten_dict
 
-from experiments import build
+from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.interop import hugging_face, settings
 from lm.models.families import FAMILIES, param_shapes
@@ -259,7 +259,7 @@ def test_no_value_of_any_setting_ends_in_anything_but_a_line(folder):
                 block = hugging_face.load_model_block(folder)
                 if value == 10**9 and name in sizes:  # Others change no shape.
                     hugging_face.plan(folder, compiled(tuple(sorted(block.items())))[0])
-                build.resolved(ml_collections.ConfigDict(block), True, True, 1)
+                pretraining.resolved(ml_collections.ConfigDict(block), True, True, 1)
                 accepted.setdefault(name, []).append(value)
             except UserError as error:
                 assert "\n" not in str(error)

@@ -17,7 +17,8 @@ from flax.traverse_util import flatten_dict
 from configs import convert as convert_config
 from configs import generate as generate_config
 from configs import quickstart
-from experiments import build, convert, finetuned, generate, initial, runs
+from experiments import convert, generate, runs
+from experiments.wiring import init_from, pretraining, task_model
 from lm.errors import UserError
 from lm.interop import hugging_face, tensor_files
 from lm.models.families import param_shapes
@@ -49,8 +50,8 @@ def shapes(llama):
 
 
 def shapes_of(folder):
-    block = build.ml_collections.ConfigDict(hugging_face.load_model_block(folder))
-    model = build.make_model(block, causal=True)
+    block = pretraining.ml_collections.ConfigDict(hugging_face.load_model_block(folder))
+    model = pretraining.make_model(block, causal=True)
     return {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
 
 
@@ -333,8 +334,8 @@ def test_a_run_whose_config_was_edited_is_refused_wherever_it_is_opened(key, imp
         lambda: runs.load(tmp_path / "run"),
         lambda: convert.run(exporting, None),
         lambda: generate.run(generating, None),
-        lambda: finetuned.is_task_model(tmp_path / "run") or runs.load(tmp_path / "run"),
-        lambda: initial.check(training, {}, tokenizer),
+        lambda: task_model.is_task_model(tmp_path / "run") or runs.load(tmp_path / "run"),
+        lambda: init_from.check(training, {}, tokenizer),
     ]
     for value in EDITS[key]:
         config = json.loads(text)

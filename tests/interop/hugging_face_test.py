@@ -13,7 +13,8 @@ import transformers
 
 from configs import convert as convert_config
 from configs import quickstart
-from experiments import convert, initial, pretrain, runs
+from experiments import convert, pretrain, runs
+from experiments.wiring import init_from
 from lm.errors import UserError
 from lm.interop import settings, tokenizer_files
 from lm.tokenizers import tokenizers
@@ -344,7 +345,7 @@ def test_a_folder_without_its_tokenizer_is_refused_with_what_to_do(folder, tmp_p
     config = ml_collections.ConfigDict({"init_from": str(tmp_path / "edited")})
 
     with pytest.raises(UserError, match="holds no tokenizer"):
-        initial.check(config, {}, ByteTokenizer())
+        init_from.check(config, {}, ByteTokenizer())
 
 
 def test_a_broken_file_beside_a_tokenizer_is_named(folder, tmp_path):

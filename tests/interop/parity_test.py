@@ -11,9 +11,9 @@ import torch
 import transformers
 from flax.traverse_util import flatten_dict
 
-from experiments import build
-from lm import losses
+from experiments.wiring import pretraining
 from lm.interop import hugging_face, weights
+from lm.losses.cross_entropy import cross_entropy
 from lm.models.families import FAMILIES, param_shapes
 
 V = 61
@@ -128,7 +128,7 @@ def theirs(reference, tokens_BL, mask_BL, decoder_tokens_BL):
 def ours(model, params, tokens_BL, segments_BL, decoder_tokens_BL, decoder_segments_BL=None):
     if decoder_segments_BL is None:
         decoder_segments_BL = np.ones_like(decoder_tokens_BL)
-    if build.families.family_of(model).architecture == "encoder_decoder":
+    if pretraining.families.family_of(model).architecture == "encoder_decoder":
         inputs = (tokens_BL, segments_BL, decoder_tokens_BL, decoder_segments_BL)
     else:
         start_BL = np.arange(segments_BL.shape[1])[None]
@@ -293,7 +293,7 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
             arguments = (tokens_BL, ones_BL, written_BL, jnp.ones_like(written_BL))
         logits_BLV = model.apply({"params": params}, *arguments)
         weights_BL = jnp.ones(targets_BL.shape)
-        return losses.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
+        return cross_entropy.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
 
     grads = flatten_dict(jax.jit(jax.grad(loss))(params))
     block = hugging_face.load_model_block(tmp_path)

@@ -16,7 +16,8 @@ from tokenizers import models, pre_tokenizers, processors
 from configs import answer, classify, tag
 from configs import convert as convert_config
 from configs import evaluate as evaluate_config
-from experiments import convert, evaluate, finetune, finetuned, labelled, runs
+from experiments import convert, evaluate, finetune, runs
+from experiments.wiring import task_data, task_model
 from lm.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
@@ -112,8 +113,8 @@ def test_a_task_model_says_what_it_says_in_transformers(name, tmp_path):
     reference = make()
     folder = save(reference, tmp_path)
 
-    assert finetuned.is_task_model(folder)
-    loaded = finetuned.load(folder)
+    assert task_model.is_task_model(folder)
+    loaded = task_model.load(folder)
 
     tokens_BL = np.random.default_rng(0).integers(5, len(WORDS), (2, 9)).astype(np.int32)
     batch = dict(tokens_BL=tokens_BL, types_BL=np.zeros_like(tokens_BL), length_B=np.array([9, 9]))
@@ -153,17 +154,17 @@ def test_labels_that_cannot_be_are_one_line(changes, message, tmp_path):
     edit(tmp_path, **changes)
 
     with pytest.raises(UserError, match=message):
-        finetuned.load(tmp_path)
+        task_model.load(tmp_path)
 
 
 def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
     save(t.BertForSequenceClassification(t.BertConfig(**SIZES)), tmp_path)
 
-    loaded = finetuned.load(tmp_path, task={"pair": "hypothesis"})
+    loaded = task_model.load(tmp_path, task={"pair": "hypothesis"})
 
     assert loaded.config.task.pair == "hypothesis"
     with pytest.raises(UserError, match=r"task\.tags='x': .* no such setting"):
-        finetuned.load(tmp_path, task={"tags": "x"})
+        task_model.load(tmp_path, task={"tags": "x"})
     assert runs.head_of(tmp_path).kind == "classification"
 
 
@@ -177,8 +178,8 @@ def start(folder, tmp_path, labels, **changes):
     config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16, validation_share=0.4)
     config.update_from_flattened_dict(changes)
     config, data = finetune.read(config)
-    model = finetuned.make_model(config, data.task)
-    params, lines = finetuned.task_params(config, data.task, model, None)
+    model = task_model.make_model(config, data.task)
+    params, lines = task_model.task_params(config, data.task, model, None)
     return config, flatten_dict(params), "\n".join(lines)
 
 
@@ -232,9 +233,9 @@ def test_labels_without_names_are_the_numbers_of_the_data(weights, tmp_path, cap
     np.testing.assert_array_equal(params["head", "kernel"], model.classifier.weight.detach().T)
     assert "head: that of" in said
     line = "0 to 2 in the data are the head's LABEL_0 to LABEL_2, which have no names"
-    assert labelled.read(config).lines["labels"] == line
+    assert task_data.read(config).lines["labels"] == line
     config.init_from = ""
-    assert "labels" not in labelled.read(config).lines  # They are no head's.
+    assert "labels" not in task_data.read(config).lines  # They are no head's.
     config.init_from = str(folder)
     evaluated = evaluate_config.get_config()
     evaluated.update(checkpoint=str(folder), predictions=str(tmp_path / "p.jsonl"))
@@ -264,8 +265,8 @@ def test_tags_are_the_same_in_each_spelling_of_their_scheme(tmp_path, given, doe
     config.data.update(train=str(tmp_path / "data.jsonl"), seq_len=16, validation_share=0.5)
 
     config, data = finetune.read(config)
-    made = finetuned.make_model(config, data.task)
-    params, lines = finetuned.task_params(config, data.task, made, None)
+    made = task_model.make_model(config, data.task)
+    params, lines = task_model.task_params(config, data.task, made, None)
 
     theirs = model.classifier.weight.detach().numpy().T
     assert np.array_equal(params["head"]["kernel"], theirs) == does_fit
@@ -305,7 +306,7 @@ def test_what_is_not_said_of_fields_is_as_in_the_recipes(tmp_path):
     }
     for name, recipe in recipes.items():
         folder = save(FOLDERS[name][0](), tmp_path / name)
-        block, expected = finetuned.imported_config(folder)["task"], recipe.task.to_dict()
+        block, expected = task_model.imported_config(folder)["task"], recipe.task.to_dict()
         assert block.keys() == expected.keys()
         for key in expected.keys() - {"labels", "class_weights", "stride"}:
             assert block[key] == expected[key], (name, key)

@@ -18,7 +18,7 @@ from experiments.sweeps import vmapped_runs
 from lm.errors import UserError
 from lm.run.status import state_of
 from lm.train import loop
-from lm.train import members as stacking
+from lm.train import vmapped as stacking
 
 DEBUG = "configs/quickstart.py:debug"
 OVERRIDES = [

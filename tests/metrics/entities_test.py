@@ -6,7 +6,7 @@ from seqeval import metrics as reference
 from seqeval.scheme import IOB2, IOBES
 
 from lm.errors import UserError
-from lm.metrics.entities import Entity, entities, entity_metrics, repair
+from lm.metrics.span_f1 import Entity, entities, entity_metrics, repair
 
 SCHEMES = {"BIO": IOB2, "BIOES": IOBES}
 

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import scipy.stats
 
-from lm.metrics.seeds import over_runs
+from lm.metrics.seed_average import over_runs
 
 
 def test_the_error_is_that_of_scipy():

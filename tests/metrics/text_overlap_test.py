@@ -6,7 +6,7 @@ import sacrebleu
 from rouge_score import rouge_scorer
 
 from lm.errors import UserError
-from lm.metrics.text_overlap import bleu, chrf, rouge, words_and_characters
+from lm.metrics.bleu_rouge import bleu, chrf, rouge, words_and_characters
 
 TEXT = "The cat's café sat; on THE mat running runs 3.5 “quoted” re-read\nend. dogs"
 ENGLISH = TEXT.split(" ")

@@ -9,8 +9,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lm.errors import UserError
-from lm.models import attention, kernels, visible
-from lm.models.visible import Visible
+from lm.models import attention, kernels, masks
+from lm.models.masks import Visible
 from lm.train import sharding
 
 
@@ -48,12 +48,12 @@ PREFIX = np.array([[1, 0, 0, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0
 @pytest.mark.parametrize(
     ("seen", "row", "expected"),
     [
-        (visible.causal(PACKED), 0, ["1", "11", "111", "0001", "00011", "000111"]),
-        (visible.causal(PACKED, PREFIX), 0, ["1", "11", "111", "00011", "00011", "000111"]),
-        (visible.causal(PACKED, PREFIX), 1, ["1111", "1111", "1111", "1111", "11111"]),
-        (visible.causal(PACKED, window=2), 0, ["1", "11", "011", "0001", "00011", "000011"]),
-        (visible.causal(None, window=2), 0, ["1", "11", "011", "0011"]),
-        (visible.itself(PACKED), 0, ["111", "111", "111", "0001111"]),
+        (masks.causal(PACKED), 0, ["1", "11", "111", "0001", "00011", "000111"]),
+        (masks.causal(PACKED, PREFIX), 0, ["1", "11", "111", "00011", "00011", "000111"]),
+        (masks.causal(PACKED, PREFIX), 1, ["1111", "1111", "1111", "1111", "11111"]),
+        (masks.causal(PACKED, window=2), 0, ["1", "11", "011", "0001", "00011", "000011"]),
+        (masks.causal(None, window=2), 0, ["1", "11", "011", "0011"]),
+        (masks.itself(PACKED), 0, ["111", "111", "111", "0001111"]),
         (Visible(PACKED[:, :2], PACKED), 0, ["111", "111"]),
     ],
 )
@@ -67,7 +67,7 @@ def test_what_is_visible(seen, row, expected):
 
 
 def test_padding_sees_padding_so_that_no_row_is_empty():
-    for seen in (visible.causal(PACKED), visible.itself(PADDED), visible.causal(PADDED, window=1)):
+    for seen in (masks.causal(PACKED), masks.itself(PADDED), masks.causal(PADDED, window=1)):
         assert np.all(np.any(seen.mask_BLM(10, 10), axis=2))
 
 
@@ -76,7 +76,7 @@ def test_padding_sees_padding_so_that_no_row_is_empty():
 def test_blocked_attention_and_its_gradient_are_those_of_the_reference(length, packed):
     inputs = heads(*[(2, length, 3, 5)] * 3)
     segment_ids_BL = jnp.asarray(np.sort(random(2, length) > 0, axis=1).astype(np.int32))
-    seen = visible.causal(segment_ids_BL if packed else None)
+    seen = masks.causal(segment_ids_BL if packed else None)
 
     assert_same(
         with_gradients(kernels.blocked_attention, seen, *inputs),
@@ -85,21 +85,21 @@ def test_blocked_attention_and_its_gradient_are_those_of_the_reference(length, p
 
 
 CUDNN = {
-    "packed": (kernels.cudnn_attention, visible.causal(PACKED), False),
-    "packed, with a window": (kernels.cudnn_attention, visible.causal(PACKED, window=3), False),
-    "a prefix": (kernels.cudnn_attention, visible.causal(PACKED, PREFIX), False),
-    "both sides": (kernels.cudnn_attention, visible.itself(PACKED), True),
-    "an odd length": (kernels.cudnn_attention, visible.causal(PACKED[:, :9]), True),
-    "all": (kernels.cudnn_attention, visible.causal(None), False),
-    "padded": (kernels.cudnn_lengths_attention, visible.itself(PADDED), True),
-    "padded, causal": (kernels.cudnn_lengths_attention, visible.causal(PADDED), False),
-    "padded, odd": (kernels.cudnn_lengths_attention, visible.causal(PADDED[:, :9]), True),
+    "packed": (kernels.cudnn_attention, masks.causal(PACKED), False),
+    "packed, with a window": (kernels.cudnn_attention, masks.causal(PACKED, window=3), False),
+    "a prefix": (kernels.cudnn_attention, masks.causal(PACKED, PREFIX), False),
+    "both sides": (kernels.cudnn_attention, masks.itself(PACKED), True),
+    "an odd length": (kernels.cudnn_attention, masks.causal(PACKED[:, :9]), True),
+    "all": (kernels.cudnn_attention, masks.causal(None), False),
+    "padded": (kernels.cudnn_lengths_attention, masks.itself(PADDED), True),
+    "padded, causal": (kernels.cudnn_lengths_attention, masks.causal(PADDED), False),
+    "padded, odd": (kernels.cudnn_lengths_attention, masks.causal(PADDED[:, :9]), True),
     "to another sequence": (
         kernels.cudnn_lengths_attention,
         Visible(PADDED[:, :6], PADDED),
         False,
     ),
-    "one document": (kernels.cudnn_lengths_attention, visible.causal(None, window=3), False),
+    "one document": (kernels.cudnn_lengths_attention, masks.causal(None, window=3), False),
 }
 
 
@@ -129,7 +129,7 @@ def test_what_cudnn_is_asked_for_is_the_reference(name):
     "rule", [dict(causal=True), dict(causal=True, window=3), dict()], ids=["causal", "window", "-"]
 )
 def test_splash_attention_is_the_reference_also_where_a_mesh_cuts_rows_and_heads(rule):
-    seen = visible.itself(PACKED, **rule)
+    seen = masks.itself(PACKED, **rule)
     inputs = heads((2, 10, 4, 8), (2, 10, 2, 8), (2, 10, 2, 8))
     kernel = functools.partial(kernels.splash_attention, interpret=True)
     mesh = sharding.make_mesh(

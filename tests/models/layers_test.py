@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from lm.models.layers import (
-    ACTIVATIONS,
-    GatedMlp,
-    LayerNorm,
-    RmsNorm,
-    embed,
-    embed_few,
-    kernel_dims,
-)
-from lm.train.memory import saved_activation_bytes
+from lm.costs.memory import saved_activation_bytes
+from lm.models.layers import ACTIVATIONS, GatedMlp, LayerNorm, RmsNorm, embed, embed_few
+from lm.models.parameters import kernel_dims
 
 F32 = jnp.dtype("float32")
 NORMS = {"layer": LayerNorm(1e-5, F32), "rms": RmsNorm(1e-5, F32)}

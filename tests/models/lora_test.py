@@ -9,12 +9,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import common
+from lm.costs.memory import tree_bytes
 from lm.errors import UserError
 from lm.models.families import FAMILIES, param_shapes
 from lm.models.gpt2 import GPT2
 from lm.models.layers import Dense
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, init_adapters, merge
-from lm.train.memory import tree_bytes
 from lm.train.optimizers import decays, make_optimizer
 from lm.train.sharding import make_mesh, params_sharding
 from tests import tiny

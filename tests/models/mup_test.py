@@ -10,13 +10,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import common, families
-from experiments import build
+from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.generate import decoding
-from lm.models import kernels, mup, visible
-from lm.models.cache import decoding_params
+from lm.models import kernels, masks, mup
 from lm.models.families import FAMILIES, init_params, param_shapes
 from lm.models.gpt2 import GPT2
+from lm.models.kv_cache import decoding_params
 from lm.train.optimizers import make_optimizer
 from tests import tiny
 from tests.models.all_families_test import CONFIGS, inputs
@@ -153,7 +153,7 @@ def test_logits_through_a_cache_and_of_folded_weights_are_those_of_the_model(nam
 
 def test_every_kernel_takes_the_scale_of_scores():
     q, k, v = (np.random.default_rng(i).normal(size=(2, 8, 2, 8)).astype("f") for i in range(3))
-    seen = visible.causal(jnp.ones((2, 8), jnp.int32))
+    seen = masks.causal(jnp.ones((2, 8), jnp.int32))
     expected = kernels.einsum_attention(q * 8**0.5 * 0.7, k, v, visible=seen)
     assert np.abs(expected - kernels.einsum_attention(q, k, v, visible=seen)).max() > 0.1
 
@@ -183,4 +183,4 @@ def test_what_cannot_be_scaled_is_refused(changes, message):
         config.optimizer = changes["optimizer"]
 
     with pytest.raises(UserError, match=message):
-        build.make_parts(config)
+        pretraining.make_parts(config)

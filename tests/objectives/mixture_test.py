@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.objectives import check, make_objective
+from experiments.wiring.objectives import check, make_objective
 from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.objectives.causal import causal, prefix

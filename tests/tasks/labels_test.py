@@ -4,10 +4,10 @@ import unicodedata
 
 import pytest
 
-from experiments import tasks
+from experiments.wiring import tasks
 from lm.errors import UserError
 from lm.formats.fields import Record
-from lm.metrics.entities import as_bioes, entity_metrics
+from lm.metrics.span_f1 import as_bioes, entity_metrics
 from lm.tasks import classification, labels
 from lm.tasks.tagging import Tagging, find_tags, words_and_tags
 

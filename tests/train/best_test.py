@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lm.train.best import History, ranked
+from lm.train.early_stopping import History, ranked
 
 VALUES = [(10, 0.5), (20, math.nan), (30, 0.7), (40, 0.5), (50, 0.7)]
 

@@ -2,9 +2,9 @@ import dataclasses
 
 import pytest
 
-from lm.train.chips import CHIPS, Chip, step_time
-from lm.train.collectives import Traffic
-from lm.train.flops import peak_flops
+from lm.costs.collectives import Traffic
+from lm.costs.flops import peak_flops
+from lm.costs.hardware import CHIPS, Chip, step_time
 
 SIZES = dict(data=2, fsdp=4, tensor=4, sequence=1)
 CHIP = Chip(CHIPS[-1].name, 80e9, 1e12, link_bandwidth=400.0, domain=8, network_bandwidth=50.0)

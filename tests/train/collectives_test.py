@@ -5,8 +5,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lm.costs.collectives import Traffic, collectives_of, sent_bytes
 from lm.train import sharding
-from lm.train.collectives import Traffic, collectives_of, sent_bytes
 
 NUM_TRIPS = 3
 

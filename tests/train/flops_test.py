@@ -1,6 +1,6 @@
 import pytest
 
-from lm.train import flops
+from lm.costs import flops
 
 
 # Tokens a second and MFU of a torch GPT-2 124M (124,439,808 parameters, with a vocabulary padded to

@@ -6,9 +6,9 @@ import pytest
 
 from lm.errors import UserError
 from lm.train import loop
-from lm.train.observation import Observation
-from lm.train.progress import Progress
+from lm.train.monitor import Observation
 from lm.train.state import TrainState
+from lm.train.step_log import Progress
 
 
 def fit(num_steps, *, from_step=0, hooks=(), stop=lambda step: False):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl import logging
 
-from lm.train.observation import Observation
+from lm.train.monitor import Observation
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from configs import families
-from experiments import build, initial
+from experiments.wiring import init_from, pretraining
 from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.models.families import FAMILIES, param_shapes
@@ -144,10 +144,10 @@ def test_each_device_makes_and_keeps_its_part_and_the_old_state_is_given_up(rand
     config.data.update(seq_len=16, batch_size=2)
     config.parallel.update(data=1, fsdp=2)
     config.eval.sample_tokens = 0
-    parts = build.make_parts(config)
-    abstract = build.abstract_state(parts)
-    state = initial.state(parts, config, abstract)
-    step = build.make_step(parts, causal, config, abstract)
+    parts = pretraining.make_parts(config)
+    abstract = pretraining.abstract_state(parts)
+    state = init_from.state(parts, config, abstract)
+    step = pretraining.make_step(parts, causal, config, abstract)
     rows = tiny.rows_of([[], []], 16)
 
     after, _ = step(state, rows, jax.random.key(0))
@@ -170,10 +170,10 @@ def test_pmap_drops_out_what_jit_does_and_leaves_its_state_on_the_same_mesh():
     after = {}
     for strategy in ("jit", "pmap"):
         config.parallel.strategy = strategy
-        parts = build.make_parts(config)
-        abstract = build.abstract_state(parts)
-        state = initial.state(parts, config, abstract)
-        step = build.make_step(parts, causal, config, abstract)
+        parts = pretraining.make_parts(config)
+        abstract = pretraining.abstract_state(parts)
+        state = init_from.state(parts, config, abstract)
+        step = pretraining.make_step(parts, causal, config, abstract)
         after[strategy], _ = step(state, rows, jax.random.key(0))
 
         for found, wanted in zip(

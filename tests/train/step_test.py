@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build
+from experiments.wiring import pretraining
 from lm.corpus.packing import Piece
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
@@ -37,7 +37,9 @@ def params(random_like):
 
 @pytest.fixture(scope="module")
 def loss_fn():
-    return build.make_loss_fn(GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
+    return pretraining.make_loss_fn(
+        GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1, num_blocks=1
+    )
 
 
 SGD = optax.sgd(1.0)
@@ -81,7 +83,7 @@ def test_micro_batches_make_the_same_update_as_the_batch(params, loss_fn, accumu
 
 def test_bfloat16_is_for_arithmetic_and_the_weights_keep_float32(params, loss_fn):
     half = dataclasses.replace(tiny.CONFIG, dtype="bfloat16")
-    half_fn = build.make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
+    half_fn = pretraining.make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
     apply = jax.jit(GPT2(half).apply)
 
     exact, exact_metrics = step_once(params, loss_fn, unequal_rows())
@@ -129,7 +131,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(params, loss_fn
 def test_the_loss_is_what_optax_computes(params):
     rows = unequal_rows()
     batch = causal(rows, KEY)
-    sums = build.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)(params, rows)
+    sums = pretraining.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)(params, rows)
     logits_BLV = jax.jit(GPT2(tiny.CONFIG).apply)({"params": params}, **batch.inputs)
     nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.targets_BL)
 
@@ -138,7 +140,7 @@ def test_the_loss_is_what_optax_computes(params):
 
 def test_evaluation_does_not_depend_on_the_batch_size(params):
     rows = unequal_rows()
-    eval_step = build.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)
+    eval_step = pretraining.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)
 
     def batches(size):
         for start in range(0, 8, size):

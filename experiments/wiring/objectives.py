@@ -2,20 +2,17 @@
 
 import functools
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lm.corpus.rows import Rows, abstract_rows
+from lm.corpus.rows import abstract_rows
 from lm.errors import UserError
 from lm.objectives import causal, masked, spans
-from lm.objectives.batch import Batch
+from lm.objectives.batch import Objective
 from lm.objectives.mixture import mixture
 from lm.tokenizers.vocabulary import Vocabulary
-
-Objective = Callable[[Rows, jax.Array], Batch]
 
 # By the architecture of the models that an objective can train.
 OBJECTIVES = {

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,22 +12,26 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from experiments import objectives
-from experiments.checks import check_numbers, check_positions
-from lm import losses
+from experiments.wiring import objectives
+from experiments.wiring.number_ranges import check_numbers, check_positions
 from lm.corpus import preparation
 from lm.corpus.rows import Rows, abstract_rows
+from lm.costs import flops
 from lm.errors import UserError
+from lm.losses.cross_entropy import cross_entropy
 from lm.models import families, mup
 from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
+from lm.models.parameters import Params, num_params
+from lm.objectives.batch import Objective
+from lm.settings import call, lookup
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import vocabulary_of
-from lm.train import flops, sharding
+from lm.train import sharding
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
 from lm.train.step import LossFn, train_step
 
 
@@ -46,68 +48,6 @@ class Parts:
     tx: optax.GradientTransformation
     schedule: Schedule
     mesh: Mesh
-
-
-def call(function: Callable, block: str, settings: dict, **extra) -> Any:
-    """Unpacks a block of the config into a function, so that no key can be unknown or missing."""
-    try:
-        inspect.signature(function).bind(**settings, **extra)
-    except TypeError as error:
-        raise UserError(f"config.{block}: {error}") from None
-    return function(**settings, **extra)
-
-
-def lookup(key: str, name: str, table: dict) -> Any:
-    """The entry of a table, or a UserError that lists what there is."""
-    if name not in table:
-        raise UserError(f"{key}={name!r} is unknown; choose {', '.join(sorted(table))}")
-    return table[name]
-
-
-def with_num_steps(
-    config: ml_collections.ConfigDict, num_rows: Callable[[ml_collections.ConfigDict], int]
-) -> ml_collections.ConfigDict:
-    """A copy with `train.num_steps` and `data.batch_size`, whichever way the config says them.
-
-    These are steps or `train.num_epochs`, and rows or `data.batch_size_per_device`.
-
-    Args:
-      config: of a training experiment.
-      num_rows: asked for the rows of an epoch, where it is needed.
-
-    Raises:
-      UserError: not just one of the two is set.
-    """
-    steps, epochs = config.train.num_steps, config.train.num_epochs
-    if not (steps == 0 < epochs < math.inf or epochs == 0 < steps):
-        raise UserError(
-            f"train.num_steps={steps} and train.num_epochs={epochs}: make one of them positive "
-            "and the other 0"
-        )
-    config = config.copy_and_resolve_references()
-    if config.data.batch_size_per_device:
-        config.data.batch_size = config.data.batch_size_per_device * jax.device_count()
-    if not steps:
-        num_steps = epochs * num_rows(config) / config.data.batch_size
-        if not num_steps < 2**31:
-            raise UserError(
-                f"train.num_epochs={epochs} is {num_steps:.3g} steps, and a run has less than 2^31"
-            )
-        config.train.update(num_steps=math.ceil(num_steps), num_epochs=0.0)
-    return config
-
-
-def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
-    """How many rows the training split has; what can be checked without it, is checked before.
-
-    Raises:
-      UserError: see `make_parts`, `abstract_state` and `make_data`.
-    """
-    config = config.copy_and_resolve_references()
-    config.train.update(num_steps=2**31 - 1, num_epochs=0.0)
-    parts = make_parts(config)
-    abstract_state(parts)
-    return make_data(config, parts.model.config).splits["train"].num_rows
 
 
 def make_parts(
@@ -235,7 +175,7 @@ def make_loss_fn(
             rngs={"dropout": key},
             method="output",
         )
-        return losses.output_cross_entropy(
+        return cross_entropy.output_cross_entropy(
             output,
             batch.targets_BL,
             batch.weights_BL,
@@ -248,8 +188,8 @@ def make_loss_fn(
 
 
 def make_eval_step(
-    model: nn.Module, objective: objectives.Objective, mesh: Mesh, num_blocks: int = 1
-) -> Callable[[Params, Rows], losses.Sums]:
+    model: nn.Module, objective: Objective, mesh: Mesh, num_blocks: int = 1
+) -> Callable[[Params, Rows], cross_entropy.Sums]:
     """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
 
     What is random in an objective depends on the row alone, so that every evaluation asks the same.
@@ -258,16 +198,14 @@ def make_eval_step(
     def eval_step(params, rows):
         batch = objective(rows, jax.random.key(0))
         output = model.apply({"params": params}, **batch.inputs, method="output")
-        return losses.output_cross_entropy(
+        return cross_entropy.output_cross_entropy(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )
 
     return sharding.in_mesh(jax.jit(sharding.by_rows(eval_step, mesh)))
 
 
-def make_objective(
-    config: ml_collections.ConfigDict, prepared: preparation.Prepared
-) -> objectives.Objective:
+def make_objective(config: ml_collections.ConfigDict, prepared: preparation.Prepared) -> Objective:
     """The objective with the special tokens of this corpus's tokenizer."""
     return objectives.make_objective(
         config.objective.to_dict(),
@@ -329,7 +267,7 @@ def abstract_state(parts: Parts) -> TrainState:
 
 
 def flops_per_token(
-    parts: Parts, objective: objectives.Objective, abstract: TrainState, seq_len: int
+    parts: Parts, objective: Objective, abstract: TrainState, seq_len: int
 ) -> float:
     """Of one token of a row; see `flops.train_flops`."""
     c, params = parts.model.config, abstract.params
@@ -350,18 +288,13 @@ def flops_per_token(
     return flops.train_flops([*matrices, (output, num_targets)], attention) / seq_len
 
 
-def num_params(params: Params) -> int:
-    """How many numbers a tree holds."""
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-
-
 def objective_key(key: jax.Array, step: jax.Array) -> jax.Array:
     """The key that the objective of a step draws from; no micro-batch's dropout has it."""
     return jax.random.fold_in(jax.random.fold_in(key, step), 2**31 - 1)
 
 
 def step_function(
-    parts: Parts, objective: objectives.Objective, config: ml_collections.ConfigDict
+    parts: Parts, objective: Objective, config: ml_collections.ConfigDict
 ) -> Callable:
     """(state, rows, key, axis_name=None) -> (state, metrics), not yet compiled."""
 
@@ -386,7 +319,7 @@ def step_function(
 
 def make_step(
     parts: Parts,
-    objective: objectives.Objective,
+    objective: Objective,
     config: ml_collections.ConfigDict,
     abstract: TrainState,
 ) -> Callable:

@@ -5,9 +5,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+from lm.costs import flops
 from lm.errors import UserError
-from lm.train import flops
-from lm.train.observation import Observation
+from lm.train.monitor import Observation
 from lm.train.schedules import Schedule
 
 

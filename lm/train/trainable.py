@@ -5,17 +5,16 @@ import re
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import build
 from lm.errors import UserError
 from lm.models import lora
-from lm.train.state import Params
+from lm.models.parameters import Params
+from lm.settings import call
 
 
-class Trained:
+class Trainable:
     """Parts a model's parameters in those that are trained and those that stay as they are.
 
     What is trained is the tree {"params": ...}, and with LoRA also {"adapters": ...}: then of the
@@ -24,8 +23,8 @@ class Trained:
     Its `lora` is what the adapters are, or None.
 
     Args:
-      config: its `train.frozen` is a regular expression, searched in the path of each parameter;
-        `lora.rank` 0 means no adapters.
+      lora_settings: of `LoraConfig`; a `rank` of 0 means no adapters.
+      frozen: a regular expression, searched in the path of each parameter; "" freezes none.
       params: of the whole model; shapes are enough. With LoRA, what stands beside its "body" is
         trained too; without a body, nothing is.
 
@@ -34,29 +33,28 @@ class Trained:
         adapters without a rank.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, params: Params):
-        settings = config.lora.to_dict()
-        if settings["targets"] and not settings["rank"]:
+    def __init__(self, lora_settings: dict[str, Any], frozen: str, params: Params):
+        rank, targets = lora_settings["rank"], lora_settings["targets"]
+        if targets and not rank:
             raise UserError(
-                f"lora.targets={settings['targets']!r}, but lora.rank=0 makes no adapters; set both"
+                f"lora.targets={targets!r}, but lora.rank=0 makes no adapters; set both"
             )
-        self.lora = build.call(lora.LoraConfig, "lora", settings) if settings["rank"] else None
+        self.lora = call(lora.LoraConfig, "lora", lora_settings) if rank else None
         self._head = params.keys() - {"body"} if "body" in params else set()
-        pattern = config.train.frozen
         try:
-            self._frozen = re.compile(pattern) if pattern else None
+            self._frozen = re.compile(frozen) if frozen else None
         except re.error as error:
-            raise UserError(f"train.frozen={pattern!r} is no regular expression: {error}") from None
+            raise UserError(f"train.frozen={frozen!r} is no regular expression: {error}") from None
         paths = ["/".join(path) for path in flatten_dict(params)]
         if self._frozen and not any(map(self._frozen.search, paths)):
             raise UserError(
-                f"train.frozen={pattern!r} matches no parameter; there are {', '.join(paths[:8])}, "
+                f"train.frozen={frozen!r} matches no parameter; there are {', '.join(paths[:8])}, "
                 "..."
             )
         if not jax.tree.leaves(self.shapes(params)):
-            raise UserError(f"train.frozen={pattern!r} leaves nothing to train")
+            raise UserError(f"train.frozen={frozen!r} leaves nothing to train")
 
-    def split(self, params: Params) -> tuple[Params, Params]:
+    def partition(self, params: Params) -> tuple[Params, Params]:
         """Parameters that are trained themselves, and the others."""
         flat = flatten_dict(params)
         part = lambda wanted: {p: x for p, x in flat.items() if self._is_trained(p) == wanted}
@@ -67,23 +65,23 @@ class Trained:
             return False
         return not (self._frozen and self._frozen.search("/".join(path)))
 
-    def start(self, params: Params, key: jax.Array) -> Params:
+    def init(self, params: Params, key: jax.Array) -> Params:
         """What is trained, before the first step.
 
         Args:
           params: of the whole model; shapes are enough without DoRA.
           key: draws the adapters.
         """
-        trained = {"params": self.split(params)[0]}
+        trained = {"params": self.partition(params)[0]}
         if self.lora:
             trained["adapters"] = lora.init_adapters(params, self.lora, key)
         return trained
 
     def shapes(self, params: Params) -> Params:
         """What is trained, without any array; shapes are enough for `params`."""
-        return jax.eval_shape(self.start, params, jax.random.key(0))
+        return jax.eval_shape(self.init, params, jax.random.key(0))
 
-    def assemble(self, trained: Params, frozen: Params) -> Params:
+    def combine(self, trained: Params, frozen: Params) -> Params:
         """The model's parameters."""
         params = self.base(trained, frozen)
         return lora.merge(params, trained["adapters"], self.lora) if self.lora else params

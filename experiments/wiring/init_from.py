@@ -9,30 +9,32 @@ import ml_collections
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import build, finetuned, runs
+from experiments import runs
+from experiments.wiring import pretraining, task_model
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.interop.weights import Path
 from lm.models import mup
 from lm.models.families import init_params, param_shapes
+from lm.models.parameters import Params
 from lm.tokenizers import tokenizers
-from lm.train.state import Params, TrainState
+from lm.train.state import TrainState
 
 
 def state(
-    parts: build.Parts, config: ml_collections.ConfigDict, abstract: TrainState
+    parts: pretraining.Parts, config: ml_collections.ConfigDict, abstract: TrainState
 ) -> TrainState:
     """Random parameters, each device making its own part; or those of `init_from`."""
     return make_state(parts, config, abstract)(config.seed)
 
 
 def make_state(
-    parts: build.Parts, config: ml_collections.ConfigDict, abstract: TrainState
+    parts: pretraining.Parts, config: ml_collections.ConfigDict, abstract: TrainState
 ) -> Callable[[int], TrainState]:
     """seed -> the state before the first step; what is compiled for it serves all seeds."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     if not config.init_from:
-        init = jax.jit(build.make_init(parts), out_shardings=shardings)
+        init = jax.jit(pretraining.make_init(parts), out_shardings=shardings)
         return lambda seed: init(jax.random.key(seed))
     folder = pathlib.Path(config.init_from)
     create = jax.jit(lambda params: TrainState.create(params, parts.tx), out_shardings=shardings)
@@ -48,10 +50,10 @@ def make_state(
             hugging_face.say_what_is_left(folder, loaded)
             _say_what_is_new(folder, loaded.missing)
             return create(loaded.params)
-        if not finetuned.is_task_model(folder):
+        if not task_model.is_task_model(folder):
             return create(runs.load(folder).params)
-        run = finetuned.load(folder)
-        found = finetuned.as_in_module(run.params, run.config)
+        run = task_model.load(folder)
+        found = task_model.as_in_module(run.params, run.config)
         missing = sorted(shapes.keys() - found.keys())  # Of the output, as `check` saw.
         if left := sorted({path[0] for path in found.keys() - shapes.keys()}):
             logging.warning("%s: left out, for it has no place here: %s", folder, ", ".join(left))
@@ -64,7 +66,7 @@ def make_state(
 
 def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
     """Whether a parameter is no part of the body, so that a model for a task may lack it."""
-    match build.family_block(config.model).architecture:
+    match pretraining.family_block(config.model).architecture:
         case "encoder":
             return path[0] != "encoder"
         case "decoder":
@@ -142,12 +144,12 @@ def check(
     folder = pathlib.Path(config.init_from)
     is_run = not hugging_face.is_folder(folder)
     block = runs.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
-    other = build.make_model(block, causal=True)
+    other = pretraining.make_model(block, causal=True)
     if hugging_face.is_folder(folder):
         other_tokenizer = tokenizers.load_file(folder)
     else:
         other_tokenizer = tokenizers.load(folder / "tokenizer")
-    own = build.make_model(config.model, **build.rows_of(config))
+    own = pretraining.make_model(config.model, **pretraining.rows_of(config))
     if _multipliers(other.config) != _multipliers(own.config):
         raise UserError(
             f"init_from={folder} and this config's model have other multipliers of muP; give "
@@ -162,8 +164,8 @@ def check(
             )
     if not is_run:
         hugging_face.plan(folder, found, **_choices(folder, config))
-    elif finetuned.is_task_model(folder):
-        there = finetuned.as_in_module(*finetuned.shapes(folder))
+    elif task_model.is_task_model(folder):
+        there = task_model.as_in_module(*task_model.shapes(folder))
         missing = sorted(wanted.keys() - there.keys())
         if lacking := [path for path in missing if not _is_of_output(path, config)]:
             raise UserError(

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from lm.models.layers import TRANSPOSED, kernel_dims, transposed
-from lm.train.state import Params
+from lm.models.parameters import TRANSPOSED, Params, kernel_dims, transposed
 
 
 @struct.dataclass

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from experiments import build, runs, tasks
+from experiments import runs
+from experiments.wiring import pretraining, tasks
 from lm.chat import template_files
 from lm.corpus import preparation
 from lm.corpus.sources import Document
@@ -249,7 +250,7 @@ def text_inputs(config: ml_collections.ConfigDict, tokenizer: tokenizers.Tokeniz
         )
     return TextInputs(
         tokenizer,
-        build.family_block(config.model),
+        pretraining.family_block(config.model),
         num_types=config.model.get("num_types", 1),
         seq_len=seq_len,
         truncate=config.data.truncate,

@@ -13,30 +13,31 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from experiments import build, labelled, runs, tasks
-from experiments.trained import Trained, checksum
+from experiments import runs
+from experiments.wiring import pretraining, task_data, tasks
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
-from lm.metrics.entities import as_bioes
+from lm.metrics.span_f1 import as_bioes
 from lm.models import mup
 from lm.models.lora import LoraConfig
+from lm.models.parameters import Params
 from lm.tasks import tagging
 from lm.tasks.task import Task
 from lm.tokenizers import tokenizers
 from lm.train import sharding
 from lm.train.checkpoints import restore_params
-from lm.train.state import Params
+from lm.train.trainable import Trainable, checksum
 
 
 def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
     """The task's model on the family that the config names."""
-    base = build.make_model(config.model, **build.rows_of(config))
+    base = pretraining.make_model(config.model, **pretraining.rows_of(config))
     if mup.growth(base.config) and not config.init_from:
         raise UserError(
             f"model.mup_model_dim={base.config.mup_model_dim} is about pretraining; make it and "
             "the other model.mup_* 0, or name a run that has them with init_from"
         )
-    return task.module(build.family_block(config.model), base.config)
+    return task.module(pretraining.family_block(config.model), base.config)
 
 
 def task_params(
@@ -108,7 +109,7 @@ def _source(
     model: nn.Module,
     by_path: dict[tuple[str, ...], tuple[int, ...]],
 ) -> _Source:
-    family = build.family_block(config.model)
+    family = pretraining.family_block(config.model)
     is_language_model = isinstance(model, family.module)
     theirs, ours = runs.head_of(folder), heads.Head(config.task.kind, labels_of(config))
     spelled = lambda head: tagging.spelled(head.labels, config.task.get("scheme"))
@@ -146,7 +147,7 @@ def _source(
 
 def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
     """A task model's parameters by the paths that the family's own module has for them."""
-    at = build.family_block(config.model).body_path
+    at = pretraining.family_block(config.model).body_path
     return {
         (*at, *path[1:]) if path[0] == "body" else path[1:] if path[0] == "pool" else path: x
         for path, x in flatten_dict(params).items()
@@ -215,22 +216,22 @@ def load(
     frozen: Params = {}
     if host["frozen parameters"]:
         params, _ = task_params(config, made, model, None)
-        trained = Trained(config, params)
-        frozen = trained.split(params)[1]
+        trained = Trainable(config.lora.to_dict(), config.train.frozen, params)
+        frozen = trained.partition(params)[1]
         if checksum(frozen) != host["frozen parameters"]:
             raise UserError(
                 f"{folder} was trained on top of init_from={config.init_from or config.seed}, "
                 "which holds other parameters now; restore them"
             )
     else:
-        trained = Trained(config, shapes)
+        trained = Trainable(config.lora.to_dict(), config.train.frozen, shapes)
     runs.check_shapes(folder, state_params, trained.shapes(shapes))
     return FineTuned(
         config=config,
         task=made,
         model=model,
         step=step,
-        params=trained.assemble(state_params, frozen),
+        params=trained.combine(state_params, frozen),
         tokenizer=tokenizer,
         base=trained.base(state_params, frozen),
         adapters=state_params.get("adapters"),
@@ -275,7 +276,7 @@ def ends_with_padding(run: runs.Run | FineTuned, pad_id: int | None) -> bool:
     """
     if not (isinstance(run, FineTuned) and "body" in run.params):
         return False
-    is_decoder = build.family_block(run.config.model).architecture == "decoder"
+    is_decoder = pretraining.family_block(run.config.model).architecture == "decoder"
     last = [run.tokenizer.frame(n).special_ids[-1][-1:] for n in (1, 2)]
     return is_decoder and run.config.task.kind in heads.OF_TEXTS and (pad_id,) in last
 
@@ -298,7 +299,7 @@ def _make(
     config = ml_collections.ConfigDict(config)
     config.model = runs.on_this_machine(config.model)
     config.parallel.sequence = sequence_parts
-    task = tasks.make_task(config.task.to_dict(), labelled.text_inputs(config, tokenizer))
+    task = tasks.make_task(config.task.to_dict(), task_data.text_inputs(config, tokenizer))
     model = make_model(config, task)
     shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
     return config, task, model, shapes

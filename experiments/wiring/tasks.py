@@ -10,18 +10,18 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from experiments import build
 from lm.chat import chat_template, parts_apart, template_files
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.generate import beam, sampling
-from lm.metrics import text_overlap
+from lm.metrics import bleu_rouge
+from lm.models.parameters import Params
+from lm.settings import call, lookup
 from lm.tasks import answering, classification, language, tagging
 from lm.tasks import labels as labels_lib
 from lm.tasks.task import Task
 from lm.tasks.text import TextInputs
 from lm.tokenizers.tokenizers import Tokenizer
-from lm.train.state import Params
 
 # Of each kind: the embedded example of Python's standard library.
 _EMBEDDED = {
@@ -140,15 +140,15 @@ def make_task(block: dict[str, Any], inputs: TextInputs) -> Task:
       UserError: an unknown kind, or settings that it does not take.
     """
     settings = dict(block)
-    make = build.lookup("task.kind", settings.pop("kind"), _KINDS)
+    make = lookup("task.kind", settings.pop("kind"), _KINDS)
     if "class_weights" in settings:
         settings["class_weights"] = _weights(settings["class_weights"])
-    return build.call(make, "task", settings, inputs=inputs)
+    return call(make, "task", settings, inputs=inputs)
 
 
 def _on_texts(target: Callable[..., classification.Target]) -> Callable[..., Task]:
     def make(*, inputs: TextInputs, text: str, pair: str, **settings) -> Task:
-        of_target = build.call(target, "task", settings)
+        of_target = call(target, "task", settings)
         return classification.TextTask(inputs, of_target, text=text, pair=pair)
 
     return make
@@ -168,7 +168,7 @@ def _seq2seq(
         "translation": functools.partial(_translation_scores, tokenizer=bleu_tokenizer),
         "summarization": functools.partial(_summary_scores, tokenizer=rouge_tokenizer),
     }
-    score = build.lookup("task.scorer", scorer, scorers)
+    score = lookup("task.scorer", scorer, scorers)
     settings |= dict(score=score, metrics=tuple(score(["a"], [["a"]])))
     if num_beams < 1:
         raise UserError(f"task.num_beams={num_beams} must be at least 1")
@@ -179,7 +179,7 @@ def _seq2seq(
         num_beams=num_beams,
         length_penalty=length_penalty,
     )
-    return build.call(language.Seq2Seq, "task", settings, inputs=inputs)
+    return call(language.Seq2Seq, "task", settings, inputs=inputs)
 
 
 def _write(
@@ -210,15 +210,15 @@ def _translation_scores(
     predictions: list[str], references: list[list[str]], *, tokenizer: str
 ) -> dict[str, float]:
     return {
-        "bleu": text_overlap.bleu(predictions, references, tokenizer=tokenizer).score,
-        "chrf": text_overlap.chrf(predictions, references).score,
+        "bleu": bleu_rouge.bleu(predictions, references, tokenizer=tokenizer).score,
+        "chrf": bleu_rouge.chrf(predictions, references).score,
     }
 
 
 def _summary_scores(
     predictions: list[str], references: list[list[str]], *, tokenizer: str
 ) -> dict[str, float]:
-    return text_overlap.rouge(predictions, references, tokenizer=tokenizer)
+    return bleu_rouge.rouge(predictions, references, tokenizer=tokenizer)
 
 
 def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:

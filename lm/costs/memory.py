@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from lm.train.state import Params
+from lm.models.parameters import Params
 
 
 def tree_bytes(tree: Any) -> int:

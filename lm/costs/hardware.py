@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lm.train.collectives import Collectives, sent_bytes
-from lm.train.flops import peak_flops
+from lm.costs.collectives import Collectives, sent_bytes
+from lm.costs.flops import peak_flops
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""Parameters as a tree of arrays, and which dimensions of a kernel its product sums over."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+Params = Any  # A tree of arrays, in dicts by name.
+
+
+def num_params(params: Params) -> int:
+    """How many numbers a tree holds."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+class KernelDims(NamedTuple):
+    """How many dimensions of a kernel, in this order, count layers, are read, and are written."""
+
+    layers: int
+    inputs: int
+    outputs: int
+
+
+def kernel_dims(path: tuple[str, ...], ndim: int) -> KernelDims:
+    """The dimensions of the `Dense` kernel at this path of a parameter tree.
+
+    `layers/attention/out/kernel`, N x H x K x D: 1, 2, 1. `pooler/kernel`, D x D: 0, 1, 1.
+    """
+    layers = int("layers" in path)
+    inputs = 2 if path[-2] == "out" and ndim - layers == 3 else 1  # Attention's reads heads.
+    return KernelDims(layers, inputs, ndim - layers - inputs)
+
+
+TRANSPOSED = "transposed_kernel"  # In place of "kernel"; see `transposed`.
+
+
+def transposed(kernel: jax.Array, num_in_dims: int) -> jax.Array:
+    """The kernel of a `Dense` as a matrix of outputs x inputs, in place of which it may stand."""
+    return kernel.reshape(math.prod(kernel.shape[:num_in_dims]), -1).T
