@@ -27,7 +27,7 @@ from lm.models import kernels, masks
 from lm.models.attention import MADE_FOR
 from lm.models.masks import Visible
 from lm.models.matmuls import fp8_matmul
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh
 
 # Of bfloat16 itself: the reference computed in it differs from float32 by 0.003 to 0.008 here.
 _BOUND = {"bfloat16": 0.02, "float32": 1e-4}
@@ -131,7 +131,7 @@ def attend(kernel: str, case: Case, args: argparse.Namespace, dtype) -> dict[str
     ours = functools.partial(gradients, kernel)
     if not case.is_cut:
         return compared(ours, "einsum", given, expected, gradients)
-    mesh = sharding.make_mesh(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
+    mesh = make_mesh(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
     with jax.set_mesh(mesh):
         rows = NamedSharding(mesh, P(("data", "fsdp")))
         return compared(ours, "einsum", jax.device_put(given, rows), expected, gradients)

@@ -25,7 +25,8 @@ from lm.errors import UserError
 from lm.models import families
 from lm.models.parameters import num_params
 from lm.objectives.batch import Batch, Objective
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh, num_batch_shards
+from lm.parallel.param_rules import params_sharding
 from lm.train.state import TrainState
 
 
@@ -154,7 +155,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
 
 def _micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
     """Rows that a device sees at once."""
-    parts = sharding.num_row_parts(mesh)
+    parts = num_batch_shards(mesh)
     return config.data.batch_size // config.train.accumulate_steps // parts
 
 
@@ -272,11 +273,11 @@ def _whole_bytes(parts: pretraining.Parts) -> tuple[int, int]:
     """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
     sizes = dict(parts.mesh.shape)
     sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
-    mesh = sharding.make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
+    mesh = make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
     shapes = families.param_shapes(parts.model)
     bytes_of = {False: 0, True: 0}
     flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
-    cuts = jax.tree.leaves(sharding.params_sharding(shapes, mesh))
+    cuts = jax.tree.leaves(params_sharding(shapes, mesh))
     for (path, x), cut in zip(flat, cuts, strict=True):
         is_layer = "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         bytes_of[is_layer] += memory.tree_bytes(

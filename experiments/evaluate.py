@@ -10,9 +10,11 @@ from experiments.wiring.number_ranges import check_positions
 from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.parallel.batches import place_batch
+from lm.parallel.mesh import divisible, make_mesh
+from lm.parallel.param_rules import place_params
 from lm.system.cache import cache_folder
 from lm.tasks import labels
-from lm.train import sharding
 from lm.train.evaluation import evaluate
 
 
@@ -26,9 +28,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         return _fine_tuned(config, folder)
     if config.predictions:
         raise UserError(f"predictions={config.predictions}: only fine-tuned runs make predictions")
-    mesh = sharding.make_mesh(**config.parallel)
+    mesh = make_mesh(**config.parallel)
     loaded = runs.load(folder, sequence_parts=mesh.shape["sequence"])
-    params = sharding.place_params(loaded.params, mesh)
+    params = place_params(loaded.params, mesh)
     corpus = ml_collections.ConfigDict({"data": config.data})
     if not config.data.source:
         if "data" not in loaded.config:
@@ -42,12 +44,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     eval_step = pretraining.make_eval_step(
         loaded.model, pretraining.make_objective(corpus, prepared), mesh
     )
-    batch_size = sharding.divisible(config.data.batch_size, mesh)
+    batch_size = divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(
         params,
         eval_step,
-        (sharding.place_batch(rows, mesh) for rows in batches),
+        (place_batch(rows, mesh) for rows in batches),
         num_bytes=pretrain.predicted_bytes(corpus, prepared),
     )
     print(f"{folder} at step {loaded.step}")
@@ -65,14 +67,14 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
         raise UserError(
             f"predictions={config.predictions}: name a file, in a folder that exists already"
         )
-    mesh = sharding.make_mesh(**config.parallel)
+    mesh = make_mesh(**config.parallel)
     given = {name: value for name, value in config.task.items() if value is not None}
     run = task_model.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
     if "source" in run.config and not (config.data.source or config.data.validation):
         raise UserError(
             f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
         )
-    params = sharding.place_params(run.params, mesh)
+    params = place_params(run.params, mesh)
     with_data = run.config.copy_and_resolve_references()
     if config.data.source or config.data.validation:
         with_data.data.update(source=config.data.source, validation=config.data.validation)
@@ -85,7 +87,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     split = task_data.encode(
         run.task, found.validation, "data.validation", config.data.on_error, skipped
     )
-    with_data.eval.batch_size = sharding.divisible(config.data.batch_size, mesh)
+    with_data.eval.batch_size = divisible(config.data.batch_size, mesh)
     evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
     metrics, predictions = evaluate(params)
     by_label = run.task.by_label(split.records, predictions)

@@ -25,9 +25,12 @@ from lm.errors import UserError
 from lm.metrics import seed_average
 from lm.models.parameters import Params, num_params
 from lm.parallel import hosts
+from lm.parallel.batches import place_batch, to_host
+from lm.parallel.mesh import make_mesh, process_shard, replicated, with_mesh
+from lm.parallel.param_rules import constrain_batch_sharding
 from lm.run import workdir as workdir_lib
 from lm.tasks.task import Task
-from lm.train import sharding
+from lm.train import compile
 from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
@@ -92,7 +95,7 @@ def _run(
         training.check(config, metrics, profile_steps)
     parts = make_parts(config, data)
     trained, abstract, shardings = parts.trained, parts.abstract, parts.shardings
-    frozen, frozen_hash = parts.frozen, checksum(sharding.fetch(parts.frozen))
+    frozen, frozen_hash = parts.frozen, checksum(to_host(parts.frozen))
     key = jax.random.key(config.seed)
     step_fn = make_step(config, parts)
     evaluation = functools.partial(make_evaluation, config, data.task, parts.model)
@@ -130,7 +133,7 @@ def _run(
         abstract=abstract,
         first_state=lambda: jax.jit(parts.create, out_shardings=shardings)(parts.params),
         batches=make_batches(config, data),
-        part=sharding.host_part(parts.mesh),
+        part=process_shard(parts.mesh),
         evaluate=metrics_of,
         save_tokenizer=save_tokenizer,
         data_hash=data.hash,
@@ -243,7 +246,7 @@ def make_parts(
     Raises:
       UserError: settings that do not go together.
     """
-    mesh = sharding.make_mesh(**config.parallel, devices=devices)
+    mesh = make_mesh(**config.parallel, devices=devices)
     pretraining.check_batch(config, mesh)
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     model = task_model.make_model(config, data.task)
@@ -252,7 +255,7 @@ def make_parts(
     key = jax.random.key(config.seed)
     create = lambda params: TrainState.create(trained.init(params, key), tx)
     shapes = jax.eval_shape(create, params)
-    shardings = sharding.state_sharding(shapes, mesh)
+    shardings = compile.state_sharding(shapes, mesh)
     abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
@@ -285,7 +288,7 @@ def make_batches(config: ml_collections.ConfigDict, data: task_data.Data) -> Exa
 
 def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
     """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
-    loss = sharding.by_rows(functools.partial(parts.task.loss, parts.model), parts.mesh)
+    loss = constrain_batch_sharding(functools.partial(parts.task.loss, parts.model), parts.mesh)
 
     def step(state, batch, key, frozen, *, axis_name=None):
         def loss_fn(params, batch, key):
@@ -306,7 +309,7 @@ def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
             num_tokens = jax.lax.psum(num_tokens, axis_name)
         return state, metrics | {"num_tokens": num_tokens}
 
-    return sharding.compile_step(step, config.parallel.strategy, parts.mesh, parts.shardings)
+    return compile.compile_step(step, config.parallel.strategy, parts.mesh, parts.shardings)
 
 
 def make_evaluation(
@@ -317,11 +320,11 @@ def make_evaluation(
     mesh: jax.sharding.Mesh,
 ) -> Callable[[Params], tuple[dict[str, float], list[Any]]]:
     """params -> metrics over a split, and a prediction for each record."""
-    shard, num_shards = sharding.host_part(mesh)
+    shard, num_shards = process_shard(mesh)
 
-    @sharding.in_mesh
-    @functools.partial(jax.jit, out_shardings=sharding.whole(mesh))
-    @functools.partial(sharding.by_rows, mesh=mesh)
+    @with_mesh
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    @functools.partial(constrain_batch_sharding, mesh=mesh)
     def eval_step(params, batch):
         return task.loss(model, params, batch, None), task.outputs(model, params, batch)
 
@@ -334,7 +337,7 @@ def make_evaluation(
             shard=shard,
             num_shards=num_shards,
         )
-        placed = ((index, sharding.place_batch(batch, mesh)) for index, batch in batches)
+        placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
         loss, outputs = evaluate_examples(lambda batch: eval_step(params, batch), placed)
         by_record: list[list] = [[] for _ in split.records]
         for i, owner in enumerate(split.owners):

@@ -19,10 +19,11 @@ from lm.errors import UserError
 from lm.generate import beam, ending, sampling
 from lm.generate.ending import Written
 from lm.models.parameters import Params
+from lm.parallel.mesh import make_mesh
+from lm.parallel.param_rules import place_params
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tokenizers import tokenizers
-from lm.train import sharding
 
 
 class Writer(NamedTuple):
@@ -50,10 +51,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     del workdir
     _check(config)
     asked = prompts.read(config)
-    mesh = sharding.make_mesh(**config.parallel)
+    mesh = make_mesh(**config.parallel)
     writer = _writer(config)
     ids = [_encode(writer, prompt) for prompt in asked]
-    writer = writer._replace(params=sharding.place_params(writer.params, mesh))
+    writer = writer._replace(params=place_params(writer.params, mesh))
     samples = _write(config, writer, ids)
     if config.output:
         _save(pathlib.Path(config.output), asked, samples)

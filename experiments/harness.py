@@ -9,8 +9,9 @@ import ml_collections
 from experiments import prompting, runs
 from lm.errors import UserError
 from lm.models.families import family_of
+from lm.parallel.mesh import make_mesh
+from lm.parallel.param_rules import place_params
 from lm.system import atomic_files
-from lm.train import sharding
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -113,7 +114,7 @@ def load(config: ml_collections.ConfigDict):
         stops = stops._replace(strings=())  # A text that is no answer may hold it.
     model = HarnessModel(
         loaded.model,
-        sharding.place_params(loaded.params, sharding.make_mesh(**config.parallel)),
+        place_params(loaded.params, make_mesh(**config.parallel)),
         tokenizer,
         affixes=affixes,
         reads_special=config.apply_chat_template or prompting.reads_special(run_config),

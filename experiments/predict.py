@@ -23,12 +23,14 @@ from lm.formats import files
 from lm.generate import decoding, ending, sampling
 from lm.models.kv_cache import decoding_params
 from lm.models.parameters import Params
+from lm.parallel.batches import place_batch
+from lm.parallel.mesh import divisible, make_mesh, replicated, with_mesh
+from lm.parallel.param_rules import constrain_batch_sharding, place_params
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tasks.prediction import Predicted, predictions
 from lm.tasks.task import Outputs, Task
 from lm.tokenizers.tokenizers import Tokenizer
-from lm.train import sharding
 from lm.train.evaluation import fetched
 
 
@@ -116,20 +118,20 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
             f"checkpoint={folder} was trained for no task; fine-tune it, or have it write with "
             f"--config=configs/generate.py --config.checkpoint={folder}"
         )
-    mesh = sharding.make_mesh(**config.parallel)
+    mesh = make_mesh(**config.parallel)
     run = task_model_lib.load(
         folder,
         sequence_parts=mesh.shape["sequence"],
         task={name: value for name, value in config.task.items() if value is not None},
         truncate=config.data.truncate,
     )
-    task, params, model = run.task, sharding.place_params(run.params, mesh), run.model
-    batch_size = sharding.divisible(config.data.batch_size, mesh)
+    task, params, model = run.task, place_params(run.params, mesh), run.model
+    batch_size = divisible(config.data.batch_size, mesh)
     print(f"{folder} at step {run.step}: {run.config.task.kind}", flush=True)
 
-    @sharding.in_mesh
-    @functools.partial(jax.jit, out_shardings=sharding.whole(mesh))
-    @functools.partial(sharding.by_rows, mesh=mesh)
+    @with_mesh
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    @functools.partial(constrain_batch_sharding, mesh=mesh)
     def step(params, batch):
         return task.outputs(model, params, batch)
 
@@ -137,7 +139,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
         batches = evaluation_batches(
             examples, fill=task.fill, multiple=run.config.data.multiple, batch_size=batch_size
         )
-        placed = ((index, sharding.place_batch(batch, mesh)) for index, batch in batches)
+        placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
         found: dict[int, Outputs] = {}
         for index, rows in fetched((index, step(params, batch)) for index, batch in placed):
             found |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}

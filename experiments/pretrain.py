@@ -21,8 +21,10 @@ from lm.generate import sampling
 from lm.models.parameters import Params
 from lm.objectives.batch import Objective
 from lm.parallel import hosts
+from lm.parallel.batches import place_batch
+from lm.parallel.mesh import process_shard
 from lm.run import workdir as workdir_lib
-from lm.train import evaluation, sharding
+from lm.train import evaluation
 from lm.train.state import TrainState
 
 
@@ -44,7 +46,7 @@ def run(
     with hosts.together():
         config, given = complete(config, workdir, extend)
         parts = pretraining.make_parts(config)
-        abstract, part = pretraining.abstract_state(parts), sharding.host_part(parts.mesh)
+        abstract, part = pretraining.abstract_state(parts), process_shard(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
         prepared = pretraining.make_data(config, parts.model.config)
         reason = no_bits_per_byte(config, prepared)
@@ -179,11 +181,11 @@ def make_evaluation(
     eval_step = pretraining.make_eval_step(
         parts.model, objective, parts.mesh, config.loss.num_blocks
     )
-    part, num_bytes = sharding.host_part(parts.mesh), predicted_bytes(config, prepared)
+    part, num_bytes = process_shard(parts.mesh), predicted_bytes(config, prepared)
 
     def evaluate(params):
         batches = validation_batches(config, prepared, part)
-        placed = (sharding.place_batch(rows, parts.mesh) for rows in batches)
+        placed = (place_batch(rows, parts.mesh) for rows in batches)
         return evaluation.evaluate(params, eval_step, placed, num_bytes=num_bytes)
 
     return evaluate

@@ -24,9 +24,9 @@ from jax.sharding import NamedSharding
 from experiments.wiring import objectives, pretraining
 from lm.corpus.rows import abstract_rows
 from lm.costs.collectives import Collectives, Traffic, collectives_of
+from lm.parallel.batches import batch_spec
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import Vocabulary
-from lm.train import sharding
 
 # A layer apart; of a single one the compiler might leave out the loop.
 _NUM_LAYERS = (2, 3)
@@ -120,7 +120,7 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
         lambda x: jax.ShapeDtypeStruct(
             x.shape,
             x.dtype,
-            sharding=NamedSharding(parts.mesh, sharding.batch_spec(x, parts.mesh)),
+            sharding=NamedSharding(parts.mesh, batch_spec(x, parts.mesh)),
         ),
         abstract_rows(config.data.batch_size, config.data.seq_len),
     )

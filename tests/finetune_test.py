@@ -24,7 +24,9 @@ from experiments.wiring import task_data, task_model
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
 from lm.generate import sampling
-from lm.train import checkpoints, loop, sharding
+from lm.parallel.mesh import make_mesh
+from lm.parallel.param_rules import place_params
+from lm.train import checkpoints, loop
 
 TINY = dict(
     vocab_size=259, max_len=64, num_layers=1, num_heads=2, head_dim=8, model_dim=16, mlp_dim=32
@@ -285,11 +287,11 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with
     assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
     loaded = task_model.load(workdir)
     data = task_data.read(loaded.config)
-    mesh = sharding.make_mesh(**loaded.config.parallel)
+    mesh = make_mesh(**loaded.config.parallel)
     again = finetune.make_evaluation(
         loaded.config, loaded.task, loaded.model, data.validation, mesh
     )
-    params = sharding.place_params(loaded.params, mesh)
+    params = place_params(loaded.params, mesh)
     assert again(params)[0]["eval/loss"] == pytest.approx(result["metrics"]["eval/loss"], abs=1e-6)
 
 

@@ -26,7 +26,7 @@ from experiments.wiring import pretraining, task_data
 from experiments.wiring.run_length import with_num_steps
 from lm.data.examples import collate
 from lm.models.parameters import Params
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh
 from lm.train.optimizers import make_optimizer
 
 _NUM_TRAINED, _NUM_EVALUATED, _NUM_COMPARED = 32, 7, 6  # Records, records, examples.
@@ -47,7 +47,7 @@ def make(
     config = with_num_steps(config, lambda _: len(data.train.examples))
     metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
     training.check(config, metrics, None)
-    pretraining.check_batch(config, sharding.make_mesh(**config.parallel, devices=own))
+    pretraining.check_batch(config, make_mesh(**config.parallel, devices=own))
     make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     config = shrunk(config, mesh)
     config.data.multiple = min(config.data.multiple, _MULTIPLE)

@@ -38,7 +38,8 @@ from lm.corpus.rows import rows_from_pieces
 from lm.corpus.sources import Document
 from lm.models.parameters import Params
 from lm.objectives.batch import Batch
-from lm.train import evaluation, sharding
+from lm.parallel.mesh import make_mesh
+from lm.train import evaluation
 
 _SEQ_LEN, _DOCUMENT_CHARS, _TRAIN_CHARS, _VALIDATION_CHARS = 64, 3000, 300_000, 4000
 _NUM_DOCUMENTS = 8  # Whose costs are compared, at most.
@@ -111,7 +112,7 @@ def _shrunk(
 ) -> ml_collections.ConfigDict:
     """Smaller, with short rows of the beginnings of some of its documents, and few pieces."""
     config = shrunk(config, mesh)
-    grid = sharding.make_mesh(**config.parallel, devices=mesh)
+    grid = make_mesh(**config.parallel, devices=mesh)
     config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
     config.eval.sample_tokens = 0
     data = config.data

@@ -14,7 +14,7 @@ import optax
 
 from experiments import training
 from lm.models.parameters import Params
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.train.state import TrainState
 
 NUM_STEPS = 100  # In which a batch is overfit.
@@ -118,8 +118,8 @@ def shrunk(config: ml_collections.ConfigDict, mesh: Devices) -> ml_collections.C
     """
     config = config.copy_and_resolve_references()
     config.parallel.update(mesh_settings(config.parallel)[0])
-    grid = sharding.make_mesh(**config.parallel, devices=mesh)
-    tensor, rows = grid.shape["tensor"], sharding.num_row_parts(grid)
+    grid = make_mesh(**config.parallel, devices=mesh)
+    tensor, rows = grid.shape["tensor"], num_batch_shards(grid)
     model, heads = config.model, 2 * tensor
     if "num_kv_heads" in model:  # Heads share keys and values here if they do there.
         model.num_kv_heads = heads if model.num_kv_heads == model.num_heads else tensor

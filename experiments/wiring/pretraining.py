@@ -25,10 +25,12 @@ from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
 from lm.models.parameters import Params, num_params
 from lm.objectives.batch import Objective
+from lm.parallel.mesh import make_mesh, num_batch_shards, with_mesh
+from lm.parallel.param_rules import constrain_batch_sharding
 from lm.settings import call, lookup
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import vocabulary_of
-from lm.train import sharding
+from lm.train import compile
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.state import TrainState
@@ -57,7 +59,7 @@ def make_parts(
 
     Args:
       config: of pretraining.
-      devices: of the mesh, or how many; see `sharding.make_mesh`.
+      devices: of the mesh, or how many; see `mesh.make_mesh`.
 
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
@@ -78,7 +80,7 @@ def make_parts(
             f"positions, model.max_len={model_config.max_len}"
         )
     check_positions(config.data.seq_len, model_config)
-    mesh = sharding.make_mesh(**config.parallel, devices=devices)
+    mesh = make_mesh(**config.parallel, devices=devices)
     check_batch(config, mesh)
     settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
     make = functools.partial(make_optimizer, **settings, **config.optimizer)
@@ -86,7 +88,7 @@ def make_parts(
     loss_fn = call(functools.partial(make_loss_fn, model), "loss", {**config.loss})
     return Parts(
         model=model,
-        loss_fn=sharding.by_rows(loss_fn, mesh),
+        loss_fn=constrain_batch_sharding(loss_fn, mesh),
         make_optimizer=make,
         tx=tx,
         schedule=schedule,
@@ -202,7 +204,7 @@ def make_eval_step(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )
 
-    return sharding.in_mesh(jax.jit(sharding.by_rows(eval_step, mesh)))
+    return with_mesh(jax.jit(constrain_batch_sharding(eval_step, mesh)))
 
 
 def make_objective(config: ml_collections.ConfigDict, prepared: preparation.Prepared) -> Objective:
@@ -257,10 +259,10 @@ def abstract_state(parts: Parts) -> TrainState:
     """Shapes, dtypes and shardings of the state, without any array.
 
     Raises:
-      UserError: the mesh cannot divide a parameter; see `sharding.params_sharding`.
+      UserError: the mesh cannot divide a parameter; see `param_rules.params_sharding`.
     """
     shapes = jax.eval_shape(make_init(parts), jax.random.key(0))
-    shardings = sharding.state_sharding(shapes, parts.mesh)
+    shardings = compile.state_sharding(shapes, parts.mesh)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
@@ -326,13 +328,13 @@ def make_step(
     """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
     step = step_function(parts, objective, config)
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return sharding.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
+    return compile.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
 
 
 def check_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
     """Raises UserError unless the mesh can cut rows, and every micro-batch into rows."""
     batch_size, pieces = config.data.batch_size, config.train.accumulate_steps
-    parts, sequence = sharding.num_row_parts(mesh), mesh.shape["sequence"]
+    parts, sequence = num_batch_shards(mesh), mesh.shape["sequence"]
     if config.data.seq_len % sequence:
         raise UserError(
             f"data.seq_len={config.data.seq_len} cannot be cut into parallel.sequence={sequence} "

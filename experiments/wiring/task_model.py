@@ -21,10 +21,10 @@ from lm.metrics.span_f1 import as_bioes
 from lm.models import mup
 from lm.models.lora import LoraConfig
 from lm.models.parameters import Params
+from lm.parallel.param_rules import params_sharding, place_params
 from lm.tasks import tagging
 from lm.tasks.task import Task
 from lm.tokenizers import tokenizers
-from lm.train import sharding
 from lm.train.checkpoints import restore_params
 from lm.train.trainable import Trainable, checksum
 
@@ -60,7 +60,7 @@ def task_params(
     """
     draw, key = lambda key: task.init_params(model, key), jax.random.key(config.seed)
     shapes = jax.eval_shape(draw, key)
-    shardings = None if mesh is None else sharding.params_sharding(shapes, mesh)
+    shardings = None if mesh is None else params_sharding(shapes, mesh)
     if not config.init_from:
         return jax.jit(draw, out_shardings=shardings)(key), []
     by_path = {path: x.shape for path, x in flatten_dict(shapes).items()}
@@ -83,7 +83,7 @@ def task_params(
     drawn = jax.jit(lambda key: of_new(draw(key)), out_shardings=of_new(shardings))(key)
     params = unflatten_dict(found)
     if mesh is not None:
-        params = sharding.place_params(params, mesh)
+        params = place_params(params, mesh)
     names = lambda paths: ", ".join("/".join(path) for path in paths) or "nothing"
     left_out = ", ".join(dict.fromkeys(source.left_out)) or "nothing"
     lines = [f"new: {names(new)}", f"left out: {left_out}"]

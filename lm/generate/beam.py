@@ -18,7 +18,7 @@ from lm.errors import UserError
 from lm.generate import decoding
 from lm.models.kv_cache import decoding_params
 from lm.models.parameters import Params
-from lm.train.sharding import fetch, place_beside
+from lm.parallel.batches import shard_like, to_host
 
 _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences are numbers.
 
@@ -73,7 +73,7 @@ def search(
         beams = _search(
             model,
             params,
-            *place_beside(params, (batch.tokens_BL, batch.lengths_B)),
+            *shard_like(params, (batch.tokens_BL, batch.lengths_B)),
             num_new=decoding.bucket(max_new_tokens),
             max_new_tokens=max_new_tokens,
             vocab_size=vocab_size,
@@ -84,7 +84,7 @@ def search(
             stop_ids=np.array(list(stop_ids) or [-1]),
             start_id=start_id,
         )
-        beams = fetch(beams)
+        beams = to_host(beams)
         for b, index in enumerate(batch.indices):
             found[index] = [_hypothesis(beams, b, w, stop_ids) for w in range(num_beams)]
     return [found[i] for i in range(len(prompts))]

@@ -20,7 +20,7 @@ from lm.errors import UserError
 from lm.generate import decoding
 from lm.models.kv_cache import decoding_params
 from lm.models.parameters import Params
-from lm.train.sharding import fetch, place_beside
+from lm.parallel.batches import shard_like, to_host
 
 _BLOCK = 32  # Tokens that are written before it is looked at what they say.
 
@@ -97,7 +97,7 @@ def sample(
         written = _begin(
             model,
             params,
-            *place_beside(params, rows),
+            *shard_like(params, rows),
             key,
             num_new=decoding.bucket(max_new_tokens),
             start_id=start_id,
@@ -105,11 +105,11 @@ def sample(
             **settings,
         )
         while True:
-            turn, new_BN, stopped_B = fetch((written.turn, written.new_BN, written.stopped_B))
+            turn, new_BN, stopped_B = to_host((written.turn, written.new_BN, written.stopped_B))
             if turn >= max_new_tokens or stopped_B.all():
                 break
             ended = [is_ended(i, new_BN[b, :turn].tolist()) for b, i in enumerate(batch.rows)]
-            stopped_B = place_beside(params, stopped_B | np.array(ended))
+            stopped_B = shard_like(params, stopped_B | np.array(ended))
             written = written.replace(stopped_B=stopped_B)
             until = min(max_new_tokens, int(turn) + _BLOCK)
             written = _go_on(model, params, written, until=until, **settings)

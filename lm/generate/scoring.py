@@ -16,7 +16,8 @@ from lm.errors import UserError
 from lm.generate.decoding import bucket
 from lm.models.families import family_of
 from lm.models.parameters import Params
-from lm.train.sharding import fetch, in_mesh, place_beside
+from lm.parallel.batches import shard_like, to_host
+from lm.parallel.mesh import with_mesh
 
 
 class Score(NamedTuple):
@@ -67,8 +68,8 @@ def score(
         )
         encoder = _lay_out([pairs[i][0] for i in filled], None) if has_encoder else None
         lengths_B = np.array([len(pairs[i][0]) for i in filled], np.int32)
-        inputs = place_beside(params, (tokens, targets, weights, encoder, lengths_B))
-        found = fetch(in_mesh(functools.partial(_score, model))(params, *inputs, vocab_size))
+        inputs = shard_like(params, (tokens, targets, weights, encoder, lengths_B))
+        found = to_host(with_mesh(functools.partial(_score, model))(params, *inputs, vocab_size))
         for i, total, greedy in zip(here, *found, strict=False):
             scores[i] = Score(float(total), bool(greedy))
     return [scores[i] for i in range(len(pairs))]

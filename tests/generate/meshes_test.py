@@ -8,7 +8,8 @@ import pytest
 
 from lm.generate import beam, sampling, scoring
 from lm.models.families import FAMILIES, param_shapes
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh
+from lm.parallel.param_rules import place_params
 from tests import tiny
 from tests.models.all_families_test import CONFIGS
 
@@ -27,7 +28,7 @@ def test_texts_are_the_same_on_any_mesh(name, axis, random_like):
     model = FAMILIES[name].module(MODELS[name])
     params = random_like(param_shapes(model), scale=0.5)
     sizes = dict(data=1, fsdp=1, tensor=1, sequence=1) | {axis: 2}
-    cut = sharding.place_params(params, sharding.make_mesh(strategy="jit", **sizes))
+    cut = place_params(params, make_mesh(strategy="jit", **sizes))
 
     def results(params):
         written = sampling.generate(
@@ -55,10 +56,10 @@ def test_texts_are_the_same_on_any_mesh(name, axis, random_like):
 def test_beams_are_the_same_on_a_mesh(random_like):
     model = FAMILIES["t5"].module(MODELS["t5"])
     params = random_like(param_shapes(model), scale=0.5)
-    mesh = sharding.make_mesh(strategy="jit", data=1, fsdp=1, tensor=2, sequence=1)
+    mesh = make_mesh(strategy="jit", data=1, fsdp=1, tensor=2, sequence=1)
     settings = WRITING | dict(num_beams=2, length_penalty=1.0, early_stopping=False)
 
-    found = beam.search(model, sharding.place_params(params, mesh), PROMPTS, **settings)
+    found = beam.search(model, place_params(params, mesh), PROMPTS, **settings)
 
     expected = beam.search(model, params, PROMPTS, **settings)
     assert [[h.tokens for h in beams] for beams in found] == [

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from lm.errors import UserError
 from lm.models import attention, kernels, masks
 from lm.models.masks import Visible
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh
 
 
 def random(*shape, seed=0):
@@ -132,7 +132,7 @@ def test_splash_attention_is_the_reference_also_where_a_mesh_cuts_rows_and_heads
     seen = masks.itself(PACKED, **rule)
     inputs = heads((2, 10, 4, 8), (2, 10, 2, 8), (2, 10, 2, 8))
     kernel = functools.partial(kernels.splash_attention, interpret=True)
-    mesh = sharding.make_mesh(
+    mesh = make_mesh(
         strategy="jit", data=1 if "window" in rule else 2, fsdp=1, tensor=-1, sequence=1
     )
     cut = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))

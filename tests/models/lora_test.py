@@ -15,8 +15,9 @@ from lm.models.families import FAMILIES, param_shapes
 from lm.models.gpt2 import GPT2
 from lm.models.layers import Dense
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, init_adapters, merge
+from lm.parallel.mesh import make_mesh
+from lm.parallel.param_rules import params_sharding
 from lm.train.optimizers import decays, make_optimizer
-from lm.train.sharding import make_mesh, params_sharding
 from tests import tiny
 from tests.models.all_families_test import CONFIGS
 

@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lm.costs.collectives import Traffic, collectives_of, sent_bytes
-from lm.train import sharding
+from lm.parallel.mesh import make_mesh
 
 NUM_TRIPS = 3
 
@@ -40,7 +40,7 @@ def test_a_known_program_sends_what_one_counts_by_hand():
 
 
 def test_an_all_reduce_of_which_a_slice_is_kept_is_a_reduce_scatter():
-    mesh = sharding.make_mesh(strategy="jit", data=1, fsdp=2, tensor=1, sequence=1)
+    mesh = make_mesh(strategy="jit", data=1, fsdp=2, tensor=1, sequence=1)
     place = lambda *spec: NamedSharding(mesh, P(*spec))
     product = lambda shardings: (
         jax.jit(lambda x, y: (x.T @ y, x.T @ x), out_shardings=shardings)

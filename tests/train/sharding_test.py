@@ -15,7 +15,11 @@ from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.models.families import FAMILIES, param_shapes
 from lm.objectives.causal import causal
-from lm.train import sharding
+from lm.parallel import mesh as mesh_lib
+from lm.parallel.batches import place_batch
+from lm.parallel.mesh import make_mesh, process_shard, with_mesh
+from lm.parallel.param_rules import params_sharding
+from lm.train import compile
 from lm.train.optimizers import make_optimizer
 from lm.train.state import TrainState
 from tests import tiny
@@ -37,7 +41,7 @@ def shapes_of(name, **changes):
 
 
 def specs_of(tree, mesh):
-    shardings = sharding.params_sharding(tree, mesh)
+    shardings = params_sharding(tree, mesh)
     flat, _ = jax.tree_util.tree_flatten_with_path(shardings)
     return {jax.tree_util.keystr(p, simple=True, separator="/"): x.spec for p, x in flat}
 
@@ -68,7 +72,7 @@ def test_a_parameter_without_a_rule_is_named():
     shapes = {"layers": {"gizmo": {"kernel": jax.ShapeDtypeStruct((2, 4, 4), np.float32)}}}
 
     with pytest.raises(UserError, match="layers/gizmo/kernel has no rule"):
-        sharding.params_sharding(shapes, mesh_of())
+        params_sharding(shapes, mesh_of())
 
 
 @pytest.mark.parametrize(
@@ -82,14 +86,14 @@ def test_a_parameter_without_a_rule_is_named():
 )
 def test_what_a_mesh_cannot_divide_is_named(name, changes, sizes, message):
     with pytest.raises(UserError, match=message):
-        sharding.params_sharding(shapes_of(name, **changes), mesh_of(**sizes))
+        params_sharding(shapes_of(name, **changes), mesh_of(**sizes))
 
 
 def test_padding_of_the_vocabulary_is_offered_and_counted():
     with pytest.raises(
         UserError, match=r"vocab_size=23 .*model\.vocab_size=24 adds 1 row.*convert"
     ):
-        sharding.params_sharding(tiny.shapes(), mesh_of(tensor=2))
+        params_sharding(tiny.shapes(), mesh_of(tensor=2))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_padding_of_the_vocabulary_is_offered_and_counted():
 )
 def test_a_grid_that_devices_cannot_be_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        sharding.make_mesh(**ONE | changes)
+        make_mesh(**ONE | changes)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon"])
@@ -115,7 +119,7 @@ def test_what_an_optimiser_keeps_is_cut_as_its_parameter(name):
     state = jax.eval_shape(lambda p: TrainState.create(p, tx), shapes_of("gpt2"))
     mesh = mesh_of(fsdp=2, tensor=2)
 
-    shardings = sharding.state_sharding(state, mesh)
+    shardings = compile.state_sharding(state, mesh)
 
     params = {
         jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, s.spec)
@@ -188,10 +192,10 @@ def test_pmap_drops_out_what_jit_does_and_leaves_its_state_on_the_same_mesh():
 
 
 def test_a_batch_lies_where_its_rows_and_positions_belong():
-    mesh = sharding.make_mesh(**ONE | dict(sequence=2))
+    mesh = make_mesh(**ONE | dict(sequence=2))
     batch = {"tokens_BL": np.arange(32).reshape(2, 16), "ids_B": np.arange(2)}
 
-    placed = sharding.place_batch(batch, mesh)
+    placed = place_batch(batch, mesh)
 
     assert [s.data.shape for s in placed["tokens_BL"].addressable_shards] == [(2, 8)] * 2
     assert [s.data.shape for s in placed["ids_B"].addressable_shards] == [(2,)] * 2
@@ -217,7 +221,7 @@ def test_processes_read_what_their_devices_hold(monkeypatch, processes, sizes, p
     found = []
     for process in range(len(parts)):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        found.append(sharding.host_part(grid_of(processes, **sizes)))
+        found.append(process_shard(grid_of(processes, **sizes)))
 
     assert found == parts
 
@@ -234,20 +238,20 @@ def test_parts_that_processes_cannot_share_evenly_are_refused_by_each(monkeypatc
     for process in (0, 1):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         with pytest.raises(UserError, match="cannot be shared evenly by 2 processes"):
-            sharding.host_part(grid_of(processes, data=len(processes)))
+            process_shard(grid_of(processes, data=len(processes)))
 
 
 def test_what_is_compiled_knows_the_mesh_that_cuts_its_parameters():
-    mesh = sharding.make_mesh(**(ONE | dict(data=2)))
+    mesh = make_mesh(**(ONE | dict(data=2)))
     sizes = []
 
-    @sharding.in_mesh
+    @with_mesh
     @jax.jit
     def function(params, x):
         sizes.append(jax.sharding.get_abstract_mesh().size)
         return x
 
-    for params in (np.zeros(2), jax.device_put(np.zeros(2), sharding.whole(mesh))):
+    for params in (np.zeros(2), jax.device_put(np.zeros(2), mesh_lib.replicated(mesh))):
         function({"scale": params}, 1.0)
 
     assert sizes[-1] == 2 and sizes[0] < 2

@@ -11,7 +11,9 @@ from experiments.wiring import pretraining
 from lm.corpus.packing import Piece
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
-from lm.train import sharding
+from lm.parallel.batches import place_batch
+from lm.parallel.mesh import make_mesh
+from lm.train import compile
 from lm.train.evaluation import evaluate
 from lm.train.state import TrainState
 from lm.train.step import train_step
@@ -19,7 +21,7 @@ from tests import tiny
 from tests.tiny import rows_of
 
 KEY = jax.random.key(0)
-MESH = sharding.make_mesh(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1, devices=1)
+MESH = make_mesh(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1, devices=1)
 
 
 def unequal_rows():
@@ -157,14 +159,13 @@ def test_evaluation_does_not_depend_on_the_batch_size(params):
 
 
 def test_one_device_and_several_make_the_same_update(params, loss_fn):
-    from lm.train import sharding
 
     single, metrics = step_once(params, loss_fn, unequal_rows())
-    mesh = sharding.make_mesh(strategy="jit", data=1, fsdp=-1, tensor=1, sequence=1)
+    mesh = make_mesh(strategy="jit", data=1, fsdp=-1, tensor=1, sequence=1)
     state = TrainState.create(params, SGD)
-    shardings = sharding.state_sharding(state, mesh)
+    shardings = compile.state_sharding(state, mesh)
     step = make_step(loss_fn, out_shardings=(shardings, None))
-    rows = sharding.place_batch(unequal_rows(), mesh)
+    rows = place_batch(unequal_rows(), mesh)
     many, other_metrics = step(jax.device_put(state, shardings), rows)
 
     assert mesh.size > 1

@@ -1,0 +1,91 @@
+"""From a step to the program that all devices run, and the sharding of its state."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
+
+from lm.parallel.batches import place_batch
+from lm.parallel.mesh import replicated, with_mesh
+from lm.parallel.param_rules import params_sharding, path_names
+from lm.train.state import TrainState
+
+
+def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
+    """How a state is cut: what the optimiser keeps of a parameter, in its shape, is cut as it is.
+
+    All else, such as counts, is whole on every device.
+
+    Raises:
+      UserError: see `params_sharding`.
+    """
+    params = params_sharding(state.params, mesh)
+    flat = zip(tree_flatten_with_path(state.params)[0], jax.tree.leaves(params), strict=True)
+    known = {path_names(path): (x.shape, sharding) for (path, x), sharding in flat}
+
+    def follow(path, x):
+        names = path_names(path)
+        for first in range(len(names)):
+            shape, sharding = known.get(names[first:], (None, None))
+            if shape == x.shape:
+                return sharding
+        return replicated(mesh)
+
+    return TrainState(replicated(mesh), params, tree_map_with_path(follow, state.opt_state))
+
+
+def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainState) -> Callable:
+    """Compiles a step for all devices. The state is donated; a batch is this process's part of it.
+
+    Args:
+      step: (state, batch, ..., axis_name=None) -> (state, metrics); see `lm.train.step`.
+      strategy: "jit" compiles one program for the global batch; "pmap" one for a device's part of
+        it, which adds up over `axis_name`. States and numbers are the same.
+      mesh: see `make_mesh`.
+      shardings: of the state.
+    """
+    if strategy == "jit":
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        compiled = with_mesh(jitted)
+        return lambda state, batch, *more: compiled(state, place_batch(batch, mesh), *more)
+
+    @functools.partial(
+        jax.pmap,
+        axis_name="devices",
+        in_axes=(None, 0, None),
+        out_axes=None,
+        devices=mesh.devices.flat,
+        donate_argnums=0,
+    )
+    def mapped(state, batch, more):
+        with nn.intercept_methods(_drop_out_by_global_rows):
+            return step(state, batch, *more, axis_name="devices")
+
+    # It gives arrays of a mesh of its own, which nothing else can join with arrays of this one.
+    # Where the buffers lie is the same, so that this copies nothing.
+    in_this_mesh = jax.jit(lambda state: state, out_shardings=shardings, donate_argnums=0)
+    split = lambda x: x.reshape(len(mesh.local_devices), -1, *x.shape[1:])
+
+    def compiled(state, batch, *more):
+        state, metrics = mapped(state, jax.tree.map(split, batch), more)
+        return in_this_mesh(state), metrics
+
+    return compiled
+
+
+def _drop_out_by_global_rows(method, args, kwargs, context):
+    """Under `jax.pmap`: drops what `jit` drops, by the part of one draw that is this device's."""
+    module = context.module
+    if not isinstance(module, nn.Dropout) or module.deterministic or not module.rate:
+        return method(*args, **kwargs)
+    (x,) = args
+    num_rows, keep = x.shape[0], 1.0 - module.rate
+    shape = (num_rows * jax.lax.axis_size("devices"), *x.shape[1:])
+    kept = jax.random.bernoulli(module.make_rng(module.rng_collection), keep, shape)
+    first = num_rows * jax.lax.axis_index("devices")
+    kept = jax.lax.dynamic_slice_in_dim(kept, first, num_rows)
+    return jnp.where(kept, x / keep, jnp.zeros_like(x))
