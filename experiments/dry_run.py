@@ -1,33 +1,30 @@
 """Looks without training: what a config would build, and what a step sees."""
 
-import dataclasses
 import json
-import math
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import rich
 import rich.table
 
-from experiments import finetune, report, twin
+from experiments import finetune, report
+from experiments.estimates import communication
+from experiments.estimates.memory import (
+    held_bytes,
+    memory_table,
+    micro_batch,
+    pretraining_bytes,
+)
 from experiments.wiring import init_from, pretraining, task_data
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
-from lm.corpus.rows import abstract_rows
-from lm.costs import hardware, memory
-from lm.costs.collectives import KINDS, Collectives, Traffic, sent_bytes
-from lm.costs.flops import peak_flops
 from lm.data.render import MAX_ROWS, Stream, render
 from lm.errors import UserError
-from lm.models import families
 from lm.models.parameters import num_params
-from lm.objectives.batch import Batch, Objective
-from lm.parallel.mesh import make_mesh, num_batch_shards
-from lm.parallel.param_rules import params_sharding
-from lm.train.state import TrainState
+from lm.objectives.batch import Batch
+from lm.train.language_model import objective_key
 
 
 def run(config: ml_collections.ConfigDict, num_devices: int | None = None) -> None:
@@ -89,9 +86,9 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
     held = pretraining_bytes(config, parts, objective, abstract)
-    rich.print(_memory_table(held))
+    rich.print(memory_table(held))
     if parts.mesh.size > 1:
-        _communication(config, parts, held, flops * tokens)
+        communication.show(config, parts, held, flops * tokens)
     num_rows = prepared.splits["train"].num_rows
     if num_rows < config.data.batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
@@ -113,17 +110,6 @@ def _on_accelerators(
     return config
 
 
-def _part_of_a_device(config: ml_collections.ConfigDict, mesh, objective):
-    """Loss, parameters and micro-batch, in shapes, as large as one device computes with them."""
-    one = dict.fromkeys(mesh.shape, 1)
-    parts = pretraining.make_parts(twin.shrunk(config, mesh.shape, one), devices=1)
-    rows = abstract_rows(_micro_batch(config, mesh), config.data.seq_len)
-    key = jax.random.key(0)
-    batch = jax.eval_shape(objective, rows, key)
-    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
-    return loss, pretraining.abstract_state(parts).params, batch
-
-
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     config, data = finetune.read(config)
     config = with_num_steps(config, lambda _: len(data.train.examples))
@@ -135,7 +121,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
-    micro_batch, key = _micro_batch(config, parts.mesh), jax.random.key(0)
+    micro_batch, key = micro_batch(config, parts.mesh), jax.random.key(0)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((micro_batch, *x.shape[1:]), x.dtype),
         finetune.make_batches(config, data).batch_at(0),
@@ -148,21 +134,15 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params
-    held = _held_bytes(config, parts.abstract, frozen, loss, params, (frozen, batch))
-    rich.print(_memory_table(held))
+    held = held_bytes(config, parts.abstract, frozen, loss, params, (frozen, batch))
+    rich.print(memory_table(held))
     _show_examples(config, data, step=0)
-
-
-def _micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
-    """Rows that a device sees at once."""
-    parts = num_batch_shards(mesh)
-    return config.data.batch_size // config.train.accumulate_steps // parts
 
 
 def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> None:
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     rows = batches.batch_at(step)
-    key = pretraining.objective_key(jax.random.key(config.seed), step)
+    key = objective_key(jax.random.key(config.seed), step)
     batch = jax.device_get(jax.jit(objective)(rows, key))
     print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
     rich.print(render(_streams(batch), prepared.tokenizer))
@@ -231,150 +211,4 @@ def _parameter_table(params) -> rich.table.Table:
     return table
 
 
-def pretraining_bytes(
-    config: ml_collections.ConfigDict,
-    parts: pretraining.Parts,
-    objective: Objective,
-    abstract: TrainState,
-) -> dict[str, int]:
-    """What a device holds while it pretrains, in bytes by category, estimated from shapes."""
-    held = _held_bytes(config, abstract, {}, *_part_of_a_device(config, parts.mesh, objective))
-    if parts.mesh.shape["fsdp"] > 1:
-        held["gathered"] = _gathered_bytes(parts)
-    return held
-
-
-def _held_bytes(config, abstract, frozen, loss, params, batch) -> dict[str, int]:
-    """Bytes a device by category; gradients are there twice while micro-batches are added up.
-
-    `loss`, `params` and `batch` are as large as one device computes with them.
-    """
-    trained = memory.tree_bytes(abstract.params)
-    return {
-        "parameters": trained + memory.tree_bytes(frozen),
-        "optimiser state": memory.tree_bytes(abstract.opt_state),
-        "gradients": trained * (1 if config.train.accumulate_steps == 1 else 2),
-        "activations": memory.saved_activation_bytes(loss, params, batch),
-    }
-
-
-def _memory_table(held: dict[str, int]) -> rich.table.Table:
-    table = rich.table.Table("memory a device", "MB")
-    table.columns[1].justify = "right"
-    for name, num_bytes in (held | {"all": sum(held.values())}).items():
-        table.add_row(name, f"{num_bytes / 1e6:,.1f}")
-    return table
-
-
 # Several devices --------------------------------------------------------------------------------
-
-
-def _whole_bytes(parts: pretraining.Parts) -> tuple[int, int]:
-    """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
-    sizes = dict(parts.mesh.shape)
-    sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
-    mesh = make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
-    shapes = families.param_shapes(parts.model)
-    bytes_of = {False: 0, True: 0}
-    flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
-    cuts = jax.tree.leaves(params_sharding(shapes, mesh))
-    for (path, x), cut in zip(flat, cuts, strict=True):
-        is_layer = "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        bytes_of[is_layer] += memory.tree_bytes(
-            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut)
-        )
-    return bytes_of[False], bytes_of[True]
-
-
-def _gathered_bytes(parts: pretraining.Parts) -> int:
-    """What `fsdp` has gathered at once: all outside the layers, and one layer.
-
-    Without rematerialisation the compiler gathers each layer once, for both passes: then all layers
-    are held. In a half-precision type those copies are residuals, and so among the activations.
-    """
-    outside, layers = _whole_bytes(parts)
-    c = parts.model.config
-    itemsize = jnp.dtype(c.dtype).itemsize
-    holds_all = c.remat == "none" and itemsize == 4
-    return outside + layers * itemsize // 4 // (1 if holds_all else c.num_layers)
-
-
-def _communication(config, parts: pretraining.Parts, held: dict[str, int], flops: float) -> None:
-    """Prints what the devices send one another, and the least time of a step by chip."""
-    sizes = dict(parts.mesh.shape)
-    collectives = twin.collectives(config, sizes)
-    rich.print(_collectives_table(collectives, sizes))
-    rich.print(_time_table(config, parts, held, flops, collectives))
-    big, small = (" x ".join(map(str, s.values())) for s in (sizes, twin.small_sizes(sizes)))
-    rich.print(
-        "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
-        f"of a twin with few layers on {small} simulated devices (data x fsdp x tensor x "
-        f"sequence), scaled to all layers on {big}. Seconds are those of published peaks, which no "
-        "program reaches: a step is the longest of FLOPs, HBM and collectives over data and fsdp "
-        "(weights: they run beside the FLOPs), and then those over tensor and sequence (rows: the "
-        "next layer waits for them). No figure: more chips than a TPU pod has."
-    )
-
-
-def _collectives_table(collectives: Collectives, sizes: dict[str, int]) -> rich.table.Table:
-    table = rich.table.Table(
-        "collective", "over", "arrays", "MB", "MB sent", title="of a step, a device"
-    )
-    total = 0.0
-    for kind in KINDS:
-        for _, axes in sorted(key for key in collectives if key[0] == kind) or [(kind, ())]:
-            traffic = collectives[kind, axes] if axes else Traffic(0, 0)
-            num_devices = math.prod(sizes[axis] for axis in axes)
-            sent = sent_bytes(kind, traffic.payload_bytes, num_devices)
-            total += sent
-            numbers = f"{traffic.payload_bytes / 1e6:,.1f}", f"{sent / 1e6:,.1f}"
-            table.add_row(kind, ", ".join(axes), f"{traffic.count:,.0f}", *numbers)
-    table.add_section()
-    table.add_row("all", "", "", "", f"{total / 1e6:,.1f}")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    return table
-
-
-def _time_table(
-    config, parts: pretraining.Parts, held, flops: float, collectives
-) -> rich.table.Table:
-    c, num_devices = parts.model.config, parts.mesh.size
-    # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
-    passes, extra = (3, 4 / 3) if c.remat == "full" else (2, 1.0)
-    weights = sum(_whole_bytes(parts)) * jnp.dtype(c.dtype).itemsize / 4
-    per_micro_batch = 2 * held["activations"] + passes * weights
-    state = held["parameters"] + held["optimiser state"] + held["gradients"]
-    traffic_bytes = 2 * state + config.train.accumulate_steps * per_micro_batch
-    table = rich.table.Table(
-        "chip",
-        "HBM used",
-        "FLOPs",
-        "HBM",
-        "weights",
-        "rows",
-        "step",
-        "MFU",
-        title=f"seconds of a step on {num_devices:,} chips, at the least",
-    )
-    for chip in hardware.CHIPS:
-        name = chip.name.removeprefix("NVIDIA ")
-        used = f"{sum(held.values()) / 1e9:.0f} of {chip.memory_bytes / 1e9:.0f} GB"
-        time = hardware.step_time(
-            chip,
-            flops=flops * extra / num_devices,
-            memory_traffic_bytes=traffic_bytes,
-            collectives=collectives,
-            axis_sizes=parts.mesh.shape,
-        )
-        if time is None:
-            table.add_row(name, used, *["-"] * 6)
-            continue
-        seconds = (*dataclasses.astuple(time), time.seconds)
-        peak = num_devices * peak_flops(chip.name)
-        mfu = flops / (time.seconds * peak)
-        rounded = (f"{s:.1f}" if s >= 10 else f"{s:.3f}" for s in seconds)
-        table.add_row(name, used, *rounded, f"{mfu:.0%}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table

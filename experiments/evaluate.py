@@ -16,6 +16,7 @@ from lm.parallel.param_rules import place_params
 from lm.system.cache import cache_folder
 from lm.tasks import labels
 from lm.train.evaluation import evaluate
+from lm.train.language_model import make_eval_step
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
@@ -41,9 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     where = dict(cache_dir=cache_folder("data"), only=("validation",))
     prepared = pretraining.make_data(corpus, loaded.model.config, **where)
     corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
-    eval_step = pretraining.make_eval_step(
-        loaded.model, pretraining.make_objective(corpus, prepared), mesh
-    )
+    eval_step = make_eval_step(loaded.model, pretraining.make_objective(corpus, prepared), mesh)
     batch_size = divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(

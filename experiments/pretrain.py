@@ -25,6 +25,7 @@ from lm.parallel.batches import place_batch
 from lm.parallel.mesh import process_shard
 from lm.run import workdir as workdir_lib
 from lm.train import evaluation
+from lm.train.language_model import make_eval_step
 from lm.train.state import TrainState
 
 
@@ -178,9 +179,7 @@ def make_evaluation(
     prepared: Prepared,
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
-    eval_step = pretraining.make_eval_step(
-        parts.model, objective, parts.mesh, config.loss.num_blocks
-    )
+    eval_step = make_eval_step(parts.model, objective, parts.mesh, config.loss.num_blocks)
     part, num_bytes = process_shard(parts.mesh), predicted_bytes(config, prepared)
 
     def evaluate(params):

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 from configs import families
-from experiments import twin
+from experiments.estimates import communication
+from experiments.estimates.proxy_mesh import shrunk, small_sizes
 from experiments.wiring import pretraining
 from lm.models.families import param_shapes
 from lm.models.parameters import num_params
@@ -39,7 +40,7 @@ def compiled_in_full(config, sizes):
     """What `config` itself sends on simulated devices, as many as it asks for."""
     number = str(math.prod(sizes.values()))
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.twin"],
+        [sys.executable, "-m", "experiments.estimates.communication"],
         input=config.to_json(),
         env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": number},
         capture_output=True,
@@ -53,7 +54,7 @@ def compiled_in_full(config, sizes):
 def test_a_twin_of_8_devices_tells_what_32_send_and_so_does_counting_by_hand():
     config = make_config("gpt2", SIZES)
 
-    estimated = payloads(twin.collectives(config, SIZES), floor=1000)
+    estimated = payloads(communication.collectives(config, SIZES), floor=1000)
 
     direct = compiled_in_full(config, SIZES)
     assert estimated.keys() == {key for key, num_bytes in direct.items() if num_bytes >= 1000}
@@ -78,9 +79,11 @@ def test_what_is_sent_is_linear_in_the_layers():
     config = make_config("gpt2", sizes, num_layers=4, remat="none")
     config.train.accumulate_steps = 1
 
-    extended = twin.of_all_layers(config, jax.devices())
+    extended = communication.of_all_layers(config, jax.devices())
 
-    assert payloads(extended) == pytest.approx(payloads(twin.compiled(config, jax.devices())))
+    assert payloads(extended) == pytest.approx(
+        payloads(communication.compiled(config, jax.devices()))
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
@@ -90,7 +93,7 @@ def test_under_fsdp_parameters_travel_and_rows_stay(family):
         param_shapes(pretraining.make_model(config.model, causal=family == "llama"))
     )
 
-    found = payloads(twin.compiled(config, jax.devices()), floor=1000)
+    found = payloads(communication.compiled(config, jax.devices()), floor=1000)
 
     assert {kind for kind, _ in found} == {"all-gather", "reduce-scatter", "all-reduce"}
     assert found["all-gather", ("fsdp",)] <= 2 * 2 * parameters  # Two micro-batches, two passes.
@@ -100,11 +103,11 @@ def test_a_device_of_the_twin_has_as_much_as_one_of_the_mesh():
     config = make_config("llama", dict(SIZES), num_heads=8, num_kv_heads=4)
     config.data.batch_size = 64
 
-    small = twin.small_sizes(SIZES | dict(sequence=4))
-    half = twin.shrunk(config, SIZES, dict(small, sequence=1))
+    small = small_sizes(SIZES | dict(sequence=4))
+    half = shrunk(config, SIZES, dict(small, sequence=1))
 
     assert small == dict(data=2, fsdp=2, tensor=2, sequence=4)
     m = half.model
     assert (m.num_heads, m.num_kv_heads, m.mlp_dim, m.vocab_size) == (4, 2, 32, 256)
     assert (m.model_dim, m.num_layers, half.data.batch_size) == (32, 2, 32)
-    assert twin.small_sizes(dict(data=9, fsdp=35, tensor=1, sequence=1))["fsdp"] == 5
+    assert small_sizes(dict(data=9, fsdp=35, tensor=1, sequence=1))["fsdp"] == 5

@@ -13,7 +13,8 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import cli, dry_run, pretrain, training
+from experiments import cli, pretrain, training
+from experiments.estimates.memory import pretraining_bytes
 from experiments.runs import has_tokenizer
 from experiments.sweeps.plan import Run
 from experiments.sweeps.status_table import Board
@@ -22,6 +23,7 @@ from lm.errors import UserError
 from lm.objectives.batch import Objective
 from lm.run.status import FAILED, mark
 from lm.train import evaluation, loop, vmapped
+from lm.train.language_model import make_eval_step
 from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState
 
@@ -120,7 +122,7 @@ class Group:
         }
         self._mesh = vmapped.make_mesh(len(runs))
         self._step_fn = _make_step(config, parts, self._shared.objective, self._mesh)
-        eval_step = pretraining.make_eval_step(
+        eval_step = make_eval_step(
             parts.model, self._shared.objective, parts.mesh, config.loss.num_blocks
         )
         self._eval_step = vmapped.compile_evaluation(eval_step, self._mesh)
@@ -130,7 +132,7 @@ class Group:
     def describe(self) -> str:
         """How many runs, what they differ in, what they have in common, and their memory."""
         first, num = self._members[0], len(self._members)
-        held = dry_run.pretraining_bytes(
+        held = pretraining_bytes(
             first.config, first.parts, self._shared.objective, self._shared.abstract
         )
         each = sum(held.values()) / 1e6

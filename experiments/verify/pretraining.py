@@ -40,6 +40,7 @@ from lm.models.parameters import Params
 from lm.objectives.batch import Batch
 from lm.parallel.mesh import make_mesh
 from lm.train import evaluation
+from lm.train.language_model import make_eval_step
 
 _SEQ_LEN, _DOCUMENT_CHARS, _TRAIN_CHARS, _VALIDATION_CHARS = 64, 3000, 300_000, 4000
 _NUM_DOCUMENTS = 8  # Whose costs are compared, at most.
@@ -184,7 +185,7 @@ def _costs(config, parts, objective, prepared, reader) -> Callable[[Params], Any
         if len(asked) < 2:
             return "no row holds two documents of which something is predicted"
         as_it_is = lambda batch, key: batch
-        eval_step = pretraining.make_eval_step(parts.model, as_it_is, parts.mesh, num_blocks)
+        eval_step = make_eval_step(parts.model, as_it_is, parts.mesh, num_blocks)
         cost = lambda batch: float(eval_step(params, batch)["nll"])
         together, alone = [], []
         for d in asked[:_NUM_DOCUMENTS]:

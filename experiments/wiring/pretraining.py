@@ -15,22 +15,22 @@ from jax.sharding import Mesh
 from experiments.wiring import objectives
 from experiments.wiring.number_ranges import check_numbers, check_positions
 from lm.corpus import preparation
-from lm.corpus.rows import Rows, abstract_rows
+from lm.corpus.rows import abstract_rows
 from lm.costs import flops
 from lm.errors import UserError
-from lm.losses.cross_entropy import cross_entropy
 from lm.models import families, mup
 from lm.models.attention import Choice, Needs, choose_attention, compute_capability
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
-from lm.models.parameters import Params, num_params
+from lm.models.parameters import num_params
 from lm.objectives.batch import Objective
-from lm.parallel.mesh import make_mesh, num_batch_shards, with_mesh
+from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.parallel.param_rules import constrain_batch_sharding
 from lm.settings import call, lookup
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import vocabulary_of
 from lm.train import compile
+from lm.train.language_model import make_loss_fn, objective_key
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.state import TrainState
@@ -164,49 +164,6 @@ def resolved(
     return model_config, choose_attention(model_config.attention, needs)
 
 
-def make_loss_fn(
-    model: nn.Module, *, z_loss: float, label_smoothing: float, num_blocks: int
-) -> LossFn:
-    """Closes the model over its loss, leaving a function of arrays alone."""
-
-    def loss_fn(params, batch, key):
-        output = model.apply(
-            {"params": params},
-            **batch.inputs,
-            deterministic=False,
-            rngs={"dropout": key},
-            method="output",
-        )
-        return cross_entropy.output_cross_entropy(
-            output,
-            batch.targets_BL,
-            batch.weights_BL,
-            z_loss=z_loss,
-            label_smoothing=label_smoothing,
-            num_blocks=num_blocks,
-        )
-
-    return loss_fn
-
-
-def make_eval_step(
-    model: nn.Module, objective: Objective, mesh: Mesh, num_blocks: int = 1
-) -> Callable[[Params, Rows], cross_entropy.Sums]:
-    """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
-
-    What is random in an objective depends on the row alone, so that every evaluation asks the same.
-    """
-
-    def eval_step(params, rows):
-        batch = objective(rows, jax.random.key(0))
-        output = model.apply({"params": params}, **batch.inputs, method="output")
-        return cross_entropy.output_cross_entropy(
-            output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
-        )
-
-    return with_mesh(jax.jit(constrain_batch_sharding(eval_step, mesh)))
-
-
 def make_objective(config: ml_collections.ConfigDict, prepared: preparation.Prepared) -> Objective:
     """The objective with the special tokens of this corpus's tokenizer."""
     return objectives.make_objective(
@@ -288,11 +245,6 @@ def flops_per_token(
         pairs = [(seq_len, seq_len)]
     attention = [(c.num_layers, d, *pair) for pair in pairs]
     return flops.train_flops([*matrices, (output, num_targets)], attention) / seq_len
-
-
-def objective_key(key: jax.Array, step: jax.Array) -> jax.Array:
-    """The key that the objective of a step draws from; no micro-batch's dropout has it."""
-    return jax.random.fold_in(jax.random.fold_in(key, step), 2**31 - 1)
 
 
 def step_function(

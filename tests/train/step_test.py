@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.wiring import pretraining
 from lm.corpus.packing import Piece
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
@@ -15,6 +14,7 @@ from lm.parallel.batches import place_batch
 from lm.parallel.mesh import make_mesh
 from lm.train import compile
 from lm.train.evaluation import evaluate
+from lm.train.language_model import make_eval_step, make_loss_fn
 from lm.train.state import TrainState
 from lm.train.step import train_step
 from tests import tiny
@@ -39,9 +39,7 @@ def params(random_like):
 
 @pytest.fixture(scope="module")
 def loss_fn():
-    return pretraining.make_loss_fn(
-        GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1, num_blocks=1
-    )
+    return make_loss_fn(GPT2(tiny.CONFIG), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
 
 
 SGD = optax.sgd(1.0)
@@ -85,7 +83,7 @@ def test_micro_batches_make_the_same_update_as_the_batch(params, loss_fn, accumu
 
 def test_bfloat16_is_for_arithmetic_and_the_weights_keep_float32(params, loss_fn):
     half = dataclasses.replace(tiny.CONFIG, dtype="bfloat16")
-    half_fn = pretraining.make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
+    half_fn = make_loss_fn(GPT2(half), z_loss=1e-3, label_smoothing=0.1, num_blocks=1)
     apply = jax.jit(GPT2(half).apply)
 
     exact, exact_metrics = step_once(params, loss_fn, unequal_rows())
@@ -133,7 +131,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(params, loss_fn
 def test_the_loss_is_what_optax_computes(params):
     rows = unequal_rows()
     batch = causal(rows, KEY)
-    sums = pretraining.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)(params, rows)
+    sums = make_eval_step(GPT2(tiny.CONFIG), causal, MESH)(params, rows)
     logits_BLV = jax.jit(GPT2(tiny.CONFIG).apply)({"params": params}, **batch.inputs)
     nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.targets_BL)
 
@@ -142,7 +140,7 @@ def test_the_loss_is_what_optax_computes(params):
 
 def test_evaluation_does_not_depend_on_the_batch_size(params):
     rows = unequal_rows()
-    eval_step = pretraining.make_eval_step(GPT2(tiny.CONFIG), causal, MESH)
+    eval_step = make_eval_step(GPT2(tiny.CONFIG), causal, MESH)
 
     def batches(size):
         for start in range(0, 8, size):

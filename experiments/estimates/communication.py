@@ -1,4 +1,4 @@
-"""What a big mesh would send, from a twin that this machine can compile.
+"""Estimates collective traffic of a big mesh by compiling the same step on a small one.
 
 Each device of the twin has what a device of the big mesh has: as many rows, heads, MLP columns and
 tokens of the vocabulary, of layers as wide. Only its groups are smaller, and its layers fewer. So
@@ -8,6 +8,7 @@ copies of the parameters add up among themselves, over `data` alone, are gradien
 cut, and of these a device has less on the big mesh. All is linear in the number of layers.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -17,42 +18,25 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import rich.table
 from jax.sharding import NamedSharding
 
+from experiments.estimates.memory import whole_bytes
+from experiments.estimates.proxy_mesh import shrunk, small_sizes
 from experiments.wiring import objectives, pretraining
 from lm.corpus.rows import abstract_rows
-from lm.costs.collectives import Collectives, Traffic, collectives_of
+from lm.costs import hardware
+from lm.costs.collectives import KINDS, Collectives, Traffic, collectives_of, sent_bytes
+from lm.costs.flops import peak_flops
 from lm.parallel.batches import batch_spec
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import Vocabulary
 
 # A layer apart; of a single one the compiler might leave out the loop.
 _NUM_LAYERS = (2, 3)
-_CUT_BY_TENSOR = ("num_heads", "num_kv_heads", "mlp_dim", "vocab_size")
-
-
-def small_sizes(axis_sizes: Mapping[str, int]) -> dict[str, int]:
-    """The twin's mesh: of each axis its least factor above 1; `sequence` stays, for it cuts one
-    row, whose keys each device gathers whole."""
-    least = lambda n: next((i for i in range(2, n + 1) if n % i == 0), 1)
-    return {a: n if a == "sequence" else least(n) for a, n in axis_sizes.items()}
-
-
-def shrunk(
-    config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int], small: Mapping[str, int]
-) -> ml_collections.ConfigDict:
-    """A copy whose devices do on the mesh `small` what those of `config` do on `axis_sizes`."""
-    config = config.copy_and_resolve_references()
-    for name in _CUT_BY_TENSOR:
-        if name in config.model:
-            config.model[name] = config.model[name] // axis_sizes["tensor"] * small["tensor"]
-    few, many = (sizes["data"] * sizes["fsdp"] for sizes in (small, axis_sizes))
-    config.data.batch_size = config.data.batch_size // many * few
-    config.eval.update(batch_size=few, sample_tokens=0)
-    config.parallel.update(small, strategy="jit")
-    return config
 
 
 def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]) -> Collectives:
@@ -69,12 +53,12 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
         "JAX_NUM_CPU_DEVICES": str(math.prod(small.values())),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.twin"],
+        [sys.executable, "-m", "experiments.estimates.communication"],
         input=twin.to_json(),
         capture_output=True,
         text=True,
         env=environment,
-        cwd=pathlib.Path(__file__).parent.parent,
+        cwd=pathlib.Path(__file__).parent.parent.parent,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -152,3 +136,84 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def show(config, parts: pretraining.Parts, held: dict[str, int], flops: float) -> None:
+    """Prints what the devices send one another, and the least time of a step by chip."""
+    sizes = dict(parts.mesh.shape)
+    collectives = collectives(config, sizes)
+    rich.print(_collectives_table(collectives, sizes))
+    rich.print(_time_table(config, parts, held, flops, collectives))
+    big, small = (" x ".join(map(str, s.values())) for s in (sizes, small_sizes(sizes)))
+    rich.print(
+        "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
+        f"of a twin with few layers on {small} simulated devices (data x fsdp x tensor x "
+        f"sequence), scaled to all layers on {big}. Seconds are those of published peaks, which no "
+        "program reaches: a step is the longest of FLOPs, HBM and collectives over data and fsdp "
+        "(weights: they run beside the FLOPs), and then those over tensor and sequence (rows: the "
+        "next layer waits for them). No figure: more chips than a TPU pod has."
+    )
+
+
+def _collectives_table(collectives: Collectives, sizes: dict[str, int]) -> rich.table.Table:
+    table = rich.table.Table(
+        "collective", "over", "arrays", "MB", "MB sent", title="of a step, a device"
+    )
+    total = 0.0
+    for kind in KINDS:
+        for _, axes in sorted(key for key in collectives if key[0] == kind) or [(kind, ())]:
+            traffic = collectives[kind, axes] if axes else Traffic(0, 0)
+            num_devices = math.prod(sizes[axis] for axis in axes)
+            sent = sent_bytes(kind, traffic.payload_bytes, num_devices)
+            total += sent
+            numbers = f"{traffic.payload_bytes / 1e6:,.1f}", f"{sent / 1e6:,.1f}"
+            table.add_row(kind, ", ".join(axes), f"{traffic.count:,.0f}", *numbers)
+    table.add_section()
+    table.add_row("all", "", "", "", f"{total / 1e6:,.1f}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+def _time_table(
+    config, parts: pretraining.Parts, held, flops: float, collectives
+) -> rich.table.Table:
+    c, num_devices = parts.model.config, parts.mesh.size
+    # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
+    passes, extra = (3, 4 / 3) if c.remat == "full" else (2, 1.0)
+    weights = sum(whole_bytes(parts)) * jnp.dtype(c.dtype).itemsize / 4
+    per_micro_batch = 2 * held["activations"] + passes * weights
+    state = held["parameters"] + held["optimiser state"] + held["gradients"]
+    traffic_bytes = 2 * state + config.train.accumulate_steps * per_micro_batch
+    table = rich.table.Table(
+        "chip",
+        "HBM used",
+        "FLOPs",
+        "HBM",
+        "weights",
+        "rows",
+        "step",
+        "MFU",
+        title=f"seconds of a step on {num_devices:,} chips, at the least",
+    )
+    for chip in hardware.CHIPS:
+        name = chip.name.removeprefix("NVIDIA ")
+        used = f"{sum(held.values()) / 1e9:.0f} of {chip.memory_bytes / 1e9:.0f} GB"
+        time = hardware.step_time(
+            chip,
+            flops=flops * extra / num_devices,
+            memory_traffic_bytes=traffic_bytes,
+            collectives=collectives,
+            axis_sizes=parts.mesh.shape,
+        )
+        if time is None:
+            table.add_row(name, used, *["-"] * 6)
+            continue
+        seconds = (*dataclasses.astuple(time), time.seconds)
+        peak = num_devices * peak_flops(chip.name)
+        mfu = flops / (time.seconds * peak)
+        rounded = (f"{s:.1f}" if s >= 10 else f"{s:.3f}" for s in seconds)
+        table.add_row(name, used, *rounded, f"{mfu:.0%}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

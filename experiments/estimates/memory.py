@@ -1,0 +1,98 @@
+"""What a training step would hold, from shapes alone."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import rich.table
+
+from experiments.estimates.proxy_mesh import shrunk
+from experiments.wiring import pretraining
+from lm.corpus.rows import abstract_rows
+from lm.costs import memory
+from lm.models import families
+from lm.objectives.batch import Objective
+from lm.parallel.mesh import make_mesh, num_batch_shards
+from lm.parallel.param_rules import params_sharding
+from lm.train.state import TrainState
+
+
+def shard_of_a_device(config: ml_collections.ConfigDict, mesh, objective):
+    """Loss, parameters and micro-batch, in shapes, as large as one device computes with them."""
+    one = dict.fromkeys(mesh.shape, 1)
+    parts = pretraining.make_parts(shrunk(config, mesh.shape, one), devices=1)
+    rows = abstract_rows(micro_batch(config, mesh), config.data.seq_len)
+    key = jax.random.key(0)
+    batch = jax.eval_shape(objective, rows, key)
+    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
+    return loss, pretraining.abstract_state(parts).params, batch
+
+
+def micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
+    """Rows that a device sees at once."""
+    parts = num_batch_shards(mesh)
+    return config.data.batch_size // config.train.accumulate_steps // parts
+
+
+def pretraining_bytes(
+    config: ml_collections.ConfigDict,
+    parts: pretraining.Parts,
+    objective: Objective,
+    abstract: TrainState,
+) -> dict[str, int]:
+    """What a device holds while it pretrains, in bytes by category, estimated from shapes."""
+    held = held_bytes(config, abstract, {}, *shard_of_a_device(config, parts.mesh, objective))
+    if parts.mesh.shape["fsdp"] > 1:
+        held["gathered"] = gathered_bytes(parts)
+    return held
+
+
+def held_bytes(config, abstract, frozen, loss, params, batch) -> dict[str, int]:
+    """Bytes a device by category; gradients are there twice while micro-batches are added up.
+
+    `loss`, `params` and `batch` are as large as one device computes with them.
+    """
+    trained = memory.tree_bytes(abstract.params)
+    return {
+        "parameters": trained + memory.tree_bytes(frozen),
+        "optimiser state": memory.tree_bytes(abstract.opt_state),
+        "gradients": trained * (1 if config.train.accumulate_steps == 1 else 2),
+        "activations": memory.saved_activation_bytes(loss, params, batch),
+    }
+
+
+def memory_table(held: dict[str, int]) -> rich.table.Table:
+    table = rich.table.Table("memory a device", "MB")
+    table.columns[1].justify = "right"
+    for name, num_bytes in (held | {"all": sum(held.values())}).items():
+        table.add_row(name, f"{num_bytes / 1e6:,.1f}")
+    return table
+
+
+def whole_bytes(parts: pretraining.Parts) -> tuple[int, int]:
+    """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
+    sizes = dict(parts.mesh.shape)
+    sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
+    mesh = make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
+    shapes = families.param_shapes(parts.model)
+    bytes_of = {False: 0, True: 0}
+    flat = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    cuts = jax.tree.leaves(params_sharding(shapes, mesh))
+    for (path, x), cut in zip(flat, cuts, strict=True):
+        is_layer = "layers" in jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        bytes_of[is_layer] += memory.tree_bytes(
+            jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut)
+        )
+    return bytes_of[False], bytes_of[True]
+
+
+def gathered_bytes(parts: pretraining.Parts) -> int:
+    """What `fsdp` has gathered at once: all outside the layers, and one layer.
+
+    Without rematerialisation the compiler gathers each layer once, for both passes: then all layers
+    are held. In a half-precision type those copies are residuals, and so among the activations.
+    """
+    outside, layers = whole_bytes(parts)
+    c = parts.model.config
+    itemsize = jnp.dtype(c.dtype).itemsize
+    holds_all = c.remat == "none" and itemsize == 4
+    return outside + layers * itemsize // 4 // (1 if holds_all else c.num_layers)

@@ -1,0 +1,63 @@
+"""A language model's step: the loss that it follows, and the plain one that evaluations ask for."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from lm.corpus.rows import Rows
+from lm.losses.cross_entropy import cross_entropy
+from lm.models.parameters import Params
+from lm.objectives.batch import Objective
+from lm.parallel.mesh import with_mesh
+from lm.parallel.param_rules import constrain_batch_sharding
+from lm.train.step import LossFn
+
+
+def make_loss_fn(
+    model: nn.Module, *, z_loss: float, label_smoothing: float, num_blocks: int
+) -> LossFn:
+    """Closes the model over its loss, leaving a function of arrays alone."""
+
+    def loss_fn(params, batch, key):
+        output = model.apply(
+            {"params": params},
+            **batch.inputs,
+            deterministic=False,
+            rngs={"dropout": key},
+            method="output",
+        )
+        return cross_entropy.output_cross_entropy(
+            output,
+            batch.targets_BL,
+            batch.weights_BL,
+            z_loss=z_loss,
+            label_smoothing=label_smoothing,
+            num_blocks=num_blocks,
+        )
+
+    return loss_fn
+
+
+def make_eval_step(
+    model: nn.Module, objective: Objective, mesh: Mesh, num_blocks: int = 1
+) -> Callable[[Params, Rows], cross_entropy.Sums]:
+    """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
+
+    What is random in an objective depends on the row alone, so that every evaluation asks the same.
+    """
+
+    def eval_step(params, rows):
+        batch = objective(rows, jax.random.key(0))
+        output = model.apply({"params": params}, **batch.inputs, method="output")
+        return cross_entropy.output_cross_entropy(
+            output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
+        )
+
+    return with_mesh(jax.jit(constrain_batch_sharding(eval_step, mesh)))
+
+
+def objective_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """The key that the objective of a step draws from; no micro-batch's dropout has it."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), 2**31 - 1)
