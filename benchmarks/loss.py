@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import results
-from lm.losses.cross_entropy import cross_entropy, output_cross_entropy
+from lm.losses.likelihood import cross_entropy, output_cross_entropy
 from lm.models.layers import Output
 from lm.system import allocator
 
@@ -38,7 +38,7 @@ def main() -> None:
     common: dict[str, Any] = dict(
         device=jax.devices()[0].device_kind,
         packages=("jax",),
-        peer="lm.losses.cross_entropy of all logits",
+        peer="lm.losses.likelihood.cross_entropy of all logits",
         num_blocks=args.num_blocks,
         dtype=dtype,
     )

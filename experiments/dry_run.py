@@ -121,9 +121,9 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
-    micro_batch, key = micro_batch(config, parts.mesh), jax.random.key(0)
+    batch_size, key = micro_batch(config, parts.mesh), jax.random.key(0)
     batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((micro_batch, *x.shape[1:]), x.dtype),
+        lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype),
         finetune.make_batches(config, data).batch_at(0),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.models.layers import Output
 
 LOGITS_BLV = jax.random.normal(jax.random.key(0), (2, 5, 7))
@@ -15,7 +15,7 @@ WEIGHTS_BL = jnp.ones((2, 5)).at[:, 3:].set(0)
 
 
 def test_label_smoothing_is_optax_on_smoothed_labels():
-    sums = cross_entropy.cross_entropy(LOGITS_BLV, TARGETS_BL, WEIGHTS_BL, label_smoothing=0.2)
+    sums = likelihood.cross_entropy(LOGITS_BLV, TARGETS_BL, WEIGHTS_BL, label_smoothing=0.2)
 
     labels_BLV = optax.smooth_labels(jax.nn.one_hot(TARGETS_BL, 7), 0.2)
     expected_BL = optax.softmax_cross_entropy(LOGITS_BLV, labels_BLV)
@@ -24,8 +24,8 @@ def test_label_smoothing_is_optax_on_smoothed_labels():
 
 
 def test_z_loss_adds_the_squared_log_normaliser():
-    plain = cross_entropy.cross_entropy(LOGITS_BLV, TARGETS_BL, WEIGHTS_BL)
-    shifted = cross_entropy.cross_entropy(LOGITS_BLV + 3, TARGETS_BL, WEIGHTS_BL, z_loss=0.1)
+    plain = likelihood.cross_entropy(LOGITS_BLV, TARGETS_BL, WEIGHTS_BL)
+    shifted = likelihood.cross_entropy(LOGITS_BLV + 3, TARGETS_BL, WEIGHTS_BL, z_loss=0.1)
 
     log_z_BL = jax.nn.logsumexp(LOGITS_BLV + 3, axis=-1)[:, :3]
     np.testing.assert_allclose(shifted["nll"], plain["nll"], rtol=1e-5)
@@ -38,8 +38,8 @@ def test_a_target_without_weight_does_not_count():
     edited_BL = TARGETS_BL.at[:, 3:].set(0)
     kwargs = dict(z_loss=0.1, label_smoothing=0.1)
 
-    before = cross_entropy.cross_entropy(LOGITS_BLV, TARGETS_BL, WEIGHTS_BL, **kwargs)
-    after = cross_entropy.cross_entropy(LOGITS_BLV, edited_BL, WEIGHTS_BL, **kwargs)
+    before = likelihood.cross_entropy(LOGITS_BLV, TARGETS_BL, WEIGHTS_BL, **kwargs)
+    after = likelihood.cross_entropy(LOGITS_BLV, edited_BL, WEIGHTS_BL, **kwargs)
 
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
@@ -64,11 +64,11 @@ SETTINGS = {
 def test_blocks_have_the_loss_and_the_gradients_of_whole_logits(parts, settings, num_blocks):
     def whole(parts):
         logits = Output(*parts).logits()
-        sums = cross_entropy.cross_entropy(logits, TARGETS_BL, WEIGHTS_BL, **SETTINGS[settings])
+        sums = likelihood.cross_entropy(logits, TARGETS_BL, WEIGHTS_BL, **SETTINGS[settings])
         return 1.7 * sums["loss"], sums
 
     def in_blocks(parts):
-        sums = cross_entropy.output_cross_entropy(
+        sums = likelihood.output_cross_entropy(
             Output(*parts), TARGETS_BL, WEIGHTS_BL, num_blocks=num_blocks, **SETTINGS[settings]
         )
         return 1.7 * sums["loss"], sums
@@ -85,7 +85,7 @@ def test_blocks_have_the_loss_and_the_gradients_of_whole_logits(parts, settings,
 
 def test_no_array_of_whole_logits_is_made_in_blocks():
     def loss(parts, num_blocks):
-        sums = cross_entropy.output_cross_entropy(
+        sums = likelihood.output_cross_entropy(
             Output(*parts), TARGETS_BL, WEIGHTS_BL, num_blocks=num_blocks
         )
         return sums["loss"]
@@ -106,7 +106,7 @@ def test_hidden_states_of_half_precision_get_gradients_of_half_precision():
     half = X_BLD.astype(jnp.bfloat16), TABLE_VD
 
     def loss(parts):
-        return cross_entropy.output_cross_entropy(Output(*parts), TARGETS_BL, WEIGHTS_BL)["loss"]
+        return likelihood.output_cross_entropy(Output(*parts), TARGETS_BL, WEIGHTS_BL)["loss"]
 
     grad_x, grad_table = jax.jit(jax.grad(loss))(half)
 

@@ -141,9 +141,9 @@ if __name__ == "__main__":
 def show(config, parts: pretraining.Parts, held: dict[str, int], flops: float) -> None:
     """Prints what the devices send one another, and the least time of a step by chip."""
     sizes = dict(parts.mesh.shape)
-    collectives = collectives(config, sizes)
-    rich.print(_collectives_table(collectives, sizes))
-    rich.print(_time_table(config, parts, held, flops, collectives))
+    found = collectives(config, sizes)
+    rich.print(_collectives_table(found, sizes))
+    rich.print(_time_table(config, parts, held, flops, found))
     big, small = (" x ".join(map(str, s.values())) for s in (sizes, small_sizes(sizes)))
     rich.print(
         "All of this is estimated, nothing is measured. Collectives are those of the compiled step "

@@ -26,7 +26,7 @@ from lm.data.answer_windows import (
 from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.metrics import squad
 from lm.models import heads
 from lm.models.families import Family
@@ -149,7 +149,7 @@ class QuestionAnswering:
     def loss(self, model, params, batch, dropout_key):
         """The mean of start's and end's cross-entropy, a target being a window."""
         both = [
-            cross_entropy.cross_entropy(
+            likelihood.cross_entropy(
                 logits[:, None], batch[name][:, None], batch["weight_B"][:, None]
             )
             for name, logits in zip(

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.metrics import averages, classification, regression
 from lm.models import heads
 from lm.models.families import Family
@@ -43,7 +43,7 @@ class Target(Protocol):
 
     def features(self, record: Record) -> dict[str, Any]: ...
 
-    def loss(self, logits_BS: jax.Array, batch: dict[str, jax.Array]) -> cross_entropy.Sums: ...
+    def loss(self, logits_BS: jax.Array, batch: dict[str, jax.Array]) -> likelihood.Sums: ...
 
     def output(self, logits_BS: jax.Array) -> jax.Array: ...
 
@@ -139,7 +139,7 @@ class OneLabel:
     def loss(self, logits_BS, batch):
         label_B = batch["label_B"]
         weight_B = batch["weight_B"] * jnp.asarray(self._weights_S)[label_B]
-        return cross_entropy.cross_entropy(logits_BS[:, None], label_B[:, None], weight_B[:, None])
+        return likelihood.cross_entropy(logits_BS[:, None], label_B[:, None], weight_B[:, None])
 
     def output(self, logits_BS):
         return jax.nn.softmax(logits_BS)

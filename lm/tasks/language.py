@@ -18,7 +18,7 @@ from lm.chat.conversations import Conversation, asked, read_conversation, text_o
 from lm.data.examples import Features
 from lm.errors import UserError
 from lm.formats.fields import Record, lookup
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.models.families import Family, init_params
 from lm.models.layers import Output
 from lm.tasks.task import UnfitFamily
@@ -110,7 +110,7 @@ class Seq2Seq:
       source, target: the fields of a record; a list of targets are references of equal worth.
       prompt: what is read, with {source} in it.
       target_len: the most tokens that are written, the last one included.
-      label_smoothing: see `cross_entropy.cross_entropy`; it is in the training loss alone.
+      label_smoothing: see `likelihood.cross_entropy`; it is in the training loss alone.
       score: (predictions, references of each) -> metrics; `metrics` are their names.
       generate: writes.
     """
@@ -223,7 +223,7 @@ class Seq2Seq:
 
     def loss(self, model, params, batch, dropout_key):
         predicted = self._text.output(model, params, batch, dropout_key)
-        return cross_entropy.output_cross_entropy(*predicted, label_smoothing=self._label_smoothing)
+        return likelihood.output_cross_entropy(*predicted, label_smoothing=self._label_smoothing)
 
     def outputs(self, model, params, batch):
         return {}
@@ -324,14 +324,14 @@ class Chat:
         return init_params(model, key)
 
     def loss(self, model, params, batch, dropout_key):
-        return cross_entropy.output_cross_entropy(
+        return likelihood.output_cross_entropy(
             *self._text.output(model, params, batch, dropout_key)
         )
 
     def outputs(self, model, params, batch):
         output, *targets = self._text.output(model, params, batch, None)
         rows = [x[:, None] for x in (output.logits(), *targets)]
-        sums = jax.vmap(cross_entropy.cross_entropy)(*rows)
+        sums = jax.vmap(likelihood.cross_entropy)(*rows)
         return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
 
     def predictions(self, records, outputs, model, params):

@@ -17,7 +17,7 @@ from lm.data.alignment import encode_words, first_pieces, split_words
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats.fields import has, lookup
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.metrics import averages
 from lm.metrics.classification import confusion
 from lm.metrics.span_f1 import (
@@ -48,7 +48,7 @@ class TagModel(Protocol):
 
     def init(self, model: nn.Module, key: jax.Array, inputs, at_BW): ...
 
-    def loss(self, apply, inputs, batch, mask_BW) -> cross_entropy.Sums: ...
+    def loss(self, apply, inputs, batch, mask_BW) -> likelihood.Sums: ...
 
     def tags(self, apply, inputs, batch, mask_BW) -> tuple[jax.Array, jax.Array]:
         """B x W twice: the tags, and the probability of each."""
@@ -68,9 +68,7 @@ class _Softmax:
 
     def loss(self, apply, inputs, batch, mask_BW):
         logits_BWS = apply(inputs, batch["first_BW"])
-        return cross_entropy.cross_entropy(
-            logits_BWS, batch["tags_BW"], mask_BW.astype(jnp.float32)
-        )
+        return likelihood.cross_entropy(logits_BWS, batch["tags_BW"], mask_BW.astype(jnp.float32))
 
     def tags(self, apply, inputs, batch, mask_BW):
         probabilities_BWS = jax.nn.softmax(apply(inputs, batch["first_BW"]))

@@ -14,7 +14,7 @@ from flax import linen as nn
 from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.losses.cross_entropy import Sums
+from lm.losses.likelihood import Sums
 from lm.models.families import Family
 from lm.models.parameters import Params
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lm.errors import UserError
-from lm.losses.cross_entropy import Sums
+from lm.losses.likelihood import Sums
 from lm.models.parameters import Params
 
 METRICS = ("eval/loss", "eval/perplexity", "eval/bits_per_byte")

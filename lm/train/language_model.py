@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from lm.corpus.rows import Rows
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.models.parameters import Params
 from lm.objectives.batch import Objective
 from lm.parallel.mesh import with_mesh
@@ -28,7 +28,7 @@ def make_loss_fn(
             rngs={"dropout": key},
             method="output",
         )
-        return cross_entropy.output_cross_entropy(
+        return likelihood.output_cross_entropy(
             output,
             batch.targets_BL,
             batch.weights_BL,
@@ -42,7 +42,7 @@ def make_loss_fn(
 
 def make_eval_step(
     model: nn.Module, objective: Objective, mesh: Mesh, num_blocks: int = 1
-) -> Callable[[Params, Rows], cross_entropy.Sums]:
+) -> Callable[[Params, Rows], likelihood.Sums]:
     """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
 
     What is random in an objective depends on the row alone, so that every evaluation asks the same.
@@ -51,7 +51,7 @@ def make_eval_step(
     def eval_step(params, rows):
         batch = objective(rows, jax.random.key(0))
         output = model.apply({"params": params}, **batch.inputs, method="output")
-        return cross_entropy.output_cross_entropy(
+        return likelihood.output_cross_entropy(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lm.losses.cross_entropy import Sums
+from lm.losses.likelihood import Sums
 from lm.models.parameters import Params
 from lm.train.state import TrainState
 

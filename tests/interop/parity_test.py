@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from experiments.wiring import pretraining
 from lm.interop import hugging_face, weights
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.models.families import FAMILIES, param_shapes
 
 V = 61
@@ -293,7 +293,7 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
             arguments = (tokens_BL, ones_BL, written_BL, jnp.ones_like(written_BL))
         logits_BLV = model.apply({"params": params}, *arguments)
         weights_BL = jnp.ones(targets_BL.shape)
-        return cross_entropy.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
+        return likelihood.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
 
     grads = flatten_dict(jax.jit(jax.grad(loss))(params))
     block = hugging_face.load_model_block(tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.errors import UserError
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.models.bert import BERTConfig
 from lm.models.families import FAMILIES, family_of, init_params, param_shapes
 from lm.models.gpt2 import GPT2
@@ -80,7 +80,7 @@ def gradients(model, params):
             {"params": params}, *inputs(model), deterministic=False, rngs={"dropout": key}
         )
         targets_BL = jax.random.randint(jax.random.key(2), (2, 12), 0, 23)
-        return cross_entropy.cross_entropy(logits_BLV, targets_BL, jnp.ones((2, 12)))["loss"]
+        return likelihood.cross_entropy(logits_BLV, targets_BL, jnp.ones((2, 12)))["loss"]
 
     return jax.jit(jax.value_and_grad(loss))(params, jax.random.key(5))
 

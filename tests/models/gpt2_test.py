@@ -8,7 +8,7 @@ import pytest
 
 from lm.corpus.packing import Piece
 from lm.errors import UserError
-from lm.losses.cross_entropy import cross_entropy
+from lm.losses import likelihood
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
 from tests import tiny
@@ -82,7 +82,7 @@ def test_a_packed_row_costs_what_its_documents_cost_alone(params):
     def sums(rows):
         batch = causal(rows, None)
         logits_BLV = GPT2(TINY).apply({"params": params}, **batch.inputs)
-        return cross_entropy.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
+        return likelihood.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
 
     assert sums(packed)["num_tokens"] == sums(alone)["num_tokens"] == 6 + 1 + 2
     np.testing.assert_allclose(sums(packed)["nll"], sums(alone)["nll"], rtol=1e-6)
@@ -102,7 +102,7 @@ def gradient_fn(dropout_on, **changes):
             rngs={"dropout": key},
         )
         weights_BL = jnp.ones((2, 12))
-        return cross_entropy.cross_entropy(logits_BLV, random_tokens(2), weights_BL)["loss"]
+        return likelihood.cross_entropy(logits_BLV, random_tokens(2), weights_BL)["loss"]
 
     return jax.jit(jax.value_and_grad(loss))
 
