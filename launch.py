@@ -56,9 +56,9 @@ _CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wai
 _HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
 )
-_THINGS_TO_DO = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE)
+_MODES = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE)
 _PRINTED = ("generate", "predict")  # Experiments for whoever reads what they print.
-_OF_TRAINING = (*_THINGS_TO_DO, _EXTEND, _COORDINATOR)
+_TRAINING_FLAGS = (*_MODES, _EXTEND, _COORDINATOR)
 
 
 def main(argv: list[str]) -> int:
@@ -113,7 +113,7 @@ def _run(argv: list[str]) -> int:
 
 def _parse(argv: list[str]):
     """The locked config of the command line; every failure is a UserError of one line."""
-    _spell_out(argv)
+    _expand_short_flags(argv)
     for arg in argv:
         name, _, value = arg.partition("=")
         if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
@@ -134,7 +134,7 @@ def _parse(argv: list[str]):
         )
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
-    asked = [f"--{flag.name}" for flag in _THINGS_TO_DO if flag.value not in (None, False)]
+    asked = [f"--{flag.name}" for flag in _MODES if flag.value not in (None, False)]
     if _EXTEND.value:
         asked += [] if asked == ["--profile"] else ["--extend"]
     if len(asked) > 1:
@@ -145,7 +145,7 @@ def _parse(argv: list[str]):
     return config
 
 
-def _spell_out(argv: list[str]) -> None:
+def _expand_short_flags(argv: list[str]) -> None:
     """Writes short forms in full, in place: the config library looks at sys.argv by itself."""
     argv[:] = cli.joined(argv)
     names = {arg.split("=")[0].lstrip("-") for arg in argv}
@@ -250,7 +250,7 @@ def _dispatch(config) -> int:
         raise UserError(
             f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
         )
-    asked = [flag.name for flag in _OF_TRAINING if flag.present]
+    asked = [flag.name for flag in _TRAINING_FLAGS if flag.present]
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
     if _DEVICES.present and not _DRY_RUN.value:

@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 from lm.models import kernels, masks
 from lm.models.attention import MADE_FOR
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 from lm.models.matmuls import fp8_matmul
 from lm.parallel.mesh import make_mesh
 
@@ -43,7 +43,7 @@ class Case(NamedTuple):
     is_cut: each device has some of the rows.
     """
 
-    seen: Visible
+    seen: AttentionMask
     kernels: tuple[str, ...]
     kv_heads_share: int = 1
     biased: bool = False

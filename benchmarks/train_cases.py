@@ -194,7 +194,7 @@ def no_data(config: ml_collections.ConfigDict):
     tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
     task = tasks.make_task(config.task.to_dict(), task_data.text_inputs(config, tokenizer))
     nothing = task_data.Split([], [], [])
-    return task_data.Data(
+    return task_data.TaskData(
         task=task,
         block=config.task.to_dict(),
         tokenizer=tokenizer,

@@ -148,7 +148,7 @@ def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> 
     rich.print(render(_streams(batch), prepared.tokenizer))
 
 
-def _show_examples(config: ml_collections.ConfigDict, data: task_data.Data, step: int) -> None:
+def _show_examples(config: ml_collections.ConfigDict, data: task_data.TaskData, step: int) -> None:
     batches = finetune.make_batches(config, data)
     batch = batches.batch_at(step)
     print(f"\nstep {step + 1} sees")

@@ -102,7 +102,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     return 0
 
 
-def _objective(folder: pathlib.Path, loaded: runs.Run) -> ml_collections.ConfigDict:
+def _objective(folder: pathlib.Path, loaded: runs.SavedRun) -> ml_collections.ConfigDict:
     """What the run was trained for; of an imported model, what its paper trained it for."""
     if "objective" in loaded.config:
         return loaded.config.objective

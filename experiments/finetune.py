@@ -185,7 +185,7 @@ def _as_begun(
 
 def read(
     config: ml_collections.ConfigDict, workdir: pathlib.Path | None = None
-) -> tuple[ml_collections.ConfigDict, task_data.Data]:
+) -> tuple[ml_collections.ConfigDict, task_data.TaskData]:
     """The config with its model and task complete, and the data.
 
     Args:
@@ -207,7 +207,7 @@ def read(
     return config, data
 
 
-class Parts(NamedTuple):
+class FineTuningParts(NamedTuple):
     """What a config is made of.
 
     params: of the whole model, before the first step.
@@ -233,9 +233,9 @@ class Parts(NamedTuple):
 
 def make_parts(
     config: ml_collections.ConfigDict,
-    data: task_data.Data,
+    data: task_data.TaskData,
     devices: Sequence[jax.Device] | None = None,
-) -> Parts:
+) -> FineTuningParts:
     """Everything but the data.
 
     Args:
@@ -259,7 +259,7 @@ def make_parts(
     abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
-    return Parts(
+    return FineTuningParts(
         model=model,
         task=data.task,
         trained=trained,
@@ -275,7 +275,7 @@ def make_parts(
     )
 
 
-def make_batches(config: ml_collections.ConfigDict, data: task_data.Data) -> ExampleBatches:
+def make_batches(config: ml_collections.ConfigDict, data: task_data.TaskData) -> ExampleBatches:
     """The training batches, each a function of its step."""
     return ExampleBatches(
         data.train.examples,
@@ -286,7 +286,7 @@ def make_batches(config: ml_collections.ConfigDict, data: task_data.Data) -> Exa
     )
 
 
-def make_step(config: ml_collections.ConfigDict, parts: Parts) -> Callable:
+def make_step(config: ml_collections.ConfigDict, parts: FineTuningParts) -> Callable:
     """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
     loss = constrain_batch_sharding(functools.partial(parts.task.loss, parts.model), parts.mesh)
 

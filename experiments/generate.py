@@ -159,7 +159,7 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
     """Opens `checkpoint`; how a prompt is read is said on standard error where it may surprise."""
     folder = runs.folder_of(config)
     loaded = prompting.load(folder)
-    task = loaded.task if isinstance(loaded, task_model.FineTuned) else None
+    task = loaded.task if isinstance(loaded, task_model.SavedTaskModel) else None
     if not isinstance(task, language.Seq2Seq | language.Chat | None):
         raise UserError(
             f"checkpoint={folder} was trained for {loaded.config.task.kind}, and writes"

@@ -107,7 +107,7 @@ class Shared(NamedTuple):
 
 def share(
     config: ml_collections.ConfigDict,
-    parts: pretraining.Parts,
+    parts: pretraining.PretrainingParts,
     abstract: TrainState,
     prepared: Prepared,
 ) -> Shared:
@@ -134,7 +134,7 @@ def make_batches(config: ml_collections.ConfigDict, prepared: Prepared) -> Batch
 def make_job(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    parts: pretraining.Parts,
+    parts: pretraining.PretrainingParts,
     part: tuple[int, int],
     shared: Shared,
     batches: Batches,
@@ -174,7 +174,7 @@ def make_job(
 
 def make_evaluation(
     config: ml_collections.ConfigDict,
-    parts: pretraining.Parts,
+    parts: pretraining.PretrainingParts,
     objective: Objective,
     prepared: Prepared,
 ) -> Callable[[Params], dict[str, float]]:
@@ -218,7 +218,7 @@ def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> s
     return split_counts.no_bits_per_byte(prepared.splits["validation"])
 
 
-def _sample(config, parts: pretraining.Parts, prepared: Prepared, params) -> str:
+def _sample(config, parts: pretraining.PretrainingParts, prepared: Prepared, params) -> str:
     """What the model writes by itself, from the start of a document."""
     tokenizer = prepared.tokenizer
     ends = (tokenizer.bos_id if config.data.add_bos else None, tokenizer.eos_id)

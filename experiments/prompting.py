@@ -17,7 +17,7 @@ from lm.tokenizers import framing, stop_ids
 from lm.tokenizers.tokenizers import Tokenizer
 
 
-def load(folder: pathlib.Path) -> runs.Run | task_model.FineTuned:
+def load(folder: pathlib.Path) -> runs.SavedRun | task_model.SavedTaskModel:
     """Opens a run of whichever kind, or a folder of `transformers` as one, to have it write.
 
     It says on standard error what its generation_config.json asks for in vain.
@@ -81,7 +81,7 @@ def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Promp
 
 
 def frames_of(
-    loaded: runs.Run | task_model.FineTuned,
+    loaded: runs.SavedRun | task_model.SavedTaskModel,
 ) -> tuple[framing.Frame, framing.Frame] | None:
     """What a run was trained to see around one text, and around two.
 
@@ -92,7 +92,7 @@ def frames_of(
     around = lambda start, end: tuple(framing.around(start, end, n) for n in (1, 2))
     if config.experiment == "convert":
         return None
-    if isinstance(loaded, task_model.FineTuned):
+    if isinstance(loaded, task_model.SavedTaskModel):
         if isinstance(loaded.task, language.Chat):
             return None
         if not isinstance(loaded.task, language.Seq2Seq):
@@ -117,10 +117,10 @@ def reads_special(config: ml_collections.ConfigDict) -> bool:
 
 
 def chat_template(
-    folder: pathlib.Path, loaded: runs.Run | task_model.FineTuned
+    folder: pathlib.Path, loaded: runs.SavedRun | task_model.SavedTaskModel
 ) -> ChatTemplate | None:
     """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
-    if isinstance(loaded, task_model.FineTuned):
+    if isinstance(loaded, task_model.SavedTaskModel):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None
     found = template_files.read(folder)
     if found is None or "default" not in found.sources:

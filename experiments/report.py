@@ -33,7 +33,7 @@ from lm.train.state import TrainState
 
 def start(
     config: ml_collections.ConfigDict,
-    parts: pretraining.Parts,
+    parts: pretraining.PretrainingParts,
     prepared: Prepared,
     abstract: TrainState,
     workdir: pathlib.Path,
@@ -113,7 +113,7 @@ def _warmup_line(config: ml_collections.ConfigDict) -> str:
 
 def start_fine_tuning(
     config: ml_collections.ConfigDict,
-    data: task_data.Data,
+    data: task_data.TaskData,
     abstract: TrainState,
     frozen: Params,
     initial: list[str],
@@ -165,7 +165,7 @@ def border_warnings(notes: Mapping[str, int], num_examples: int) -> list[str]:
 
 def fine_tuned(
     workdir: pathlib.Path,
-    data: task_data.Data,
+    data: task_data.TaskData,
     step: int,
     metrics: dict[str, float],
     predictions: list[Any],

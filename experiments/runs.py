@@ -20,7 +20,7 @@ from lm.tokenizers.pieces import KIND
 from lm.train.checkpoints import restore_params
 
 
-class Run(NamedTuple):
+class SavedRun(NamedTuple):
     """What a workdir holds; of a folder of `transformers`, what it would be imported as."""
 
     config: ml_collections.ConfigDict
@@ -41,7 +41,7 @@ def folder_of(config: ml_collections.ConfigDict) -> pathlib.Path:
     return pathlib.Path(config.checkpoint)
 
 
-def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
+def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> SavedRun:
     """A run's best checkpoint where its config names a metric, else the newest; averaged weights
     where it keeps them.
 
@@ -66,10 +66,10 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> Run:
         shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
         loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
         hugging_face.say_what_is_left(folder, loaded)
-        return Run(config, model, 0, loaded.params, tokenizers.load_file(folder))
+        return SavedRun(config, model, 0, loaded.params, tokenizers.load_file(folder))
     step, params, _ = restore_params(folder / "checkpoints", **_best(config))
     check_shapes(folder, params, param_shapes(model))
-    return Run(config, model, step, params, tokenizers.load(folder / "tokenizer"))
+    return SavedRun(config, model, step, params, tokenizers.load(folder / "tokenizer"))
 
 
 def imported_config(block: dict[str, Any], source: str) -> dict[str, Any]:

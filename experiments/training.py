@@ -20,12 +20,12 @@ from lm.run.status import DONE, FAILED, METRICS, STOPPED
 from lm.system import faults, manifest, supervisor
 from lm.train import disk_room, early_stopping, loop, metric_writers
 from lm.train.checkpoints import Checkpoints
-from lm.train.monitor import Observation, StepFn
+from lm.train.monitor import StepFn, StepMonitor
 from lm.train.optimizers import evaluation_params
 from lm.train.profiling import Profiler
 from lm.train.schedules import Schedule
 from lm.train.state import TrainState
-from lm.train.step_log import Progress
+from lm.train.step_log import StepLog
 
 
 class StepBatches(Protocol):
@@ -140,7 +140,7 @@ def train(
       UserError: before anything is written, for a workdir that cannot be used.
     """
     with (
-        Running(config, workdir, job, given=given) as running,
+        RunLifecycle(config, workdir, job, given=given) as running,
         loop.stop_on_signals() as stop_requested,
     ):
         state = running.start()
@@ -163,7 +163,7 @@ def train(
         return running.end(state)
 
 
-class Running:
+class RunLifecycle:
     """A run from its start to its end: its folder, checkpoints and logs, all but the training.
 
     A context manager, inside which no other process can have the folder.
@@ -192,13 +192,13 @@ class Running:
             job.abstract, num_steps=self.num_steps, every_steps=config.checkpoint.every_steps
         )
         disk_room.check(workdir, needed)
-        self.observation = Observation()
+        self.observation = StepMonitor()
         self._config, self._workdir, self._job, self._given = config, workdir, job, given
         self._metrics: dict[int, dict[str, float]] = {}
         self._all, self._logs = contextlib.ExitStack(), contextlib.ExitStack()
         self._writers: metric_writers.Writers | None = None
 
-    def __enter__(self) -> "Running":
+    def __enter__(self) -> "RunLifecycle":
         with contextlib.ExitStack() as stack:
             stack.enter_context(_opened(self._workdir, self._given, self._job))
             stack.push(self._note_failure)  # Behind the logs, and while the folder is ours.
@@ -222,7 +222,7 @@ class Running:
         self._job.describe()
         state, host = _start(self._job, self._checkpoints, self._workdir)
         self._saved = {int(state.step)}
-        self._history = early_stopping.History(
+        self._history = early_stopping.EarlyStopping(
             host["evaluations"],
             mode=self._config.checkpoint.best_mode,
             patience=self._config.train.patience,
@@ -236,7 +236,7 @@ class Running:
                 wandb_project=self._config.log.wandb_project,
             )
         )
-        self.progress = Progress(
+        self.progress = StepLog(
             self._writers.scalars,
             lambda step, metrics: (
                 hosts.is_first() and _record_skip(self._workdir, self._job.batches, step, metrics)

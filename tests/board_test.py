@@ -8,7 +8,7 @@ import pytest
 import rich.console
 
 from experiments.sweeps import status_table
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 
 NAMES = {
     "reordering": ("a\u202egnp.exe", "a\\u202egnp.exe"),
@@ -25,8 +25,8 @@ def test_names_and_values_move_and_reorder_nothing_on_a_terminal(tmp_path, kind)
     text, shown = NAMES[kind]
     written = io.StringIO()
     console = rich.console.Console(file=written, force_terminal=True, width=150, height=40)
-    run = Run(text, tmp_path / "run", {"data.train": text}, ml_collections.ConfigDict(), ())
-    table = status_table.Board(console, {"waiting": 1})
+    run = PlannedRun(text, tmp_path / "run", {"data.train": text}, ml_collections.ConfigDict(), ())
+    table = status_table.StatusTable(console, {"waiting": 1})
 
     with table.live:
         table.started(run, "cpu 0")

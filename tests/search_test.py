@@ -11,7 +11,7 @@ import pytest
 
 from configs import sweeping
 from experiments.sweeps import process_pool, search
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run.status import state_of
 from tests.launchers.local_test import FAKE
@@ -46,7 +46,7 @@ def maker(folder, do="train", loss=loss_of, every_steps=1, experiment="pretrain"
         values = {"experiment": experiment, "eval": {"every_steps": every_steps}}
         config = ml_collections.ConfigDict(values)
         flags = tuple(f"--{key}={value}" for key, value in arguments.items())
-        return Run(name, folder / name, overrides, config, flags)
+        return PlannedRun(name, folder / name, overrides, config, flags)
 
     return make_run
 

@@ -11,7 +11,7 @@ from experiments import pretrain
 from experiments.verify import checks, verify
 from lm.corpus.batches import Batches
 from lm.errors import UserError
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 from lm.train import step as step_lib
 
 
@@ -56,9 +56,9 @@ def mean_of_means(monkeypatch):
 
 
 def leaking_mask(monkeypatch):
-    real = Visible.mask_BLM
+    real = AttentionMask.mask_BLM
     everything = lambda self, L, M: real(self.replace(segment_ids_BL=None), L, M)
-    monkeypatch.setattr(Visible, "mask_BLM", everything)
+    monkeypatch.setattr(AttentionMask, "mask_BLM", everything)
 
 
 def other_order_after_resuming(monkeypatch):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lm.results import groups, scaling_law, transfer
-from lm.results.reading import Run
+from lm.results.reading import RunRecord
 
 NUM_RESAMPLES = 500  # Of the scaling law's points.
 
@@ -43,7 +43,7 @@ class Claim:
     commands: tuple[str, ...]
     debug: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    measure: Callable[[Sequence[Run]], Measured] | None = None
+    measure: Callable[[Sequence[RunRecord]], Measured] | None = None
 
 
 def _mean(values: Sequence[float], digits: int = 3) -> str:
@@ -55,14 +55,14 @@ def _mean(values: Sequence[float], digits: int = 3) -> str:
     return f"{text} ({interval[0]:.{digits}f} to {interval[1]:.{digits}f}, {len(values)} seeds)"
 
 
-def _first_step(run: Run, metric: str, reached: Callable[[float], bool]) -> int | None:
+def _first_step(run: RunRecord, metric: str, reached: Callable[[float], bool]) -> int | None:
     """The first step at which a metric was logged as high, or as low, as asked."""
     series = run.series[metric]
     hits = [s for s, x in zip(series.steps, series.values, strict=True) if reached(x)]
     return int(hits[0]) if hits else None
 
 
-def _steps_to(run: Run, metric: str, goal: float) -> float:
+def _steps_to(run: RunRecord, metric: str, goal: float) -> float:
     """Where a metric first falls to a goal, on straight lines between its points; or infinity."""
     series = run.series[metric]
     falls = np.flatnonzero(np.asarray(series.values) <= goal)
@@ -74,25 +74,25 @@ def _steps_to(run: Run, metric: str, goal: float) -> float:
     return float(np.interp(-goal, -series.values[i - 1 : i + 1], series.steps[i - 1 : i + 1]))
 
 
-def _last(run: Run, metric: str) -> float:
+def _last(run: RunRecord, metric: str) -> float:
     return float(run.series[metric].values[-1])
 
 
-def _by(runs: Sequence[Run], *keys: str) -> dict[tuple, list[Run]]:
+def _by(runs: Sequence[RunRecord], *keys: str) -> dict[tuple, list[RunRecord]]:
     """Runs by the values that their configs have at these keys."""
-    found: dict[tuple, list[Run]] = {}
+    found: dict[tuple, list[RunRecord]] = {}
     for run in runs:
         found.setdefault(tuple(run.config[key] for key in keys), []).append(run)
     return found
 
 
-def _best_rate(runs: Sequence[Run], metric: str, sign: int) -> list[Run]:
+def _best_rate(runs: Sequence[RunRecord], metric: str, sign: int) -> list[RunRecord]:
     """Of runs that differ in rate and seed, those of the rate that is best on average.
 
     `sign` is 1 where more of the metric is better, and -1 where less is. NaN is worse than all.
     """
 
-    def score(of: list[Run]) -> float:
+    def score(of: list[RunRecord]) -> float:
         mean = sign * statistics.fmean(_last(run, metric) for run in of)
         return mean if math.isfinite(mean) else -math.inf
 
@@ -102,7 +102,7 @@ def _best_rate(runs: Sequence[Run], metric: str, sign: int) -> list[Run]:
 _GROKKED = 0.95
 
 
-def grokking(runs: Sequence[Run]) -> Measured:
+def grokking(runs: Sequence[RunRecord]) -> Measured:
     """How much later validation accuracy passes 0.95 than training accuracy does."""
     ratios, firsts = [], []
     for run in runs:
@@ -119,7 +119,7 @@ def grokking(runs: Sequence[Run]) -> Measured:
     )
 
 
-def mup(runs: Sequence[Run]) -> Measured:
+def mup(runs: Sequence[RunRecord]) -> Measured:
     """By how many octaves the best rate moves from the narrowest to the widest model."""
     found = transfer.curves(map(transfer.point, runs))
     standard, moved = (transfer.shift(found, has_mup) for has_mup in (False, True))
@@ -133,7 +133,7 @@ def mup(runs: Sequence[Run]) -> Measured:
     return Measured(text, f"{abs(moved) - 1:+.2f}", holds)
 
 
-def scaling(runs: Sequence[Run]) -> Measured:
+def scaling(runs: Sequence[RunRecord]) -> Measured:
     """The exponents of a power law fitted to the last losses, and how far off it they are."""
     num_params = np.array([_num_params(run) for run in runs], float)
     tokens = np.array([_last(run, "train/tokens") for run in runs])
@@ -154,13 +154,13 @@ def scaling(runs: Sequence[Run]) -> Measured:
     return Measured(text, f"{foretold - 0.02:+.1%}", bool(foretold <= 0.02 and min(least) > 0))
 
 
-def _num_params(run: Run) -> int:
+def _num_params(run: RunRecord) -> int:
     """Of the layers of a GPT-2, as Hoffmann et al. count without embeddings."""
     c = {key: run.config[f"model.{key}"] for key in ("num_layers", "model_dim", "mlp_dim")}
     return c["num_layers"] * c["model_dim"] * (4 * c["model_dim"] + 2 * c["mlp_dim"])
 
 
-def optimizers(runs: Sequence[Run]) -> Measured:
+def optimizers(runs: Sequence[RunRecord]) -> Measured:
     """Steps to the loss that AdamW ends with from the same seed, each rule at its best rate.
 
     Nothing holds where AdamW's best rate is the least or the greatest that it got: then a better
@@ -196,13 +196,13 @@ def optimizers(runs: Sequence[Run]) -> Measured:
 
 def reaches(
     metric: str, target: float, tolerance: float, sign: int = 1
-) -> Callable[[Sequence[Run]], Measured]:
+) -> Callable[[Sequence[RunRecord]], Measured]:
     """Whether the mean over seeds comes to a target, or misses it by the tolerance at most.
 
     `sign` is 1 where more of the metric is better, and -1 where less is.
     """
 
-    def measure(runs: Sequence[Run]) -> Measured:
+    def measure(runs: Sequence[RunRecord]) -> Measured:
         values = [_last(run, metric) for run in runs]
         gap = statistics.fmean(values) - target
         return Measured(_mean(values), f"{gap:+.3f}", sign * gap >= -tolerance)
@@ -210,7 +210,7 @@ def reaches(
     return measure
 
 
-def lora(runs: Sequence[Run]) -> Measured:
+def lora(runs: Sequence[RunRecord]) -> Measured:
     """Accuracies of the ranks and of full fine-tuning, each at its best rate."""
     by_rank = {
         rank: [_last(run, "eval/accuracy") for run in _best_rate(of, "eval/accuracy", 1)]
@@ -223,7 +223,7 @@ def lora(runs: Sequence[Run]) -> Measured:
     return Measured(text, f"{gap:+.3f}", gap >= -0.02)
 
 
-def crf(runs: Sequence[Run]) -> Measured:
+def crf(runs: Sequence[RunRecord]) -> Measured:
     """Entity F1 with a CRF and with a softmax."""
     by = {
         has_crf: [_last(run, "eval/f1_micro") for run in of]
@@ -234,7 +234,7 @@ def crf(runs: Sequence[Run]) -> Measured:
     return Measured(text, f"{gain - 0.0179:+.3f}", gain >= 0.0179)
 
 
-def label_efficiency(runs: Sequence[Run]) -> Measured:
+def label_efficiency(runs: Sequence[RunRecord]) -> Measured:
     """Accuracy of pretrained and random encoders by the number of labels, at their best rates."""
     by: dict[tuple, list[float]] = {
         key: [_last(run, "eval/accuracy") for run in _best_rate(of, "eval/accuracy", 1)]

@@ -81,7 +81,7 @@ def known_rows(path: pathlib.Path) -> Rows:
     return rows
 
 
-def planned(command: str) -> list[plan.Run]:
+def planned(command: str) -> list[plan.PlannedRun]:
     """The runs of a command, sorted by their names."""
     flags = dict(word.partition("=")[::2] for word in shlex.split(command) if word[:2] == "--")
     filename = flags["--config"]
@@ -108,7 +108,9 @@ def _line(cells) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _measured(claim: Claim, root: pathlib.Path, planned_runs: list[plan.Run]) -> dict[str, str]:
+def _measured(
+    claim: Claim, root: pathlib.Path, planned_runs: list[plan.PlannedRun]
+) -> dict[str, str]:
     folders = [root / claim.name / run.workdir.name for run in planned_runs]
     if "--sweep" not in claim.commands[-1]:
         folders = [root / claim.name]
@@ -135,7 +137,7 @@ def _measured(claim: Claim, root: pathlib.Path, planned_runs: list[plan.Run]) ->
     }
 
 
-def _seconds(run: reading.Run) -> float:
+def _seconds(run: reading.RunRecord) -> float:
     """Of training: what a step took in each stretch between two lines, times its steps."""
     series = run.series["train/step_seconds"]
     steps = [0, *series.steps.tolist()]

@@ -138,7 +138,7 @@ if __name__ == "__main__":
     main()
 
 
-def show(config, parts: pretraining.Parts, held: dict[str, int], flops: float) -> None:
+def show(config, parts: pretraining.PretrainingParts, held: dict[str, int], flops: float) -> None:
     """Prints what the devices send one another, and the least time of a step by chip."""
     sizes = dict(parts.mesh.shape)
     found = collectives(config, sizes)
@@ -176,7 +176,7 @@ def _collectives_table(collectives: Collectives, sizes: dict[str, int]) -> rich.
 
 
 def _time_table(
-    config, parts: pretraining.Parts, held, flops: float, collectives
+    config, parts: pretraining.PretrainingParts, held, flops: float, collectives
 ) -> rich.table.Table:
     c, num_devices = parts.model.config, parts.mesh.size
     # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.

@@ -35,7 +35,7 @@ def micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> i
 
 def pretraining_bytes(
     config: ml_collections.ConfigDict,
-    parts: pretraining.Parts,
+    parts: pretraining.PretrainingParts,
     objective: Objective,
     abstract: TrainState,
 ) -> dict[str, int]:
@@ -68,7 +68,7 @@ def memory_table(held: dict[str, int]) -> rich.table.Table:
     return table
 
 
-def whole_bytes(parts: pretraining.Parts) -> tuple[int, int]:
+def whole_bytes(parts: pretraining.PretrainingParts) -> tuple[int, int]:
     """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
     sizes = dict(parts.mesh.shape)
     sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
@@ -85,7 +85,7 @@ def whole_bytes(parts: pretraining.Parts) -> tuple[int, int]:
     return bytes_of[False], bytes_of[True]
 
 
-def gathered_bytes(parts: pretraining.Parts) -> int:
+def gathered_bytes(parts: pretraining.PretrainingParts) -> int:
     """What `fsdp` has gathered at once: all outside the layers, and one layer.
 
     Without rematerialisation the compiler gathers each layer once, for both passes: then all layers

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from experiments.sweeps import device_slots, process_pool
 from experiments.sweeps import status_table as board_lib
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.process_pool import exit_code
 from lm.run.status import read_records, state_of
 
 
 def run(
-    runs: Sequence[Run], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
+    runs: Sequence[PlannedRun], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
 ) -> int:
     """Trains what is not done, each run in a process of its own; one that fails stops no other.
 
@@ -38,7 +38,7 @@ def run(
     kinds = ["running elsewhere"] * len(by_kind["running"])
     with (
         process_pool.stop_on_signals() as stop,
-        board_lib.shown(done=len(by_kind["done"]), waiting=len(waiting)) as board,
+        board_lib.open_table(done=len(by_kind["done"]), waiting=len(waiting)) as board,
         process_pool.opened(slots, folder, stop) as pool,
     ):
         for other in by_kind["running"]:
@@ -59,7 +59,7 @@ def check(**_) -> None:
 
 
 def plan(
-    runs: Sequence[Run], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
+    runs: Sequence[PlannedRun], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
 ) -> str:
     """The command of each run that is not done, and what it would run on."""
     waiting = board_lib.unfinished(runs)
@@ -74,7 +74,9 @@ def plan(
     )
 
 
-def _start(run: Run, pool: process_pool.Pool, board: board_lib.Board) -> list[str]:
+def _start(
+    run: PlannedRun, pool: process_pool.ProcessPool, board: board_lib.StatusTable
+) -> list[str]:
     """Starts a run, unless another launcher of this folder has done so; then how it stands."""
     kind = state_of(run.workdir).kind
     if kind in ("done", "running"):
@@ -84,7 +86,7 @@ def _start(run: Run, pool: process_pool.Pool, board: board_lib.Board) -> list[st
     return []
 
 
-def _result(run: Run) -> str:
+def _result(run: PlannedRun) -> str:
     """What a run came to, in a few words."""
     records, _ = read_records(run.workdir)
     step, loss = records[-1]["step"] if records else 0, board_lib.last_metric(records, "eval/loss")

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -71,7 +71,7 @@ def _git(*args: str) -> str:
     return done.stdout.rstrip()
 
 
-def moved(run: Run, folder: pathlib.Path, remote_folder: str) -> Run:
+def moved(run: PlannedRun, folder: pathlib.Path, remote_folder: str) -> PlannedRun:
     """The run with the workdir that it has on other machines.
 
     Args:

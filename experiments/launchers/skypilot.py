@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.launchers import remote
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import unfinished
 from lm.errors import UserError
 from lm.system import atomic_files
@@ -52,7 +52,7 @@ class Settings:
     env_names: tuple[str, ...]
 
 
-def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
+def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> int:
     """Hands `sky` what is neither done nor with it already.
 
     Returns:
@@ -85,7 +85,7 @@ def check(**settings: Any) -> None:
     remote.secrets(asked.env_names)
 
 
-def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
+def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> str:
     """The task of each run, and the command that takes it."""
     asked = _checked(settings)
     lines = []
@@ -95,7 +95,7 @@ def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
     return "\n".join(lines)
 
 
-def task(there: Run, asked: Settings) -> str:
+def task(there: PlannedRun, asked: Settings) -> str:
     """SkyPilot's YAML for one run, with the workdir that it has on the nodes.
 
     Raises:
@@ -160,7 +160,7 @@ def _setup(asked: Settings) -> list[str]:
     ]
 
 
-def _command(there: Run, asked: Settings) -> list[str]:
+def _command(there: PlannedRun, asked: Settings) -> list[str]:
     command = f".venv/bin/python launch.py {shlex.join(there.arguments)}"
     if asked.num_nodes == 1:
         return [command]
@@ -171,7 +171,7 @@ def _command(there: Run, asked: Settings) -> list[str]:
     ]
 
 
-def _launch(one: Run, path: pathlib.Path, asked: Settings) -> list[str]:
+def _launch(one: PlannedRun, path: pathlib.Path, asked: Settings) -> list[str]:
     where = (
         ["jobs", "launch", "--name", _name(one)]
         if asked.managed
@@ -195,9 +195,9 @@ def _known(asked: Settings) -> set[str]:
     return {word for line in lines for word in line.split() if word.startswith("lm-")}
 
 
-def _name(one: Run) -> str:
+def _name(one: PlannedRun) -> str:
     return f"lm-{one.name}"
 
 
-def _path(folder: pathlib.Path, one: Run) -> pathlib.Path:
+def _path(folder: pathlib.Path, one: PlannedRun) -> pathlib.Path:
     return folder / "skypilot" / f"{one.name}.yaml"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.launchers import remote
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import unfinished
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
@@ -61,7 +61,7 @@ class Settings:
     wait: bool
 
 
-def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
+def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> int:
     """Submits what is neither done nor queued, as one array of jobs.
 
     Returns:
@@ -104,7 +104,7 @@ def check(**settings: Any) -> None:
     remote.secrets(asked.env_names)
 
 
-def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
+def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> str:
     """The sbatch file, and the command of each of its jobs."""
     asked = _checked(settings)
     _submitit()
@@ -203,12 +203,12 @@ def _checked(settings: dict[str, Any]) -> Settings:
     return asked
 
 
-def _job(one: Run, folder: pathlib.Path, asked: Settings) -> Job:
+def _job(one: PlannedRun, folder: pathlib.Path, asked: Settings) -> Job:
     log = folder.absolute() / "logs" / f"{one.name}.log"
     return Job(remote.ROOT, _arguments(one, asked), log, asked.max_requeues)
 
 
-def _arguments(one: Run, asked: Settings) -> tuple[str, ...]:
+def _arguments(one: PlannedRun, asked: Settings) -> tuple[str, ...]:
     return (*one.arguments, "--coordinator=auto") if asked.nodes > 1 else one.arguments
 
 
@@ -298,7 +298,7 @@ def _queued() -> set[str]:
     return set(done.stdout.split())
 
 
-def _wait(runs: Sequence[Run], jobs: Sequence[Any]) -> int:
+def _wait(runs: Sequence[PlannedRun], jobs: Sequence[Any]) -> int:
     try:
         while not all(job.done() for job in jobs):
             time.sleep(_LOOK_SECONDS)

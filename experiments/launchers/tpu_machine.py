@@ -12,8 +12,8 @@ from typing import Any
 
 from experiments.launchers import gcloud
 from experiments.launchers.gcloud import ABSENT, READY, WAITING
-from experiments.sweeps.plan import Run
-from experiments.sweeps.process_pool import Stop
+from experiments.sweeps.plan import PlannedRun
+from experiments.sweeps.process_pool import StopSignal
 from lm.errors import UserError
 from lm.system.supervisor import STOPPED
 
@@ -95,18 +95,18 @@ def install(asked: Settings, commit: str) -> tuple[str, ...]:
     return "sh", SCRIPT.name, "install", commit, asked.python, asked.mount
 
 
-def start(there: Run, commit: str) -> tuple[str, ...]:
+def start(there: PlannedRun, commit: str) -> tuple[str, ...]:
     """What a worker runs to start a run, with the workdir that this has there."""
     arguments = ("--coordinator=auto", *there.arguments)
     return "sh", SCRIPT.name, "start", commit, there.name, str(there.workdir), *arguments
 
 
-def follow(one: Run, line: int) -> tuple[str, ...]:
+def follow(one: PlannedRun, line: int) -> tuple[str, ...]:
     """What a worker runs to show the log from a line on."""
     return "sh", SCRIPT.name, "follow", one.name, str(line)
 
 
-def fetch(commands: gcloud.Commands, there: Run, one: Run) -> list[str]:
+def fetch(commands: gcloud.Commands, there: PlannedRun, one: PlannedRun) -> list[str]:
     """The command that copies what is read of a run into its workdir here."""
     return commands.fetch([there.workdir / name for name in _FETCHED], one.workdir)
 
@@ -129,7 +129,7 @@ class _NoVmError(Exception):
     """There is no VM to be had, and what was said of it."""
 
 
-class Vm:
+class TpuMachine:
     """One VM, and the runs that it is given.
 
     Args:
@@ -149,7 +149,7 @@ class Vm:
         bundle: pathlib.Path,
         commit: str,
         secrets: dict[str, str],
-        stop: Stop,
+        stop: StopSignal,
     ):
         self._name, self._asked, self._logs, self._bundle = name, asked, logs, bundle
         self._commit, self._secrets, self._stop = commit, secrets, stop
@@ -167,7 +167,9 @@ class Vm:
         if done.returncode:
             raise UserError(f"{shlex.join(bundle_command)}: {gcloud.last_line(done.stderr)}")
 
-    def serve(self, todo: "queue.SimpleQueue[Run]", moved: dict[str, Run]) -> list[str]:
+    def serve(
+        self, todo: "queue.SimpleQueue[PlannedRun]", moved: dict[str, PlannedRun]
+    ) -> list[str]:
         """Trains runs until none is left; the kind of end of each: done, failed or stopped."""
         kinds = []
         try:
@@ -189,7 +191,7 @@ class Vm:
                 kinds.append("failed")
         return kinds
 
-    def _train(self, one: Run, there: Run) -> str:
+    def _train(self, one: PlannedRun, there: PlannedRun) -> str:
         for attempt in range(1 + self._asked.max_restarts):
             if self._stop.is_told:
                 return "stopped"
@@ -209,7 +211,7 @@ class Vm:
                 return kind if is_here else "failed"
         return "failed"
 
-    def _has_fetched(self, one: Run, there: Run, kind: str) -> bool:
+    def _has_fetched(self, one: PlannedRun, there: PlannedRun, kind: str) -> bool:
         one.workdir.mkdir(parents=True, exist_ok=True)
         for attempt in range(_FETCH_ATTEMPTS if kind == "done" else 1):
             self._pause(self._asked.retry_seconds if attempt else 0.0)
@@ -267,7 +269,7 @@ class Vm:
         with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
             return list(pool.map(act, range(self._num_workers)))
 
-    def _start_and_follow(self, one: Run, there: Run) -> list[int | None]:
+    def _start_and_follow(self, one: PlannedRun, there: PlannedRun) -> list[int | None]:
         started = self._on_each(lambda worker: self._start(worker, there))
         if set(started) != {0}:
             return started
@@ -282,7 +284,7 @@ class Vm:
                     break
             return [one.result() for one in followed]
 
-    def _start(self, worker: int, there: Run) -> int | None:
+    def _start(self, worker: int, there: PlannedRun) -> int | None:
         exports = [f"export {k}={shlex.quote(v)}\n" for k, v in self._secrets.items()]
         command = self._commands.tell(worker, *start(there, self._commit))
         done = self._runner.run(command, stdin="".join(exports))
@@ -290,7 +292,7 @@ class Vm:
             self._say(f"not started on worker {worker}: {gcloud.last_line(done.stderr)}")
         return done.returncode if done.returncode in (0, 2) else None
 
-    def _follow(self, worker: int, one: Run) -> int | None:
+    def _follow(self, worker: int, one: PlannedRun) -> int | None:
         """The exit code of a worker's process, whose log is copied; None where it was lost."""
         path = self._logs / (f"{one.name}.{worker}.log" if worker else f"{one.name}.log")
         num_lines, code = 0, None
@@ -318,7 +320,7 @@ class Vm:
                     break
         return code
 
-    def _stop_processes(self, one: Run) -> None:
+    def _stop_processes(self, one: PlannedRun) -> None:
         words = ("sh", SCRIPT.name, "stop", one.name)
         self._on_each(lambda worker: self._runner.run(self._commands.tell(worker, *words)))
 

@@ -13,7 +13,7 @@ from experiments.launchers import gcloud, remote
 from experiments.launchers import tpu_machine as vm_lib
 from experiments.launchers.tpu_machine import Settings
 from experiments.sweeps import process_pool
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run.status import state_of
 from lm.system.supervisor import STOPPED
@@ -22,7 +22,7 @@ _INSTALL = "curl -sSL https://sdk.cloud.google.com | bash"
 _LOOK_SECONDS = 0.2
 
 
-def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
+def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> int:
     """Trains what is not done, and follows it to its end.
 
     SIGINT or SIGTERM has the runs save and end, and deletes the VMs.
@@ -45,7 +45,7 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
     logs.mkdir(parents=True, exist_ok=True)
     bundle = _bundle(folder, commit)
     bundle.parent.mkdir(exist_ok=True)
-    todo: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    todo: queue.SimpleQueue[PlannedRun] = queue.SimpleQueue()
     for one in waiting:
         todo.put(one)
     names = asked.names(len(waiting))
@@ -53,7 +53,9 @@ def run(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> int:
         for name in names:
             stack.enter_context(gcloud.held(name))
         stop = stack.enter_context(process_pool.stop_on_signals())
-        vms = [vm_lib.Vm(name, asked, logs, bundle, commit, secrets, stop) for name in names]
+        vms = [
+            vm_lib.TpuMachine(name, asked, logs, bundle, commit, secrets, stop) for name in names
+        ]
         vms[0].check(remote.bundle_command(bundle))
         with concurrent.futures.ThreadPoolExecutor(len(vms)) as pool:
             served = [pool.submit(vm.serve, todo, moved) for vm in vms]
@@ -72,7 +74,7 @@ def check(**settings: Any) -> None:
     remote.secrets(asked.env_names)
 
 
-def plan(runs: Sequence[Run], folder: pathlib.Path, **settings: Any) -> str:
+def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> str:
     """Every command, in the order of a run in which nothing fails."""
     asked = _checked(settings)
     waiting = [one for one in runs if state_of(one.workdir).kind != "done"]

@@ -5,12 +5,12 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.sweeps import status_table as board_lib
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.process_pool import exit_code
 from lm.errors import UserError
 
 
-def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
+def run(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) -> int:
     """Trains what is not done: one program after the other, each of as many runs as it fits.
 
     SIGINT or SIGTERM has all of them save and end; a second one ends them at once.
@@ -40,12 +40,13 @@ def run(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> int:
     if jax.config.jax_num_cpu_devices < 0:  # Cores are devices, each with runs of its own.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     groups = [
-        vmapped_runs.Group(group, folder) for group in vmapped_runs.grouped(waiting, max_members)
+        vmapped_runs.VmappedGroup(group, folder)
+        for group in vmapped_runs.grouped(waiting, max_members)
     ]
     kinds = ["running elsewhere"] * len(by_kind["running"])
     with (
         loop.stop_on_signals() as stop_requested,
-        board_lib.shown(done=len(by_kind["done"]), waiting=len(waiting)) as board,
+        board_lib.open_table(done=len(by_kind["done"]), waiting=len(waiting)) as board,
     ):
         for other in by_kind["running"]:
             board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
@@ -60,7 +61,7 @@ def check(**_) -> None:
     """It starts no program."""
 
 
-def plan(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> str:
+def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) -> str:
     """Which runs are trained together."""
     waiting = board_lib.unfinished(runs)
     _check(waiting, max_members)
@@ -77,7 +78,7 @@ def plan(runs: Sequence[Run], folder: pathlib.Path, *, max_members: int) -> str:
     return "\n".join(lines)
 
 
-def _why_several(groups: Sequence, runs: Sequence[Run], max_members: int) -> str:
+def _why_several(groups: Sequence, runs: Sequence[PlannedRun], max_members: int) -> str:
     from experiments.sweeps import vmapped_runs
 
     keys = [key for key in vmapped_runs.differing(runs) if key not in vmapped_runs.FREE]
@@ -86,7 +87,7 @@ def _why_several(groups: Sequence, runs: Sequence[Run], max_members: int) -> str
     return f"{len(groups)} programs, one after the other: {'; '.join(reasons)}"
 
 
-def _check(runs: Sequence[Run], max_members: int) -> None:
+def _check(runs: Sequence[PlannedRun], max_members: int) -> None:
     if max_members < 0:
         raise UserError(f"--launcher.max_members={max_members} must be at least 0")
     for one in runs:

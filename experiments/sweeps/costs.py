@@ -13,7 +13,7 @@ import rich.console
 import rich.table
 
 from experiments import cli, finetune
-from experiments.sweeps.plan import Run, counted, shown
+from experiments.sweeps.plan import PlannedRun, counted, shown
 from experiments.wiring import init_from, objectives, pretraining
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.models import parameters as parameters_lib
@@ -47,14 +47,14 @@ class Cost:
 class Row:
     """A run, how far it is, and what is left of its cost; hours are None where none is known."""
 
-    run: Run
+    run: PlannedRun
     state: State
     cost: Cost
     flops: float
     hours: float | None
 
 
-def show(runs: Sequence[Run]) -> None:
+def show(runs: Sequence[PlannedRun]) -> None:
     """Prints the runs of a sweep: differences, states, costs, and what is left altogether.
 
     Raises:
@@ -74,7 +74,7 @@ def show(runs: Sequence[Run]) -> None:
     print(total(rows))
 
 
-def show_trial(run: Run, num_trials: int) -> None:
+def show_trial(run: PlannedRun, num_trials: int) -> None:
     """Prints what a trial of a search costs, and all of them if none were pruned."""
     cost = cost_of(run.config)
     print(
@@ -83,7 +83,7 @@ def show_trial(run: Run, num_trials: int) -> None:
     )
 
 
-def make_rows(runs: Sequence[Run]) -> list[Row]:
+def make_rows(runs: Sequence[PlannedRun]) -> list[Row]:
     """A row for each run, with hours by the pace of the finished run that is most like it."""
     known: dict[str, Cost] = {}
     costs, states, paces = [], [], {}
@@ -170,13 +170,13 @@ def _any_vocabulary(size: int) -> Vocabulary:
     )
 
 
-def _tokens_per_second(run: Run) -> float | None:
+def _tokens_per_second(run: PlannedRun) -> float | None:
     records, _ = read_records(run.workdir)
     paces = [p for r in records if (p := r.get("train/tokens_per_second")) is not None]
     return statistics.median(paces) if paces else None
 
 
-def _row(run: Run, state: State, cost: Cost, paces: dict[float, float]) -> Row:
+def _row(run: PlannedRun, state: State, cost: Cost, paces: dict[float, float]) -> Row:
     flops = cost.flops * _share_left(state)
     if not flops or not paces:
         return Row(run, state, cost, flops, None if flops else 0.0)

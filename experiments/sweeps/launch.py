@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from experiments import cli
 from experiments.sweeps.plan import (
     Base,
-    Run,
+    PlannedRun,
     counted,
     make_planner,
     plain_parts,
@@ -28,9 +28,9 @@ class Launcher(Protocol):
     it has none, the keyword-only arguments of `run`.
     """
 
-    def run(self, runs: list[Run], folder: pathlib.Path, **settings) -> int: ...
+    def run(self, runs: list[PlannedRun], folder: pathlib.Path, **settings) -> int: ...
 
-    def plan(self, runs: list[Run], folder: pathlib.Path, **settings) -> str: ...
+    def plan(self, runs: list[PlannedRun], folder: pathlib.Path, **settings) -> str: ...
 
     def check(self, **settings) -> None: ...  # Raises where what `run` needs is missing here.
 
@@ -118,7 +118,7 @@ def _search(
     return 0
 
 
-def _show_planned(runs: Iterable[Run]) -> None:
+def _show_planned(runs: Iterable[PlannedRun]) -> None:
     """Writes the configs of the runs, so that those that never start are seen in their folder.
 
     Only where the process will write the very same; others complete theirs from what they read.

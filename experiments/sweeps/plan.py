@@ -18,7 +18,7 @@ Overrides = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run of a sweep, or the only one where there is none.
 
     name: 10 hex digits, a hash of the resolved config.
@@ -83,14 +83,14 @@ def _name(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]:
+def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], PlannedRun]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
     base_config = cli.resolve(cli.of_config(base.filename, base.changes))
     check_numbers(base_config)
     _check_experiment(base_config)
     base_values = cli.flat(base_config)
 
-    def plan_one(overrides: Overrides) -> Run:
+    def plan_one(overrides: Overrides) -> PlannedRun:
         overrides = {key: _plain(value) for key, value in overrides.items()}
         _check_set_once(base, overrides)
         filename, keys = base.filename, dict(overrides)
@@ -111,19 +111,19 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Run]
             overrides = {k: v for k, v in overrides.items() if k not in same}
         name = _name(values)
         workdir = folder / name
-        return Run(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
+        return PlannedRun(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
 
     return plan_one
 
 
-def plan(base: Base, overrides: Iterable[Overrides], folder: pathlib.Path) -> list[Run]:
+def plan(base: Base, overrides: Iterable[Overrides], folder: pathlib.Path) -> list[PlannedRun]:
     """The runs of a sweep, in its order.
 
     Raises:
       UserError: an override cannot be followed, or two stand for the same run.
     """
     plan_one = make_planner(base, folder)
-    runs: dict[str, tuple[Run, Overrides]] = {}
+    runs: dict[str, tuple[PlannedRun, Overrides]] = {}
     for one in overrides:
         run = plan_one(one)
         if run.name in runs:
@@ -135,7 +135,7 @@ def plan(base: Base, overrides: Iterable[Overrides], folder: pathlib.Path) -> li
     return [run for run, _ in runs.values()]
 
 
-def plan_alone(base: Base, workdir: pathlib.Path) -> Run:
+def plan_alone(base: Base, workdir: pathlib.Path) -> PlannedRun:
     """The run of a command line without a sweep."""
     run = make_planner(base, workdir.parent)({})
     return dataclasses.replace(

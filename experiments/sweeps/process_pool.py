@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.sweeps.device_slots import Slot
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.run import status
 from lm.run import workdir as workdir_lib
 from lm.system import interrupts
@@ -20,26 +20,26 @@ PROGRAM = (sys.executable, str(pathlib.Path(__file__).parent.parent.parent / "la
 _LOOK_SECONDS = 0.1
 
 
-class End(NamedTuple):
+class RunEnd(NamedTuple):
     """How the process of a run ended.
 
     kind: "done"; "stopped" by a signal, to go on later; or "failed".
     why: of a failed one, its exit code and the last line that it wrote.
     """
 
-    run: Run
+    run: PlannedRun
     kind: str
     why: str
 
 
 class _Child(NamedTuple):
-    run: Run
+    run: PlannedRun
     slot: Slot
     process: subprocess.Popen
     log: pathlib.Path
 
 
-class Pool:
+class ProcessPool:
     """The processes of runs, each with a slot to itself."""
 
     def __init__(self, slots: Sequence[Slot], folder: pathlib.Path):
@@ -48,7 +48,7 @@ class Pool:
         self._told: set[str] = set()
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[PlannedRun]:
         """Those whose process has not ended."""
         return [child.run for child in self._children.values()]
 
@@ -56,7 +56,7 @@ class Pool:
         """Whether a run could start."""
         return bool(self._free)
 
-    def start(self, run: Run) -> Slot:
+    def start(self, run: PlannedRun) -> Slot:
         """Starts a process on a free slot; its output is appended to FOLDER/logs/NAME.log."""
         log = self._folder / "logs" / f"{run.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -69,12 +69,12 @@ class Pool:
         self._children[run.name] = _Child(run, slot, process, log)
         return slot
 
-    def stop(self, run: Run) -> None:
+    def stop(self, run: PlannedRun) -> None:
         """Has a run save and end; it will be reported as stopped, or as done if it just was."""
         self._told.add(run.name)
         self._children[run.name].process.send_signal(signal.SIGTERM)
 
-    def ended(self) -> list[End]:
+    def ended(self) -> list[RunEnd]:
         """The runs that ended since the last call; waits a moment."""
         time.sleep(_LOOK_SECONDS)
         return [
@@ -89,25 +89,25 @@ class Pool:
             self._told.add(child.run.name)
             child.process.kill()
 
-    def _end(self, child: _Child) -> End:
+    def _end(self, child: _Child) -> RunEnd:
         name, code = child.run.name, child.process.returncode
         del self._children[name]
         self._free.append(child.slot)
         is_told = name in self._told
         self._told.discard(name)
         if code == 0:
-            return End(child.run, "done", "")
+            return RunEnd(child.run, "done", "")
         # One that was still starting when it was told to stop, had nothing to save.
         if code == STOPPED or is_told:
-            return End(child.run, "stopped", "")
+            return RunEnd(child.run, "stopped", "")
         if code > 0:
             _mark_failed(child.run.workdir)
         how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         said = f"{how}: {_last_line(child.log)}" if code > 0 else how
-        return End(child.run, "failed", f"{said}; see {child.log}")
+        return RunEnd(child.run, "failed", f"{said}; see {child.log}")
 
 
-class Stop:
+class StopSignal:
     """Whether a signal to stop came: the first ends all runs in order, a second one at once."""
 
     def __init__(self):
@@ -122,7 +122,7 @@ class Stop:
         """Handles a signal."""
         self._num_signals += 1
 
-    def obey(self, pool: Pool) -> None:
+    def obey(self, pool: ProcessPool) -> None:
         """Has a pool do what came since the last call."""
         if self._num_signals == self._num_obeyed:
             return
@@ -135,9 +135,9 @@ class Stop:
 
 
 @contextlib.contextmanager
-def opened(slots: Sequence[Slot], folder: pathlib.Path, stop: Stop) -> Iterator[Pool]:
+def opened(slots: Sequence[Slot], folder: pathlib.Path, stop: StopSignal) -> Iterator[ProcessPool]:
     """A pool; its processes have ended after the block, where an error stops them as a signal."""
-    pool = Pool(slots, folder)
+    pool = ProcessPool(slots, folder)
     try:
         yield pool
     finally:
@@ -149,9 +149,9 @@ def opened(slots: Sequence[Slot], folder: pathlib.Path, stop: Stop) -> Iterator[
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[StopSignal]:
     """Listens to ctrl-C, SIGTERM and SIGHUP."""
-    stop = Stop()
+    stop = StopSignal()
     with interrupts.handled(stop.note):
         yield stop
 

@@ -13,7 +13,7 @@ from typing import Any
 from experiments import cli
 from experiments.sweeps import device_slots, process_pool
 from experiments.sweeps import status_table as board_lib
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run import lock
 from lm.run import workdir as workdir_lib
@@ -53,7 +53,7 @@ class Search:
 
 def run(
     search: Search,
-    make_run: Callable[[dict[str, Any]], Run],
+    make_run: Callable[[dict[str, Any]], PlannedRun],
     folder: pathlib.Path,
     *,
     num_parallel: int,
@@ -88,7 +88,7 @@ def run(
         trials = _Trials(search, make_run, study)
         with (
             process_pool.stop_on_signals() as stop,
-            board_lib.shown(**trials.counts, waiting=trials.num_left) as board,
+            board_lib.open_table(**trials.counts, waiting=trials.num_left) as board,
             process_pool.opened(slots, folder, stop) as pool,
         ):
             _work(trials, pool, board, stop)
@@ -96,7 +96,7 @@ def run(
     return process_pool.exit_code(trials.kinds + ["stopped"] * trials.num_left, stop.is_told)
 
 
-def check(search: Search, make_run: Callable[[dict[str, Any]], Run]) -> None:
+def check(search: Search, make_run: Callable[[dict[str, Any]], PlannedRun]) -> None:
     """Whether every value that could be drawn fits the config, tried one by one at the bounds.
 
     Raises:
@@ -156,7 +156,9 @@ def plan(search: Search) -> str:
     )
 
 
-def _work(trials: "_Trials", pool: process_pool.Pool, board: board_lib.Board, stop) -> None:
+def _work(
+    trials: "_Trials", pool: process_pool.ProcessPool, board: board_lib.StatusTable, stop
+) -> None:
     while pool.runs or (trials.num_left and not stop.is_told):
         stop.obey(pool)
         while pool.has_room() and trials.num_left and not stop.is_told:
@@ -181,7 +183,7 @@ class _Trials:
     counts: those that ended before, by how; num_left: those that this process has still to begin.
     """
 
-    def __init__(self, search: Search, make_run: Callable[[dict[str, Any]], Run], study):
+    def __init__(self, search: Search, make_run: Callable[[dict[str, Any]], PlannedRun], study):
         import optuna
 
         self._search, self._make_run, self._study = search, make_run, study
@@ -198,7 +200,7 @@ class _Trials:
         self._steps: dict[str, list[int]] = {}  # Of the evaluations of a run.
         self.kinds: list[str] = []
 
-    def next(self) -> Run:
+    def next(self) -> PlannedRun:
         """The run of another trial.
 
         Raises:
@@ -215,21 +217,21 @@ class _Trials:
         self._open.setdefault(run.name, []).append(trial)
         return run
 
-    def known_end(self, run: Run) -> str | None:
+    def known_end(self, run: PlannedRun) -> str | None:
         """How a run ended long ago, where the trials need it no more; else None."""
         is_pruned = [self._note(run, record) for record in read_records(run.workdir)[0]]
         if state_of(run.workdir).kind == "done":
-            return self.end(process_pool.End(run, "done", ""))
+            return self.end(process_pool.RunEnd(run, "done", ""))
         return self._prune(run) if any(is_pruned) else None
 
-    def report(self, run: Run, record: Mapping[str, Any]) -> bool:
+    def report(self, run: PlannedRun, record: Mapping[str, Any]) -> bool:
         """Takes in what a run has logged; returns whether it is to end here, pruned."""
         if run.name not in self._open or not self._note(run, record):
             return False
         self._prune(run)
         return True
 
-    def end(self, end: process_pool.End) -> str:
+    def end(self, end: process_pool.RunEnd) -> str:
         """Takes in how a run's process ended; returns what became of the trials."""
         if end.run.name not in self._open:
             return "pruned"
@@ -243,7 +245,7 @@ class _Trials:
             self.kinds += [kind] * len(self._open.pop(end.run.name))
         return kind
 
-    def metric_text(self, run: Run) -> str:
+    def metric_text(self, run: PlannedRun) -> str:
         """What a run last logged of the metric."""
         value = board_lib.last_metric(read_records(run.workdir)[0], self._search.metric)
         return f"{self._search.metric} {'unknown' if value is None else f'{value:.4f}'}"
@@ -272,7 +274,7 @@ class _Trials:
         self._study.sampler = _make_sampler(self._search, number)
         return self._study.ask()
 
-    def _note(self, run: Run, record: Mapping[str, Any]) -> bool:
+    def _note(self, run: PlannedRun, record: Mapping[str, Any]) -> bool:
         """Reports an evaluation, once; returns whether the pruner gives the run up."""
         steps = self._steps.setdefault(run.name, [])
         if self._search.metric not in record or record["step"] in steps:
@@ -287,12 +289,12 @@ class _Trials:
                 prunes.append(trial.should_prune())
         return any(prunes)
 
-    def _prune(self, run: Run) -> str:
+    def _prune(self, run: PlannedRun) -> str:
         # Before its process ends: if this one dies in between, the trial stays pruned.
         self._tell(run, "pruned", state=self._state.PRUNED)
         return "pruned"
 
-    def _value(self, run: Run) -> float:
+    def _value(self, run: PlannedRun) -> float:
         records, _ = read_records(run.workdir)
         if not any(self._search.metric in record for record in records):
             names = sorted({name for r in records for name in r if name.startswith("eval/")})
@@ -306,14 +308,14 @@ class _Trials:
         worst = math.inf if self._search.mode == "min" else -math.inf
         return worst if value is None else value
 
-    def _tell(self, run: Run, kind: str, **outcome) -> None:
+    def _tell(self, run: PlannedRun, kind: str, **outcome) -> None:
         for trial in self._open.pop(run.name):
             self._study.tell(trial, **outcome)
             self.kinds.append(kind)
         self._steps.pop(run.name, None)  # A later trial that is equal is told of all evaluations.
 
 
-def _open_study(search: Search, base: Run, folder: pathlib.Path):
+def _open_study(search: Search, base: PlannedRun, folder: pathlib.Path):
     """The study of a folder, which is a new one or the one of this very search."""
     import optuna
 

@@ -11,7 +11,7 @@ import rich.live
 import rich.table
 from rich.text import Text
 
-from experiments.sweeps.plan import Run, counted
+from experiments.sweeps.plan import PlannedRun, counted
 from experiments.sweeps.plan import shown as shown_overrides
 from lm.run.status import KINDS, NUM_STEPS, UNFINISHED, state_of
 from lm.run.tail import Tail
@@ -21,7 +21,7 @@ _REFRESH_SECONDS = 1.0
 _OTHER_LINES = 8  # Of the table, and some of what was said before.
 
 
-class Board:
+class StatusTable:
     """Shows the runs that are there, and says in a line what became of each.
 
     Args:
@@ -36,14 +36,14 @@ class Board:
         # Drawn by this thread alone: where another one draws, a process cannot be started safely.
         self.live = rich.live.Live(console=console, auto_refresh=False, transient=True)
 
-    def started(self, run: Run, where: str) -> None:
+    def started(self, run: PlannedRun, where: str) -> None:
         """A run has its process."""
         self._count("waiting", "running")
         self._rows.pop(run.name, None)
         self._rows[run.name] = _Row(run)
         self.say(f"start    {run.name}  {differences(run)}  on {where}")
 
-    def ended(self, run: Run, kind: str, note: str) -> None:
+    def ended(self, run: PlannedRun, kind: str, note: str) -> None:
         """A run's process has ended, or none was needed."""
         row = self._rows.setdefault(run.name, _Row(run, "waiting"))
         row.read()
@@ -51,12 +51,12 @@ class Board:
         row.kind = kind
         self.say(f"{kind:<8} {run.name}  {differences(run)}  {note}".rstrip())
 
-    def shared(self, run: Run) -> None:
+    def shared(self, run: PlannedRun) -> None:
         """A run that was waiting turned out to be equal to one that is running."""
         self._counts["waiting"] -= 1
         self.say(f"equal to {run.name}, which is running: {differences(run)}")
 
-    def read(self) -> list[tuple[Run, dict[str, Any]]]:
+    def read(self) -> list[tuple[PlannedRun, dict[str, Any]]]:
         """What the runs have logged since the last call, in order for each."""
         running = [row for row in self._rows.values() if row.kind == "running"]
         news = [(row.run, record) for row in running for record in row.read()]
@@ -99,15 +99,15 @@ class Board:
 
 
 @contextlib.contextmanager
-def shown(**counts: int) -> Iterator[Board]:
+def open_table(**counts: int) -> Iterator[StatusTable]:
     """A board on stdout; `counts` are the runs that are done, waiting, ... before it starts."""
-    board = Board(rich.console.Console(), counts)
+    board = StatusTable(rich.console.Console(), counts)
     with board.live if board.live.console.is_terminal else contextlib.nullcontext():
         yield board
     print(f"runs: {board.counts()}", flush=True)
 
 
-def differences(run: Run) -> str:
+def differences(run: PlannedRun) -> str:
     """What tells this run from the config of the command line."""
     return safe_text.one_line(shown_overrides(run.overrides))
 
@@ -120,7 +120,7 @@ def last_metric(records: list[dict[str, Any]], name: str) -> float | None:
 class _Row:
     """What was read of a run."""
 
-    def __init__(self, run: Run, kind: str = "running"):
+    def __init__(self, run: PlannedRun, kind: str = "running"):
         self.run, self.kind, self._tail = run, kind, Tail(run.workdir)
         self.step, self.num_steps, self.loss = 0, "?", None
 
@@ -133,19 +133,19 @@ class _Row:
         return records
 
 
-def unfinished(runs: Sequence[Run]) -> list[Run]:
+def unfinished(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Those that neither are done nor run: first those that have begun."""
     return to_start(standing(runs))
 
 
-def to_start(by_kind: dict[str, list[Run]]) -> list[Run]:
+def to_start(by_kind: dict[str, list[PlannedRun]]) -> list[PlannedRun]:
     """Of what `standing` gave, the runs that neither are done nor run."""
     return [run for kind in UNFINISHED for run in by_kind[kind]]
 
 
-def standing(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def standing(runs: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
     """The runs by their state, as their folders say it; see `lm.run.status`."""
-    by_kind: dict[str, list[Run]] = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[PlannedRun]] = {kind: [] for kind in KINDS}
     for run in runs:
         by_kind[state_of(run.workdir).kind].append(run)
     return by_kind

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from experiments import cli, pretrain, training
 from experiments.estimates.memory import pretraining_bytes
 from experiments.runs import has_tokenizer
-from experiments.sweeps.plan import Run
-from experiments.sweeps.status_table import Board
+from experiments.sweeps.plan import PlannedRun
+from experiments.sweeps.status_table import StatusTable
 from experiments.wiring import init_from, pretraining
 from lm.errors import UserError
 from lm.objectives.batch import Objective
@@ -31,14 +31,14 @@ from lm.train.state import TrainState
 FREE = ("seed", *(f"optimizer.{name}" for name in SCALARS))
 
 
-def grouped(runs: Sequence[Run], max_members: int) -> list[list[Run]]:
+def grouped(runs: Sequence[PlannedRun], max_members: int) -> list[list[PlannedRun]]:
     """The runs by program, in their order.
 
     Args:
       runs: of a sweep.
       max_members: the most of a group; 0 for as many as there are.
     """
-    by_program: dict[str, list[Run]] = collections.defaultdict(list)
+    by_program: dict[str, list[PlannedRun]] = collections.defaultdict(list)
     for run in runs:
         values = cli.flat(run.config)
         by_program[json.dumps({k: v for k, v in values.items() if k not in FREE})].append(run)
@@ -50,7 +50,7 @@ def grouped(runs: Sequence[Run], max_members: int) -> list[list[Run]]:
     ]
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[PlannedRun]) -> list[str]:
     """The keys of which the runs have several values."""
     every = [cli.flat(run.config) for run in runs]
     keys = dict.fromkeys(key for values in every for key in values)
@@ -62,7 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     training.check(config, evaluation.METRICS, None)
 
 
-class Member:
+class VmappedRun:
     """A run that is trained with others; what it says goes to its own log.
 
     Args:
@@ -70,7 +70,7 @@ class Member:
       log: appended to.
     """
 
-    def __init__(self, run: Run, log: pathlib.Path):
+    def __init__(self, run: PlannedRun, log: pathlib.Path):
         self.run, self._log = run, log
         self.config, self.given = pretrain.complete(run.config, run.workdir)
         check(self.config)
@@ -86,7 +86,7 @@ class Member:
 
     def start(self, job: training.Job) -> TrainState:
         """Takes the folder, and gives the state to go on from."""
-        running = training.Running(self.config, self.run.workdir, job, given=self.given)
+        running = training.RunLifecycle(self.config, self.run.workdir, job, given=self.given)
         self.running = self.stack.enter_context(running)
         return running.start()
 
@@ -95,7 +95,7 @@ class Member:
         return contextlib.redirect_stdout(self._file)
 
 
-class Group:
+class VmappedGroup:
     """Runs of one program.
 
     Args:
@@ -106,8 +106,8 @@ class Group:
       UserError: what would stop one of the runs; nothing is written.
     """
 
-    def __init__(self, runs: Sequence[Run], folder: pathlib.Path):
-        self._members = [Member(run, folder / "logs" / f"{run.name}.log") for run in runs]
+    def __init__(self, runs: Sequence[PlannedRun], folder: pathlib.Path):
+        self._members = [VmappedRun(run, folder / "logs" / f"{run.name}.log") for run in runs]
         first = self._members[0]
         config, parts = first.config, first.parts
         prepared = pretraining.make_data(config, parts.model.config)
@@ -126,7 +126,7 @@ class Group:
             parts.model, self._shared.objective, parts.mesh, config.loss.num_blocks
         )
         self._eval_step = vmapped.compile_evaluation(eval_step, self._mesh)
-        self._active: list[Member] = []
+        self._active: list[VmappedRun] = []
         self._kinds: dict[str, str] = {}
 
     def describe(self) -> str:
@@ -144,7 +144,7 @@ class Group:
             f"step and evaluation, {rows:,} rows in {len(self._batches)} orders"
         )
 
-    def train(self, board: Board, stop_requested: Callable[[int], bool]) -> list[str]:
+    def train(self, board: StatusTable, stop_requested: Callable[[int], bool]) -> list[str]:
         """Trains all members to their ends; what became of each: done, stopped or failed.
 
         Args:
@@ -169,7 +169,7 @@ class Group:
                 self._train_from(step, by_step.pop(step), stop_requested)
         return list(self._kinds.values())
 
-    def _job(self, member: Member) -> training.Job:
+    def _job(self, member: VmappedRun) -> training.Job:
         return pretrain.make_job(
             member.config,
             member.run.workdir,
@@ -183,7 +183,7 @@ class Group:
     def _train_from(
         self,
         first_step: int,
-        starts: list[tuple[Member, TrainState]],
+        starts: list[tuple[VmappedRun, TrainState]],
         stop_requested: Callable[[int], bool],
     ) -> None:
         """Trains members that are at the same step."""
@@ -239,14 +239,14 @@ class Group:
             if member in self._active:
                 self._end(member, self._pick(state, i))
 
-    def _iterate(self, stacked: list[Member], first_step: int, end_step: int) -> Iterator:
+    def _iterate(self, stacked: list[VmappedRun], first_step: int, end_step: int) -> Iterator:
         by_seed = {
             seed: self._batches[seed].iterate(first_step, end_step)
             for seed in {member.config.seed for member in stacked}
         }
         return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])
 
-    def _report(self, trained: list[Member], step: int, metrics: dict[str, np.ndarray]) -> None:
+    def _report(self, trained: list[VmappedRun], step: int, metrics: dict[str, np.ndarray]) -> None:
         for i, member in enumerate(trained):
             if member in self._active:
                 own = {name: values[i] for name, values in metrics.items()}
@@ -254,7 +254,7 @@ class Group:
         if step % trained[0].config.log.every_steps == 0:
             self._board.read()
 
-    def _evaluate(self, trained: list[Member], step: int, state: TrainState) -> None:
+    def _evaluate(self, trained: list[VmappedRun], step: int, state: TrainState) -> None:
         """Evaluates all members at once; then each logs its own."""
         config, prepared = trained[0].config, self._shared.prepared
         with self._paused():
@@ -272,7 +272,7 @@ class Group:
         self._in_turn(trained, state, take)
 
     def _in_turn(
-        self, trained: list[Member], state: TrainState, act: Callable[[int, TrainState], None]
+        self, trained: list[VmappedRun], state: TrainState, act: Callable[[int, TrainState], None]
     ) -> None:
         """Has each member do this with its state, while no one's clock counts it as training."""
         for i, member in enumerate(trained):
@@ -281,7 +281,7 @@ class Group:
                     self._attempt(member, act, i, self._pick(state, i))
 
     @contextlib.contextmanager
-    def _paused(self, but: Member | None = None) -> Iterator[None]:
+    def _paused(self, but: VmappedRun | None = None) -> Iterator[None]:
         """Stops the clocks of all members, but for this one's."""
         with contextlib.ExitStack() as paused:
             for member in self._active:
@@ -289,13 +289,13 @@ class Group:
                     paused.enter_context(member.running.progress.paused())
             yield
 
-    def _end_those_over(self, trained: list[Member], state: TrainState) -> None:
+    def _end_those_over(self, trained: list[VmappedRun], state: TrainState) -> None:
         """Ends members that get no better, as they would alone; the others go on."""
         for i, member in enumerate(trained):
             if member in self._active and member.running.is_over():
                 self._end(member, self._pick(state, i))
 
-    def _end(self, member: Member, state: TrainState) -> None:
+    def _end(self, member: VmappedRun, state: TrainState) -> None:
         code = self._attempt(member, member.running.end, state)
         if code is not None:
             self._leave(member, "done" if code == 0 else "stopped", f"step {int(state.step)}")
@@ -303,7 +303,7 @@ class Group:
     def _pick(self, states: TrainState, i: int) -> TrainState:
         return vmapped.pick(states, i, self._shared.abstract)
 
-    def _attempt(self, member: Member, act: Callable, *args):
+    def _attempt(self, member: VmappedRun, act: Callable, *args):
         """What `act` gives; None where the member cannot go on, and then it is no more trained."""
         try:
             with member.speaking():
@@ -311,7 +311,7 @@ class Group:
         except UserError as error:
             self._leave(member, "failed", str(error))
 
-    def _leave(self, member: Member, kind: str, why: str) -> None:
+    def _leave(self, member: VmappedRun, kind: str, why: str) -> None:
         self._active.remove(member)
         self._kinds[member.run.name] = kind
         member.stack.close()
@@ -321,7 +321,10 @@ class Group:
 
 
 def _make_step(
-    config: ml_collections.ConfigDict, parts: pretraining.Parts, objective: Objective, mesh: Mesh
+    config: ml_collections.ConfigDict,
+    parts: pretraining.PretrainingParts,
+    objective: Objective,
+    mesh: Mesh,
 ) -> Callable:
     """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
 

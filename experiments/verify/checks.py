@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.verify.subject import NUM_STEPS, Subject, Trainer, Variant
+from experiments.verify.subject import NUM_STEPS, ShrunkRun, StepUnderTest, Variation
 from lm.models.parameters import Params
 from lm.train import loop
 from lm.train.checkpoints import Checkpoints
@@ -37,19 +37,19 @@ def _skip(reason: str) -> Result:
     return Result(math.nan, math.nan, reason)
 
 
-def accumulation(subject: Subject) -> Result:
+def accumulation(subject: ShrunkRun) -> Result:
     """A batch gives what its micro-batches give together."""
-    variants = [Variant(subject.home, accumulate_steps=n, plain=True) for n in (1, 2)]
+    variants = [Variation(subject.home, accumulate_steps=n, plain=True) for n in (1, 2)]
     return Result(_difference_of_steps(subject, variants), _ROUNDING)
 
 
-def layers(subject: Subject) -> Result:
+def layers(subject: ShrunkRun) -> Result:
     """How the layers are computed changes nothing."""
-    variants = [Variant(subject.home, 1, plain=True, flip_scan=flip) for flip in (False, True)]
+    variants = [Variation(subject.home, 1, plain=True, flip_scan=flip) for flip in (False, True)]
     return Result(_difference_of_steps(subject, variants), _ROUNDING)
 
 
-def evaluation(subject: Subject) -> Result:
+def evaluation(subject: ShrunkRun) -> Result:
     """Every row counts once, whatever the batch size."""
     params = _params(subject)
     size = next(n for n in itertools.count(3) if subject.num_evaluated % n)
@@ -57,7 +57,7 @@ def evaluation(subject: Subject) -> Result:
     return Result(_difference(*found), _ROUNDING)
 
 
-def packing(subject: Subject) -> Result:
+def packing(subject: ShrunkRun) -> Result:
     """Nothing sees what it shares a row or a batch with."""
     params = _params(subject)
     costs = subject.costs(params)
@@ -67,9 +67,9 @@ def packing(subject: Subject) -> Result:
     return Result(float(np.max(np.abs(together - alone) / np.maximum(alone, 1.0))), _ROUNDING)
 
 
-def resume(subject: Subject) -> Result:
+def resume(subject: ShrunkRun) -> Result:
     """A run that was stopped ends as one that was not."""
-    trainer = subject.trainer(Variant(subject.home))
+    trainer = subject.trainer(Variation(subject.home))
     straight, all_seen = _fit(subject, trainer, trainer.first_state(), _END)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -84,12 +84,12 @@ def resume(subject: Subject) -> Result:
     return Result(differing, 0)
 
 
-def devices(subject: Subject) -> Result:
+def devices(subject: ShrunkRun) -> Result:
     """A mesh of devices computes what one device does."""
     batches = [subject.make_batches().batch_at(step) for step in range(3)]
 
     def metrics(devices):
-        trainer = subject.trainer(Variant(devices, dropout=False))
+        trainer = subject.trainer(Variation(devices, dropout=False))
         state, found = trainer.first_state(), []
         for batch in batches:
             state, metrics = trainer.step(state, batch)
@@ -99,7 +99,7 @@ def devices(subject: Subject) -> Result:
     return Result(_difference(metrics(subject.mesh[:1]), metrics(subject.mesh)), 10 * _ROUNDING)
 
 
-def first_loss(subject: Subject) -> Result:
+def first_loss(subject: ShrunkRun) -> Result:
     """A model that has learned nothing is no better than chance, and no worse."""
     if isinstance(subject.chance, str):
         return _skip(subject.chance)
@@ -107,7 +107,7 @@ def first_loss(subject: Subject) -> Result:
     return Result(abs(_losses(subject)[0] / subject.chance - 1), 0.15)
 
 
-def overfitting(subject: Subject) -> Result:
+def overfitting(subject: ShrunkRun) -> Result:
     """What is seen often enough is learned."""
     if subject.not_overfit:
         return _skip(subject.not_overfit)
@@ -116,7 +116,7 @@ def overfitting(subject: Subject) -> Result:
 
 
 # By name, with what is measured.
-CHECKS: dict[str, tuple[Callable[[Subject], Result], str]] = {
+CHECKS: dict[str, tuple[Callable[[ShrunkRun], Result], str]] = {
     "accumulation": (accumulation, "update, metrics: 1 micro-batch, or 2 of unequal counts"),
     "evaluation": (evaluation, "metrics: batches of 1 row, or of more, the last not full"),
     "packing": (packing, "cost of a document or example: beside others, or alone"),
@@ -129,9 +129,9 @@ CHECKS: dict[str, tuple[Callable[[Subject], Result], str]] = {
 
 
 @functools.cache
-def _losses(subject: Subject) -> list[float]:
+def _losses(subject: ShrunkRun) -> list[float]:
     """Of steps that all see one batch."""
-    trainer = subject.trainer(Variant(subject.home, dropout=False, same_draws=True))
+    trainer = subject.trainer(Variation(subject.home, dropout=False, same_draws=True))
     batch, state, losses = subject.make_batches().batch_at(0), trainer.first_state(), []
     for _ in range(NUM_STEPS):
         state, metrics = trainer.step(state, batch)
@@ -139,13 +139,13 @@ def _losses(subject: Subject) -> list[float]:
     return losses
 
 
-def _params(subject: Subject) -> Params:
+def _params(subject: ShrunkRun) -> Params:
     """Parameters on the home device."""
-    trainer = subject.trainer(Variant(subject.home, 1, plain=True))
+    trainer = subject.trainer(Variation(subject.home, 1, plain=True))
     return _with_noise(trainer.first_state().params)
 
 
-def _difference_of_steps(subject: Subject, variants: Sequence[Variant]) -> float:
+def _difference_of_steps(subject: ShrunkRun, variants: Sequence[Variation]) -> float:
     """Between the parameters, and between the metrics, that two variants make of a batch."""
     params, metrics = [], []
     for variant in variants:
@@ -170,7 +170,7 @@ def _with_noise(params: Params) -> Params:
 
 
 def _fit(
-    subject: Subject, trainer: Trainer, state: TrainState, end: int
+    subject: ShrunkRun, trainer: StepUnderTest, state: TrainState, end: int
 ) -> tuple[TrainState, list[Any]]:
     """Trains to step `end` as a run does; the state, and each step's rows and batch."""
     batches, seen = subject.make_batches(), []

@@ -14,9 +14,9 @@ from experiments.verify.subject import (
     INIT_FROM,
     PLAIN,
     Devices,
-    Subject,
-    Trainer,
-    Variant,
+    ShrunkRun,
+    StepUnderTest,
+    Variation,
     copied,
     kept,
     shrunk,
@@ -39,7 +39,7 @@ def make(
     home: Devices,
     mesh: Devices,
     folder: pathlib.Path,
-) -> Subject:
+) -> ShrunkRun:
     """The subject of a config of fine-tuning; see `pretraining.make`."""
     del folder  # Labelled data is in memory.
     config, data = finetune.read(config)
@@ -53,12 +53,12 @@ def make(
     config.data.multiple = min(config.data.multiple, _MULTIPLE)
     train, validation = _few(data.train, _NUM_TRAINED), _few(data.validation, _NUM_EVALUATED)
     data = data._replace(train=train, validation=validation)
-    parts = finetune.make_parts(varied(config, Variant(home)), data, home)
+    parts = finetune.make_parts(varied(config, Variation(home)), data, home)
     frozen = parts.frozen
     key = jax.random.key(config.seed)
 
     @kept(config)
-    def trainer(variant: Variant) -> Trainer:
+    def trainer(variant: Variation) -> StepUnderTest:
         ours = varied(config, variant)
         parts = finetune.make_parts(ours, data, variant.devices)
         frozen = parts.frozen
@@ -69,7 +69,7 @@ def make(
             parts = parts._replace(tx=PLAIN, abstract=abstract, shardings=without(parts.shardings))
         step_fn = finetune.make_step(ours, parts)
         step = lambda state, batch: step_fn(state, batch, key, frozen)
-        return Trainer(parts.abstract, lambda: copied(first), step)
+        return StepUnderTest(parts.abstract, lambda: copied(first), step)
 
     def evaluate(params, batch_size):
         ours = config.copy_and_resolve_references()
@@ -78,7 +78,7 @@ def make(
         return of_split(parts.trained.combine(params, frozen))[0]
 
     partial = config.lora.rank or config.train.frozen
-    return Subject(
+    return ShrunkRun(
         home=home,
         mesh=mesh,
         trainer=trainer,
@@ -105,7 +105,7 @@ def _few(split: task_data.Split, count: int) -> task_data.Split:
     return task_data.Split([split.records[r] for r in chosen], examples, owners)
 
 
-def _uneven(config: ml_collections.ConfigDict, data: task_data.Data) -> Any:
+def _uneven(config: ml_collections.ConfigDict, data: task_data.TaskData) -> Any:
     """A batch whose last rows, not quite half of them, hold no example."""
     batch_size = config.data.batch_size
     return collate(
@@ -117,7 +117,10 @@ def _uneven(config: ml_collections.ConfigDict, data: task_data.Data) -> Any:
 
 
 def _costs(
-    config: ml_collections.ConfigDict, data: task_data.Data, parts: finetune.Parts, frozen: Params
+    config: ml_collections.ConfigDict,
+    data: task_data.TaskData,
+    parts: finetune.FineTuningParts,
+    frozen: Params,
 ) -> Callable[[Params], tuple[np.ndarray, np.ndarray]]:
     """trained params -> the cost of some examples in one batch, padded further, and one by one."""
     examples, width = data.train.examples[:_NUM_COMPARED], config.data.multiple

@@ -19,9 +19,9 @@ from experiments.verify.subject import (
     INIT_FROM,
     PLAIN,
     Devices,
-    Subject,
-    Trainer,
-    Variant,
+    ShrunkRun,
+    StepUnderTest,
+    Variation,
     copied,
     kept,
     multiple,
@@ -52,13 +52,13 @@ def make(
     home: Devices,
     mesh: Devices,
     folder: pathlib.Path,
-) -> Subject:
+) -> ShrunkRun:
     """The subject of a config of pretraining, after checking that config as a run would.
 
     Args:
       config: as the user gave it.
       own: the devices of a run.
-      home, mesh: see `Subject`.
+      home, mesh: see `ShrunkRun`.
       folder: for files, as long as the subject is used.
 
     Raises:
@@ -68,13 +68,13 @@ def make(
     pretraining.abstract_state(pretraining.make_parts(config, own))
     training.check(config, evaluation.METRICS, None)
     config = _shrunk(config, mesh, folder)
-    parts = pretraining.make_parts(varied(config, Variant(home)), home)
+    parts = pretraining.make_parts(varied(config, Variation(home)), home)
     prepared = pretraining.make_data(config, parts.model.config, cache_dir=folder, num_processes=1)
     objective = pretraining.make_objective(config, prepared)
     key = jax.random.key(config.seed)
 
     @kept(config)
-    def trainer(variant: Variant) -> Trainer:
+    def trainer(variant: Variation) -> StepUnderTest:
         ours = varied(config, variant)
         parts = pretraining.make_parts(ours, variant.devices)
         if variant.plain:
@@ -85,7 +85,7 @@ def make(
             parts, same if variant.same_draws else objective, ours, abstract
         )
         first = init_from.state(parts, ours, abstract)
-        return Trainer(abstract, lambda: copied(first), lambda s, rows: step_fn(s, rows, key))
+        return StepUnderTest(abstract, lambda: copied(first), lambda s, rows: step_fn(s, rows, key))
 
     def evaluate(params, batch_size):
         ours = config.copy_and_resolve_references()
@@ -94,7 +94,7 @@ def make(
 
     batch_size = config.data.batch_size
     make_batches = lambda: Batches(prepared, "train", batch_size=batch_size, seed=config.seed)
-    return Subject(
+    return ShrunkRun(
         home=home,
         mesh=mesh,
         trainer=trainer,

@@ -31,7 +31,7 @@ _NO_CUTS = dict(data=1, fsdp=1, tensor=1, sequence=1)
 Devices = tuple[jax.Device, ...]
 
 
-class Trainer(NamedTuple):
+class StepUnderTest(NamedTuple):
     """One way to compute the steps of a config.
 
     abstract: shapes and shardings of the state.
@@ -45,7 +45,7 @@ class Trainer(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class Variation:
     """In what a trainer differs from the config.
 
     devices: of its mesh; for one alone nothing is cut.
@@ -65,7 +65,7 @@ class Variant:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
+class ShrunkRun:
     """What the checks need of a config, be it of pretraining or of fine-tuning.
 
     home: the device of all checks but one.
@@ -83,7 +83,7 @@ class Subject:
 
     home: Devices
     mesh: Devices
-    trainer: Callable[[Variant], Trainer]
+    trainer: Callable[[Variation], StepUnderTest]
     make_batches: Callable[[], training.StepBatches]
     uneven: Any
     evaluate: Callable[[Params, int], dict[str, float]]
@@ -150,7 +150,7 @@ def multiple(number: int, of: int) -> int:
     return -(-number // of) * of
 
 
-def varied(config: ml_collections.ConfigDict, variant: Variant) -> ml_collections.ConfigDict:
+def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collections.ConfigDict:
     """The shrunken config of a variant; its parameters are random."""
     config = config.copy_and_resolve_references()
     config.init_from = ""  # The parameters there are those of a larger model.
@@ -168,7 +168,7 @@ def kept(config: ml_collections.ConfigDict) -> Callable[[Callable], Callable]:
     has_dropout = "dropout" in config.model and config.model.dropout > 0
     draws = config.experiment == "pretrain" and config.objective.kind != "causal"
 
-    def keep(make: Callable[[Variant], Trainer]) -> Callable[[Variant], Trainer]:
+    def keep(make: Callable[[Variation], StepUnderTest]) -> Callable[[Variation], StepUnderTest]:
         made = functools.cache(make)
         return lambda variant: made(
             dataclasses.replace(

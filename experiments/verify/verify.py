@@ -13,7 +13,7 @@ import rich.table
 
 from experiments.verify import finetuning, pretraining
 from experiments.verify.checks import CHECKS, Result
-from experiments.verify.subject import Subject, mesh_settings, num_needed
+from experiments.verify.subject import ShrunkRun, mesh_settings, num_needed
 from lm.system.progress_bar import waiting
 
 _SUBJECTS = {"pretrain": pretraining.make, "finetune": finetuning.make}
@@ -48,7 +48,7 @@ def run(config: ml_collections.ConfigDict) -> int:
 
 
 @contextlib.contextmanager
-def opened(config: ml_collections.ConfigDict) -> Iterator[Subject]:
+def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
     """What is checked, and where: in float32 on one device of the CPU, but for the mesh.
 
     That is the run's own where there are several accelerators, or else one of simulated devices.
@@ -68,7 +68,7 @@ def opened(config: ml_collections.ConfigDict) -> Iterator[Subject]:
         yield make(config, own, simulated[:1], mesh, pathlib.Path(folder))
 
 
-def check(subject: Subject) -> dict[str, Result]:
+def check(subject: ShrunkRun) -> dict[str, Result]:
     """The result of each check by its name."""
     results = {}
     for name, (measure, _) in CHECKS.items():

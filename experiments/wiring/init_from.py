@@ -22,14 +22,14 @@ from lm.train.state import TrainState
 
 
 def state(
-    parts: pretraining.Parts, config: ml_collections.ConfigDict, abstract: TrainState
+    parts: pretraining.PretrainingParts, config: ml_collections.ConfigDict, abstract: TrainState
 ) -> TrainState:
     """Random parameters, each device making its own part; or those of `init_from`."""
     return make_state(parts, config, abstract)(config.seed)
 
 
 def make_state(
-    parts: pretraining.Parts, config: ml_collections.ConfigDict, abstract: TrainState
+    parts: pretraining.PretrainingParts, config: ml_collections.ConfigDict, abstract: TrainState
 ) -> Callable[[int], TrainState]:
     """seed -> the state before the first step; what is compiled for it serves all seeds."""
     shardings = jax.tree.map(lambda x: x.sharding, abstract)

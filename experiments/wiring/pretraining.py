@@ -19,7 +19,12 @@ from lm.corpus.rows import abstract_rows
 from lm.costs import flops
 from lm.errors import UserError
 from lm.models import families, mup
-from lm.models.attention import Choice, Needs, choose_attention, compute_capability
+from lm.models.attention import (
+    KernelChoice,
+    KernelRequirements,
+    choose_attention,
+    compute_capability,
+)
 from lm.models.families import init_params
 from lm.models.matmuls import check_matmul
 from lm.models.parameters import num_params
@@ -38,7 +43,7 @@ from lm.train.step import LossFn, train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class PretrainingParts:
     """What a config stands for, before any data is read or any array exists.
 
     `make_optimizer` made `tx` and `schedule`; given other `SCALARS`, it makes those of another run.
@@ -54,7 +59,7 @@ class Parts:
 
 def make_parts(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | int | None = None
-) -> Parts:
+) -> PretrainingParts:
     """Builds and cross-checks model, loss, optimiser and mesh.
 
     Args:
@@ -86,7 +91,7 @@ def make_parts(
     make = functools.partial(make_optimizer, **settings, **config.optimizer)
     tx, schedule = make()
     loss_fn = call(functools.partial(make_loss_fn, model), "loss", {**config.loss})
-    return Parts(
+    return PretrainingParts(
         model=model,
         loss_fn=constrain_batch_sharding(loss_fn, mesh),
         make_optimizer=make,
@@ -135,7 +140,7 @@ def make_model(
 
 def resolved(
     block: ml_collections.ConfigDict, causal: bool, packed: bool, sequence_parts: int
-) -> tuple[Any, Choice]:
+) -> tuple[Any, KernelChoice]:
     """The family's dataclass for this machine, all but the kernel, and the kernel.
 
     See `make_model` for the arguments and what is raised.
@@ -149,7 +154,7 @@ def resolved(
     model_config = call(family.config, "model", settings)
     check_matmul(model_config.matmul, platform=platform, capability=capability)
     is_decoder = family.architecture == "decoder"
-    needs = Needs(
+    needs = KernelRequirements(
         platform=platform,
         capability=capability,
         dtype=model_config.dtype,
@@ -203,7 +208,7 @@ def make_data(
     return prepared
 
 
-def make_init(parts: Parts) -> Callable[[jax.Array], TrainState]:
+def make_init(parts: PretrainingParts) -> Callable[[jax.Array], TrainState]:
     """key -> the state before the first step."""
 
     def init(key):
@@ -212,7 +217,7 @@ def make_init(parts: Parts) -> Callable[[jax.Array], TrainState]:
     return init
 
 
-def abstract_state(parts: Parts) -> TrainState:
+def abstract_state(parts: PretrainingParts) -> TrainState:
     """Shapes, dtypes and shardings of the state, without any array.
 
     Raises:
@@ -226,7 +231,7 @@ def abstract_state(parts: Parts) -> TrainState:
 
 
 def flops_per_token(
-    parts: Parts, objective: Objective, abstract: TrainState, seq_len: int
+    parts: PretrainingParts, objective: Objective, abstract: TrainState, seq_len: int
 ) -> float:
     """Of one token of a row; see `flops.train_flops`."""
     c, params = parts.model.config, abstract.params
@@ -248,7 +253,7 @@ def flops_per_token(
 
 
 def step_function(
-    parts: Parts, objective: Objective, config: ml_collections.ConfigDict
+    parts: PretrainingParts, objective: Objective, config: ml_collections.ConfigDict
 ) -> Callable:
     """(state, rows, key, axis_name=None) -> (state, metrics), not yet compiled."""
 
@@ -272,7 +277,7 @@ def step_function(
 
 
 def make_step(
-    parts: Parts,
+    parts: PretrainingParts,
     objective: Objective,
     config: ml_collections.ConfigDict,
     abstract: TrainState,

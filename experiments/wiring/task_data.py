@@ -37,7 +37,7 @@ class Split(NamedTuple):
     owners: list[int]
 
 
-class Data(NamedTuple):
+class TaskData(NamedTuple):
     """What a config reads.
 
     block: the `task` block, complete.
@@ -106,7 +106,7 @@ def document_limit(data: ml_collections.ConfigDict) -> dict[str, int]:
     return {"max_document_bytes": data.max_document_bytes}
 
 
-def read(config: ml_collections.ConfigDict) -> Data:
+def read(config: ml_collections.ConfigDict) -> TaskData:
     """Reads and encodes both splits.
 
     Raises:
@@ -148,7 +148,7 @@ def read(config: ml_collections.ConfigDict) -> Data:
         _check_varies(block, task, split.records, key)
     warnings = _warnings(block, task, train, validation, skipped)
     warnings += _unknown_line(tokenizer, [*train.examples, *validation.examples])
-    return Data(task, block, tokenizer, train, validation, skipped, lines, digest, warnings)
+    return TaskData(task, block, tokenizer, train, validation, skipped, lines, digest, warnings)
 
 
 def _check_varies(block: dict[str, Any], task: Task, found: Sequence[Record], key: str) -> None:

@@ -165,7 +165,7 @@ def is_task_model(folder: pathlib.Path) -> bool:
     return runs.load_config(folder)["experiment"] == "finetune"
 
 
-class FineTuned(NamedTuple):
+class SavedTaskModel(NamedTuple):
     """A run of this experiment, opened.
 
     params: of the whole model, adapters merged.
@@ -189,7 +189,7 @@ def load(
     sequence_parts: int = 1,
     task: dict[str, Any] | None = None,
     truncate: bool = False,
-) -> FineTuned:
+) -> SavedTaskModel:
     """The best checkpoint of a run where its config names a metric, else the newest.
 
     Args:
@@ -226,7 +226,7 @@ def load(
     else:
         trained = Trainable(config.lora.to_dict(), config.train.frozen, shapes)
     runs.check_shapes(folder, state_params, trained.shapes(shapes))
-    return FineTuned(
+    return SavedTaskModel(
         config=config,
         task=made,
         model=model,
@@ -248,7 +248,7 @@ def shapes(folder: pathlib.Path) -> tuple[Params, ml_collections.ConfigDict]:
 
 def read_folder(
     folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
-) -> tuple[FineTuned, hugging_face.Loaded]:
+) -> tuple[SavedTaskModel, hugging_face.Loaded]:
     """A folder of `transformers` with a head, as `load` gives it, and how it was read."""
     given, tokenizer = imported_config(folder), tokenizers.load_file(folder)
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
@@ -259,7 +259,7 @@ def read_folder(
         leave_out="heads",
     )
     params = loaded.params
-    run = FineTuned(config, made, model, 0, params, tokenizer, params, None, None)
+    run = SavedTaskModel(config, made, model, 0, params, tokenizer, params, None, None)
     pad_id = hugging_face.load_config(folder).get("pad_token_id")
     if ends_with_padding(run, pad_id):
         raise UserError(
@@ -270,11 +270,11 @@ def read_folder(
     return run, loaded
 
 
-def ends_with_padding(run: runs.Run | FineTuned, pad_id: int | None) -> bool:
+def ends_with_padding(run: runs.SavedRun | SavedTaskModel, pad_id: int | None) -> bool:
     """Whether `transformers`, where a decoder labels a text by its last token that is no padding,
     would look at another one than here.
     """
-    if not (isinstance(run, FineTuned) and "body" in run.params):
+    if not (isinstance(run, SavedTaskModel) and "body" in run.params):
         return False
     is_decoder = pretraining.family_block(run.config.model).architecture == "decoder"
     last = [run.tokenizer.frame(n).special_ids[-1][-1:] for n in (1, 2)]

@@ -18,14 +18,14 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.models.kernels import KERNELS
 from lm.models.layers import Dense, Matmul
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 
 # (q_BLHK, k_BMGK, v_BMGK) -> o_BLHK, closed over what is visible and whatever a family adds to it.
-Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+AttentionFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Needs:
+class KernelRequirements:
     """What a kernel has to do, and where.
 
     platform: as `jax.default_backend()` says it.
@@ -57,14 +57,14 @@ def compute_capability() -> tuple[int, int] | None:
     return match and (int(match[1]), int(match[2]))
 
 
-class Choice(NamedTuple):
+class KernelChoice(NamedTuple):
     """A kernel, and why none of the faster ones of this platform was taken; "" if this is one."""
 
     kernel: str
     reason: str
 
 
-def choose_attention(name: str, needs: Needs) -> Choice:
+def choose_attention(name: str, needs: KernelRequirements) -> KernelChoice:
     """Resolves "auto" to the fastest kernel that can do the job here; checks a name that was given.
 
     Raises:
@@ -78,19 +78,19 @@ def choose_attention(name: str, needs: Needs) -> Choice:
     if name == "auto":
         kernel = next(kernel for kernel in reasons if not reasons[kernel])
         skipped = MADE_FOR[needs.platform][:1] if kernel == "einsum" else []
-        return Choice(kernel, "; ".join(f"not {k}: {reasons[k][0]}" for k in skipped))
+        return KernelChoice(kernel, "; ".join(f"not {k}: {reasons[k][0]}" for k in skipped))
     if name not in reasons:
         raise UserError(f"model.attention={name!r} is unknown; choose auto, {', '.join(reasons)}")
     if reasons[name]:
         raise UserError(f"model.attention={name!r} cannot run: {reasons[name][0]}; use auto")
-    return Choice(name, "")
+    return KernelChoice(name, "")
 
 
 # The kernels of a platform other than the reference, the most general one first.
 MADE_FOR = {"cpu": ["blocked"], "gpu": ["cudnn", "cudnn_lengths"], "tpu": ["splash"]}
 
 
-def _obstacles(n: Needs) -> dict[str, list[tuple[bool, str]]]:
+def _obstacles(n: KernelRequirements) -> dict[str, list[tuple[bool, str]]]:
     """What may stand in the way of each kernel, the fastest kernel first, and whether it does."""
     is_old = n.capability is not None and n.capability < (8, 0)
     widest = 256 if n.capability is not None and n.capability >= (9, 0) else 128
@@ -139,7 +139,7 @@ def _dotted(capability: tuple[int, int] | None) -> str:
     return "none" if capability is None else "{}.{}".format(*capability)
 
 
-def make_attend(name: str, visible: Visible, **more) -> Attend:
+def make_attention_fn(name: str, visible: AttentionMask, **more) -> AttentionFn:
     """The kernel of this name, as `choose_attention` gives it.
 
     Args:
@@ -167,7 +167,7 @@ class Attention(nn.Module):
     query_init: nn.initializers.Initializer | None = None  # None: as for keys and values.
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, y_BMD: jax.Array, attend: Attend) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, y_BMD: jax.Array, attend: AttentionFn) -> jax.Array:
         """Queries from B x L x D, keys and values from B x M x D -> B x L x D."""
         D = x_BLD.shape[-1]
         dense = functools.partial(Dense, dtype=self.dtype, matmul=self.matmul)

@@ -13,7 +13,7 @@ from flax import linen as nn
 from lm.models import attention, masks
 from lm.models.hyperparameters import check_hyperparameters
 from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output, embed, embed_few
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
 from lm.models.stack import stack
 
@@ -59,13 +59,13 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, seen: Visible):
+    def __call__(self, x_BLD: jax.Array, seen: AttentionMask):
         """B x L x D -> B x L x D, and None for the scan."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
         how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
-        attend = attention.make_attend(c.attention, seen, dropout=probs_dropout)
+        attend = attention.make_attention_fn(c.attention, seen, dropout=probs_dropout)
 
         y_BLD = attention.Attention(
             c.num_heads, c.num_heads, c.head_dim, _INIT, _INIT, **how, name="attention"

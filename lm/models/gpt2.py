@@ -15,7 +15,7 @@ from lm.models import attention, kv_cache, masks, mup
 from lm.models.hyperparameters import check_hyperparameters
 from lm.models.kv_cache import CachedAttend, LayerCache
 from lm.models.layers import LayerNorm, Mlp, Output, embed
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
 from lm.models.parameters import Params
 from lm.models.stack import stack
@@ -60,7 +60,9 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, seen: Visible | None, cached: CachedAttend | None = None):
+    def __call__(
+        self, x_BLD: jax.Array, seen: AttentionMask | None, cached: CachedAttend | None = None
+    ):
         """B x L x D -> B x L x D, and None for the scan.
 
         `cached` takes the place of the kernel and of what is seen.
@@ -72,7 +74,7 @@ class Block(nn.Module):
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
         how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
-        attend = cached or attention.make_attend(
+        attend = cached or attention.make_attention_fn(
             c.attention, seen, dropout=probs_dropout, scale=mup.attention_scale(c)
         )
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 
 
 def einsum_attention(
-    q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, bias_HLM=None, scale=None, dropout=None
+    q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, bias_HLM=None, scale=None, dropout=None
 ):
     """The reference: readable, any device, any mask, memory of B x H x L x M."""
     L, H, K = q_BLHK.shape[1:]
@@ -59,7 +59,7 @@ _softmax.defvjp(_softmax_forward, _softmax_backward)
 _NUM_BLOCKS = 4  # More would skip more of the hidden half, in smaller products.
 
 
-def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, scale=None):
+def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, scale=None):
     """Causal self-attention in blocks of queries, each computing only the keys before its end.
 
     The same numbers as `einsum_attention` faster on a CPU (docs/performance.md).
@@ -79,7 +79,7 @@ def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, scale=None):
     return jnp.concatenate(outputs, axis=2).transpose(0, 2, 1, 3)
 
 
-def cudnn_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, **more):
+def cudnn_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, **more):
     """cuDNN's fused kernel. Packed documents cost it one B x L x M array, in 16 bits.
 
     Causality is said by a flag, so that it skips the hidden half.
@@ -92,7 +92,7 @@ def cudnn_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, **more):
     return _cudnn(q_BLHK, k_BMGK, v_BMGK, mask_BLM=mask_BLM, is_causal=skips, **more)
 
 
-def cudnn_lengths_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, **more):
+def cudnn_lengths_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, **more):
     """cuDNN's fused kernel for rows of one document with padding at its end; no L x M array.
 
     A padded query gives anything finite.
@@ -131,7 +131,7 @@ _LANES = 128  # Of a TPU's vector registers: what the kernel's blocks are made o
 
 
 def splash_attention(
-    q_BLHK, k_BMGK, v_BMGK, *, visible: Visible, scale=None, interpret: bool = False
+    q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, scale=None, interpret: bool = False
 ):
     """The fused kernel of TPUs, which reads segment ids and skips what no rule shows.
 
@@ -178,7 +178,7 @@ def splash_attention(
     return o_BHLK.transpose(0, 2, 1, 3)[:, :L]
 
 
-def _splash_mask(L: int, visible: Visible):
+def _splash_mask(L: int, visible: AttentionMask):
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     if visible.window:

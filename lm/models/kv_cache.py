@@ -34,7 +34,7 @@ def empty(
 
 
 class CachedAttend:
-    """An `attention.Attend` on a cache, which it first writes the new keys and values into.
+    """An `attention.AttentionFn` on a cache, which it first writes the new keys and values into.
 
     `cache` is the new one after the call. Softmax and masking are those of `einsum_attention`.
 
@@ -61,7 +61,7 @@ class CachedAttend:
 
 
 class WrittenAttend:
-    """An `attention.Attend` on a cache that is complete: it ignores what it is given.
+    """An `attention.AttentionFn` on a cache that is complete: it ignores what it is given.
 
     So the keys and values of a text that was read need not be computed again.
     """

@@ -117,7 +117,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD, seen, cos_BLK, sin_BLK, cached: CachedAttend | None = None):
-        """B x L x D, a `Visible`, B x L x K/2 twice -> B x L x D, and None for the scan.
+        """B x L x D, a `AttentionMask`, B x L x K/2 twice -> B x L x D, and None for the scan.
 
         `cached` takes the place of the kernel and of what is seen.
         """
@@ -125,7 +125,9 @@ class Block(nn.Module):
         in_init = nn.initializers.normal(0.02)
         # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
-        kernel = cached or attention.make_attend(c.attention, seen, scale=mup.attention_scale(c))
+        kernel = cached or attention.make_attention_fn(
+            c.attention, seen, scale=mup.attention_scale(c)
+        )
         how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
 
         def attend(q_BLHK, k_BMGK, v_BMGK):

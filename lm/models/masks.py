@@ -10,7 +10,7 @@ from flax import struct
 
 
 @struct.dataclass
-class Visible:
+class AttentionMask:
     """A query sees the keys of its own document, as far as the other rules let it.
 
     Padding (segment 0) sees padding, so that no row of a softmax is empty.
@@ -47,13 +47,13 @@ class Visible:
         return self.segment_ids_BL is None and not self.causal
 
 
-def itself(segment_ids_BL: jax.Array | None, **rules) -> Visible:
-    """Of self-attention: the keys are the queries' own sequence. See `Visible` for the rules."""
-    return Visible(segment_ids_BL, segment_ids_BL, **rules)
+def itself(segment_ids_BL: jax.Array | None, **rules) -> AttentionMask:
+    """Of self-attention: the keys are the queries' own sequence. `AttentionMask` has the rules."""
+    return AttentionMask(segment_ids_BL, segment_ids_BL, **rules)
 
 
 def causal(
     segment_ids_BL: jax.Array | None, prefix_BL: jax.Array | None = None, window: int = 0
-) -> Visible:
-    """What a query of a decoder may see: its own document up to itself. See `Visible`."""
+) -> AttentionMask:
+    """What a query of a decoder may see: its own document up to itself. See `AttentionMask`."""
     return itself(segment_ids_BL, prefix_BM=prefix_BL, causal=True, window=window)

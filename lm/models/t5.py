@@ -20,7 +20,7 @@ from lm.models import attention, kv_cache, masks
 from lm.models.hyperparameters import check_hyperparameters
 from lm.models.kv_cache import CachedAttend, LayerCache
 from lm.models.layers import Dense, GatedMlp, Mlp, Output, RmsNorm, embed
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
 from lm.models.parameters import Params
 from lm.models.stack import stack
@@ -132,16 +132,16 @@ class Block(nn.Module):
         Args:
           x_BLD: the residual stream.
           bias_HLM: what relative positions add to the scores of self-attention.
-          seen: a `Visible` of self-attention.
+          seen: a `AttentionMask` of self-attention.
           encoded_BMD: what the encoder gave; None in the encoder itself.
-          seen_of_encoder: a `Visible` of attention to it.
+          seen_of_encoder: a `AttentionMask` of attention to it.
           cached, cross_cached: take the place of the two kernels and of what they see.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         inner = lambda name: dropout(name) if c.dropout else None
         norm = lambda name: RmsNorm(_EPSILON, dtype, name=name)
-        attend = functools.partial(attention.make_attend, c.attention, scale=1.0)
+        attend = functools.partial(attention.make_attention_fn, c.attention, scale=1.0)
 
         y_BLD = norm("attention_norm")(x_BLD)
         to_itself = cached or attend(seen, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
@@ -175,7 +175,7 @@ class Stack(nn.Module):
     causal: bool
 
     @nn.compact
-    def __call__(self, x_BLD, seen: Visible, *encoded, deterministic):
+    def __call__(self, x_BLD, seen: AttentionMask, *encoded, deterministic):
         """B x L x D, and what `Block` takes of the encoder -> B x L x D."""
         c, L = self.config, x_BLD.shape[1]
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
@@ -268,7 +268,7 @@ class T5(nn.Module):
             embed(embed_VD, tokens_BL, x_BMD.dtype),
             masks.causal(segment_ids_BL),
             x_BMD,
-            Visible(segment_ids_BL, encoder_segment_ids_BM),
+            AttentionMask(segment_ids_BL, encoder_segment_ids_BM),
             deterministic=deterministic,
         )
         if c.tied_output:

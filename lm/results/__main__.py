@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from lm.errors import UserError
 from lm.results import groups, tables, views
-from lm.results.reading import BEST_METRIC, Found, Run, read
+from lm.results.reading import BEST_METRIC, Found, RunRecord, read
 from lm.system import faults, safe_text
 
 _COMMANDS = {
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> None:
         _tables(args, found, choice)
 
 
-def _default_metrics(command: str, runs: Sequence[Run]) -> list[str]:
+def _default_metrics(command: str, runs: Sequence[RunRecord]) -> list[str]:
     """The loss, and what the runs choose their best checkpoint by; as far as it was logged."""
     if command == "best":
         return ["eval/loss"]

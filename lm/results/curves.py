@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lm.results.groups import Group, grouped, mode_of, ranking
-from lm.results.reading import Run
+from lm.results.reading import RunRecord
 from lm.results.views import Choice
 
 MOST_NAMED = 10  # As many colours as an eye tells apart.
@@ -46,7 +46,7 @@ class Chosen:
     others: list[Group]
 
 
-def choose(runs: Sequence[Run], choice: Choice) -> Chosen:
+def choose(runs: Sequence[RunRecord], choice: Choice) -> Chosen:
     """Which configs to name, by the first metric, so that every plot gives one the same colour."""
     groups = grouped(runs, choice.over)
     order = list(range(len(groups)))
@@ -96,7 +96,7 @@ def is_wide(curves: Sequence[Curve]) -> bool:
     return bool(values.size and values.min() > 0 and values.max() > 20 * values.min())
 
 
-def _mean(label: str, runs: Sequence[Run], metric: str) -> Curve:
+def _mean(label: str, runs: Sequence[RunRecord], metric: str) -> Curve:
     series = [run.series[metric] for run in runs]
     steps_T = series[0].steps
     for other in series[1:]:

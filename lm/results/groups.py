@@ -12,7 +12,7 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.metrics import seed_average
-from lm.results.reading import MOST_NAMED, Run, natural, some
+from lm.results.reading import MOST_NAMED, RunRecord, natural, some
 from lm.train.early_stopping import MODES, ranked
 
 AT = ("last", "best")
@@ -62,7 +62,7 @@ class Group:
     """
 
     settings: dict[str, Any]
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
     copies: tuple[str, ...]
 
     @property
@@ -85,10 +85,10 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({_identity(config, key) for config in configs}) > 1]
 
 
-def grouped(runs: Sequence[Run], over: Collection[str]) -> list[Group]:
+def grouped(runs: Sequence[RunRecord], over: Collection[str]) -> list[Group]:
     """Runs that agree in all keys but `over`, in the order of their settings."""
     keys = [key for key in differences([run.config for run in runs]) if key not in over]
-    groups: dict[tuple, list[Run]] = {}
+    groups: dict[tuple, list[RunRecord]] = {}
     for run in runs:
         groups.setdefault(tuple(_identity(run.config, key) for key in keys), []).append(run)
     made = []
@@ -100,7 +100,7 @@ def grouped(runs: Sequence[Run], over: Collection[str]) -> list[Group]:
     return sorted(made, key=lambda group: [_order(group.settings, key) for key in keys])
 
 
-def final(run: Run, metric: str, at: str, mode: str | None) -> float | None:
+def final(run: RunRecord, metric: str, at: str, mode: str | None) -> float | None:
     """A run's last value, or its best by `mode`; NaN where that is not finite, None without any."""
     series = run.series.get(metric)
     if series is None:
@@ -201,7 +201,7 @@ def needed_mode(metric: str, asked: str | None) -> str:
     return mode
 
 
-def check_key(key: str, runs: Sequence[Run]) -> None:
+def check_key(key: str, runs: Sequence[RunRecord]) -> None:
     """Raises UserError where no config has the key."""
     known = {key for run in runs for key in run.config}
     if key not in known:
@@ -210,7 +210,7 @@ def check_key(key: str, runs: Sequence[Run]) -> None:
         raise UserError(f"--over={key} is no key of these configs{hint}")
 
 
-def check_metric(metric: str, runs: Sequence[Run]) -> None:
+def check_metric(metric: str, runs: Sequence[RunRecord]) -> None:
     """Raises UserError where no run has the metric, of runs that were read with all of theirs."""
     known = sorted(set().union(*(run.series for run in runs)), key=natural)
     if metric in known:
@@ -228,9 +228,9 @@ def shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _furthest(runs: Sequence[Run]) -> list[Run]:
+def _furthest(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """One run of each config: the one that came furthest."""
-    by_config: dict[str, Run] = {}
+    by_config: dict[str, RunRecord] = {}
     for run in runs:
         identity = json.dumps(run.config, sort_keys=True)
         other = by_config.setdefault(identity, run)
@@ -239,7 +239,7 @@ def _furthest(runs: Sequence[Run]) -> list[Run]:
     return [*by_config.values()]
 
 
-def _progress(run: Run) -> tuple[bool, int]:
+def _progress(run: RunRecord) -> tuple[bool, int]:
     return run.state.kind == "done", run.state.step
 
 

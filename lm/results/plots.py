@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lm.errors import UserError
 from lm.results import fonts
 from lm.results.curves import Chosen, Curve, choose, curves_of, is_wide
-from lm.results.reading import Run
+from lm.results.reading import RunRecord
 from lm.results.views import Choice
 from lm.system import atomic_files, safe_text
 
@@ -21,7 +21,7 @@ _GREY = "0.8"
 
 
 def save(
-    runs: Sequence[Run], choice: Choice, folder: pathlib.Path
+    runs: Sequence[RunRecord], choice: Choice, folder: pathlib.Path
 ) -> tuple[list[pathlib.Path], str]:
     """Draws each metric of the choice into the folder, such as eval/loss into eval_loss.png.
 

@@ -34,7 +34,7 @@ class Series:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What the folder of a run says.
 
     name: its folder, as seen from the one that was asked for.
@@ -58,7 +58,7 @@ class Run:
 class Found:
     """The runs below a folder, and a line for each thing in it that could not be read."""
 
-    runs: list[Run]
+    runs: list[RunRecord]
     warnings: list[str]
 
 
@@ -148,7 +148,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read_run(
     folder: pathlib.Path, name: str, config: dict[str, Any], metrics: Collection[str] | None
-) -> tuple[Run, list[str]]:
+) -> tuple[RunRecord, list[str]]:
     """The run, and a warning where lines are broken.
 
     Raises:
@@ -170,7 +170,7 @@ def _read_run(
     if metrics is not None and chosen_by:
         metrics = {*metrics, chosen_by}
     series, broken = _parse(text, metrics)
-    run = Run(
+    run = RunRecord(
         name=name,
         config=settings,
         state=_state(folder, text, len(broken) + is_cut),

@@ -25,7 +25,7 @@ _LOSS = "eval/loss"
 _KEYS = ("model.mup_model_dim", "model.model_dim", "optimizer.peak_lr", "seed")
 
 
-class Run(NamedTuple):
+class TransferPoint(NamedTuple):
     """One run. loss: nats a token of its last evaluation; infinite where it has diverged."""
 
     has_mup: bool
@@ -49,7 +49,7 @@ class Curve(NamedTuple):
     is_inside: bool
 
 
-def finished(folder: pathlib.Path) -> tuple[list[Run], list[str]]:
+def finished(folder: pathlib.Path) -> tuple[list[TransferPoint], list[str]]:
     """The finished runs below a folder, and a line for each thing that is left out.
 
     Raises:
@@ -68,7 +68,7 @@ def finished(folder: pathlib.Path) -> tuple[list[Run], list[str]]:
     return runs, [*found.warnings, *unfinished]
 
 
-def point(run: reading.Run) -> Run:
+def point(run: reading.RunRecord) -> TransferPoint:
     """What counts of a run here; its `_LOSS` was read, and is there.
 
     Raises:
@@ -79,10 +79,10 @@ def point(run: reading.Run) -> Run:
         raise UserError(f"{run.name} has no {missing[0]}; name a folder of pretraining runs")
     mup_width, *settings = (run.config[key] for key in _KEYS)
     loss = float(run.series[_LOSS].values[-1])
-    return Run(mup_width > 0, *settings, loss if math.isfinite(loss) else math.inf)
+    return TransferPoint(mup_width > 0, *settings, loss if math.isfinite(loss) else math.inf)
 
 
-def curves(runs: Iterable[Run]) -> dict[tuple[bool, int], Curve]:
+def curves(runs: Iterable[TransferPoint]) -> dict[tuple[bool, int], Curve]:
     """By (with muP, width), in that order."""
     groups: dict[tuple[bool, int], dict[float, list[float]]] = {}
     for run in sorted(runs):

@@ -18,7 +18,7 @@ from lm.results.groups import (
     ranking,
     shown,
 )
-from lm.results.reading import Run, natural, some
+from lm.results.reading import RunRecord, natural, some
 from lm.results.tables import Table
 from lm.run.status import KINDS
 
@@ -43,7 +43,7 @@ class Choice:
     over: tuple[str, ...]
     with_unfinished: bool
 
-    def final(self, run: Run, metric: str) -> float | None:
+    def final(self, run: RunRecord, metric: str) -> float | None:
         mode = needed_mode(metric, self.mode) if self.at == "best" else None
         return final(run, metric, self.at, mode)
 
@@ -55,12 +55,12 @@ class Choice:
         ]
 
 
-def counts(runs: Sequence[Run]) -> dict[str, int]:
+def counts(runs: Sequence[RunRecord]) -> dict[str, int]:
     """How many runs are in each state."""
     return {kind: sum(run.state.kind == kind for run in runs) for kind in KINDS}
 
 
-def status(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
+def status(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
     """A row a run: its state, how far it is, how fast, how long silent, its last values."""
     columns = ["run", "state", "step", "tokens/s", "last line", *choice.metrics]
     rows = [
@@ -90,7 +90,7 @@ def status(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, A
     return Table(f"{_runs(len(runs))}: {counted}", columns, rows, num_names=1), data
 
 
-def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
+def results(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
     """A row a group of runs: what its config has of its own, and its metrics over seeds.
 
     The best come first, by the first metric, where it is known what is better. A row of one run
@@ -121,7 +121,7 @@ def results(runs: Sequence[Run], choice: Choice) -> tuple[Table, list[dict[str, 
     return Table(_title(choice, len(groups)), [*columns, "note"], rows, len(keys)), data
 
 
-def best(runs: Sequence[Run], choice: Choice) -> tuple[str, dict[str, Any]]:
+def best(runs: Sequence[RunRecord], choice: Choice) -> tuple[str, dict[str, Any]]:
     """The best group by the one metric, beside the second."""
     (metric,) = choice.metrics
     mode = needed_mode(metric, choice.mode)
@@ -143,7 +143,7 @@ def best(runs: Sequence[Run], choice: Choice) -> tuple[str, dict[str, Any]]:
     return "\n".join([*lines, verdict]), data | certainty
 
 
-def compare(a: Run, b: Run) -> tuple[list[Table], dict[str, Any]]:
+def compare(a: RunRecord, b: RunRecord) -> tuple[list[Table], dict[str, Any]]:
     """What differs between the configs of two runs, and the last values of their metrics."""
     keys = differences([a.config, b.config])
     configs = [[key, *(_setting_of(run.config, key) for run in (a, b))] for key in keys]
@@ -174,7 +174,7 @@ def compare(a: Run, b: Run) -> tuple[list[Table], dict[str, Any]]:
 _KIND_NAMES = {kind: kind for kind in KINDS} | {"waiting": "never started"}
 
 
-def _state(run: Run) -> str:
+def _state(run: RunRecord) -> str:
     kind = run.state.kind
     has_ended = kind in ("stopped", "failed", "dead")
     return f"{kind} at {run.state.step}" if has_ended else _KIND_NAMES[kind]

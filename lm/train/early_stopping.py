@@ -21,7 +21,7 @@ def ranked(values: Sequence[tuple[int, float]], mode: str) -> list[int]:
     return [step for step, _ in sorted(values, key=badness)]
 
 
-class History:
+class EarlyStopping:
     """The evaluations of a run by one metric, for early stopping (Prechelt 1998).
 
     Args:

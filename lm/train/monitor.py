@@ -20,7 +20,7 @@ _LEAST_SECONDS = 10.0  # once it has trained for so long.
 _MOST_SECONDS = 600.0  # Then what was seen counts half, lest good hours hide a disk grown slow.
 
 
-class Observation:
+class StepMonitor:
     """Watches the batches and the steps of a run from outside; nothing waits because of it.
 
     A context manager, which counts what JAX compiles while it is open. Warns, once for each cause,
@@ -38,7 +38,7 @@ class Observation:
         # After the first steps, and of late.
         self._late_seconds = self._late_waited_seconds = 0.0
 
-    def __enter__(self) -> "Observation":
+    def __enter__(self) -> "StepMonitor":
         jax.monitoring.register_event_duration_secs_listener(self._note_compilation)
         return self
 

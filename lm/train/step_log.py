@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 from lm.costs import flops
 from lm.errors import UserError
-from lm.train.monitor import Observation
+from lm.train.monitor import StepMonitor
 from lm.train.schedules import Schedule
 
 
-class Progress:
+class StepLog:
     """Collects every step's metrics and writes them every n steps.
 
     Args:
@@ -39,7 +39,7 @@ class Progress:
         flops_per_token: float,
         peak_flops: float | None,
         schedule: Schedule,
-        observation: Observation,
+        observation: StepMonitor,
     ):
         self.num_tokens = num_tokens
         self._write, self._on_skip = write, on_skip

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.launchers import local
 from experiments.sweeps import device_slots, process_pool
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run.status import state_of
 
@@ -32,7 +32,7 @@ def fake(monkeypatch):
 def make_run(folder, name, steps=2, loss=1.0, **more):
     values = {"workdir": folder / name, "steps": steps, "loss": loss} | more
     arguments = tuple(f"--{key}={value}" for key, value in values.items())
-    return Run(name, folder / name, {"loss": loss}, ml_collections.ConfigDict(), arguments)
+    return PlannedRun(name, folder / name, {"loss": loss}, ml_collections.ConfigDict(), arguments)
 
 
 def kinds(runs):
@@ -70,14 +70,14 @@ def test_what_is_done_is_skipped_and_what_died_goes_on(tmp_path, capsys):
 
 def test_a_run_that_another_launcher_has_started_is_left_to_it(tmp_path, capsys, monkeypatch):
     first, second = make_run(tmp_path, "first"), make_run(tmp_path, "second")
-    start = process_pool.Pool.start
+    start = process_pool.ProcessPool.start
 
     def start_as_the_other_ends(pool, run):
         second.workdir.mkdir()
         (second.workdir / "metrics.jsonl").write_text('{"step": 2, "run/done": 1}\n')
         return start(pool, run)
 
-    monkeypatch.setattr(process_pool.Pool, "start", start_as_the_other_ends)
+    monkeypatch.setattr(process_pool.ProcessPool, "start", start_as_the_other_ends)
 
     assert local.run([first, second], tmp_path, num_parallel=1, devices_per_run=0) == 0
     assert "done     second  loss=1.0  in another process" in capsys.readouterr().out

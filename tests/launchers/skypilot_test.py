@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from experiments.launchers import remote, skypilot
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 
 SETTINGS = dict(
@@ -50,7 +50,7 @@ def sky(tmp_path, monkeypatch):
 
 def make_run(folder, name):
     arguments = ("--config=a.py:b=it's", f"--workdir={folder / name}")
-    return Run(name, folder / name, {}, ml_collections.ConfigDict(), arguments)
+    return PlannedRun(name, folder / name, {}, ml_collections.ConfigDict(), arguments)
 
 
 def test_the_task(tmp_path):

@@ -13,7 +13,7 @@ import ml_collections
 import pytest
 
 from experiments.launchers import remote, slurm
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run.status import state_of
 
@@ -90,7 +90,7 @@ def cluster(tmp_path, monkeypatch):
 
 def make_run(folder, name, lives="0"):
     arguments = (f"--lives={lives}", f"--workdir={folder / name}")
-    return Run(name, folder / name, {}, ml_collections.ConfigDict(), arguments)
+    return PlannedRun(name, folder / name, {}, ml_collections.ConfigDict(), arguments)
 
 
 def files(folder):

@@ -17,7 +17,7 @@ import ml_collections
 import pytest
 
 from experiments.launchers import gcloud, remote, tpu_machine, tpu_vm
-from experiments.sweeps.plan import Run
+from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run.status import state_of
 
@@ -144,7 +144,7 @@ def set_fates(fake, create=0, workers=2, queued=0, fetch=0):
 
 def make_run(folder, name, fates="done"):
     arguments = (f"--fates={fates}", f"--workdir={folder / name}")
-    return Run(name, folder / name, {}, ml_collections.ConfigDict(), arguments)
+    return PlannedRun(name, folder / name, {}, ml_collections.ConfigDict(), arguments)
 
 
 def calls(fake):

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from lm.errors import UserError
 from lm.models import attention, kernels, masks
-from lm.models.masks import Visible
+from lm.models.masks import AttentionMask
 from lm.parallel.mesh import make_mesh
 
 
@@ -54,7 +54,7 @@ PREFIX = np.array([[1, 0, 0, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0, 0, 0
         (masks.causal(PACKED, window=2), 0, ["1", "11", "011", "0001", "00011", "000011"]),
         (masks.causal(None, window=2), 0, ["1", "11", "011", "0011"]),
         (masks.itself(PACKED), 0, ["111", "111", "111", "0001111"]),
-        (Visible(PACKED[:, :2], PACKED), 0, ["111", "111"]),
+        (AttentionMask(PACKED[:, :2], PACKED), 0, ["111", "111"]),
     ],
 )
 def test_what_is_visible(seen, row, expected):
@@ -96,7 +96,7 @@ CUDNN = {
     "padded, odd": (kernels.cudnn_lengths_attention, masks.causal(PADDED[:, :9]), True),
     "to another sequence": (
         kernels.cudnn_lengths_attention,
-        Visible(PADDED[:, :6], PADDED),
+        AttentionMask(PADDED[:, :6], PADDED),
         False,
     ),
     "one document": (kernels.cudnn_lengths_attention, masks.causal(None, window=3), False),
@@ -143,7 +143,7 @@ def test_splash_attention_is_the_reference_also_where_a_mesh_cuts_rows_and_heads
     assert_same(found, with_gradients(kernels.einsum_attention, seen, *inputs))
 
 
-NEEDS = attention.Needs(
+NEEDS = attention.KernelRequirements(
     platform="gpu",
     capability=(9, 0),
     dtype="bfloat16",

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lm.train.early_stopping import History, ranked
+from lm.train.early_stopping import EarlyStopping, ranked
 
 VALUES = [(10, 0.5), (20, math.nan), (30, 0.7), (40, 0.5), (50, 0.7)]
 
@@ -26,11 +26,11 @@ def test_the_better_comes_first_the_earlier_of_equals_and_nan_last(mode, steps):
     ],
 )
 def test_it_is_over_when_the_best_is_too_long_ago(values, patience, over):
-    history = History([], mode="min", patience=patience)
+    history = EarlyStopping([], mode="min", patience=patience)
 
     seen = []
     for step, value in enumerate(values):
         history.add(step, value)
         seen.append(history.is_over())
     assert seen == over
-    assert History(history.values, mode="min", patience=patience).is_over() == over[-1]
+    assert EarlyStopping(history.values, mode="min", patience=patience).is_over() == over[-1]

@@ -6,9 +6,9 @@ import pytest
 
 from lm.errors import UserError
 from lm.train import loop
-from lm.train.monitor import Observation
+from lm.train.monitor import StepMonitor
 from lm.train.state import TrainState
-from lm.train.step_log import Progress
+from lm.train.step_log import StepLog
 
 
 def fit(num_steps, *, from_step=0, hooks=(), stop=lambda step: False):
@@ -102,9 +102,9 @@ def make_progress(written, skipped, **changes):
         flops_per_token=10.0,
         peak_flops=None,
         schedule=lambda step: step / 10,
-        observation=Observation(),
+        observation=StepMonitor(),
     )
-    return Progress(
+    return StepLog(
         lambda step, scalars: written.append((step, scalars)),
         lambda step, metrics: skipped.append(step),
         **settings | changes,

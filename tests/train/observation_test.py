@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl import logging
 
-from lm.train.monitor import Observation
+from lm.train.monitor import StepMonitor
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def run(observation, lengths, step_fn=lambda state, batch: (state, {})):
 
 
 def test_steps_are_summed_up_since_the_last_record():
-    observation = Observation()
+    observation = StepMonitor()
     for seconds in (1.0, 2.0, 9.0):
         observation.step_took(seconds)
 
@@ -43,7 +43,7 @@ def test_steps_are_summed_up_since_the_last_record():
 
 
 def test_waiting_for_data_is_a_share_of_the_time(clock):
-    observation = Observation()
+    observation = StepMonitor()
 
     def slow():
         for _ in range(4):
@@ -59,7 +59,7 @@ def test_waiting_for_data_is_a_share_of_the_time(clock):
 
 @pytest.mark.parametrize(("wait_seconds", "is_warned"), [(0.01, False), (0.05, True)])
 def test_a_run_that_waits_for_data_is_told_so_once(clock, warnings, wait_seconds, is_warned):
-    observation = Observation()
+    observation = StepMonitor()
 
     def batches():
         for _ in range(60):
@@ -74,7 +74,7 @@ def test_a_run_that_waits_for_data_is_told_so_once(clock, warnings, wait_seconds
 
 
 def test_good_hours_do_not_hide_that_data_became_slow(clock, warnings):
-    observation = Observation()
+    observation = StepMonitor()
 
     def batches():
         for step in range(7260):
@@ -88,7 +88,7 @@ def test_good_hours_do_not_hide_that_data_became_slow(clock, warnings):
 
 
 def test_waiting_for_the_first_batches_is_no_reason_to_warn(clock, warnings):
-    observation = Observation()
+    observation = StepMonitor()
 
     def batches():
         for step in range(60):
@@ -111,7 +111,7 @@ def test_waiting_for_the_first_batches_is_no_reason_to_warn(clock, warnings):
 )
 def test_what_is_compiled_after_the_first_steps_is_named_once(warnings, lengths, text):
     step_fn = jax.jit(lambda state, batch: (state, {"loss": jnp.sum(batch["tokens_BL"])}))
-    with Observation() as observation:
+    with StepMonitor() as observation:
         for _ in run(observation, lengths, step_fn):
             pass
 
@@ -128,7 +128,7 @@ def test_memory_is_that_of_the_fullest_device_or_unknown(monkeypatch):
         def memory_stats(self):
             return {"bytes_in_use": self._num_bytes, "peak_bytes_in_use": 2 * self._num_bytes}
 
-    assert math.isnan(Observation().scalars()["train/memory_bytes"])
+    assert math.isnan(StepMonitor().scalars()["train/memory_bytes"])
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(3), Device(5)])
-    scalars = Observation().scalars()
+    scalars = StepMonitor().scalars()
     assert (scalars["train/memory_bytes"], scalars["train/peak_memory_bytes"]) == (5.0, 10.0)
