@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks import sides as sides_lib
 from benchmarks.sides import Found, Side
+from lm.models.factory import make_model
 from lm.system import allocator
 
 PEERS = {"static": "static cache", "dynamic": "default cache"}
@@ -116,7 +117,6 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
     import jax
 
     from configs import gpt2
-    from experiments.wiring import pretraining
     from lm.generate import sampling
     from lm.models.families import init_params
     from lm.models.kv_cache import decoding_params
@@ -128,7 +128,7 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
         mlp_dim=4 * args.model_dim,
         max_len=max(config.model.max_len, args.prompt_len + args.new_tokens),
     )
-    model = pretraining.make_model(config.model, causal=True)
+    model = make_model(config.model, causal=True)
     params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
     params = decoding_params(params, model.config.dtype)
 

@@ -15,11 +15,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments import prompting, runs
 from experiments.cli import command
-from experiments.wiring import pretraining, task_model
+from experiments.wiring import task_model
 from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.models import lora, mup
+from lm.models.factory import family_named, make_model
 from lm.models.families import init_params, param_shapes
 from lm.models.parameters import Params
 from lm.run import lock
@@ -68,7 +69,7 @@ def _what_to_do(run: pathlib.Path) -> str:
     if config["experiment"] == "finetune":
         parts = ("--config=configs/predict.py", checkpoint, "--config.input=FILE")
         return f"give it new text: {command(*parts)}"
-    family = pretraining.family_block(ml_collections.ConfigDict(config["model"]))
+    family = family_named(config["model"]["name"])
     if family.architecture == "encoder":
         parts = ("--config=configs/classify.py", f"--config.init_from={run}")
         return f"train it for a task: {command(*parts, '--config.data.train=FILE')}"
@@ -200,7 +201,7 @@ def _say(
 
 def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Model:
     block, is_bare = hugging_face.load_model_block(source), hugging_face.is_bare_encoder(source)
-    model = pretraining.make_model(ml_collections.ConfigDict(block), causal=True)
+    model = make_model(block, causal=True)
     shapes = flatten_dict(param_shapes(model))
     init = lambda: flatten_dict(jax.jit(lambda: init_params(model, jax.random.key(0)))())
     loaded = hugging_face.load_params(

@@ -10,6 +10,7 @@ from experiments.wiring.number_ranges import check_positions
 from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.models.factory import family_named
 from lm.parallel.batches import place_batch
 from lm.parallel.mesh import divisible, make_mesh
 from lm.parallel.param_rules import place_params
@@ -111,7 +112,7 @@ def _objective(folder: pathlib.Path, loaded: runs.SavedRun) -> ml_collections.Co
             f"{folder} is a bare encoder, without a head that could be evaluated; train it for a "
             f"task first: --config.init_from={folder}"
         )
-    architecture = pretraining.family_block(loaded.config.model).architecture
+    architecture = family_named(loaded.config.model.name).architecture
     objective = _OF_PAPERS[architecture]
     if architecture != "decoder":
         rates = ", ".join(f"{name}={value}" for name, value in objective.items())

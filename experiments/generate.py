@@ -12,12 +12,13 @@ from flax import linen as nn
 
 from experiments import prompting, prompts, report, runs
 from experiments.prompts import Prompt
-from experiments.wiring import pretraining, task_model
+from experiments.wiring import task_model
 from experiments.wiring.number_ranges import check_output
 from lm.chat import chat_template, conversations
 from lm.errors import UserError
 from lm.generate import beam, ending, sampling
 from lm.generate.ending import Written
+from lm.models.factory import family_named
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh
 from lm.parallel.param_rules import place_params
@@ -165,7 +166,7 @@ def _writer(config: ml_collections.ConfigDict) -> Writer:
             f"checkpoint={folder} was trained for {loaded.config.task.kind}, and writes"
             " nothing; evaluate it instead"
         )
-    architecture = pretraining.family_block(loaded.config.model).architecture
+    architecture = family_named(loaded.config.model.name).architecture
     if architecture == "encoder":
         raise UserError(f"checkpoint={folder} is an encoder, which writes nothing")
     tokenizer, goes_on = loaded.tokenizer, False

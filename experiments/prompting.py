@@ -8,10 +8,11 @@ from typing import NamedTuple
 import ml_collections
 
 from experiments import runs
-from experiments.wiring import pretraining, task_model
+from experiments.wiring import task_model
 from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.generate.ending import Stops
+from lm.models.factory import family_named
 from lm.tasks import language
 from lm.tokenizers import framing, stop_ids
 from lm.tokenizers.tokenizers import Tokenizer
@@ -71,7 +72,7 @@ def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Promp
       config: of the run.
       tokenizer: of the run.
     """
-    has_encoder = pretraining.family_block(config.model).architecture == "encoder_decoder"
+    has_encoder = family_named(config.model.name).architecture == "encoder_decoder"
     if config.experiment != "pretrain":
         return PromptAffixes(tokenizer.prefix_ids, tokenizer.suffix_ids if has_encoder else ())
     ids = lambda token_id: () if token_id is None else (token_id,)
@@ -98,7 +99,7 @@ def frames_of(
         if not isinstance(loaded.task, language.Seq2Seq):
             return tokenizer.frame(1), tokenizer.frame(2)
     ids = lambda token_id, wanted: (token_id,) if wanted and token_id is not None else ()
-    architecture = pretraining.family_block(config.model).architecture
+    architecture = family_named(config.model.name).architecture
     adds_bos = adds_eos = True  # As tasks do.
     if config.experiment == "pretrain":
         adds_bos, adds_eos = config.data.add_bos, config.data.add_eos

@@ -23,6 +23,7 @@ from lm.costs import memory
 from lm.data.records import Record
 from lm.formats.files import RestUnread
 from lm.metrics.seed_average import Estimate
+from lm.models.factory import family_named, resolved
 from lm.models.parameters import Params, num_params
 from lm.system import atomic_files, safe_text
 from lm.tasks.task import Task
@@ -71,7 +72,7 @@ def compute_line(config: ml_collections.ConfigDict) -> str:
 
     As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
     """
-    model_config, choice = pretraining.resolved(config.model, **pretraining.rows_of(config))
+    model_config, choice = resolved(config.model, **pretraining.rows_of(config))
     reason = f" ({choice.reason})" if choice.reason else ""
     products = {
         "plain": "",
@@ -289,7 +290,7 @@ def end(
     if no_bits_per_byte:
         print(f"bits per byte   not given: {no_bits_per_byte}")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
-    if pretraining.family_block(config.model).architecture == "decoder":
+    if family_named(config.model.name).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
         print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
     kept = [arg for arg in made_by[1:] if not re.match("--?(workdir|config.init_from)=", arg)]

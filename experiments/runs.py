@@ -7,10 +7,10 @@ import ml_collections
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from experiments.wiring import pretraining
 from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.models.parameters import Params
 from lm.run import workdir as workdir_lib
@@ -61,7 +61,7 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> SavedRun:
         config = ml_collections.ConfigDict(load_config(folder))
     causal = "objective" not in config or config.objective.kind == "causal"
     block = on_this_machine(config.model)
-    model = pretraining.make_model(block, causal=causal, sequence_parts=sequence_parts)
+    model = make_model(block, causal=causal, sequence_parts=sequence_parts)
     if is_imported:
         shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
         loaded = hugging_face.load_params(folder, shapes, leave_out="heads")

@@ -6,10 +6,11 @@ import pytest
 
 from experiments import cli
 from experiments.sweeps import plan
-from experiments.wiring import objectives, pretraining
+from experiments.wiring import objectives
 from experiments.wiring.number_ranges import _RULES, check_numbers
 from experiments.wiring.run_length import with_num_steps
 from lm.errors import UserError
+from lm.models.factory import family_named
 from lm.train.optimizers import make_optimizer
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -44,7 +45,7 @@ def has_just_what_is_read(config):
     check_numbers(config)
     make_optimizer(num_steps=config.train.num_steps or 100, **config.optimizer)
     if "objective" in config and "name" in config.model:
-        architecture = pretraining.family_block(config.model).architecture
+        architecture = family_named(config.model.name).architecture
         objectives.check(config.objective.to_dict(), architecture)
     return True
 
@@ -69,9 +70,7 @@ def test_one_key_chooses_as_the_argument_of_the_file_does(filename, argument):
 def test_one_key_chooses_the_objective(filename):
     config = resolve(filename)
     names = (
-        OBJECTIVES[pretraining.family_block(config.model).architecture]
-        if "name" in config.model
-        else ()
+        OBJECTIVES[family_named(config.model.name).architecture] if "name" in config.model else ()
     )
     if pathlib.Path(filename).stem in ("coordinates", "adapt"):
         names = ()

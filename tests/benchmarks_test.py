@@ -11,7 +11,8 @@ import torch
 
 from benchmarks import __main__ as runner
 from benchmarks import checkpoint, loss, results, sides, train_cases, train_peers
-from experiments.wiring import pretraining, task_model
+from experiments.wiring import task_model
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.system import allocator
 
@@ -143,7 +144,7 @@ def test_sides_take_turns_or_never_meet(together):
 def test_peers_have_as_many_parameters_as_we(case, millions):
     config = train_cases.config_of(case, dict.fromkeys(train_cases.SIZES), "default")
     if config.experiment == "pretrain":
-        shapes = param_shapes(pretraining.make_model(config.model, causal=True))
+        shapes = param_shapes(make_model(config.model, causal=True))
     else:
         task = train_cases.no_data(config).task
         model = task_model.make_model(config, task)

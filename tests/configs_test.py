@@ -6,6 +6,7 @@ import pytest
 
 from configs import evaluate, predict
 from experiments.wiring import pretraining
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.models.parameters import num_params
 from lm.train.optimizers import make_optimizer
@@ -69,7 +70,7 @@ def config(name, arg):
     ],
 )
 def test_published_sizes(name, size, expected):
-    model = pretraining.make_model(config(name, f"size={size}").model, causal=True)
+    model = make_model(config(name, f"size={size}").model, causal=True)
 
     assert num_params(param_shapes(model)) == expected
 

@@ -13,9 +13,10 @@ from configs import families
 from configs import generate as generate_config
 from configs import predict as predict_config
 from experiments import convert, finetune, generate, predict
-from experiments.wiring import pretraining, task_model
+from experiments.wiring import task_model
 from lm.chat import chat_template as chat_lib
 from lm.chat import template_files
+from lm.models.factory import make_model
 from lm.models.families import init_params
 from lm.run import workdir
 from lm.tokenizers import tokenizers
@@ -279,7 +280,7 @@ def test_what_is_written_for_a_source_is_what_the_model_writes(
 def pretrained_run(config, folder):
     """A run that has read nothing yet."""
     config.model.update({k: v for k, v in TINY.items() if k in config.model})
-    made = pretraining.make_model(config.model, causal=config.objective.kind == "causal")
+    made = make_model(config.model, causal=config.objective.kind == "causal")
     params = random_params(init_params(made, jax.random.key(0)))
     return write_run(folder / "run", config, params, {"num_tokens": 0})
 

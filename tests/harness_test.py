@@ -13,9 +13,9 @@ from lm_eval.api.instance import Instance
 from configs import bert, llama, t5
 from configs import harness as harness_config
 from experiments import convert, harness
-from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.generate import sampling, scoring
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.tokenizers.tokenizers import ByteTokenizer
 from tests.generate_test import FOLDERS, TURNS, make_folder, stop_at
@@ -38,7 +38,7 @@ def runs_folder(tmp_path_factory, random_like):
     for name, get_config in MAKERS.items():
         block = get_config("debug").model
         block.update(vocab_size=300, dtype="float32", attention="einsum")
-        model = pretraining.make_model(block, causal=True)
+        model = make_model(block, causal=True)
         params = random_like(param_shapes(model), scale=0.4)
         made = convert.Model(block.to_dict(), params, "float32", ByteTokenizer())
         convert.write_run(folder / name, made, source="random")

@@ -23,6 +23,7 @@ from experiments.wiring import pretraining
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus.batches import Batches
 from lm.errors import UserError
+from lm.models import factory
 from lm.run.status import state_of
 from lm.train import checkpoints
 
@@ -196,9 +197,9 @@ def test_a_run_of_another_machine_is_opened_with_a_kernel_of_this_one(
 def test_evaluation_asks_for_a_kernel_that_takes_rows_as_its_mesh_cuts_them(
     uninterrupted, monkeypatch
 ):
-    asked, choose = [], pretraining.choose_attention
+    asked, choose = [], factory.choose_attention
     monkeypatch.setattr(
-        pretraining,
+        factory,
         "choose_attention",
         lambda name, needs: asked.append(needs) or choose(name, needs),
     )

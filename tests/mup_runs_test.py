@@ -9,9 +9,10 @@ import transformers
 from configs import classify, families
 from configs import convert as convert_config
 from experiments import convert, runs
-from experiments.wiring import init_from, pretraining, task_model
+from experiments.wiring import init_from, task_model
 from lm.errors import UserError
 from lm.models import mup
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.tokenizers.tokenizers import ByteTokenizer
 
@@ -27,7 +28,7 @@ def make_config(family, **model):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_transformers_gives_the_logits_of_the_run(family, random_like, tmp_path):
     config = make_config(family, **BASE)
-    model = pretraining.make_model(config.model, causal=True)
+    model = make_model(config.model, causal=True)
     params = random_like(param_shapes(model), scale=0.4)
     made = convert.Model(config.model.to_dict(), params, "float32", ByteTokenizer())
     convert.write_run(tmp_path / "run", made, source="random")
@@ -54,9 +55,7 @@ def test_a_run_goes_on_only_with_the_multipliers_that_it_was_trained_with(
 ):
     blocks = [make_config("gpt2", **BASE).model.to_dict(), make_config("gpt2").model.to_dict()]
     block = blocks[0 if there else 1]
-    params = random_like(
-        param_shapes(pretraining.make_model(make_config("gpt2").model, causal=True))
-    )
+    params = random_like(param_shapes(make_model(make_config("gpt2").model, causal=True)))
     made = convert.Model(block, params, "float32", ByteTokenizer())
     convert.write_run(tmp_path / "run", made, source="random")
     same = make_config("gpt2", **(BASE if there else {}))

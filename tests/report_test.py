@@ -7,10 +7,10 @@ import pytest
 from configs import bert, classify, gpt2, t5
 from experiments import generate, predict, report
 from experiments.prompts import Prompt
-from experiments.wiring import pretraining
 from lm.chat import chat_template
 from lm.formats.fields import Record
 from lm.generate.ending import Written
+from lm.models import factory
 from lm.tasks.prediction import Predicted
 
 
@@ -41,7 +41,7 @@ def test_a_run_on_a_gpu_says_which_kernel_it_takes_and_why_that_is_no_fast_one(
     config, changes, line, monkeypatch
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(pretraining, "compute_capability", lambda: (9, 0))
+    monkeypatch.setattr(factory, "compute_capability", lambda: (9, 0))
     config.model.update(changes)
 
     assert report.compute_line(config).endswith(line)

@@ -12,7 +12,7 @@ import pytest
 from configs import families
 from experiments.estimates import communication
 from experiments.estimates.proxy_mesh import shrunk, small_sizes
-from experiments.wiring import pretraining
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.models.parameters import num_params
 
@@ -89,9 +89,7 @@ def test_what_is_sent_is_linear_in_the_layers():
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_under_fsdp_parameters_travel_and_rows_stay(family):
     config = make_config(family, dict(fsdp=2), num_layers=1)
-    parameters = 4 * num_params(
-        param_shapes(pretraining.make_model(config.model, causal=family == "llama"))
-    )
+    parameters = 4 * num_params(param_shapes(make_model(config.model, causal=family == "llama")))
 
     found = payloads(communication.compiled(config, jax.devices()), floor=1000)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.wiring import pretraining
 from lm.corpus.batches import Batches, evaluation_batches
+from lm.models.factory import make_model
 from lm.run import workdir
 
 _HERE = pathlib.Path(__file__).parent
@@ -51,7 +52,7 @@ def main(folders: list[str]) -> None:
 
 def unigram_loss(config: ml_collections.ConfigDict) -> float:
     """Nats a target of the validation split."""
-    model = pretraining.make_model(config.model, causal=config.objective.kind == "causal")
+    model = make_model(config.model, causal=config.objective.kind == "causal")
     prepared = pretraining.make_data(config, model.config)
     objective = jax.jit(pretraining.make_objective(config, prepared))
     counts = np.ones(config.model.vocab_size)

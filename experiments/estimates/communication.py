@@ -31,6 +31,7 @@ from lm.corpus.rows import abstract_rows
 from lm.costs import hardware
 from lm.costs.collectives import KINDS, Collectives, Traffic, collectives_of, sent_bytes
 from lm.costs.flops import peak_flops
+from lm.models.factory import family_named
 from lm.parallel.batches import batch_spec
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import Vocabulary
@@ -96,7 +97,7 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
     abstract = pretraining.abstract_state(parts)
     objective = objectives.make_objective(
         config.objective.to_dict(),
-        architecture=pretraining.family_block(config.model).architecture,
+        architecture=family_named(config.model.name).architecture,
         vocabulary=_vocabulary(config.model.vocab_size),
         seq_len=config.data.seq_len,
     )

@@ -17,6 +17,7 @@ from experiments.sweeps.plan import PlannedRun, counted, shown
 from experiments.wiring import init_from, objectives, pretraining
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.models import parameters as parameters_lib
+from lm.models.factory import family_named
 from lm.run.status import State, read_records, state_of
 from lm.tokenizers.vocabulary import Vocabulary
 
@@ -133,7 +134,7 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
     abstract = pretraining.abstract_state(parts)
     objective = objectives.make_objective(
         config.objective.to_dict(),
-        architecture=pretraining.family_block(config.model).architecture,
+        architecture=family_named(config.model.name).architecture,
         vocabulary=_any_vocabulary(config.model.vocab_size),
         seq_len=config.data.seq_len,
     )

@@ -15,6 +15,7 @@ from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.interop.weights import Path
 from lm.models import mup
+from lm.models.factory import family_named, make_model
 from lm.models.families import init_params, param_shapes
 from lm.models.parameters import Params
 from lm.tokenizers import tokenizers
@@ -66,7 +67,7 @@ def make_state(
 
 def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
     """Whether a parameter is no part of the body, so that a model for a task may lack it."""
-    match pretraining.family_block(config.model).architecture:
+    match family_named(config.model.name).architecture:
         case "encoder":
             return path[0] != "encoder"
         case "decoder":
@@ -144,12 +145,12 @@ def check(
     folder = pathlib.Path(config.init_from)
     is_run = not hugging_face.is_folder(folder)
     block = runs.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
-    other = pretraining.make_model(block, causal=True)
+    other = make_model(block, causal=True)
     if hugging_face.is_folder(folder):
         other_tokenizer = tokenizers.load_file(folder)
     else:
         other_tokenizer = tokenizers.load(folder / "tokenizer")
-    own = pretraining.make_model(config.model, **pretraining.rows_of(config))
+    own = make_model(config.model, **pretraining.rows_of(config))
     if _multipliers(other.config) != _multipliers(own.config):
         raise UserError(
             f"init_from={folder} and this config's model have other multipliers of muP; give "

@@ -19,19 +19,13 @@ from lm.corpus.rows import abstract_rows
 from lm.costs import flops
 from lm.errors import UserError
 from lm.models import families, mup
-from lm.models.attention import (
-    KernelChoice,
-    KernelRequirements,
-    choose_attention,
-    compute_capability,
-)
+from lm.models.factory import family_named, make_model
 from lm.models.families import init_params
-from lm.models.matmuls import check_matmul
 from lm.models.parameters import num_params
 from lm.objectives.batch import Objective
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.parallel.param_rules import constrain_batch_sharding
-from lm.settings import call, lookup
+from lm.settings import call
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import vocabulary_of
 from lm.train import compile
@@ -70,7 +64,8 @@ def make_parts(
       UserError: a value or a combination that cannot work, named by its key.
     """
     check_numbers(config)
-    objective, architecture = config.objective.to_dict(), family_block(config.model).architecture
+    objective = config.objective.to_dict()
+    architecture = family_named(config.model.name).architecture
     objectives.check(objective, architecture)
     model = make_model(config.model, **rows_of(config))
     model_config = model.config
@@ -101,11 +96,6 @@ def make_parts(
     )
 
 
-def family_block(block: ml_collections.ConfigDict) -> families.Family:
-    """The family that a `model` block names."""
-    return lookup("model.name", block.name, families.FAMILIES)
-
-
 def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What the rows of a training config ask of attention; see `make_model`."""
     packed = config.experiment == "pretrain"
@@ -116,64 +106,11 @@ def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     )
 
 
-def make_model(
-    block: ml_collections.ConfigDict,
-    *,
-    causal: bool,
-    packed: bool = True,
-    sequence_parts: int = 1,
-) -> nn.Module:
-    """The model of a config's `model` block, with "auto" resolved for this machine.
-
-    Args:
-      block: the family's name and hyperparameters.
-      causal: no token of a decoder will see what follows it.
-      packed: a row may hold several documents; otherwise it holds one, and padding after it.
-      sequence_parts: devices that a row is cut over; -1 for what is left.
-
-    Raises:
-      UserError: a value that cannot work, or a kernel that cannot run, here.
-    """
-    model_config, choice = resolved(block, causal, packed, sequence_parts)
-    return family_block(block).module(dataclasses.replace(model_config, attention=choice.kernel))
-
-
-def resolved(
-    block: ml_collections.ConfigDict, causal: bool, packed: bool, sequence_parts: int
-) -> tuple[Any, KernelChoice]:
-    """The family's dataclass for this machine, all but the kernel, and the kernel.
-
-    See `make_model` for the arguments and what is raised.
-    """
-    settings = block.to_dict()
-    family = family_block(block)
-    del settings["name"]
-    platform, capability = jax.default_backend(), compute_capability()
-    if settings["dtype"] == "auto":
-        settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
-    model_config = call(family.config, "model", settings)
-    check_matmul(model_config.matmul, platform=platform, capability=capability)
-    is_decoder = family.architecture == "decoder"
-    needs = KernelRequirements(
-        platform=platform,
-        capability=capability,
-        dtype=model_config.dtype,
-        dropout=model_config.dropout,
-        head_dim=model_config.head_dim,
-        biased=family.biased,
-        causal=causal and is_decoder,
-        prefix=is_decoder and not causal,
-        packed=packed,
-        sequence_parts=sequence_parts,
-    )
-    return model_config, choose_attention(model_config.attention, needs)
-
-
 def make_objective(config: ml_collections.ConfigDict, prepared: preparation.Prepared) -> Objective:
     """The objective with the special tokens of this corpus's tokenizer."""
     return objectives.make_objective(
         config.objective.to_dict(),
-        architecture=family_block(config.model).architecture,
+        architecture=family_named(config.model.name).architecture,
         vocabulary=vocabulary_of(prepared.tokenizer),
         seq_len=prepared.seq_len,
     )

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from experiments import runs
-from experiments.wiring import pretraining, tasks
+from experiments.wiring import tasks
 from lm.chat import template_files
 from lm.corpus import preparation
 from lm.corpus.sources import Document
@@ -19,6 +19,7 @@ from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats.files import RestUnread
+from lm.models.factory import family_named
 from lm.tasks import labels, tagging
 from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
@@ -250,7 +251,7 @@ def text_inputs(config: ml_collections.ConfigDict, tokenizer: tokenizers.Tokeniz
         )
     return TextInputs(
         tokenizer,
-        pretraining.family_block(config.model),
+        family_named(config.model.name),
         num_types=config.model.get("num_types", 1),
         seq_len=seq_len,
         truncate=config.data.truncate,

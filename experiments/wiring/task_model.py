@@ -18,7 +18,9 @@ from experiments.wiring import pretraining, task_data, tasks
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
 from lm.metrics.span_f1 import as_bioes
+from lm.models import factory as factory_lib
 from lm.models import mup
+from lm.models.factory import family_named
 from lm.models.lora import LoraConfig
 from lm.models.parameters import Params
 from lm.parallel.param_rules import params_sharding, place_params
@@ -31,13 +33,13 @@ from lm.train.trainable import Trainable, checksum
 
 def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
     """The task's model on the family that the config names."""
-    base = pretraining.make_model(config.model, **pretraining.rows_of(config))
+    base = factory_lib.make_model(config.model, **pretraining.rows_of(config))
     if mup.growth(base.config) and not config.init_from:
         raise UserError(
             f"model.mup_model_dim={base.config.mup_model_dim} is about pretraining; make it and "
             "the other model.mup_* 0, or name a run that has them with init_from"
         )
-    return task.module(pretraining.family_block(config.model), base.config)
+    return task.module(family_named(config.model.name), base.config)
 
 
 def task_params(
@@ -109,7 +111,7 @@ def _source(
     model: nn.Module,
     by_path: dict[tuple[str, ...], tuple[int, ...]],
 ) -> _Source:
-    family = pretraining.family_block(config.model)
+    family = family_named(config.model.name)
     is_language_model = isinstance(model, family.module)
     theirs, ours = runs.head_of(folder), heads.Head(config.task.kind, labels_of(config))
     spelled = lambda head: tagging.spelled(head.labels, config.task.get("scheme"))
@@ -147,7 +149,7 @@ def _source(
 
 def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
     """A task model's parameters by the paths that the family's own module has for them."""
-    at = pretraining.family_block(config.model).body_path
+    at = family_named(config.model.name).body_path
     return {
         (*at, *path[1:]) if path[0] == "body" else path[1:] if path[0] == "pool" else path: x
         for path, x in flatten_dict(params).items()
@@ -276,7 +278,7 @@ def ends_with_padding(run: runs.SavedRun | SavedTaskModel, pad_id: int | None) -
     """
     if not (isinstance(run, SavedTaskModel) and "body" in run.params):
         return False
-    is_decoder = pretraining.family_block(run.config.model).architecture == "decoder"
+    is_decoder = family_named(run.config.model.name).architecture == "decoder"
     last = [run.tokenizer.frame(n).special_ids[-1][-1:] for n in (1, 2)]
     return is_decoder and run.config.task.kind in heads.OF_TEXTS and (pad_id,) in last
 

@@ -6,16 +6,15 @@ import json
 import math
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 import torch
 import transformers as t
 from flax.traverse_util import flatten_dict
 
-from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.interop import hugging_face, settings
+from lm.models.factory import resolved
 from lm.models.families import FAMILIES, param_shapes
 
 V = 31
@@ -259,7 +258,7 @@ def test_no_value_of_any_setting_ends_in_anything_but_a_line(folder):
                 block = hugging_face.load_model_block(folder)
                 if value == 10**9 and name in sizes:  # Others change no shape.
                     hugging_face.plan(folder, compiled(tuple(sorted(block.items())))[0])
-                pretraining.resolved(ml_collections.ConfigDict(block), True, True, 1)
+                resolved(block, True, True, 1)
                 accepted.setdefault(name, []).append(value)
             except UserError as error:
                 assert "\n" not in str(error)

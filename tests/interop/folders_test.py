@@ -18,9 +18,10 @@ from configs import convert as convert_config
 from configs import generate as generate_config
 from configs import quickstart
 from experiments import convert, generate, runs
-from experiments.wiring import init_from, pretraining, task_model
+from experiments.wiring import init_from, task_model
 from lm.errors import UserError
 from lm.interop import hugging_face, tensor_files
+from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.tokenizers import tokenizers
 from tests.interop import task_folders_test
@@ -50,8 +51,7 @@ def shapes(llama):
 
 
 def shapes_of(folder):
-    block = pretraining.ml_collections.ConfigDict(hugging_face.load_model_block(folder))
-    model = pretraining.make_model(block, causal=True)
+    model = make_model(hugging_face.load_model_block(folder), causal=True)
     return {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
 
 

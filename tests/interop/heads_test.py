@@ -9,11 +9,11 @@ import transformers
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import bert
-from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.interop import heads as heads_lib
 from lm.interop import hugging_face
 from lm.models import heads
+from lm.models.factory import make_model
 from lm.models.families import FAMILIES
 
 CLASSES = {
@@ -42,7 +42,7 @@ def test_a_head_is_read_by_transformers_and_says_the_same(kind, position_offset,
         position_offset=position_offset,
     )
     block = config.model.to_dict()
-    body = FAMILIES["bert"].body(pretraining.make_model(config.model, causal=False).config)
+    body = FAMILIES["bert"].body(make_model(config.model, causal=False).config)
     labels = LABELS.get(kind, ())
     if kind in ("tagging", "question_answering"):
         model = heads.TokenHead(body, len(labels) or 2)

@@ -1,0 +1,81 @@
+"""From a dict of settings to a model, with "auto" resolved for this machine."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from lm.models import families
+from lm.models.attention import (
+    KernelChoice,
+    KernelRequirements,
+    choose_attention,
+    compute_capability,
+)
+from lm.models.matmuls import check_matmul
+from lm.settings import call, lookup
+
+
+def family_named(name: str) -> families.Family:
+    """The family that `model.name` names.
+
+    Raises:
+      UserError: there is none; it lists those that there are.
+    """
+    return lookup("model.name", name, families.FAMILIES)
+
+
+def make_model(
+    block: Mapping[str, Any],
+    *,
+    causal: bool,
+    packed: bool = True,
+    sequence_parts: int = 1,
+) -> nn.Module:
+    """Makes the model of a config's `model` block, with "auto" resolved for this machine.
+
+    Args:
+      block: the family's name and hyperparameters.
+      causal: no token of a decoder will see what follows it.
+      packed: a row may hold several documents; otherwise it holds one, and padding after it.
+      sequence_parts: devices that a row is cut over; -1 for what is left.
+
+    Raises:
+      UserError: a value that cannot work, or a kernel that cannot run, here.
+    """
+    model_config, choice = resolved(block, causal, packed, sequence_parts)
+    return family_named(block["name"]).module(
+        dataclasses.replace(model_config, attention=choice.kernel)
+    )
+
+
+def resolved(
+    block: Mapping[str, Any], causal: bool, packed: bool, sequence_parts: int
+) -> tuple[Any, KernelChoice]:
+    """The family's dataclass for this machine, all but the kernel, and the kernel.
+
+    See `make_model` for the arguments and what is raised.
+    """
+    settings = dict(block)
+    family = family_named(settings.pop("name"))
+    platform, capability = jax.default_backend(), compute_capability()
+    if settings["dtype"] == "auto":
+        settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
+    model_config = call(family.config, "model", settings)
+    check_matmul(model_config.matmul, platform=platform, capability=capability)
+    is_decoder = family.architecture == "decoder"
+    needs = KernelRequirements(
+        platform=platform,
+        capability=capability,
+        dtype=model_config.dtype,
+        dropout=model_config.dropout,
+        head_dim=model_config.head_dim,
+        biased=family.biased,
+        causal=causal and is_decoder,
+        prefix=is_decoder and not causal,
+        packed=packed,
+        sequence_parts=sequence_parts,
+    )
+    return model_config, choose_attention(model_config.attention, needs)
