@@ -412,9 +412,8 @@ def _is_no_fault_of_the_machine(record: standard_logging.LogRecord) -> bool:
 
 
 def _step_folders(folder: pathlib.Path) -> list[int]:
-    if not folder.exists():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", p.name))
+    paths = folder.iterdir() if folder.exists() else ()
+    return sorted(int(p.name) for p in paths if re.fullmatch("0|[1-9][0-9]*", p.name))
 
 
 def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
