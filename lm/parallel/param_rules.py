@@ -84,6 +84,7 @@ def place_params(params: Params, mesh: Mesh) -> Params:
 
 
 def path_names(path: tuple) -> Path:
+    """Returns the names in a path of `jax.tree_util`, as `flatten_dict` has them."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
