@@ -8,8 +8,9 @@ import types
 import numpy as np
 import pytest
 
-from docs.results import claims, ledger
-from docs.results.claims import CLAIMS
+from benchmarks import claim_measures, ledger
+from benchmarks.claim_measures import crf, label_efficiency, lora, mup, optimizers, reaches, scaling
+from benchmarks.claims import CLAIMS
 from experiments import cli, finetune, pretrain
 from lm.errors import UserError
 from lm.results import scaling_law
@@ -150,7 +151,7 @@ def test_runs_of_a_claim_that_nothing_measures_are_refused(tmp_path):
     ],
 )
 def test_a_target_is_reached_where_it_is_missed_by_its_tolerance_at_most(sign, value, holds):
-    measure = claims.reaches("eval/x", 2.0, 0.02, sign)
+    measure = reaches("eval/x", 2.0, 0.02, sign)
 
     assert measure([make_run({}, eval__x=[5.0, value])]).holds == holds
 
@@ -230,12 +231,12 @@ def of_optimizers(**losses):
 def test_optimizers_are_compared_seed_by_seed_at_their_best_rates():
     adamw = [[4, 3, 2], [5, 4, 3]]
 
-    same = claims.optimizers(of_optimizers(adamw=adamw, muon=adamw, lion=adamw))
-    faster = claims.optimizers(of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw))
-    never = claims.optimizers(of_optimizers(adamw=adamw, muon=[[4, 3, 2.5], [4, 1, 1]], lion=adamw))
+    same = optimizers(of_optimizers(adamw=adamw, muon=adamw, lion=adamw))
+    faster = optimizers(of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw))
+    never = optimizers(of_optimizers(adamw=adamw, muon=[[4, 3, 2.5], [4, 1, 1]], lion=adamw))
     fast = of_optimizers(adamw=adamw, muon=[[2, 1, 1], [3, 1, 1]], lion=adamw)
     key = lambda run: (run.config["optimizer.name"], run.config["optimizer.peak_lr"])
-    without = lambda *of: claims.optimizers([run for run in fast if key(run) != of])
+    without = lambda *of: optimizers([run for run in fast if key(run) != of])
 
     assert (same.gap, same.holds) == ("+0.25", False)
     assert "muon 20 and 20 (rate 0.2)" in faster.text and faster.holds
@@ -263,12 +264,12 @@ def of_scaling(loss):
 
 
 def test_only_losses_that_fall_as_powers_fit_the_scaling_law(monkeypatch):
-    monkeypatch.setattr(claims, "NUM_RESAMPLES", 20)
+    monkeypatch.setattr(claim_measures, "NUM_RESAMPLES", 20)
     law = scaling_law.Law(A=20.0, B=300.0, E=1.5, alpha=0.3, beta=0.4)
     noise = np.random.default_rng(0)
 
-    assert claims.scaling(of_scaling(law.loss)).holds
-    assert not claims.scaling(of_scaling(lambda n, d: 3 + 0.06 * noise.normal())).holds
+    assert scaling(of_scaling(law.loss)).holds
+    assert not scaling(of_scaling(lambda n, d: 3 + 0.06 * noise.normal())).holds
 
 
 def of_transfer(best_by_kind):
@@ -298,7 +299,7 @@ def of_transfer(best_by_kind):
     ],
 )
 def test_rates_transfer_where_their_minimum_is_seen_to_stay(with_mup, without, holds):
-    assert claims.mup(of_transfer({True: with_mup, False: without})).holds == holds
+    assert mup(of_transfer({True: with_mup, False: without})).holds == holds
 
 
 def test_pretraining_must_help_at_each_number_of_labels():
@@ -321,8 +322,8 @@ def test_pretraining_must_help_at_each_number_of_labels():
         for seed in range(2)
     ]
 
-    assert claims.label_efficiency(runs[:4]).holds
-    assert not claims.label_efficiency(runs).holds
+    assert label_efficiency(runs[:4]).holds
+    assert not label_efficiency(runs).holds
 
 
 @pytest.mark.parametrize(("accuracy", "holds"), [(0.79, True), (0.77, False)])
@@ -332,7 +333,7 @@ def test_adapters_of_rank_8_may_be_a_little_worse(accuracy, holds):
         for rank, of in ((0, 0.8), (1, 0.5), (8, accuracy))
     ]
 
-    assert claims.lora(runs).holds == holds
+    assert lora(runs).holds == holds
 
 
 @pytest.mark.parametrize(("f1", "holds"), [(0.83, True), (0.81, False)])
@@ -342,4 +343,4 @@ def test_a_crf_must_gain_as_much_as_the_paper_s(f1, holds):
         for has_crf, of in ((True, f1), (False, 0.8))
     ]
 
-    assert claims.crf(runs).holds == holds
+    assert crf(runs).holds == holds

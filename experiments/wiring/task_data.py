@@ -17,10 +17,11 @@ from lm.corpus.sources import Document
 from lm.data import records, train_overlap
 from lm.data.examples import Features
 from lm.data.records import Record
+from lm.data.tags import spelled
 from lm.errors import UserError
 from lm.formats.files import RestUnread
 from lm.models.factory import family_named
-from lm.tasks import labels, tagging
+from lm.tasks import labels
 from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
 from lm.tokenizers import tokenizers
@@ -123,7 +124,7 @@ def read(config: ml_collections.ConfigDict) -> TaskData:
     head = runs.head_of(pathlib.Path(config.init_from)) if config.init_from else None
     head = head if head and head.kind == block["kind"] else None
     if head and not config.task.get("labels", True):
-        names = {*tagging.spelled(head.labels, block.get("scheme"))}
+        names = {*spelled(head.labels, block.get("scheme"))}
         if head.kind == "multi_label":
             names |= labels.index_of(head.labels).keys()
         if head.kind == "classification":

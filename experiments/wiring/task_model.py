@@ -15,16 +15,15 @@ from jax.sharding import Mesh
 
 from experiments import runs
 from experiments.wiring import pretraining, task_data, tasks
+from lm.data.tags import scheme_of, spelled
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
-from lm.metrics.span_f1 import as_bioes
 from lm.models import factory as factory_lib
 from lm.models import mup
 from lm.models.factory import family_named
 from lm.models.lora import LoraConfig
 from lm.models.parameters import Params
 from lm.parallel.param_rules import params_sharding, place_params
-from lm.tasks import tagging
 from lm.tasks.task import Task
 from lm.tokenizers import tokenizers
 from lm.train.checkpoints import restore_params
@@ -114,8 +113,8 @@ def _source(
     family = family_named(config.model.name)
     is_language_model = isinstance(model, family.module)
     theirs, ours = runs.head_of(folder), heads.Head(config.task.kind, labels_of(config))
-    spelled = lambda head: tagging.spelled(head.labels, config.task.get("scheme"))
-    is_alike = theirs and (theirs.kind, spelled(theirs)) == (ours.kind, spelled(ours))
+    names = lambda head: spelled(head.labels, config.task.get("scheme"))
+    is_alike = theirs and (theirs.kind, names(theirs)) == (ours.kind, names(ours))
     takes_head = bool(is_alike) and not is_language_model
     lines = []
     if theirs:
@@ -331,7 +330,7 @@ def imported_config(folder: pathlib.Path) -> dict[str, Any]:
     longest = 512
     if head.kind == "tagging":
         settings = dict(crf=False, on_ill_formed="raise", tokens="tokens", tags="tags")
-        settings["scheme"] = _scheme(head.labels)
+        settings["scheme"] = scheme_of(head.labels)
     if head.kind == "question_answering":
         settings = dict(stride=128, max_answer_len=30, unanswerable=False, scorer="squad")
         longest = 384
@@ -360,12 +359,3 @@ def imported_config(folder: pathlib.Path) -> dict[str, Any]:
         "eval": {"batch_size": 32},
         "parallel": dict(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1),
     }
-
-
-def _scheme(labels: tuple[str, ...]) -> str:
-    """BIO or BIOES where all tags are O or begin as such tags do, else "", for no entities."""
-    starts = {as_bioes(label).partition("-")[0] for label in labels if label != "O"}
-    named = all(label == "O" or (label[1:2] == "-" and label[2:]) for label in labels)
-    if not named or not starts or "B" not in starts:
-        return ""
-    return next((s for s in ("BIO", "BIOES") if starts <= {*s}), "")

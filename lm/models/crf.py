@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from lm.metrics.span_f1 import split_tag
+from lm.data.tags import split_tag
 
 # What a forbidden step scores. Finite, so that no row can give NaN; so low that no emissions make
 # up for it. A gold path with such a step has a likelihood that is absurd, yet its gradient is not.

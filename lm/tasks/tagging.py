@@ -15,20 +15,13 @@ from flax import linen as nn
 
 from lm.data.alignment import encode_words, first_pieces, split_words
 from lm.data.records import Record
+from lm.data.tags import Entity, entities, repair, spelled, split_tag
 from lm.errors import UserError
 from lm.formats.fields import has, lookup
 from lm.losses import likelihood
 from lm.metrics import averages
 from lm.metrics.classification import confusion
-from lm.metrics.span_f1 import (
-    Entity,
-    as_bioes,
-    by_type,
-    entities,
-    entity_metrics,
-    repair,
-    split_tag,
-)
+from lm.metrics.span_f1 import by_type, entity_metrics
 from lm.models import heads
 from lm.models.families import Family
 from lm.tasks.labels import clean
@@ -365,11 +358,6 @@ def words_and_tags(
     if len(words) != len(names):
         raise UserError(f"{record.name}: {len(words)} {tokens}, but {len(names)} {tags}")
     return words, spelled(map(clean, names), scheme)
-
-
-def spelled(tags: Iterable[str], scheme: str | None) -> list[str]:
-    """Tags as the scheme spells them: those of BILOU and BMES as BIOES does, if it is that."""
-    return [as_bioes(tag) if scheme == "BIOES" else tag for tag in tags]
 
 
 def _strings(record: Record, key: str) -> list[str]:

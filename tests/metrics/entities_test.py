@@ -5,8 +5,9 @@ import pytest
 from seqeval import metrics as reference
 from seqeval.scheme import IOB2, IOBES
 
+from lm.data.tags import Entity, entities, repair
 from lm.errors import UserError
-from lm.metrics.span_f1 import Entity, entities, entity_metrics, repair
+from lm.metrics.span_f1 import entity_metrics
 
 SCHEMES = {"BIO": IOB2, "BIOES": IOBES}
 

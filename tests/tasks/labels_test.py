@@ -5,9 +5,10 @@ import unicodedata
 import pytest
 
 from experiments.wiring import tasks
+from lm.data.tags import as_bioes
 from lm.errors import UserError
 from lm.formats.fields import Record
-from lm.metrics.span_f1 import as_bioes, entity_metrics
+from lm.metrics.span_f1 import entity_metrics
 from lm.tasks import classification, labels
 from lm.tasks.tagging import Tagging, find_tags, words_and_tags
 

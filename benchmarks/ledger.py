@@ -1,8 +1,8 @@
 """Writes docs/results/README.md, the ledger of claims from papers, from the folders of runs.
 
-Command:   python -m docs.results.ledger runs
+Command:   python -m benchmarks.ledger runs
 
-Each claim of `docs.results.claims` has a folder of its name in there, which must hold every run of
+Each claim of `benchmarks.claims` has a folder of its name in there, which must hold every run of
 its sweep, or be its run where there is no sweep; what else lies there is left out. Of a claim that
 has none, what an earlier call made of its runs stands on, as docs/results/ledger.json keeps it,
 unless its commands, their runs or its target have changed since; then it was not run. Of runs only
@@ -15,7 +15,8 @@ import pathlib
 import shlex
 import sys
 
-from docs.results.claims import CLAIMS, Claim, Measured
+from benchmarks.claim_measures import Measured
+from benchmarks.claims import CLAIMS, Claim
 from experiments.sweeps import plan
 from lm.errors import UserError
 from lm.results import reading
@@ -23,11 +24,11 @@ from lm.run import workdir
 from lm.run.status import state_of
 from lm.system import atomic_files
 
-PAGE = pathlib.Path(__file__).parent / "README.md"
-ROWS = pathlib.Path(__file__).parent / "ledger.json"
+_RESULTS = pathlib.Path(__file__).parent.parent / "docs/results"
+PAGE, ROWS = _RESULTS / "README.md", _RESULTS / "ledger.json"
 _HEADER = """# Claims of papers, and what became of them here
 
-Written by `python -m docs.results.ledger runs` from the folders of runs, never by hand. Intervals
+Written by `python -m benchmarks.ledger runs` from the folders of runs, never by hand. Intervals
 are of the mean over seeds, at 95 %, by bootstrap; of the scaling law, of its fit over models. Hours
 are those of training alone; of runs that were trained as one program each counts all of its time.
 
@@ -165,7 +166,7 @@ def main(argv: list[str]) -> int:
     """Writes the page; the exit code."""
     try:
         if len(argv) != 2:
-            raise UserError("name the folder of runs: python -m docs.results.ledger runs")
+            raise UserError("name the folder of runs: python -m benchmarks.ledger runs")
         root = pathlib.Path(argv[1])
         if not root.is_dir():
             raise UserError(f"{root} is no folder; name the one of the claims' runs")

@@ -1,6 +1,6 @@
 """Draws docs/results/families.png, and writes families.csv beside it.
 
-Command:   python -m docs.results.families runs/gpt2 runs/llama runs/bert runs/t5
+Command:   python -m benchmarks.family_curves runs/gpt2 runs/llama runs/bert runs/t5
 Needs:     pip install matplotlib
 
 The runs are those of configs/families.py. Beside each validation loss stands its unigram baseline:
@@ -23,13 +23,13 @@ from lm.corpus.batches import Batches, evaluation_batches
 from lm.models.factory import make_model
 from lm.run import workdir
 
-_HERE = pathlib.Path(__file__).parent
+_RESULTS = pathlib.Path(__file__).parent.parent / "docs/results"
 
 
 def main(folders: list[str]) -> None:
     """Reads the runs, in the order in which they are to be drawn."""
     figure, axes = plt.subplots(1, len(folders), figsize=(4 * len(folders), 3.6), sharex=True)
-    with (_HERE / "families.csv").open("w", newline="") as file:
+    with (_RESULTS / "families.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["family", "step", "train_loss", "validation_loss", "unigram_loss"])
         for folder, axis in zip(map(pathlib.Path, folders), axes, strict=True):
@@ -47,7 +47,7 @@ def main(folders: list[str]) -> None:
             print(folder.name, f"{curves['validation'][-1][1]:.3f} of {baseline:.3f}")
     axes[0].set_ylabel("nats a token")
     figure.tight_layout()
-    figure.savefig(_HERE / "families.png", dpi=110)
+    figure.savefig(_RESULTS / "families.png", dpi=110)
 
 
 def unigram_loss(config: ml_collections.ConfigDict) -> float:

@@ -1,6 +1,6 @@
 """Writes docs/results/finetuning.csv from runs of fine-tuning, and prints it as a table.
 
-Command:   python -m docs.results.finetuning runs/classify runs/tag ...
+Command:   python -m benchmarks.finetuning_table runs/classify runs/tag ...
 """
 
 import csv
@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 
-_HERE = pathlib.Path(__file__).parent
+_RESULTS = pathlib.Path(__file__).parent.parent / "docs/results"
 _METRICS = {  # Of each kind, what docs/results/finetuning.md shows.
     "classification": ("accuracy", "f1_macro"),
     "tagging": ("f1_micro", "token_accuracy"),
@@ -22,7 +22,7 @@ def main(folders: list[str]) -> None:
     """One line for each metric of each run, beside its baselines."""
     header = ["run", "start", "steps", "commit", "metric", "this model", "baseline", "its score"]
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    with (_HERE / "finetuning.csv").open("w", newline="") as file:
+    with (_RESULTS / "finetuning.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
         for folder in map(pathlib.Path, folders):
