@@ -169,19 +169,24 @@ class TensorBoard:
     def __init__(self, folder: pathlib.Path, step: int):
         import tensorboardX  # Seconds where torch is installed, which it imports; training alone.
 
-        self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
+        self._folder = folder
+        with faults.naming(folder):
+            self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, step: int, values: Scalars) -> None:
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(name, np.float32(value), step)
-        self._writer.flush()
+        with faults.naming(self._folder):
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(name, np.float32(value), step)
+            self._writer.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
-        self._writer.add_text(name, "```\n" + text + "\n```", step)
+        with faults.naming(self._folder):
+            self._writer.add_text(name, "```\n" + text + "\n```", step)
 
     def close(self) -> None:
-        self._writer.close()
+        with faults.naming(self._folder):
+            self._writer.close()
 
 
 class Plain:

@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+import time
 import types
 
 import numpy as np
@@ -187,3 +188,13 @@ def test_a_log_that_may_not_grow_is_named_with_the_remedy(tmp_path):
     assert line.startswith(f"{tmp_path}/") and "ulimit -f" in line
     write(tmp_path, [3], from_step=2)
     assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3]
+
+
+def test_an_event_file_that_may_not_grow_is_named(tmp_path):
+    writer = metric_writers.TensorBoard(tmp_path / "tensorboard", 0)
+    with pytest.raises(OSError) as caught, file_limit(200):
+        for step in range(50):  # Another thread writes, and leaves the error to a later flush.
+            writer.scalars(step, {"train/loss": 1.0})
+            time.sleep(0.01)
+
+    assert faults.one_line(caught.value).startswith(f"{tmp_path}/tensorboard: ")
