@@ -1,6 +1,5 @@
 """Arguments of launch.py: from a config and its changes, and back, without any process."""
 
-import inspect
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
+from lm.settings import keywords
 
 # What the flag and config libraries raise for what a user wrote.
 MISTAKES = (
@@ -209,8 +209,7 @@ def check_settings(takes: Callable, settings: Mapping[str, Any]) -> None:
       takes: whatever has them as its keyword-only arguments.
       settings: of the file, with what the command line changes.
     """
-    every = inspect.signature(takes).parameters.values()
-    types = {one.name: one.annotation for one in every if one.kind is one.KEYWORD_ONLY}
+    types = {name: one.annotation for name, one in keywords(takes).items()}
     if unlike := sorted(types.keys() ^ settings.keys()):
         verb = "needs" if unlike[0] in types else "does not take"
         raise UserError(f"--launcher {verb} {unlike[0]}; configs/launchers.py has its settings")

@@ -22,6 +22,7 @@ from lm.models.factory import family_named
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh
 from lm.parallel.param_rules import place_params
+from lm.settings import choose
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tokenizers import tokenizers
@@ -70,8 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _check(config: ml_collections.ConfigDict) -> None:
     runs.folder_of(config)
-    if config.data.on_error not in ("raise", "skip"):
-        raise UserError(f"data.on_error={config.data.on_error!r} is unknown; choose raise or skip")
+    choose("data.on_error", config.data.on_error, ("raise", "skip"))
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"

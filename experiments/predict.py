@@ -26,6 +26,7 @@ from lm.models.parameters import Params
 from lm.parallel.batches import place_batch
 from lm.parallel.mesh import divisible, make_mesh, replicated, with_mesh
 from lm.parallel.param_rules import constrain_batch_sharding, place_params
+from lm.settings import choose
 from lm.system import atomic_files
 from lm.tasks import language
 from lm.tasks.prediction import Predicted, predictions
@@ -81,12 +82,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
     runs.folder_of(config)
     if not config.input:
         raise UserError("input is not set; give a file, or - for standard input: --config.input=-")
-    for key, value, known in (
-        ("input_format", config.input_format, unlabelled.FORMATS),
-        ("data.on_error", config.data.on_error, ("raise", "skip")),
-    ):
-        if value not in known:
-            raise UserError(f"{key}={value!r} is unknown; choose {', '.join(known)}")
+    choose("input_format", config.input_format, unlabelled.FORMATS)
+    choose("data.on_error", config.data.on_error, ("raise", "skip"))
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     source = _path(config.input)

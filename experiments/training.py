@@ -17,6 +17,7 @@ from lm.models.parameters import Params
 from lm.parallel import hosts
 from lm.run import workdir as workdir_lib
 from lm.run.status import DONE, FAILED, METRICS, STOPPED
+from lm.settings import choose
 from lm.system import faults, manifest, supervisor
 from lm.train import disk_room, early_stopping, loop, metric_writers
 from lm.train.checkpoints import Checkpoints
@@ -88,10 +89,7 @@ def check(
     """
     name, mode = config.checkpoint.best_metric, config.checkpoint.best_mode
     save_every, eval_every = config.checkpoint.every_steps, config.eval.every_steps
-    if mode not in early_stopping.MODES:
-        raise UserError(
-            f"checkpoint.best_mode={mode!r} is unknown; choose {', '.join(early_stopping.MODES)}"
-        )
+    choose("checkpoint.best_mode", mode, early_stopping.MODES)
     if name not in ("", *metrics):
         raise UserError(
             f"checkpoint.best_metric={name!r} is unknown; choose {', '.join(metrics)}, or '' for "

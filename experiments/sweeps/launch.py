@@ -19,6 +19,7 @@ from experiments.sweeps.plan import (
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
 from lm.run.status import state_of
+from lm.settings import call
 
 
 class Launcher(Protocol):
@@ -103,10 +104,7 @@ def _search(
 
     if isinstance(spec["space"], dict):
         spec = spec | {"space": {key: plain_parts(one) for key, one in spec["space"].items()}}
-    try:
-        search = search_lib.Search(**spec)
-    except TypeError as error:
-        raise UserError(f"search: {error}; see configs/sweeping.py") from None
+    search = call(search_lib.Search, "search", spec)
     make_run = make_planner(base, folder)
     if not dry_run:
         return search_lib.run(search, make_run, folder, **settings)

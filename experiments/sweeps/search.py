@@ -18,6 +18,7 @@ from lm.errors import UserError
 from lm.run import lock
 from lm.run import workdir as workdir_lib
 from lm.run.status import read_records, state_of
+from lm.settings import choose
 
 JOURNAL = "search.journal"
 _SAMPLERS, _PRUNERS, _MODES = ("tpe", "random"), ("halving", "none"), ("min", "max")
@@ -25,7 +26,7 @@ _INTERVALS = ("uniform", "log_uniform", "integers")
 _REDUCTION = 3  # Of four evaluations, say, the first and the third decide who goes on.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
     """What `search` of configs/sweeping.py says; see there."""
 
@@ -39,10 +40,7 @@ class Search:
 
     def __post_init__(self):
         for key, choices in (("sampler", _SAMPLERS), ("pruner", _PRUNERS), ("mode", _MODES)):
-            if getattr(self, key) not in choices:
-                raise UserError(
-                    f"search: {key}={getattr(self, key)!r} is unknown; choose {', '.join(choices)}"
-                )
+            choose(f"search: {key}", getattr(self, key), choices)
         if type(self.num_trials) is not int or self.num_trials < 1:
             raise UserError(f"search: num_trials={self.num_trials!r} must be a number from 1 on")
         if not isinstance(self.space, dict) or not self.space:

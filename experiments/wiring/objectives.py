@@ -1,7 +1,6 @@
 """From the `objective` block of a config to a function of (rows, key)."""
 
 import functools
-import inspect
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from lm.errors import UserError
 from lm.objectives import causal, masked, spans
 from lm.objectives.batch import Objective
 from lm.objectives.mixture import mixture
+from lm.settings import check_keys
 from lm.tokenizers.vocabulary import Vocabulary
 
 # By the architecture of the models that an objective can train.
@@ -47,11 +47,8 @@ def check(block: dict[str, Any], architecture: str, key: str = "objective") -> N
             f"{key}.kind={kind!r} is nothing that trains {_SPOKEN[architecture]}; choose "
             f"{', '.join(known)}{more}"
         )
-    parameters = inspect.signature(known[kind]).parameters.values()
-    wanted = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"vocabulary", "lengths"}
-    for name in settings.keys() ^ wanted:
-        what = "is no setting of" if name in settings else "is missing, and needed by"
-        raise UserError(f"{key}.{name} {what} kind={kind}")
+    given = ("vocabulary", "lengths")
+    check_keys(known[kind], key, settings, of=f"kind={kind}", given=given)
     for name in _SHARES:
         if name in settings and not 0 < settings[name] < 1:
             raise UserError(f"{key}.{name}={settings[name]} must lie between 0 and 1")

@@ -21,6 +21,7 @@ from lm.data.tags import spelled
 from lm.errors import UserError
 from lm.formats.files import RestUnread
 from lm.models.factory import family_named
+from lm.settings import choose
 from lm.tasks import labels
 from lm.tasks.task import Task, UnfitFamily
 from lm.tasks.text import TextInputs
@@ -80,8 +81,7 @@ def read_records(config: ml_collections.ConfigDict) -> Records:
       UserError: what cannot be read, by file and line.
     """
     data = config.data
-    if data.on_error not in ("raise", "skip"):
-        raise UserError(f"data.on_error={data.on_error!r} is unknown; choose raise or skip")
+    choose("data.on_error", data.on_error, ("raise", "skip"))
     source = data.source
     if not source:
         has_files = data.train or data.validation

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import inspect
 import json
 import os
 import pathlib
@@ -23,6 +22,7 @@ from lm.corpus.split_counts import SplitCounter, SplitInfo, read_info
 from lm.corpus.tokenization import Tokenized, tokenizing
 from lm.errors import UserError
 from lm.formats import files
+from lm.settings import choose, keywords, lookup
 from lm.system import atomic_files, faults, manifest
 from lm.system.progress_bar import say, track, waiting
 from lm.tokenizers import tokenizers, training
@@ -79,8 +79,7 @@ def prepare(
     Raises:
       UserError: anything in the arguments or the documents that the user can mend.
     """
-    if on_error not in ("raise", "skip"):
-        raise UserError(f"data.on_error={on_error!r} is unknown; choose raise or skip")
+    choose("data.on_error", on_error, ("raise", "skip"))
     if seq_len < 1:
         raise UserError(f"data.seq_len={seq_len} must be at least 1")
     specs = {s: spec for s, spec in (("train", train), ("validation", validation)) if s in only}
@@ -309,15 +308,14 @@ def tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
     Raises:
       UserError: the kind is unknown, or the options are not those that it takes.
     """
-    if kind not in _KINDS:
-        raise UserError(f"tokenizer.kind={kind!r} is unknown; choose {', '.join(_KINDS)}")
-    takes = inspect.signature(_KINDS[kind]).parameters.keys()
+    make = lookup("tokenizer.kind", kind, _KINDS)
+    takes = keywords(make).keys()
     if options.keys() != takes:
         raise UserError(
             f"config.tokenizer with kind={kind!r} takes {', '.join(takes) or 'no other key'}, "
             f"but has {', '.join(options) or 'no other key'}"
         )
-    return _KINDS[kind](**options)
+    return make(**options)
 
 
 def _version(package: str) -> str:

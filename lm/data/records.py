@@ -10,6 +10,7 @@ from lm.data import arithmetic, builtin
 from lm.errors import UserError
 from lm.formats import files, formats
 from lm.formats.fields import Record
+from lm.settings import choose, lookup
 
 
 class RecordSource(NamedTuple):
@@ -40,11 +41,9 @@ def read_records(
       UserError: the kind is unknown, or nothing is there.
     """
     kind, _, argument = source.partition(":")
-    if kind not in _KINDS:
-        raise UserError(f"data.source={source!r} is unknown; choose {', '.join(_KINDS)}")
-    if kind == "files":
-        return _files(argument, split, spec, max_document_bytes)
-    return _KINDS[kind](argument, split, spec)
+    make = lookup("data.source", kind, _KINDS)
+    limit = (max_document_bytes,) if kind == "files" else ()
+    return make(argument, split, spec, *limit)
 
 
 def readable(source: RecordSource, on_error: str, skipped: list[UserError]) -> Iterator[Record]:
@@ -182,11 +181,8 @@ def _hugging_face(argument: str, split: str, spec: str) -> RecordSource:
 
 def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
     """An embedded example, made of the running Python's own standard library."""
-    if argument not in builtin.TASKS:
-        raise UserError(
-            f"data.source='python_stdlib:{argument}' is unknown; choose "
-            f"{', '.join(f'python_stdlib:{name}' for name in builtin.TASKS)}"
-        )
+    choices = [f"python_stdlib:{name}" for name in builtin.TASKS]
+    choose("data.source", f"python_stdlib:{argument}", choices)
     if spec:
         raise UserError(f"data.{split}={spec!r} means nothing to python_stdlib; leave it out")
     return RecordSource(

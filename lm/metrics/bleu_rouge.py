@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm.errors import UserError
+from lm.settings import choose
 
 References = Sequence[Sequence[str]]
 
@@ -44,10 +45,7 @@ def bleu(predictions: Sequence[str], references: References, *, tokenizer: str =
     """
     from sacrebleu.metrics import BLEU
 
-    if tokenizer not in _BLEU_TOKENIZERS:
-        raise UserError(
-            f"the BLEU tokenizer {tokenizer!r} is unknown; choose {', '.join(_BLEU_TOKENIZERS)}"
-        )
+    choose("the BLEU tokenizer", tokenizer, _BLEU_TOKENIZERS)
     try:
         metric = BLEU(tokenize=tokenizer)
     except RuntimeError:

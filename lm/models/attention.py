@@ -19,6 +19,7 @@ from lm.errors import UserError
 from lm.models.kernels import KERNELS
 from lm.models.layers import Dense, Matmul
 from lm.models.masks import AttentionMask
+from lm.settings import choose
 
 # (q_BLHK, k_BMGK, v_BMGK) -> o_BLHK, closed over what is visible and whatever a family adds to it.
 AttentionFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -79,9 +80,7 @@ def choose_attention(name: str, needs: KernelRequirements) -> KernelChoice:
         kernel = next(kernel for kernel in reasons if not reasons[kernel])
         skipped = MADE_FOR[needs.platform][:1] if kernel == "einsum" else []
         return KernelChoice(kernel, "; ".join(f"not {k}: {reasons[k][0]}" for k in skipped))
-    if name not in reasons:
-        raise UserError(f"model.attention={name!r} is unknown; choose auto, {', '.join(reasons)}")
-    if reasons[name]:
+    if reasons[choose("model.attention", name, ("auto", *reasons))]:
         raise UserError(f"model.attention={name!r} cannot run: {reasons[name][0]}; use auto")
     return KernelChoice(name, "")
 

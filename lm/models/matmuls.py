@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lm.errors import UserError
 from lm.models.layers import Matmul
+from lm.settings import choose
 
 _E4M3, _E5M2 = jnp.float8_e4m3fn, jnp.float8_e5m2
 
@@ -78,8 +79,7 @@ def check_matmul(name: str, *, platform: str, capability: tuple[int, int] | None
     Raises:
       UserError: an unknown name, or a device without such products.
     """
-    if name not in MATMULS:
-        raise UserError(f"model.matmul={name!r} is unknown; choose {', '.join(MATMULS)}")
+    choose("model.matmul", name, MATMULS)
     if name != "fp8" or platform == "cpu":
         return
     if capability is None:

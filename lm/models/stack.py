@@ -3,7 +3,7 @@
 import jax
 from flax import linen as nn
 
-from lm.errors import UserError
+from lm.settings import choose
 
 # What the backward pass may keep of a block instead of computing it again.
 _REMAT_POLICIES = {
@@ -15,8 +15,7 @@ _REMAT_POLICIES = {
 
 def check_remat(remat: str) -> None:
     """Raises UserError unless `remat` is one of none, dots and full."""
-    if remat not in _REMAT_POLICIES:
-        raise UserError(f"model.remat={remat!r} is unknown; choose {', '.join(_REMAT_POLICIES)}")
+    choose("model.remat", remat, _REMAT_POLICIES)
 
 
 def stack(

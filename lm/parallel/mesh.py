@@ -9,6 +9,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lm.errors import UserError
+from lm.settings import choose
 
 
 def make_mesh(
@@ -38,8 +39,7 @@ def make_mesh(
     """
     num_devices = devices if isinstance(devices, int) else len(devices or jax.devices())
     given = {"data": data, "fsdp": fsdp, "tensor": tensor, "sequence": sequence}
-    if strategy not in ("jit", "pmap"):
-        raise UserError(f"parallel.strategy={strategy!r} is unknown; choose jit, pmap")
+    choose("parallel.strategy", strategy, ("jit", "pmap"))
     sizes, asked = dict(given), [f"parallel.{a}={n}" for a, n in given.items() if n != 1]
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:

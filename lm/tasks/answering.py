@@ -30,6 +30,7 @@ from lm.losses import likelihood
 from lm.metrics import squad
 from lm.models import heads
 from lm.models.families import Family
+from lm.settings import choose
 from lm.tasks.text import TextInputs, needs_fields, text_field
 from lm.tokenizers.offsets import Offsets
 
@@ -60,8 +61,7 @@ class QuestionAnswering:
         unanswerable: bool,
         scorer: str,
     ):
-        if scorer not in _SCORES:
-            raise UserError(f"task.scorer={scorer!r} is unknown; choose {', '.join(_SCORES)}")
+        choose("task.scorer", scorer, _SCORES)
         if scorer == "cmrc" and unanswerable:
             raise UserError(
                 "task.scorer=cmrc scores answers alone, and task.unanswerable=True allows none; "

@@ -24,6 +24,7 @@ from lm.metrics.classification import confusion
 from lm.metrics.span_f1 import by_type, entity_metrics
 from lm.models import heads
 from lm.models.families import Family
+from lm.settings import choose
 from lm.tasks.labels import clean
 from lm.tasks.task import Outputs
 from lm.tasks.text import TextInputs, text_field
@@ -130,11 +131,7 @@ class Tagging:
         tokens: str,
         tags: str,
     ):
-        if on_ill_formed not in ON_ILL_FORMED:
-            raise UserError(
-                f"task.on_ill_formed={on_ill_formed!r} is unknown; choose "
-                f"{', '.join(ON_ILL_FORMED)}"
-            )
+        choose("task.on_ill_formed", on_ill_formed, ON_ILL_FORMED)
         if crf and scheme and on_ill_formed == "keep":
             raise UserError(
                 "task.on_ill_formed=keep: a CRF of a scheme gives broken tags no likelihood; "

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from lm.errors import UserError
+from lm.settings import choose
 from lm.tokenizers.tokenizers import SentencePieceTokenizer
 
 
@@ -35,8 +36,7 @@ def train_sentencepiece(
     """
     import sentencepiece
 
-    if algorithm not in ("bpe", "unigram"):
-        raise UserError(f"tokenizer.algorithm={algorithm!r} is unknown; choose bpe or unigram")
+    choose("tokenizer.algorithm", algorithm, ("bpe", "unigram"))
     model, raised = io.BytesIO(), []
 
     def guarded():

@@ -1,6 +1,5 @@
 """Optimisers from one block of the config: clipping, rule, decay, schedule, averaged weights."""
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from optax import contrib
 from lm.errors import UserError
 from lm.models import mup
 from lm.models.parameters import Params, kernel_dims
+from lm.settings import keywords, lookup
 from lm.train import schedules
 
 Mask = Callable[[Params], Params]
@@ -145,8 +145,8 @@ def make_optimizer(
     Raises:
       UserError: unknown names, a setting that nothing would read, one that is missing.
     """
-    rule = _lookup("optimizer.name", name, OPTIMIZERS)
-    make_schedule = _lookup("optimizer.schedule", schedule, schedules.SCHEDULES)
+    rule = lookup("optimizer.name", name, OPTIMIZERS)
+    make_schedule = lookup("optimizer.schedule", schedule, schedules.SCHEDULES)
     if num_steps < 1:
         raise UserError(f"train.num_steps={num_steps} must be at least 1")
     if not 0 < layer_decay <= 1:
@@ -160,7 +160,7 @@ def make_optimizer(
         "warmup_steps": warmup_steps,
         "num_steps": num_steps - warmup_steps,
     }
-    of_rule, of_schedule = _keywords(rule), _keywords(make_schedule)
+    of_rule, of_schedule = keywords(rule).keys(), keywords(make_schedule).keys()
     wanted = (of_rule | of_schedule) - known.keys()
     for key in settings.keys() - wanted:
         raise UserError(
@@ -187,17 +187,6 @@ def make_optimizer(
 
 def _float32(x: float | jax.Array) -> np.float32 | jax.Array:
     return x.astype(jnp.float32) if isinstance(x, jax.Array) else np.float32(x)
-
-
-def _keywords(function: Callable) -> set[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _lookup(key: str, name: str, table: dict):
-    if name not in table:
-        raise UserError(f"{key}={name!r} is unknown; choose {', '.join(table)}")
-    return table[name]
 
 
 def scale_by_width(optimizer: str, growth: mup.Growth) -> optax.GradientTransformation:
