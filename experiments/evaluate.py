@@ -92,7 +92,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     metrics, predictions = evaluate(params)
     by_label = run.task.by_label(split.records, predictions)
     names = task_model.labels_of(run.config)
-    if run.config.task.kind == "classification" and labels.has_no_names(names):
+    if labels.takes_numbers(run.config.task.kind, names):
         print(labels.what_numbers_mean(names))
     report.print_scores(f"{folder} at step {run.step}", metrics, {}, by_label)
     if skipped:

@@ -249,6 +249,8 @@ def test_several_targets_are_references_of_equal_worth(both, scorer):
     predictions = [{"text": text} for text in WRITTEN]
     scores = data.task.score(data.validation.records, predictions)
 
+    assert tuple(scores) == data.task.metrics
+
     references = [[r] if isinstance(r, str) else r for r in REFERENCES]
     if scorer == "translation":
         import sacrebleu

@@ -17,7 +17,6 @@ from lm.corpus.sources import Document
 from lm.data import records, train_overlap
 from lm.data.examples import Features
 from lm.data.records import Record
-from lm.data.tags import spelled
 from lm.errors import UserError
 from lm.formats.files import RestUnread
 from lm.models.factory import family_named
@@ -124,12 +123,8 @@ def read(config: ml_collections.ConfigDict) -> TaskData:
     head = runs.head_of(pathlib.Path(config.init_from)) if config.init_from else None
     head = head if head and head.kind == block["kind"] else None
     if head and not config.task.get("labels", True):
-        names = {*spelled(head.labels, block.get("scheme"))}
-        if head.kind == "multi_label":
-            names |= labels.index_of(head.labels).keys()
-        if head.kind == "classification":
-            names |= labels.numbered_index_of(head.labels).keys()
-        if {*block["labels"]} <= names:
+        index = labels.index_of(head.kind, head.labels, block.get("scheme"))
+        if {*block["labels"]} <= index.keys():
             given = config.task.to_dict() | {"labels": head.labels}
             block = tasks.complete(given, found.train, templates)
     try:
@@ -143,8 +138,8 @@ def read(config: ml_collections.ConfigDict) -> TaskData:
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
     lines = _template_lines(task, tokenizer, templates)
-    is_named_by_number = block["kind"] == "classification" and labels.has_no_names(block["labels"])
-    if is_named_by_number and head and tuple(head.labels) == tuple(block["labels"]):
+    is_numbered = labels.takes_numbers(block["kind"], block.get("labels", ()))
+    if is_numbered and head and tuple(head.labels) == tuple(block["labels"]):
         lines["labels"] = labels.what_numbers_mean(block["labels"])
     for key, split in (("data.train", train), ("data.validation", validation)):
         _check_varies(block, task, split.records, key)

@@ -69,15 +69,13 @@ def complete(
     if block["kind"] == "multi_label":
         if not block["labels"]:
             labels_lib.refuse_rows(records, block["label"])
-        index_of = labels_lib.index_of
         read = lambda record: labels_lib.labels_of(record, block["label"], block["labels"])
     else:  # One, whatever it holds.
-        index_of = labels_lib.numbered_index_of
         read = lambda record: [labels_lib.label_of(record, block["label"])]
     counts = labels_lib.find_labels(records, read)
     labels = block["labels"] or tuple(counts)
     names = [labels_lib.clean(label) for label in labels]
-    index = index_of(labels)
+    index = labels_lib.index_of(block["kind"], labels)
     found, counts = counts, collections.Counter()
     for label, num in found.items():
         if label in index:
@@ -164,12 +162,14 @@ def _seq2seq(
     length_penalty: float,
     **settings,
 ) -> Task:
+    translation = functools.partial(_translation_scores, tokenizer=bleu_tokenizer)
+    summarization = functools.partial(bleu_rouge.rouge, tokenizer=rouge_tokenizer)
     scorers = {
-        "translation": functools.partial(_translation_scores, tokenizer=bleu_tokenizer),
-        "summarization": functools.partial(_summary_scores, tokenizer=rouge_tokenizer),
+        "translation": (translation, ("bleu", "chrf")),
+        "summarization": (summarization, bleu_rouge.ROUGE_TYPES),
     }
-    score = lookup("task.scorer", scorer, scorers)
-    settings |= dict(score=score, metrics=tuple(score(["a"], [["a"]])))
+    settings["score"], settings["metrics"] = lookup("task.scorer", scorer, scorers)
+    settings["score"](["a"], [["a"]])  # Raises for a tokenizer that is not there.
     if num_beams < 1:
         raise UserError(f"task.num_beams={num_beams} must be at least 1")
     settings["generate"] = functools.partial(
@@ -213,12 +213,6 @@ def _translation_scores(
         "bleu": bleu_rouge.bleu(predictions, references, tokenizer=tokenizer).score,
         "chrf": bleu_rouge.chrf(predictions, references).score,
     }
-
-
-def _summary_scores(
-    predictions: list[str], references: list[list[str]], *, tokenizer: str
-) -> dict[str, float]:
-    return bleu_rouge.rouge(predictions, references, tokenizer=tokenizer)
 
 
 def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:

@@ -1,6 +1,7 @@
 """Precision, recall and F1 from integer counts, and their averages over labels.
 
-Whatever would be divided by 0 is 0, as in scikit-learn with zero_division=0.
+Whatever would be divided by 0 is 0, as in scikit-learn with zero_division=0. It is not called here,
+for a run would need it installed; tests hold all scores to it.
 
 Dimension key: S labels
 """
@@ -8,6 +9,12 @@ Dimension key: S labels
 from collections.abc import Sequence
 
 import numpy as np
+
+AVERAGES = tuple(
+    f"{score}_{over}"
+    for score in ("precision", "recall", "f1")
+    for over in ("macro", "micro", "weighted")
+)
 
 
 def precision_recall_f1(
@@ -42,7 +49,7 @@ def by_label(
 def averages(
     correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
 ) -> dict[str, float]:
-    """Each metric's mean over labels (_macro), by `gold_S` (_weighted), and over all (_micro).
+    """`AVERAGES`: means over labels (_macro) and by `gold_S` (_weighted), and over all (_micro).
 
     "f1_micro" is the F1 of the labels' summed counts. Without any label, all are 0.
     """

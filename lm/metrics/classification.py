@@ -1,5 +1,7 @@
 """Metrics of classification, from counts; and a picture of the confusions.
 
+They are those of scikit-learn, which is not called: see `averages`.
+
 Dimension key: N examples, S labels (gold, then predicted)
 """
 
@@ -11,7 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.metrics.averages import averages
+from lm.metrics.averages import AVERAGES, averages
+
+SINGLE_LABEL = ("accuracy", *AVERAGES, "matthews")
+MULTI_LABEL = ("subset_accuracy", *AVERAGES)
 
 
 def confusion(gold_N: np.ndarray, predicted_N: np.ndarray, num_labels: int) -> np.ndarray:

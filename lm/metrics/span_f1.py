@@ -1,5 +1,8 @@
 """How many of the entities in rows of tags were found.
 
+Scores are those of `seqeval`, which is not called, for a run would need it and scikit-learn
+installed; tests hold them to it.
+
 Dimension key: S entity types
 """
 

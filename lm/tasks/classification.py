@@ -20,7 +20,7 @@ from lm.losses import likelihood
 from lm.metrics import averages, classification, regression
 from lm.models import heads
 from lm.models.families import Family
-from lm.tasks.labels import field, index_of, label_of, labels_of, numbered_index_of
+from lm.tasks.labels import field, index_of, label_of, labels_of
 from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _POOLS = {
@@ -125,12 +125,12 @@ class OneLabel:
       label: the field that holds it.
     """
 
-    metrics = tuple(classification.single_label(np.eye(2, dtype=int)))
+    metrics = classification.SINGLE_LABEL
 
     def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
         self.num_outputs = len(labels)
         self._labels, self._label = list(labels), label
-        self._index = numbered_index_of(labels)
+        self._index = index_of("classification", labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
     def features(self, record):
@@ -191,12 +191,12 @@ class ManyLabels:
       label: the field that holds them; see `labels.labels_of`.
     """
 
-    metrics = tuple(classification.multi_label(np.eye(2, dtype=bool), np.eye(2, dtype=bool)))
+    metrics = classification.MULTI_LABEL
 
     def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
         self.num_outputs = len(labels)
         self._labels, self._label = list(labels), label
-        self._index = index_of(labels)
+        self._index = index_of("multi_label", labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
     def features(self, record):
@@ -258,7 +258,7 @@ class Number:
       label: the field that holds it.
     """
 
-    metrics = tuple(regression.regression(np.arange(3.0), np.arange(3.0)))
+    metrics = regression.REGRESSION
     num_outputs = 1
 
     def __init__(self, *, label: str):

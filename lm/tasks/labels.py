@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from lm.data.tags import spelled
 from lm.errors import UserError
 from lm.formats.fields import Record, lookup
 
@@ -26,26 +27,28 @@ def clean(label: str) -> str:
     return text
 
 
-def index_of(labels: Sequence[str]) -> dict[str, int]:
-    """The place of each label, also of one that a config spells with spaces around it."""
-    index = {name: i for i, name in enumerate(labels)}
+def index_of(kind: str, labels: Sequence[str], scheme: str | None = None) -> dict[str, int]:
+    """The place of each label, by all names that data of this kind of task may have for it.
+
+    A config may spell labels with spaces around them; tags are spelled as their scheme has them.
+    """
+    if kind == "tagging":
+        return {name: i for i, name in enumerate(spelled(labels, scheme))}
+    index = {str(i): i for i in range(len(labels))} if takes_numbers(kind, labels) else {}
+    index |= {name: i for i, name in enumerate(labels)}
     for i, name in enumerate(labels):
         index.setdefault(clean(name), i)
     return index
 
 
-def numbered_index_of(labels: Sequence[str]) -> dict[str, int]:
-    """The same where a record has one label: LABEL_0, LABEL_1, ... are 0, 1, ... in the data too.
+def takes_numbers(kind: str, labels: Sequence[str]) -> bool:
+    """Whether 0, 1, ... in the data are LABEL_0, LABEL_1, ..., as `transformers` calls labels that
+    nobody has named.
 
-    Not where it may have several: [0, 1] would be both labels, or a row that has the second.
+    Not where a record may have several: [0, 1] would be both labels, or a row that has the second.
     """
-    numbers = {str(i): i for i in range(len(labels))} if has_no_names(labels) else {}
-    return numbers | index_of(labels)
-
-
-def has_no_names(labels: Sequence[str]) -> bool:
-    """Whether they are what `transformers` calls labels that nobody has named."""
-    return bool(labels) and list(labels) == [f"LABEL_{i}" for i in range(len(labels))]
+    unnamed = [f"LABEL_{i}" for i in range(len(labels))]
+    return kind == "classification" and bool(labels) and list(labels) == unnamed
 
 
 def what_numbers_mean(labels: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from lm.metrics.span_f1 import by_type, entity_metrics
 from lm.models import heads
 from lm.models.families import Family
 from lm.settings import choose
-from lm.tasks.labels import clean
+from lm.tasks.labels import clean, index_of
 from lm.tasks.task import Outputs
 from lm.tasks.text import TextInputs, text_field
 
@@ -137,7 +137,7 @@ class Tagging:
                 "task.on_ill_formed=keep: a CRF of a scheme gives broken tags no likelihood; "
                 "repair them, or set task.crf=False"
             )
-        labels = spelled(labels, scheme)
+        index, labels = index_of("tagging", labels, scheme), spelled(labels, scheme)
         if scheme:
             for label in ("O", *labels):
                 split_tag(label, scheme)
@@ -146,7 +146,7 @@ class Tagging:
         self.metrics += ("token_accuracy",)
         self.notes = inputs.notes
         self._inputs, self._labels = inputs, list(labels)
-        self._index = {name: i for i, name in enumerate(labels)}
+        self._index = index
         self._scheme, self._on_ill_formed = scheme or None, on_ill_formed
         self._tokens, self._tags = tokens, tags
         self._tag_model: TagModel = (_CRF if crf else _Softmax)(labels, self._scheme)

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from lm.metrics.classification import confusion, confusion_svg, multi_label, single_label
+from lm.metrics.classification import (
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    confusion,
+    confusion_svg,
+    multi_label,
+    single_label,
+)
 
 AVERAGES = ("macro", "micro", "weighted")
 
@@ -74,7 +81,10 @@ def test_matthews_does_not_overflow():
 
 
 def test_nothing_to_score_scores_nothing():
-    assert set(single_label(np.zeros((3, 3), int)).values()) == {0}
+    found = single_label(np.zeros((3, 3), int))
+    assert tuple(found) == SINGLE_LABEL
+    assert set(found.values()) == {0}
+    assert tuple(multi_label(*np.zeros((2, 3, 2), bool))) == MULTI_LABEL
 
 
 def nodes(svg, name):

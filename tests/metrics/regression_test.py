@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lm.metrics.regression import regression
+from lm.metrics.regression import REGRESSION, regression
 
 
 @pytest.mark.parametrize("scale, shift", [(1, 0), (1e-6, 0), (1e6, 0), (1, 1e5)])
@@ -50,4 +50,5 @@ def test_nan_stays_nan():
 
 def test_a_perfect_prediction_is_one():
     found = regression(np.arange(10) / 7, np.arange(10) / 7)
+    assert tuple(found) == REGRESSION
     assert found == {"pearson": pytest.approx(1), "spearman": pytest.approx(1), "mse": 0}

@@ -31,7 +31,8 @@ def test_spaces_around_and_composition_make_no_other_label(label):
         len(labels.find_labels(map(record, spelled), lambda r: labels.labels_of(r, "label"))) == 1
     )
     assert {labels.label_of(record(each), "label") for each in spelled} == {labels.clean(label)}
-    assert {labels.index_of([each])[labels.clean(label)] for each in spelled} == {0}
+    for kind in ("classification", "multi_label"):
+        assert {labels.index_of(kind, [each])[labels.clean(label)] for each in spelled} == {0}
 
 
 NEAR = {
