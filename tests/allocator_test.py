@@ -6,7 +6,7 @@ import pytest
 
 _PAGE_FAULTS = """
 import resource
-from lm import allocator
+from lm.system import allocator
 
 allocator.keep_freed_memory()
 import jax, jax.numpy as jnp
@@ -24,7 +24,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
 
 _HOLES = """
 import ctypes
-from lm import allocator
+from lm.system import allocator
 
 libc = ctypes.CDLL(None)
 libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

@@ -12,7 +12,7 @@ EXPERIMENTS = """
 import os, sys
 import launch
 from experiments import convert, evaluate, generate, predict, pretrain
-from lm import output
+from lm.system import output
 
 def printing(config, workdir, **settings):
     for _ in range(10_000):
@@ -51,11 +51,11 @@ def test_what_is_printed_for_its_reader_ends_quietly_and_all_else_goes_on():
 SWEEP = """
 import sys
 import launch
-from experiments import children
-from lm import output
+from experiments.sweeps import process_pool
+from lm.system import output
 
 output.guard()
-children.PROGRAM = (sys.executable, "-S", "tests/fake_run.py")
+process_pool.PROGRAM = (sys.executable, "-S", "tests/fake_run.py")
 sys.exit(launch.main(["launch.py", *sys.argv[1:]]))
 """
 

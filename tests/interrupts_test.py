@@ -10,7 +10,7 @@ from lm.system import interrupts
 ROOT = pathlib.Path(__file__).parent.parent
 INTERRUPTED_IN_A_CALLBACK = """
 import gc, os, signal, time
-from lm import interrupts
+from lm.system import interrupts
 
 def callback(*_):
     gc.callbacks.clear()
@@ -35,7 +35,7 @@ def test_an_interrupt_that_a_callback_swallows_comes_again():
 
 TERMINATED = """
 import gc, os, signal, sys, time
-from lm import interrupts
+from lm.system import interrupts
 
 def callback(*_):
     gc.callbacks.clear()

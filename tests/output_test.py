@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-GUARDED = "import os, sys; from lm import output; output.guard()\n"
+GUARDED = "import os, sys; from lm.system import output; output.guard()\n"
 OUTLIVING = GUARDED + "output.outlive_readers()\n"
 WORKS = """
 for i in range(100):

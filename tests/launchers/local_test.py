@@ -106,10 +106,10 @@ def test_runs_at_the_same_time_share_the_cores(tmp_path):
 
 LAUNCHER = """
 import pathlib, sys
-from experiments import children
+from experiments.sweeps import process_pool
 from experiments.launchers import local
 from tests.launchers import local_test
-children.PROGRAM = local_test.FAKE
+process_pool.PROGRAM = local_test.FAKE
 folder = pathlib.Path(sys.argv[1])
 runs = [local_test.make_run(folder, str(i), do=do) for i, do in enumerate(sys.argv[2:])]
 sys.exit(local.run(runs, folder, num_parallel=1, devices_per_run=0))

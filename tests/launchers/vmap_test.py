@@ -231,10 +231,10 @@ def test_runs_are_grouped_by_their_programs(plan):
 def test_runs_in_epochs_are_planned_before_any_device_is_asked_for(plan, tmp_path):
     runs = plan(OVERRIDES[:2], tmp_path, train__num_steps=0, train__num_epochs=0.01)
     code = (
-        "import jax, pathlib\nfrom experiments import sweep\n"
+        "import jax, pathlib\nfrom experiments.sweeps import plan\n"
         "from experiments.launchers import vmap\n"
-        f"base = sweep.Base({DEBUG!r}, {{'train.num_steps': 0, 'train.num_epochs': 0.01}})\n"
-        "vmap.plan(sweep.plan(base, [{}], pathlib.Path('none')), pathlib.Path(), max_members=0)\n"
+        f"base = plan.Base({DEBUG!r}, {{'train.num_steps': 0, 'train.num_epochs': 0.01}})\n"
+        "vmap.plan(plan.plan(base, [{}], pathlib.Path('none')), pathlib.Path(), max_members=0)\n"
         "jax.config.update('jax_num_cpu_devices', 2)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
