@@ -17,7 +17,7 @@ from absl import flags
 
 import launch
 from benchmarks.options import OPTIONS, PRETRAINING, Case
-from experiments import runs
+from lm.loading.run_folder import tokenizer_block
 
 _OBJECTIVES = {"whole words": "masked", "span": "span_corruption", "ul2": "ul2"}
 _TASKS = {  # The recipe, its own arguments, the file of records, and other changes.
@@ -139,7 +139,7 @@ def training(case: Case, folder: pathlib.Path, *, num_devices: int) -> list[str]
         recipe, file = "families", None
         tokenizer = _tokenizer(case["tokenizer"], folder)
         if not is_new:
-            tokenizer = runs.tokenizer_block(base).get("path", "bytes")
+            tokenizer = tokenizer_block(base).get("path", "bytes")
         objective = _OBJECTIVES.get(work, work)
         given += [f"family={case['family']}", f"objective={objective}", f"tokenizer={tokenizer}"]
         given += ["debug"]

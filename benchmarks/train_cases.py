@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from configs import bert, classify, gpt2, llama, quickstart
+from lm.tasks.factory import make_task, text_inputs
 
 SIZES = (
     "vocab_size",
@@ -188,11 +189,12 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
 
 def no_data(config: ml_collections.ConfigDict):
     """The task of a config, and no records of it."""
-    from experiments.wiring import task_data, tasks
+    from experiments.wiring import task_data
     from lm.tokenizers import tokenizers
 
     tokenizer = tokenizers.ByteTokenizer()  # Only its special tokens are asked for.
-    task = tasks.make_task(config.task.to_dict(), task_data.text_inputs(config, tokenizer))
+    of_rows = dict(seq_len=config.data.seq_len, truncate=config.data.truncate)
+    task = make_task(config.task.to_dict(), text_inputs(config.model, tokenizer, **of_rows))
     nothing = task_data.Split([], [], [])
     return task_data.TaskData(
         task=task,

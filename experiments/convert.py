@@ -13,12 +13,13 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import prompting, runs
 from experiments.cli import command
-from experiments.wiring import task_model
 from lm.chat import template_files
 from lm.errors import UserError
+from lm.generate import prompting
 from lm.interop import heads, hugging_face, peft, tokenizer_files
+from lm.loading import language_model, task_model
+from lm.loading.run_folder import load_config
 from lm.models import lora, mup
 from lm.models.factory import family_named, make_model
 from lm.models.families import init_params, param_shapes
@@ -64,7 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _what_to_do(run: pathlib.Path) -> str:
     """The command that shows what an imported run can do."""
-    config = runs.load_config(run)
+    config = load_config(run)
     checkpoint = f"--config.checkpoint={run}"
     if config["experiment"] == "finetune":
         parts = ("--config=configs/predict.py", checkpoint, "--config.input=FILE")
@@ -146,10 +147,10 @@ def merge_adapters(
     if hugging_face.is_folder(base):
         model = _read_folder(config, base)
     else:
-        run = runs.load(base)
+        run = language_model.load(base)
         _check_scores(base, run.model)
         params = jax.tree.map(np.asarray, run.params)
-        model = Model(run.config.model.to_dict(), params, "float32", run.tokenizer)
+        model = Model(run.config["model"], params, "float32", run.tokenizer)
     shapes = {path: x.shape for path, x in flatten_dict(model.params).items()}
     settings, adapters = peft.load_adapters(source, model.block, shapes)
     merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
@@ -178,11 +179,11 @@ def _read_task_model(source: pathlib.Path) -> Model:
     _say(source, loaded, run.tokenizer)
     labels = ", ".join(task_model.labels_of(run.config)) or "no labels"
     print(
-        f"with its head: {run.config.task.kind} of {labels}; without it: "
+        f"with its head: {run.config['task']['kind']} of {labels}; without it: "
         "--config.allow_unknown=True --config.allow_missing=True"
     )
-    config = run.config.to_dict()
-    return Model(config["model"], run.params, loaded.dtype, run.tokenizer, config)
+    block = run.config["model"]
+    return Model(block, run.params, loaded.dtype, run.tokenizer, run.config)
 
 
 def _say(
@@ -240,20 +241,20 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
     Raises:
       UserError: the run has no checkpoint, or a shape that `transformers` does not know.
     """
-    if runs.load_config(source)["experiment"] == "finetune":
+    if load_config(source)["experiment"] == "finetune":
         run = task_model.load(source)
-        model = run.config.model.to_dict()
-        dtype = run.config.weights_dtype if "weights_dtype" in run.config else "float32"
+        model = run.config["model"]
+        dtype = run.config.get("weights_dtype", "float32")
         family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
         if "body" in run.params:
             if "crf" in run.params:
                 raise UserError(f"source={source} has a CRF, which transformers has not")
-            labels = tuple(run.config.task.get("labels", ()))
-            family = heads.with_head(model, run.config.task.kind, labels)
+            labels = task_model.labels_of(run.config)
+            family = heads.with_head(model, run.config["task"]["kind"], labels)
     else:
-        run = runs.load(source)
-        model = run.config.model.to_dict()
-        dtype = run.config.weights_dtype if run.config.experiment == "convert" else "float32"
+        run = language_model.load(source)
+        model = run.config["model"]
+        dtype = run.config["weights_dtype"] if run.config["experiment"] == "convert" else "float32"
         family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
     target.mkdir(parents=True)
     model, params = mup.folded(
@@ -275,10 +276,10 @@ def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
         frames=prompting.frames_of(run),
         max_len=model.get("max_len"),
         num_types=model.get("num_types", 1),
-        cut_to=run.config.data.seq_len if has_own_head else None,
+        cut_to=run.config["data"]["seq_len"] if has_own_head else None,
         has_pad=has_pad,
     )
-    ends = prompting.stops(run.tokenizer, prompting.chat_template(source, run))
+    ends = prompting.stops(run.tokenizer, prompting.chat_template(run))
     generation = stop_ids.unread(source / "tokenizer")
     hugging_face.save(target, family, model, params, dtype, ids, ends.ids, generation)
     for text in ends.strings:
@@ -314,21 +315,22 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     Raises:
       UserError: the run has none, or adapts what `transformers` has no name for.
     """
-    if runs.load_config(source)["experiment"] != "finetune":
+    if load_config(source)["experiment"] != "finetune":
         raise UserError(f"adapters=True: source={source} is no fine-tuned run")
     run = task_model.load(source)
     if run.adapters is None:
         raise UserError(f"adapters=True: source={source} has no adapters; it was trained without")
     _check_scores(source, run.model)
     target.mkdir(parents=True)
-    by_module = lambda tree: unflatten_dict(task_model.as_in_module(tree, run.config))
+    family = family_named(run.config["model"]["name"])
+    by_module = lambda tree: unflatten_dict(task_model.as_in_module(tree, family))
     peft.save_adapters(
         target,
-        run.config.model.to_dict(),
+        run.config["model"],
         run.lora,
         jax.tree.map(np.asarray, by_module(run.adapters)),
         jax.tree.map(np.asarray, by_module(run.base)),
-        base_model=run.config.init_from or None,
+        base_model=run.config["init_from"] or None,
     )
     if "head" in run.base:
         print("left out: the head, which is not in a folder of peft")

@@ -1,15 +1,19 @@
 """Evaluates a run's newest checkpoint on its own validation split, or on another corpus."""
 
 import pathlib
+from typing import Any
 
 import ml_collections
 
-from experiments import finetune, pretrain, report, runs
-from experiments.wiring import pretraining, task_data, task_model
+from experiments import finetune, pretrain, report
+from experiments.wiring import pretraining, task_data
 from experiments.wiring.number_ranges import check_positions
+from experiments.wiring.run_folder import folder_of
 from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.loading import language_model, task_model
+from lm.loading.run_folder import tokenizer_block
 from lm.models.factory import family_named
 from lm.parallel.batches import place_batch
 from lm.parallel.mesh import divisible, make_mesh
@@ -23,7 +27,7 @@ from lm.train.language_model import make_eval_step
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Prints the metrics that training logs as eval/*; `workdir` is not used."""
     del workdir
-    folder = runs.folder_of(config)
+    folder = folder_of(config)
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     if task_model.is_task_model(folder):
@@ -31,18 +35,18 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if config.predictions:
         raise UserError(f"predictions={config.predictions}: only fine-tuned runs make predictions")
     mesh = make_mesh(**config.parallel)
-    loaded = runs.load(folder, sequence_parts=mesh.shape["sequence"])
+    loaded = language_model.load(folder, sequence_parts=mesh.shape["sequence"])
     params = place_params(loaded.params, mesh)
     corpus = ml_collections.ConfigDict({"data": config.data})
     if not config.data.source:
         if "data" not in loaded.config:
             raise UserError(f"{folder} was imported and has no data of its own; set data.source")
-        corpus.data = loaded.config.data
+        corpus.data = loaded.config["data"]
     check_positions(corpus.data.seq_len, loaded.model.config)
-    corpus.tokenizer = runs.tokenizer_block(folder)
+    corpus.tokenizer = tokenizer_block(folder)
     where = dict(cache_dir=cache_folder("data"), only=("validation",))
     prepared = pretraining.make_data(corpus, loaded.model.config, **where)
-    corpus.model, corpus.objective = loaded.config.model, _objective(folder, loaded)
+    corpus.model, corpus.objective = loaded.config["model"], _objective(loaded)
     eval_step = make_eval_step(loaded.model, pretraining.make_objective(corpus, prepared), mesh)
     batch_size = divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
@@ -75,7 +79,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
             f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
         )
     params = place_params(run.params, mesh)
-    with_data = run.config.copy_and_resolve_references()
+    with_data = ml_collections.ConfigDict(run.config)
     if config.data.source or config.data.validation:
         with_data.data.update(source=config.data.source, validation=config.data.validation)
     if with_data.data.validation:
@@ -92,7 +96,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     metrics, predictions = evaluate(params)
     by_label = run.task.by_label(split.records, predictions)
     names = task_model.labels_of(run.config)
-    if labels.takes_numbers(run.config.task.kind, names):
+    if labels.takes_numbers(run.config["task"]["kind"], names):
         print(labels.what_numbers_mean(names))
     report.print_scores(f"{folder} at step {run.step}", metrics, {}, by_label)
     if skipped:
@@ -103,21 +107,22 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     return 0
 
 
-def _objective(folder: pathlib.Path, loaded: runs.SavedRun) -> ml_collections.ConfigDict:
+def _objective(loaded: language_model.SavedRun) -> dict[str, Any]:
     """What the run was trained for; of an imported model, what its paper trained it for."""
     if "objective" in loaded.config:
-        return loaded.config.objective
+        return loaded.config["objective"]
+    folder = loaded.folder
     if hugging_face.is_folder(folder) and hugging_face.is_bare_encoder(folder):
         raise UserError(
             f"{folder} is a bare encoder, without a head that could be evaluated; train it for a "
             f"task first: --config.init_from={folder}"
         )
-    architecture = family_named(loaded.config.model.name).architecture
+    architecture = family_named(loaded.config["model"]["name"]).architecture
     objective = _OF_PAPERS[architecture]
     if architecture != "decoder":
         rates = ", ".join(f"{name}={value}" for name, value in objective.items())
         print(f"{folder} was imported and names no objective; evaluated with {rates}")
-    return ml_collections.ConfigDict(objective)
+    return objective
 
 
 _OF_PAPERS = {

@@ -14,14 +14,17 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from experiments import report, runs, training
-from experiments.wiring import init_from, pretraining, task_data, task_model
+from experiments import report, training
+from experiments.wiring import init_from, pretraining, task_data
 from experiments.wiring.number_ranges import check_numbers
+from experiments.wiring.run_folder import with_own_tokenizer
 from experiments.wiring.run_length import with_num_steps
 from lm.chat import template_files
 from lm.costs import flops
 from lm.data.examples import ExampleBatches, evaluation_batches
 from lm.errors import UserError
+from lm.loading import run_folder as run_folder_lib
+from lm.loading import task_model
 from lm.metrics import seed_average
 from lm.models.parameters import Params, num_params
 from lm.parallel import hosts
@@ -114,7 +117,7 @@ def _run(
 
     def save_tokenizer(folder: pathlib.Path) -> None:
         is_chat = config.task.kind == "chat"  # Which has templates of its own.
-        runs.save_tokenizer(data.tokenizer, "" if is_chat else config.init_from, folder)
+        run_folder_lib.save_tokenizer(data.tokenizer, "" if is_chat else config.init_from, folder)
         if is_chat:
             templates = template_files.choose(config.task.template, None, "")
             template_files.write(folder, templates.sources)
@@ -173,7 +176,7 @@ def _as_begun(
         config.task.labels = tuple(begun.get("labels", ()))
     if config.task.kind != "chat":
         return config
-    if begun and "date" not in begun:  # A run of before there were days; see `tasks._chat`.
+    if begun and "date" not in begun:  # A run of before there were days; see `factory._chat`.
         with config.unlocked():
             del config.task.date
         config.task.template = config.task.template or begun.get("template", "")
@@ -202,7 +205,7 @@ def read(
         )
     config = init_from.with_model(config)
     check_numbers(config)
-    data = task_data.read(runs.with_own_tokenizer(config, workdir) if workdir else config)
+    data = task_data.read(with_own_tokenizer(config, workdir) if workdir else config)
     config.task.update(data.block)
     return config, data
 

@@ -10,14 +10,16 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import prompting, prompts, report, runs
+from experiments import prompts, report
 from experiments.prompts import Prompt
-from experiments.wiring import task_model
 from experiments.wiring.number_ranges import check_output
+from experiments.wiring.run_folder import folder_of
 from lm.chat import chat_template, conversations
 from lm.errors import UserError
-from lm.generate import beam, ending, sampling
+from lm.generate import beam, ending, prompting, sampling
 from lm.generate.ending import Written
+from lm.loading import run as run_lib
+from lm.loading import task_model
 from lm.models.factory import family_named
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh
@@ -70,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    runs.folder_of(config)
+    folder_of(config)
     choose("data.on_error", config.data.on_error, ("raise", "skip"))
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
@@ -158,19 +160,20 @@ def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]])
 
 def _writer(config: ml_collections.ConfigDict) -> Writer:
     """Opens `checkpoint`; how a prompt is read is said on standard error where it may surprise."""
-    folder = runs.folder_of(config)
-    loaded = prompting.load(folder)
+    folder = folder_of(config)
+    loaded = run_lib.load(folder)
+    prompting.say_what_is_unused(folder, loaded.tokenizer)
     task = loaded.task if isinstance(loaded, task_model.SavedTaskModel) else None
     if not isinstance(task, language.Seq2Seq | language.Chat | None):
         raise UserError(
-            f"checkpoint={folder} was trained for {loaded.config.task.kind}, and writes"
+            f"checkpoint={folder} was trained for {loaded.config['task']['kind']}, and writes"
             " nothing; evaluate it instead"
         )
-    architecture = family_named(loaded.config.model.name).architecture
+    architecture = family_named(loaded.config["model"]["name"]).architecture
     if architecture == "encoder":
         raise UserError(f"checkpoint={folder} is an encoder, which writes nothing")
     tokenizer, goes_on = loaded.tokenizer, False
-    template = None if config.raw else prompting.chat_template(folder, loaded)
+    template = None if config.raw else prompting.chat_template(loaded)
     if template is not None:
         if task is None:
             _say("each prompt is a user's message, by the chat template; --config.raw=True: a text")

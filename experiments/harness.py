@@ -6,8 +6,10 @@ from typing import Any
 
 import ml_collections
 
-from experiments import prompting, runs
+from experiments.wiring.run_folder import folder_of
 from lm.errors import UserError
+from lm.generate import prompting
+from lm.loading import run as run_lib
 from lm.models.families import family_of
 from lm.parallel.mesh import make_mesh
 from lm.parallel.param_rules import place_params
@@ -20,7 +22,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
       UserError: before anything is scored, for what cannot be.
     """
-    runs.folder_of(config)
+    folder_of(config)
     if config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
     names = [name for name in config.tasks.split(",") if name]
@@ -81,10 +83,11 @@ def load(config: ml_collections.ConfigDict):
     Raises:
       UserError: an encoder, a run of a task that writes no text, or lengths that do not fit.
     """
-    from experiments.harness_model import HarnessModel
+    from lm.interop.lm_eval_model import HarnessModel
 
-    folder = runs.folder_of(config)
-    loaded = prompting.load(folder)
+    folder = folder_of(config)
+    loaded = run_lib.load(folder)
+    prompting.say_what_is_unused(folder, loaded.tokenizer)
     if "body" in loaded.params or family_of(loaded.model).architecture == "encoder":
         raise UserError(f"checkpoint={folder} gives no likelihood to text; take a run that writes")
     positions = loaded.model.config.max_len
@@ -96,7 +99,7 @@ def load(config: ml_collections.ConfigDict):
     if loaded.tokenizer.eos_id is None:
         raise UserError(f"checkpoint={folder} has a tokenizer without an end-of-text token")
     tokenizer, run_config = loaded.tokenizer, loaded.config
-    template = prompting.chat_template(folder, loaded)
+    template = prompting.chat_template(loaded)
     affixes = prompting.affixes_of(run_config, tokenizer)
     has_encoder = family_of(loaded.model).architecture == "encoder_decoder"
     if config.add_bos is not None and not has_encoder:

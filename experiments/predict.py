@@ -12,15 +12,16 @@ import jax
 import ml_collections
 from flax import linen as nn
 
-from experiments import prompting, report, runs
-from experiments.wiring import task_model as task_model_lib
+from experiments import report
 from experiments.wiring.number_ranges import check_output
+from experiments.wiring.run_folder import folder_of
 from lm.data import unlabelled
 from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats import files
-from lm.generate import decoding, ending, sampling
+from lm.generate import decoding, ending, prompting, sampling
+from lm.loading import task_model as task_model_lib
 from lm.models.kv_cache import decoding_params
 from lm.models.parameters import Params
 from lm.parallel.batches import place_batch
@@ -79,7 +80,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Whatever needs no model."""
-    runs.folder_of(config)
+    folder_of(config)
     if not config.input:
         raise UserError("input is not set; give a file, or - for standard input: --config.input=-")
     choose("input_format", config.input_format, unlabelled.FORMATS)
@@ -109,7 +110,7 @@ class TaskModel(NamedTuple):
 
 
 def _open(config: ml_collections.ConfigDict) -> TaskModel:
-    folder = runs.folder_of(config)
+    folder = folder_of(config)
     if not task_model_lib.is_task_model(folder):
         raise UserError(
             f"checkpoint={folder} was trained for no task; fine-tune it, or have it write with "
@@ -124,7 +125,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
     )
     task, params, model = run.task, place_params(run.params, mesh), run.model
     batch_size = divisible(config.data.batch_size, mesh)
-    print(f"{folder} at step {run.step}: {run.config.task.kind}", flush=True)
+    print(f"{folder} at step {run.step}: {run.config['task']['kind']}", flush=True)
 
     @with_mesh
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
@@ -134,7 +135,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
 
     def outputs_of(examples):
         batches = evaluation_batches(
-            examples, fill=task.fill, multiple=run.config.data.multiple, batch_size=batch_size
+            examples, fill=task.fill, multiple=run.config["data"]["multiple"], batch_size=batch_size
         )
         placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
         found: dict[int, Outputs] = {}

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import report, runs, training
+from experiments import report, training
 from experiments.wiring import init_from, pretraining
+from experiments.wiring.run_folder import with_own_tokenizer
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches, evaluation_batches
@@ -18,6 +19,7 @@ from lm.corpus.preparation import Prepared
 from lm.corpus.rows import Rows
 from lm.errors import UserError
 from lm.generate import sampling
+from lm.loading.run_folder import has_tokenizer, save_tokenizer
 from lm.models.parameters import Params
 from lm.objectives.batch import Objective
 from lm.parallel import hosts
@@ -58,7 +60,7 @@ def run(
             )
         batches = make_batches(config, prepared)
         if config.init_from:
-            goes_on = runs.has_tokenizer(workdir)  # Its own was compared when it began.
+            goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
             init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
     shared = share(config, parts, abstract, prepared)
     step_fn = pretraining.make_step(parts, shared.objective, config, abstract)
@@ -84,7 +86,7 @@ def complete(
     config = init_from.with_model(config)
     given = config.to_dict()
     workdir_lib.check(workdir, given, extend=extend)
-    config = runs.with_own_tokenizer(config, workdir)
+    config = with_own_tokenizer(config, workdir)
     return with_num_steps(config, rows_of_epoch), given
 
 
@@ -150,7 +152,7 @@ def make_job(
         batches=batches,
         part=part,
         evaluate=shared.evaluate,
-        save_tokenizer=functools.partial(runs.save_tokenizer, prepared.tokenizer, config.init_from),
+        save_tokenizer=functools.partial(save_tokenizer, prepared.tokenizer, config.init_from),
         data_hash=prepared.hash,
         flops_per_token=shared.flops_per_token,
         describe=lambda: report.start(config, parts, prepared, shared.abstract, workdir),

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import __main__ as runner
 from benchmarks import checkpoint, loss, results, sides, train_cases, train_peers
-from experiments.wiring import task_model
+from lm.loading import task_model
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.system import allocator

@@ -14,11 +14,11 @@ from tokenizers import decoders, models, pre_tokenizers
 from configs import chat as chat_config
 from configs import convert as convert_config
 from experiments import convert, finetune, predict
-from experiments.wiring import tasks
 from lm.chat import template_files
 from lm.chat.chat_template import DEFAULT, End
 from lm.errors import UserError
 from lm.models.families import FAMILIES
+from lm.tasks.factory import make_task
 from lm.tasks.text import TextInputs
 from lm.tokenizers.tokenizers import ByteTokenizer
 
@@ -146,7 +146,7 @@ def test_a_folder_without_a_template_is_said_to_have_none(tmp_path):
 
 def chat_task(**settings):
     inputs = TextInputs(ByteTokenizer(), FAMILIES["gpt2"], num_types=1, seq_len=64, truncate=True)
-    return tasks.make_task(dict(kind="chat", messages="messages") | settings, inputs)
+    return make_task(dict(kind="chat", messages="messages") | settings, inputs)
 
 
 def test_runs_of_before_the_day_was_kept_begin_their_rows_as_they_did():

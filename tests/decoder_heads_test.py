@@ -11,8 +11,8 @@ from configs import classify
 from configs import convert as convert_config
 from configs import predict as predict_config
 from experiments import convert, finetune, predict
-from experiments.wiring import task_model
 from lm.errors import UserError
+from lm.loading import task_model
 from tests.generate_test import V, make_folder
 
 TEXTS = ["the thing", "北京是", "  in the", "x", "He said: the\tthing", "the " * 70]

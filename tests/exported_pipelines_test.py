@@ -13,9 +13,9 @@ from configs import families
 from configs import generate as generate_config
 from configs import predict as predict_config
 from experiments import convert, finetune, generate, predict
-from experiments.wiring import task_model
 from lm.chat import chat_template as chat_lib
 from lm.chat import template_files
+from lm.loading import task_model
 from lm.models.factory import make_model
 from lm.models.families import init_params
 from lm.run import workdir

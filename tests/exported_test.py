@@ -12,9 +12,9 @@ from flax.traverse_util import flatten_dict
 
 from configs import adapt
 from configs import convert as convert_config
-from experiments import convert, pretrain, runs
-from experiments.wiring import task_model
+from experiments import convert, pretrain
 from lm.errors import UserError
+from lm.loading import language_model, task_model
 from tests.finetune_test import files, make_config, run  # noqa: F401
 
 LORA = {"lora.rank": 2, "lora.targets": "attention/(query|value)/kernel", "train.num_steps": 2}
@@ -73,7 +73,7 @@ def test_merged_weights_say_the_same_and_keep_the_template(adapted):
     ours = logits_of_ours(loaded.model, loaded.params)
     np.testing.assert_allclose(ours, logits_of_theirs(theirs), atol=1e-4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(adapted / "merged")
-    assert tokenizer.chat_template == loaded.config.task.template
+    assert tokenizer.chat_template == loaded.config["task"]["template"]
 
 
 @pytest.mark.parametrize("base", ["base", "first"])
@@ -87,7 +87,7 @@ def test_adapters_of_peft_come_back_merged_into_a_run(adapted, base, tmp_path):
     carry(tmp_path / "peft", tmp_path / "back", base=str(source))
 
     expected = flatten_dict(task_model.load(adapted / "run").params)
-    found = flatten_dict(runs.load(tmp_path / "back").params)
+    found = flatten_dict(language_model.load(tmp_path / "back").params)
     assert found.keys() == expected.keys()
     for path, x in expected.items():
         np.testing.assert_allclose(found[path], x, atol=1e-6, err_msg="/".join(path))
@@ -111,7 +111,10 @@ def test_a_model_trains_on_with_its_own_tokenizer_on_text(kind, adapted, tmp_pat
 
     assert pretrain.run(config.lock(), tmp_path / "run") == 0
 
-    before, after = hugging_face_params(adapted / "base"), runs.load(tmp_path / "run").params
+    before, after = (
+        hugging_face_params(adapted / "base"),
+        language_model.load(tmp_path / "run").params,
+    )
     for path, x in flatten_dict(after).items():
         np.testing.assert_array_equal(x, before[path], "/".join(path))
     (line,) = [x for x in (tmp_path / "run" / "metrics.jsonl").open() if "eval/loss" in x]
@@ -122,7 +125,7 @@ def hugging_face_params(folder):
     again = folder.parent / "again"
     if not again.exists():
         carry(folder, again)
-    return flatten_dict(runs.load(again).params)
+    return flatten_dict(language_model.load(again).params)
 
 
 REFUSED = {

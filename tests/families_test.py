@@ -71,14 +71,14 @@ def test_runs_are_exported_and_come_back_the_same(trained, tmp_path):
     import transformers
 
     from configs import convert as convert_config
-    from experiments import runs
+    from lm.loading import language_model
 
     for source, target in ((trained, tmp_path / "hf"), (tmp_path / "hf", tmp_path / "back")):
         config = convert_config.get_config()
         config.update(source=str(source), target=str(target))
         convert.run(config, None)
 
-    before, after = (runs.load(w) for w in (trained, tmp_path / "back"))
+    before, after = (language_model.load(w) for w in (trained, tmp_path / "back"))
     jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
     assert dict(before.config.model) == dict(after.config.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")

@@ -20,10 +20,11 @@ from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import predict as predict_config
 from experiments import evaluate, finetune, generate, predict, prompts
-from experiments.wiring import task_data, task_model
+from experiments.wiring import task_data
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
 from lm.generate import sampling
+from lm.loading import task_model
 from lm.parallel.mesh import make_mesh
 from lm.parallel.param_rules import place_params
 from lm.train import checkpoints, loop
@@ -287,7 +288,7 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with
     assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
     loaded = task_model.load(workdir)
     data = task_data.read(loaded.config)
-    mesh = make_mesh(**loaded.config.parallel)
+    mesh = make_mesh(**loaded.config["parallel"])
     again = finetune.make_evaluation(
         loaded.config, loaded.task, loaded.model, data.validation, mesh
     )

@@ -10,9 +10,10 @@ import transformers
 
 from configs import answer, classify, seq2seq, tag
 from experiments import finetune
-from experiments.wiring import task_data, task_model
+from experiments.wiring import task_data
 from lm.corpus import documents
 from lm.errors import UserError
+from lm.loading import task_model
 from lm.metrics import bleu_rouge
 from lm.tasks import text as text_lib
 

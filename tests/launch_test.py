@@ -18,11 +18,12 @@ import pytest
 from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import quickstart
-from experiments import evaluate, generate, pretrain, runs
+from experiments import evaluate, generate, pretrain
 from experiments.wiring import pretraining
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus.batches import Batches
 from lm.errors import UserError
+from lm.loading import language_model
 from lm.models import factory
 from lm.run.status import state_of
 from lm.train import checkpoints
@@ -191,7 +192,7 @@ def test_a_run_of_another_machine_is_opened_with_a_kernel_of_this_one(
     config["model"].update(attention=named, dropout=0.0)
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
 
-    assert runs.load(tmp_path / "run").model.config.attention == taken
+    assert language_model.load(tmp_path / "run").model.config.attention == taken
 
 
 def test_evaluation_asks_for_a_kernel_that_takes_rows_as_its_mesh_cuts_them(
@@ -239,7 +240,7 @@ def test_training_goes_on_from_another_run(uninterrupted, text, tmp_path):
         f"--workdir={tmp_path}/more",
     )
 
-    start, end = (runs.load(w).params for w in (uninterrupted, tmp_path / "more"))
+    start, end = (language_model.load(w).params for w in (uninterrupted, tmp_path / "more"))
     np.testing.assert_allclose(
         start["token_embedding"], end["token_embedding"], rtol=1e-5, atol=1e-7
     )

@@ -8,9 +8,10 @@ import transformers
 
 from configs import classify, families
 from configs import convert as convert_config
-from experiments import convert, runs
-from experiments.wiring import init_from, task_model
+from experiments import convert
+from experiments.wiring import init_from
 from lm.errors import UserError
+from lm.loading import language_model, task_model
 from lm.models import mup
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
@@ -36,7 +37,7 @@ def test_transformers_gives_the_logits_of_the_run(family, random_like, tmp_path)
     carry.update(source=str(tmp_path / "run"), target=str(tmp_path / "hf"))
     assert convert.run(carry, tmp_path) == 0
 
-    run = runs.load(tmp_path / "run")
+    run = language_model.load(tmp_path / "run")
     tokens_BL = np.arange(3, 14)[None]
     inputs = tokens_BL, np.arange(11)[None], np.ones_like(tokens_BL)
     logits_BLV = jax.jit(run.model.apply)({"params": run.params}, *inputs)

@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 
 from experiments import cli, pretrain, training
 from experiments.estimates.memory import pretraining_bytes
-from experiments.runs import has_tokenizer
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
 from experiments.wiring import init_from, pretraining
 from lm.errors import UserError
+from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
 from lm.run.status import FAILED, mark
 from lm.train import evaluation, loop, vmapped

@@ -9,11 +9,12 @@ import ml_collections
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from experiments import runs
-from experiments.wiring import pretraining, task_model
+from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.interop.weights import Path
+from lm.loading import language_model, task_model
+from lm.loading.run_folder import head_of, load_config, on_this_machine, tokenizer_block
 from lm.models import mup
 from lm.models.factory import family_named, make_model
 from lm.models.families import init_params, param_shapes
@@ -52,9 +53,9 @@ def make_state(
             _say_what_is_new(folder, loaded.missing)
             return create(loaded.params)
         if not task_model.is_task_model(folder):
-            return create(runs.load(folder).params)
+            return create(language_model.load(folder).params)
         run = task_model.load(folder)
-        found = task_model.as_in_module(run.params, run.config)
+        found = task_model.as_in_module(run.params, family_named(run.config["model"]["name"]))
         missing = sorted(shapes.keys() - found.keys())  # Of the output, as `check` saw.
         if left := sorted({path[0] for path in found.keys() - shapes.keys()}):
             logging.warning("%s: left out, for it has no place here: %s", folder, ", ".join(left))
@@ -77,7 +78,7 @@ def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
 
 def _choices(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What a folder of `transformers` may lack and have, with the head of a task or with none."""
-    is_body = runs.head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
+    is_body = head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
     may_lack = lambda path: is_body and _is_of_output(path, config)
     return {"may_lack": may_lack, "leave_out": "heads"}
 
@@ -113,7 +114,7 @@ def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     block |= {name: value for name, value in config.model.items() if name in block}
     with config.unlocked():
         config.model = ml_collections.ConfigDict(block)
-        config.tokenizer = ml_collections.ConfigDict(runs.tokenizer_block(folder))
+        config.tokenizer = ml_collections.ConfigDict(tokenizer_block(folder))
     return config
 
 
@@ -124,8 +125,8 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
       UserError: it is neither, or one of `transformers` without a tokenizer.
     """
     if not hugging_face.is_folder(folder):
-        return runs.load_config(folder)["model"]
-    runs.tokenizer_block(folder)  # Raises where there is none.
+        return load_config(folder)["model"]
+    tokenizer_block(folder)  # Raises where there is none.
     return hugging_face.load_model_block(folder)
 
 
@@ -144,7 +145,7 @@ def check(
     """
     folder = pathlib.Path(config.init_from)
     is_run = not hugging_face.is_folder(folder)
-    block = runs.on_this_machine(ml_collections.ConfigDict(model_block(folder)))
+    block = on_this_machine(model_block(folder))
     other = make_model(block, causal=True)
     if hugging_face.is_folder(folder):
         other_tokenizer = tokenizers.load_file(folder)
@@ -174,7 +175,7 @@ def check(
                 "config's model needs; name what it was fine-tuned from"
             )
     if tokenizer is not None and other_tokenizer.fingerprint != tokenizer.fingerprint:
-        block = runs.tokenizer_block(folder)
+        block = tokenizer_block(folder)
         raise UserError(
             f"init_from={folder} knows another tokenizer's ids; take that one: "
             f"--config=FILE.py:tokenizer={block.get('path', block['kind'])}"

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from experiments import runs
 from experiments.wiring import tasks
 from lm.chat import template_files
 from lm.corpus import preparation
@@ -19,11 +18,11 @@ from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats.files import RestUnread
-from lm.models.factory import family_named
+from lm.loading.run_folder import head_of
 from lm.settings import choose
 from lm.tasks import labels
+from lm.tasks.factory import make_task, text_inputs
 from lm.tasks.task import Task, UnfitFamily
-from lm.tasks.text import TextInputs
 from lm.tokenizers import tokenizers
 
 
@@ -120,15 +119,16 @@ def read(config: ml_collections.ConfigDict) -> TaskData:
     tokenizer = _tokenizer(config, found.train)
     templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
     block = tasks.complete(config.task.to_dict(), found.train, templates)
-    head = runs.head_of(pathlib.Path(config.init_from)) if config.init_from else None
+    head = head_of(pathlib.Path(config.init_from)) if config.init_from else None
     head = head if head and head.kind == block["kind"] else None
     if head and not config.task.get("labels", True):
         index = labels.index_of(head.kind, head.labels, block.get("scheme"))
         if {*block["labels"]} <= index.keys():
             given = config.task.to_dict() | {"labels": head.labels}
             block = tasks.complete(given, found.train, templates)
+    of_rows = dict(seq_len=config.data.seq_len, truncate=config.data.truncate)
     try:
-        task = tasks.make_task(block, text_inputs(config, tokenizer))
+        task = make_task(block, text_inputs(config.model, tokenizer, **of_rows))
     except UnfitFamily as error:
         of = f"init_from={config.init_from}, a {config.model.name}, does not fit: "
         raise UserError(f"{of if config.init_from else ''}{error}") from None
@@ -226,32 +226,6 @@ def _template_lines(
     elif text:
         ends = f"an answer ends with the text {text!r}, which is no special token"
     return {"chat template": f"{templates.origin}; {ends}"}
-
-
-def text_inputs(config: ml_collections.ConfigDict, tokenizer: tokenizers.Tokenizer) -> TextInputs:
-    """How texts become what this config's model reads.
-
-    Raises:
-      UserError: the data's rows do not fit the model, or the tokenizer does not.
-    """
-    seq_len, max_len = config.data.seq_len, config.model.get("max_len")
-    if max_len is not None and seq_len > max_len:
-        raise UserError(
-            f"data.seq_len={seq_len} exceeds the model's positions, model.max_len={max_len}; "
-            "lower it"
-        )
-    if tokenizer.vocab_size > config.model.vocab_size:
-        raise UserError(
-            f"the tokenizer's vocabulary of {tokenizer.vocab_size} is larger than the model's, "
-            f"model.vocab_size={config.model.vocab_size}"
-        )
-    return TextInputs(
-        tokenizer,
-        family_named(config.model.name),
-        num_types=config.model.get("num_types", 1),
-        seq_len=seq_len,
-        truncate=config.data.truncate,
-    )
 
 
 def encode(

@@ -1,27 +1,16 @@
-"""From the `task` block of a config to a task; what the block leaves open is read off the data."""
+"""Completes the `task` block of a config: what it leaves open is read off the data."""
 
 import collections
-import datetime
-import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-from flax import linen as nn
-
-from lm.chat import chat_template, parts_apart, template_files
+from lm.chat import template_files
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.generate import beam, sampling
-from lm.metrics import bleu_rouge
-from lm.models.parameters import Params
-from lm.settings import call, lookup
-from lm.tasks import answering, classification, language, tagging
+from lm.tasks import classification, tagging
 from lm.tasks import labels as labels_lib
-from lm.tasks.task import Task
-from lm.tasks.text import TextInputs
-from lm.tokenizers.tokenizers import Tokenizer
+from lm.tasks.factory import read_weights
 
 # Of each kind: the embedded example of Python's standard library.
 _EMBEDDED = {
@@ -115,124 +104,10 @@ def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[st
             raise UserError(f"task.class_weights=balanced: no example has label {unseen[0]!r}")
         weights = classification.balanced_weights(counts)
         return ",".join(f"{weight:.6g}" for weight in weights)
-    weights = _weights(text)
+    weights = read_weights(text)
     if len(weights) != len(labels) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise UserError(
             f"task.class_weights={text!r} must be balanced, or one number of at least 0 for each "
             f"label, and not all 0: {', '.join(labels)}"
         )
     return text
-
-
-def _weights(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"task.class_weights={text!r} must be balanced, or numbers") from None
-
-
-def make_task(block: dict[str, Any], inputs: TextInputs) -> Task:
-    """The task of a complete block.
-
-    Raises:
-      UserError: an unknown kind, or settings that it does not take.
-    """
-    settings = dict(block)
-    make = lookup("task.kind", settings.pop("kind"), _KINDS)
-    if "class_weights" in settings:
-        settings["class_weights"] = _weights(settings["class_weights"])
-    return call(make, "task", settings, inputs=inputs)
-
-
-def _on_texts(target: Callable[..., classification.Target]) -> Callable[..., Task]:
-    def make(*, inputs: TextInputs, text: str, pair: str, **settings) -> Task:
-        of_target = call(target, "task", settings)
-        return classification.TextTask(inputs, of_target, text=text, pair=pair)
-
-    return make
-
-
-def _seq2seq(
-    *,
-    inputs: TextInputs,
-    scorer: str,
-    bleu_tokenizer: str,
-    rouge_tokenizer: str,
-    num_beams: int,
-    length_penalty: float,
-    **settings,
-) -> Task:
-    translation = functools.partial(_translation_scores, tokenizer=bleu_tokenizer)
-    summarization = functools.partial(bleu_rouge.rouge, tokenizer=rouge_tokenizer)
-    scorers = {
-        "translation": (translation, ("bleu", "chrf")),
-        "summarization": (summarization, bleu_rouge.ROUGE_TYPES),
-    }
-    settings["score"], settings["metrics"] = lookup("task.scorer", scorer, scorers)
-    settings["score"](["a"], [["a"]])  # Raises for a tokenizer that is not there.
-    if num_beams < 1:
-        raise UserError(f"task.num_beams={num_beams} must be at least 1")
-    settings["generate"] = functools.partial(
-        _write,
-        tokenizer=inputs.tokenizer,
-        max_new_tokens=settings["target_len"],
-        num_beams=num_beams,
-        length_penalty=length_penalty,
-    )
-    return call(language.Seq2Seq, "task", settings, inputs=inputs)
-
-
-def _write(
-    model: nn.Module,
-    params: Params,
-    prompts: Sequence[Sequence[int]],
-    *,
-    tokenizer: Tokenizer,
-    max_new_tokens: int,
-    num_beams: int,
-    length_penalty: float,
-) -> list[list[int]]:
-    """What follows each prompt: by beam search, or the likeliest token each time for one beam."""
-    settings = dict(
-        vocab_size=tokenizer.vocab_size,
-        max_new_tokens=max_new_tokens,
-        stop_ids=tokenizer.stop_ids,
-        start_id=tokenizer.pad_id or 0,
-    )
-    if num_beams > 1:
-        settings |= dict(num_beams=num_beams, length_penalty=length_penalty, early_stopping=False)
-        return [best[0].tokens for best in beam.search(model, params, prompts, **settings)]
-    settings |= dict(temperature=0.0, top_k=0, top_p=1.0)
-    return sampling.generate(model, params, prompts, jax.random.key(0), **settings)
-
-
-def _translation_scores(
-    predictions: list[str], references: list[list[str]], *, tokenizer: str
-) -> dict[str, float]:
-    return {
-        "bleu": bleu_rouge.bleu(predictions, references, tokenizer=tokenizer).score,
-        "chrf": bleu_rouge.chrf(predictions, references).score,
-    }
-
-
-def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:
-    """`date` is missing in runs of before it was a key, which encoded each answer by itself."""
-    sources = template_files.choose(template, None, "").sources
-    try:
-        now = datetime.datetime.fromisoformat(date) if date else datetime.datetime.now()
-    except ValueError:
-        raise UserError(f"task.date={date!r} is no day, such as 2026-01-31") from None
-    make = parts_apart.ChatTemplateApart if date is None else chat_template.ChatTemplate
-    laid_out_by = make(sources, inputs.tokenizer, now=now)
-    return language.Chat(inputs, template=laid_out_by, messages=messages)
-
-
-_KINDS: dict[str, Callable[..., Task]] = {
-    "classification": _on_texts(classification.OneLabel),
-    "multi_label": _on_texts(classification.ManyLabels),
-    "regression": _on_texts(classification.Number),
-    "tagging": tagging.Tagging,
-    "question_answering": answering.QuestionAnswering,
-    "seq2seq": _seq2seq,
-    "chat": _chat,
-}

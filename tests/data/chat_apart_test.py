@@ -5,11 +5,11 @@ import tokenizers as hf
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
-from experiments.wiring import tasks
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.formats.fields import Record
 from lm.models.families import FAMILIES
+from lm.tasks.factory import make_task
 from lm.tasks.text import TextInputs
 from lm.tokenizers.tokenizers import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
 from tests import tiny_tokenizers
@@ -78,7 +78,7 @@ SENTENCEPIECE_ASKS = """
 
 def _task(tokenizer, template=PLAIN):
     inputs = TextInputs(tokenizer, FAMILIES["gpt2"], num_types=1, seq_len=128, truncate=False)
-    return tasks.make_task(dict(kind="chat", messages="messages", template=template), inputs)
+    return make_task(dict(kind="chat", messages="messages", template=template), inputs)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from flax.traverse_util import flatten_dict
 from configs import convert as convert_config
 from configs import generate as generate_config
 from configs import quickstart
-from experiments import convert, generate, runs
-from experiments.wiring import init_from, task_model
+from experiments import convert, generate
+from experiments.wiring import init_from
 from lm.errors import UserError
 from lm.interop import hugging_face, tensor_files
+from lm.loading import language_model, task_model
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.tokenizers import tokenizers
@@ -331,10 +332,10 @@ def test_a_run_whose_config_was_edited_is_refused_wherever_it_is_opened(key, imp
     training.init_from = str(tmp_path / "run")
     tokenizer = tokenizers.load(tmp_path / "run" / "tokenizer")
     openings = [
-        lambda: runs.load(tmp_path / "run"),
+        lambda: language_model.load(tmp_path / "run"),
         lambda: convert.run(exporting, None),
         lambda: generate.run(generating, None),
-        lambda: task_model.is_task_model(tmp_path / "run") or runs.load(tmp_path / "run"),
+        lambda: task_model.is_task_model(tmp_path / "run") or language_model.load(tmp_path / "run"),
         lambda: init_from.check(training, {}, tokenizer),
     ]
     for value in EDITS[key]:
@@ -350,7 +351,7 @@ def test_a_run_whose_config_was_edited_is_refused_wherever_it_is_opened(key, imp
 
 
 def test_a_folder_is_opened_as_the_run_that_it_would_be_imported_as(llama, imported):
-    found, expected = runs.load(llama), runs.load(imported)
+    found, expected = language_model.load(llama), language_model.load(imported)
 
     assert found.step == expected.step == 0
     assert found.tokenizer.fingerprint == expected.tokenizer.fingerprint

@@ -13,10 +13,11 @@ import transformers
 
 from configs import convert as convert_config
 from configs import quickstart
-from experiments import convert, pretrain, runs
+from experiments import convert, pretrain
 from experiments.wiring import init_from
 from lm.errors import UserError
 from lm.interop import settings, tokenizer_files
+from lm.loading import language_model
 from lm.tokenizers import tokenizers
 from lm.tokenizers.tokenizers import ByteTokenizer
 from lm.tokenizers.training import train_sentencepiece
@@ -74,7 +75,7 @@ def imported(folder, tmp_path_factory):
 
 @pytest.mark.parametrize("length", [1, 13, POSITIONS])
 def test_logits_agree_with_transformers(reference, imported, length):
-    run = runs.load(imported)
+    run = language_model.load(imported)
     tokens_BL = np.random.default_rng(length).integers(0, VOCAB, (2, length))
     positions_BL = jnp.broadcast_to(jnp.arange(length), (2, length))
 
@@ -129,7 +130,7 @@ def test_transformers_loads_an_export_without_a_word(reference, imported, tmp_pa
     with torch.no_grad():
         np.testing.assert_array_equal(model(tokens_BL).logits, reference(tokens_BL).logits)
     tokenizer = transformers.AutoTokenizer.from_pretrained(target)
-    run = runs.load(imported)
+    run = language_model.load(imported)
     assert tokenizer("def 中").input_ids == run.tokenizer.encode_batch(["def 中"])[0].tolist()
     assert tokenizer.eos_token_id == run.tokenizer.eos_id
 
@@ -140,9 +141,9 @@ def test_sharded_files_are_read(folder, reference, imported, tmp_path):
     (sharded / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     assert len(list(sharded.glob("*.safetensors"))) > 1
 
-    params = runs.load(run_convert(sharded, tmp_path / "run")).params
+    params = language_model.load(run_convert(sharded, tmp_path / "run")).params
 
-    jax.tree.map(np.testing.assert_array_equal, params, runs.load(imported).params)
+    jax.tree.map(np.testing.assert_array_equal, params, language_model.load(imported).params)
 
 
 def edited(folder, tmp_path, *, config=None, weights=None):
@@ -216,7 +217,11 @@ def test_old_files_with_mask_buffers_and_without_the_prefix_are_read(folder, imp
 
     run = run_convert(edited(folder, tmp_path, weights=old), tmp_path / "run")
 
-    jax.tree.map(np.testing.assert_array_equal, runs.load(run).params, runs.load(imported).params)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        language_model.load(run).params,
+        language_model.load(imported).params,
+    )
 
 
 def test_pickled_weights_are_refused_with_the_command_that_converts_them(folder, tmp_path):
@@ -242,21 +247,21 @@ def test_a_folder_can_be_trained_on_as_it_is(folder, imported, tmp_path):
             "eval.sample_tokens": 0,
         }
     )
-    config.model.update(runs.load(imported).config.model)
+    config.model.update(language_model.load(imported).config["model"])
 
     pretrain.run(config, tmp_path / "run")
 
     jax.tree.map(
         np.testing.assert_array_equal,
-        runs.load(tmp_path / "run").params,
-        runs.load(imported).params,
+        language_model.load(tmp_path / "run").params,
+        language_model.load(imported).params,
     )
 
 
 def test_more_tokens_are_the_mean_of_those_there_are(folder, imported, tmp_path):
     run_convert(folder, tmp_path / "run", vocab_size=VOCAB + 5)
 
-    old, new = runs.load(imported).params, runs.load(tmp_path / "run").params
+    old, new = language_model.load(imported).params, language_model.load(tmp_path / "run").params
     before, after = old["token_embedding"], new["token_embedding"]
     assert after.shape == (VOCAB + 5, 24)
     np.testing.assert_array_equal(after[:VOCAB], before)
@@ -324,7 +329,7 @@ def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path,
     assert "sample from it" not in told
     assert "configs/classify.py" in told
     assert "unknown, and left out: classifier.weight" in capsys.readouterr().out
-    params = runs.load(tmp_path / "run").params
+    params = language_model.load(tmp_path / "run").params
     assert np.std(params["transform"]["kernel"]) == pytest.approx(0.02, rel=0.2)
     np.testing.assert_array_equal(
         params["encoder"]["token_embedding"], bare.embeddings.word_embeddings.weight.detach()

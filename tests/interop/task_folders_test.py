@@ -16,9 +16,11 @@ from tokenizers import models, pre_tokenizers, processors
 from configs import answer, classify, tag
 from configs import convert as convert_config
 from configs import evaluate as evaluate_config
-from experiments import convert, evaluate, finetune, runs
-from experiments.wiring import task_data, task_model
+from experiments import convert, evaluate, finetune
+from experiments.wiring import task_data
 from lm.errors import UserError
+from lm.loading import task_model
+from lm.loading.run_folder import head_of
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
 SIZES = dict(
@@ -122,7 +124,7 @@ def test_a_task_model_says_what_it_says_in_transformers(name, tmp_path):
     found = jax.jit(loaded.model.apply)({"params": loaded.params}, inputs)
     with torch.no_grad():
         expected = reference(torch.tensor(tokens_BL))
-    assert (loaded.config.task.kind, tuple(loaded.config.task.get("labels", ()))) == (kind, labels)
+    assert (loaded.config["task"]["kind"], task_model.labels_of(loaded.config)) == (kind, labels)
     assert loaded.step == 0
     assert np.abs(found).max() > 0.5
     if kind == "question_answering":
@@ -162,10 +164,10 @@ def test_settings_of_the_task_can_be_replaced_and_no_others(tmp_path):
 
     loaded = task_model.load(tmp_path, task={"pair": "hypothesis"})
 
-    assert loaded.config.task.pair == "hypothesis"
+    assert loaded.config["task"]["pair"] == "hypothesis"
     with pytest.raises(UserError, match=r"task\.tags='x': .* no such setting"):
         task_model.load(tmp_path, task={"tags": "x"})
-    assert runs.head_of(tmp_path).kind == "classification"
+    assert head_of(tmp_path).kind == "classification"
 
 
 def start(folder, tmp_path, labels, **changes):

@@ -1,75 +1,15 @@
-"""Opens a finished (or running) run, or a folder of `transformers` as if it were one."""
+"""What the folder of a run, or of `transformers`, says: its config, its head, its tokenizer."""
 
 import pathlib
-from typing import Any, NamedTuple
-
-import ml_collections
-from flax import linen as nn
-from flax.traverse_util import flatten_dict
+from typing import Any
 
 from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft
-from lm.models.factory import make_model
-from lm.models.families import param_shapes
-from lm.models.parameters import Params
 from lm.run import workdir as workdir_lib
 from lm.system import manifest
 from lm.tokenizers import tokenizer_folder, tokenizers
 from lm.tokenizers.pieces import KIND
-from lm.train.checkpoints import restore_params
-
-
-class SavedRun(NamedTuple):
-    """What a workdir holds; of a folder of `transformers`, what it would be imported as."""
-
-    config: ml_collections.ConfigDict
-    model: nn.Module
-    step: int
-    params: Any
-    tokenizer: tokenizers.Tokenizer
-
-
-def folder_of(config: ml_collections.ConfigDict) -> pathlib.Path:
-    """The folder that `checkpoint` names.
-
-    Raises:
-      UserError: it is not set.
-    """
-    if not config.checkpoint:
-        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
-    return pathlib.Path(config.checkpoint)
-
-
-def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> SavedRun:
-    """A run's best checkpoint where its config names a metric, else the newest; averaged weights
-    where it keeps them.
-
-    Args:
-      folder: of the run, or of `transformers`, whose model is then at step 0.
-      sequence_parts: devices that its model will read each row with.
-
-    Raises:
-      UserError: neither, a run without a checkpoint, or a config.json that the parameters do not
-        fit.
-    """
-    is_imported = hugging_face.is_folder(folder)
-    if is_imported:
-        block = hugging_face.load_model_block(folder)
-        config = ml_collections.ConfigDict(imported_config(block, str(folder)))
-    else:
-        config = ml_collections.ConfigDict(load_config(folder))
-    causal = "objective" not in config or config.objective.kind == "causal"
-    block = on_this_machine(config.model)
-    model = make_model(block, causal=causal, sequence_parts=sequence_parts)
-    if is_imported:
-        shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
-        loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
-        hugging_face.say_what_is_left(folder, loaded)
-        return SavedRun(config, model, 0, loaded.params, tokenizers.load_file(folder))
-    step, params, _ = restore_params(folder / "checkpoints", **_best(config))
-    check_shapes(folder, params, param_shapes(model))
-    return SavedRun(config, model, step, params, tokenizers.load(folder / "tokenizer"))
 
 
 def imported_config(block: dict[str, Any], source: str) -> dict[str, Any]:
@@ -129,42 +69,13 @@ def head_of(folder: pathlib.Path) -> heads.Head | None:
     return heads.Head(config["task"]["kind"], tuple(config["task"].get("labels", ())))
 
 
-def check_shapes(folder: pathlib.Path, params: Params, expected: Params) -> None:
-    """Raises UserError where a checkpoint does not hold the parameters that config.json asks for.
-
-    Args:
-      folder: of the run.
-      params: what was restored.
-      expected: of the model; shapes are enough.
-    """
-    found, wanted = flatten_dict(params), flatten_dict(expected)
-    for path in sorted(found.keys() | wanted.keys()):
-        shapes = [tree[path].shape if path in tree else None for tree in (found, wanted)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{folder}: {'/'.join(path)} has shape {shapes[0]} in its checkpoint, and "
-                f"{workdir_lib.CONFIG} asks for {shapes[1]}; restore the {workdir_lib.CONFIG} that "
-                "made it"
-            )
-
-
-def on_this_machine(block: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def on_this_machine(block: dict[str, Any]) -> dict[str, Any]:
     """A copy of the `model` block of a run that another machine may have trained, to be read here.
 
     A kernel that it names gives way to the fastest one here, since all give the same numbers; but
     for the reference, which may have been named for a reason.
     """
-    block = block.copy_and_resolve_references()
-    if block.attention != "einsum":
-        block.attention = "auto"
-    return block
-
-
-def _best(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Which checkpoint of a run counts; what was imported has one."""
-    if "checkpoint" not in config:
-        return {}
-    return {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
+    return block | {"attention": "einsum" if block["attention"] == "einsum" else "auto"}
 
 
 def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
@@ -185,19 +96,6 @@ def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
             "AutoTokenizer of transformers"
         )
     return {"kind": "bytes"}
-
-
-def with_own_tokenizer(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> ml_collections.ConfigDict:
-    """A copy that reads the tokenizer's copy in the workdir, where a run goes on that read a file.
-
-    So a run keeps its ids and special tokens, whatever becomes of the file or of how it is read.
-    """
-    config = config.copy_and_resolve_references()
-    if config.tokenizer.kind == "file" and has_tokenizer(workdir):
-        config.tokenizer = ml_collections.ConfigDict(tokenizer_block(workdir))
-    return config
 
 
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: pathlib.Path) -> None:

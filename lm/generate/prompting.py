@@ -3,32 +3,17 @@
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import ml_collections
-
-from experiments import runs
-from experiments.wiring import task_model
 from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.generate.ending import Stops
+from lm.loading import task_model
+from lm.loading.run import Run
 from lm.models.factory import family_named
 from lm.tasks import language
 from lm.tokenizers import framing, stop_ids
 from lm.tokenizers.tokenizers import Tokenizer
-
-
-def load(folder: pathlib.Path) -> runs.SavedRun | task_model.SavedTaskModel:
-    """Opens a run of whichever kind, or a folder of `transformers` as one, to have it write.
-
-    It says on standard error what its generation_config.json asks for in vain.
-
-    Raises:
-      UserError: there is none.
-    """
-    loaded = (task_model if task_model.is_task_model(folder) else runs).load(folder)
-    say_what_is_unused(folder, loaded.tokenizer)
-    return loaded
 
 
 def say_what_is_unused(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
@@ -62,7 +47,7 @@ class PromptAffixes(NamedTuple):
         return [*(() if has_start else self.start), *ids, *self.end]
 
 
-def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> PromptAffixes:
+def affixes_of(config: dict[str, Any], tokenizer: Tokenizer) -> PromptAffixes:
     """What stands around a text, without a task or a chat template.
 
     `data.add_bos` says it for a run that was pretrained here, whose encoder, if it has one, read an
@@ -72,17 +57,17 @@ def affixes_of(config: ml_collections.ConfigDict, tokenizer: Tokenizer) -> Promp
       config: of the run.
       tokenizer: of the run.
     """
-    has_encoder = family_named(config.model.name).architecture == "encoder_decoder"
-    if config.experiment != "pretrain":
+    has_encoder = family_named(config["model"]["name"]).architecture == "encoder_decoder"
+    if config["experiment"] != "pretrain":
         return PromptAffixes(tokenizer.prefix_ids, tokenizer.suffix_ids if has_encoder else ())
     ids = lambda token_id: () if token_id is None else (token_id,)
     if has_encoder:
         return PromptAffixes((), ids(tokenizer.eos_id))
-    return PromptAffixes(ids(tokenizer.bos_id) if config.data.add_bos else (), ())
+    return PromptAffixes(ids(tokenizer.bos_id) if config["data"]["add_bos"] else (), ())
 
 
 def frames_of(
-    loaded: runs.SavedRun | task_model.SavedTaskModel,
+    loaded: Run,
 ) -> tuple[framing.Frame, framing.Frame] | None:
     """What a run was trained to see around one text, and around two.
 
@@ -91,7 +76,7 @@ def frames_of(
     """
     config, tokenizer = loaded.config, loaded.tokenizer
     around = lambda start, end: tuple(framing.around(start, end, n) for n in (1, 2))
-    if config.experiment == "convert":
+    if config["experiment"] == "convert":
         return None
     if isinstance(loaded, task_model.SavedTaskModel):
         if isinstance(loaded.task, language.Chat):
@@ -99,31 +84,31 @@ def frames_of(
         if not isinstance(loaded.task, language.Seq2Seq):
             return tokenizer.frame(1), tokenizer.frame(2)
     ids = lambda token_id, wanted: (token_id,) if wanted and token_id is not None else ()
-    architecture = family_named(config.model.name).architecture
+    architecture = family_named(config["model"]["name"]).architecture
     adds_bos = adds_eos = True  # As tasks do.
-    if config.experiment == "pretrain":
-        adds_bos, adds_eos = config.data.add_bos, config.data.add_eos
+    if config["experiment"] == "pretrain":
+        adds_bos, adds_eos = config["data"]["add_bos"], config["data"]["add_eos"]
     return around(
         ids(tokenizer.bos_id, adds_bos and architecture != "encoder_decoder"),
         ids(tokenizer.eos_id, adds_eos and architecture != "decoder"),
     )
 
 
-def reads_special(config: ml_collections.ConfigDict) -> bool:
+def reads_special(config: dict[str, Any]) -> bool:
     """Whether a text that spells a special token means it, as in `transformers`.
 
     Not where the run was pretrained here, on text in which they were text.
     """
-    return config.experiment != "pretrain"
+    return config["experiment"] != "pretrain"
 
 
 def chat_template(
-    folder: pathlib.Path, loaded: runs.SavedRun | task_model.SavedTaskModel
+    loaded: Run,
 ) -> ChatTemplate | None:
     """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
     if isinstance(loaded, task_model.SavedTaskModel):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None
-    found = template_files.read(folder)
+    found = template_files.read(loaded.folder)
     if found is None or "default" not in found.sources:
         return None
     return ChatTemplate(found.sources, loaded.tokenizer, origin=found.origin)

@@ -4,45 +4,55 @@ A folder of `transformers` with the head of a task is opened as a run that was t
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from experiments import runs
-from experiments.wiring import pretraining, task_data, tasks
 from lm.data.tags import scheme_of, spelled
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
+from lm.loading import language_model
+from lm.loading import run_folder as run_folder_lib
+from lm.loading.run_folder import head_of, load_config, on_this_machine
 from lm.models import factory as factory_lib
 from lm.models import mup
 from lm.models.factory import family_named
+from lm.models.families import Family
 from lm.models.lora import LoraConfig
 from lm.models.parameters import Params
 from lm.parallel.param_rules import params_sharding, place_params
+from lm.tasks.factory import make_task, text_inputs
 from lm.tasks.task import Task
 from lm.tokenizers import tokenizers
 from lm.train.checkpoints import restore_params
 from lm.train.trainable import Trainable, checksum
 
+Config = Mapping[str, Any]  # Blocks by name, as config.json of a run has them.
 
-def make_model(config: ml_collections.ConfigDict, task: Task) -> nn.Module:
+
+def make_model(config: Config, task: Task) -> nn.Module:
     """The task's model on the family that the config names."""
-    base = factory_lib.make_model(config.model, **pretraining.rows_of(config))
-    if mup.growth(base.config) and not config.init_from:
+    base = factory_lib.make_model(
+        config["model"],
+        causal=True,
+        packed=False,
+        sequence_parts=config["parallel"]["sequence"],
+    )
+    if mup.growth(base.config) and not config["init_from"]:
         raise UserError(
             f"model.mup_model_dim={base.config.mup_model_dim} is about pretraining; make it and "
             "the other model.mup_* 0, or name a run that has them with init_from"
         )
-    return task.module(family_named(config.model.name), base.config)
+    return task.module(family_named(config["model"]["name"]), base.config)
 
 
 def task_params(
-    config: ml_collections.ConfigDict, task: Task, model: nn.Module, mesh: Mesh | None
+    config: Config, task: Task, model: nn.Module, mesh: Mesh | None
 ) -> tuple[Params, list[str]]:
     """Parameters of a task model: of `init_from` as far as it has them, else random.
 
@@ -59,24 +69,24 @@ def task_params(
     Raises:
       UserError: `init_from` lacks what the model's body needs, or has it in another shape.
     """
-    draw, key = lambda key: task.init_params(model, key), jax.random.key(config.seed)
+    draw, key = lambda key: task.init_params(model, key), jax.random.key(config["seed"])
     shapes = jax.eval_shape(draw, key)
     shardings = None if mesh is None else params_sharding(shapes, mesh)
-    if not config.init_from:
+    if not config["init_from"]:
         return jax.jit(draw, out_shardings=shardings)(key), []
     by_path = {path: x.shape for path, x in flatten_dict(shapes).items()}
-    source = _source(pathlib.Path(config.init_from), config, model, by_path)
+    source = _source(pathlib.Path(config["init_from"]), config, model, by_path)
     found, new = {}, []
     for path, shape in by_path.items():
         if path not in source.params:
             if path[0] == "body":
-                raise UserError(f"init_from={config.init_from} lacks {'/'.join(path[1:])}")
+                raise UserError(f"init_from={config['init_from']} lacks {'/'.join(path[1:])}")
             new.append(path)
             continue
         theirs = source.params[path]
         if theirs.shape != shape:
             raise UserError(
-                f"init_from={config.init_from}: {'/'.join(path)} has shape {theirs.shape} there "
+                f"init_from={config['init_from']}: {'/'.join(path)} has shape {theirs.shape} there "
                 f"and {shape} in this config's model"
             )
         found[path] = np.asarray(theirs)  # On no device yet.
@@ -106,14 +116,14 @@ class _Source(NamedTuple):
 
 def _source(
     folder: pathlib.Path,
-    config: ml_collections.ConfigDict,
+    config: Config,
     model: nn.Module,
     by_path: dict[tuple[str, ...], tuple[int, ...]],
 ) -> _Source:
-    family = family_named(config.model.name)
+    family = family_named(config["model"]["name"])
     is_language_model = isinstance(model, family.module)
-    theirs, ours = runs.head_of(folder), heads.Head(config.task.kind, labels_of(config))
-    names = lambda head: spelled(head.labels, config.task.get("scheme"))
+    theirs, ours = head_of(folder), heads.Head(config["task"]["kind"], labels_of(config))
+    names = lambda head: spelled(head.labels, config["task"].get("scheme"))
     is_alike = theirs and (theirs.kind, names(theirs)) == (ours.kind, names(ours))
     takes_head = bool(is_alike) and not is_language_model
     lines = []
@@ -127,16 +137,16 @@ def _source(
             by_path,
             family=None
             if is_language_model
-            else heads.body_family(config.model.to_dict(), *ours, has_head=takes_head),
+            else heads.body_family(dict(config["model"]), *ours, has_head=takes_head),
             may_lack=lambda path: path[0] in ("pool", "head", "crf", "output_embedding"),
             leave_out="heads",
         )
         lines += [f"weights: {note}" for note in loaded.notes]
         return _Source(flatten_dict(loaded.params), loaded.left_out, lines)
     if is_task_model(folder):
-        source = as_in_module(load(folder).params, config)
+        source = as_in_module(load(folder).params, family)
     else:
-        source = flatten_dict(runs.load(folder).params)
+        source = flatten_dict(language_model.load(folder).params)
     places = {path: path for path in by_path if is_language_model or takes_head}
     if not is_language_model:
         places |= {p: (*family.body_path, *p[1:]) for p in by_path if p[0] == "body"}
@@ -146,9 +156,9 @@ def _source(
     return _Source(params, left_out, lines)
 
 
-def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tuple[str, ...], Any]:
-    """A task model's parameters by the paths that the family's own module has for them."""
-    at = family_named(config.model.name).body_path
+def as_in_module(params: Params, family: Family) -> dict[tuple[str, ...], Any]:
+    """Renames a task model's parameters to the paths that the family's own module has for them."""
+    at = family.body_path
     return {
         (*at, *path[1:]) if path[0] == "body" else path[1:] if path[0] == "pool" else path: x
         for path, x in flatten_dict(params).items()
@@ -156,24 +166,26 @@ def as_in_module(params: Params, config: ml_collections.ConfigDict) -> dict[tupl
 
 
 def is_task_model(folder: pathlib.Path) -> bool:
-    """Whether `load` opens this, rather than `runs.load`.
+    """Whether `load` opens this, rather than `language_model.load`.
 
     Raises:
       UserError: it is neither a run nor a folder of `transformers`.
     """
     if hugging_face.is_folder(folder):
         return heads.head_of(hugging_face.load_config(folder)) is not None
-    return runs.load_config(folder)["experiment"] == "finetune"
+    return load_config(folder)["experiment"] == "finetune"
 
 
 class SavedTaskModel(NamedTuple):
-    """A run of this experiment, opened.
+    """A run of fine-tuning, opened; of a folder of `transformers` with a head, as if it were one.
 
+    config: as the run wrote it, for this machine and with the settings that `load` was given.
     params: of the whole model, adapters merged.
     base, adapters, lora: the parameters before, and what was merged; None where there was nothing.
     """
 
-    config: ml_collections.ConfigDict
+    folder: pathlib.Path
+    config: dict[str, Any]
     task: Task
     model: nn.Module
     step: int
@@ -191,7 +203,7 @@ def load(
     task: dict[str, Any] | None = None,
     truncate: bool = False,
 ) -> SavedTaskModel:
-    """The best checkpoint of a run where its config names a metric, else the newest.
+    """Opens the best checkpoint of a run where its config names a metric, else the newest.
 
     Args:
       folder: of the run; or of `transformers` with a head, which is then at step 0.
@@ -208,26 +220,28 @@ def load(
         run, loaded = read_folder(folder, sequence_parts=sequence_parts, task=task)
         hugging_face.say_what_is_left(folder, loaded)
         return run
-    given = runs.load_config(folder)
+    given = load_config(folder)
     tokenizer = tokenizers.load(folder / "tokenizer")
     given["data"]["truncate"] |= truncate
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
-    policy = {name: config.checkpoint[name] for name in ("best_metric", "best_mode")}
+    policy = {name: config["checkpoint"][name] for name in ("best_metric", "best_mode")}
     step, state_params, host = restore_params(folder / "checkpoints", **policy)
     frozen: Params = {}
     if host["frozen parameters"]:
         params, _ = task_params(config, made, model, None)
-        trained = Trainable(config.lora.to_dict(), config.train.frozen, params)
+        trained = Trainable(config["lora"], config["train"]["frozen"], params)
         frozen = trained.partition(params)[1]
         if checksum(frozen) != host["frozen parameters"]:
             raise UserError(
-                f"{folder} was trained on top of init_from={config.init_from or config.seed}, "
-                "which holds other parameters now; restore them"
+                f"{folder} was trained on top of init_from="
+                f"{config['init_from'] or config['seed']}, which holds other parameters now; "
+                "restore them"
             )
     else:
-        trained = Trainable(config.lora.to_dict(), config.train.frozen, shapes)
-    runs.check_shapes(folder, state_params, trained.shapes(shapes))
+        trained = Trainable(config["lora"], config["train"]["frozen"], shapes)
+    language_model.check_shapes(folder, state_params, trained.shapes(shapes))
     return SavedTaskModel(
+        folder=folder,
         config=config,
         task=made,
         model=model,
@@ -240,11 +254,11 @@ def load(
     )
 
 
-def shapes(folder: pathlib.Path) -> tuple[Params, ml_collections.ConfigDict]:
-    """The shapes of what `load` would read of a run, and its config; no checkpoint is opened."""
+def shapes(folder: pathlib.Path) -> tuple[Params, Family]:
+    """The shapes of what `load` would read of a run, and its family; no checkpoint is opened."""
     tokenizer = tokenizers.load(folder / "tokenizer")
-    config, _, _, found = _make(folder, runs.load_config(folder), tokenizer, 1, None)
-    return found, config
+    config, _, _, found = _make(folder, load_config(folder), tokenizer, 1, None)
+    return found, family_named(config["model"]["name"])
 
 
 def read_folder(
@@ -256,11 +270,11 @@ def read_folder(
     loaded = hugging_face.load_params(
         folder,
         {path: x.shape for path, x in flatten_dict(shapes).items()},
-        family=heads.with_head(config.model.to_dict(), config.task.kind, labels_of(config)),
+        family=heads.with_head(config["model"], config["task"]["kind"], labels_of(config)),
         leave_out="heads",
     )
     params = loaded.params
-    run = SavedTaskModel(config, made, model, 0, params, tokenizer, params, None, None)
+    run = SavedTaskModel(folder, config, made, model, 0, params, tokenizer, params, None, None)
     pad_id = hugging_face.load_config(folder).get("pad_token_id")
     if ends_with_padding(run, pad_id):
         raise UserError(
@@ -271,15 +285,15 @@ def read_folder(
     return run, loaded
 
 
-def ends_with_padding(run: runs.SavedRun | SavedTaskModel, pad_id: int | None) -> bool:
+def ends_with_padding(run: language_model.SavedRun | SavedTaskModel, pad_id: int | None) -> bool:
     """Whether `transformers`, where a decoder labels a text by its last token that is no padding,
     would look at another one than here.
     """
     if not (isinstance(run, SavedTaskModel) and "body" in run.params):
         return False
-    is_decoder = family_named(run.config.model.name).architecture == "decoder"
+    is_decoder = family_named(run.config["model"]["name"]).architecture == "decoder"
     last = [run.tokenizer.frame(n).special_ids[-1][-1:] for n in (1, 2)]
-    return is_decoder and run.config.task.kind in heads.OF_TEXTS and (pad_id,) in last
+    return is_decoder and run.config["task"]["kind"] in heads.OF_TEXTS and (pad_id,) in last
 
 
 def _make(
@@ -288,8 +302,12 @@ def _make(
     tokenizer: tokenizers.Tokenizer,
     sequence_parts: int,
     settings: dict[str, Any] | None,
-) -> tuple[ml_collections.ConfigDict, Task, nn.Module, Params]:
-    """The config for this machine and with these settings, its task and model, and their shapes."""
+) -> tuple[dict[str, Any], Task, nn.Module, Params]:
+    """Makes the task and the model of a config, which it completes for this machine and settings.
+
+    Returns:
+      The config, the task, the model, and the shapes of its parameters.
+    """
     for name, value in (settings or {}).items():
         if name not in config["task"]:
             raise UserError(
@@ -297,18 +315,23 @@ def _make(
                 f"has no such setting; it has {', '.join(config['task'])}"
             )
         config["task"][name] = value
-    config = ml_collections.ConfigDict(config)
-    config.model = runs.on_this_machine(config.model)
-    config.parallel.sequence = sequence_parts
-    task = tasks.make_task(config.task.to_dict(), task_data.text_inputs(config, tokenizer))
+    config["model"] = on_this_machine(config["model"])
+    config["parallel"]["sequence"] = sequence_parts
+    inputs = text_inputs(
+        config["model"],
+        tokenizer,
+        seq_len=config["data"]["seq_len"],
+        truncate=config["data"]["truncate"],
+    )
+    task = make_task(config["task"], inputs)
     model = make_model(config, task)
     shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
     return config, task, model, shapes
 
 
-def labels_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+def labels_of(config: Config) -> tuple[str, ...]:
     """Names of a task's outputs, as far as it has any."""
-    return tuple(config.task.get("labels", ()))
+    return tuple(config["task"].get("labels", ()))
 
 
 def imported_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -338,7 +361,7 @@ def imported_config(folder: pathlib.Path) -> dict[str, Any]:
     if "stride" in settings:
         settings["stride"] = min(settings["stride"], seq_len // 3)
     labels = dict(labels=head.labels) if head.labels else {}
-    return runs.imported_config(block, str(folder)) | {
+    return run_folder_lib.imported_config(block, str(folder)) | {
         "experiment": "finetune",
         "seed": 0,
         "init_from": "",

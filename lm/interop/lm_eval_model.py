@@ -11,12 +11,12 @@ from flax import linen as nn
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from experiments.prompting import PromptAffixes
 from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.generate import ending, sampling, scoring
+from lm.generate.prompting import PromptAffixes
 from lm.models.families import family_of
 from lm.models.parameters import Params
 from lm.tokenizers.tokenizers import Tokenizer
