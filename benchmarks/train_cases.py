@@ -151,11 +151,11 @@ def _pretraining(config: ml_collections.ConfigDict, num_documents: int):
 
     parts = pretraining.make_parts(config)
     abstract = pretraining.abstract_state(parts)
-    step_fn = pretraining.make_step(parts, causal, config, abstract)
-    rows, key = jax.device_put(random_rows(shape_of(config), num_documents)), jax.random.key(0)
+    step_fn, place = pretraining.make_step(parts, causal, config, abstract)
+    rows, key = place(random_rows(shape_of(config), num_documents)), jax.random.key(0)
     flops_per_token = pretraining.flops_per_token(parts, causal, abstract, config.data.seq_len)
     state = init_from.state(parts, config, abstract)
-    return lambda state: step_fn(state, rows, key), state, parts.model.config, flops_per_token
+    return lambda state: step_fn(state, rows, key=key), state, parts.model.config, flops_per_token
 
 
 def random_rows(shape: dict[str, int], num_documents: int):
@@ -179,11 +179,12 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
 
     del num_documents
     parts = finetune.make_parts(config, no_data(config))
-    step_fn = finetune.make_step(config, parts)
-    batch, key = jax.device_put(random_texts(shape_of(config))), jax.random.key(0)
+    step_fn, place = finetune.make_step(config, parts)
+    batch, key = place(random_texts(shape_of(config))), jax.random.key(0)
     flops_per_token = finetune.flops_per_token(config, parts.model, parts.params)
     state = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
-    advance = lambda state: step_fn(state, batch, key, parts.frozen)  # Nothing is frozen.
+    frozen = parts.frozen  # Nothing.
+    advance = lambda state: step_fn(state, batch, key=key, frozen=frozen)
     return advance, state, parts.model.body.config, flops_per_token
 
 

@@ -115,7 +115,7 @@ def measured(
     parts = pretraining.make_parts(config)
     objective = pretraining.make_objective(config, prepared)
     abstract = pretraining.abstract_state(parts)
-    step_fn = pretraining.make_step(parts, objective, config, abstract)
+    step_fn, place = pretraining.make_step(parts, objective, config, abstract)
     key = jax.random.key(config.seed)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     (first,) = batches.iterate(0, 1)
@@ -131,7 +131,7 @@ def measured(
             size, change = mean(x), mean(x - at_start[name])
             yield Point(parametrisation, name, step, width, size, change)
         if rows is not None:
-            state, _ = step_fn(state, rows, key)
+            state, _ = step_fn(state, place(rows), key=key)
 
 
 def activations(

@@ -38,7 +38,7 @@ from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
 from lm.train.state import TrainState
-from lm.train.step import train_step
+from lm.train.step import StepFn, train_step
 from lm.train.trainable import Trainable, checksum
 
 
@@ -89,74 +89,107 @@ def _run(
     profile_steps: tuple[int, int] | None,
     extend: bool,
 ) -> int:
+    print("reading data", flush=True)
     with hosts.together():
         config, data = read(_as_begun(config, workdir), workdir)
-        given = config.to_dict()
-        workdir_lib.check(workdir, given, extend=extend)
+        requested_config = config.to_dict()
+        workdir_lib.check(workdir, requested_config, extend=extend)
         config = with_num_steps(config, lambda _: len(data.train.examples))
         metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
         training.check(config, metrics, profile_steps)
-    parts = make_parts(config, data)
-    trained, abstract, shardings = parts.trained, parts.abstract, parts.shardings
-    frozen, frozen_hash = parts.frozen, checksum(to_host(parts.frozen))
-    key = jax.random.key(config.seed)
-    step_fn = make_step(config, parts)
-    evaluation = functools.partial(make_evaluation, config, data.task, parts.model)
-    evaluate = evaluation(data.validation, parts.mesh)
-    evaluate_training = evaluation(data.train, parts.mesh)
-
-    def metrics_of(trained_params):
-        params = trained.combine(trained_params, frozen)
-        metrics, _ = evaluate(params)
-        if config.eval.on_training:
-            seen, _ = evaluate_training(params)
-            metrics |= {name.replace("eval/", "training_set/"): x for name, x in seen.items()}
-        needed = tuple(n for n in ("eval/loss", config.checkpoint.best_metric) if n)
-        training.check_finite(metrics, needed, config.data.on_error)
-        return metrics
-
-    def save_tokenizer(folder: pathlib.Path) -> None:
-        is_chat = config.task.kind == "chat"  # Which has templates of its own.
-        run_folder_lib.save_tokenizer(data.tokenizer, "" if is_chat else config.init_from, folder)
-        if is_chat:
-            templates = template_files.choose(config.task.template, None, "")
-            template_files.write(folder, templates.sources)
-
-    def finish(checkpoints: Checkpoints, state: TrainState) -> None:
-        if config.checkpoint.best_metric:
-            step, state, _ = checkpoints.restore(abstract, best=True)
-            print(f"restored step {step}, the best by {config.checkpoint.best_metric}")
-        trained_params = evaluation_params(state.params, state.opt_state)
-        metrics, predictions = evaluate(trained.combine(trained_params, frozen))
-        if hosts.is_first():
-            report.fine_tuned(workdir, data, int(state.step), metrics, predictions)
-
-    job = training.Job(
-        schedule=parts.schedule,
-        abstract=abstract,
-        first_state=lambda: jax.jit(parts.create, out_shardings=shardings)(parts.params),
-        batches=make_batches(config, data),
-        part=process_shard(parts.mesh),
-        evaluate=metrics_of,
-        save_tokenizer=save_tokenizer,
-        data_hash=data.hash,
-        flops_per_token=flops_per_token(config, parts.model, parts.params),
-        describe=lambda: report.start_fine_tuning(
-            config, data, abstract, parts.frozen, parts.lines, workdir
-        ),
-        finish=finish,
-        sample=None,
-        kept={"frozen parameters": frozen_hash, "data.batch_size": config.data.batch_size},
-        extend=extend,
-    )
+    source = config.init_from
+    print(f"reading parameters of {source}" if source else "making parameters", flush=True)
     return training.train(
         config,
         workdir,
-        job,
-        lambda state, batch: step_fn(state, batch, key, frozen),
-        given=given,
+        FineTuning(config, workdir, data, make_parts(config, data), extend),
+        requested_config=requested_config,
         profile_steps=profile_steps,
     )
+
+
+class FineTuning:
+    """A run of fine-tuning; see `experiment.Experiment`.
+
+    Args:
+      config, workdir: of the run, the config complete.
+      data, parts: what `read` and `make_parts` make of the config.
+      extend: see `experiment.Experiment`.
+
+    Raises:
+      UserError: less data than one batch.
+    """
+
+    command = None
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        data: task_data.TaskData,
+        parts: "FineTuningParts",
+        extend: bool,
+    ):
+        self.config, self.workdir, self.data, self.parts = config, workdir, data, parts
+        self.schedule, self.abstract, self.extend = parts.schedule, parts.abstract, extend
+        self.batches, self.shard = make_batches(config, data), process_shard(parts.mesh)
+        self.data_hash = data.hash
+        self.flops_per_token = flops_per_token(config, parts.model, parts.params)
+        self.kept = {
+            "frozen parameters": checksum(to_host(parts.frozen)),
+            "data.batch_size": config.data.batch_size,
+        }
+        evaluation = functools.partial(make_evaluation, config, data.task, parts.model)
+        self._evaluate_validation = evaluation(data.validation, parts.mesh)
+        self._evaluate_training = evaluation(data.train, parts.mesh)
+
+    def save_tokenizer(self, folder: pathlib.Path) -> None:
+        is_chat = self.config.task.kind == "chat"  # Which has templates of its own.
+        run_folder_lib.save_tokenizer(
+            self.data.tokenizer, "" if is_chat else self.config.init_from, folder
+        )
+        if is_chat:
+            templates = template_files.choose(self.config.task.template, None, "")
+            template_files.write(folder, templates.sources)
+
+    def describe(self) -> None:
+        parts = self.parts
+        report.start_fine_tuning(
+            self.config, self.data, parts.abstract, parts.frozen, parts.lines, self.workdir
+        )
+
+    def first_state(self) -> TrainState:
+        create = jax.jit(self.parts.create, out_shardings=self.parts.shardings)
+        return create(self.parts.params)
+
+    def compiled_step(self) -> tuple[StepFn, Callable[[Any], Any]]:
+        step, place = make_step(self.config, self.parts)
+        key = jax.random.key(self.config.seed)
+        return functools.partial(step, key=key, frozen=self.parts.frozen), place
+
+    def evaluate(self, trained_params: Params) -> dict[str, float]:
+        params = self.parts.trained.combine(trained_params, self.parts.frozen)
+        metrics, _ = self._evaluate_validation(params)
+        if self.config.eval.on_training:
+            seen, _ = self._evaluate_training(params)
+            metrics |= {name.replace("eval/", "training_set/"): x for name, x in seen.items()}
+        needed = tuple(n for n in ("eval/loss", self.config.checkpoint.best_metric) if n)
+        training.check_finite(metrics, needed, self.config.data.on_error)
+        return metrics
+
+    def sample(self, trained_params: Params) -> None:
+        """There is none."""
+
+    def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
+        """Evaluates the best checkpoint, and writes its predictions."""
+        if self.config.checkpoint.best_metric:
+            step, state, _ = checkpoints.restore(self.abstract, best=True)
+            print(f"restored step {step}, the best by {self.config.checkpoint.best_metric}")
+        trained_params = evaluation_params(state.params, state.opt_state)
+        params = self.parts.trained.combine(trained_params, self.parts.frozen)
+        metrics, predictions = self._evaluate_validation(params)
+        if hosts.is_first():
+            report.fine_tuned(self.workdir, self.data, int(state.step), metrics, predictions)
 
 
 def _as_begun(
@@ -289,8 +322,11 @@ def make_batches(config: ml_collections.ConfigDict, data: task_data.TaskData) ->
     )
 
 
-def make_step(config: ml_collections.ConfigDict, parts: FineTuningParts) -> Callable:
-    """(state, batch, key, frozen) -> (state, metrics), compiled; the state is donated."""
+def make_step(
+    config: ml_collections.ConfigDict, parts: FineTuningParts
+) -> tuple[Callable, Callable[[Any], Any]]:
+    """Returns step(state, batch, key=..., frozen=...) -> (state, metrics), and what places its
+    batches; see `compile.compile_step`."""
     loss = constrain_batch_sharding(functools.partial(parts.task.loss, parts.model), parts.mesh)
 
     def step(state, batch, key, frozen, *, axis_name=None):

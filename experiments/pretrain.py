@@ -1,10 +1,11 @@
 """Pretraining: names the parts and wires them together. No maths lives here."""
 
+import copy
 import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
@@ -27,8 +28,10 @@ from lm.parallel.batches import place_batch
 from lm.parallel.mesh import process_shard
 from lm.run import workdir as workdir_lib
 from lm.train import evaluation
+from lm.train.checkpoints import Checkpoints
 from lm.train.language_model import make_eval_step
 from lm.train.state import TrainState
+from lm.train.step import StepFn
 
 
 def run(
@@ -46,10 +49,11 @@ def run(
     Raises:
       UserError: before anything is written, for whatever in the config cannot work.
     """
+    print("reading data", flush=True)
     with hosts.together():
-        config, given = complete(config, workdir, extend)
+        config, requested_config = complete(config, workdir, extend)
         parts = pretraining.make_parts(config)
-        abstract, part = pretraining.abstract_state(parts), process_shard(parts.mesh)
+        abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
         prepared = pretraining.make_data(config, parts.model.config)
         reason = no_bits_per_byte(config, prepared)
@@ -58,19 +62,17 @@ def run(
                 f"checkpoint.best_metric=eval/bits_per_byte is not given here: {reason}; take "
                 "eval/loss"
             )
-        batches = make_batches(config, prepared)
+        experiment = Pretraining(
+            config, workdir, parts, prepared, abstract, shard, command=sys.argv, extend=extend
+        )
         if config.init_from:
             goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
             init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
-    shared = share(config, parts, abstract, prepared)
-    step_fn = pretraining.make_step(parts, shared.objective, config, abstract)
-    key = jax.random.key(config.seed)
     return training.train(
         config,
         workdir,
-        make_job(config, workdir, parts, part, shared, batches, sys.argv, extend),
-        lambda state, rows: step_fn(state, rows, key),
-        given=given,
+        experiment,
+        requested_config=requested_config,
         profile_steps=profile_steps,
     )
 
@@ -84,94 +86,118 @@ def complete(
       UserError: what does not go together, or a workdir of another run.
     """
     config = init_from.with_model(config)
-    given = config.to_dict()
-    workdir_lib.check(workdir, given, extend=extend)
+    requested_config = config.to_dict()
+    workdir_lib.check(workdir, requested_config, extend=extend)
     config = with_own_tokenizer(config, workdir)
-    return with_num_steps(config, rows_of_epoch), given
+    return with_num_steps(config, rows_of_epoch), requested_config
 
 
-class Shared(NamedTuple):
-    """What runs have in common whose configs differ in their seed and their optimiser's numbers.
+class Pretraining:
+    """A run of pretraining; see `experiment.Experiment`.
 
-    first_state: seed -> the state before the first step.
-    evaluate: params -> metrics over the validation split.
-    compressors: what general-purpose ones reach on that split, in bits per byte by name.
+    Args:
+      config, workdir: of the run, the config complete.
+      parts, prepared, abstract: what `wiring.pretraining` makes of the config.
+      shard, command, extend: see `experiment.Experiment`.
+
+    Raises:
+      UserError: less data than one batch.
     """
 
-    prepared: Prepared
-    objective: Objective
-    abstract: TrainState
-    first_state: Callable[[int], TrainState]
-    evaluate: Callable[[Params], dict[str, float]]
-    flops_per_token: float
-    compressors: Callable[[], dict[str, float]]
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        parts: pretraining.PretrainingParts,
+        prepared: Prepared,
+        abstract: TrainState,
+        shard: tuple[int, int],
+        *,
+        command: Sequence[str],
+        extend: bool = False,
+    ):
+        self.prepared, self.abstract, self.shard, self.extend = prepared, abstract, shard, extend
+        self.objective = pretraining.make_objective(config, prepared)
+        self.data_hash = prepared.hash
+        self.flops_per_token = pretraining.flops_per_token(
+            parts, self.objective, abstract, config.data.seq_len
+        )
+        self._make_state = init_from.make_state(parts, config, abstract)
+        self._evaluate = make_evaluation(config, parts, self.objective, prepared)
+        self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config))
+        self._set_run(config, workdir, parts, command)
 
+    def of_run(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        parts: pretraining.PretrainingParts,
+        command: Sequence[str],
+    ) -> "Pretraining":
+        """The same of a run with another seed or other rates; the two share what they compile."""
+        other = copy.copy(self)
+        other._set_run(config, workdir, parts, command)
+        return other
 
-def share(
-    config: ml_collections.ConfigDict,
-    parts: pretraining.PretrainingParts,
-    abstract: TrainState,
-    prepared: Prepared,
-) -> Shared:
-    """Makes it of any one of these runs."""
-    objective = pretraining.make_objective(config, prepared)
-    return Shared(
-        prepared=prepared,
-        objective=objective,
-        abstract=abstract,
-        first_state=init_from.make_state(parts, config, abstract),
-        evaluate=make_evaluation(config, parts, objective, prepared),
-        flops_per_token=pretraining.flops_per_token(
-            parts, objective, abstract, config.data.seq_len
-        ),
-        compressors=functools.cache(lambda: report.compressor_bits_per_byte(config)),
-    )
+    def _set_run(self, config, workdir, parts, command) -> None:
+        self.config, self.workdir, self.parts, self.command = config, workdir, parts, command
+        self.schedule, self.kept = parts.schedule, {"data.batch_size": config.data.batch_size}
+        self.batches = make_batches(config, self.prepared)
+
+    def save_tokenizer(self, folder: pathlib.Path) -> None:
+        save_tokenizer(self.prepared.tokenizer, self.config.init_from, folder)
+
+    def describe(self) -> None:
+        report.start(self.config, self.parts, self.prepared, self.abstract, self.workdir)
+
+    def first_state(self) -> TrainState:
+        source = self.config.init_from
+        print(f"reading parameters of {source}" if source else "making parameters", flush=True)
+        return self._make_state(self.config.seed)
+
+    def compiled_step(self) -> tuple[StepFn, Callable[[Rows], Any]]:
+        step, place = pretraining.make_step(self.parts, self.objective, self.config, self.abstract)
+        return functools.partial(step, key=jax.random.key(self.config.seed)), place
+
+    def evaluate(self, params: Params) -> dict[str, float]:
+        return self._evaluate(params)
+
+    def sample(self, params: Params) -> str | None:
+        """What the model writes by itself, from the start of a document."""
+        if not self.config.eval.sample_tokens:
+            return None
+        tokenizer = self.prepared.tokenizer
+        ends = (tokenizer.bos_id if self.config.data.add_bos else None, tokenizer.eos_id)
+        start = next((i for i in ends if i is not None), 0)  # No such token: from any other.
+        (tokens,) = sampling.generate(
+            self.parts.model,
+            params,
+            [[start]],
+            jax.random.key(self.config.seed),
+            vocab_size=tokenizer.vocab_size,
+            max_new_tokens=self.config.eval.sample_tokens,
+            temperature=0.8,
+            top_k=0,
+            top_p=0.95,
+            stop_ids=tokenizer.stop_ids,
+        )
+        return tokenizer.decode(tokens)
+
+    def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
+        report.end(
+            self.config,
+            self.prepared,
+            self.workdir,
+            checkpoints.metrics(int(state.step)),
+            self.command,
+            self._compressors,
+            no_bits_per_byte(self.config, self.prepared),
+        )
 
 
 def make_batches(config: ml_collections.ConfigDict, prepared: Prepared) -> Batches:
     """The training batches, each a function of its step."""
     return Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
-
-
-def make_job(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    parts: pretraining.PretrainingParts,
-    part: tuple[int, int],
-    shared: Shared,
-    batches: Batches,
-    command: Sequence[str],
-    extend: bool = False,
-) -> training.Job:
-    """All of a run but its step; `command` is what gives it."""
-    prepared = shared.prepared
-    return training.Job(
-        schedule=parts.schedule,
-        abstract=shared.abstract,
-        first_state=lambda: shared.first_state(config.seed),
-        batches=batches,
-        part=part,
-        evaluate=shared.evaluate,
-        save_tokenizer=functools.partial(save_tokenizer, prepared.tokenizer, config.init_from),
-        data_hash=prepared.hash,
-        flops_per_token=shared.flops_per_token,
-        describe=lambda: report.start(config, parts, prepared, shared.abstract, workdir),
-        finish=lambda checkpoints, state: report.end(
-            config,
-            prepared,
-            workdir,
-            checkpoints.metrics(int(state.step)),
-            command,
-            shared.compressors,
-            no_bits_per_byte(config, prepared),
-        ),
-        sample=functools.partial(_sample, config, parts, prepared)
-        if config.eval.sample_tokens
-        else None,
-        kept={"data.batch_size": config.data.batch_size},
-        command=command,
-        extend=extend,
-    )
 
 
 def make_evaluation(
@@ -182,10 +208,10 @@ def make_evaluation(
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split."""
     eval_step = make_eval_step(parts.model, objective, parts.mesh, config.loss.num_blocks)
-    part, num_bytes = process_shard(parts.mesh), predicted_bytes(config, prepared)
+    shard, num_bytes = process_shard(parts.mesh), predicted_bytes(config, prepared)
 
     def evaluate(params):
-        batches = validation_batches(config, prepared, part)
+        batches = validation_batches(config, prepared, shard)
         placed = (place_batch(rows, parts.mesh) for rows in batches)
         return evaluation.evaluate(params, eval_step, placed, num_bytes=num_bytes)
 
@@ -193,15 +219,15 @@ def make_evaluation(
 
 
 def validation_batches(
-    config: ml_collections.ConfigDict, prepared: Prepared, part: tuple[int, int]
+    config: ml_collections.ConfigDict, prepared: Prepared, shard: tuple[int, int]
 ) -> Iterator[Rows]:
-    """The whole validation split; of each batch this one of so many parts."""
-    shard, num_shards = part
+    """The whole validation split; of each batch one shard, (index, number of them)."""
+    index, num_shards = shard
     return evaluation_batches(
         prepared,
         "validation",
         batch_size=config.eval.batch_size,
-        shard=shard,
+        shard=index,
         num_shards=num_shards,
     )
 
@@ -218,23 +244,3 @@ def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> s
     if config.objective.kind != "causal":
         return f"objective.kind={config.objective.kind} does not predict each token of a text"
     return split_counts.no_bits_per_byte(prepared.splits["validation"])
-
-
-def _sample(config, parts: pretraining.PretrainingParts, prepared: Prepared, params) -> str:
-    """What the model writes by itself, from the start of a document."""
-    tokenizer = prepared.tokenizer
-    ends = (tokenizer.bos_id if config.data.add_bos else None, tokenizer.eos_id)
-    start = next((i for i in ends if i is not None), 0)  # No such token: from any other.
-    (tokens,) = sampling.generate(
-        parts.model,
-        params,
-        [[start]],
-        jax.random.key(config.seed),
-        vocab_size=tokenizer.vocab_size,
-        max_new_tokens=config.eval.sample_tokens,
-        temperature=0.8,
-        top_k=0,
-        top_p=0.95,
-        stop_ids=tokenizer.stop_ids,
-    )
-    return tokenizer.decode(tokens)

@@ -12,7 +12,7 @@ from lm.train import loop
 from lm.train.schedules import linear
 from tests import run_folders
 from tests.finetune_test import files, make_config, params_of, read  # noqa: F401
-from tests.training_test import job, step_fn  # noqa: F401
+from tests.training_test import experiment  # noqa: F401
 
 CONFIG = {"seed": 0, "train": {"num_steps": 10, "num_epochs": 0.0}, "parallel": {"data": 1}}
 
@@ -114,14 +114,15 @@ def test_at_a_constant_rate_it_becomes_the_longer_run_to_the_bit(files, whole, t
     assert (run / "result.json").read_text() == (whole / "result.json").read_text()
 
 
-def test_a_rate_that_falls_follows_the_new_length_from_there_on(job, tmp_path, monkeypatch):  # noqa: F811
-    def train(num_steps, name, code=0, **how):
+def test_a_rate_that_falls_follows_the_new_length_from_there_on(experiment, tmp_path, monkeypatch):  # noqa: F811
+    def train(num_steps, name, code=0, extend=False):
         config = quickstart.get_config()
         config.train.num_steps, config.log.every_steps = num_steps, 1
         falling = linear(peak_lr=1.0, num_steps=num_steps, final_lr_ratio=0.0)
-        this = job._replace(schedule=falling, **how)
-        given = config.to_dict()
-        assert training.train(config, tmp_path / name, this, step_fn, given=given) == code
+        experiment.schedule, experiment.extend = falling, extend
+        requested = config.to_dict()
+        found = training.train(config, tmp_path / name, experiment, requested_config=requested)
+        assert found == code
         return rates_of(tmp_path / name)
 
     short, whole = train(4, "run"), train(8, "whole")

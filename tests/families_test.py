@@ -95,9 +95,10 @@ def test_micro_batches_make_the_same_update_as_the_batch(corpus):
         prepared = pretraining.make_data(config, parts.model.config)
         objective = pretraining.make_objective(config, prepared)
         abstract = pretraining.abstract_state(parts)
-        step = pretraining.make_step(parts, objective, config, abstract)
+        step, place = pretraining.make_step(parts, objective, config, abstract)
         rows = Batches(prepared, "train", batch_size=16, seed=0).batch_at(0)
-        state, metrics = step(init_from.state(parts, config, abstract), rows, jax.random.key(0))
+        state = init_from.state(parts, config, abstract)
+        state, metrics = step(state, place(rows), key=jax.random.key(0))
         updated.append((state.params, float(metrics["loss"]), float(metrics["grad_norm"])))
 
     (one, *metrics), (two, *others) = updated

@@ -56,7 +56,9 @@ class Run:
         prepared = pretraining.make_data(self._config, self._parts.model.config)
         objective = pretraining.make_objective(self._config, prepared)
         self._abstract = pretraining.abstract_state(self._parts)
-        self._step_fn = pretraining.make_step(self._parts, objective, self._config, self._abstract)
+        self._step_fn, self._place = pretraining.make_step(
+            self._parts, objective, self._config, self._abstract
+        )
         batch_size = self._config.data.batch_size
         self._batches = Batches(prepared, "train", batch_size=batch_size, seed=0)
 
@@ -77,8 +79,8 @@ class Run:
     def _train(self, state, steps):
         found = []
         for step in steps:
-            batch = self._batches.batch_at(step)
-            state, metrics = self._step_fn(state, batch, jax.random.key(0))
+            batch = self._place(self._batches.batch_at(step))
+            state, metrics = self._step_fn(state, batch, key=jax.random.key(0))
             found.append(float(metrics["loss"]))
         return state, found
 

@@ -79,3 +79,14 @@ def test_public_things_say_what_they_are(path):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path}:{node.lineno}: {node.name}"
+
+
+def test_the_road_from_launch_to_model_stays_short():
+    """As README lists it, with the lines of each file."""
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| (\d+) \|", (ROOT / "README.md").read_text(), re.M)
+    lines = {name: len((ROOT / name).read_text().splitlines()) for name, _ in rows}
+
+    assert 0 < len(rows) <= 9
+    assert sum(lines.values()) <= 1500, lines
+    for name, said in rows:
+        assert abs(lines[name] - int(said)) <= 20, f"README.md says {said} lines of {name}"

@@ -30,34 +30,51 @@ class Widening:
             yield {"tokens_BL": np.zeros((2, 4 if step < 12 else 8), np.float32)}
 
 
+class Counting:
+    """An `experiment.Experiment` that trains nothing."""
+
+    schedule = staticmethod(lambda step: 0.1)
+    abstract = jax.eval_shape(lambda: TrainState(jnp.int32(0), {"w_D": jnp.zeros(2)}, ()))
+    batches, shard = Widening(), (0, 1)
+    data_hash, flops_per_token, kept = "", 1.0, {}
+    command, extend = None, False
+
+    def save_tokenizer(self, folder):
+        folder.mkdir(exist_ok=True)
+
+    def describe(self):
+        pass
+
+    def first_state(self):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self.abstract)
+
+    def compiled_step(self):
+        return step_fn, lambda batch: batch
+
+    def evaluate(self, params):
+        return {"eval/loss": 1.0}
+
+    def sample(self, params):
+        return None
+
+    def finish(self, checkpoints, state):
+        pass
+
+
 @pytest.fixture
-def job():
-    state = TrainState(jnp.int32(0), {"w_D": jnp.zeros(2)}, ())
-    return training.Job(
-        schedule=lambda step: 0.1,
-        abstract=jax.eval_shape(lambda: state),
-        first_state=lambda: state,
-        batches=Widening(),
-        part=(0, 1),
-        evaluate=lambda params: {"eval/loss": 1.0},
-        save_tokenizer=lambda folder: folder.mkdir(exist_ok=True),
-        data_hash="",
-        flops_per_token=1.0,
-        describe=lambda: None,
-        finish=lambda checkpoints, state: None,
-        sample=None,
-        kept={},
-    )
+def experiment():
+    return Counting()
 
 
-def test_a_run_logs_and_warns_of_what_holds_it_up(job, tmp_path, monkeypatch):
+def test_a_run_logs_and_warns_of_what_holds_it_up(experiment, tmp_path, monkeypatch):
     warnings, clock = [], itertools.count(step=0.25)  # A quarter of a second from look to look.
     monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text % args))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     config = quickstart.get_config()
     config.train.num_steps, config.log.every_steps = 40, 20
 
-    assert training.train(config, tmp_path / "run", job, step_fn, given=config.to_dict()) == 0
+    requested = config.to_dict()
+    assert training.train(config, tmp_path / "run", experiment, requested_config=requested) == 0
 
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert lines[0] == {"step": 0, "run/num_steps": 40}

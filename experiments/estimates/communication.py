@@ -35,6 +35,7 @@ from lm.models.factory import family_named
 from lm.parallel.batches import batch_spec
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import Vocabulary
+from lm.train.language_model import make_step
 
 # A layer apart; of a single one the compiler might leave out the loop.
 _NUM_LAYERS = (2, 3)
@@ -110,11 +111,10 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
         abstract_rows(config.data.batch_size, config.data.seq_len),
     )
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    step = jax.jit(
-        pretraining.step_function(parts, objective, config),
-        donate_argnums=0,
-        out_shardings=(shardings, None),
+    step = make_step(
+        parts.loss_fn, objective, parts.tx, accumulate_steps=config.train.accumulate_steps
     )
+    step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     # Nothing will run, so machine code may be slow.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     program = step.lower(abstract, rows, jax.random.key(0)).compile(compiler_options=options)

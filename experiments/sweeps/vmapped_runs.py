@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,8 @@ from jax.sharding import Mesh
 
 from experiments import cli, pretrain, training
 from experiments.estimates.memory import pretraining_bytes
+from experiments.experiment import Experiment
+from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
 from experiments.wiring import init_from, pretraining
@@ -23,7 +25,7 @@ from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
 from lm.run.status import FAILED, mark
 from lm.train import evaluation, loop, vmapped
-from lm.train.language_model import make_eval_step
+from lm.train.language_model import make_eval_step, make_step
 from lm.train.optimizers import SCALARS, evaluation_params
 from lm.train.state import TrainState
 
@@ -72,7 +74,7 @@ class VmappedRun:
 
     def __init__(self, run: PlannedRun, log: pathlib.Path):
         self.run, self._log = run, log
-        self.config, self.given = pretrain.complete(run.config, run.workdir)
+        self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
         check(self.config)
         on_one_device = self.config.copy_and_resolve_references()
         on_one_device.parallel.data = 1
@@ -84,11 +86,12 @@ class VmappedRun:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.stack.enter_context(self._log.open("a", buffering=1))
 
-    def start(self, job: training.Job) -> TrainState:
+    def start(self, experiment: Experiment) -> TrainState:
         """Takes the folder, and gives the state to go on from."""
-        running = training.RunLifecycle(self.config, self.run.workdir, job, given=self.given)
-        self.running = self.stack.enter_context(running)
-        return running.start()
+        self.lifecycle, state = self.stack.enter_context(
+            RunLifecycle(self.config, self.run.workdir, experiment, self._requested_config)
+        )
+        return state
 
     def speaking(self) -> contextlib.AbstractContextManager:
         """What is printed inside is the member's."""
@@ -115,15 +118,15 @@ class VmappedGroup:
         if config.init_from:
             goes_on = all(has_tokenizer(run.workdir) for run in runs)
             init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
-        self._shared = pretrain.share(config, parts, abstract, prepared)
-        self._batches = {
-            member.config.seed: pretrain.make_batches(member.config, self._shared.prepared)
-            for member in self._members
-        }
+        # All of a batch is read here.
+        shard, command = (0, 1), ("launch.py", *first.run.arguments)
+        self._first = pretrain.Pretraining(
+            config, first.run.workdir, parts, prepared, abstract, shard, command=command
+        )
         self._mesh = vmapped.make_mesh(len(runs))
-        self._step_fn = _make_step(config, parts, self._shared.objective, self._mesh)
+        self._step_fn = _make_step(config, parts, self._first.objective, self._mesh)
         eval_step = make_eval_step(
-            parts.model, self._shared.objective, parts.mesh, config.loss.num_blocks
+            parts.model, self._first.objective, parts.mesh, config.loss.num_blocks
         )
         self._eval_step = vmapped.compile_evaluation(eval_step, self._mesh)
         self._active: list[VmappedRun] = []
@@ -133,15 +136,16 @@ class VmappedGroup:
         """How many runs, what they differ in, what they have in common, and their memory."""
         first, num = self._members[0], len(self._members)
         held = pretraining_bytes(
-            first.config, first.parts, self._shared.objective, self._shared.abstract
+            first.config, first.parts, self._first.objective, self._first.abstract
         )
         each = sum(held.values()) / 1e6
         keys = ", ".join(differing([member.run for member in self._members])) or "nothing"
-        rows = self._shared.prepared.splits["train"].num_rows
+        rows = self._first.prepared.splits["train"].num_rows
+        num_orders = len({member.config.seed for member in self._members})
         return (
             f"one program trains {num} runs that differ in {keys}; memory estimated at {num} x "
             f"{each:,.1f} = {num * each:,.1f} MB over {self._mesh.size} devices; shared: compiled "
-            f"step and evaluation, {rows:,} rows in {len(self._batches)} orders"
+            f"step and evaluation, {rows:,} rows in {num_orders} orders"
         )
 
     def train(self, board: StatusTable, stop_requested: Callable[[int], bool]) -> list[str]:
@@ -160,7 +164,7 @@ class VmappedGroup:
                 self._active.append(member)
                 board.started(member.run, f"this process, 1 of {len(self._members)}")
                 member.open_log()
-                state = self._attempt(member, member.start, self._job(member))
+                state = self._attempt(member, member.start, self._experiment(member))
                 if state is not None:
                     by_step[int(state.step)].append((member, state))
             if len(by_step) > 1:
@@ -169,16 +173,9 @@ class VmappedGroup:
                 self._train_from(step, by_step.pop(step), stop_requested)
         return list(self._kinds.values())
 
-    def _job(self, member: VmappedRun) -> training.Job:
-        return pretrain.make_job(
-            member.config,
-            member.run.workdir,
-            member.parts,
-            (0, 1),  # All of a batch is read here.
-            self._shared,
-            self._batches[member.config.seed],
-            ("launch.py", *member.run.arguments),
-        )
+    def _experiment(self, member: VmappedRun) -> pretrain.Pretraining:
+        command = ("launch.py", *member.run.arguments)
+        return self._first.of_run(member.config, member.run.workdir, member.parts, command)
 
     def _train_from(
         self,
@@ -188,13 +185,13 @@ class VmappedGroup:
     ) -> None:
         """Trains members that are at the same step."""
         for member, state in starts:
-            if member.running.is_over():
+            if member.lifecycle.is_over():
                 self._end(member, state)
         starts = [(member, state) for member, state in starts if member in self._active]
         if not starts:
             return
         trained, states = [member for member, _ in starts], [state for _, state in starts]
-        config, num_steps = trained[0].config, trained[0].running.num_steps
+        config, num_steps = trained[0].config, trained[0].lifecycle.num_steps
         stacked = vmapped.padded(trained, self._mesh)
         state = vmapped.stack(vmapped.padded(states, self._mesh), self._mesh)
         del starts, states
@@ -204,15 +201,14 @@ class VmappedGroup:
             for name in SCALARS
             if name in config.optimizer
         }
-        step_fn = lambda state, batch: self._step_fn(state, batch, keys, scalars)
+        bound = vmapped.place({"key": keys, "scalars": scalars}, self._mesh)
         batches = self._iterate(stacked, first_step, num_steps)
         for member in trained:
-            step_fn = member.running.observation.step_fn(step_fn)
-            batches = member.running.observation.batches(batches)
+            batches = member.lifecycle.monitor.batches(batches)
         state = loop.fit(
             state,
-            step_fn,
-            batches,
+            functools.partial(self._step_fn, **bound),
+            (vmapped.place(batch, self._mesh) for batch in batches),
             num_steps=num_steps,
             report=lambda step, metrics: self._report(trained, step, metrics),
             hooks=[
@@ -223,7 +219,7 @@ class VmappedGroup:
                 loop.Hook(
                     config.checkpoint.every_steps,
                     lambda step, state: self._in_turn(
-                        trained, state, lambda i, own: trained[i].running.save(step, own)
+                        trained, state, lambda i, own: trained[i].lifecycle.save(step, own)
                     ),
                 ),
                 loop.Hook(
@@ -241,8 +237,8 @@ class VmappedGroup:
 
     def _iterate(self, stacked: list[VmappedRun], first_step: int, end_step: int) -> Iterator:
         by_seed = {
-            seed: self._batches[seed].iterate(first_step, end_step)
-            for seed in {member.config.seed for member in stacked}
+            seed: pretrain.make_batches(config, self._first.prepared).iterate(first_step, end_step)
+            for seed, config in {m.config.seed: m.config for m in stacked}.items()
         }
         return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])
 
@@ -250,13 +246,13 @@ class VmappedGroup:
         for i, member in enumerate(trained):
             if member in self._active:
                 own = {name: values[i] for name, values in metrics.items()}
-                self._attempt(member, member.running.report, step, own)
+                self._attempt(member, member.lifecycle.report, step, own)
         if step % trained[0].config.log.every_steps == 0:
             self._board.read()
 
     def _evaluate(self, trained: list[VmappedRun], step: int, state: TrainState) -> None:
         """Evaluates all members at once; then each logs its own."""
-        config, prepared = trained[0].config, self._shared.prepared
+        config, prepared = trained[0].config, self._first.prepared
         with self._paused():
             metrics = evaluation.evaluate_members(
                 evaluation_params(state.params, state.opt_state),
@@ -267,7 +263,7 @@ class VmappedGroup:
 
         def take(i: int, own: TrainState) -> None:
             params = evaluation_params(own.params, own.opt_state)
-            trained[i].running.take_evaluation(step, params, metrics[i])
+            trained[i].lifecycle.take_evaluation(step, params, metrics[i])
 
         self._in_turn(trained, state, take)
 
@@ -277,8 +273,10 @@ class VmappedGroup:
         """Has each member do this with its state, while no one's clock counts it as training."""
         for i, member in enumerate(trained):
             if member in self._active:
+                with self._paused():
+                    own = self._pick(state, i)
                 with self._paused(but=member):  # It pauses by itself.
-                    self._attempt(member, act, i, self._pick(state, i))
+                    self._attempt(member, act, i, own)
 
     @contextlib.contextmanager
     def _paused(self, but: VmappedRun | None = None) -> Iterator[None]:
@@ -286,22 +284,22 @@ class VmappedGroup:
         with contextlib.ExitStack() as paused:
             for member in self._active:
                 if member is not but:
-                    paused.enter_context(member.running.progress.paused())
+                    paused.enter_context(member.lifecycle.progress.paused())
             yield
 
     def _end_those_over(self, trained: list[VmappedRun], state: TrainState) -> None:
         """Ends members that get no better, as they would alone; the others go on."""
         for i, member in enumerate(trained):
-            if member in self._active and member.running.is_over():
+            if member in self._active and member.lifecycle.is_over():
                 self._end(member, self._pick(state, i))
 
     def _end(self, member: VmappedRun, state: TrainState) -> None:
-        code = self._attempt(member, member.running.end, state)
+        code = self._attempt(member, member.lifecycle.end, state)
         if code is not None:
             self._leave(member, "done" if code == 0 else "stopped", f"step {int(state.step)}")
 
     def _pick(self, states: TrainState, i: int) -> TrainState:
-        return vmapped.pick(states, i, self._shared.abstract)
+        return vmapped.pick(states, i, self._first.abstract)
 
     def _attempt(self, member: VmappedRun, act: Callable, *args):
         """What `act` gives; None where the member cannot go on, and then it is no more trained."""
@@ -333,7 +331,9 @@ def _make_step(
 
     def step(state, rows, key, scalars):
         tx, _ = parts.make_optimizer(**scalars)
-        one = pretraining.step_function(dataclasses.replace(parts, tx=tx), objective, config)
+        one = make_step(
+            parts.loss_fn, objective, tx, accumulate_steps=config.train.accumulate_steps
+        )
         return one(state, rows, key)
 
     return vmapped.compile_step(step, mesh)

@@ -92,7 +92,7 @@ def devices(subject: ShrunkRun) -> Result:
         trainer = subject.trainer(Variation(devices, dropout=False))
         state, found = trainer.first_state(), []
         for batch in batches:
-            state, metrics = trainer.step(state, batch)
+            state, metrics = trainer.step(state, trainer.place(batch))
             found.append(jax.device_get(metrics))
         return found
 
@@ -134,7 +134,7 @@ def _losses(subject: ShrunkRun) -> list[float]:
     trainer = subject.trainer(Variation(subject.home, dropout=False, same_draws=True))
     batch, state, losses = subject.make_batches().batch_at(0), trainer.first_state(), []
     for _ in range(NUM_STEPS):
-        state, metrics = trainer.step(state, batch)
+        state, metrics = trainer.step(state, trainer.place(batch))
         losses.append(float(metrics["loss"]))
     return losses
 
@@ -152,7 +152,7 @@ def _difference_of_steps(subject: ShrunkRun, variants: Sequence[Variation]) -> f
         trainer = subject.trainer(variant)
         state = trainer.first_state()
         state = state.replace(params=_with_noise(state.params))
-        state, of_step = trainer.step(state, subject.uneven)
+        state, of_step = trainer.step(state, trainer.place(subject.uneven))
         params.append(jax.device_get(state.params))
         metrics.append(jax.device_get(of_step))
     return max(_difference(*params), _difference(*metrics))
@@ -183,7 +183,7 @@ def _fit(
     state = loop.fit(
         state,
         trainer.step,
-        watched(int(state.step)),
+        map(trainer.place, watched(int(state.step))),
         num_steps=end,
         report=lambda step, metrics: None,
         hooks=[],

@@ -1,5 +1,6 @@
 """What `verify` checks of fine-tuning."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -67,9 +68,9 @@ def make(
             without = lambda state: state.replace(opt_state=PLAIN.init({}))
             first, abstract = without(first), without(parts.abstract)
             parts = parts._replace(tx=PLAIN, abstract=abstract, shardings=without(parts.shardings))
-        step_fn = finetune.make_step(ours, parts)
-        step = lambda state, batch: step_fn(state, batch, key, frozen)
-        return StepUnderTest(parts.abstract, lambda: copied(first), step)
+        step, place = finetune.make_step(ours, parts)
+        step = functools.partial(step, key=key, frozen=frozen)
+        return StepUnderTest(parts.abstract, lambda: copied(first), step, place)
 
     def evaluate(params, batch_size):
         ours = config.copy_and_resolve_references()

@@ -4,6 +4,7 @@ Dimension key: B batch, L length (of the decoder), M encoder length, P predicted
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -81,11 +82,12 @@ def make(
             parts = dataclasses.replace(parts, tx=PLAIN)
         same = lambda rows, key: objective(rows, jax.random.key(0))
         abstract = pretraining.abstract_state(parts)
-        step_fn = pretraining.make_step(
+        step, place = pretraining.make_step(
             parts, same if variant.same_draws else objective, ours, abstract
         )
         first = init_from.state(parts, ours, abstract)
-        return StepUnderTest(abstract, lambda: copied(first), lambda s, rows: step_fn(s, rows, key))
+        step = functools.partial(step, key=key)
+        return StepUnderTest(abstract, lambda: copied(first), step, place)
 
     def evaluate(params, batch_size):
         ours = config.copy_and_resolve_references()

@@ -12,10 +12,11 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments import training
+from experiments.experiment import StepBatches
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.train.state import TrainState
+from lm.train.step import StepFn
 
 NUM_STEPS = 100  # In which a batch is overfit.
 # Gradients in place of updates: what a rule such as Adam makes of a gradient that is nearly 0 is
@@ -36,12 +37,14 @@ class StepUnderTest(NamedTuple):
 
     abstract: shapes and shardings of the state.
     first_state: gives the state before the first step, a new copy each time.
-    step: (state, batch) -> (state, metrics), compiled; the state is donated.
+    step: (state, placed batch) -> (state, metrics), compiled; the state is donated.
+    place: places a batch; see `compile.compile_step`.
     """
 
     abstract: TrainState
     first_state: Callable[[], TrainState]
-    step: Callable[[TrainState, Any], tuple[TrainState, dict]]
+    step: StepFn
+    place: Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,7 @@ class ShrunkRun:
     home: Devices
     mesh: Devices
     trainer: Callable[[Variation], StepUnderTest]
-    make_batches: Callable[[], training.StepBatches]
+    make_batches: Callable[[], StepBatches]
     uneven: Any
     evaluate: Callable[[Params, int], dict[str, float]]
     num_evaluated: int

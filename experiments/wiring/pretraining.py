@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import linen as nn
@@ -28,19 +27,18 @@ from lm.parallel.param_rules import constrain_batch_sharding
 from lm.settings import call
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import vocabulary_of
-from lm.train import compile
-from lm.train.language_model import make_loss_fn, objective_key
+from lm.train import compile, language_model
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.state import TrainState
-from lm.train.step import LossFn, train_step
+from lm.train.step import LossFn
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingParts:
     """What a config stands for, before any data is read or any array exists.
 
-    `make_optimizer` made `tx` and `schedule`; given other `SCALARS`, it makes those of another run.
+    `make_optimizer(**scalars)` rebuilds `tx` and `schedule` with other `SCALARS`, for vmapped runs.
     """
 
     model: nn.Module
@@ -85,7 +83,7 @@ def make_parts(
     settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
     make = functools.partial(make_optimizer, **settings, **config.optimizer)
     tx, schedule = make()
-    loss_fn = call(functools.partial(make_loss_fn, model), "loss", {**config.loss})
+    loss_fn = call(functools.partial(language_model.make_loss_fn, model), "loss", {**config.loss})
     return PretrainingParts(
         model=model,
         loss_fn=constrain_batch_sharding(loss_fn, mesh),
@@ -189,38 +187,19 @@ def flops_per_token(
     return flops.train_flops([*matrices, (output, num_targets)], attention) / seq_len
 
 
-def step_function(
-    parts: PretrainingParts, objective: Objective, config: ml_collections.ConfigDict
-) -> Callable:
-    """(state, rows, key, axis_name=None) -> (state, metrics), not yet compiled."""
-
-    def step(state, rows, key, *, axis_name=None):
-        state, metrics = train_step(
-            state,
-            objective(rows, objective_key(key, state.step)),
-            key,
-            loss_fn=parts.loss_fn,
-            tx=parts.tx,
-            accumulate_steps=config.train.accumulate_steps,
-            axis_name=axis_name,
-        )
-        # What is logged as seen are the tokens of the rows, not only those in the loss.
-        num_tokens = jnp.sum(rows.segment_ids_BL > 0)
-        if axis_name is not None:
-            num_tokens = jax.lax.psum(num_tokens, axis_name)
-        return state, metrics | {"num_tokens": num_tokens}
-
-    return step
-
-
 def make_step(
     parts: PretrainingParts,
     objective: Objective,
     config: ml_collections.ConfigDict,
     abstract: TrainState,
-) -> Callable:
-    """(state, rows, key) -> (state, metrics), compiled for the mesh; the state is donated."""
-    step = step_function(parts, objective, config)
+) -> tuple[Callable, Callable]:
+    """Returns step(state, rows, key=...) -> (state, metrics), and what places its rows.
+
+    See `compile.compile_step`.
+    """
+    step = language_model.make_step(
+        parts.loss_fn, objective, parts.tx, accumulate_steps=config.train.accumulate_steps
+    )
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
     return compile.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
 

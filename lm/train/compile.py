@@ -1,7 +1,8 @@
-"""From a step to the program that all devices run, and the sharding of its state."""
+"""From a step to the program that all devices run, and where its states and batches lie."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +39,25 @@ def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
     return TrainState(replicated(mesh), params, tree_map_with_path(follow, state.opt_state))
 
 
-def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainState) -> Callable:
-    """Compiles a step for all devices. The state is donated; a batch is this process's part of it.
+def compile_step(
+    step: Callable, strategy: str, mesh: Mesh, shardings: TrainState
+) -> tuple[Callable, Callable[[Any], Any]]:
+    """Compiles a step for all devices.
 
     Args:
-      step: (state, batch, ..., axis_name=None) -> (state, metrics); see `lm.train.step`.
+      step: (state, batch, *, axis_name=None, ...) -> (state, metrics); see `lm.train.step`.
       strategy: "jit" compiles one program for the global batch; "pmap" one for a device's part of
         it, which adds up over `axis_name`. States and numbers are the same.
       mesh: see `make_mesh`.
       shardings: of the state.
+
+    Returns:
+      The compiled step, which takes all but state and batch by name and donates the state, and
+      place(this process's shard of a batch, in NumPy) -> the batch as that step takes it.
     """
     if strategy == "jit":
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-        compiled = with_mesh(jitted)
-        return lambda state, batch, *more: compiled(state, place_batch(batch, mesh), *more)
+        return with_mesh(jitted), functools.partial(place_batch, mesh=mesh)
 
     @functools.partial(
         jax.pmap,
@@ -63,18 +69,20 @@ def compile_step(step: Callable, strategy: str, mesh: Mesh, shardings: TrainStat
     )
     def mapped(state, batch, more):
         with nn.intercept_methods(_drop_out_by_global_rows):
-            return step(state, batch, *more, axis_name="devices")
+            return step(state, batch, **more, axis_name="devices")
 
     # It gives arrays of a mesh of its own, which nothing else can join with arrays of this one.
     # Where the buffers lie is the same, so that this copies nothing.
     in_this_mesh = jax.jit(lambda state: state, out_shardings=shardings, donate_argnums=0)
-    split = lambda x: x.reshape(len(mesh.local_devices), -1, *x.shape[1:])
 
-    def compiled(state, batch, *more):
-        state, metrics = mapped(state, jax.tree.map(split, batch), more)
+    def compiled(state, batch, **more):
+        state, metrics = mapped(state, batch, more)
         return in_this_mesh(state), metrics
 
-    return compiled
+    def place(batch):  # It stays on the host, from where `jax.pmap` sends each device its rows.
+        return jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), batch)
+
+    return compiled, place
 
 
 def _drop_out_by_global_rows(method, args, kwargs, context):

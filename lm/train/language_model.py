@@ -1,8 +1,10 @@
-"""A language model's step: the loss that it follows, and the plain one that evaluations ask for."""
+"""A language model's step, the loss that it follows, and the plain one that evaluations ask for."""
 
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -12,13 +14,48 @@ from lm.models.parameters import Params
 from lm.objectives.batch import Objective
 from lm.parallel.mesh import with_mesh
 from lm.parallel.param_rules import constrain_batch_sharding
-from lm.train.step import LossFn
+from lm.train.step import LossFn, train_step
+
+
+def make_step(
+    loss_fn: LossFn,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    *,
+    accumulate_steps: int,
+) -> Callable:
+    """Returns step(state, rows, key, axis_name=None) -> (state, metrics), which is to be jitted.
+
+    Args:
+      loss_fn: see `make_loss_fn`.
+      objective: (rows, key) -> the batch whose targets are predicted.
+      tx, accumulate_steps: see `train_step`.
+    """
+
+    def step(state, rows, key, *, axis_name=None):
+        batch = objective(rows, objective_key(key, state.step))
+        state, metrics = train_step(
+            state,
+            batch,
+            key,
+            loss_fn=loss_fn,
+            tx=tx,
+            accumulate_steps=accumulate_steps,
+            axis_name=axis_name,
+        )
+        # What is logged as seen are the tokens of the rows, not only those in the loss.
+        num_tokens = jnp.sum(rows.segment_ids_BL > 0)
+        if axis_name is not None:
+            num_tokens = jax.lax.psum(num_tokens, axis_name)
+        return state, metrics | {"num_tokens": num_tokens}
+
+    return step
 
 
 def make_loss_fn(
     model: nn.Module, *, z_loss: float, label_smoothing: float, num_blocks: int
 ) -> LossFn:
-    """Closes the model over its loss, leaving a function of arrays alone."""
+    """Returns loss_fn(params, batch, dropout key) -> sums; see `output_cross_entropy`."""
 
     def loss_fn(params, batch, key):
         output = model.apply(

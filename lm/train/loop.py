@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from lm.system import interrupts
 from lm.train.state import TrainState
-from lm.train.step import Metrics
+from lm.train.step import Metrics, StepFn
 
 # Of all runs of this process, since JAX may choose to stop behind the last step of the run at hand.
 _TIMES_ASKED = itertools.count(1)
@@ -30,9 +30,17 @@ class Hook(NamedTuple):
         return step == num_steps or (self.every_steps > 0 and step % self.every_steps == 0)
 
 
+# From here to the model it is five calls, with no other function of ours between them:
+#   1. `step`, of `make_step` in language_model.py: rows -> batch; this is what is jitted.
+#   2. `train_step`, in step.py: gradients -> update.
+#   3. `summed_gradients`, in step.py: micro-batches, each through `jax.grad`.
+#   4. `loss_fn`, of `make_loss_fn` in language_model.py: logits -> sums.
+#   5. `model.apply`, as of models/gpt2.py.
+# Fine-tuning has a `step` of its own in experiments/finetune.py, and its task's loss for 4 and 5. A
+# mesh of several devices wraps 1 in `with_mesh`, and under `fsdp` 4 in `constrain_batch_sharding`.
 def fit(
     state: TrainState,
-    step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    step_fn: StepFn,
     batches: Iterator[Any],
     *,
     num_steps: int,
@@ -44,8 +52,9 @@ def fit(
 
     Args:
       state: donated to `step_fn`.
-      step_fn: the compiled train step.
-      batches: yields the batch of each step in turn, the first being that of `state.step`.
+      step_fn: the compiled train step, with its key.
+      batches: yields the batch of each step in turn, the first being that of `state.step`; on the
+        mesh already.
       num_steps: the step to end at.
       report: gets every step's metrics in order, those of step t once step t + 1 was dispatched, so
         that a device never waits for the host. At most two steps are in flight.

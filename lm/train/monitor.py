@@ -1,27 +1,23 @@
 """What a run does besides its arithmetic: it waits for data, compiles, and fills memory."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from absl import logging
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from lm.train.state import TrainState
-from lm.train.step import Metrics
-
-StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
-
 _FIRST_STEPS = 10  # Of a start: what is compiled and waited for in these is no surprise.
 _MOST_WAITING = 0.02  # Of the time, above which a run is told so,
 _LEAST_SECONDS = 10.0  # once it has trained for so long.
-_MOST_SECONDS = 600.0  # Then what was seen counts half, lest good hours hide a disk grown slow.
+_MOST_SECONDS = 600.0  # Then the history is halved, so that a slow disk still shows after hours.
 
 
 class StepMonitor:
-    """Watches the batches and the steps of a run from outside; nothing waits because of it.
+    """Watches the batches of a run, and what happens between them; nothing waits because of it.
 
     A context manager, which counts what JAX compiles while it is open. Warns, once for each cause,
     of a run that waits for data and of a step that is compiled anew after the first ones.
@@ -46,7 +42,7 @@ class StepMonitor:
         jax.monitoring.unregister_event_duration_listener(self._note_compilation)
 
     def batches(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches, with a clock on the waiting for each."""
+        """The same batches; takes the seconds that each is waited for, and notes what compiles."""
         while True:
             start_seconds = time.perf_counter()
             try:
@@ -58,20 +54,19 @@ class StepMonitor:
             self._waited_seconds += seconds
             if self._num_batches > _FIRST_STEPS:
                 self._late_waited_seconds += seconds
-            yield batch
-
-    def step_fn(self, step_fn: StepFn) -> StepFn:
-        """The same function, with an eye on whether it is compiled anew."""
-
-        def watched(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             before = self._num_compiled
-            result = step_fn(state, batch)
+            yield batch
+            # Reached when the next batch is asked for: the step of this one was dispatched.
             if self._num_compiled > before and self._num_batches > _FIRST_STEPS:
                 self._warn("compiled", _why_compiled(_shapes(self._last_batch), _shapes(batch)))
             self._last_batch = batch
-            return result
 
-        return watched
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is compiled inside is no step: an evaluation, a checkpoint, what is logged."""
+        before = self._num_compiled
+        yield
+        self._num_compiled = before
 
     def step_took(self, seconds: float) -> None:
         """Takes the seconds from the end of one step to that of the next."""

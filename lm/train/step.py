@@ -1,5 +1,6 @@
 """The training step: a pure function from (state, batch) to (state, metrics)."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from lm.train.state import TrainState
 # (params, batch, dropout key) -> sums. Batches are pytrees of arrays with a leading batch axis.
 LossFn = Callable[[Params, Any, jax.Array], Sums]
 Metrics = dict[str, jax.Array]
+StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 def train_step(
@@ -72,13 +74,11 @@ def summed_gradients(
 ) -> tuple[Params, Sums]:
     """Gradient of the summed loss over the whole batch, and the sums themselves."""
 
-    def gradients(micro_batch, micro_key):
-        def loss(params):
-            sums = loss_fn(params, micro_batch, micro_key)
-            return sums["loss"], sums
+    def loss(params, micro_batch, micro_key):
+        sums = loss_fn(params, micro_batch, micro_key)
+        return sums["loss"], sums
 
-        return jax.grad(loss, has_aux=True)(params)
-
+    gradients = functools.partial(jax.grad(loss, has_aux=True), params)
     if accumulate_steps == 1:
         return gradients(batch, jax.random.fold_in(key, 0))
 

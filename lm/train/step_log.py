@@ -24,7 +24,7 @@ class StepLog:
       flops_per_token: for model FLOPs utilisation.
       peak_flops: of all devices together; None where no peak is known.
       schedule: learning rate by step.
-      observation: told how long each step took; what it saw is written too.
+      monitor: told how long each step took; what it saw is written too.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class StepLog:
         flops_per_token: float,
         peak_flops: float | None,
         schedule: Schedule,
-        observation: StepMonitor,
+        monitor: StepMonitor,
     ):
         self.num_tokens = num_tokens
         self._write, self._on_skip = write, on_skip
         self._every_steps, self._num_steps = every_steps, num_steps
         self._max_skipped, self._skipped_in_row = max_skipped, 0
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
-        self._schedule, self._observation = schedule, observation
+        self._schedule, self._monitor = schedule, monitor
         self._num_skipped, self._paused_seconds = 0, 0.0
         # Seconds of training, and tokens seen by then, when something was last written.
         self._marks = collections.deque([(self._seconds(), num_tokens)])
@@ -60,18 +60,20 @@ class StepLog:
         """
         self.num_tokens += int(metrics["num_tokens"])
         now_seconds = self._seconds()
-        self._observation.step_took(now_seconds - self._last_seconds)
+        self._monitor.step_took(now_seconds - self._last_seconds)
         self._last_seconds = now_seconds
         self._count_skipped(step, metrics)
         if step % self._every_steps == 0 or step == self._num_steps:
-            self._write(step, self._scalars(step, metrics))
+            with self._monitor.paused():
+                self._write(step, self._scalars(step, metrics))
             self._num_skipped = 0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent inside (evaluation, checkpoints) does not count as training."""
         start_seconds = time.perf_counter()
-        yield
+        with self._monitor.paused():
+            yield
         self._paused_seconds += time.perf_counter() - start_seconds
 
     def _seconds(self) -> float:
@@ -99,7 +101,7 @@ class StepLog:
             "train/skipped": self._num_skipped,
             "train/tokens_per_second": tokens_per_second,
             "train/mfu": mfu,
-            **self._observation.scalars(),
+            **self._monitor.scalars(),
         }
 
     def _count_skipped(self, step: int, metrics: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ for all.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,26 +32,39 @@ def padded(items: Sequence[Any], mesh: Mesh) -> list[Any]:
 
 
 def compile_step(step: Callable, mesh: Mesh) -> Callable:
-    """(states, batches, ...) -> (states, metrics), all stacked; the states are donated.
+    """Returns step(states, batch, ...) -> (states, metrics), all stacked; the states are donated.
 
     Args:
-      step: (state, batch, ...) -> (state, metrics), of one run.
+      step: (state, batch, ...) -> (state, metrics), of one run; `...` is given by name.
       mesh: see `make_mesh`; it must divide what is stacked.
     """
 
-    def step_all(states, more):
-        def step_one(params, opt_state, more):
-            return step(TrainState(states.step, params, opt_state), *more)
+    def step_all(states, batch, more):
+        def step_one(params, opt_state, batch, more):
+            return step(TrainState(states.step, params, opt_state), batch, **more)
 
-        after, metrics = _mapped(step_one, mesh)(states.params, states.opt_state, more)
+        after, metrics = _mapped(step_one, mesh)(states.params, states.opt_state, batch, more)
         return dataclasses.replace(after, step=after.step[0]), metrics
 
     many = TrainState(P(), P(_AXIS), P(_AXIS))
     on_devices = jax.shard_map(
-        step_all, mesh=mesh, in_specs=(many, P(_AXIS)), out_specs=(many, P(_AXIS)), check_vma=False
+        step_all,
+        mesh=mesh,
+        in_specs=(many, P(_AXIS), P(_AXIS)),
+        out_specs=(many, P(_AXIS)),
+        check_vma=False,
     )
-    compiled = jax.jit(on_devices, donate_argnums=0)
-    return lambda states, *more: compiled(states, jax.device_put(more, _cut(mesh)))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def compiled(states, batch, **more):
+        return on_devices(states, batch, more)
+
+    return compiled
+
+
+def place(stacked: Any, mesh: Mesh) -> Any:
+    """Puts what is stacked in NumPy on the devices, each with that of its runs."""
+    return jax.device_put(stacked, _cut(mesh))
 
 
 def compile_evaluation(eval_step: Callable, mesh: Mesh) -> Callable:

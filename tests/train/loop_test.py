@@ -102,7 +102,7 @@ def make_progress(written, skipped, **changes):
         flops_per_token=10.0,
         peak_flops=None,
         schedule=lambda step: step / 10,
-        observation=StepMonitor(),
+        monitor=StepMonitor(),
     )
     return StepLog(
         lambda step, scalars: written.append((step, scalars)),

@@ -25,9 +25,8 @@ def clock(monkeypatch):
 
 def run(observation, lengths, step_fn=lambda state, batch: (state, {})):
     """Steps through batches of these lengths, each watched."""
-    watched = observation.step_fn(step_fn)
     for batch in observation.batches({"tokens_BL": np.zeros((2, n), np.int32)} for n in lengths):
-        watched(None, batch)
+        step_fn(None, batch)
         yield
 
 

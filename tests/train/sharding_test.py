@@ -151,10 +151,10 @@ def test_each_device_makes_and_keeps_its_part_and_the_old_state_is_given_up(rand
     parts = pretraining.make_parts(config)
     abstract = pretraining.abstract_state(parts)
     state = init_from.state(parts, config, abstract)
-    step = pretraining.make_step(parts, causal, config, abstract)
+    step, place = pretraining.make_step(parts, causal, config, abstract)
     rows = tiny.rows_of([[], []], 16)
 
-    after, _ = step(state, rows, jax.random.key(0))
+    after, _ = step(state, place(rows), key=jax.random.key(0))
 
     for tree in (state, after):
         table = tree.params["token_embedding"]
@@ -177,8 +177,8 @@ def test_pmap_drops_out_what_jit_does_and_leaves_its_state_on_the_same_mesh():
         parts = pretraining.make_parts(config)
         abstract = pretraining.abstract_state(parts)
         state = init_from.state(parts, config, abstract)
-        step = pretraining.make_step(parts, causal, config, abstract)
-        after[strategy], _ = step(state, rows, jax.random.key(0))
+        step, place = pretraining.make_step(parts, causal, config, abstract)
+        after[strategy], _ = step(state, place(rows), key=jax.random.key(0))
 
         for found, wanted in zip(
             jax.tree.leaves(after[strategy]), jax.tree.leaves(abstract), strict=True

@@ -1,0 +1,69 @@
+"""What pretraining and fine-tuning both are: what a run trains."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from lm.models.parameters import Params
+from lm.train.checkpoints import Checkpoints
+from lm.train.schedules import Schedule
+from lm.train.state import TrainState
+from lm.train.step import StepFn
+
+
+class StepBatches(Protocol):
+    """Batches as a function of the step; see `lm.corpus.batches.Batches`."""
+
+    def rows_at(self, step: int) -> np.ndarray: ...
+
+    def iterate(
+        self, first_step: int, end_step: int, shard: int, num_shards: int
+    ) -> Iterator[Any]: ...
+
+
+class Experiment(Protocol):
+    """What is trained: all that pretraining and fine-tuning differ in.
+
+    schedule: learning rate by step.
+    abstract: shapes and shardings of the state.
+    batches: those of training, on the host.
+    shard: which shard of each batch this process reads, and of how many.
+    data_hash: names the data.
+    flops_per_token: for model FLOPs utilisation.
+    kept: what each checkpoint's host data holds besides, and must hold when a run goes on.
+    command: for provenance.json, what gives this run; None for the command of this process.
+    extend: whether the run may have been shorter until now.
+    """
+
+    schedule: Schedule
+    abstract: TrainState
+    batches: StepBatches
+    shard: tuple[int, int]
+    data_hash: str
+    flops_per_token: float
+    kept: dict[str, Any]
+    command: Sequence[str] | None
+    extend: bool
+
+    def save_tokenizer(self, folder: pathlib.Path) -> None:
+        """Writes the tokenizer of the data."""
+
+    def describe(self) -> None:
+        """Prints what is about to be trained."""
+
+    def first_state(self) -> TrainState:
+        """Makes the state before the first step: of `init_from`, or random."""
+
+    def compiled_step(self) -> tuple[StepFn, Callable[[Any], Any]]:
+        """Returns the step, its key bound, and what places a batch for it; see `compile_step`."""
+
+    def evaluate(self, params: Params) -> dict[str, float]:
+        """Returns metrics by name, "eval/loss" among them."""
+
+    def sample(self, params: Params) -> str | None:
+        """Returns text for the logs, if any."""
+
+    def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
+        """Reports a training that is complete, given its last state."""
