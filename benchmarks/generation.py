@@ -117,7 +117,7 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
     import jax
 
     from configs import gpt2
-    from lm.generate import sampling
+    from lm.generation import sampling
     from lm.models.families import init_params
     from lm.models.kv_cache import decoding_params
 

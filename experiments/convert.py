@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
-from lm.generate import prompting
+from lm.generation import prompting
 from lm.interop import heads, hugging_face, peft, tokenizer_files
 from lm.loading import language_model, task_model
 from lm.loading.run_folder import load_config

@@ -16,8 +16,8 @@ from experiments.wiring.number_ranges import check_output
 from experiments.wiring.run_folder import folder_of
 from lm.chat import chat_template, conversations
 from lm.errors import UserError
-from lm.generate import beam, ending, prompting, sampling
-from lm.generate.ending import Written
+from lm.generation import beam, ending, prompting, sampling
+from lm.generation.ending import Written
 from lm.loading import run as run_lib
 from lm.loading import task_model
 from lm.models.factory import family_named

@@ -8,7 +8,7 @@ import ml_collections
 
 from experiments.wiring.run_folder import folder_of
 from lm.errors import UserError
-from lm.generate import prompting
+from lm.generation import prompting
 from lm.loading import run as run_lib
 from lm.models.families import family_of
 from lm.parallel.mesh import make_mesh

@@ -19,7 +19,7 @@ from lm.corpus.batches import Batches, evaluation_batches
 from lm.corpus.preparation import Prepared
 from lm.corpus.rows import Rows
 from lm.errors import UserError
-from lm.generate import sampling
+from lm.generation import sampling
 from lm.loading.run_folder import has_tokenizer, save_tokenizer
 from lm.models.parameters import Params
 from lm.objectives.batch import Objective

@@ -23,7 +23,7 @@ from experiments import evaluate, finetune, generate, predict, prompts
 from experiments.wiring import task_data
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
-from lm.generate import sampling
+from lm.generation import sampling
 from lm.loading import task_model
 from lm.parallel.mesh import make_mesh
 from lm.parallel.param_rules import place_params

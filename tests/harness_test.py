@@ -14,7 +14,7 @@ from configs import bert, llama, t5
 from configs import harness as harness_config
 from experiments import convert, harness
 from lm.errors import UserError
-from lm.generate import sampling, scoring
+from lm.generation import sampling, scoring
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.tokenizers.tokenizers import ByteTokenizer

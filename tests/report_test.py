@@ -9,7 +9,7 @@ from experiments import generate, predict, report
 from experiments.prompts import Prompt
 from lm.chat import chat_template
 from lm.formats.fields import Record
-from lm.generate.ending import Written
+from lm.generation.ending import Written
 from lm.models import factory
 from lm.tasks.prediction import Predicted
 

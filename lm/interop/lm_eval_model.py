@@ -15,8 +15,8 @@ from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
-from lm.generate import ending, sampling, scoring
-from lm.generate.prompting import PromptAffixes
+from lm.generation import ending, sampling, scoring
+from lm.generation.prompting import PromptAffixes
 from lm.models.families import family_of
 from lm.models.parameters import Params
 from lm.tokenizers.tokenizers import Tokenizer

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from lm.chat import chat_template, parts_apart, template_files
 from lm.errors import UserError
-from lm.generate import beam, sampling
+from lm.generation import beam, sampling
 from lm.metrics import bleu_rouge
 from lm.models.factory import family_named
 from lm.models.parameters import Params

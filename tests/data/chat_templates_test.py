@@ -13,7 +13,7 @@ import transformers
 from lm.chat.chat_template import ASKED_OTHERWISE, ChatTemplate
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
-from lm.generate import ending
+from lm.generation import ending
 from lm.tokenizers import tokenizers
 from tests.tiny_tokenizers import tokenizer_of
 

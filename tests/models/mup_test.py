@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from configs import common, families
 from experiments.wiring import pretraining
 from lm.errors import UserError
-from lm.generate import decoding
+from lm.generation import decoding
 from lm.models import kernels, masks, mup
 from lm.models.families import FAMILIES, init_params, param_shapes
 from lm.models.gpt2 import GPT2

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from lm.generate import beam, sampling, scoring
+from lm.generation import beam, sampling, scoring
 from lm.models.families import FAMILIES, param_shapes
 from lm.parallel.mesh import make_mesh
 from lm.parallel.param_rules import place_params

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
-from lm.generate.ending import Stops
+from lm.generation.ending import Stops
 from lm.loading import task_model
 from lm.loading.run import Run
 from lm.models.factory import family_named

@@ -17,7 +17,7 @@ from flax import linen as nn
 from flax import struct
 
 from lm.errors import UserError
-from lm.generate import decoding
+from lm.generation import decoding
 from lm.models.kv_cache import decoding_params
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.generate.decoding import bucket
+from lm.generation.decoding import bucket
 from lm.models.families import family_of
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lm.generate import ending
+from lm.generation import ending
 from lm.tokenizers.tokenizers import ByteTokenizer
 from tests.tiny_tokenizers import KINDS, LOSSLESS, TEXTS, tokenizer_of
 

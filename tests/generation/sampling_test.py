@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from lm.errors import UserError
-from lm.generate import sampling
+from lm.generation import sampling
 from lm.models.gpt2 import GPT2
 from lm.models.kv_cache import decoding_params
 from tests import tiny

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as t
 
-from lm.generate import beam, sampling
+from lm.generation import beam, sampling
 from tests.interop.parity_test import _LLAMA, V, load, t5
 
 PROMPTS = [[5, 9, 11], [7], [3, 8, 2, 40, 13, 22, 31], [19, 4]]
