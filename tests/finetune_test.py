@@ -248,7 +248,11 @@ def test_it_stops_early_where_nothing_improves(files, tmp_path, capsys):
     result = run(make_config(files, **changes), tmp_path / "run")
 
     assert result["step"] == 2
-    assert "stopped early at step 6" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    phases = ("reading data", "making parameters", "compiling step 1", "compiling the evaluation")
+    places = [said.index(f"\n{phase}" if i else phase) for i, phase in enumerate(phases)]
+    assert places == sorted(places)
+    assert "stopped early at step 6" in said
     assert checkpoints.restore_params(tmp_path / "run" / "checkpoints")[0] == 6
     run(make_config(files, **changes), tmp_path / "run")
     assert checkpoints.restore_params(tmp_path / "run" / "checkpoints")[0] == 6

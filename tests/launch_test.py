@@ -152,6 +152,9 @@ def test_a_finished_run_is_not_trained_again(uninterrupted, text):
 
     assert (uninterrupted / "metrics.jsonl").read_text() == before
     assert "bits per byte" in done.stdout
+    assert done.stdout.startswith("reading data\n")
+    assert "\nreading the newest checkpoint\ncontinuing from step 20\n" in done.stdout
+    assert "compiling" not in done.stdout
 
 
 def test_a_workdir_of_another_config_is_left_alone(uninterrupted, text):

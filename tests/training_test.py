@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def experiment():
     return Counting()
 
 
-def test_a_run_logs_and_warns_of_what_holds_it_up(experiment, tmp_path, monkeypatch):
+def test_a_run_logs_and_warns_of_what_holds_it_up(experiment, tmp_path, monkeypatch, capsys):
     warnings, clock = [], itertools.count(step=0.25)  # A quarter of a second from look to look.
     monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text % args))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
@@ -87,3 +88,5 @@ def test_a_run_logs_and_warns_of_what_holds_it_up(experiment, tmp_path, monkeypa
     compiled, waited = warnings
     assert "tokens_BL float32 2 x 4 -> float32 2 x 8;" in compiled
     assert "waiting for data" in waited
+    said = capsys.readouterr().out
+    assert re.search(r"^compiling step 1\ncompiled step 1 in [\d.]+ s\n(.*\n)*step ", said, re.M)

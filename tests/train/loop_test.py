@@ -1,8 +1,11 @@
 import os
 import signal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from absl import logging
 
 from lm.errors import UserError
 from lm.train import loop
@@ -126,6 +129,18 @@ def test_progress_counts_tokens_and_writes_every_n_steps_and_the_last():
     assert [scalars["train/skipped"] for _, scalars in written] == [0, 1, 0]
     assert written[0][1]["train/learning_rate"] == 0.1
     assert skipped == [3]
+
+
+def test_what_is_compiled_for_a_line_of_the_log_is_no_step(monkeypatch):
+    warnings, written = [], []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text))
+    schedule = lambda step: jax.jit(lambda x: 2 * x)(np.ones(step + 1))[0]
+    with StepMonitor() as monitor:
+        progress = make_progress(written, [], every_steps=1, schedule=schedule, monitor=monitor)
+        for step, _ in enumerate(monitor.batches({} for _ in range(20)), start=1):
+            progress(step, metrics())
+
+    assert len(written) == 20 and not warnings
 
 
 def test_speed_is_that_of_a_second_or_more_of_training(monkeypatch):

@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import jax
@@ -116,6 +117,17 @@ def test_what_is_compiled_after_the_first_steps_is_named_once(warnings, lengths,
 
     assert len(warnings) == (text is not None)
     assert text is None or text in warnings[0]
+    assert observation.compile_seconds > 0
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_what_is_compiled_in_a_pause_is_no_step(warnings, paused):
+    with StepMonitor() as observation:
+        for step, _ in enumerate(observation.batches({} for _ in range(20))):
+            with observation.paused() if paused else contextlib.nullcontext():
+                jax.jit(lambda x: 2 * x)(np.zeros(step + 1))
+
+    assert len(warnings) == (not paused)
     assert observation.compile_seconds > 0
 
 
