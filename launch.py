@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import re
 import signal
 import sys
 
@@ -113,7 +112,7 @@ def _run(argv: list[str]) -> int:
 
 def _parse(argv: list[str]):
     """The locked config of the command line; every failure is a UserError of one line."""
-    _expand_short_flags(argv)
+    cli.expand_short_flags(argv)
     for arg in argv:
         name, _, value = arg.partition("=")
         if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
@@ -143,23 +142,6 @@ def _parse(argv: list[str]):
         raise UserError("--verify is for one process; leave out --coordinator")
     logging.use_absl_handler()
     return config
-
-
-def _expand_short_flags(argv: list[str]) -> None:
-    """Writes short forms in full, in place: the config library looks at sys.argv by itself."""
-    argv[:] = cli.joined(argv)
-    names = {arg.split("=")[0].lstrip("-") for arg in argv}
-    if "config" not in names:
-        argv.insert(1, "--config=configs/quickstart.py")
-    if "sweep" in names and "launcher" not in names:
-        argv.insert(1, "--launcher=local")
-    for i, arg in enumerate(argv):
-        if arg == "--sweep=":
-            raise UserError("--sweep= names no file; say --sweep for the config's own sweep()")
-        if arg == "--sweep":
-            argv[i] = "--sweep="
-        elif short := re.fullmatch(r"--launcher=(\w+)", arg):
-            argv[i] = f"--launcher=configs/launchers.py:{short[1]}"
 
 
 def _launch() -> int:
@@ -267,7 +249,7 @@ def _dispatch(config) -> int:
     elif _SHOW_BATCH.value is not None:
         dry_run.show_batch(config, _SHOW_BATCH.value)
     elif config.experiment in ("pretrain", "finetune"):
-        steps = None if _PROFILE.value is None else _profile_steps(_PROFILE.value)
+        steps = None if _PROFILE.value is None else cli.profile_steps(_PROFILE.value)
         train = experiments[config.experiment]
         return train(config, _workdir(), profile_steps=steps, extend=_EXTEND.value)
     else:
@@ -280,13 +262,6 @@ def _workdir(ending: str = "") -> pathlib.Path:
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     name = pathlib.Path(config_path.split(":")[0]).stem
     return pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / (name + ending))
-
-
-def _profile_steps(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    if match is None or int(match[1]) > int(match[2]):
-        raise UserError(f"--profile={text} must be FIRST:LAST, two steps, such as 10:15")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

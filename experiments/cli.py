@@ -108,7 +108,7 @@ def _value(config: ml_collections.ConfigDict, key: str) -> Any:
     return workdir_lib.flat(config.to_dict()).get(key)
 
 
-def joined(argv: Sequence[str]) -> list[str]:
+def _joined(argv: Sequence[str]) -> list[str]:
     """Writes what is said of a config as two arguments, or behind one dash, in the one way.
 
     ["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]. A dash and a
@@ -122,6 +122,31 @@ def joined(argv: Sequence[str]) -> list[str]:
         else:
             found.append(re.sub(r"^-(?=(config|launcher)([.=]|$))", "--", arg))
     return found
+
+
+def expand_short_flags(argv: list[str]) -> None:
+    """Writes short forms in full, in place: the config library looks at sys.argv by itself."""
+    argv[:] = _joined(argv)
+    names = {arg.split("=")[0].lstrip("-") for arg in argv}
+    if "config" not in names:
+        argv.insert(1, "--config=configs/quickstart.py")
+    if "sweep" in names and "launcher" not in names:
+        argv.insert(1, "--launcher=local")
+    for i, arg in enumerate(argv):
+        if arg == "--sweep=":
+            raise UserError("--sweep= names no file; say --sweep for the config's own sweep()")
+        if arg == "--sweep":
+            argv[i] = "--sweep="
+        elif short := re.fullmatch(r"--launcher=(\w+)", arg):
+            argv[i] = f"--launcher=configs/launchers.py:{short[1]}"
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """Reads "10:15" as (10, 15); raises UserError for what is no two steps."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise UserError(f"--profile={text} must be FIRST:LAST, two steps, such as 10:15")
+    return int(match[1]), int(match[2])
 
 
 def of_config(filename: str, changes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def differing(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError where the rhythm of a run makes no sense."""
+    """Raises UserError where the intervals of a run make no sense."""
     training.check(config, evaluation.METRICS, None)
 
 
