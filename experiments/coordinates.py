@@ -19,23 +19,16 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 
-from experiments.wiring import init_from, pretraining
+from experiments.wiring import init_from, pretraining, variants
 from lm.corpus.batches import Batches
 from lm.corpus.preparation import Prepared
-from lm.errors import UserError
 from lm.models import mup
 from lm.models.parameters import Params
 from lm.run import workdir as workdir_lib
-from lm.settings import lookup
 from lm.system import atomic_files
 
 # From the input to the output.
 ACTIVATIONS = ("embedding", "attention scores", "attention out", "mlp out", "logits")
-# What a wider model has more of, for each way to grow.
-_GROWING = {
-    "num_heads": ("model_dim", "mlp_dim", "num_heads", "num_kv_heads"),
-    "head_dim": ("model_dim", "mlp_dim", "head_dim"),
-}
 
 
 class Point(NamedTuple):
@@ -65,8 +58,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     workdir_lib.check(workdir, given)
     for name in ("muP", "standard"):
         for width in config.coordinates.widths:
-            pretraining.make_parts(widened(config, width, name))
-    prepared = pretraining.make_data(widened(config, 1, "standard"), _model_config(config))
+            pretraining.make_parts(variants.widened(config, width, name))
+    prepared = pretraining.make_data(variants.widened(config, 1, "standard"), _model_config(config))
     points = []
     with workdir_lib.opened(workdir, given, data_hash=prepared.hash):
         for name in ("muP", "standard"):
@@ -81,27 +74,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _model_config(config: ml_collections.ConfigDict) -> Any:
-    return pretraining.make_parts(widened(config, 1, "standard")).model.config
-
-
-def widened(
-    config: ml_collections.ConfigDict, width: int, parametrisation: str
-) -> ml_collections.ConfigDict:
-    """The config of pretraining a model `width` times as wide; the config's own is the base shape.
-
-    Raises:
-      UserError: a family without rules of muP, or an unknown way to grow.
-    """
-    names = lookup("coordinates.grow", config.coordinates.grow, _GROWING)
-    config = config.copy_and_resolve_references()
-    model = config.model
-    if "mup_model_dim" not in model:
-        raise UserError(f"model.name={model.name} has no rules of muP; choose gpt2 or llama")
-    base = {name: model[name.removeprefix("mup_")] for name in mup.FIELDS}
-    model.update(base if parametrisation == "muP" else dict.fromkeys(base, 0))
-    model.update({name: width * model[name] for name in names if name in model})
-    config.experiment = "pretrain"
-    return config
+    return pretraining.make_parts(variants.widened(config, 1, "standard")).model.config
 
 
 def measured(
@@ -111,7 +84,7 @@ def measured(
 
     Activations are always those of the first rows of the data.
     """
-    config = widened(config, width, parametrisation)
+    config = variants.widened(config, width, parametrisation)
     parts = pretraining.make_parts(config)
     objective = pretraining.make_objective(config, prepared)
     abstract = pretraining.abstract_state(parts)

@@ -16,7 +16,7 @@ from experiments.estimates.memory import (
     micro_batch,
     pretraining_bytes,
 )
-from experiments.wiring import init_from, pretraining, task_data
+from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
@@ -74,7 +74,7 @@ def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
 def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> None:
     config = init_from.with_model(config)
     if num_devices is not None:
-        config = _on_accelerators(config, num_devices)
+        config = variants.for_accelerators(config, num_devices)
     config = with_num_steps(config, rows_of_epoch)
     parts = pretraining.make_parts(config, num_devices)
     abstract = pretraining.abstract_state(parts)
@@ -92,22 +92,8 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     num_rows = prepared.splits["train"].num_rows
     if num_rows < config.data.batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
-        config = config.copy_and_resolve_references()
-        config.data.batch_size = num_rows
+        config = variants.changed(config, {"data.batch_size": num_rows})
     _show(config, prepared, objective, step=0)
-
-
-def _on_accelerators(
-    config: ml_collections.ConfigDict, num_devices: int
-) -> ml_collections.ConfigDict:
-    """A copy with what depends on the devices said for so many accelerators."""
-    config = config.copy_and_resolve_references()
-    if config.data.batch_size_per_device:
-        config.data.batch_size = config.data.batch_size_per_device * num_devices
-        config.data.batch_size_per_device = 0
-    if config.model.dtype == "auto":
-        config.model.dtype = "bfloat16"
-    return config
 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:

@@ -15,7 +15,7 @@ import optax
 from flax import linen as nn
 
 from experiments import report, training
-from experiments.wiring import init_from, pretraining, task_data
+from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.number_ranges import check_numbers
 from experiments.wiring.run_folder import with_own_tokenizer
 from experiments.wiring.run_length import with_num_steps
@@ -64,8 +64,7 @@ def run(
         return _run(config, workdir, profile_steps, extend)
     results = []
     for seed in range(config.seed, config.seed + config.num_seeds):
-        one = config.copy_and_resolve_references()
-        one.seed, one.num_seeds = seed, 1
+        one = variants.changed(config, {"seed": seed, "num_seeds": 1})
         folder = workdir / f"seed-{seed}"
         print(f"--- seed {seed}, in {folder}", flush=True)
         begun = (folder / workdir_lib.CONFIG).exists()  # Others may have been stopped before it.

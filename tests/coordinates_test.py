@@ -7,7 +7,7 @@ import pytest
 
 from configs import coordinates as coordinates_config
 from experiments import coordinates
-from experiments.wiring import pretraining
+from experiments.wiring import pretraining, variants
 from lm.models import mup
 
 WIDTHS = (1, 8)
@@ -34,7 +34,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(config):
-    plain = coordinates.widened(config, 1, "standard")
+    plain = variants.widened(config, 1, "standard")
     return pretraining.make_data(plain, pretraining.make_parts(plain).model.config)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from configs import families
 from experiments.estimates import communication
-from experiments.estimates.proxy_mesh import shrunk, small_sizes
+from experiments.wiring.variants import for_mesh, small_sizes
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.models.parameters import num_params
@@ -102,7 +102,7 @@ def test_a_device_of_the_twin_has_as_much_as_one_of_the_mesh():
     config.data.batch_size = 64
 
     small = small_sizes(SIZES | dict(sequence=4))
-    half = shrunk(config, SIZES, dict(small, sequence=1))
+    half = for_mesh(config, SIZES, dict(small, sequence=1))
 
     assert small == dict(data=2, fsdp=2, tensor=2, sequence=4)
     m = half.model

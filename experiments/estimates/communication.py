@@ -20,21 +20,17 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import rich.table
 from jax.sharding import NamedSharding
 
 from experiments.estimates.memory import whole_bytes
-from experiments.estimates.proxy_mesh import shrunk, small_sizes
-from experiments.wiring import objectives, pretraining
+from experiments.wiring import objectives, pretraining, variants
 from lm.corpus.rows import abstract_rows
 from lm.costs import hardware
 from lm.costs.collectives import KINDS, Collectives, Traffic, collectives_of, sent_bytes
 from lm.costs.flops import peak_flops
-from lm.models.factory import family_named
 from lm.parallel.batches import batch_spec
 from lm.system.cache import cache_folder
-from lm.tokenizers.vocabulary import Vocabulary
 from lm.train.language_model import make_step
 
 # A layer apart; of a single one the compiler might leave out the loop.
@@ -46,8 +42,8 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
 
     The number of simulated devices is chosen when JAX starts, and this process has started it.
     """
-    small = small_sizes(axis_sizes)
-    twin = shrunk(config, axis_sizes, small)
+    small = variants.small_sizes(axis_sizes)
+    twin = variants.for_mesh(config, axis_sizes, small)
     if twin.model.dtype == "bfloat16":  # Which the compiler for CPUs widens; this is as large.
         twin.model.dtype = "float16"
     environment = os.environ | {
@@ -76,7 +72,8 @@ def of_all_layers(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     num_layers = config.model.num_layers
     if num_layers <= max(_NUM_LAYERS):
         return compiled(config, devices)
-    fewer, more = (compiled(_with_layers(config, few), devices) for few in _NUM_LAYERS)
+    with_layers = lambda n: variants.changed(config, {"model.num_layers": n})
+    fewer, more = (compiled(with_layers(few), devices) for few in _NUM_LAYERS)
     steps = (num_layers - _NUM_LAYERS[0]) / (_NUM_LAYERS[1] - _NUM_LAYERS[0])
     none = Traffic(0, 0)
     extended = {}
@@ -86,22 +83,11 @@ def of_all_layers(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     return {key: traffic for key, traffic in extended.items() if min(traffic) > 0}
 
 
-def _with_layers(config: ml_collections.ConfigDict, num_layers: int) -> ml_collections.ConfigDict:
-    config = config.copy_and_resolve_references()
-    config.model.num_layers = num_layers
-    return config
-
-
 def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Collectives:
     """The collectives of one step of `config`, compiled but never run: no array is made."""
     parts = pretraining.make_parts(config, devices)
     abstract = pretraining.abstract_state(parts)
-    objective = objectives.make_objective(
-        config.objective.to_dict(),
-        architecture=family_named(config.model.name).architecture,
-        vocabulary=_vocabulary(config.model.vocab_size),
-        seq_len=config.data.seq_len,
-    )
+    objective = objectives.abstract_objective(config)
     rows = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
             x.shape,
@@ -119,12 +105,6 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     program = step.lower(abstract, rows, jax.random.key(0)).compile(compiler_options=options)
     return collectives_of(program.as_text(), parts.mesh.shape)
-
-
-def _vocabulary(size: int) -> Vocabulary:
-    """Any one of this size will do: no token is read."""
-    none_V = np.zeros(size, bool)
-    return Vocabulary(0, 1, 2, np.arange(3, min(size, 103)), none_V, none_V, none_V)
 
 
 def main() -> None:
@@ -145,7 +125,7 @@ def show(config, parts: pretraining.PretrainingParts, held: dict[str, int], flop
     found = collectives(config, sizes)
     rich.print(_collectives_table(found, sizes))
     rich.print(_time_table(config, parts, held, flops, found))
-    big, small = (" x ".join(map(str, s.values())) for s in (sizes, small_sizes(sizes)))
+    big, small = (" x ".join(map(str, s.values())) for s in (sizes, variants.small_sizes(sizes)))
     rich.print(
         "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
         f"of a twin with few layers on {small} simulated devices (data x fsdp x tensor x "

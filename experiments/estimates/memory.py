@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 import rich.table
 
-from experiments.estimates.proxy_mesh import shrunk
-from experiments.wiring import pretraining
+from experiments.wiring import pretraining, variants
 from lm.corpus.rows import abstract_rows
 from lm.costs import memory
 from lm.models import families
@@ -19,7 +18,7 @@ from lm.train.state import TrainState
 def shard_of_a_device(config: ml_collections.ConfigDict, mesh, objective):
     """Loss, parameters and micro-batch, in shapes, as large as one device computes with them."""
     one = dict.fromkeys(mesh.shape, 1)
-    parts = pretraining.make_parts(shrunk(config, mesh.shape, one), devices=1)
+    parts = pretraining.make_parts(variants.for_mesh(config, mesh.shape, one), devices=1)
     rows = abstract_rows(micro_batch(config, mesh), config.data.seq_len)
     key = jax.random.key(0)
     batch = jax.eval_shape(objective, rows, key)

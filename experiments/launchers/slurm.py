@@ -19,7 +19,6 @@ from experiments.sweeps.status_table import unfinished
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
 from lm.run.status import state_of
-from lm.settings import choose
 from lm.system import atomic_files
 from lm.system.supervisor import STOPPED, die_with
 
@@ -198,7 +197,8 @@ def _checked(settings: dict[str, Any]) -> Settings:
     names = ("minutes", "nodes", "cpus_per_task", "memory_gb", "most_at_once")
     remote.check_at_least(1, asked, *names)
     remote.check_at_least(0, asked, "gpus_per_node", "signal_seconds", "max_requeues")
-    choose("--launcher.cluster", asked.cluster, ("slurm", "local"))
+    if asked.cluster not in ("slurm", "local"):
+        raise UserError(f"--launcher.cluster={asked.cluster} is unknown; choose slurm or local")
     _parameters(asked)
     return asked
 

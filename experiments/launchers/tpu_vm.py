@@ -16,7 +16,6 @@ from experiments.sweeps import process_pool
 from experiments.sweeps.plan import PlannedRun
 from lm.errors import UserError
 from lm.run.status import state_of
-from lm.settings import choose
 from lm.system.supervisor import STOPPED
 
 _INSTALL = "curl -sSL https://sdk.cloud.google.com | bash"
@@ -110,7 +109,11 @@ def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> s
 
 def _checked(settings: dict[str, Any]) -> Settings:
     asked = Settings(**settings)
-    choose("--launcher.provisioning", asked.provisioning, vm_lib.PROVISIONING)
+    if asked.provisioning not in vm_lib.PROVISIONING:
+        raise UserError(
+            f"--launcher.provisioning={asked.provisioning} is unknown; choose "
+            f"{', '.join(vm_lib.PROVISIONING)}"
+        )
     if asked.queued and asked.provisioning == "preemptible":
         raise UserError("--launcher.provisioning=preemptible cannot be queued; choose spot")
     remote.check_at_least(1, asked, "num_vms", "create_attempts")

@@ -6,20 +6,16 @@ import math
 import statistics
 from collections.abc import Sequence
 
-import jax
 import ml_collections
-import numpy as np
 import rich.console
 import rich.table
 
 from experiments import cli, finetune
 from experiments.sweeps.plan import PlannedRun, counted, shown
-from experiments.wiring import init_from, objectives, pretraining
+from experiments.wiring import init_from, objectives, pretraining, variants
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.models import parameters as parameters_lib
-from lm.models.factory import family_named
 from lm.run.status import State, read_records, state_of
-from lm.tokenizers.vocabulary import Vocabulary
 
 # What changes neither a shape nor the length: one look serves all runs that differ in these alone.
 _FREE = ("seed", "optimizer.", "eval.", "checkpoint.", "log.", "loss.")
@@ -128,47 +124,17 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
         return Cost(
             parameters_lib.num_params(parts.params), flops, config.num_seeds * _num_tokens(config)
         )
-    config = _on_one_device(init_from.with_model(config))
+    config = variants.for_one_device(init_from.with_model(config))
     config = with_num_steps(config, rows_of_epoch)
     parts = pretraining.make_parts(config, devices=1)
     abstract = pretraining.abstract_state(parts)
-    objective = objectives.make_objective(
-        config.objective.to_dict(),
-        architecture=family_named(config.model.name).architecture,
-        vocabulary=_any_vocabulary(config.model.vocab_size),
-        seq_len=config.data.seq_len,
-    )
+    objective = objectives.abstract_objective(config)
     flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
     return Cost(parameters_lib.num_params(abstract.params), flops, _num_tokens(config))
 
 
 def _num_tokens(config: ml_collections.ConfigDict) -> int:
     return config.train.num_steps * config.data.batch_size * config.data.seq_len
-
-
-def _on_one_device(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy whose kernels and mesh exist on any machine, which change no shape and no FLOP."""
-    config = config.copy_and_resolve_references()
-    if config.data.batch_size_per_device:
-        config.data.batch_size = config.data.batch_size_per_device * jax.device_count()
-        config.data.batch_size_per_device = 0
-    config.parallel.update(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1)
-    config.model.update(attention="auto", matmul="plain")
-    return config
-
-
-def _any_vocabulary(size: int) -> Vocabulary:
-    """One that has every special token: shapes depend on none of them, and no text is read."""
-    none_V = np.zeros(size, bool)
-    return Vocabulary(
-        pad_id=0,
-        eos_id=1,
-        mask_id=2,
-        sentinel_ids=np.arange(size, dtype=np.int32),
-        special_V=none_V,
-        joins_left_V=none_V,
-        joins_right_V=none_V,
-    )
 
 
 def _tokens_per_second(run: PlannedRun) -> float | None:

@@ -19,7 +19,7 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
-from experiments.wiring import init_from, pretraining
+from experiments.wiring import init_from, pretraining, variants
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
@@ -76,8 +76,7 @@ class VmappedRun:
         self.run, self._log = run, log
         self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
         check(self.config)
-        on_one_device = self.config.copy_and_resolve_references()
-        on_one_device.parallel.data = 1
+        on_one_device = variants.changed(self.config, {"parallel.data": 1})
         self.parts = pretraining.make_parts(on_one_device, jax.local_devices()[:1])
         self.stack = contextlib.ExitStack()
 

@@ -23,7 +23,7 @@ from experiments.verify.subject import (
     shrunk,
     varied,
 )
-from experiments.wiring import pretraining, task_data
+from experiments.wiring import pretraining, task_data, variants
 from experiments.wiring.run_length import with_num_steps
 from lm.data.examples import collate
 from lm.models.parameters import Params
@@ -73,8 +73,7 @@ def make(
         return StepUnderTest(parts.abstract, lambda: copied(first), step, place)
 
     def evaluate(params, batch_size):
-        ours = config.copy_and_resolve_references()
-        ours.eval.batch_size = batch_size
+        ours = variants.changed(config, {"eval.batch_size": batch_size})
         of_split = finetune.make_evaluation(ours, data.task, parts.model, validation, parts.mesh)
         return of_split(parts.trained.combine(params, frozen))[0]
 

@@ -29,7 +29,7 @@ from experiments.verify.subject import (
     shrunk,
     varied,
 )
-from experiments.wiring import init_from, pretraining, task_data
+from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.run_length import with_num_steps
 from lm.corpus import sources
 from lm.corpus.batches import Batches
@@ -90,8 +90,7 @@ def make(
         return StepUnderTest(abstract, lambda: copied(first), step, place)
 
     def evaluate(params, batch_size):
-        ours = config.copy_and_resolve_references()
-        ours.eval.batch_size = batch_size
+        ours = variants.changed(config, {"eval.batch_size": batch_size})
         return pretrain.make_evaluation(ours, parts, objective, prepared)(params)
 
     batch_size = config.data.batch_size

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from experiments.experiment import StepBatches
+from experiments.wiring import variants
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.train.state import TrainState
@@ -116,6 +117,9 @@ def mesh_settings(parallel: ml_collections.ConfigDict) -> tuple[dict[str, int], 
 def shrunk(config: ml_collections.ConfigDict, mesh: Devices) -> ml_collections.ConfigDict:
     """The config with a model, rows and batches as small as its mesh allows, and a rate for them.
 
+    Sizes, dtype and kernel of the model, the axes of parallel, rows of data and eval, the length in
+    train, and rate and warmup of optimizer.
+
     Raises:
       UserError: no such mesh can be made of these devices.
     """
@@ -154,10 +158,13 @@ def multiple(number: int, of: int) -> int:
 
 
 def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collections.ConfigDict:
-    """The shrunken config of a variant; its parameters are random."""
-    config = config.copy_and_resolve_references()
-    config.init_from = ""  # The parameters there are those of a larger model.
-    config.train.accumulate_steps = variant.accumulate_steps
+    """The shrunken config of a variant; its parameters are random.
+
+    init_from, train.accumulate_steps, model.scan_layers and .dropout, the axes of parallel.
+    """
+    # The parameters of init_from are those of a larger model.
+    changes = {"init_from": "", "train.accumulate_steps": variant.accumulate_steps}
+    config = variants.changed(config, changes)
     config.model.scan_layers ^= variant.flip_scan
     if len(variant.devices) == 1:
         config.parallel.update(_NO_CUTS)

@@ -5,9 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
+import numpy as np
 
 from lm.corpus.rows import abstract_rows
 from lm.errors import UserError
+from lm.models.factory import family_named
 from lm.objectives import causal, masked, spans
 from lm.objectives.batch import Objective
 from lm.objectives.mixture import mixture
@@ -103,6 +106,27 @@ def make_objective(
     else:
         objectives = [_with_prefix(objective) for objective in objectives]
     return functools.partial(mixture, objectives=objectives, weights=weights)
+
+
+def abstract_objective(config: ml_collections.ConfigDict) -> Objective:
+    """The objective of a config for shapes alone: no tokenizer is read, and none lacks a token."""
+    size = config.model.vocab_size
+    none_V = np.zeros(size, bool)
+    vocabulary = Vocabulary(
+        pad_id=0,
+        eos_id=1,
+        mask_id=2,
+        sentinel_ids=np.arange(size, dtype=np.int32),
+        special_V=none_V,
+        joins_left_V=none_V,
+        joins_right_V=none_V,
+    )
+    return make_objective(
+        config.objective.to_dict(),
+        architecture=family_named(config.model.name).architecture,
+        vocabulary=vocabulary,
+        seq_len=config.data.seq_len,
+    )
 
 
 def _with_tokens(function, kind: str, architecture: str, vocabulary: Vocabulary):

@@ -7,6 +7,7 @@ import jax
 import ml_collections
 
 from experiments.wiring.pretraining import abstract_state, make_data, make_parts
+from experiments.wiring.variants import changed
 from lm.errors import UserError
 
 
@@ -49,8 +50,7 @@ def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
     Raises:
       UserError: see `make_parts`, `abstract_state` and `make_data`.
     """
-    config = config.copy_and_resolve_references()
-    config.train.update(num_steps=2**31 - 1, num_epochs=0.0)
+    config = changed(config, {"train.num_steps": 2**31 - 1, "train.num_epochs": 0.0})
     parts = make_parts(config)
     abstract_state(parts)
     return make_data(config, parts.model.config).splits["train"].num_rows

@@ -1,0 +1,100 @@
+"""Copies of a config in which some keys have other values; each says which keys these are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from lm.errors import UserError
+from lm.models import mup
+from lm.settings import lookup
+
+SHARDED_BY_TENSOR = ("num_heads", "num_kv_heads", "mlp_dim", "vocab_size")
+# What a wider model has more of, for each way to grow.
+_GROWING = {
+    "num_heads": ("model_dim", "mlp_dim", "num_heads", "num_kv_heads"),
+    "head_dim": ("model_dim", "mlp_dim", "head_dim"),
+}
+
+
+def changed(
+    config: ml_collections.ConfigDict, changes: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """A copy with other values for these dotted keys, which it has."""
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def for_devices(config: ml_collections.ConfigDict, num_devices: int) -> ml_collections.ConfigDict:
+    """A copy that says its rows for so many devices: data.batch_size, .batch_size_per_device."""
+    per_device = config.data.batch_size_per_device
+    rows = {"data.batch_size": per_device * num_devices, "data.batch_size_per_device": 0}
+    return changed(config, rows if per_device else {})
+
+
+def for_accelerators(
+    config: ml_collections.ConfigDict, num_devices: int
+) -> ml_collections.ConfigDict:
+    """A copy for so many accelerators, here or not: those of `for_devices`, and model.dtype."""
+    dtype = {"model.dtype": "bfloat16"} if config.model.dtype == "auto" else {}
+    return changed(for_devices(config, num_devices), dtype)
+
+
+def for_one_device(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy whose kernels and mesh exist on any machine, which change no shape and no FLOP.
+
+    Those of `for_devices`, model.attention, model.matmul, and all of parallel.
+    """
+    config = for_devices(config, jax.device_count())
+    config.model.update(attention="auto", matmul="plain")
+    config.parallel.update(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1)
+    return config
+
+
+def small_sizes(axis_sizes: Mapping[str, int]) -> dict[str, int]:
+    """The mesh of `for_mesh`: of each axis its least factor above 1; `sequence` stays, for it cuts
+    one row, whose keys each device gathers whole."""
+    least = lambda n: next((i for i in range(2, n + 1) if n % i == 0), 1)
+    return {a: n if a == "sequence" else least(n) for a, n in axis_sizes.items()}
+
+
+def for_mesh(
+    config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int], small: Mapping[str, int]
+) -> ml_collections.ConfigDict:
+    """A copy whose devices do on the mesh `small` what those of `config` do on `axis_sizes`.
+
+    What `SHARDED_BY_TENSOR` names of the model, data.batch_size, eval.batch_size and
+    .sample_tokens, and all of parallel.
+    """
+    config = config.copy_and_resolve_references()
+    for name in SHARDED_BY_TENSOR:
+        if name in config.model:
+            config.model[name] = config.model[name] // axis_sizes["tensor"] * small["tensor"]
+    few, many = (sizes["data"] * sizes["fsdp"] for sizes in (small, axis_sizes))
+    config.data.batch_size = config.data.batch_size // many * few
+    config.eval.update(batch_size=few, sample_tokens=0)
+    config.parallel.update(small, strategy="jit")
+    return config
+
+
+def widened(
+    config: ml_collections.ConfigDict, width: int, parametrisation: str
+) -> ml_collections.ConfigDict:
+    """The config of pretraining a model `width` times as wide; the config's own is the base shape.
+
+    The widths of the model and those of its base, `mup.FIELDS`, and experiment.
+
+    Raises:
+      UserError: a family without rules of muP, or an unknown way to grow.
+    """
+    names = lookup("coordinates.grow", config.coordinates.grow, _GROWING)
+    config = changed(config, {"experiment": "pretrain"})
+    model = config.model
+    if "mup_model_dim" not in model:
+        raise UserError(f"model.name={model.name} has no rules of muP; choose gpt2 or llama")
+    base = {name: model[name.removeprefix("mup_")] for name in mup.FIELDS}
+    model.update(base if parametrisation == "muP" else dict.fromkeys(base, 0))
+    model.update({name: width * model[name] for name in names if name in model})
+    return config
