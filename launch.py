@@ -9,8 +9,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from experiments import cli
-from experiments.cli import config_text
+from experiments import cli, config_help
 from experiments.sweeps import launch
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
@@ -24,6 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Output folder; runs/CONFIG if not given.")
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config, then exit.")
+_HELP_CONFIG = flags.DEFINE_string(
+    "help_config", None, "Say what the config keys are that have this in their name, then exit."
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print parameters, FLOPs, memory and a decoded batch; train nothing."
 )
@@ -98,8 +100,11 @@ def _fail(message: str, code: int = 2) -> int:
 def _run(argv: list[str]) -> int:
     config = _parse(argv)
     if _PRINT_CONFIG.value:
-        print(config_text(config))
+        filename = config_flags.get_config_filename(flags.FLAGS["config"])
+        print(config_help.config_text(config, filename), end="")
         return 0
+    if _HELP_CONFIG.value is not None:
+        return config_help.print_help(_HELP_CONFIG.value)
     if _COORDINATOR.value is not None and not supervisor.is_watched():
         return supervisor.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
     allocator.keep_freed_memory()

@@ -17,7 +17,7 @@ import ml_collections
 from configs import bert, common, t5
 
 _OBJECTIVES = {
-    "causal": dict(kind="causal"),
+    "causal": common.objective("causal"),
     "masked": bert.masked(),
     "span": t5.span_corruption(),
 }
@@ -27,14 +27,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: objective=causal|masked|span, optimizer, schedule."""
     arg = common.parse_arg(arg, objective="causal", optimizer="adamw", schedule="cosine")
     config = common.trunk("pretrain")
-    config.model = dict(dropout=0.0, **common.HOW_TO_RUN)
+    config.model = common.with_dropout(0.0)
     config.data = common.stdlib_data(seq_len=512, batch_size=32)
     config.objective = common.choose_by_kind("objective", arg.objective, _OBJECTIVES)
     config.loss = common.language_loss()
-    config.train = common.train(num_steps=0) | dict(num_epochs=1.0)
+    config.train = common.train(num_steps=0, num_epochs=1.0)
     config.optimizer = common.optimizer(
         arg.optimizer, arg.schedule, peak_lr=5e-5, warmup_steps=0, warmup_share=0.05
     )
-    config.eval = dict(every_steps=200, batch_size=16, sample_tokens=0, compressors=False)
+    config.eval = common.language_eval(every_steps=200)
     config.checkpoint.every_steps = 200
     return config

@@ -11,22 +11,22 @@ Expected:  docs/results/finetuning.md
 
 import ml_collections
 
-from configs import common, families
+from configs import families, finetuning
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: scorer=squad|cmrc, model=init_from|bert|gpt2|llama|t5, tokenizer, optimizer,
     schedule, debug.
     """
-    arg = common.finetuning_arg(arg, scorer="squad")
+    arg = finetuning.parse_arg(arg, scorer="squad")
     task = dict(
-        kind="question_answering",
-        stride=128,
-        max_answer_len=30,
-        unanswerable=False,
-        scorer=arg.scorer,
+        kind="question_answering",  # The task; each kind has a recipe of its own.
+        stride=128,  # Tokens between the starts of two windows of a long text.
+        max_answer_len=30,  # Tokens of the longest answer that is predicted.
+        unanswerable=False,  # Whether a question may have no answer, as in SQuAD 2.0.
+        scorer=arg.scorer,  # squad, by words; or cmrc, by Chinese characters.
     )
-    config = common.finetuning(
+    config = finetuning.recipe(
         task,
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),

@@ -52,24 +52,23 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def masked() -> dict:
     """The objective block of the paper; whole words are its later option."""
-    return dict(kind="masked", rate=0.15, mask_share=0.8, random_share=0.1, whole_words=False)
+    return common.objective("masked") | dict(
+        rate=0.15,  # Share of a row's tokens that is chosen, to be predicted.
+        mask_share=0.8,  # Share of the chosen tokens that a mask token hides.
+        random_share=0.1,  # Share of them that a random token replaces; the rest is shown.
+        whole_words=False,  # Whether all tokens of a word are chosen together.
+    )
 
 
 def bert_model(num_layers: int, width: int, *, vocab_size: int, max_len: int) -> dict:
     """The model block of a BERT."""
+    shape = (num_layers, width // 64, 64, width, 4 * width)
     return dict(
-        name="bert",
-        vocab_size=vocab_size,
-        max_len=max_len,
-        position_offset=0,
-        num_types=2,
-        num_layers=num_layers,
-        num_heads=width // 64,
-        head_dim=64,
-        model_dim=width,
-        mlp_dim=4 * width,
-        norm_epsilon=1e-12,
-        next_sentence=True,
-        dropout=0.1,
-        **common.HOW_TO_RUN,
+        **common.model_size("bert", *shape, vocab_size=vocab_size),
+        max_len=max_len,  # Learned positions, which is the most tokens of a row.
+        position_offset=0,  # Rows of the table of positions before position 0; 2 in RoBERTa.
+        num_types=2,  # Kinds of segments, such as first and second text.
+        norm_epsilon=1e-12,  # Added to the variance that a norm divides by.
+        next_sentence=True,  # Whether there are a pooler and a next-sentence head.
+        **common.with_dropout(0.1),
     )

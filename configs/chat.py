@@ -13,19 +13,20 @@ The chat template is kept beside the run's tokenizer, and used again when it gen
 
 import ml_collections
 
-from configs import common, families
+from configs import families, finetuning
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: model=init_from|llama|gpt2, tokenizer, optimizer, schedule, debug."""
-    arg = common.finetuning_arg(arg)
-    config = common.finetuning(
-        dict(
-            kind="chat",
-            template="",  # Jinja, or the name of one of init_from's; "" for init_from's own.
-            messages="messages",  # The field of a record that holds them.
-            date="",  # What templates take for today; "" for the day of the run's first start.
-        ),
+    arg = finetuning.parse_arg(arg)
+    task = dict(
+        kind="chat",  # The task; each kind has a recipe of its own.
+        template="",  # Jinja, or the name of one of init_from's; "" for init_from's own.
+        messages="messages",  # Field of a record that holds the conversation's messages.
+        date="",  # What templates take for today; "" for the day of the run's first start.
+    )
+    config = finetuning.recipe(
+        task,
         arg=arg,
         scratch=families.small_models("llama", "gpt2"),
         seq_len=512,

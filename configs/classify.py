@@ -11,13 +11,27 @@ Expected:  docs/results/finetuning.md
 
 import ml_collections
 
-from configs import common, families
+from configs import common, families, finetuning
 
-_TASKS = {
-    "single": dict(kind="classification", labels=(), class_weights=""),
+# Of the task block, what each kind has.
+_KINDS = {
+    "single": dict(
+        kind="classification",  # The task: classification, by one label; multi_label, by any.
+        labels=(),  # Names of all labels, in the order of the outputs; (): those of the data.
+        class_weights="",  # Of labels in the loss: numbers with commas, or balanced; "": alike.
+    ),
     "multi": dict(kind="multi_label", labels=(), class_weights=""),
-    "regression": dict(kind="regression"),
+    "regression": dict(
+        kind="regression",  # The task: a number.
+    ),
 }
+# Of the task block, what all of them have.
+_FIELDS = dict(
+    text="text",  # Field of a record that holds the text.
+    pair="",  # Field of a second text; "" where there is none.
+    label="label",  # Field of the label, the list of labels, or the number.
+)
+TASKS = {name: block | _FIELDS for name, block in _KINDS.items()}
 _BEST_METRIC = {  # By which the best checkpoint is chosen.
     "classification": "eval/accuracy",
     "multi_label": "eval/f1_micro",
@@ -29,10 +43,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: kind=single|multi|regression, model=init_from|bert|gpt2|llama|t5, tokenizer,
     optimizer, schedule, debug.
     """
-    arg = common.finetuning_arg(arg, kind="single")
-    task = common.choose_by_kind("kind", arg.kind, _TASKS)
-    return common.finetuning(
-        task | dict(text="text", pair="", label="label"),
+    arg = finetuning.parse_arg(arg, kind="single")
+    task = common.choose_by_kind("kind", arg.kind, TASKS)
+    return finetuning.recipe(
+        task,
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),
         seq_len=128,

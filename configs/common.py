@@ -1,7 +1,11 @@
-"""Pieces shared by several configs. Plain functions that return plain values."""
+"""Pieces shared by several configs. Plain functions that return plain values.
+
+The comment behind a key says what it is, for `launch.py --print_config` and `--help_config` too. It
+stands where the key is made, which has a line of its own; the block is the one that the docstring
+or the comment above names.
+"""
 
 import ml_collections
-from ml_collections.config_dict import placeholder
 
 
 def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
@@ -35,88 +39,182 @@ def choose(name: str, value: str, table: dict):
     return table[value]
 
 
+# Of the optimizer block, what each rule reads besides; then what each schedule does.
 _RULES = {
-    "adamw": dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1),
-    "lion": dict(b1=0.9, b2=0.99, weight_decay=1.0),
-    "adafactor": dict(weight_decay=0.0),
-    "sgd": dict(momentum=0.9, weight_decay=0.0),
-    "muon": dict(beta=0.95, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1),
+    "adamw": dict(
+        b1=0.9,  # Decay of the running mean of gradients.
+        b2=0.95,  # Decay of the running mean of squared gradients.
+        eps=1e-8,  # Added to the root of the squares that an update is divided by.
+        weight_decay=0.1,  # Times the rate, the share of a matrix that a step takes away.
+    ),
+    "lion": dict(
+        b1=0.9,  # Share of the mean of gradients in what an update is the sign of.
+        b2=0.99,  # Decay of the running mean of gradients.
+        weight_decay=1.0,  # Times the rate, the share of a matrix that a step takes away.
+    ),
+    "adafactor": dict(
+        weight_decay=0.0,  # The share of a matrix that a step takes away, whatever the rate.
+    ),
+    "sgd": dict(
+        momentum=0.9,  # Share of the last update that the next one starts from.
+        weight_decay=0.0,
+    ),
+    "muon": dict(
+        beta=0.95,  # Momentum of the matrices' gradients, before they are orthogonalised.
+        b1=0.9,  # Of the AdamW that trains all but matrices: decay of the mean of gradients.
+        b2=0.95,  # Of that AdamW: decay of the mean of squared gradients.
+        eps=1e-8,  # Of that AdamW, and of what Muon normalises by: added to a divisor.
+        weight_decay=0.1,  # Times the rate, the share of a matrix that a step takes away.
+    ),
 }
+# Of the optimizer block, too.
 _SCHEDULES = {
     "constant": dict(),
-    "linear": dict(final_lr_ratio=0.1),
-    "cosine": dict(final_lr_ratio=0.1),
+    "linear": dict(
+        final_lr_ratio=0.1,  # The rate at the end of the run, as a share of peak_lr.
+    ),
+    "cosine": dict(
+        final_lr_ratio=0.1,  # The rate at the end of the run, as a share of peak_lr.
+    ),
     "rsqrt": dict(),
-    "wsd": dict(final_lr_ratio=0.1, decay_ratio=0.2),
+    "wsd": dict(
+        final_lr_ratio=0.1,  # The rate at the end of the run, as a share of peak_lr.
+        decay_ratio=0.2,  # Share of the run's steps, the last ones, in which the rate falls.
+    ),
 }
 
 
-def optimizer(name: str, schedule: str, **settings) -> dict:
+def optimizer(name: str, schedule: str, *, peak_lr: float, warmup_steps: int, **settings) -> dict:
     """The optimizer block: the keys that this rule and this schedule read, and no others."""
     return dict(
-        name=name,
-        schedule=schedule,
-        warmup_share=0.0,
-        layer_decay=1.0,
-        clip_norm=1.0,
-        ema_decay=0.0,
+        name=name,  # The rule: adamw, lion, adafactor, sgd or muon.
+        schedule=schedule,  # Of the rate by step: constant, linear, cosine, rsqrt or wsd.
+        peak_lr=peak_lr,  # Highest learning rate, reached after warm-up.
+        warmup_steps=warmup_steps,  # Steps of warm-up, a linear rise; 0 for warmup_share.
+        warmup_share=0.0,  # Warm-up as a share of the run's steps; 0 for warmup_steps.
+        layer_decay=1.0,  # Rate of a layer as a share of that above it; 1: all alike.
+        clip_norm=1.0,  # Longest gradient, in L2 norm; longer ones are scaled to it; 0: never.
+        ema_decay=0.0,  # Decay a step of the averaged weights that evaluations use; 0: none.
         **choose("optimizer", name, _RULES),
         **choose("schedule", schedule, _SCHEDULES),
     ) | dict(settings)
 
 
-def train(num_steps: int, accumulate_steps: int = 1) -> dict:
-    """The train block: so many steps; for epochs instead, set `num_epochs` and zero steps."""
+def train(num_steps: int, num_epochs: float = 0.0, accumulate_steps: int = 1) -> dict:
+    """The train block: so many steps, or else so many epochs; one of the two is 0."""
     return dict(
-        num_steps=num_steps,
-        num_epochs=0.0,
-        accumulate_steps=accumulate_steps,
-        max_skipped=10,
-        patience=0,
+        num_steps=num_steps,  # Optimizer steps of the run; 0 for num_epochs.
+        num_epochs=num_epochs,  # Passes over the training data; 0.0 for num_steps.
+        accumulate_steps=accumulate_steps,  # Micro-batches whose gradients make a step.
+        max_skipped=10,  # Steps in a row without a finite gradient that end the run.
+        patience=0,  # Evaluations in a row without a better one that end the run; 0: none do.
     )
 
 
-def task_settings(*names: str) -> dict:
-    """Settings of a task that replace those it was trained with; None keeps them.
-
-    They name the fields of records, which a folder of `transformers` says nothing of, or else a
-    scheme of tags or a scorer; `unanswerable` says whether a question may have no answer.
-    """
-    return {name: placeholder(bool if name == "unanswerable" else str) for name in names}
+def new(experiment: str) -> ml_collections.ConfigDict:
+    """A config without any other key."""
+    config = ml_collections.ConfigDict()
+    config.experiment = experiment  # What launch.py runs: the file experiments/NAME.py.
+    return config
 
 
 def trunk(experiment: str) -> ml_collections.ConfigDict:
     """The keys that every training config shares, with values that hardly any changes."""
-    config = ml_collections.ConfigDict()
-    config.experiment = experiment
-    config.seed = 0
-    config.init_from = ""
+    config = new(experiment)
+    config.seed = 0  # Of first weights, order of rows, dropout and masks.
+    config.init_from = ""  # Run, or folder of transformers, to start from; "": random weights.
     config.checkpoint = dict(
-        every_steps=0, keep_last=2, keep_every=0, best_metric="", best_mode="min"
+        every_steps=0,  # Steps between checkpoints; 0: at the end alone.
+        keep_last=2,  # How many of the newest checkpoints are kept.
+        keep_every=0,  # Checkpoints of multiples of so many steps are kept, too; 0: no more.
+        best_metric="",  # Metric whose best checkpoint is kept and used; "": the last one is.
+        best_mode="min",  # Whether less (min) or more (max) of best_metric is better.
     )
-    config.log = dict(every_steps=10, wandb_project="")
+    config.log = dict(
+        every_steps=10,  # Steps between lines of the training log.
+        wandb_project="",  # Project of Weights & Biases that gets the log too; "": none.
+    )
     config.parallel = parallel()
     return config
 
 
 def parallel() -> dict:
     """The parallel block: every device has all parameters, and its own rows."""
-    return dict(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
+    return dict(
+        strategy="jit",  # How a step is spread: jit, as the other keys say; pmap, by data alone.
+        data=-1,  # Copies of the parameters, each with rows of its own; -1: what is left.
+        fsdp=1,  # Shards that a copy is cut into, each with rows of its own; -1: what is left.
+        tensor=1,  # Shards of heads, MLPs and the vocabulary; -1: what is left.
+        sequence=1,  # Shards that each row is cut into; -1: what is left.
+    )
 
 
 def language_loss() -> dict:
     """The loss block of language models: plain cross-entropy."""
-    return dict(z_loss=0.0, label_smoothing=0.0, num_blocks=1)
+    return dict(
+        z_loss=0.0,  # Weight of log(Z)^2, which keeps logits from drifting.
+        label_smoothing=0.0,  # Share of a target that is spread over the whole vocabulary.
+        num_blocks=1,  # Parts of a row whose logits are made in turn, to save memory.
+    )
+
+
+def language_eval(every_steps: int, sample_tokens: int = 0, compressors: bool = False) -> dict:
+    """The eval block of language models."""
+    return dict(
+        every_steps=every_steps,  # Steps between evaluations; 0: at the end alone.
+        batch_size=16,  # Rows at a time, over all devices; changes no number.
+        sample_tokens=sample_tokens,  # Tokens of the text that each one writes; 0: none.
+        compressors=compressors,  # Whether gzip and xz are shown beside, in bits per byte.
+    )
 
 
 # Of every model block, what changes no number, or hardly any.
-HOW_TO_RUN = dict(dtype="auto", attention="auto", matmul="plain", remat="none", scan_layers=False)
+HOW_TO_RUN = dict(
+    dtype="auto",  # Of activations: float32, bfloat16, or auto, which is float32 on CPUs alone.
+    attention="auto",  # Kernel: einsum, blocked, cudnn, ..., or auto, the fastest that fits.
+    matmul="plain",  # Products of layers: plain, in dtype; or fp8, in 8 bits.
+    remat="none",  # What is computed twice, to save memory: none, dots (all but products), full.
+    scan_layers=False,  # Whether one layer is compiled and looped over; compiles faster.
+)
+
+
+def with_dropout(dropout: float) -> dict:
+    """Of every model block but a Llama's, what changes no shape."""
+    return dict(
+        dropout=dropout,  # Share of activations that training sets to 0.
+        **HOW_TO_RUN,
+    )
+
+
+def model_size(
+    name: str,
+    num_layers: int,
+    num_heads: int,
+    head_dim: int,
+    width: int,
+    mlp_dim: int,
+    *,
+    vocab_size: int,
+) -> dict:
+    """Of every model block, the family and the shape."""
+    return dict(
+        name=name,  # The family: gpt2, llama, bert or t5.
+        vocab_size=vocab_size,  # Rows of the embedding; at least the tokenizer's vocabulary.
+        num_layers=num_layers,  # Layers; of T5, of its encoder, and again of its decoder.
+        num_heads=num_heads,  # Attention heads of a layer.
+        head_dim=head_dim,  # Width of a head's queries, keys and values.
+        model_dim=width,  # Width of the residual stream between layers.
+        mlp_dim=mlp_dim,  # Width of an MLP's hidden layer.
+    )
 
 
 def mup(num_heads: int = 0, head_dim: int = 0, width: int = 0, mlp_dim: int = 0) -> dict:
     """Of a decoder's model block, the base shape of muP (docs/mup.md); all 0 is without."""
     return dict(
-        mup_model_dim=width, mup_num_heads=num_heads, mup_head_dim=head_dim, mup_mlp_dim=mlp_dim
+        mup_model_dim=width,  # model_dim of the shape whose rates hold; 0: without muP.
+        mup_num_heads=num_heads,  # num_heads of the shape whose rates hold; 0: without muP.
+        mup_head_dim=head_dim,  # head_dim of the shape whose rates hold; 0: without muP.
+        mup_mlp_dim=mlp_dim,  # mlp_dim of the shape whose rates hold; 0: without muP.
     )
 
 
@@ -124,64 +222,82 @@ def gpt2_model(
     num_layers: int, num_heads: int, head_dim: int, width: int, *, vocab_size: int, max_len: int
 ) -> dict:
     """The model block of a GPT-2 or GPT-3 shape."""
+    shape = (num_layers, num_heads, head_dim, width, 4 * width)
     return dict(
-        name="gpt2",
-        vocab_size=vocab_size,
-        max_len=max_len,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        head_dim=head_dim,
-        model_dim=width,
-        mlp_dim=4 * width,
+        **model_size("gpt2", *shape, vocab_size=vocab_size),
+        max_len=max_len,  # Learned positions, which is the most tokens of a row.
         **mup(),
-        dropout=0.0,
-        **HOW_TO_RUN,
+        **with_dropout(0.0),
     )
 
 
 def tokenizer(name: str, vocab_size: int, *, mask: bool = False, num_sentinels: int = 0) -> dict:
     """The tokenizer block of bpe or unigram (trained on the source), bytes, or a file's path."""
     if name == "bytes":
-        return dict(kind="bytes")
-    if name in ("bpe", "unigram", "sentencepiece"):
-        return dict(
-            kind="sentencepiece",
-            algorithm="unigram" if name == "unigram" else "bpe",
-            vocab_size=vocab_size,
-            user_symbols=(),
-            mask=mask,
-            num_sentinels=num_sentinels,
+        kind, settings = "bytes", dict()
+    elif name in ("bpe", "unigram", "sentencepiece"):
+        algorithm = "unigram" if name == "unigram" else "bpe"
+        kind = "sentencepiece"
+        settings = dict(
+            algorithm=algorithm,  # How pieces are found: bpe, or unigram, which takes minutes.
+            vocab_size=vocab_size,  # Pieces, special tokens and single bytes among them.
+            user_symbols=(),  # Texts that are always one token, also where a text spells them.
+            mask=mask,  # Whether there is a <mask>, which masked objectives need.
+            num_sentinels=num_sentinels,  # Of <extra_id_0>, ..., which span corruption needs.
         )
-    return dict(kind="file", path=name)
+    else:
+        kind = "file"
+        settings = dict(
+            path=name,  # A tokenizer.json, a SentencePiece model, or a folder of transformers.
+        )
+    return settings | dict(
+        kind=kind,  # bytes, sentencepiece (trained on the source), or file.
+    )
 
 
 def stdlib_data(seq_len: int, batch_size: int) -> dict:
     """The data block of the corpus that every machine has: Python's own standard library."""
     return dict(
-        source="python_stdlib",
-        train="",
-        validation="",
-        field="",
-        seq_len=seq_len,
-        batch_size=batch_size,
-        batch_size_per_device=0,
-        add_bos=True,
-        add_eos=True,
-        on_error="raise",
-        max_document_bytes=1_000_000_000,
+        source="python_stdlib",  # Of documents: text, jsonl, files, tfds:NAME, ...; docs/data.md.
+        train="",  # Globs of training files, or a split of the source.
+        validation="",  # Globs of validation files, or a split of the source.
+        field="",  # Field of a record that holds its text; "" where documents are files.
+        seq_len=seq_len,  # Tokens a row.
+        batch_size=batch_size,  # Rows a step, over all devices, hosts and micro-batches.
+        batch_size_per_device=0,  # Times the number of devices, in place of batch_size; 0: not.
+        add_bos=True,  # Whether documents start with the tokenizer's token for it.
+        add_eos=True,  # Whether documents end with the tokenizer's token for it.
+        on_error="raise",  # For what cannot be read: raise, or skip, which leaves out and counts.
+        max_document_bytes=1_000_000_000,  # Longest document, line or value, unpacked.
     )
 
 
+def objective(kind: str) -> dict:
+    """The objective block, as far as all kinds have it."""
+    return dict(
+        kind=kind,  # What is predicted: causal, prefix, masked, span_corruption or mixture.
+    )
+
+
+def prefix(suffix_share: float = 0.5) -> dict:
+    """The objective block of prefixes that are read whole, and suffixes that are predicted."""
+    return objective("prefix") | dict(
+        suffix_share=suffix_share,  # Mean share of a document that is predicted.
+    )
+
+
+def mixture(**blocks: dict) -> dict:
+    """The objective block of several, by any names, in equal parts."""
+    weight = dict(
+        weight=1.0,  # Rows for this part are this as a share of all parts' weights.
+    )
+    return objective("mixture") | dict(parts={name: b | weight for name, b in blocks.items()})
+
+
 DECODER_OBJECTIVES = {
-    "causal": dict(kind="causal"),
-    "prefix": dict(kind="prefix", suffix_share=0.5),
-    "mixture": dict(
-        kind="mixture",
-        parts=dict(
-            causal=dict(kind="causal", weight=1.0),
-            prefix=dict(kind="prefix", suffix_share=0.5, weight=1.0),
-        ),
-    ),
+    "causal": objective("causal"),
+    "prefix": prefix(),
+    "mixture": mixture(causal=objective("causal"), prefix=prefix()),
 }
 
 
@@ -220,10 +336,10 @@ def pretraining(
     config.objective = objective
     config.model = model
     config.loss = language_loss()
-    config.train = train(num_steps, accumulate_steps)
+    config.train = train(num_steps, accumulate_steps=accumulate_steps)
     config.optimizer = optimizer
     samples = 100 if model["name"] in ("gpt2", "llama") else 0  # Only decoders write.
-    config.eval = dict(every_steps=1000, batch_size=16, sample_tokens=samples, compressors=False)
+    config.eval = language_eval(1000, sample_tokens=samples)
     config.checkpoint.every_steps = 1000
     return debug_size(config) if arg.debug else config
 
@@ -255,86 +371,6 @@ def gpt_pretraining(
         num_steps=num_steps,
         arg=arg,
     )
-
-
-_FINETUNING_ARGUMENTS = dict(
-    model="init_from", tokenizer="bpe", optimizer="", schedule="linear", debug=False
-)
-
-
-def finetuning_arg(arg: str | None, **more) -> ml_collections.ConfigDict:
-    """What every recipe for labelled data takes: model, tokenizer, optimizer, schedule, debug.
-
-    Without `optimizer`, AdamW trains a pretrained model, and Muon one of no training.
-    """
-    return parse_arg(arg, **more, **_FINETUNING_ARGUMENTS)
-
-
-def finetuning(
-    task: dict,
-    *,
-    arg: ml_collections.ConfigDict,
-    scratch: dict[str, dict],
-    seq_len: int,
-    debug_seq_len: int,
-    best_metric: str,
-    best_mode: str = "max",
-    peak_lr: float = 5e-5,
-    batch_size: int = 32,
-    num_epochs: float = 3.0,
-) -> ml_collections.ConfigDict:
-    """A recipe for labelled data, with the rates of Devlin et al. 2019, appendix A.3.
-
-    Args:
-      task: the task block.
-      arg: the config's arguments.
-      scratch: model blocks by the names that `arg.model` may have, for a model of no training; with
-        `debug`, the first one trains for about a minute on two CPU cores.
-      seq_len: the most tokens of an example; debug_seq_len: the same with `debug`.
-      best_metric, best_mode: which checkpoint counts.
-    """
-    config = trunk("finetune")
-    is_new = arg.debug or arg.model != "init_from"
-    rule = arg.optimizer or ("muon" if is_new else "adamw")
-    if is_new:  # Nothing was learned that could be lost.
-        peak_lr = 1e-2 if rule == "muon" else 1e-3
-    config.num_seeds = 1
-    config.task = task
-    config.data = dict(
-        source="",
-        train="",
-        validation="",
-        validation_share=0.1,
-        num_examples=0,
-        seq_len=seq_len,
-        batch_size=batch_size,
-        batch_size_per_device=0,
-        multiple=32,
-        truncate=False,
-        on_error="raise",
-        max_document_bytes=1_000_000_000,
-    )
-    config.optimizer = optimizer(
-        rule, arg.schedule, peak_lr=peak_lr, warmup_steps=0, warmup_share=0.1
-    )
-    if "final_lr_ratio" in config.optimizer:
-        config.optimizer.final_lr_ratio = 0.0
-    config.train = train(num_steps=0) | dict(num_epochs=num_epochs, frozen="")
-    config.lora = dict(rank=0, alpha=16.0, targets="", rank_stabilized=False, dora=False)
-    config.eval = dict(every_steps=100, batch_size=batch_size, on_training=False)
-    config.checkpoint.update(every_steps=100, best_metric=best_metric, best_mode=best_mode)
-    if is_new:
-        name = next(iter(scratch)) if arg.model == "init_from" else arg.model
-        config.model = choose("model", name, scratch)
-        config.tokenizer = tokenizer(arg.tokenizer, config.model.vocab_size)
-    else:
-        config.model = dict(dropout=0.1, **HOW_TO_RUN)
-    if arg.debug:
-        config.data.update(seq_len=debug_seq_len, multiple=debug_seq_len)  # One program.
-        config.data.truncate = True
-        config.train.update(num_epochs=0.0, num_steps=120)
-        config.eval.every_steps = config.checkpoint.every_steps = 60
-    return config
 
 
 _DEBUG_MODEL = dict(

@@ -5,16 +5,17 @@ Command:   python launch.py --config=configs/convert.py --config.source=DIR --co
 
 import ml_collections
 
+from configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
     """Both folders are to be named; the target must be new."""
-    config = ml_collections.ConfigDict()
-    config.experiment = "convert"
-    config.source = ""
-    config.target = ""
+    config = common.new("convert")
+    config.source = ""  # Folder to read: a run, or one of transformers or peft.
+    config.target = ""  # New folder: of a run, one of transformers or peft; else a run.
     config.base = ""  # Of adapters of peft into a run: the run or folder that they belong to.
     config.adapters = False  # Out of a run with LoRA: its adapters, as a folder of peft.
-    config.vocab_size = 0  # Into a run: grow the vocabulary to this; 0 keeps it.
+    config.vocab_size = 0  # Into a run: rows to grow the embedding to; 0 keeps them.
     config.allow_missing = False  # Into a run: draw parameters that the source lacks at random.
     config.allow_unknown = False  # Into a run: leave out weights that the model does not have.
     return config

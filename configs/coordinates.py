@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     }
     config = common.pretraining(
         common.choose("family", arg.family, models),
-        objective=dict(kind="causal"),
+        objective=common.objective("causal"),
         seq_len=L,
         vocab_size=V,
         optimizer=common.optimizer(
@@ -49,5 +49,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     config.experiment = "coordinates"
     config.eval.sample_tokens = 0
-    config.coordinates = dict(widths=(1, 2, 4, 8), grow=arg.grow, probe_rows=4, bound=0.35)
+    config.coordinates = dict(
+        widths=(1, 2, 4, 8),  # Widths to train, as multiples of the model's own.
+        grow=arg.grow,  # What a wider model has more of: num_heads, or head_dim.
+        probe_rows=4,  # Rows whose activations are measured; the first of the data.
+        bound=0.35,  # Largest slope of log size by log width that counts as flat.
+    )
     return config

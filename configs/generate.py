@@ -16,26 +16,25 @@ def get_config() -> ml_collections.ConfigDict:
 
     With `num_beams` above 1 the likeliest continuations are searched for and nothing is drawn.
     """
-    config = ml_collections.ConfigDict()
-    config.experiment = "generate"
-    config.seed = 0
-    config.checkpoint = ""
+    config = common.new("generate")
+    config.seed = 0  # Of what is drawn: another seed, other texts.
+    config.checkpoint = ""  # The run, or folder of transformers, that writes.
     config.prompt = ""  # A text to go on from, or a user's message where there is a chat template.
     config.prompts_file = ""  # In place of `prompt`: one a line, or .jsonl of prompt or messages.
     config.data = dict(
-        on_error="raise",  # skip: what cannot be read of `prompts_file` is left out and counted.
-        max_document_bytes=100_000_000,  # The longest line of it.
+        on_error="raise",  # For lines of prompts_file: raise, or skip, which counts bad ones.
+        max_document_bytes=100_000_000,  # Longest line of it, unpacked.
     )
     config.system = ""  # A message that precedes each prompt, where there is a chat template.
-    config.raw = False  # Goes on from each prompt as it stands, without chat template or task.
+    config.raw = False  # Whether prompts stand as they are, without chat template or task.
     config.stop = ()  # Texts that end what is written, besides the tokens that do.
-    config.temperature = 0.8
-    config.top_k = 0
-    config.top_p = 0.95
-    config.max_new_tokens = 100
-    config.num_samples = 1  # Of each prompt, at most 10,000.
-    config.num_beams = 1
-    config.length_penalty = 1.0
+    config.temperature = 0.8  # What logits are divided by before a token is drawn; 0: greedy.
+    config.top_k = 0  # Draws among so many of the likeliest tokens; 0: among all.
+    config.top_p = 0.95  # Draws among the likeliest tokens of this probability together; 1: all.
+    config.max_new_tokens = 100  # Most tokens that are written behind a prompt.
+    config.num_samples = 1  # Texts for each prompt, at most 10,000.
+    config.num_beams = 1  # Candidates of beam search, which draws nothing; 1: no search.
+    config.length_penalty = 1.0  # Beams rank by log-probability / length^this; above 0: long ones.
     config.output = ""  # A file of JSON Lines, in place of printing.
     config.parallel = common.parallel()
     return config

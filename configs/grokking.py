@@ -14,18 +14,16 @@ Three tenths of all sums are to train on: of half of them both accuracies rise t
 
 import ml_collections
 
-from configs import common
+from configs import classify, common, finetuning
 from configs.sweeping import seeds
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: optimizer, schedule, debug for a few steps, modulo 13."""
     arg = common.parse_arg(arg, optimizer="adamw", schedule="constant", debug=False)
-    config = common.finetuning(
-        dict(
-            kind="classification", labels=(), class_weights="", text="text", pair="", label="label"
-        ),
-        arg=common.finetuning_arg(
+    config = finetuning.recipe(
+        classify.TASKS["single"],
+        arg=finetuning.parse_arg(
             f"model=gpt2,tokenizer=bytes,optimizer={arg.optimizer},schedule={arg.schedule}"
         ),
         scratch={"gpt2": common.gpt2_model(2, 4, 32, 128, vocab_size=384, max_len=8)},

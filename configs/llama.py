@@ -88,31 +88,27 @@ def llama_model(
     head_dim: int,
     width: int,
     mlp_dim: int,
+    *,
+    vocab_size: int,
+    max_len: int,
+    rope_theta: float,
     **more,
 ) -> dict:
-    """The model block of a Llama; `more` holds vocab_size, max_len, rope_theta and what differs."""
-    plain = dict(
-        rope_factor=1.0,
-        rope_low_freq=1.0,
-        rope_high_freq=4.0,
-        rope_original_len=0,
-        norm_epsilon=1e-5,
-        qkv_bias=False,
-        tied_output=False,
-        window=0,
+    """The model block of a Llama; `more` holds what differs from a Llama 2."""
+    shape = (num_layers, num_heads, head_dim, width, mlp_dim)
+    block = dict(
+        **common.model_size("llama", *shape, vocab_size=vocab_size),
+        num_kv_heads=num_kv_heads,  # Heads of keys and values, each for as many query heads.
+        max_len=max_len,  # Most tokens of a row.
+        rope_theta=rope_theta,  # Base of the wavelengths of rotary positions.
+        rope_factor=1.0,  # How many times longer Llama 3.1 makes the long wavelengths; 1: none.
+        rope_low_freq=1.0,  # Waves that fit rope_original_len less often are long.
+        rope_high_freq=4.0,  # Waves that fit rope_original_len more often stay.
+        rope_original_len=0,  # Tokens of a row before they were stretched; 0 where none were.
+        norm_epsilon=1e-5,  # Added to the mean square that a norm divides by.
+        qkv_bias=False,  # Whether queries, keys and values have biases, as in Qwen2.
+        tied_output=False,  # Whether the output is the embedding, transposed.
+        window=0,  # Tokens that a token sees, itself included, as in Mistral; 0: all before it.
+        **common.mup(),
     )
-    return (
-        dict(
-            name="llama",
-            num_layers=num_layers,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            model_dim=width,
-            mlp_dim=mlp_dim,
-            **common.mup(),
-        )
-        | plain
-        | more
-        | common.HOW_TO_RUN
-    )
+    return block | more | common.HOW_TO_RUN

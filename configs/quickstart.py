@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.optimizer = common.optimizer(
         arg.optimizer, arg.schedule, peak_lr=peak_lr, warmup_steps=20
     )
-    config.eval = dict(every_steps=0, batch_size=16, sample_tokens=100, compressors=True)
+    config.eval = common.language_eval(every_steps=0, sample_tokens=100, compressors=True)
     config.checkpoint.every_steps = 100
     return common.debug_size(config) if arg.debug else config
 

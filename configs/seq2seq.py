@@ -14,33 +14,31 @@ other languages than English task.rouge_tokenizer=unicode: the one for English d
 
 import ml_collections
 
-from configs import common, families
+from configs import common, families, finetuning
 
-_TASKS = {  # With what says which checkpoint is best.
-    "summarization": (dict(scorer="summarization"), "eval/rougeL"),
-    "translation": (dict(scorer="translation"), "eval/chrf"),
-}
+_BEST_METRIC = {"summarization": "eval/rougeL", "translation": "eval/chrf"}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: task=summarization|translation, model=init_from|llama|gpt2|t5, tokenizer, optimizer,
     schedule, debug.
     """
-    arg = common.finetuning_arg(arg, task="summarization")
-    task, best_metric = common.choose("task", arg.task, _TASKS)
-    task |= dict(
-        kind="seq2seq",
-        source="source",
-        target="target",
-        prompt="{source}",
-        target_len=64,
-        label_smoothing=0.1,
-        num_beams=4,
-        length_penalty=1.0,
-        bleu_tokenizer="13a",
-        rouge_tokenizer="english",
+    arg = finetuning.parse_arg(arg, task="summarization")
+    best_metric = common.choose("task", arg.task, _BEST_METRIC)
+    task = dict(
+        kind="seq2seq",  # The task; each kind has a recipe of its own.
+        scorer=arg.task,  # translation, by BLEU and chrF; or summarization, by ROUGE.
+        source="source",  # Field of a record that holds what is read.
+        target="target",  # Field of what is to be written, or a list of such texts.
+        prompt="{source}",  # What the model reads; {source} stands for that field's text.
+        target_len=64,  # Most tokens that are learned or written.
+        label_smoothing=0.1,  # Share of a target that is spread over the whole vocabulary.
+        num_beams=4,  # Candidates of beam search when it is evaluated; 1: greedy.
+        length_penalty=1.0,  # Beams rank by log-probability / length^this; above 0: long ones.
+        bleu_tokenizer="13a",  # Words of BLEU: 13a, zh, ja-mecab, ...; as in sacrebleu.
+        rouge_tokenizer="english",  # Words of ROUGE: english (a to z, 0 to 9), or unicode.
     )
-    config = common.finetuning(
+    config = finetuning.recipe(
         task,
         arg=arg,
         scratch=families.small_models("llama", "gpt2", "t5"),

@@ -69,27 +69,24 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def span_corruption(noise_density: float = 0.15, mean_span_length: float = 3.0) -> dict:
     """The objective block of the paper."""
-    return dict(
-        kind="span_corruption", noise_density=noise_density, mean_span_length=mean_span_length
+    return common.objective("span_corruption") | dict(
+        noise_density=noise_density,  # Share of a row's tokens that is to be predicted.
+        mean_span_length=mean_span_length,  # Mean length of a predicted span, in tokens.
     )
 
 
 def objectives() -> dict[str, dict]:
     """Objective blocks by the names that `objective=` has for them."""
-    parts = {  # UL2's seven denoisers are these three kinds.
-        "regular_3": span_corruption(0.15, 3.0) | dict(weight=1.0),
-        "regular_8": span_corruption(0.15, 8.0) | dict(weight=1.0),
-        "extreme_3": span_corruption(0.5, 3.0) | dict(weight=1.0),
-        "extreme_8": span_corruption(0.5, 8.0) | dict(weight=1.0),
-        "extreme_64": span_corruption(0.15, 64.0) | dict(weight=1.0),
-        "extreme_half_64": span_corruption(0.5, 64.0) | dict(weight=1.0),
-        "sequential": dict(kind="prefix", suffix_share=0.25, weight=1.0),
-    }
-    return {
-        "span": span_corruption(),
-        "prefix": dict(kind="prefix", suffix_share=0.5),
-        "ul2": dict(kind="mixture", parts=parts),
-    }
+    ul2 = common.mixture(  # UL2's seven denoisers are these three kinds.
+        regular_3=span_corruption(0.15, 3.0),
+        regular_8=span_corruption(0.15, 8.0),
+        extreme_3=span_corruption(0.5, 3.0),
+        extreme_8=span_corruption(0.5, 8.0),
+        extreme_64=span_corruption(0.15, 64.0),
+        extreme_half_64=span_corruption(0.5, 64.0),
+        sequential=common.prefix(suffix_share=0.25),
+    )
+    return {"span": span_corruption(), "prefix": common.prefix(), "ul2": ul2}
 
 
 def t5_model(
@@ -103,18 +100,12 @@ def t5_model(
     vocab_size: int,
 ) -> dict:
     """The model block of a T5; 1.1 has a gated MLP, an output of its own and no dropout."""
+    shape = (num_layers, num_heads, head_dim, width, mlp_dim)
     return dict(
-        name="t5",
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        head_dim=head_dim,
-        model_dim=width,
-        mlp_dim=mlp_dim,
-        num_buckets=32,
-        max_distance=128,
-        gated=version == "1.1",
-        tied_output=version == "1.0",
-        dropout=0.1 if version == "1.0" else 0.0,
-        **common.HOW_TO_RUN,
+        **common.model_size("t5", *shape, vocab_size=vocab_size),
+        num_buckets=32,  # Of relative positions, each with a bias for each head.
+        max_distance=128,  # Tokens from which on all distances share the last bucket.
+        gated=version == "1.1",  # Whether MLPs are GELU-gated; else they have a ReLU.
+        tied_output=version == "1.0",  # Whether the output is the embedding, scaled.
+        **common.with_dropout(0.1 if version == "1.0" else 0.0),
     )

@@ -11,25 +11,25 @@ Expected:  docs/results/finetuning.md
 
 import ml_collections
 
-from configs import common, families
+from configs import families, finetuning
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: crf, scheme=BIO|BIOES|none, model=init_from|bert|gpt2|llama|t5, tokenizer,
     optimizer, schedule, debug.
     """
-    arg = common.finetuning_arg(arg, crf=False, scheme="BIO")
+    arg = finetuning.parse_arg(arg, crf=False, scheme="BIO")
     scheme = "" if arg.scheme == "none" else arg.scheme
     task = dict(
-        kind="tagging",
-        labels=(),
-        crf=arg.crf,
-        scheme=scheme,
-        on_ill_formed="raise",
-        tokens="tokens",
-        tags="tags",
+        kind="tagging",  # The task; each kind has a recipe of its own.
+        labels=(),  # Names of all tags, in the order of the outputs; (): those of the data.
+        crf=arg.crf,  # Whether a CRF chooses all tags of a sentence together.
+        scheme=scheme,  # How tags spell entities: BIO, BIOES, or "" where they spell none.
+        on_ill_formed="raise",  # Tags that break the scheme: raise, repair (counted) or keep.
+        tokens="tokens",  # Field of a record that holds the list of words.
+        tags="tags",  # Field that holds the list of tags, one a word.
     )
-    return common.finetuning(
+    return finetuning.recipe(
         task,
         arg=arg,
         scratch=families.small_models("bert", "gpt2", "llama", "t5"),
