@@ -116,7 +116,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     def loss(params, frozen_and_batch):
         frozen, batch = frozen_and_batch
         params = parts.trained.combine(params, frozen)
-        return data.task.loss(parts.model, params, batch, key)["loss"]
+        return data.task.objective.loss(parts.model, params, batch, key)["loss"]
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params

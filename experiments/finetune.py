@@ -326,7 +326,8 @@ def make_step(
 ) -> tuple[Callable, Callable[[Any], Any]]:
     """Returns step(state, batch, key=..., frozen=...) -> (state, metrics), and what places its
     batches; see `compile.compile_step`."""
-    loss = constrain_batch_sharding(functools.partial(parts.task.loss, parts.model), parts.mesh)
+    loss = functools.partial(parts.task.objective.loss, parts.model)
+    loss = constrain_batch_sharding(loss, parts.mesh)
 
     def step(state, batch, key, frozen, *, axis_name=None):
         def loss_fn(params, batch, key):
@@ -364,7 +365,8 @@ def make_evaluation(
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     @functools.partial(constrain_batch_sharding, mesh=mesh)
     def eval_step(params, batch):
-        return task.loss(model, params, batch, None), task.outputs(model, params, batch)
+        loss = task.objective.loss(model, params, batch, None)
+        return loss, task.objective.outputs(model, params, batch)
 
     def evaluate(params):
         batches = evaluation_batches(

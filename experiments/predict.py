@@ -131,7 +131,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     @functools.partial(constrain_batch_sharding, mesh=mesh)
     def step(params, batch):
-        return task.outputs(model, params, batch)
+        return task.objective.outputs(model, params, batch)
 
     def outputs_of(examples):
         batches = evaluation_batches(

@@ -148,7 +148,7 @@ def test_peers_have_as_many_parameters_as_we(case, millions):
     else:
         task = train_cases.no_data(config).task
         model = task_model.make_model(config, task)
-        shapes = jax.eval_shape(lambda: task.init_params(model, jax.random.key(0)))
+        shapes = jax.eval_shape(lambda: task.objective.init_params(model, jax.random.key(0)))
     ours = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
 
     assert round(ours / 1e6) == millions

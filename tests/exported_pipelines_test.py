@@ -51,7 +51,7 @@ def random_run(files, name, model, folder, **changes):  # noqa: F811
     config.update_from_flattened_dict(changes)
     config, data = finetune.read(config.lock())
     made = task_model.make_model(config, data.task)
-    params = random_params(data.task.init_params(made, jax.random.key(0)))
+    params = random_params(data.task.objective.init_params(made, jax.random.key(0)))
     if name in ("one label", "many labels", "a number") and config.model.name != "bert":
         params["head"]["bias"] *= 0
     host = {"num_tokens": 0, "frozen parameters": ""}

@@ -126,8 +126,8 @@ def _costs(
     examples, width = data.train.examples[:_NUM_COMPARED], config.data.multiple
 
     def costs(trained_params):
-        nll = lambda params, batch: parts.task.loss(parts.model, params, batch, None)["nll"]
-        loss = jax.jit(nll)
+        sums = lambda params, batch: parts.task.objective.loss(parts.model, params, batch, None)
+        loss = jax.jit(lambda params, batch: sums(params, batch)["nll"])
         params = parts.trained.combine(trained_params, frozen)
         cost = lambda some, multiple: float(
             loss(params, collate(some, fill=parts.task.fill, multiple=multiple, size=len(some)))

@@ -48,7 +48,7 @@ def make_model(config: Config, task: Task) -> nn.Module:
             f"model.mup_model_dim={base.config.mup_model_dim} is about pretraining; make it and "
             "the other model.mup_* 0, or name a run that has them with init_from"
         )
-    return task.module(family_named(config["model"]["name"]), base.config)
+    return task.objective.module(family_named(config["model"]["name"]), base.config)
 
 
 def task_params(
@@ -69,7 +69,7 @@ def task_params(
     Raises:
       UserError: `init_from` lacks what the model's body needs, or has it in another shape.
     """
-    draw, key = lambda key: task.init_params(model, key), jax.random.key(config["seed"])
+    draw, key = lambda key: task.objective.init_params(model, key), jax.random.key(config["seed"])
     shapes = jax.eval_shape(draw, key)
     shardings = None if mesh is None else params_sharding(shapes, mesh)
     if not config["init_from"]:
@@ -325,7 +325,7 @@ def _make(
     )
     task = make_task(config["task"], inputs)
     model = make_model(config, task)
-    shapes = jax.eval_shape(lambda key: task.init_params(model, key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: task.objective.init_params(model, key), jax.random.key(0))
     return config, task, model, shapes
 
 

@@ -27,10 +27,25 @@ from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.losses import likelihood
+from lm.losses.likelihood import Sums
 from lm.metrics import squad
 from lm.models import heads
 from lm.models.families import Family
+from lm.models.parameters import Params
 from lm.settings import choose
+from lm.tasks.task import (
+    Batch,
+    DropoutKey,
+    Objective,
+    Outputs,
+    Prediction,
+    Predictions,
+    RecordOutputs,
+    Records,
+    Scores,
+    Task,
+    apply,
+)
 from lm.tasks.text import TextInputs, needs_fields, text_field
 from lm.tokenizers.offsets import Offsets
 
@@ -38,7 +53,59 @@ _NUM_CANDIDATES = 8  # Of each window.
 _SCORES = {"squad": squad.squad_metrics, "cmrc": squad.cmrc_metrics}
 
 
-class QuestionAnswering:
+class AnswerSpans(Objective):
+    """Learns where an answer starts and ends.
+
+    Args:
+      inputs: frames the texts.
+      max_answer_len: pieces of the longest answer that is predicted.
+    """
+
+    def __init__(self, inputs: TextInputs, max_answer_len: int):
+        self._inputs, self._max_answer_len = inputs, max_answer_len
+
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        return heads.TokenHead(family.body(model_config), 2)
+
+    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
+        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
+
+    def _logits(
+        self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
+    ) -> tuple[jax.Array, jax.Array]:
+        """B x L twice: of each position to be the start, and the end."""
+        logits_BL2 = apply(model, params, dropout_key, self._inputs.inputs(batch))
+        allowed_BL = _in_context(batch, logits_BL2.shape[1])
+        none_BL = jnp.arange(logits_BL2.shape[1])[None] == batch["none_B"][:, None]
+        hide = lambda x_BL: jnp.where(allowed_BL | none_BL, x_BL, -1e30)
+        return hide(logits_BL2[..., 0]), hide(logits_BL2[..., 1])
+
+    def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
+        """The mean of start's and end's cross-entropy, a target being a window."""
+        both = [
+            likelihood.cross_entropy(
+                logits[:, None], batch[name][:, None], batch["weight_B"][:, None]
+            )
+            for name, logits in zip(
+                ("start_B", "end_B"), self._logits(model, params, batch, dropout_key), strict=True
+            )
+        ]
+        return jax.tree.map(lambda a, b: (a + b) / 2, *both)
+
+    def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        """Of each window the best answers in pieces of the context, and the score of none."""
+        spans = best_spans(
+            *self._logits(model, params, batch, None),
+            batch["context_B"],
+            batch["num_context_B"],
+            max_length=self._max_answer_len,
+            num_best=_NUM_CANDIDATES,
+            none_at_B=batch["none_B"],
+        )
+        return spans._asdict() | {"shift_B": batch["shift_B"]}
+
+
+class QuestionAnswering(Task):
     """A `Task` on records as SQuAD has them (Devlin et al. 2019, sections 4.2 and 4.3).
 
     A question and a window of its context are read as a pair. Where the window does not hold the
@@ -51,6 +118,8 @@ class QuestionAnswering:
       unanswerable: whether questions may have no answer, as in SQuAD 2.0.
       scorer: "squad", or "cmrc", which counts Chinese characters.
     """
+
+    metrics = ("f1", "exact_match")
 
     def __init__(
         self,
@@ -69,12 +138,13 @@ class QuestionAnswering:
             )
         if max_answer_len < 1:
             raise UserError(f"task.max_answer_len={max_answer_len} must be at least 1")
-        self.metrics, self.fill, self.notes = ("f1", "exact_match"), inputs.fill, inputs.notes
+        self.fill, self.notes = inputs.fill, inputs.notes
+        self.objective = AnswerSpans(inputs, max_answer_len)
         self._inputs, self._stride, self._max_answer_len = inputs, stride, max_answer_len
         self._unanswerable, self._score = unanswerable, _SCORES[scorer]
         self._none_is_last = inputs.family.architecture == "decoder"
 
-    def encode(self, record):
+    def encode(self, record: Record) -> list[Features]:
         answer = self._answer(record)
         if answer is None:
             return self.read(record)
@@ -89,11 +159,11 @@ class QuestionAnswering:
             self.notes["answers longer than task.max_answer_len"] += 1
         return examples
 
-    def read(self, record):
+    def read(self, record: Record) -> list[Features]:
         offsets = self._inputs.tokenizer.encode_with_offsets(text_field(*record, "context"))
         return [self._example(window, None) for window in self._windows(record, offsets)]
 
-    def from_text(self, name, text):
+    def from_text(self, name: str, text: str) -> Record:
         raise needs_fields(name, "question", "context")
 
     def _windows(self, record: Record, offsets: Offsets) -> list[Window]:
@@ -130,53 +200,15 @@ class QuestionAnswering:
             )
         return answers[0] if answers else None
 
-    def module(self, family: Family, model_config: Any) -> nn.Module:
-        return heads.TokenHead(family.body(model_config), 2)
-
-    def init_params(self, model, key):
-        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
-
-    def _logits(self, model, params, batch, dropout_key) -> tuple[jax.Array, jax.Array]:
-        """B x L twice: of each position to be the start, and the end."""
-        rngs = None if dropout_key is None else {"dropout": dropout_key}
-        inputs = self._inputs.inputs(batch)
-        logits_BL2 = model.apply({"params": params}, inputs, deterministic=rngs is None, rngs=rngs)
-        allowed_BL = _in_context(batch, logits_BL2.shape[1])
-        none_BL = jnp.arange(logits_BL2.shape[1])[None] == batch["none_B"][:, None]
-        hide = lambda x_BL: jnp.where(allowed_BL | none_BL, x_BL, -1e30)
-        return hide(logits_BL2[..., 0]), hide(logits_BL2[..., 1])
-
-    def loss(self, model, params, batch, dropout_key):
-        """The mean of start's and end's cross-entropy, a target being a window."""
-        both = [
-            likelihood.cross_entropy(
-                logits[:, None], batch[name][:, None], batch["weight_B"][:, None]
-            )
-            for name, logits in zip(
-                ("start_B", "end_B"), self._logits(model, params, batch, dropout_key), strict=True
-            )
-        ]
-        return jax.tree.map(lambda a, b: (a + b) / 2, *both)
-
-    def outputs(self, model, params, batch):
-        """Of each window the best answers in pieces of the context, and the score of none."""
-        spans = best_spans(
-            *self._logits(model, params, batch, None),
-            batch["context_B"],
-            batch["num_context_B"],
-            max_length=self._max_answer_len,
-            num_best=_NUM_CANDIDATES,
-            none_at_B=batch["none_B"],
-        )
-        return spans._asdict() | {"shift_B": batch["shift_B"]}
-
-    def predictions(self, records, outputs, model, params):
+    def predictions(
+        self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
+    ) -> list[Prediction]:
         return [
             self._prediction(record, of_windows)
             for record, of_windows in zip(records, outputs, strict=True)
         ]
 
-    def _prediction(self, record: Record, of_windows: Sequence[dict]) -> dict[str, Any]:
+    def _prediction(self, record: Record, of_windows: Sequence[Outputs]) -> Prediction:
         """Over all windows: the best answer, or none where that scores more."""
         rows = lambda name: np.stack([window[name] for window in of_windows])
         spans = BestSpans(*map(rows, BestSpans._fields))
@@ -193,18 +225,15 @@ class QuestionAnswering:
         scores = {"score": float(score), "none_score": none_score}
         return {"text": text, "start": start, "end": end} | scores
 
-    def by_label(self, records, predictions):
-        return {}
-
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         return {"answers": [answer["text"] for answer in answers_of(record)]}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         golds = {str(i): self.gold(record)["answers"] for i, record in enumerate(records)}
         texts = {str(i): prediction["text"] for i, prediction in enumerate(predictions)}
         return self._score(texts, golds)
 
-    def baselines(self, train, records):
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         """The word of the context that holds the most letters of the question's words."""
 
         def guess(record: Record) -> str:
@@ -213,9 +242,6 @@ class QuestionAnswering:
             return max(re.findall(r"\w+", record.fields["context"]), key=likeness, default="")
 
         return {"the word most like the question": [{"text": guess(r)} for r in records]}
-
-    def pictures(self, records, predictions):
-        return {}
 
 
 def answers_of(record: Record) -> list[dict[str, Any]]:
@@ -253,7 +279,7 @@ def answers_of(record: Record) -> list[dict[str, Any]]:
     return answers
 
 
-def _in_context(batch: dict[str, jax.Array], L: int) -> jax.Array:
+def _in_context(batch: Batch, L: int) -> jax.Array:
     """B x L: whether a position holds a piece of the context."""
     at_B1, count_B1 = batch["context_B"][:, None], batch["num_context_B"][:, None]
     at_L = jnp.arange(L)[None]

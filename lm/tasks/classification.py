@@ -4,6 +4,7 @@ Dimension key:
   B batch    L length    S labels    N examples
 """
 
+import abc
 import collections
 import math
 from collections.abc import Sequence
@@ -14,13 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from lm.data.examples import Features
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.losses import likelihood
+from lm.losses.likelihood import Sums
 from lm.metrics import averages, classification, regression
 from lm.models import heads
 from lm.models.families import Family
+from lm.models.parameters import Params
 from lm.tasks.labels import field, index_of, label_of, labels_of
+from lm.tasks.task import (
+    Batch,
+    DropoutKey,
+    Objective,
+    Prediction,
+    Predictions,
+    RecordOutputs,
+    Records,
+    Report,
+    Scores,
+    apply,
+)
 from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _POOLS = {
@@ -30,38 +46,57 @@ _POOLS = {
 }
 
 
-class Target(Protocol):
-    """What is to be said of a text, from `num_outputs` numbers; see `Task` for the rest.
+class Target(Report, Protocol):
+    """What is to be said of a text, from `num_outputs` numbers.
 
     features: of a record, beside those of its texts.
     output: B x S numbers of the model -> what a prediction is made of, of the same shape.
     prediction: of one example's output.
     """
 
-    metrics: tuple[str, ...]
     num_outputs: int
 
-    def features(self, record: Record) -> dict[str, Any]: ...
+    @abc.abstractmethod
+    def features(self, record: Record) -> Features: ...
 
-    def loss(self, logits_BS: jax.Array, batch: dict[str, jax.Array]) -> likelihood.Sums: ...
+    @abc.abstractmethod
+    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums: ...
 
+    @abc.abstractmethod
     def output(self, logits_BS: jax.Array) -> jax.Array: ...
 
-    def prediction(self, output_S: np.ndarray) -> dict[str, Any]: ...
+    @abc.abstractmethod
+    def prediction(self, output_S: np.ndarray) -> Prediction: ...
 
-    def gold(self, record: Record) -> dict[str, Any]: ...
 
-    def score(self, records, predictions) -> dict[str, float]: ...
+class TextHead(Objective):
+    """Learns a target by a head on the body of a family."""
 
-    def by_label(self, records, predictions) -> dict[str, dict[str, float]]: ...
+    def __init__(self, inputs: TextInputs, target: Target):
+        self._inputs, self._target = inputs, target
 
-    def baselines(self, train, records) -> dict[str, list[Any]]: ...
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        pool = _POOLS[family.architecture](jnp.dtype(model_config.dtype))
+        return heads.SequenceHead(family.body(model_config), pool, self._target.num_outputs)
 
-    def pictures(self, records, predictions) -> dict[str, str]: ...
+    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
+        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
+
+    def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
+        if self._inputs.family.architecture == "decoder":
+            # It stays 0, for heads of `transformers` have none there.
+            bias_S = jax.lax.stop_gradient(params["head"]["bias"])
+            params = {**params, "head": {**params["head"], "bias": bias_S}}
+        logits_BS = apply(model, params, dropout_key, self._inputs.inputs(batch))
+        return self._target.loss(logits_BS, batch)
+
+    def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        logits_BS = apply(model, params, None, self._inputs.inputs(batch))
+        return {"output_BS": self._target.output(logits_BS)}
 
 
 class TextTask:
-    """Says something of one text or two; a `Task`.
+    """Says something of one text or two; a `Task`, whose report is its target's.
 
     Args:
       inputs: frames the texts.
@@ -73,50 +108,31 @@ class TextTask:
         self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes
         self.gold, self.score, self.baselines = target.gold, target.score, target.baselines
         self.pictures, self.by_label = target.pictures, target.by_label
+        self.objective = TextHead(inputs, target)
         self._inputs, self._target = inputs, target
         self._fields = [text, pair] if pair else [text]
 
-    def encode(self, record):
+    def encode(self, record: Record) -> list[Features]:
         features = self._target.features(record)
         (read,) = self.read(record)
         return [read | features | {"weight_B": 1.0}]
 
-    def read(self, record):
+    def read(self, record: Record) -> list[Features]:
         texts = [text_field(record.name, record.fields, key) for key in self._fields]
         return [self._inputs.encode(record.name, texts)]
 
-    def from_text(self, name, text):
+    def from_text(self, name: str, text: str) -> Record:
         if len(self._fields) > 1:
             raise needs_fields(name, *self._fields)
         return Record(name, {self._fields[0]: text})
 
-    def module(self, family: Family, model_config: Any) -> nn.Module:
-        pool = _POOLS[family.architecture](jnp.dtype(model_config.dtype))
-        return heads.SequenceHead(family.body(model_config), pool, self._target.num_outputs)
-
-    def init_params(self, model, key):
-        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
-
-    def loss(self, model, params, batch, dropout_key):
-        if self._inputs.family.architecture == "decoder":
-            # It stays 0, for heads of `transformers` have none there.
-            bias_S = jax.lax.stop_gradient(params["head"]["bias"])
-            params = {**params, "head": {**params["head"], "bias": bias_S}}
-        return self._target.loss(self._apply(model, params, batch, dropout_key), batch)
-
-    def outputs(self, model, params, batch):
-        return {"output_BS": self._target.output(self._apply(model, params, batch, None))}
-
-    def predictions(self, records, outputs, model, params):
+    def predictions(
+        self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
+    ) -> list[Prediction]:
         return [self._target.prediction(example["output_BS"]) for (example,) in outputs]
 
-    def _apply(self, model, params, batch, dropout_key) -> jax.Array:
-        rngs = None if dropout_key is None else {"dropout": dropout_key}
-        inputs = self._inputs.inputs(batch)
-        return model.apply({"params": params}, inputs, deterministic=rngs is None, rngs=rngs)
 
-
-class OneLabel:
+class OneLabel(Target):
     """One label out of S: softmax cross-entropy, its examples weighted by their class.
 
     Args:
@@ -133,18 +149,18 @@ class OneLabel:
         self._index = index_of("classification", labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
-    def features(self, record):
+    def features(self, record: Record) -> Features:
         return {"label_B": _known(record, label_of(record, self._label), self._index)}
 
-    def loss(self, logits_BS, batch):
+    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
         label_B = batch["label_B"]
         weight_B = batch["weight_B"] * jnp.asarray(self._weights_S)[label_B]
         return likelihood.cross_entropy(logits_BS[:, None], label_B[:, None], weight_B[:, None])
 
-    def output(self, logits_BS):
+    def output(self, logits_BS: jax.Array) -> jax.Array:
         return jax.nn.softmax(logits_BS)
 
-    def prediction(self, output_S):
+    def prediction(self, output_S: np.ndarray) -> Prediction:
         best = int(np.argmax(output_S))
         probabilities = _probabilities(self._labels, output_S)
         label = self._labels[best]
@@ -154,36 +170,36 @@ class OneLabel:
             "probabilities": probabilities,
         }
 
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         label = label_of(record, self._label)
         return {"label": self._labels[_known(record, label, self._index)]}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         return classification.single_label(self._confusion(records, predictions))
 
-    def by_label(self, records, predictions):
+    def by_label(self, records: Records, predictions: Predictions) -> dict[str, Scores]:
         counts_SS = self._confusion(records, predictions)
         counts = counts_SS.diagonal(), counts_SS.sum(0), counts_SS.sum(1)
         return averages.by_label(self._labels, *counts)
 
-    def baselines(self, train, records):
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         counts = collections.Counter(self.gold(record)["label"] for record in train)
         label = max(self._labels, key=counts.__getitem__)
         share = round(counts[label] / len(train), 6)
         return {"the commonest label": [{"label": label, "probability": share}] * len(records)}
 
-    def pictures(self, records, predictions):
+    def pictures(self, records: Records, predictions: Predictions) -> dict[str, str]:
         counts_SS = self._confusion(records, predictions)
         return {"confusion.svg": classification.confusion_svg(counts_SS, self._labels)}
 
-    def _confusion(self, records: Sequence[Record], predictions: Sequence[Any]) -> np.ndarray:
+    def _confusion(self, records: Records, predictions: Predictions) -> np.ndarray:
         """S x S counts, gold labels by predicted ones."""
         gold_N = np.array([self._index[self.gold(record)["label"]] for record in records])
         predicted_N = np.array([self._index[p["label"]] for p in predictions])
         return classification.confusion(gold_N, predicted_N, self.num_outputs)
 
 
-class ManyLabels:
+class ManyLabels(Target):
     """Any number of S labels: sigmoid cross-entropy; those are given that are likelier than not.
 
     Args:
@@ -199,59 +215,56 @@ class ManyLabels:
         self._index = index_of("multi_label", labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
-    def features(self, record):
+    def features(self, record: Record) -> Features:
         labels_S = np.zeros(self.num_outputs, np.float32)
         for label in self.gold(record)["labels"]:
             labels_S[self._index[label]] = 1
         return {"labels_BS": labels_S}
 
-    def loss(self, logits_BS, batch):
+    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
         labels_BS = batch["labels_BS"][:, : self.num_outputs]
         signed_BS = jnp.where(labels_BS > 0, logits_BS, -logits_BS)
         weights_BS = batch["weight_B"][:, None] * jnp.asarray(self._weights_S)[None]
         nll = -jnp.sum(jax.nn.log_sigmoid(signed_BS) * weights_BS)
         return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(weights_BS)}
 
-    def output(self, logits_BS):
+    def output(self, logits_BS: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(logits_BS)
 
-    def prediction(self, output_S):
+    def prediction(self, output_S: np.ndarray) -> Prediction:
         chosen = [s for s in range(self.num_outputs) if output_S[s] > 0.5]
         return {
             "labels": [self._labels[s] for s in chosen],
             "probabilities": _probabilities(self._labels, output_S),
         }
 
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         labels = labels_of(record, self._label, self._labels)
         return {"labels": [self._labels[_known(record, x, self._index)] for x in labels]}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         return classification.multi_label(*self._one_hot(records, predictions))
 
-    def by_label(self, records, predictions):
+    def by_label(self, records: Records, predictions: Predictions) -> dict[str, Scores]:
         gold_NS, predicted_NS = self._one_hot(records, predictions)
         counts = (gold_NS & predicted_NS).sum(0), predicted_NS.sum(0), gold_NS.sum(0)
         return averages.by_label(self._labels, *counts)
 
-    def _one_hot(self, records, predictions) -> tuple[np.ndarray, np.ndarray]:
+    def _one_hot(self, records: Records, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
         """N x S booleans, of gold and of predictions."""
         one_hot = lambda labels: [name in labels for name in self._labels]
         gold_NS = np.array([one_hot(self.gold(record)["labels"]) for record in records])
         return gold_NS, np.array([one_hot(p["labels"]) for p in predictions])
 
-    def baselines(self, train, records):
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         counts = collections.Counter(x for record in train for x in self.gold(record)["labels"])
         often = [name for name in self._labels if counts[name] > len(train) / 2]
         shares = {name: round(counts[name] / len(train), 6) for name in self._labels}
         prediction = {"labels": often, "probabilities": shares}
         return {"labels of most examples": [prediction] * len(records)}
 
-    def pictures(self, records, predictions):
-        return {}
 
-
-class Number:
+class Number(Target):
     """One number: the squared error.
 
     Args:
@@ -264,21 +277,21 @@ class Number:
     def __init__(self, *, label: str):
         self._label = label
 
-    def features(self, record):
+    def features(self, record: Record) -> Features:
         return {"target_B": np.float32(self.gold(record)["value"])}
 
-    def loss(self, logits_BS, batch):
+    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
         error_B = logits_BS[:, 0] - batch["target_B"]
         squares = jnp.sum(jnp.square(error_B) * batch["weight_B"])
         return {"loss": squares, "nll": squares, "num_tokens": jnp.sum(batch["weight_B"])}
 
-    def output(self, logits_BS):
+    def output(self, logits_BS: jax.Array) -> jax.Array:
         return logits_BS
 
-    def prediction(self, output_S):
+    def prediction(self, output_S: np.ndarray) -> Prediction:
         return {"value": float(output_S[0])}
 
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         value = field(record, self._label)
         try:
             number = float(value)
@@ -288,20 +301,14 @@ class Number:
             raise UserError(f"{record.name}: {self._label}={value!r} is no number to learn")
         return {"value": number}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         gold_N = np.array([self.gold(record)["value"] for record in records])
         predicted_N = np.array([p["value"] for p in predictions])
         return regression.regression(gold_N, predicted_N)
 
-    def by_label(self, records, predictions):
-        return {}
-
-    def baselines(self, train, records):
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         mean = math.fsum(self.gold(record)["value"] for record in train) / len(train)
         return {"the mean": [{"value": mean}] * len(records)}
-
-    def pictures(self, records, predictions):
-        return {}
 
 
 def _probabilities(labels: Sequence[str], output_S: np.ndarray) -> dict[str, float]:

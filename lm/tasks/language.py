@@ -5,7 +5,7 @@ Dimension key:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,16 +19,30 @@ from lm.data.examples import Features
 from lm.errors import UserError
 from lm.formats.fields import Record, lookup
 from lm.losses import likelihood
+from lm.losses.likelihood import Sums
 from lm.models.families import Family, init_params
 from lm.models.layers import Output
-from lm.tasks.task import UnfitFamily
+from lm.models.parameters import Params
+from lm.tasks.task import (
+    Batch,
+    DropoutKey,
+    Objective,
+    Prediction,
+    Predictions,
+    RecordOutputs,
+    Records,
+    Scores,
+    Task,
+    UnfitFamily,
+    apply,
+)
 from lm.tasks.text import CUT, TextInputs, text_field, too_long
 from lm.tokenizers.tokenizers import Tokenizer
 
 # The model's output, the token that each of its predictions is about, and the weight of that.
 Predicted = tuple[Output, jax.Array, jax.Array]
 # (model, params, prompts) -> the tokens that follow each, without the end-of-text token.
-Generate = Callable[[nn.Module, Any, Sequence[Sequence[int]]], list[list[int]]]
+Generate = Callable[[nn.Module, Params, Sequence[Sequence[int]]], list[list[int]]]
 
 
 class DecoderText:
@@ -59,13 +73,15 @@ class DecoderText:
         ids = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
         return np.array(ids, np.int32)
 
-    def output(self, model: nn.Module, params, batch, dropout_key) -> Predicted:
+    def output(
+        self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
+    ) -> Predicted:
         """The model's output for what follows each token, what does follow, and its weight."""
         tokens_BL = batch["tokens_BL"]
         segment_ids_BL = _segments(batch["length_B"], tokens_BL.shape[1])
         positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
         inputs = dict(tokens_BL=tokens_BL, positions_BL=positions_BL, segment_ids_BL=segment_ids_BL)
-        output = _apply(model, params, inputs, dropout_key)
+        output = apply(model, params, dropout_key, **inputs, method="output")
         return output, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
 
 
@@ -85,7 +101,9 @@ class EncoderDecoderText:
             "length_B": len(target),
         }
 
-    def output(self, model: nn.Module, params, batch, dropout_key) -> Predicted:
+    def output(
+        self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
+    ) -> Predicted:
         """The model's output for each token given those before it, the token, its weight."""
         targets_BL = batch["targets_BL"]
         segment_ids_BL = _segments(batch["length_B"], targets_BL.shape[1])
@@ -97,11 +115,49 @@ class EncoderDecoderText:
             "tokens_BL": jnp.concatenate([start_B1, targets_BL[:, :-1]], axis=1),
             "segment_ids_BL": segment_ids_BL,
         }
-        output = _apply(model, params, inputs, dropout_key)
+        output = apply(model, params, dropout_key, **inputs, method="output")
         return output, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
 
 
-class Seq2Seq:
+class NextToken(Objective):
+    """Learns each token of an answer from those before it.
+
+    Args:
+      text: how examples are laid out.
+      label_smoothing: see `likelihood.cross_entropy`; it is in the loss alone.
+      has_outputs: whether `outputs` are the likelihoods of answers, or none.
+    """
+
+    def __init__(
+        self,
+        text: DecoderText | EncoderDecoderText,
+        *,
+        label_smoothing: float = 0.0,
+        has_outputs: bool,
+    ):
+        self._text, self._label_smoothing = text, label_smoothing
+        self._has_outputs = has_outputs
+
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        return family.module(model_config)
+
+    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
+        return init_params(model, key)
+
+    def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
+        predicted = self._text.output(model, params, batch, dropout_key)
+        return likelihood.output_cross_entropy(*predicted, label_smoothing=self._label_smoothing)
+
+    def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        if not self._has_outputs:
+            return {}
+        output, *targets = self._text.output(model, params, batch, None)
+        rows = [x[:, None] for x in (output.logits(), *targets)]
+        sums = jax.vmap(likelihood.cross_entropy)(*rows)
+        return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
+
+
+class Seq2Seq(Task):
     """Writes one text for another; a `Task`.
 
     Args:
@@ -142,12 +198,13 @@ class Seq2Seq:
         self._has_encoder = inputs.family.architecture == "encoder_decoder"
         self._text = (EncoderDecoderText if self._has_encoder else DecoderText)(self._tokenizer)
         self.fill = self._text.fill
+        self.objective = NextToken(self._text, label_smoothing=label_smoothing, has_outputs=False)
         self._source, self._target, self._prompt = source, target, prompt
         self._seq_len, self._truncate = inputs.seq_len, inputs.truncate
         self._target_len = target_len
-        self._label_smoothing, self._score, self._generate = label_smoothing, score, generate
+        self._score, self._generate = score, generate
 
-    def encode(self, record):
+    def encode(self, record: Record) -> list[Features]:
         target = self._tokenizer.encode_batch([self._references(record)[0]])[0]
         if len(target) >= self._target_len and not self._truncate:
             raise UserError(
@@ -163,18 +220,18 @@ class Seq2Seq:
             return [self._text.features(prompt, target)]
         return [self._text.features([prompt, target], [False, True])]
 
-    def read(self, record):
+    def read(self, record: Record) -> list[Features]:
         self._prompt_ids(record.name, text_field(*record, self._source))  # Raises, and counts.
         return []
 
-    def from_text(self, name, text):
+    def from_text(self, name: str, text: str) -> Record:
         return Record(name, {self._source: text})
 
     def prompt_ids(self, source: str) -> np.ndarray:
         """What is read of a source."""
         return self._prompt_ids("the prompt", source)
 
-    def _references(self, record) -> list[str]:
+    def _references(self, record: Record) -> list[str]:
         """What may be written, one text or several; the first is learned.
 
         Raises:
@@ -215,48 +272,31 @@ class Seq2Seq:
         self.notes[CUT] += 1
         return ids[:room]
 
-    def module(self, family: Family, model_config: Any) -> nn.Module:
-        return family.module(model_config)
-
-    def init_params(self, model, key):
-        return init_params(model, key)
-
-    def loss(self, model, params, batch, dropout_key):
-        predicted = self._text.output(model, params, batch, dropout_key)
-        return likelihood.output_cross_entropy(*predicted, label_smoothing=self._label_smoothing)
-
-    def outputs(self, model, params, batch):
-        return {}
-
-    def predictions(self, records, outputs, model, params):
+    def predictions(
+        self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
+    ) -> list[Prediction]:
         sources = [text_field(*record, self._source) for record in records]
         prompts = [self.prompt_ids(source).tolist() for source in sources]
         written = self._generate(model, params, prompts)
         return [{"text": self._tokenizer.decode(ids).strip()} for ids in written]
 
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         texts = self._references(record)
         return {"text": texts[0] if len(texts) == 1 else texts}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         references = [self._references(record) for record in records]
         return self._score([prediction["text"] for prediction in predictions], references)
 
-    def by_label(self, records, predictions):
-        return {}
-
-    def baselines(self, train, records):
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         sources = [text_field(*record, self._source).strip() for record in records]
         return {
             "a copy of the source": [{"text": source} for source in sources],
             "its first line": [{"text": source.splitlines()[0]} for source in sources],
         }
 
-    def pictures(self, records, predictions):
-        return {}
 
-
-class Chat:
+class Chat(Task):
     """Learns what an assistant says; a `Task` for decoders.
 
     Args:
@@ -273,10 +313,11 @@ class Chat:
         self.template, self.notes = template, inputs.notes
         self._text = DecoderText(inputs.tokenizer)
         self.fill = self._text.fill
+        self.objective = NextToken(self._text, has_outputs=True)
         self._seq_len, self._truncate = inputs.seq_len, inputs.truncate
         self._messages = messages
 
-    def encode(self, record):
+    def encode(self, record: Record) -> list[Features]:
         conversation = read_conversation(
             record.name, record.fields, self._messages, self.template.takes_role
         )
@@ -296,11 +337,11 @@ class Chat:
             raise UserError(f"{record.name}: no answer is left in the first {self._seq_len} tokens")
         return rows
 
-    def read(self, record):
+    def read(self, record: Record) -> list[Features]:
         self.asked_ids(record)  # Raises.
         return []
 
-    def from_text(self, name, text):
+    def from_text(self, name: str, text: str) -> Record:
         return Record(name, {self._messages: [{"role": "user", "content": text}]})
 
     def asked_ids(self, record: Record) -> np.ndarray:
@@ -317,53 +358,23 @@ class Chat:
         messages = [{"role": "user", "content": message}]
         return self.template.prompt("the prompt", Conversation(messages))
 
-    def module(self, family: Family, model_config: Any) -> nn.Module:
-        return family.module(model_config)
-
-    def init_params(self, model, key):
-        return init_params(model, key)
-
-    def loss(self, model, params, batch, dropout_key):
-        return likelihood.output_cross_entropy(
-            *self._text.output(model, params, batch, dropout_key)
-        )
-
-    def outputs(self, model, params, batch):
-        output, *targets = self._text.output(model, params, batch, None)
-        rows = [x[:, None] for x in (output.logits(), *targets)]
-        sums = jax.vmap(likelihood.cross_entropy)(*rows)
-        return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
-
-    def predictions(self, records, outputs, model, params):
+    def predictions(
+        self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
+    ) -> list[Prediction]:
         nll = [math.fsum(float(o["nll_B"]) for o in of_record) for of_record in outputs]
         num_tokens = [sum(int(o["num_tokens_B"]) for o in of_record) for of_record in outputs]
         return [{"nll": x, "num_tokens": n} for x, n in zip(nll, num_tokens, strict=True)]
 
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         answers = [m for m in lookup(record.fields, self._messages) if m["role"] == "assistant"]
         return {"answers": list(map(text_of, answers))}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         nll = math.fsum(prediction["nll"] for prediction in predictions)
         num_tokens = sum(prediction["num_tokens"] for prediction in predictions)
         return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}
-
-    def by_label(self, records, predictions):
-        return {}
-
-    def baselines(self, train, records):
-        return {}
-
-    def pictures(self, records, predictions):
-        return {}
 
 
 def _segments(length_B: jax.Array, L: int) -> jax.Array:
     """B -> B x L: 1 for tokens, 0 for padding."""
     return (jnp.arange(L)[None] < length_B[:, None]).astype(jnp.int32)
-
-
-def _apply(model: nn.Module, params, inputs: Mapping[str, Any], dropout_key) -> Output:
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    more = dict(deterministic=rngs is None, rngs=rngs)
-    return model.apply({"params": params}, **inputs, **more, method="output")

@@ -6,7 +6,7 @@ Dimension key:
 
 import collections
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,84 +14,97 @@ import numpy as np
 from flax import linen as nn
 
 from lm.data.alignment import encode_words, first_pieces, split_words
+from lm.data.examples import Features
 from lm.data.records import Record
 from lm.data.tags import Entity, entities, repair, spelled, split_tag
 from lm.errors import UserError
 from lm.formats.fields import has, lookup
 from lm.losses import likelihood
+from lm.losses.likelihood import Sums
 from lm.metrics import averages
 from lm.metrics.classification import confusion
 from lm.metrics.span_f1 import by_type, entity_metrics
 from lm.models import heads
 from lm.models.families import Family
+from lm.models.parameters import Params
 from lm.settings import choose
 from lm.tasks.labels import clean, index_of
-from lm.tasks.task import Outputs
+from lm.tasks.task import (
+    Batch,
+    DropoutKey,
+    Objective,
+    Outputs,
+    Prediction,
+    Predictions,
+    RecordOutputs,
+    Records,
+    Scores,
+    Task,
+    apply,
+)
 from lm.tasks.text import TextInputs, text_field
 
 ON_ILL_FORMED = ("raise", "repair", "keep")
 
 
-class TagModel(Protocol):
-    """How tags come from hidden states: the module, its loss, and its tags.
+class SoftmaxTags(Objective):
+    """Learns the tag of each word by itself."""
 
-    `_Softmax` and `_CRF` below.
-    """
+    def __init__(self, inputs: TextInputs, labels: Sequence[str]):
+        self._inputs, self._labels = inputs, labels
 
-    def module(self, body: nn.Module) -> nn.Module: ...
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        return heads.TokenHead(family.body(model_config), len(self._labels))
 
-    def init(self, model: nn.Module, key: jax.Array, inputs, at_BW): ...
+    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
+        inputs, at_BW = self._inputs.inputs(self._inputs.empty()), jnp.zeros((1, 1), jnp.int32)
+        return model.init(key, inputs, at_BW)["params"]
 
-    def loss(self, apply, inputs, batch, mask_BW) -> likelihood.Sums: ...
+    def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
+        inputs = self._inputs.inputs(batch)
+        logits_BWS = apply(model, params, dropout_key, inputs, batch["first_BW"])
+        weights_BW = _mask(batch).astype(jnp.float32)
+        return likelihood.cross_entropy(logits_BWS, batch["tags_BW"], weights_BW)
 
-    def tags(self, apply, inputs, batch, mask_BW) -> tuple[jax.Array, jax.Array]:
-        """B x W twice: the tags, and the probability of each."""
-
-
-class _Softmax:
-    """Each word by itself."""
-
-    def __init__(self, labels: Sequence[str], scheme: str | None):
-        self._labels = labels
-
-    def module(self, body):
-        return heads.TokenHead(body, len(self._labels))
-
-    def init(self, model, key, inputs, at_BW):
-        return model.init(key, inputs, at_BW)
-
-    def loss(self, apply, inputs, batch, mask_BW):
-        logits_BWS = apply(inputs, batch["first_BW"])
-        return likelihood.cross_entropy(logits_BWS, batch["tags_BW"], mask_BW.astype(jnp.float32))
-
-    def tags(self, apply, inputs, batch, mask_BW):
-        probabilities_BWS = jax.nn.softmax(apply(inputs, batch["first_BW"]))
-        return jnp.argmax(probabilities_BWS, axis=-1), jnp.max(probabilities_BWS, axis=-1)
+    def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        logits_BWS = apply(model, params, None, self._inputs.inputs(batch), batch["first_BW"])
+        probabilities_BWS = jax.nn.softmax(logits_BWS)
+        best = jnp.argmax(probabilities_BWS, axis=-1), jnp.max(probabilities_BWS, axis=-1)
+        return _outputs(batch, *best)
 
 
-class _CRF:
-    """All words together; with a scheme, only well-formed paths."""
+class CRFTags(Objective):
+    """Learns the tags of all words together; with a scheme, only well-formed paths."""
 
-    def __init__(self, labels: Sequence[str], scheme: str | None):
-        self._labels, self._scheme = tuple(labels), scheme
+    def __init__(self, inputs: TextInputs, labels: Sequence[str], scheme: str | None):
+        self._inputs, self._labels, self._scheme = inputs, tuple(labels), scheme
 
-    def module(self, body):
-        return heads.CRFTagger(body, self._labels, self._scheme)
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        return heads.CRFTagger(family.body(model_config), self._labels, self._scheme)
 
-    def init(self, model, key, inputs, at_BW):
+    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
+        inputs, at_BW = self._inputs.inputs(self._inputs.empty()), jnp.zeros((1, 1), jnp.int32)
         mask_BW = jnp.ones_like(at_BW, bool)
-        return model.init(key, inputs, at_BW, at_BW, mask_BW, method="log_likelihood")
+        return model.init(key, inputs, at_BW, at_BW, mask_BW, method="log_likelihood")["params"]
 
-    def loss(self, apply, inputs, batch, mask_BW):
-        likely_B = apply(
-            inputs, batch["first_BW"], batch["tags_BW"], mask_BW, method="log_likelihood"
-        )
-        nll = -jnp.sum(likely_B)
+    def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
+        mask_BW = _mask(batch)
+        words = self._inputs.inputs(batch), batch["first_BW"], batch["tags_BW"], mask_BW
+        nll = -jnp.sum(apply(model, params, dropout_key, *words, method="log_likelihood"))
         return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(mask_BW, dtype=jnp.float32)}
 
-    def tags(self, apply, inputs, batch, mask_BW):
+    def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        words = self._inputs.inputs(batch), batch["first_BW"], _mask(batch)
         # No `deterministic` here: it is never trained through.
-        return apply(inputs, batch["first_BW"], mask_BW, method="best_tags")
+        return _outputs(batch, *model.apply({"params": params}, *words, method="best_tags"))
+
+
+def _outputs(batch: Batch, tags_BW: jax.Array, probabilities_BW: jax.Array) -> dict[str, jax.Array]:
+    return {
+        "tags_BW": tags_BW,
+        "probabilities_BW": probabilities_BW,
+        "num_words_B": batch["num_words_B"],
+    }
 
 
 class _Words(NamedTuple):
@@ -101,7 +114,7 @@ class _Words(NamedTuple):
     offsets: list[tuple[int, int]] | None
 
 
-class Tagging:
+class Tagging(Task):
     """A tag for each word of a text; a `Task`.
 
     The first piece of each word stands for it.
@@ -149,9 +162,11 @@ class Tagging:
         self._index = index
         self._scheme, self._on_ill_formed = scheme or None, on_ill_formed
         self._tokens, self._tags = tokens, tags
-        self._tag_model: TagModel = (_CRF if crf else _Softmax)(labels, self._scheme)
+        self.objective: Objective = SoftmaxTags(inputs, labels)
+        if crf:
+            self.objective = CRFTags(inputs, labels, self._scheme)
 
-    def encode(self, record):
+    def encode(self, record: Record) -> list[Features]:
         _, tags = self._words_and_tags(record)
         tags = self._well_formed(record, tags)
         for tag in tags:
@@ -165,7 +180,7 @@ class Tagging:
         tags_W = np.array([self._index[tag] for tag in tags[:num_words]], np.int32)
         return [read | {"tags_BW": tags_W}]
 
-    def read(self, record):
+    def read(self, record: Record) -> list[Features]:
         """A record without words has its text in the field "text"; see `split_words`."""
         words = self._words(record)
         tokenizer = self._inputs.tokenizer
@@ -184,10 +199,10 @@ class Tagging:
         first_W = first_W.astype(np.int32)
         return [features | {"first_BW": first_W, "num_words_B": len(first_W)}]
 
-    def from_text(self, name, text):
+    def from_text(self, name: str, text: str) -> Record:
         return Record(name, {"text": text})
 
-    def _words(self, record: Record) -> "_Words":
+    def _words(self, record: Record) -> _Words:
         if "text" not in record.fields or has(record.fields, self._tokens):
             return _Words(_strings(record, self._tokens), None)
         text = text_field(*record, "text")
@@ -216,44 +231,20 @@ class Tagging:
         self.notes["tags repaired"] += count
         return repaired
 
-    def module(self, family: Family, model_config: Any) -> nn.Module:
-        return self._tag_model.module(family.body(model_config))
-
-    def init_params(self, model, key):
-        inputs = self._inputs.inputs(self._inputs.empty())
-        return self._tag_model.init(model, key, inputs, jnp.zeros((1, 1), jnp.int32))["params"]
-
-    def loss(self, model, params, batch, dropout_key):
-        def apply(*args, **kwargs):
-            rngs = None if dropout_key is None else {"dropout": dropout_key}
-            return model.apply(
-                {"params": params}, *args, deterministic=rngs is None, rngs=rngs, **kwargs
-            )
-
-        return self._tag_model.loss(apply, self._inputs.inputs(batch), batch, _mask(batch))
-
-    def outputs(self, model, params, batch):
-        apply = lambda *args, **kwargs: model.apply({"params": params}, *args, **kwargs)
-        inputs = self._inputs.inputs(batch)
-        tags_BW, probabilities_BW = self._tag_model.tags(apply, inputs, batch, _mask(batch))
-        return {
-            "tags_BW": tags_BW,
-            "probabilities_BW": probabilities_BW,
-            "num_words_B": batch["num_words_B"],
-        }
-
-    def predictions(self, records, outputs, model, params):
+    def predictions(
+        self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
+    ) -> list[Prediction]:
         """Words that were cut off get the first label, O where there is one."""
         pairs = zip(records, outputs, strict=True)
         return [self._prediction(self._words(record), example) for record, (example,) in pairs]
 
-    def _prediction(self, words: "_Words", example: Outputs) -> dict[str, Any]:
+    def _prediction(self, words: _Words, example: Outputs) -> Prediction:
         num_read = int(example["num_words_B"])
         num_cut = len(words.texts) - num_read
         tags = [self._labels[int(i)] for i in example["tags_BW"][:num_read]]
         tags += [self._cut_tag()] * num_cut
         probabilities = [round(float(p), 6) for p in example["probabilities_BW"][:num_read]]
-        prediction: dict[str, Any] = {"tags": tags, "probabilities": probabilities}
+        prediction: Prediction = {"tags": tags, "probabilities": probabilities}
         prediction["probabilities"] += [None] * num_cut
         if words.offsets is not None:
             prediction |= {"tokens": words.texts, "offsets": words.offsets}
@@ -266,13 +257,13 @@ class Tagging:
     def _cut_tag(self) -> str:
         return "O" if "O" in self._index else self._labels[0]
 
-    def gold(self, record):
+    def gold(self, record: Record) -> Prediction:
         tags = self._words_and_tags(record)[1]
         if self._scheme is not None and self._on_ill_formed == "repair":
             tags, _ = repair(tags, self._scheme)
         return {"tags": tags}
 
-    def score(self, records, predictions):
+    def score(self, records: Records, predictions: Predictions) -> Scores:
         gold = [self.gold(record)["tags"] for record in records]
         predicted = [prediction["tags"] for prediction in predictions]
         if self._scheme is not None:
@@ -281,7 +272,7 @@ class Tagging:
         right = [p == g for p, g in zip(flat(predicted), flat(gold), strict=True)]
         return {"token_accuracy": sum(right) / len(right)}
 
-    def by_label(self, records, predictions):
+    def by_label(self, records: Records, predictions: Predictions) -> dict[str, Scores]:
         """Of each entity type; without a scheme, of each tag."""
         gold = [self.gold(record)["tags"] for record in records]
         predicted = [prediction["tags"] for prediction in predictions]
@@ -292,7 +283,7 @@ class Tagging:
         counts = counts_SS.diagonal(), counts_SS.sum(0), counts_SS.sum(1)
         return averages.by_label(self._labels, *counts)
 
-    def baselines(self, train, records):
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         """Each word's commonest tag; of a word that training never saw, the commonest of all."""
         seen: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         everywhere: collections.Counter = collections.Counter()
@@ -306,9 +297,6 @@ class Tagging:
         words_of = lambda record: lookup(record.fields, self._tokens)
         tags_of = lambda record: [best.get(word, other) for word in words_of(record)]
         return {"each word's commonest tag": [{"tags": tags_of(record)} for record in records]}
-
-    def pictures(self, records, predictions):
-        return {}
 
 
 def _entity(words: _Words, entity: Entity, probabilities: Sequence[float]) -> dict[str, Any]:
@@ -381,6 +369,6 @@ def _space_before(record: Record, num_words: int) -> list[bool] | None:
     return spaces
 
 
-def _mask(batch: dict[str, jax.Array]) -> jax.Array:
+def _mask(batch: Batch) -> jax.Array:
     """B x W: where there is a word."""
     return jnp.arange(batch["first_BW"].shape[1])[None] < batch["num_words_B"][:, None]

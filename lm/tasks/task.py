@@ -1,10 +1,11 @@
-"""What fine-tuning must know of a task; one class of this shape a task.
+"""What fine-tuning must know of a task: what its model does, and what people see of it.
 
 Dimension key: B batch.
 """
 
+import abc
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -18,26 +19,80 @@ from lm.losses.likelihood import Sums
 from lm.models.families import Family
 from lm.models.parameters import Params
 
-# Compact: a few numbers an example, on the host.
-Outputs = dict[str, np.ndarray]
+Batch = Mapping[str, jax.Array]  # Features of examples, by name, each with a leading B.
+Outputs = Mapping[str, np.ndarray]  # Compact: a few numbers an example, on the host.
+Prediction = dict[str, Any]
+Scores = dict[str, float]
+Records, Predictions = Sequence[Record], Sequence[Prediction]
+RecordOutputs = Sequence[Sequence[Outputs]]  # Of each record those of its examples.
+DropoutKey = jax.Array | None  # Without one there is no dropout.
 
 
 class UnfitFamily(UserError):
     """No model of this family can do the task."""
 
 
-class Task(Protocol):
-    """A task on labelled records.
+class Objective(Protocol):
+    """What the model of a task does: four methods, which a new kind of loss brings."""
+
+    @abc.abstractmethod
+    def module(self, family: Family, model_config: Any) -> nn.Module:
+        """The model, such as a head on the body of a family."""
+
+    @abc.abstractmethod
+    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
+        """Random parameters; under `jax.eval_shape`, their shapes."""
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
+        """Summed loss and the number of targets; without a key there is no dropout."""
+
+    @abc.abstractmethod
+    def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
+        """What predictions are made of, arrays with a leading B."""
+
+
+class Report(Protocol):
+    """What people see of predictions, each of which is an object as JSON has it.
 
     metrics: the names that `score` gives in any case; the first is what most papers report.
+    """
+
+    metrics: tuple[str, ...]
+
+    @abc.abstractmethod
+    def gold(self, record: Record) -> Prediction:
+        """What a prediction should have been."""
+
+    @abc.abstractmethod
+    def score(self, records: Records, predictions: Predictions) -> Scores:
+        """Metrics by name."""
+
+    def by_label(self, records: Records, predictions: Predictions) -> dict[str, Scores]:
+        """Precision, recall, F1 and support of each label; none where there are no labels."""
+        return {}
+
+    def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
+        """Predictions that take no model, by what they are called."""
+        return {}
+
+    def pictures(self, records: Records, predictions: Predictions) -> dict[str, str]:
+        """SVG by file name, as far as the task has any."""
+        return {}
+
+
+class Task(Report, Protocol):
+    """A task on labelled records: what its examples hold, what learns them, and what people see.
+
     fill: what fills up a batch; see `examples.collate`.
     notes: what was counted on the way, such as examples that were cut, by what it is called.
     """
 
-    metrics: tuple[str, ...]
-    fill: dict[str, float]
+    fill: dict[str, int]
     notes: collections.Counter[str]
+    objective: Objective
 
+    @abc.abstractmethod
     def encode(self, record: Record) -> list[Features]:
         """The examples of a record, mostly one.
 
@@ -45,6 +100,7 @@ class Task(Protocol):
           UserError: the record does not suit the task, by its name.
         """
 
+    @abc.abstractmethod
     def read(self, record: Record) -> list[Features]:
         """As `encode`, of a record without labels; none where the model writes its prediction.
 
@@ -52,6 +108,7 @@ class Task(Protocol):
           UserError: the record lacks what the task reads, by its name.
         """
 
+    @abc.abstractmethod
     def from_text(self, name: str, text: str) -> Record:
         """A record without labels, of nothing but a text.
 
@@ -59,40 +116,16 @@ class Task(Protocol):
           UserError: the task reads more than one text.
         """
 
-    def module(self, family: Family, model_config: Any) -> nn.Module:
-        """The model: a head on the body of a family."""
-
-    def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        """Random parameters; under `jax.eval_shape`, their shapes."""
-
-    def loss(self, model: nn.Module, params: Params, batch, dropout_key: jax.Array | None) -> Sums:
-        """Summed loss and the number of targets; without a key there is no dropout."""
-
-    def outputs(self, model: nn.Module, params: Params, batch) -> dict[str, jax.Array]:
-        """What predictions are made of, arrays with a leading B."""
-
+    @abc.abstractmethod
     def predictions(
-        self,
-        records: Sequence[Record],
-        outputs: Sequence[Sequence[Outputs]],
-        model: nn.Module,
-        params: Params,
-    ) -> list[Any]:
-        """One prediction a record, as JSON has it, from the outputs of each of its examples."""
+        self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
+    ) -> list[Prediction]:
+        """One prediction a record, from the outputs of each of its examples."""
 
-    def score(self, records: Sequence[Record], predictions: Sequence[Any]) -> dict[str, float]:
-        """Metrics by name."""
 
-    def by_label(
-        self, records: Sequence[Record], predictions: Sequence[Any]
-    ) -> dict[str, dict[str, float]]:
-        """Precision, recall, F1 and support of each label; none where there are no labels."""
-
-    def gold(self, record: Record) -> Any:
-        """What a prediction should have been, as JSON has it."""
-
-    def baselines(self, train: Sequence[Record], records: Sequence[Record]) -> dict[str, list[Any]]:
-        """Predictions that take no model, by what they are called."""
-
-    def pictures(self, records: Sequence[Record], predictions: Sequence[Any]) -> dict[str, str]:
-        """SVG by file name, as far as the task has any."""
+def apply(
+    model: nn.Module, params: Params, dropout_key: DropoutKey, *inputs: Any, **more: Any
+) -> Any:
+    """What a model says of its inputs; without a key there is no dropout."""
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    return model.apply({"params": params}, *inputs, deterministic=rngs is None, rngs=rngs, **more)
