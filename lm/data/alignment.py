@@ -84,24 +84,3 @@ def first_pieces(word_of_L: np.ndarray) -> np.ndarray:
     Of a text that is cut at its end, these are the words that begin in what is left.
     """
     return np.flatnonzero(np.diff(word_of_L, prepend=-1)).astype(np.int32)
-
-
-def tags_of_words(
-    tags_L: np.ndarray, word_of_L: np.ndarray, *, num_words: int, missing: int
-) -> np.ndarray:
-    """The tag of each word: that of its first piece. (L,), (L,) -> (W,).
-
-        tags_L     5 6 7 8 | 9     cut at |, num_words=5, missing=0
-        word_of_L  0 1 1 2 | 3
-        returned   5 6 8 0 0
-
-    Args:
-      tags_L: of pieces, perhaps fewer than `word_of_L` has, where the text was cut at its end.
-      word_of_L: as `encode_words` gives it.
-      num_words: W.
-      missing: the tag of words that were cut off.
-    """
-    tags_W = np.full(num_words, missing, tags_L.dtype)
-    first_W = first_pieces(word_of_L[: len(tags_L)])
-    tags_W[: len(first_W)] = tags_L[first_W]
-    return tags_W

@@ -33,15 +33,6 @@ class Law(NamedTuple):
         """P numbers of parameters and of tokens -> P losses."""
         return self.E + self.A / num_params_P**self.alpha + self.B / num_tokens_P**self.beta
 
-    @property
-    def exponent_of_params(self) -> float:
-        """With compute C, the best number of parameters grows as C to this (eq. 4)."""
-        return self.beta / (self.alpha + self.beta)
-
-
-# Besiroglu et al. 2024, "Chinchilla Scaling: A replication attempt", equation 4 and table 1.
-CORRECTED_CHINCHILLA = Law(A=482.01, B=2085.43, E=1.8172, alpha=0.3478, beta=0.3658)
-
 
 def fit(num_params_P: np.ndarray, num_tokens_P: np.ndarray, losses_P: np.ndarray) -> Law:
     """The law that is nearest to these points: Hoffmann et al. 2022, section 3.3, approach 3.

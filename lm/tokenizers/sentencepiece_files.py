@@ -13,7 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from lm.errors import UserError
 from lm.tokenizers.tokenizer_classes import SPACE_MARK, Vocabulary
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # Types of pieces.
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # Types of pieces; 2 is the unknown one.
 _UNIGRAM, _BPE = 1, 2  # Types of models.
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lm.data.alignment import encode_words, first_pieces, tags_of_words
+from lm.data.alignment import encode_words, first_pieces
 from tests.data.offsets_test import plain
 from tests.tiny_tokenizers import KINDS, LOSSLESS, tokenizer_of
 
@@ -175,11 +175,3 @@ def test_the_first_piece_of_each_word():
     np.testing.assert_array_equal(first_pieces(word_of_L), [0, 2, 3, 6])
     np.testing.assert_array_equal(first_pieces(word_of_L[:5]), [0, 2, 3])
     assert first_pieces(word_of_L[:0]).shape == (0,)
-
-
-def test_tags_of_words_as_a_table():
-    word_of_L = np.array([0, 1, 1, 2, 3], np.int32)
-    tags = lambda tags_L: tags_of_words(np.array(tags_L), word_of_L, num_words=4, missing=0)
-    np.testing.assert_array_equal(tags([5, 6, 7, 8, 9]), [5, 6, 8, 9])
-    np.testing.assert_array_equal(tags([5, 6, 7]), [5, 6, 0, 0])
-    np.testing.assert_array_equal(tags([5, 6]), [5, 6, 0, 0])

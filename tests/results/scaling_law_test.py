@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from lm.results import scaling_law
-from lm.results.scaling_law import CORRECTED_CHINCHILLA
+
+# Besiroglu et al. 2024, "Chinchilla Scaling: A replication attempt", equation 4 and table 1.
+CORRECTED_CHINCHILLA = scaling_law.Law(A=482.01, B=2085.43, E=1.8172, alpha=0.3478, beta=0.3658)
 
 
 def points(noise):
@@ -35,8 +37,10 @@ def test_intervals_are_as_wide_as_fits_to_other_noise_are_apart():
     law = scaling_law.fit(*points(0.01))
     laws = scaling_law.bootstrap(law, *points(0.01), num_samples=15, seed=0)
 
-    exponents = [law.exponent_of_params for law in laws]
-    assert min(exponents) < CORRECTED_CHINCHILLA.exponent_of_params < max(exponents)
+    # With compute C, the best number of parameters grows as C to this (eq. 4).
+    exponent = lambda law: law.beta / (law.alpha + law.beta)
+    exponents = list(map(exponent, laws))
+    assert min(exponents) < exponent(CORRECTED_CHINCHILLA) < max(exponents)
     assert 0.003 < np.std(exponents) < 0.02
 
 
