@@ -8,9 +8,17 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import claim_measures, ledger
-from benchmarks.claim_measures import crf, label_efficiency, lora, mup, optimizers, reaches, scaling
-from benchmarks.claims import CLAIMS
+from benchmarks.quality import claim_measures, ledger
+from benchmarks.quality.claim_measures import (
+    crf,
+    label_efficiency,
+    lora,
+    mup,
+    optimizers,
+    reaches,
+    scaling,
+)
+from benchmarks.quality.claims import CLAIMS
 from experiments import cli, finetune, pretrain
 from lm.errors import UserError
 from lm.results import scaling_law

@@ -1,6 +1,6 @@
 """Draws docs/results/families.png, and writes families.csv beside it.
 
-Command:   python -m benchmarks.family_curves runs/gpt2 runs/llama runs/bert runs/t5
+Command:   python -m benchmarks.quality.family_curves runs/gpt2 runs/llama runs/bert runs/t5
 Needs:     pip install matplotlib
 
 The runs are those of configs/families.py. Beside each validation loss stands its unigram baseline:
@@ -23,7 +23,7 @@ from lm.corpus.batches import Batches, evaluation_batches
 from lm.models.factory import make_model
 from lm.run import workdir
 
-_RESULTS = pathlib.Path(__file__).parent.parent / "docs/results"
+_RESULTS = pathlib.Path(__file__).parents[2] / "docs/results"
 
 
 def main(folders: list[str]) -> None:

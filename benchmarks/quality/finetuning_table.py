@@ -1,6 +1,6 @@
 """Writes docs/results/finetuning.csv from runs of fine-tuning, and prints it as a table.
 
-Command:   python -m benchmarks.finetuning_table runs/classify runs/tag ...
+Command:   python -m benchmarks.quality.finetuning_table runs/classify runs/tag ...
 """
 
 import csv
@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 
-_RESULTS = pathlib.Path(__file__).parent.parent / "docs/results"
+_RESULTS = pathlib.Path(__file__).parents[2] / "docs/results"
 _METRICS = {  # Of each kind, what docs/results/finetuning.md shows.
     "classification": ("accuracy", "f1_macro"),
     "tagging": ("f1_micro", "token_accuracy"),

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from benchmarks.claim_measures import (
+from benchmarks.quality.claim_measures import (
     Measured,
     crf,
     grokking,

@@ -1,12 +1,12 @@
 """Writes docs/results/README.md, the ledger of claims from papers, from the folders of runs.
 
-Command:   python -m benchmarks.ledger runs
+Command:   python -m benchmarks.quality.ledger runs
 
-Each claim of `benchmarks.claims` has a folder of its name in there, which must hold every run of
-its sweep, or be its run where there is no sweep; what else lies there is left out. Of a claim that
-has none, what an earlier call made of its runs stands on, as docs/results/ledger.json keeps it,
-unless its commands, their runs or its target have changed since; then it was not run. Of runs only
-config.json, metrics.jsonl and provenance.json are read.
+Each claim of `benchmarks.quality.claims` has a folder of its name in there, which must hold every
+run of its sweep, or be its run where there is no sweep; what else lies there is left out. Of a
+claim that has none, what an earlier call made of its runs stands on, as docs/results/ledger.json
+keeps it, unless its commands, their runs or its target have changed since; then it was not run. Of
+runs only config.json, metrics.jsonl and provenance.json are read.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ import pathlib
 import shlex
 import sys
 
-from benchmarks.claim_measures import Measured
-from benchmarks.claims import CLAIMS, Claim
+from benchmarks.quality.claim_measures import Measured
+from benchmarks.quality.claims import CLAIMS, Claim
 from experiments.sweeps import plan
 from lm.errors import UserError
 from lm.results import reading
@@ -24,13 +24,14 @@ from lm.run import workdir
 from lm.run.status import state_of
 from lm.system import atomic_files
 
-_RESULTS = pathlib.Path(__file__).parent.parent / "docs/results"
+_RESULTS = pathlib.Path(__file__).parents[2] / "docs/results"
 PAGE, ROWS = _RESULTS / "README.md", _RESULTS / "ledger.json"
 _HEADER = """# Claims of papers, and what became of them here
 
-Written by `python -m benchmarks.ledger runs` from the folders of runs, never by hand. Intervals
-are of the mean over seeds, at 95 %, by bootstrap; of the scaling law, of its fit over models. Hours
-are those of training alone; of runs that were trained as one program each counts all of its time.
+Written by `python -m benchmarks.quality.ledger runs` from the folders of runs, never by hand.
+Intervals are of the mean over seeds, at 95 %, by bootstrap; of the scaling law, of its fit over
+models. Hours are those of training alone; of runs that were trained as one program each counts all
+of its time.
 
 """
 _MEASURED = ("here", "gap", "status", "hours", "hardware", "commit")
@@ -166,7 +167,7 @@ def main(argv: list[str]) -> int:
     """Writes the page; the exit code."""
     try:
         if len(argv) != 2:
-            raise UserError("name the folder of runs: python -m benchmarks.ledger runs")
+            raise UserError("name the folder of runs: python -m benchmarks.quality.ledger runs")
         root = pathlib.Path(argv[1])
         if not root.is_dir():
             raise UserError(f"{root} is no folder; name the one of the claims' runs")

@@ -1,0 +1,1 @@
+"""What models learn here, from finished runs: the pages and tables of docs/results."""
