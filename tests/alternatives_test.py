@@ -229,7 +229,10 @@ def test_an_argument_may_be_two_or_begin_with_one_dash_as_absl_has_it():
     spaced = ("--config", "configs/classify.py", "-config.optimizer.name", "lion")
     more = ("--config.optimizer.weight_decay", "-1", "--config.data.truncate", "--verify")
 
-    assert cli.joined([*spaced, *more]) == [
+    argv = ["launch.py", *spaced, *more]
+    cli.expand_short_flags(argv)
+
+    assert argv[1:] == [
         *("--config=configs/classify.py", "--config.optimizer.name=lion"),
         *("--config.optimizer.weight_decay=-1", "--config.data.truncate", "--verify"),
     ]
