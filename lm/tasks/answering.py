@@ -36,7 +36,6 @@ from lm.settings import choose
 from lm.tasks.task import (
     Batch,
     DropoutKey,
-    Objective,
     Outputs,
     Prediction,
     Predictions,
@@ -44,6 +43,7 @@ from lm.tasks.task import (
     Records,
     Scores,
     Task,
+    TaskObjective,
     apply,
 )
 from lm.tasks.text import TextInputs, needs_fields, text_field
@@ -53,7 +53,7 @@ _NUM_CANDIDATES = 8  # Of each window.
 _SCORES = {"squad": squad.squad_metrics, "cmrc": squad.cmrc_metrics}
 
 
-class AnswerSpans(Objective):
+class AnswerSpans(TaskObjective):
     """Learns where an answer starts and ends.
 
     Args:

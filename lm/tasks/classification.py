@@ -28,13 +28,13 @@ from lm.tasks.labels import field, index_of, label_of, labels_of
 from lm.tasks.task import (
     Batch,
     DropoutKey,
-    Objective,
     Prediction,
     Predictions,
     RecordOutputs,
     Records,
     Report,
     Scores,
+    TaskObjective,
     apply,
 )
 from lm.tasks.text import TextInputs, needs_fields, text_field
@@ -69,7 +69,7 @@ class Target(Report, Protocol):
     def prediction(self, output_S: np.ndarray) -> Prediction: ...
 
 
-class TextHead(Objective):
+class TextHead(TaskObjective):
     """Learns a target by a head on the body of a family."""
 
     def __init__(self, inputs: TextInputs, target: Target):

@@ -26,13 +26,13 @@ from lm.models.parameters import Params
 from lm.tasks.task import (
     Batch,
     DropoutKey,
-    Objective,
     Prediction,
     Predictions,
     RecordOutputs,
     Records,
     Scores,
     Task,
+    TaskObjective,
     UnfitFamily,
     apply,
 )
@@ -119,7 +119,7 @@ class EncoderDecoderText:
         return output, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
 
 
-class NextToken(Objective):
+class NextToken(TaskObjective):
     """Learns each token of an answer from those before it.
 
     Args:

@@ -32,7 +32,6 @@ from lm.tasks.labels import clean, index_of
 from lm.tasks.task import (
     Batch,
     DropoutKey,
-    Objective,
     Outputs,
     Prediction,
     Predictions,
@@ -40,6 +39,7 @@ from lm.tasks.task import (
     Records,
     Scores,
     Task,
+    TaskObjective,
     apply,
 )
 from lm.tasks.text import TextInputs, text_field
@@ -47,7 +47,7 @@ from lm.tasks.text import TextInputs, text_field
 ON_ILL_FORMED = ("raise", "repair", "keep")
 
 
-class SoftmaxTags(Objective):
+class SoftmaxTags(TaskObjective):
     """Learns the tag of each word by itself."""
 
     def __init__(self, inputs: TextInputs, labels: Sequence[str]):
@@ -73,7 +73,7 @@ class SoftmaxTags(Objective):
         return _outputs(batch, *best)
 
 
-class CRFTags(Objective):
+class CRFTags(TaskObjective):
     """Learns the tags of all words together; with a scheme, only well-formed paths."""
 
     def __init__(self, inputs: TextInputs, labels: Sequence[str], scheme: str | None):
@@ -162,7 +162,7 @@ class Tagging(Task):
         self._index = index
         self._scheme, self._on_ill_formed = scheme or None, on_ill_formed
         self._tokens, self._tags = tokens, tags
-        self.objective: Objective = SoftmaxTags(inputs, labels)
+        self.objective: TaskObjective = SoftmaxTags(inputs, labels)
         if crf:
             self.objective = CRFTags(inputs, labels, self._scheme)
 

@@ -32,7 +32,7 @@ class UnfitFamily(UserError):
     """No model of this family can do the task."""
 
 
-class Objective(Protocol):
+class TaskObjective(Protocol):
     """What the model of a task does: four methods, which a new kind of loss brings."""
 
     @abc.abstractmethod
@@ -90,7 +90,7 @@ class Task(Report, Protocol):
 
     fill: dict[str, int]
     notes: collections.Counter[str]
-    objective: Objective
+    objective: TaskObjective
 
     @abc.abstractmethod
     def encode(self, record: Record) -> list[Features]:

@@ -5,7 +5,7 @@ import pytest
 from lm.models.families import FAMILIES
 from lm.tasks.classification import Number, OneLabel, TextTask
 from lm.tasks.language import NextToken
-from lm.tasks.task import Objective, Task
+from lm.tasks.task import Task, TaskObjective
 from lm.tasks.text import TextInputs
 from lm.tokenizers.tokenizers import ByteTokenizer
 
@@ -28,7 +28,7 @@ def test_a_task_of_texts_has_all_that_a_task_has_and_reports_as_its_target(targe
 
 
 def test_an_objective_without_one_of_its_methods_is_none():
-    class Preference(Objective):
+    class Preference(TaskObjective):
         module, init_params, loss = NextToken.module, NextToken.init_params, NextToken.loss
 
     with pytest.raises(TypeError, match="outputs"):
