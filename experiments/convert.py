@@ -16,9 +16,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
-from lm.generation import prompting
-from lm.interop import heads, hugging_face, peft, tokenizer_files
+from lm.interop import hugging_face, peft
+from lm.interop.export import export, model_config
 from lm.loading import language_model, task_model
+from lm.loading import run as run_lib
 from lm.loading.run_folder import load_config
 from lm.models import lora, mup
 from lm.models.factory import family_named, make_model
@@ -49,7 +50,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         elif hugging_face.is_folder(source):
             import_folder(config, source, partial)
         elif (source / "config.json").exists():
-            (export_adapters if config.adapters else export_run)(source, partial)
+            if config.adapters:
+                export_adapters(source, partial)
+            else:
+                export(run_lib.read(source), partial)
             is_imported = False
         else:
             raise UserError(
@@ -232,83 +236,6 @@ def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
         checkpoints.save(0, TrainState(np.int32(0), params, ()), host, {})
 
 
-def export_run(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A run -> a folder that the Auto classes of `transformers` load.
-
-    A fine-tuned run's adapters are merged; its head stays where `transformers` has the same. The
-    multipliers of muP go into the weights.
-
-    Raises:
-      UserError: the run has no checkpoint, or a shape that `transformers` does not know.
-    """
-    if load_config(source)["experiment"] == "finetune":
-        run = task_model.load(source)
-        model = run.config["model"]
-        dtype = run.config.get("weights_dtype", "float32")
-        family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
-        if "body" in run.params:
-            if "crf" in run.params:
-                raise UserError(f"source={source} has a CRF, which transformers has not")
-            labels = task_model.labels_of(run.config)
-            family = heads.with_head(model, run.config["task"]["kind"], labels)
-    else:
-        run = language_model.load(source)
-        model = run.config["model"]
-        dtype = run.config["weights_dtype"] if run.config["experiment"] == "convert" else "float32"
-        family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
-    target.mkdir(parents=True)
-    model, params = mup.folded(
-        model,
-        jax.tree.map(np.asarray, run.params),
-        _model_config(run.model),
-        has_output="body" not in run.params,
-    )
-    has_own_head = "body" in run.params and "source" not in run.config
-    has_pad = not task_model.ends_with_padding(run, run.tokenizer.pad_id)
-    ids = {
-        f"{name}_token_id": token_id
-        for name in ("bos", "eos", *["pad"] * has_pad)
-        if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
-    }
-    tokenizer_files.save(
-        run.tokenizer,
-        target,
-        frames=prompting.frames_of(run),
-        max_len=model.get("max_len"),
-        num_types=model.get("num_types", 1),
-        cut_to=run.config["data"]["seq_len"] if has_own_head else None,
-        has_pad=has_pad,
-    )
-    ends = prompting.stops(run.tokenizer, prompting.chat_template(run))
-    generation = stop_ids.unread(source / "tokenizer")
-    hugging_face.save(target, family, model, params, dtype, ids, ends.ids, generation)
-    for text in ends.strings:
-        print(
-            f"its chat template ends answers with the text {text!r}, which generate of transformers"
-            f" stops at if it is given stop_strings=[{text!r}] and the tokenizer"
-        )
-    template_files.copy(source, target)
-    if not has_pad:
-        print(
-            "no padding token is named, for it is the one that ends each text, which transformers "
-            "would not look at: it reads one text at a time there (batch_size=1)"
-        )
-    if tokenizer_files.normalizes(run.tokenizer):
-        print(
-            "its tokenizer normalises text; what transformers reads may differ for letters with "
-            "several marks on them"
-        )
-    if not tokenizer_files.is_read_back(target):
-        print(
-            "AutoTokenizer of transformers takes a class of its own for this model_type; read the "
-            f"tokenizer by transformers.PreTrainedTokenizerFast.from_pretrained({str(target)!r})"
-        )
-
-
-def _model_config(model: nn.Module) -> Any:
-    return model.body.config if hasattr(model, "body") else model.config
-
-
 def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     """The adapters of a fine-tuned run, without its head -> a folder of `peft`.
 
@@ -338,7 +265,7 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
 
 def _check_scores(folder: pathlib.Path, model: nn.Module) -> None:
     """Adapters of queries would have to be scaled as the queries are."""
-    if mup.attention_scale(_model_config(model)) is not None:
+    if mup.attention_scale(model_config(model)) is not None:
         raise UserError(
             f"{folder}: its heads are wider than its base shape's, model.mup_head_dim, and peft "
             "has no such scale of attention; convert the run without adapters=True"

@@ -12,7 +12,6 @@ from lm.generation import prompting
 from lm.loading import run as run_lib
 from lm.models.families import family_of
 from lm.parallel.mesh import make_mesh
-from lm.parallel.param_rules import place_params
 from lm.system import atomic_files
 
 
@@ -86,7 +85,7 @@ def load(config: ml_collections.ConfigDict):
     from lm.interop.lm_eval_model import HarnessModel
 
     folder = folder_of(config)
-    loaded = run_lib.load(folder)
+    loaded = run_lib.load(folder, mesh=make_mesh(**config.parallel))
     prompting.say_what_is_unused(folder, loaded.tokenizer)
     if "body" in loaded.params or family_of(loaded.model).architecture == "encoder":
         raise UserError(f"checkpoint={folder} gives no likelihood to text; take a run that writes")
@@ -98,18 +97,18 @@ def load(config: ml_collections.ConfigDict):
         raise UserError(f"max_len={max_len} must be from 2 to the model's {positions} positions")
     if loaded.tokenizer.eos_id is None:
         raise UserError(f"checkpoint={folder} has a tokenizer without an end-of-text token")
-    tokenizer, run_config = loaded.tokenizer, loaded.config
-    template = prompting.chat_template(loaded)
-    affixes = prompting.affixes_of(run_config, tokenizer)
-    has_encoder = family_of(loaded.model).architecture == "encoder_decoder"
-    if config.add_bos is not None and not has_encoder:
+    tokenizer, template = loaded.tokenizer, prompting.chat_template(loaded)
+    reader = prompting.reader_of(loaded)
+    if config.add_bos is not None and not reader.has_encoder:
         has_bos = config.add_bos and tokenizer.bos_id is not None
         affixes = prompting.PromptAffixes((tokenizer.bos_id,) if has_bos else (), ())
+        reader = reader._replace(affixes=affixes)
     if config.apply_chat_template:
         if template is None:
             raise UserError(f"apply_chat_template=True: checkpoint={folder} has no chat template")
         # A template writes all that stands before a text.
-        affixes = prompting.PromptAffixes((), affixes.end)
+        affixes = prompting.PromptAffixes((), reader.affixes.end)
+        reader = reader._replace(affixes=affixes, reads_special=True)
     stops = prompting.stops(tokenizer, template)
     if config.apply_chat_template:
         prompting.say_what_ends(template)
@@ -117,10 +116,8 @@ def load(config: ml_collections.ConfigDict):
         stops = stops._replace(strings=())  # A text that is no answer may hold it.
     model = HarnessModel(
         loaded.model,
-        place_params(loaded.params, make_mesh(**config.parallel)),
-        tokenizer,
-        affixes=affixes,
-        reads_special=config.apply_chat_template or prompting.reads_special(run_config),
+        loaded.params,
+        reader,
         template=template,
         stops=stops,
         max_len=max_len,

@@ -3,7 +3,7 @@
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 
@@ -11,19 +11,7 @@ from lm.data import unlabelled
 from lm.errors import UserError
 from lm.formats import files
 from lm.formats.fields import Record
-
-
-class Prompt(NamedTuple):
-    """A text, or a conversation.
-
-    name: what errors call it.
-    text: None for a conversation.
-    fields: of a conversation: "messages" and what else a chat template reads.
-    """
-
-    name: str
-    text: str | None
-    fields: dict[str, Any]
+from lm.generation.writing import Prompt
 
 
 def read(config: ml_collections.ConfigDict) -> list[Prompt]:

@@ -6,10 +6,10 @@ import pytest
 
 from configs import bert, classify, gpt2, t5
 from experiments import generate, predict, report
-from experiments.prompts import Prompt
 from lm.chat import chat_template
 from lm.formats.fields import Record
 from lm.generation.ending import Written
+from lm.generation.writing import Prompt
 from lm.models import factory
 from lm.tasks.prediction import Predicted
 

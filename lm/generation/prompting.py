@@ -66,6 +66,56 @@ def affixes_of(config: dict[str, Any], tokenizer: Tokenizer) -> PromptAffixes:
     return PromptAffixes(ids(tokenizer.bos_id) if config["data"]["add_bos"] else (), ())
 
 
+class TextReader(NamedTuple):
+    """How a run reads a text, without a task or a chat template.
+
+    reads_special: whether a text that spells a special token means it, as in `transformers`.
+    has_encoder: whether an encoder reads the text, and a decoder goes on from nothing.
+    """
+
+    tokenizer: Tokenizer
+    affixes: PromptAffixes
+    reads_special: bool
+    has_encoder: bool
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text alone."""
+        if self.reads_special:
+            return self.tokenizer.encode_written(text).ids.tolist()
+        return self.tokenizer.encode_batch([text])[0].tolist()
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """The tokens of a text with what stands around it."""
+        return self.affixes.around(self.ids(text))
+
+    def pair_ids(self, context: str, text: str) -> tuple[list[int], list[int]]:
+        """The tokens of a context, and of the text that follows it, which gets its last spaces."""
+        stripped = context.rstrip()
+        context, text = stripped, context[len(stripped) :] + text
+        before = self.prompt_ids(context)
+        if self.has_encoder:
+            return before, self.ids(text)
+        return before, self.prompt_ids(context + text)[len(before) :]
+
+    @property
+    def prefix_id(self) -> int | None:
+        """What a text is given where nothing precedes it."""
+        bos = self.tokenizer.bos_id
+        return self.tokenizer.eos_id if bos is None else bos
+
+
+def reader_of(run: Run) -> TextReader:
+    """Says how a run reads a text; see `affixes_of`."""
+    family = family_named(run.config["model"]["name"])
+    return TextReader(
+        run.tokenizer,
+        affixes_of(run.config, run.tokenizer),
+        # Not where it was pretrained here, on text in which special tokens were text.
+        reads_special=run.config["experiment"] != "pretrain",
+        has_encoder=family.architecture == "encoder_decoder",
+    )
+
+
 def frames_of(
     loaded: Run,
 ) -> tuple[framing.Frame, framing.Frame] | None:
@@ -92,14 +142,6 @@ def frames_of(
         ids(tokenizer.bos_id, adds_bos and architecture != "encoder_decoder"),
         ids(tokenizer.eos_id, adds_eos and architecture != "decoder"),
     )
-
-
-def reads_special(config: dict[str, Any]) -> bool:
-    """Whether a text that spells a special token means it, as in `transformers`.
-
-    Not where the run was pretrained here, on text in which they were text.
-    """
-    return config["experiment"] != "pretrain"
 
 
 def chat_template(

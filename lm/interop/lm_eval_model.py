@@ -16,10 +16,8 @@ from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.generation import ending, sampling, scoring
-from lm.generation.prompting import PromptAffixes
-from lm.models.families import family_of
+from lm.generation.prompting import TextReader
 from lm.models.parameters import Params
-from lm.tokenizers.tokenizers import Tokenizer
 
 # The first that a task gives says how many tokens are written.
 _MAX_NEW_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -34,9 +32,7 @@ class HarnessModel(TemplateLM):
     Args:
       model: a decoder, or an encoder with a decoder.
       params: of the model.
-      tokenizer: with an end-of-text token.
-      affixes: what stands around a context. One that spells what stands before it has it already.
-      reads_special: whether a text that spells a special token means it, as in `transformers`.
+      reader: reads texts; its tokenizer has an end-of-text token.
       template: lays conversations out where lm_eval is to apply it; None where there is none.
       stops: what ends what is written.
       max_len: the most tokens that are read at once.
@@ -48,10 +44,8 @@ class HarnessModel(TemplateLM):
         self,
         model: nn.Module,
         params: Params,
-        tokenizer: Tokenizer,
+        reader: TextReader,
         *,
-        affixes: PromptAffixes,
-        reads_special: bool,
         template: ChatTemplate | None,
         stops: ending.Stops,
         max_len: int,
@@ -59,13 +53,13 @@ class HarnessModel(TemplateLM):
         seed: int,
     ):
         super().__init__()
-        self.has_encoder = family_of(model).architecture == "encoder_decoder"
+        self.has_encoder = reader.has_encoder
         self.backend = "seq2seq" if self.has_encoder else "causal"
         self.notes: collections.Counter[str] = collections.Counter()
-        self._model, self._params, self._pieces = model, params, tokenizer
+        self._model, self._params = model, params
+        self._reader, self._pieces = reader, reader.tokenizer
         self._max_len, self._batch_size, self._seed = max_len, batch_size, seed
         self._cut_note = f"contexts cut to the last of {max_len} tokens"
-        self._affixes, self._reads_special = affixes, reads_special
         self._template, self._stops = template, stops
 
     @property
@@ -74,18 +68,16 @@ class HarnessModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text is given where nothing precedes it."""
-        bos = self._pieces.bos_id
-        return self._pieces.eos_id if bos is None else bos
+        return self._reader.prefix_id
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
-        if self._reads_special:
-            ids = self._pieces.encode_written(string).ids.tolist()
-        else:
-            ids = self._pieces.encode_batch([string])[0].tolist()
-        return ids if add_special_tokens is False else self._affixes.around(ids)
+        without = add_special_tokens is False
+        return self._reader.ids(string) if without else self._reader.prompt_ids(string)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return self._reader.pair_ids(context, continuation)
 
     @property
     def tokenizer_name(self) -> str:

@@ -1,0 +1,192 @@
+"""A run as what writes: how it reads a prompt, and what it writes after it, or as its answer."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from lm.chat.chat_template import ChatTemplate
+from lm.chat.conversations import asked
+from lm.errors import UserError
+from lm.generation import beam, ending, prompting, sampling
+from lm.generation.ending import Written
+from lm.loading import task_model
+from lm.loading.run import Run
+from lm.models.factory import family_named
+from lm.models.parameters import Params
+from lm.tasks import language
+from lm.tokenizers.tokenizers import Tokenizer
+
+
+class Prompt(NamedTuple):
+    """A text, or a conversation.
+
+    name: what errors call it.
+    text: None for a conversation.
+    fields: of a conversation: "messages" and what else a chat template reads.
+    """
+
+    name: str
+    text: str | None
+    fields: dict[str, Any]
+
+
+class Writer(NamedTuple):
+    """A run that writes.
+
+    encode: a prompt -> what the model reads, which may be nothing.
+    stops: what ends what it writes.
+    goes_on: what it writes goes on from the prompt, and is shown behind it.
+    template: lays a prompt out as a user's message; None where prompts are read as texts.
+    """
+
+    model: nn.Module
+    params: Params
+    tokenizer: Tokenizer
+    encode: Callable[[Prompt], list[int]]
+    stops: ending.Stops
+    goes_on: bool
+    template: ChatTemplate | None
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The tokens that the model reads.
+
+        Raises:
+          UserError: there are none, or the prompt is no conversation that the template takes.
+        """
+        ids = self.encode(prompt)
+        if not ids:
+            raise UserError(
+                f"{prompt.name} is empty, and the texts of this run begin with no token of their "
+                "own: give it at least a word"
+            )
+        return ids
+
+
+def make_writer(run: Run, *, raw: bool = False, system: str = "") -> Writer:
+    """Makes a run ready to write.
+
+    Args:
+      run: a decoder, or an encoder with a decoder, that was trained for no other task.
+      raw: prompts are gone on from as they stand, without chat template or task.
+      system: a message that precedes each prompt, where there is a chat template.
+
+    Raises:
+      UserError: a run that writes nothing, or a system message without a chat template.
+    """
+    task = run.task if isinstance(run, task_model.SavedTaskModel) else None
+    if not isinstance(task, language.Seq2Seq | language.Chat | None):
+        raise UserError(
+            f"checkpoint={run.folder} was trained for {run.config['task']['kind']}, and writes"
+            " nothing; evaluate it instead"
+        )
+    architecture = family_named(run.config["model"]["name"]).architecture
+    if architecture == "encoder":
+        raise UserError(f"checkpoint={run.folder} is an encoder, which writes nothing")
+    goes_on = False
+    template = None if raw else prompting.chat_template(run)
+    if template is not None:
+        encode = functools.partial(_ask, template, system)
+    elif system:
+        raise UserError(f"system is set, and checkpoint={run.folder} has no chat template")
+    elif task is not None and not raw:
+        encode = lambda prompt: task.prompt_ids(_text(prompt)).tolist()
+    else:
+        goes_on = architecture == "decoder"
+        reader = prompting.reader_of(run)
+        reader = reader._replace(reads_special=raw or reader.reads_special)
+        encode = lambda prompt: reader.prompt_ids(_text(prompt))
+    stops = prompting.stops(run.tokenizer, template)
+    return Writer(run.model, run.params, run.tokenizer, encode, stops, goes_on, template)
+
+
+def _ask(template: ChatTemplate, system: str, prompt: Prompt) -> list[int]:
+    """What precedes the answer."""
+    fields = prompt.fields
+    if prompt.text is not None:
+        fields = {"messages": [{"role": "user", "content": prompt.text}]}
+    before = [{"role": "system", "content": system}] if system else []
+    read = asked(prompt.name, fields, "messages", template.takes_role)
+    return template.prompt(prompt.name, read._replace(messages=[*before, *read.messages])).tolist()
+
+
+def _text(prompt: Prompt) -> str:
+    if prompt.text is None:
+        raise UserError(
+            f"{prompt.name}: messages need a chat template, and this run has none that is used; "
+            "give a prompt"
+        )
+    return prompt.text
+
+
+def write(
+    writer: Writer,
+    ids: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    stop: Sequence[str],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    max_new_tokens: int,
+    num_samples: int,
+    num_beams: int,
+    length_penalty: float,
+) -> list[list[Written]]:
+    """Writes `num_samples` texts for each prompt; by beam search the best ones.
+
+    Args:
+      writer: see `make_writer`.
+      ids: of each prompt; see `Writer.prompt_ids`.
+      seed: of what is drawn.
+      stop: texts that end what is written, besides what ends it anyway.
+      temperature, top_k, top_p, max_new_tokens: see `sampling.sample`.
+      num_samples: with beams, at most as many as these.
+      num_beams: above 1, nothing is drawn.
+      length_penalty: see `beam.search`.
+    """
+    tokenizer = writer.tokenizer
+    stops = ending.stops(tokenizer, writer.stops.ids, [*writer.stops.strings, *stop])
+    settings = dict(
+        vocab_size=tokenizer.vocab_size,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stops.ids,
+        start_id=tokenizer.pad_id or 0,
+    )
+    if num_beams > 1:
+        found = beam.search(
+            writer.model,
+            writer.params,
+            ids,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            early_stopping=False,
+            **settings,
+        )
+        samples = [best[:num_samples] for best in found]
+    else:
+        repeated = [x for x in ids for _ in range(num_samples)]
+        befores = repeated if writer.goes_on else [()] * len(repeated)
+        flat = sampling.sample(
+            writer.model,
+            writer.params,
+            repeated,
+            jax.random.key(seed),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            is_ended=ending.finder(tokenizer, befores, stops.strings),
+            **settings,
+        )
+        samples = [flat[i : i + num_samples] for i in range(0, len(flat), num_samples)]
+    return [
+        [
+            ending.written(
+                tokenizer, prompt if writer.goes_on else (), x.tokens, x.stop_id, stops.strings
+            )
+            for x in of_prompt
+        ]
+        for prompt, of_prompt in zip(ids, samples, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""From a run to a folder that the Auto classes of `transformers` load."""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from lm.chat import template_files
+from lm.errors import UserError
+from lm.generation import prompting
+from lm.interop import heads, hugging_face, tokenizer_files
+from lm.loading import task_model
+from lm.loading.run import Run
+from lm.models import mup
+from lm.tokenizers import stop_ids
+
+
+def export(run: Run, target: str | os.PathLike[str]) -> None:
+    """Writes a folder that the Auto classes of `transformers` load.
+
+    A fine-tuned run's adapters are merged; its head stays where `transformers` has the same. The
+    multipliers of muP go into the weights. What people must know of the result is printed.
+
+    Args:
+      run: of `lm.load`.
+      target: a folder that does not exist yet.
+
+    Raises:
+      UserError: the folder exists, or a shape that `transformers` does not know.
+    """
+    source, target = run.folder, pathlib.Path(target)
+    if target.exists():
+        raise UserError(f"target={target} exists already; name a new folder")
+    model = run.config["model"]
+    dtype = run.config.get("weights_dtype", "float32")
+    family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
+    has_head = "body" in run.params
+    if has_head:
+        if "crf" in run.params:
+            raise UserError(f"source={source} has a CRF, which transformers has not")
+        family = heads.with_head(
+            model, run.config["task"]["kind"], task_model.labels_of(run.config)
+        )
+    target.mkdir(parents=True)
+    model, params = mup.folded(
+        model,
+        jax.tree.map(np.asarray, run.params),
+        model_config(run.model),
+        has_output=not has_head,
+    )
+    has_own_head = has_head and "source" not in run.config
+    has_pad = not task_model.ends_with_padding(run, run.tokenizer.pad_id)
+    ids = {
+        f"{name}_token_id": token_id
+        for name in ("bos", "eos", *["pad"] * has_pad)
+        if (token_id := getattr(run.tokenizer, f"{name}_id")) is not None
+    }
+    tokenizer_files.save(
+        run.tokenizer,
+        target,
+        frames=prompting.frames_of(run),
+        max_len=model.get("max_len"),
+        num_types=model.get("num_types", 1),
+        cut_to=run.config["data"]["seq_len"] if has_own_head else None,
+        has_pad=has_pad,
+    )
+    ends = prompting.stops(run.tokenizer, prompting.chat_template(run))
+    generation = stop_ids.unread(source / "tokenizer")
+    hugging_face.save(target, family, model, params, dtype, ids, ends.ids, generation)
+    for text in ends.strings:
+        print(
+            f"its chat template ends answers with the text {text!r}, which generate of transformers"
+            f" stops at if it is given stop_strings=[{text!r}] and the tokenizer"
+        )
+    template_files.copy(source, target)
+    if not has_pad:
+        print(
+            "no padding token is named, for it is the one that ends each text, which transformers "
+            "would not look at: it reads one text at a time there (batch_size=1)"
+        )
+    if tokenizer_files.normalizes(run.tokenizer):
+        print(
+            "its tokenizer normalises text; what transformers reads may differ for letters with "
+            "several marks on them"
+        )
+    if not tokenizer_files.is_read_back(target):
+        print(
+            "AutoTokenizer of transformers takes a class of its own for this model_type; read the "
+            f"tokenizer by transformers.PreTrainedTokenizerFast.from_pretrained({str(target)!r})"
+        )
+
+
+def model_config(model: nn.Module) -> Any:
+    """Returns the hyperparameters of a language model, or of a task model's body."""
+    return model.body.config if hasattr(model, "body") else model.config
