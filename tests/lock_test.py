@@ -31,6 +31,25 @@ def test_what_a_dead_process_left_is_taken_over(tmp_path):
     assert text == f"process {os.getpid()} on {socket.gethostname()}"
 
 
+def test_whoever_waits_gets_the_lock_of_one_file_as_soon_as_it_is_free(tmp_path):
+    order = []
+
+    def wait():
+        with lock.held(tmp_path, file_name="a.lock", wait=True):
+            order.append("second")
+
+    with lock.held(tmp_path), lock.held(tmp_path, file_name="a.lock"):
+        again = lock.held(tmp_path, "a part", file_name="a.lock")
+        with pytest.raises(UserError, match=r"^a part is in use by process"), again:
+            pass
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.7)  # Longer than one who does not wait would try.
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
 def test_whoever_looks_at_a_lock_does_not_keep_it_from_being_taken(tmp_path):
     with (tmp_path / lock.NAME).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import getpass
 import json
 import pathlib
@@ -10,10 +9,10 @@ import re
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from lm.errors import UserError
+from lm.run import lock
 from lm.system.cache import cache_folder
 
 ABSENT, READY, WAITING = "ABSENT", "READY", "WAITING"
@@ -98,21 +97,10 @@ def label() -> tuple[str, str]:
     return "launched-by", f"lm-{re.sub('[^a-z0-9_-]', '-', getpass.getuser().lower())}"
 
 
-@contextlib.contextmanager
-def held(name: str) -> Iterator[None]:
-    """Keeps other launchers of this machine from a VM, whose runs they would stop.
-
-    Raises:
-      UserError: one of them has it.
-    """
-    with (cache_folder("tpu_vm") / f"{name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--launcher.name={name}: another launcher uses that VM; wait, or name another"
-            ) from None
-        yield
+def held(name: str) -> contextlib.AbstractContextManager[None]:
+    """Keeps other launchers of this machine from a VM, whose runs they would stop; see `lock`."""
+    vm = f"--launcher.name={name}: another launcher's VM"
+    return lock.held(cache_folder("tpu_vm"), vm, file_name=f"{name}.lock")
 
 
 class Runner:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import filelock
 import numpy as np
 
 from lm.corpus import packing
@@ -22,6 +21,7 @@ from lm.corpus.split_counts import SplitCounter, SplitInfo, read_info
 from lm.corpus.tokenization import Tokenized, tokenizing
 from lm.errors import UserError
 from lm.formats import files
+from lm.run import lock
 from lm.settings import choose, keywords, lookup
 from lm.system import atomic_files, faults, manifest
 from lm.system.progress_bar import say, track, waiting
@@ -101,7 +101,7 @@ def prepare(
     folder = pathlib.Path(cache_dir) / name
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_suffix(".lock")):
+        with lock.held(folder.parent, file_name=f"{name}.lock", wait=True):
             if not folder.is_dir():  # Another process may have made it while this one waited.
                 _prepare(
                     folder,

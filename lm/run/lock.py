@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time, and which one it is."""
+"""The lock of a folder, or of a part of it: one process at a time, and which one it is."""
 
 import contextlib
 import fcntl
@@ -17,19 +17,25 @@ _ATTEMPTS, _WAIT_SECONDS = 10, 0.05  # Who only looks whether it is taken, holds
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path, name: str = "") -> Iterator[None]:
+def held(
+    folder: pathlib.Path, name: str = "", *, file_name: str = NAME, wait: bool = False
+) -> Iterator[None]:
     """Keeps other processes out of a folder, which exists, while the block runs.
 
-    In errors it is called by `name`, or else --workdir.
+    Args:
+      folder: holds the file that is locked.
+      name: of what is locked, in errors; by default --workdir.
+      file_name: another one than NAME for a part of the folder.
+      wait: until whoever has the lock lets go of it, in place of an error.
 
     The kernel lets go of the lock however a process ends, so that none is ever stale; what a dead
     one left in the file is overwritten. Other hosts are kept out where the file system passes
     flock on to them: docs/sweeps.md says which do.
 
     Raises:
-      UserError: a process is in the folder, and is named; or the file cannot be opened.
+      UserError: another process has the lock, and is named; or the file cannot be opened.
     """
-    path = folder / NAME
+    path = folder / file_name
     if not path.is_file() and (path.is_symlink() or path.exists()):
         raise UserError(f"{path} is no file, but a folder, a pipe or a link to nothing; remove it")
     try:
@@ -37,7 +43,10 @@ def held(folder: pathlib.Path, name: str = "") -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"{path}: {error.strerror}; make it a file of yours") from None
     with opened as file:
-        _take(name or f"--workdir={folder}", file)
+        if wait:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _take(name or f"--workdir={folder}", file)
         file.truncate(0)
         with faults.naming(path):  # Past the buffer, which would fail again where the file closes.
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
