@@ -90,3 +90,19 @@ def test_the_road_from_launch_to_model_stays_short():
     assert sum(lines.values()) <= 1500, lines
     for name, said in rows:
         assert abs(lines[name] - int(said)) <= 20, f"README.md says {said} lines of {name}"
+
+
+MENTIONED = re.compile(r"(?<![\w/.])(?:lm|experiments|configs|benchmarks|tests|docs)/[\w/]+\.\w+")
+TEXTS = [path for pattern in ("*.md", "*.py") for path in sorted(ROOT.rglob(pattern))]
+FILE_NAMES = {path.name for path in sources(*FORBIDDEN)}
+TEXTS = [path for path in TEXTS if path.relative_to(ROOT).parts[0] in (*FORBIDDEN, "docs")]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *TEXTS], ids=str)
+def test_files_that_are_mentioned_are_there(path):
+    text = path.read_text()
+    names = [name for name in MENTIONED.findall(text) if "NAME" not in name]
+
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    without_folder = re.findall(r"`(\w+\.py)`", text) if path.suffix == ".md" else []
+    assert set(without_folder) <= FILE_NAMES | {"launch.py"}
