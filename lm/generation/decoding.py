@@ -50,16 +50,31 @@ def batches(prompts: Sequence[Sequence[int]], batch_size: int, most: int | None)
       batch_size: at most so many rows.
       most: at most so many tokens; None for any number.
     """
-    size = min(batch_size, 1 << max(len(prompts) - 1, 0).bit_length())
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for here, rows in by_length([len(prompt) for prompt in prompts], batch_size):
+        tokens_BL, lengths_B = padded([prompts[i] for i in rows], most)
+        yield Batch(here, rows, tokens_BL, lengths_B)
+
+
+def by_length(lengths: Sequence[Any], batch_size: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Indices of a batch's rows, from the shortest on, without and with what fills it up.
+
+    Lengths 3, 1, 2 in batches of 2 give ([1, 2], [1, 2]) and ([0], [0, 0]): every batch has as many
+    rows, a power of two where there are fewer than `batch_size`.
+    """
+    size = min(batch_size, 1 << max(len(lengths) - 1, 0).bit_length())
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     for first in range(0, len(order), size):
         here = order[first : first + size]
-        rows = here + here[:1] * (size - len(here))
-        lengths_B = np.array([len(prompts[i]) for i in rows], np.int32)
-        tokens_BL = np.zeros((size, bucket(lengths_B.max(), most)), np.int32)
-        for row, i in zip(tokens_BL, rows, strict=True):
-            row[: len(prompts[i])] = prompts[i]
-        yield Batch(here, rows, tokens_BL, lengths_B)
+        yield here, here + here[:1] * (size - len(here))
+
+
+def padded(rows: Sequence[Sequence[int]], most: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows filled up with 0 to a bucket's length, B x L, and the length that each had, B."""
+    lengths_B = np.array([len(row) for row in rows], np.int32)
+    array_BL = np.zeros((len(rows), bucket(lengths_B.max(), most)), np.int32)
+    for into, row in zip(array_BL, rows, strict=True):
+        into[: len(row)] = row
+    return array_BL, lengths_B
 
 
 def start(

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.generation.decoding import bucket
+from lm.generation.decoding import by_length, padded
 from lm.models.families import family_of
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host
@@ -57,18 +56,13 @@ def score(
     longest = max((len(row[0]) for row in rows), default=0)
     if most is not None and longest > most:
         raise UserError(f"a text of {longest + 1} tokens exceeds the model's {most} positions")
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), len(pairs[i][0]), i))
-    size = min(batch_size, 1 << max(len(rows) - 1, 0).bit_length())
+    lengths = [(len(row[0]), len(pair[0])) for row, pair in zip(rows, pairs, strict=True)]
     scores: dict[int, Score] = {}
-    for first in range(0, len(order), size):
-        here = order[first : first + size]
-        filled = here + here[:1] * (size - len(here))  # Few shapes, so that few are compiled.
-        tokens, targets, weights = (
-            _lay_out([rows[i][part] for i in filled], most) for part in range(3)
-        )
-        encoder = _lay_out([pairs[i][0] for i in filled], None) if has_encoder else None
-        lengths_B = np.array([len(pairs[i][0]) for i in filled], np.int32)
-        inputs = shard_like(params, (tokens, targets, weights, encoder, lengths_B))
+    for here, filled in by_length(lengths, batch_size):
+        arrays_BL = [padded([rows[i][part] for i in filled], most)[0] for part in range(3)]
+        encoder_BM, lengths_B = padded([pairs[i][0] for i in filled], None)
+        encoder_BM = encoder_BM if has_encoder else None
+        inputs = shard_like(params, (*arrays_BL, encoder_BM, lengths_B))
         found = to_host(with_mesh(functools.partial(_score, model))(params, *inputs, vocab_size))
         for i, total, greedy in zip(here, *found, strict=False):
             scores[i] = Score(float(total), bool(greedy))
@@ -83,14 +77,6 @@ def _row(pair: tuple[Sequence[int], Sequence[int]], start_id: int | None) -> tup
     whole = first + second
     counts = [0] * (len(first) - 1) + [1] * len(second)
     return whole[:-1], whole[1:], counts
-
-
-def _lay_out(rows: Sequence[Sequence[int]], most: int | None) -> np.ndarray:
-    """Rows filled up with 0 to a bucket's length."""
-    array = np.zeros((len(rows), bucket(max(map(len, rows)), most)), np.int32)
-    for into, row in zip(array, rows, strict=True):
-        into[: len(row)] = row
-    return array
 
 
 @functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
