@@ -119,7 +119,7 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
     from configs import gpt2
     from lm.generation import sampling
     from lm.models.families import init_params
-    from lm.models.kv_cache import decoding_params
+    from lm.models.kv_cache import unstack_for_decoding
 
     config = gpt2.get_config("size=small")
     config.model.update({name: getattr(args, name) for name in SIZES})
@@ -130,7 +130,7 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
     )
     model = make_model(config.model, causal=True)
     params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
-    params = decoding_params(params, model.config.dtype)
+    params = unstack_for_decoding(params, model.config.dtype)
 
     def run(batch_size: int) -> None:
         tokens = prompts(args, batch_size).tolist()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks import results
 from lm.losses.likelihood import cross_entropy, output_cross_entropy
-from lm.models.layers import Output
+from lm.models.layers import LazyLogits
 from lm.system import allocator
 
 TARGET = 8.0
@@ -114,7 +114,7 @@ def make_loss(num_blocks: int) -> Callable:
     """(x_BLD, table_VD, targets_BL, weights_BL) -> the summed loss; 0 blocks for the plain one."""
 
     def loss(x_BLD, table_VD, targets_BL, weights_BL):
-        output = Output(x_BLD, table_VD)
+        output = LazyLogits(x_BLD, table_VD)
         if num_blocks:
             sums = output_cross_entropy(output, targets_BL, weights_BL, num_blocks=num_blocks)
         else:

@@ -22,7 +22,7 @@ from lm.errors import UserError
 from lm.formats import files
 from lm.generation import decoding, ending, prompting, sampling
 from lm.loading import task_model as task_model_lib
-from lm.models.kv_cache import decoding_params
+from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params
 from lm.parallel.batches import place_batch
 from lm.parallel.mesh import divisible, make_mesh, replicated, with_mesh
@@ -146,7 +146,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
     read, predict = task.read, functools.partial(task.predictions, model=model, params=params)
     if isinstance(task, language.Seq2Seq | language.Chat):
         prompting.say_what_is_unused(folder, run.tokenizer)
-        written_by = decoding_params(params, model.config.dtype)
+        written_by = unstack_for_decoding(params, model.config.dtype)
         predict = functools.partial(task.predictions, model=model, params=written_by)
     if isinstance(task, language.Chat):
         read, predict = _replies(config, task, run.tokenizer, model, written_by)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from lm.losses import likelihood
-from lm.models.layers import Output
+from lm.models.layers import LazyLogits
 
 LOGITS_BLV = jax.random.normal(jax.random.key(0), (2, 5, 7))
 TARGETS_BL = jax.random.randint(jax.random.key(1), (2, 5), 0, 7)
@@ -63,13 +63,13 @@ SETTINGS = {
 @pytest.mark.parametrize("parts", PARTS)
 def test_blocks_have_the_loss_and_the_gradients_of_whole_logits(parts, settings, num_blocks):
     def whole(parts):
-        logits = Output(*parts).logits()
+        logits = LazyLogits(*parts).logits()
         sums = likelihood.cross_entropy(logits, TARGETS_BL, WEIGHTS_BL, **SETTINGS[settings])
         return 1.7 * sums["loss"], sums
 
     def in_blocks(parts):
         sums = likelihood.output_cross_entropy(
-            Output(*parts), TARGETS_BL, WEIGHTS_BL, num_blocks=num_blocks, **SETTINGS[settings]
+            LazyLogits(*parts), TARGETS_BL, WEIGHTS_BL, num_blocks=num_blocks, **SETTINGS[settings]
         )
         return 1.7 * sums["loss"], sums
 
@@ -86,7 +86,7 @@ def test_blocks_have_the_loss_and_the_gradients_of_whole_logits(parts, settings,
 def test_no_array_of_whole_logits_is_made_in_blocks():
     def loss(parts, num_blocks):
         sums = likelihood.output_cross_entropy(
-            Output(*parts), TARGETS_BL, WEIGHTS_BL, num_blocks=num_blocks
+            LazyLogits(*parts), TARGETS_BL, WEIGHTS_BL, num_blocks=num_blocks
         )
         return sums["loss"]
 
@@ -106,7 +106,7 @@ def test_hidden_states_of_half_precision_get_gradients_of_half_precision():
     half = X_BLD.astype(jnp.bfloat16), TABLE_VD
 
     def loss(parts):
-        return likelihood.output_cross_entropy(Output(*parts), TARGETS_BL, WEIGHTS_BL)["loss"]
+        return likelihood.output_cross_entropy(LazyLogits(*parts), TARGETS_BL, WEIGHTS_BL)["loss"]
 
     grad_x, grad_table = jax.jit(jax.grad(loss))(half)
 

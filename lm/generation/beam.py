@@ -16,7 +16,7 @@ from flax import struct
 
 from lm.errors import UserError
 from lm.generation import decoding
-from lm.models.kv_cache import decoding_params
+from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host
 
@@ -67,7 +67,7 @@ def search(
     num_candidates = num_beams * max(2, 1 + len(stop_ids))
     if num_candidates > num_beams * vocab_size:
         raise UserError(f"num_beams={num_beams} is too many for {vocab_size} tokens")
-    params = decoding_params(params, model.config.dtype)
+    params = unstack_for_decoding(params, model.config.dtype)
     found: dict[int, list[Hypothesis]] = {}
     for batch in decoding.batches(prompts, batch_size, model.config.max_len):
         beams = _search(

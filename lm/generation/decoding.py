@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.models import kv_cache, t5
+from lm.models import kv_cache
 from lm.models.families import family_of
 from lm.models.parameters import Params
 
@@ -92,7 +92,7 @@ def start(
     Args:
       model: a decoder, which goes on from the prompts, or one with an encoder, which reads them and
         starts to write from `start_id`.
-      params: of `kv_cache.decoding_params`.
+      params: of `kv_cache.unstack_for_decoding`.
       tokens_BL, lengths_B: see `Batch`.
       num_new: how many tokens there must be room for.
       start_id: only for a model with an encoder.
@@ -101,11 +101,11 @@ def start(
     Returns:
       Logits of the token that comes next, B x V; the position that it will have, B; the caches.
     """
-    family, c = family_of(model), model.config
+    c, variables = model.config, {"params": params}
     B, L = tokens_BL.shape
-    if family.architecture == "encoder_decoder":
+    if family_of(model).architecture == "encoder_decoder":
         segment_ids_BL = (jnp.arange(L)[None] < lengths_B[:, None]).astype(jnp.int32)
-        caches = t5.read(c, params, tokens_BL, segment_ids_BL, num_new)
+        caches = model.apply(variables, tokens_BL, segment_ids_BL, num_new, method="read")
         tokens_BL = jnp.full((B, 1), start_id, jnp.int32)
         lengths_B = jnp.ones(B, jnp.int32)
     else:
@@ -118,10 +118,11 @@ def start(
         )
         caches = [own] * c.num_layers
     positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
-    x_BLD, embed_VD, caches = family.decode(c, params, tokens_BL, positions_BL, caches)
+    output, caches = model.apply(variables, tokens_BL, positions_BL, caches, method="decode_step")
     # Only of the last token are logits needed.
-    last_BD = jnp.take_along_axis(x_BLD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
-    return _logits(last_BD, embed_VD, vocab_size), lengths_B, caches
+    last_B11 = (lengths_B - 1)[:, None, None]
+    last_BD = jnp.take_along_axis(output.hidden_BLD, last_B11, axis=1)[:, 0]
+    return _logits(last_BD, output.unembed_VD, vocab_size), lengths_B, caches
 
 
 def step(
@@ -134,14 +135,15 @@ def step(
     vocab_size: int,
 ) -> tuple[jax.Array, Any]:
     """Reads one more token a row -> logits of the next, B x V, and the new caches."""
-    x_BLD, embed_VD, caches = family_of(model).decode(
-        model.config, params, tokens_B[:, None], positions_B[:, None], caches
+    output, caches = model.apply(
+        {"params": params}, tokens_B[:, None], positions_B[:, None], caches, method="decode_step"
     )
-    return _logits(x_BLD[:, 0], embed_VD, vocab_size), caches
+    return _logits(output.hidden_BLD[:, 0], output.unembed_VD, vocab_size), caches
 
 
-def _logits(x_BD: jax.Array, embed_VD: jax.Array, vocab_size: int) -> jax.Array:
-    logits_BV = jnp.einsum("BD,VD->BV", x_BD, embed_VD).astype(jnp.float32)
+def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array, vocab_size: int) -> jax.Array:
+    unembed_VD = unembed_VD.astype(hidden_BD.dtype)
+    logits_BV = jnp.einsum("BD,VD->BV", hidden_BD, unembed_VD).astype(jnp.float32)
     known_V = jnp.arange(logits_BV.shape[-1]) < vocab_size
     return jnp.where(known_V[None], logits_BV, -jnp.inf)
 

@@ -18,7 +18,7 @@ from flax import struct
 
 from lm.errors import UserError
 from lm.generation import decoding
-from lm.models.kv_cache import decoding_params
+from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host
 
@@ -63,7 +63,7 @@ def sample(
 
     Args:
       model: a decoder, or an encoder with a decoder, whose encoder reads the prompts.
-      params: of the model, or its `decoding_params`, made once for many calls.
+      params: of the model, or its `unstack_for_decoding`, made once for many calls.
       prompts: token ids, at least one each.
       key: of what is drawn; see `_draw_index`.
       vocab_size: only ids below it are drawn; a tokenizer may know fewer than the model has.
@@ -82,7 +82,7 @@ def sample(
     """
     decoding.check_room(model, prompts, max_new_tokens)
     check(temperature, top_k, top_p)
-    params = decoding_params(params, model.config.dtype)
+    params = unstack_for_decoding(params, model.config.dtype)
     index_of = _draw_index(prompts)
     outputs: dict[int, Sample] = {}
     for batch in decoding.batches(prompts, batch_size, model.config.max_len):

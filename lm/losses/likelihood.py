@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from lm.models.layers import Output
+from lm.models.layers import LazyLogits
 
 # Summed scalars by name. "loss" is what is differentiated, "num_tokens" what everything is divided
 # by.
@@ -62,7 +62,7 @@ def _sums(logits_BLV, log_z_BL, targets_BL, weights_BL, z_loss, label_smoothing)
 
 
 def output_cross_entropy(
-    output: Output,
+    output: LazyLogits,
     targets_BL: jax.Array,
     weights_BL: jax.Array,
     *,
@@ -93,11 +93,11 @@ def output_cross_entropy(
 
     weights_BL = weights_BL.astype(jnp.float32)
     settings = (float(z_loss), float(label_smoothing))
-    x_NBTD, *of_targets = map(blocks, (output.x_BLD, targets_BL, weights_BL))
-    table_VD, bias_V = output.table_VD, output.bias_V
+    x_NBTD, *of_targets = map(blocks, (output.hidden_BLD, targets_BL, weights_BL))
+    unembed_VD, bias_V = output.unembed_VD, output.bias_V
     if bias_V is None:
         bias_V = jnp.zeros((), jnp.float32)
-    loss, nll = _loss_and_nll(settings, x_NBTD, table_VD, bias_V, *of_targets)
+    loss, nll = _loss_and_nll(settings, x_NBTD, unembed_VD, bias_V, *of_targets)
     return {
         "loss": loss,
         "nll": jax.lax.stop_gradient(nll),
@@ -106,38 +106,38 @@ def output_cross_entropy(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _loss_and_nll(settings, x_NBTD, table_VD, bias_V, targets_NBT, weights_NBT):
+def _loss_and_nll(settings, x_NBTD, unembed_VD, bias_V, targets_NBT, weights_NBT):
     """Sums over all blocks. `bias_V` may be a scalar 0: there is none."""
 
     def add(total, block):
-        sums, _ = _block(settings, table_VD, bias_V, *block)
+        sums, _ = _block(settings, unembed_VD, bias_V, *block)
         return jax.tree.map(jnp.add, total, sums), None
 
     zeros = jnp.zeros(()), jnp.zeros(())
     return _over_blocks(add, zeros, (x_NBTD, targets_NBT, weights_NBT))[0]
 
 
-def _forward(settings, x_NBTD, table_VD, bias_V, targets_NBT, weights_NBT):
+def _forward(settings, x_NBTD, unembed_VD, bias_V, targets_NBT, weights_NBT):
     """The sums, and what they change by with each of the three that are differentiated."""
 
     def add(total, block):
         x_BTD = block[0]
-        sums, grad_BTV = _block(settings, table_VD, bias_V, *block)
+        sums, grad_BTV = _block(settings, unembed_VD, bias_V, *block)
         grad_BTV = grad_BTV.astype(x_BTD.dtype)
         grad_DV = jnp.einsum("BTD,BTV->DV", x_BTD, grad_BTV, preferred_element_type=jnp.float32)
         grads = (
             _as_it_stands_on_cpus(grad_DV).T,
             jnp.sum(grad_BTV, axis=(0, 1), dtype=jnp.float32) if bias_V.ndim else jnp.zeros(()),
         )
-        grad_x_BTD = jnp.einsum("BTV,VD->BTD", grad_BTV, table_VD.astype(x_BTD.dtype))
+        grad_x_BTD = jnp.einsum("BTV,VD->BTD", grad_BTV, unembed_VD.astype(x_BTD.dtype))
         return jax.tree.map(jnp.add, total, (sums, grads)), grad_x_BTD
 
     scalar = jnp.zeros(())
-    zeros = (scalar, scalar), (jnp.zeros(table_VD.shape), jnp.zeros(bias_V.shape))
+    zeros = (scalar, scalar), (jnp.zeros(unembed_VD.shape), jnp.zeros(bias_V.shape))
     (sums, (grad_VD, grad_V)), grad_x_NBTD = _over_blocks(
         add, zeros, (x_NBTD, targets_NBT, weights_NBT)
     )
-    return sums, (grad_x_NBTD, grad_VD.astype(table_VD.dtype), grad_V.astype(bias_V.dtype))
+    return sums, (grad_x_NBTD, grad_VD.astype(unembed_VD.dtype), grad_V.astype(bias_V.dtype))
 
 
 def _as_it_stands_on_cpus(product: jax.Array) -> jax.Array:
@@ -168,11 +168,11 @@ def _over_blocks(add, zeros, blocks):
     return total, None if out is None else out[None]
 
 
-def _block(settings, table_VD, bias_V, x_BTD, targets_BT, weights_BT):
+def _block(settings, unembed_VD, bias_V, x_BTD, targets_BT, weights_BT):
     """The sums of one block, and the gradient of its loss by its logits, float32."""
     z_loss, label_smoothing = settings
     bias = bias_V if bias_V.ndim else None
-    logits_BTV = Output(x_BTD, table_VD, bias).logits().astype(jnp.float32)
+    logits_BTV = LazyLogits(x_BTD, unembed_VD, bias).logits().astype(jnp.float32)
     # One pass of exponentials for both the sums and the gradient.
     top_BT1 = jnp.max(logits_BTV, axis=-1, keepdims=True)
     exp_BTV = jnp.exp(logits_BTV - top_BT1)

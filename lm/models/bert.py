@@ -12,9 +12,10 @@ from flax import linen as nn
 
 from lm.models import attention, masks
 from lm.models.hyperparameters import check_hyperparameters
-from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, Mlp, Output, embed, embed_few
+from lm.models.layers import ACTIVATIONS, Dense, LayerNorm, LazyLogits, Mlp, embed, embed_few
 from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
+from lm.models.sites import Site
 from lm.models.stack import stack
 
 
@@ -59,22 +60,22 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, seen: AttentionMask):
-        """B x L x D -> B x L x D, and None for the scan."""
+    def __call__(self, x_BLD: jax.Array, *, mask: AttentionMask) -> jax.Array:
+        """B x L x D -> B x L x D."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
+        matmul = MATMULS[c.matmul]
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
-        how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
-        attend = attention.make_attention_fn(c.attention, seen, dropout=probs_dropout)
+        attend = attention.make_attention_fn(c.attention, mask, dropout=probs_dropout)
 
         y_BLD = attention.Attention(
-            c.num_heads, c.num_heads, c.head_dim, _INIT, _INIT, **how, name="attention"
+            c.num_heads, c.num_heads, c.head_dim, _INIT, _INIT, dtype, matmul, name="attention"
         )(x_BLD, x_BLD, attend)
         x_BLD += dropout("attention_dropout")(y_BLD)
         x_BLD = LayerNorm(c.norm_epsilon, dtype, name="attention_norm")(x_BLD)
-        y_BLD = Mlp(c.mlp_dim, "gelu", _INIT, _INIT, **how, name="mlp")(x_BLD)
+        y_BLD = Mlp(c.mlp_dim, "gelu", _INIT, _INIT, dtype, matmul, name="mlp")(x_BLD)
         x_BLD += dropout("mlp_dropout")(y_BLD)
-        return LayerNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD), None
+        return LayerNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD)
 
 
 class Encoder(nn.Module):
@@ -82,8 +83,36 @@ class Encoder(nn.Module):
 
     config: BERTConfig
 
+    def setup(self):
+        c = self.config
+        table = lambda name, rows: self.param(name, _INIT, (rows, c.model_dim))
+        self.token_embedding = table("token_embedding", c.vocab_size)
+        self.position_embedding = table("position_embedding", c.position_offset + c.max_len)
+        self.type_embedding = table("type_embedding", c.num_types)
+        self.embedding_norm = LayerNorm(c.norm_epsilon, jnp.dtype(c.dtype))
+        self.embedding = Site()
+
+    def embed(
+        self, tokens_BL: jax.Array, positions_BL: jax.Array, types_BL: jax.Array | None = None
+    ) -> jax.Array:
+        """B x L three times -> the residual stream before the blocks, B x L x D."""
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        if types_BL is None:
+            types_BL = jnp.zeros_like(tokens_BL)
+        x_BLD = embed(self.token_embedding, tokens_BL, dtype)
+        x_BLD += embed_few(self.type_embedding, types_BL, dtype)
+        x_BLD += embed(self.position_embedding, positions_BL + c.position_offset, dtype)
+        return self.embedding(self.embedding_norm(x_BLD))
+
     @nn.compact
-    def __call__(
+    def blocks(
+        self, x_BLD: jax.Array, mask: AttentionMask, *, deterministic: bool = True
+    ) -> jax.Array:
+        """The embedded tokens, B x L x D -> hidden states, B x L x D."""
+        dropout = nn.Dropout(self.config.dropout, deterministic=deterministic, name="dropout")
+        return stack(self, Block, deterministic=deterministic)(dropout(x_BLD), mask=mask)
+
+    def hidden_states(
         self,
         tokens_BL: jax.Array,
         positions_BL: jax.Array,
@@ -91,8 +120,8 @@ class Encoder(nn.Module):
         types_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
-        """B x L four times -> hidden states, B x L x D, and the embedding of tokens, V x D.
+    ) -> jax.Array:
+        """B x L four times -> hidden states, B x L x D.
 
         Args:
           tokens_BL: token ids.
@@ -102,27 +131,8 @@ class Encoder(nn.Module):
           types_BL: which sentence a token belongs to; None for the first.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        table = lambda name, rows: self.param(name, _INIT, (rows, c.model_dim))
-        embed_VD = table("token_embedding", c.vocab_size)
-        position_embedding = table("position_embedding", c.position_offset + c.max_len)
-        type_embedding = table("type_embedding", c.num_types)
-        if types_BL is None:
-            types_BL = jnp.zeros_like(tokens_BL)
-
-        x_BLD = embed(embed_VD, tokens_BL, dtype) + embed_few(type_embedding, types_BL, dtype)
-        x_BLD += embed(position_embedding, positions_BL + c.position_offset, dtype)
-        x_BLD = LayerNorm(c.norm_epsilon, dtype, name="embedding_norm")(x_BLD)
-        x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
-        x_BLD, _ = stack(
-            Block,
-            num_layers=c.num_layers,
-            remat=c.remat,
-            scan_layers=c.scan_layers or self.is_initializing(),
-            config=c,
-            deterministic=deterministic,
-        )(x_BLD, masks.itself(segment_ids_BL))
-        return x_BLD, embed_VD
+        x_BLD = self.embed(tokens_BL, positions_BL, types_BL)
+        return self.blocks(x_BLD, masks.itself(segment_ids_BL), deterministic=deterministic)
 
 
 class BERT(nn.Module):
@@ -140,6 +150,19 @@ class BERT(nn.Module):
             self.pooler = Dense((c.model_dim,), _INIT, dtype)
             self.next_sentence_head = Dense((2,), _INIT, dtype)
 
+    def embed(self, tokens_BL, positions_BL, types_BL=None) -> jax.Array:
+        """See `Encoder.embed`."""
+        return self.encoder.embed(tokens_BL, positions_BL, types_BL)
+
+    def blocks(self, x_BLD, mask, *, deterministic=True) -> jax.Array:
+        """See `Encoder.blocks`."""
+        return self.encoder.blocks(x_BLD, mask, deterministic=deterministic)
+
+    def unembed(self, x_BLD: jax.Array) -> LazyLogits:
+        """Hidden states, B x L x D -> what the logits are made of."""
+        x_BLD = self.transform_norm(ACTIVATIONS["gelu"](self.transform(x_BLD)))
+        return LazyLogits(x_BLD, self.encoder.token_embedding, self.output_bias)
+
     def output(
         self,
         tokens_BL: jax.Array,
@@ -149,25 +172,39 @@ class BERT(nn.Module):
         types_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> Output:
-        """What the logits of masked tokens are made of, B x P x V; see `Encoder`.
+    ) -> LazyLogits:
+        """What the logits of masked tokens are made of, B x P x V; see `Encoder.hidden_states`.
 
         `predict_BP` says which positions of each row; None for all.
         """
-        c = self.config
-        x_BLD, embed_VD = self.encoder(
+        x_BLD = self.encoder.hidden_states(
             tokens_BL, positions_BL, segment_ids_BL, types_BL, deterministic=deterministic
         )
-        if self.is_initializing() and c.next_sentence:
+        if self.is_initializing() and self.config.next_sentence:
             self.next_sentence_head(self.pooler(x_BLD))  # So that its parameters are made.
         if predict_BP is not None:
             x_BLD = jnp.take_along_axis(x_BLD, predict_BP[:, :, None], axis=1)
-        x_BLD = self.transform_norm(ACTIVATIONS["gelu"](self.transform(x_BLD)))
-        return Output(x_BLD, embed_VD, self.output_bias)
+        return self.unembed(x_BLD)
 
-    def __call__(self, *inputs, **more) -> jax.Array:
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        predict_BP: jax.Array | None = None,
+        types_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
         """The logits, B x P x V in `config.dtype`; takes what `output` takes."""
-        return self.output(*inputs, **more).logits()
+        return self.output(
+            tokens_BL,
+            positions_BL,
+            segment_ids_BL,
+            predict_BP,
+            types_BL,
+            deterministic=deterministic,
+        ).logits()
 
     def next_sentence(
         self,
@@ -179,7 +216,7 @@ class BERT(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """B x L four times -> B x 2: whether the second sentence follows, from the first token."""
-        x_BLD, _ = self.encoder(
+        x_BLD = self.encoder.hidden_states(
             tokens_BL, positions_BL, segment_ids_BL, types_BL, deterministic=deterministic
         )
         return self.next_sentence_head(jnp.tanh(self.pooler(x_BLD[:, 0])))

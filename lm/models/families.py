@@ -1,6 +1,5 @@
 """Every model family by the name that a config gives it."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +13,11 @@ from lm.models.parameters import Params
 class Family(NamedTuple):
     """A frozen dataclass of hyperparameters, the modules that take one, and what they are.
 
-    module: with the output that it is pretrained with.
-    body: the part of it that gives hidden states, for task models; in an encoder_decoder it reads.
+    module: with the output that it is pretrained with. Its methods `embed`, `blocks` and `unembed`
+      make `output` of tokens, and `decode_step`, which an encoder lacks, of new tokens and caches.
+    body: its part with `hidden_states`, for task models; in an encoder_decoder it reads.
     body_path: where its parameters stand among those of the module.
     architecture: decoder, encoder or encoder_decoder.
-    decode: the module token by token, see `gpt2.decode`; an encoder has none.
     biased: it adds something to attention's scores.
     """
 
@@ -27,15 +26,14 @@ class Family(NamedTuple):
     body: type[nn.Module]
     body_path: tuple[str, ...]
     architecture: str
-    decode: Callable | None
     biased: bool = False
 
 
 FAMILIES = {
-    "bert": Family(bert.BERTConfig, bert.BERT, bert.Encoder, ("encoder",), "encoder", None),
-    "gpt2": Family(gpt2.GPT2Config, gpt2.GPT2, gpt2.Decoder, (), "decoder", gpt2.decode),
-    "llama": Family(llama.LlamaConfig, llama.Llama, llama.Decoder, (), "decoder", llama.decode),
-    "t5": Family(t5.T5Config, t5.T5, t5.Encoder, (), "encoder_decoder", t5.decode, biased=True),
+    "bert": Family(bert.BERTConfig, bert.BERT, bert.Encoder, ("encoder",), "encoder"),
+    "gpt2": Family(gpt2.GPT2Config, gpt2.GPT2, gpt2.GPT2, (), "decoder"),
+    "llama": Family(llama.LlamaConfig, llama.Llama, llama.Llama, (), "decoder"),
+    "t5": Family(t5.T5Config, t5.T5, t5.Encoder, (), "encoder_decoder", biased=True),
 }
 
 

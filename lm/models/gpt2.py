@@ -14,10 +14,10 @@ from flax import linen as nn
 from lm.models import attention, kv_cache, masks, mup
 from lm.models.hyperparameters import check_hyperparameters
 from lm.models.kv_cache import CachedAttend, LayerCache
-from lm.models.layers import LayerNorm, Mlp, Output, embed
+from lm.models.layers import LayerNorm, LazyLogits, Mlp, embed
 from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
-from lm.models.parameters import Params
+from lm.models.sites import Site
 from lm.models.stack import stack
 
 _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
@@ -61,40 +61,79 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLD: jax.Array, seen: AttentionMask | None, cached: CachedAttend | None = None
-    ):
-        """B x L x D -> B x L x D, and None for the scan.
-
-        `cached` takes the place of the kernel and of what is seen.
-        """
+        self, x_BLD: jax.Array, *, mask: AttentionMask | None, cached: CachedAttend | None = None
+    ) -> jax.Array:
+        """B x L x D -> B x L x D. `cached` takes the place of the kernel and of its mask."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
+        matmul = MATMULS[c.matmul]
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         in_init = nn.initializers.normal(0.02)
         # Two residual additions a layer: their variances add up over the depth (section 2.3).
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
         probs_dropout = dropout("probs_dropout") if c.dropout else None
-        how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
         attend = cached or attention.make_attention_fn(
-            c.attention, seen, dropout=probs_dropout, scale=mup.attention_scale(c)
+            c.attention, mask, dropout=probs_dropout, scale=mup.attention_scale(c)
         )
 
         y_BLD = LayerNorm(_EPSILON, dtype, name="attention_norm")(x_BLD)
         y_BLD = attention.Attention(
-            c.num_heads, c.num_heads, c.head_dim, in_init, out_init, **how, name="attention"
+            c.num_heads, c.num_heads, c.head_dim, in_init, out_init, dtype, matmul, name="attention"
         )(y_BLD, y_BLD, attend)
         x_BLD += dropout("attention_dropout")(y_BLD)
         y_BLD = LayerNorm(_EPSILON, dtype, name="mlp_norm")(x_BLD)
-        y_BLD = Mlp(c.mlp_dim, "gelu_new", in_init, out_init, **how, name="mlp")(y_BLD)
-        return x_BLD + dropout("mlp_dropout")(y_BLD), None
+        y_BLD = Mlp(c.mlp_dim, "gelu_new", in_init, out_init, dtype, matmul, name="mlp")(y_BLD)
+        return x_BLD + dropout("mlp_dropout")(y_BLD)
 
 
-class Decoder(nn.Module):
-    """Embeddings, blocks and the final norm: what task models build on."""
+class GPT2(nn.Module):
+    """Pre-norm decoder with learned positions and a tied output."""
 
     config: GPT2Config
 
+    def setup(self):
+        c = self.config
+        token_init, position_init = nn.initializers.normal(0.02), nn.initializers.normal(0.01)
+        token_shape, position_shape = (c.vocab_size, c.model_dim), (c.max_len, c.model_dim)
+        self.token_embedding = self.param("token_embedding", token_init, token_shape)
+        self.position_embedding = self.param("position_embedding", position_init, position_shape)
+        self.embedding = Site()
+        self.final_norm = LayerNorm(_EPSILON, jnp.dtype(c.dtype))
+
+    def embed(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
+        """B x L twice -> the residual stream before the blocks, B x L x D."""
+        dtype = jnp.dtype(self.config.dtype)
+        x_BLD = embed(self.token_embedding, tokens_BL, dtype)
+        return self.embedding(x_BLD + embed(self.position_embedding, positions_BL, dtype))
+
     @nn.compact
-    def __call__(
+    def blocks(
+        self,
+        x_BLD: jax.Array,
+        positions_BL: jax.Array,
+        mask: AttentionMask | None,
+        *,
+        caches: list[LayerCache] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, list[LayerCache]]:
+        """The embedded tokens, B x L x D -> hidden states, normalised, and the new caches.
+
+        Args:
+          x_BLD: the residual stream.
+          positions_BL: of its tokens.
+          mask: what they see; None with `caches`.
+          caches: one a layer; the tokens are new and see what came before them, themselves
+            included. A position outside the caches leaves no trace there. None: no caches.
+          deterministic: no dropout.
+        """
+        c, cached = self.config, None
+        if caches is not None:
+            cached = kv_cache.attention_fns(caches, positions_BL, scale=mup.attention_scale(c))
+        x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
+        layers = stack(self, Block, deterministic=deterministic)
+        x_BLD = layers(x_BLD, cached and {"cached": cached}, mask=mask)
+        return self.final_norm(x_BLD), [attend.cache for attend in cached or ()]
+
+    def hidden_states(
         self,
         tokens_BL: jax.Array,
         positions_BL: jax.Array,
@@ -102,8 +141,8 @@ class Decoder(nn.Module):
         prefix_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
-        """B x L three times -> hidden states, B x L x D, and the embedding of tokens, V x D.
+    ) -> jax.Array:
+        """B x L four times -> hidden states, B x L x D.
 
         Args:
           tokens_BL: token ids.
@@ -113,72 +152,50 @@ class Decoder(nn.Module):
           prefix_BL: True for tokens that all of their document sees, also what precedes them.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        token_init, position_init = nn.initializers.normal(0.02), nn.initializers.normal(0.01)
-        embed_VD = self.param("token_embedding", token_init, (c.vocab_size, c.model_dim))
-        embed_PD = self.param("position_embedding", position_init, (c.max_len, c.model_dim))
+        mask = masks.causal(segment_ids_BL, prefix_BL)
+        x_BLD = self.embed(tokens_BL, positions_BL)
+        return self.blocks(x_BLD, positions_BL, mask, deterministic=deterministic)[0]
 
-        x_BLD = embed(embed_VD, tokens_BL, dtype) + embed(embed_PD, positions_BL, dtype)
-        x_BLD = nn.Dropout(c.dropout, deterministic=deterministic, name="dropout")(x_BLD)
-        x_BLD, _ = stack(
-            Block,
-            num_layers=c.num_layers,
-            remat=c.remat,
-            scan_layers=c.scan_layers or self.is_initializing(),
-            config=c,
-            deterministic=deterministic,
-        )(x_BLD, masks.causal(segment_ids_BL, prefix_BL))
-        return LayerNorm(_EPSILON, dtype, name="final_norm")(x_BLD), embed_VD
+    def unembed(self, x_BLD: jax.Array) -> LazyLogits:
+        """Hidden states, B x L x D -> what the logits are made of."""
+        return LazyLogits(mup.for_output(self.config, x_BLD), self.token_embedding)
 
+    def output(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> LazyLogits:
+        """What the logits are made of; takes what `hidden_states` takes."""
+        x_BLD = self.hidden_states(
+            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
+        )
+        return self.unembed(x_BLD)
 
-class GPT2(nn.Module):
-    """Pre-norm decoder with learned positions and a tied output."""
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """The logits, B x L x V in `config.dtype`; takes what `hidden_states` takes."""
+        return self.output(
+            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
+        ).logits()
 
-    config: GPT2Config
+    def decode_step(
+        self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]
+    ) -> tuple[LazyLogits, list[LayerCache]]:
+        """What `output` makes of new tokens, given what came before them, and the new caches.
 
-    @nn.compact
-    def output(self, *inputs, **more) -> Output:
-        """What the logits are made of; takes what `Decoder` takes."""
-        decoder = Decoder(self.config)
-        nn.share_scope(self, decoder)  # Its parameters are this module's own.
-        x_BLD, embed_VD = decoder(*inputs, **more)
-        return Output(mup.for_output(self.config, x_BLD), embed_VD)
-
-    def __call__(self, *inputs, **more) -> jax.Array:
-        """The logits, B x L x V in `config.dtype`; takes what `Decoder` takes."""
-        return self.output(*inputs, **more).logits()
-
-
-def decode(
-    c: GPT2Config,
-    params: Params,
-    tokens_BL: jax.Array,
-    positions_BL: jax.Array,
-    caches: list[LayerCache],
-) -> tuple[jax.Array, jax.Array, list[LayerCache]]:
-    """What `GPT2.output` makes of new tokens, given what came before them.
-
-    Args:
-      c: of the model.
-      params: of a `GPT2`, as `kv_cache.decoding_params` gives them.
-      tokens_BL, positions_BL: the new tokens; a position outside the caches leaves no trace there.
-      caches: of each layer.
-
-    Returns:
-      Hidden states, B x L x D; the output embedding, V x D; the new caches.
-    """
-    dtype = jnp.dtype(c.dtype)
-    embed_VD, embed_PD = (
-        jnp.asarray(params[name], dtype) for name in ("token_embedding", "position_embedding")
-    )
-    x_BLD = embed_VD[tokens_BL] + embed_PD[positions_BL]
-    mask_BLM = kv_cache.visible(positions_BL, caches[0].k_BGMK.shape[2])
-
-    def layer(params, x_BLD, old):
-        attend = CachedAttend(old, positions_BL, mask_BLM, scale=mup.attention_scale(c))
-        x_BLD, _ = Block(c, deterministic=True).apply({"params": params}, x_BLD, None, attend)
-        return x_BLD, attend.cache
-
-    x_BLD, caches = kv_cache.through_layers(layer, params["layers"], x_BLD, caches)
-    x_BLD = LayerNorm(_EPSILON, dtype).apply({"params": params["final_norm"]}, x_BLD)
-    return mup.for_output(c, x_BLD), embed_VD, caches
+        The parameters are those of `kv_cache.unstack_for_decoding`; see `blocks`.
+        """
+        x_BLD = self.embed(tokens_BL, positions_BL)
+        x_BLD, caches = self.blocks(x_BLD, positions_BL, None, caches=caches)
+        return self.unembed(x_BLD), caches

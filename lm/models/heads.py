@@ -60,7 +60,7 @@ class SequenceHead(nn.Module):
     @nn.compact
     def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> jax.Array:
         """Inputs of B x L -> B x S, float32."""
-        x_BLD, _ = self.body(**inputs, deterministic=deterministic)
+        x_BLD = self.body.hidden_states(**inputs, deterministic=deterministic)
         x_BD = self.pool(x_BLD, inputs["segment_ids_BL"])
         dropout = nn.Dropout(self.body.config.dropout, deterministic=deterministic)
         return Dense((self.num_outputs,), _INIT, jnp.dtype("float32"), name="head")(dropout(x_BD))
@@ -77,7 +77,7 @@ class TokenHead(nn.Module):
         self, inputs: Inputs, at_BW: jax.Array | None = None, *, deterministic: bool = True
     ) -> jax.Array:
         """Inputs of B x L -> B x W x S, float32, of the tokens at W positions; None for all."""
-        x_BLD, _ = self.body(**inputs, deterministic=deterministic)
+        x_BLD = self.body.hidden_states(**inputs, deterministic=deterministic)
         if at_BW is not None:
             x_BLD = jnp.take_along_axis(x_BLD, at_BW[:, :, None], axis=1)
         dropout = nn.Dropout(self.body.config.dropout, deterministic=deterministic)

@@ -14,12 +14,16 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from lm.models.masks import AttentionMask
+from lm.models.sites import Site
 
 
 def einsum_attention(
     q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, bias_HLM=None, scale=None, dropout=None
 ):
-    """The reference: readable, any device, any mask, memory of B x H x L x M."""
+    """The reference: readable, any device, any mask, memory of B x H x L x M.
+
+    Its probabilities, before dropout, pass the site "probs"; see `lm.models.sites`.
+    """
     L, H, K = q_BLHK.shape[1:]
     k_BMHK, v_BMHK = _for_each_query_head(k_BMGK, H), _for_each_query_head(v_BMGK, H)
     q_BLHK = q_BLHK * (K**-0.5 if scale is None else scale)
@@ -31,7 +35,7 @@ def einsum_attention(
     if not visible.hides_nothing:
         mask_BLM = visible.mask_BLM(L, k_BMHK.shape[1])
         scores_BHLM = jnp.where(mask_BLM[:, None], scores_BHLM, -1e30)
-    probs_BHLM = _softmax(v_BMHK.dtype, scores_BHLM)
+    probs_BHLM = Site(name="probs")(_softmax(v_BMHK.dtype, scores_BHLM))
     if dropout is not None:
         probs_BHLM = dropout(probs_BHLM)
     return jnp.einsum("BHLM,BMHK->BLHK", probs_BHLM, v_BMHK)

@@ -7,7 +7,7 @@ Dimension key:
   B batch    L new tokens    M slots    G key/value heads    R query heads of each    K head width
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,17 @@ class CachedAttend:
         )
 
 
+def attention_fns(
+    caches: Sequence[LayerCache], positions_BL, *, window=0, bias_HLM=None, scale=None
+) -> list[CachedAttend]:
+    """Of each layer, for new tokens at B x L positions; see `CachedAttend` and `visible`."""
+    mask_BLM = visible(positions_BL, caches[0].k_BGMK.shape[2], window)
+    attend = lambda cache: CachedAttend(
+        cache, positions_BL, mask_BLM, bias_HLM=bias_HLM, scale=scale
+    )
+    return [attend(cache) for cache in caches]
+
+
 class WrittenAttend:
     """An `attention.AttentionFn` on a cache that is complete: it ignores what it is given.
 
@@ -97,7 +108,7 @@ def visible(positions_BL: jax.Array, num_slots: int, window: int = 0) -> jax.Arr
     return mask_BLM
 
 
-def decoding_params(params: Params, dtype: Any) -> Params:
+def unstack_for_decoding(params: Params, dtype: Any) -> Params:
     """The same parameters as decoding wants them, which reads them all at every token.
 
     The layers are a list in place of stacked arrays, since slicing one out of a stack would copy
@@ -126,20 +137,6 @@ def decoding_params(params: Params, dtype: Any) -> Params:
         return converted
 
     return convert((), params)
-
-
-def through_layers(
-    step: Callable[[Params, jax.Array, Any], tuple[jax.Array, Any]],
-    layers: Sequence[Params],
-    x_BLD: jax.Array,
-    caches: Sequence[Any],
-) -> tuple[jax.Array, list[Any]]:
-    """Applies (params, x_BLD, cache) -> (x_BLD, cache) layer by layer."""
-    new = []
-    for params, cache in zip(layers, caches, strict=True):
-        x_BLD, cache = step(params, x_BLD, cache)
-        new.append(cache)
-    return x_BLD, new
 
 
 def _write(buffer_BGMK, new_BLGK, slots_BL):

@@ -51,21 +51,22 @@ def _gated(activation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 @struct.dataclass
-class Output:
+class LazyLogits:
     """Hidden states and the affine map that makes logits of them; losses take it in blocks.
 
-    x_BLD: in the dtype to compute in.
-    table_VD: the parameter, float32.
+    hidden_BLD: in the dtype to compute in.
+    unembed_VD: the parameter, float32.
     bias_V: the same, or None.
     """
 
-    x_BLD: jax.Array
-    table_VD: jax.Array
+    hidden_BLD: jax.Array
+    unembed_VD: jax.Array
     bias_V: jax.Array | None = None
 
     def logits(self) -> jax.Array:
         """B x L x V, in the dtype of the hidden states."""
-        logits_BLV = jnp.einsum("BLD,VD->BLV", self.x_BLD, self.table_VD.astype(self.x_BLD.dtype))
+        unembed_VD = self.unembed_VD.astype(self.hidden_BLD.dtype)
+        logits_BLV = jnp.einsum("BLD,VD->BLV", self.hidden_BLD, unembed_VD)
         if self.bias_V is None:
             return logits_BLV
         return logits_BLV + self.bias_V.astype(logits_BLV.dtype)[None, None]

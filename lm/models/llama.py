@@ -17,9 +17,10 @@ from lm.errors import UserError
 from lm.models import attention, kv_cache, masks, mup
 from lm.models.hyperparameters import check_hyperparameters
 from lm.models.kv_cache import CachedAttend, LayerCache
-from lm.models.layers import GatedMlp, Output, RmsNorm, embed
+from lm.models.layers import GatedMlp, LazyLogits, RmsNorm, embed
+from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
-from lm.models.parameters import Params
+from lm.models.sites import Site
 from lm.models.stack import stack
 
 
@@ -116,19 +117,27 @@ class Block(nn.Module):
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x_BLD, seen, cos_BLK, sin_BLK, cached: CachedAttend | None = None):
-        """B x L x D, a `AttentionMask`, B x L x K/2 twice -> B x L x D, and None for the scan.
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        *,
+        mask: AttentionMask | None,
+        cos_BLK: jax.Array,
+        sin_BLK: jax.Array,
+        cached: CachedAttend | None = None,
+    ) -> jax.Array:
+        """B x L x D, and angles of B x L x K/2 -> B x L x D.
 
-        `cached` takes the place of the kernel and of what is seen.
+        `cached` takes the place of the kernel and of its mask.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
+        matmul = MATMULS[c.matmul]
         in_init = nn.initializers.normal(0.02)
         # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
         kernel = cached or attention.make_attention_fn(
-            c.attention, seen, scale=mup.attention_scale(c)
+            c.attention, mask, scale=mup.attention_scale(c)
         )
-        how = dict(dtype=dtype, matmul=MATMULS[c.matmul])
 
         def attend(q_BLHK, k_BMGK, v_BMGK):
             q_BLHK, k_BMGK = (rotate(x, cos_BLK, sin_BLK) for x in (q_BLHK, k_BMGK))
@@ -141,22 +150,114 @@ class Block(nn.Module):
             c.head_dim,
             in_init,
             out_init,
-            **how,
+            dtype,
+            matmul,
             in_bias=c.qkv_bias,
             out_bias=False,
             name="attention",
         )(y_BLD, y_BLD, attend)
         y_BLD = RmsNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD)
-        y_BLD = GatedMlp(c.mlp_dim, "silu", in_init, out_init, **how, name="mlp")(y_BLD)
-        return x_BLD + y_BLD, None
+        y_BLD = GatedMlp(c.mlp_dim, "silu", in_init, out_init, dtype, matmul, name="mlp")(y_BLD)
+        return x_BLD + y_BLD
 
 
-class Decoder(nn.Module):
-    """Embedding, blocks and the final norm: what task models build on."""
+class OutputEmbedding(nn.Module):
+    """The table of an output that is not tied, made where it is used: task models have none."""
 
     config: LlamaConfig
 
     @nn.compact
+    def __call__(self) -> jax.Array:
+        """V x D."""
+        shape = self.config.vocab_size, self.config.model_dim
+        return self.param("output_embedding", _EMBED_INIT, shape)
+
+
+class Llama(nn.Module):
+    """Pre-norm decoder with rotary positions."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        c = self.config
+        self.token_embedding = self.param(
+            "token_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim)
+        )
+        self.embedding = Site()
+        self.final_norm = RmsNorm(c.norm_epsilon, jnp.dtype(c.dtype))
+        self.untied_output = OutputEmbedding(c)
+        nn.share_scope(self, self.untied_output)  # Its parameter is this module's own.
+
+    def embed(self, tokens_BL: jax.Array) -> jax.Array:
+        """B x L -> the residual stream before the blocks, B x L x D."""
+        return self.embedding(embed(self.token_embedding, tokens_BL, jnp.dtype(self.config.dtype)))
+
+    @nn.compact
+    def blocks(
+        self,
+        x_BLD: jax.Array,
+        positions_BL: jax.Array,
+        mask: AttentionMask | None,
+        *,
+        caches: list[LayerCache] | None = None,
+    ) -> tuple[jax.Array, list[LayerCache]]:
+        """The embedded tokens, B x L x D -> hidden states, normalised, and the new caches.
+
+        See `GPT2.blocks` for the arguments.
+        """
+        c, cached = self.config, None
+        if caches is not None:
+            cached = kv_cache.attention_fns(
+                caches, positions_BL, window=c.window, scale=mup.attention_scale(c)
+            )
+        angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
+        x_BLD = stack(self, Block)(
+            x_BLD,
+            cached and {"cached": cached},
+            mask=mask,
+            cos_BLK=jnp.cos(angles_BLK),
+            sin_BLK=jnp.sin(angles_BLK),
+        )
+        return self.final_norm(x_BLD), [attend.cache for attend in cached or ()]
+
+    def hidden_states(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """B x L four times -> hidden states, B x L x D.
+
+        See `GPT2.hidden_states` for the arguments. There is no dropout, so `deterministic` changes
+        nothing.
+        """
+        mask = masks.causal(segment_ids_BL, prefix_BL, self.config.window)
+        return self.blocks(self.embed(tokens_BL), positions_BL, mask)[0]
+
+    def unembed(self, x_BLD: jax.Array) -> LazyLogits:
+        """Hidden states, B x L x D -> what the logits are made of."""
+        tied = self.config.tied_output
+        unembed_VD = self.token_embedding if tied else self.untied_output()
+        return LazyLogits(mup.for_output(self.config, x_BLD), unembed_VD)
+
+    def output(
+        self,
+        tokens_BL: jax.Array,
+        positions_BL: jax.Array,
+        segment_ids_BL: jax.Array | None,
+        prefix_BL: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> LazyLogits:
+        """What the logits are made of; takes what `hidden_states` takes."""
+        x_BLD = self.hidden_states(
+            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
+        )
+        return self.unembed(x_BLD)
+
     def __call__(
         self,
         tokens_BL: jax.Array,
@@ -165,73 +266,18 @@ class Decoder(nn.Module):
         prefix_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array]:
-        """B x L three times -> hidden states, B x L x D, and the embedding of tokens, V x D.
+    ) -> jax.Array:
+        """The logits, B x L x V in `config.dtype`; takes what `hidden_states` takes."""
+        return self.output(
+            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
+        ).logits()
 
-        See `gpt2.Decoder` for the arguments. There is no dropout, so `deterministic` changes
-        nothing.
+    def decode_step(
+        self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]
+    ) -> tuple[LazyLogits, list[LayerCache]]:
+        """What `output` makes of new tokens, given what came before them, and the new caches.
+
+        The parameters are those of `kv_cache.unstack_for_decoding`.
         """
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
-        angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
-
-        embed_VD = self.param("token_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
-        x_BLD, _ = stack(
-            Block,
-            num_layers=c.num_layers,
-            remat=c.remat,
-            scan_layers=c.scan_layers or self.is_initializing(),
-            config=c,
-        )(
-            embed(embed_VD, tokens_BL, dtype),
-            masks.causal(segment_ids_BL, prefix_BL, c.window),
-            jnp.cos(angles_BLK),
-            jnp.sin(angles_BLK),
-        )
-        return RmsNorm(c.norm_epsilon, dtype, name="final_norm")(x_BLD), embed_VD
-
-
-class Llama(nn.Module):
-    """Pre-norm decoder with rotary positions."""
-
-    config: LlamaConfig
-
-    @nn.compact
-    def output(self, *inputs, **more) -> Output:
-        """What the logits are made of; takes what `Decoder` takes."""
-        c = self.config
-        decoder = Decoder(c)
-        nn.share_scope(self, decoder)  # Its parameters are this module's own.
-        x_BLD, embed_VD = decoder(*inputs, **more)
-        if not c.tied_output:
-            embed_VD = self.param("output_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim))
-        return Output(mup.for_output(c, x_BLD), embed_VD)
-
-    def __call__(self, *inputs, **more) -> jax.Array:
-        """The logits, B x L x V in `config.dtype`; takes what `Decoder` takes."""
-        return self.output(*inputs, **more).logits()
-
-
-def decode(
-    c: LlamaConfig,
-    params: Params,
-    tokens_BL: jax.Array,
-    positions_BL: jax.Array,
-    caches: list[LayerCache],
-) -> tuple[jax.Array, jax.Array, list[LayerCache]]:
-    """What `Llama.output` makes of new tokens; see `gpt2.decode`."""
-    dtype = jnp.dtype(c.dtype)
-    angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
-    turns = jnp.cos(angles_BLK), jnp.sin(angles_BLK)
-    mask_BLM = kv_cache.visible(positions_BL, caches[0].k_BGMK.shape[2], c.window)
-    embed_VD = jnp.asarray(params["token_embedding"], dtype)
-
-    def layer(params, x_BLD, old):
-        attend = CachedAttend(old, positions_BL, mask_BLM, scale=mup.attention_scale(c))
-        x_BLD, _ = Block(c).apply({"params": params}, x_BLD, None, *turns, attend)
-        return x_BLD, attend.cache
-
-    x_BLD, caches = kv_cache.through_layers(layer, params["layers"], embed_VD[tokens_BL], caches)
-    x_BLD = RmsNorm(c.norm_epsilon, dtype).apply({"params": params["final_norm"]}, x_BLD)
-    if not c.tied_output:
-        embed_VD = jnp.asarray(params["output_embedding"], dtype)
-    return mup.for_output(c, x_BLD), embed_VD, caches
+        x_BLD, caches = self.blocks(self.embed(tokens_BL), positions_BL, None, caches=caches)
+        return self.unembed(x_BLD), caches

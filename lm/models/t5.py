@@ -18,11 +18,12 @@ from flax import struct
 from lm.errors import UserError
 from lm.models import attention, kv_cache, masks
 from lm.models.hyperparameters import check_hyperparameters
-from lm.models.kv_cache import CachedAttend, LayerCache
-from lm.models.layers import Dense, GatedMlp, Mlp, Output, RmsNorm, embed
+from lm.models.kv_cache import CachedAttend, LayerCache, WrittenAttend
+from lm.models.layers import Dense, GatedMlp, LazyLogits, Mlp, RmsNorm, embed
 from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
 from lm.models.parameters import Params
+from lm.models.sites import Site
 from lm.models.stack import stack
 
 _EPSILON = 1e-6  # Of every norm, as in the published weights.
@@ -96,13 +97,13 @@ def _attention(c: T5Config, name: str) -> attention.Attention:
     """Without biases; the scores are not scaled, which the queries' initial size makes up for."""
     into, out = c.model_dim**-0.5, (c.num_heads * c.head_dim) ** -0.5
     return attention.Attention(
-        c.num_heads,
-        c.num_heads,
-        c.head_dim,
-        nn.initializers.normal(into),
-        nn.initializers.normal(out),
-        jnp.dtype(c.dtype),
-        MATMULS[c.matmul],
+        num_heads=c.num_heads,
+        num_kv_heads=c.num_heads,
+        head_dim=c.head_dim,
+        in_init=nn.initializers.normal(into),
+        out_init=nn.initializers.normal(out),
+        dtype=jnp.dtype(c.dtype),
+        matmul=MATMULS[c.matmul],
         in_bias=False,
         out_bias=False,
         query_init=nn.initializers.normal(into * c.head_dim**-0.5),
@@ -119,23 +120,24 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x_BLD,
-        bias_HLM,
-        seen,
-        encoded_BMD=None,
-        seen_of_encoder=None,
-        cached=None,
-        cross_cached=None,
-    ):
-        """B x L x D -> B x L x D, and None for the scan.
+        x_BLD: jax.Array,
+        *,
+        bias_HLM: jax.Array,
+        mask: AttentionMask | None,
+        encoded_BMD: jax.Array | None,
+        cross_mask: AttentionMask | None,
+        cached: CachedAttend | None = None,
+        cross_cached: WrittenAttend | None = None,
+    ) -> jax.Array:
+        """B x L x D -> B x L x D.
 
         Args:
           x_BLD: the residual stream.
           bias_HLM: what relative positions add to the scores of self-attention.
-          seen: a `AttentionMask` of self-attention.
+          mask: of self-attention.
           encoded_BMD: what the encoder gave; None in the encoder itself.
-          seen_of_encoder: a `AttentionMask` of attention to it.
-          cached, cross_cached: take the place of the two kernels and of what they see.
+          cross_mask: of attention to it.
+          cached, cross_cached: take the place of the two kernels and of their masks and bias.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
@@ -144,140 +146,28 @@ class Block(nn.Module):
         attend = functools.partial(attention.make_attention_fn, c.attention, scale=1.0)
 
         y_BLD = norm("attention_norm")(x_BLD)
-        to_itself = cached or attend(seen, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
+        to_itself = cached or attend(mask, bias_HLM=bias_HLM, dropout=inner("probs_dropout"))
         y_BLD = _attention(c, "attention")(y_BLD, y_BLD, to_itself)
         x_BLD += dropout("attention_dropout")(y_BLD)
         if encoded_BMD is not None:
             y_BLD = norm("cross_norm")(x_BLD)
-            kernel = attend(seen_of_encoder, dropout=inner("cross_probs_dropout"))
+            kernel = attend(cross_mask, dropout=inner("cross_probs_dropout"))
             to_encoder = cross_cached or kernel
             y_BLD = _attention(c, "cross_attention")(y_BLD, encoded_BMD, to_encoder)
             x_BLD += dropout("cross_dropout")(y_BLD)
         y_BLD = norm("mlp_norm")(x_BLD)
-        inits = nn.initializers.normal(c.model_dim**-0.5), nn.initializers.normal(c.mlp_dim**-0.5)
-        how = dict(
+        mlp = GatedMlp if c.gated else functools.partial(Mlp, use_bias=False)
+        y_BLD = mlp(
+            mlp_dim=c.mlp_dim,
+            activation="gelu_new" if c.gated else "relu",
+            in_init=nn.initializers.normal(c.model_dim**-0.5),
+            out_init=nn.initializers.normal(c.mlp_dim**-0.5),
             dtype=dtype,
             matmul=MATMULS[c.matmul],
             dropout=inner("hidden_dropout"),
             name="mlp",
-        )
-        if c.gated:
-            mlp = GatedMlp(c.mlp_dim, "gelu_new", *inits, **how)
-        else:
-            mlp = Mlp(c.mlp_dim, "relu", *inits, **how, use_bias=False)
-        return x_BLD + dropout("mlp_dropout")(mlp(y_BLD)), None
-
-
-class Stack(nn.Module):
-    """The encoder, or the decoder: relative positions, blocks, and a norm at the end."""
-
-    config: T5Config
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x_BLD, seen: AttentionMask, *encoded, deterministic):
-        """B x L x D, and what `Block` takes of the encoder -> B x L x D."""
-        c, L = self.config, x_BLD.shape[1]
-        dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
-        init = nn.initializers.normal(c.model_dim**-0.5)
-        bias_RH = self.param("relative_bias", init, (c.num_buckets, c.num_heads))
-        distance_LM = jnp.arange(L)[:, None] - jnp.arange(L)[None, :]
-        buckets_LM = relative_buckets(
-            distance_LM,
-            num_buckets=c.num_buckets,
-            max_distance=c.max_distance,
-            causal=self.causal,
-        )
-        x_BLD, _ = stack(
-            Block,
-            num_layers=c.num_layers,
-            remat=c.remat,
-            scan_layers=c.scan_layers or self.is_initializing(),
-            config=c,
-            deterministic=deterministic,
-        )(dropout("in_dropout")(x_BLD), bias_RH[buckets_LM].transpose(2, 0, 1), seen, *encoded)
-        x_BLD = RmsNorm(_EPSILON, jnp.dtype(c.dtype), name="final_norm")(x_BLD)
-        return dropout("out_dropout")(x_BLD)
-
-
-class Encoder(nn.Module):
-    """The embedding and the encoder: what task models build on."""
-
-    config: T5Config
-
-    def setup(self):
-        c = self.config
-        init = nn.initializers.normal(1.0)
-        self.token_embedding = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
-        self.encoder = Stack(c, causal=False)
-
-    def __call__(
-        self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
-    ) -> tuple[jax.Array, jax.Array]:
-        """B x L twice -> hidden states, B x L x D, and the embedding of tokens, V x D.
-
-        Args:
-          tokens_BL: what is read.
-          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
-            never crosses from one to another.
-          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
-        """
-        embed_VD = self.token_embedding
-        in_BLD = embed(embed_VD, tokens_BL, jnp.dtype(self.config.dtype))
-        seen = masks.itself(segment_ids_BL)
-        return self.encoder(in_BLD, seen, deterministic=deterministic), embed_VD
-
-
-class T5(nn.Module):
-    """An encoder, and a decoder that attends to it."""
-
-    config: T5Config
-
-    def setup(self):
-        c = self.config
-        self.reader = Encoder(c)
-        nn.share_scope(self, self.reader)  # Its parameters are this module's own.
-        self.decoder = Stack(c, causal=True)
-        if not c.tied_output:
-            init = nn.initializers.normal(c.model_dim**-0.5)
-            shape = (c.vocab_size, c.model_dim)
-            self.output_embedding = self.param("output_embedding", init, shape)
-
-    def output(
-        self,
-        encoder_tokens_BM: jax.Array,
-        encoder_segment_ids_BM: jax.Array,
-        tokens_BL: jax.Array,
-        segment_ids_BL: jax.Array,
-        *,
-        deterministic: bool = True,
-    ) -> Output:
-        """What the logits are made of, B x L x V.
-
-        Args:
-          encoder_tokens_BM, encoder_segment_ids_BM: see `Encoder`.
-          tokens_BL: what was written so far, behind the pad token.
-          segment_ids_BL: the document that each of these belongs to; it sees that one alone.
-          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
-        """
-        c = self.config
-        x_BMD, embed_VD = self.reader(
-            encoder_tokens_BM, encoder_segment_ids_BM, deterministic=deterministic
-        )
-        x_BLD = self.decoder(
-            embed(embed_VD, tokens_BL, x_BMD.dtype),
-            masks.causal(segment_ids_BL),
-            x_BMD,
-            AttentionMask(segment_ids_BL, encoder_segment_ids_BM),
-            deterministic=deterministic,
-        )
-        if c.tied_output:
-            return Output(x_BLD * c.model_dim**-0.5, embed_VD)
-        return Output(x_BLD, self.output_embedding)
-
-    def __call__(self, *inputs, **more) -> jax.Array:
-        """The logits, B x L x V in `config.dtype`; takes what `output` takes."""
-        return self.output(*inputs, **more).logits()
+        )(y_BLD)
+        return x_BLD + dropout("mlp_dropout")(y_BLD)
 
 
 @struct.dataclass
@@ -292,76 +182,237 @@ class T5LayerCache:
     encoder_mask_BLM: jax.Array
 
 
-def read(
-    c: T5Config,
-    params: Params,
-    encoder_tokens_BM: jax.Array,
-    encoder_segment_ids_BM: jax.Array,
-    num_slots: int,
-) -> list[T5LayerCache]:
-    """What the decoder needs of a text, B x M twice, and room for `num_slots` tokens.
+class Stack(nn.Module):
+    """The encoder, or the decoder: relative positions, blocks, and a norm at the end."""
 
-    `params` are of a `T5`, as `kv_cache.decoding_params` gives them.
-    """
-    of_encoder = {name: params[name] for name in ("token_embedding", "encoder")}
-    x_BMD, _ = Encoder(c).apply({"params": of_encoder}, encoder_tokens_BM, encoder_segment_ids_BM)
-    own = kv_cache.empty(
-        x_BMD.shape[0],
-        num_slots,
-        num_kv_heads=c.num_heads,
-        head_dim=c.head_dim,
-        dtype=x_BMD.dtype,
-    )
-    mask_BLM = (encoder_segment_ids_BM > 0)[:, None, :]
-    dense = Dense(
-        (c.num_heads, c.head_dim),
-        nn.initializers.zeros_init(),
-        x_BMD.dtype,
-        use_bias=False,
-        matmul=MATMULS[c.matmul],
-    )
+    config: T5Config
+    causal: bool
 
-    def of_layer(params: Params) -> T5LayerCache:
-        of_name = lambda name: dense.apply({"params": params["cross_attention"][name]}, x_BMD)
-        k_BMHK, v_BMHK = of_name("key"), of_name("value")
-        heads_first = LayerCache(k_BMHK.swapaxes(1, 2), v_BMHK.swapaxes(1, 2))
-        return T5LayerCache(own, heads_first, mask_BLM)
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(c.model_dim**-0.5)
+        self.relative_bias = self.param("relative_bias", init, (c.num_buckets, c.num_heads))
+        self.embedding = Site()
+        self.final_norm = RmsNorm(_EPSILON, jnp.dtype(c.dtype))
 
-    return [of_layer(layer) for layer in params["decoder"]["layers"]]
+    def embed(self, table_VD: jax.Array, tokens_BL: jax.Array) -> jax.Array:
+        """B x L -> the residual stream before the blocks, B x L x D."""
+        return self.embedding(embed(table_VD, tokens_BL, jnp.dtype(self.config.dtype)))
 
+    @nn.compact
+    def blocks(
+        self,
+        x_BLD: jax.Array,
+        positions_BL: jax.Array | None,
+        mask: AttentionMask | None,
+        encoded_BMD: jax.Array | None = None,
+        cross_mask: AttentionMask | None = None,
+        *,
+        caches: list[T5LayerCache] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, list[T5LayerCache]]:
+        """The embedded tokens, B x L x D -> hidden states, normalised, and the new caches.
 
-def decode(
-    c: T5Config,
-    params: Params,
-    tokens_BL: jax.Array,
-    positions_BL: jax.Array,
-    caches: list[T5LayerCache],
-) -> tuple[jax.Array, jax.Array, list[T5LayerCache]]:
-    """The decoder's hidden states for new tokens; see `gpt2.decode`. All rows are as far."""
-    dtype = jnp.dtype(c.dtype)
-    num_slots = caches[0].own.k_BGMK.shape[2]
-    mask_BLM = kv_cache.visible(positions_BL, num_slots)
-    # Rows that have stopped may stand outside; what they say is not looked at.
-    distance_LM = jnp.min(positions_BL, axis=0)[:, None] - jnp.arange(num_slots)[None, :]
-    bias_RH = params["decoder"]["relative_bias"]
-    buckets_LM = relative_buckets(
-        distance_LM, num_buckets=c.num_buckets, max_distance=c.max_distance, causal=True
-    )
-    bias_HLM = bias_RH[buckets_LM].transpose(2, 0, 1)
-    embed_VD = jnp.asarray(params["token_embedding"], dtype)
-
-    def layer(params, x_BLD, old):
-        attend = CachedAttend(old.own, positions_BL, mask_BLM, bias_HLM=bias_HLM, scale=1.0)
-        to_encoder = kv_cache.WrittenAttend(old.encoder, old.encoder_mask_BLM, scale=1.0)
-        x_BLD, _ = Block(c, deterministic=True).apply(
-            {"params": params}, x_BLD, None, None, x_BLD, None, attend, to_encoder
+        Args:
+          x_BLD: the residual stream.
+          positions_BL: with `caches`, of the new tokens; all rows are as far.
+          mask, encoded_BMD, cross_mask: see `Block`; None with `caches`.
+          caches: see `GPT2.blocks`.
+          deterministic: no dropout.
+        """
+        c = self.config
+        dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
+        if caches is None:
+            at_L = at_M = jnp.arange(x_BLD.shape[1])
+        else:
+            # Rows that have stopped may stand outside; what they say is not looked at.
+            at_L, at_M = jnp.min(positions_BL, axis=0), jnp.arange(caches[0].own.k_BGMK.shape[2])
+        buckets_LM = relative_buckets(
+            at_L[:, None] - at_M[None, :],
+            num_buckets=c.num_buckets,
+            max_distance=c.max_distance,
+            causal=self.causal,
         )
-        return x_BLD, old.replace(own=attend.cache)
+        bias_HLM, by_layer, own = self.relative_bias[buckets_LM].transpose(2, 0, 1), None, []
+        if caches is not None:
+            encoded_BMD = x_BLD  # Ignored: the keys and values of what was read are in the caches.
+            of_own = [cache.own for cache in caches]
+            own = kv_cache.attention_fns(of_own, positions_BL, bias_HLM=bias_HLM, scale=1.0)
+            cross = [WrittenAttend(x.encoder, x.encoder_mask_BLM, scale=1.0) for x in caches]
+            by_layer = {"cached": own, "cross_cached": cross}
+        x_BLD = stack(self, Block, deterministic=deterministic)(
+            dropout("in_dropout")(x_BLD),
+            by_layer,
+            bias_HLM=bias_HLM,
+            mask=mask,
+            encoded_BMD=encoded_BMD,
+            cross_mask=cross_mask,
+        )
+        x_BLD = dropout("out_dropout")(self.final_norm(x_BLD))
+        pairs = zip(caches or [], own, strict=True)
+        return x_BLD, [cache.replace(own=attend.cache) for cache, attend in pairs]
 
-    layers = params["decoder"]["layers"]
-    x_BLD, caches = kv_cache.through_layers(layer, layers, embed_VD[tokens_BL], caches)
-    final_norm = {"params": params["decoder"]["final_norm"]}
-    x_BLD = RmsNorm(_EPSILON, dtype).apply(final_norm, x_BLD)
-    if c.tied_output:
-        return x_BLD * c.model_dim**-0.5, embed_VD, caches
-    return x_BLD, jnp.asarray(params["output_embedding"], dtype), caches
+    def begin(
+        self, encoded_BMD: jax.Array, encoder_segment_ids_BM: jax.Array, num_slots: int
+    ) -> list[T5LayerCache]:
+        """The caches before the first token: what the encoder gave, and room for `num_slots`."""
+        c, B, dtype = self.config, encoded_BMD.shape[0], encoded_BMD.dtype
+        own = kv_cache.empty(
+            B, num_slots, num_kv_heads=c.num_heads, head_dim=c.head_dim, dtype=dtype
+        )
+        mask_BLM = (encoder_segment_ids_BM > 0)[:, None, :]
+        init, matmul = nn.initializers.zeros_init(), MATMULS[c.matmul]
+        dense = Dense(
+            (c.num_heads, c.head_dim), init, dtype, use_bias=False, matmul=matmul, parent=None
+        )
+
+        def of_layer(params: Params) -> T5LayerCache:
+            of = params["cross_attention"]
+            of_name = lambda name: dense.apply({"params": of[name]}, encoded_BMD)
+            k_BMHK, v_BMHK = of_name("key"), of_name("value")
+            heads_first = LayerCache(k_BMHK.swapaxes(1, 2), v_BMHK.swapaxes(1, 2))
+            return T5LayerCache(own, heads_first, mask_BLM)
+
+        return [of_layer(params) for params in self.get_variable("params", "layers")]
+
+
+class Encoder(nn.Module):
+    """The embedding and the encoder: what task models build on."""
+
+    config: T5Config
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(1.0)
+        self.token_embedding = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
+        self.encoder = Stack(c, causal=False)
+
+    def embed(self, tokens_BL: jax.Array) -> jax.Array:
+        """B x L -> the encoder's residual stream before the blocks, B x L x D."""
+        return self.encoder.embed(self.token_embedding, tokens_BL)
+
+    def blocks(
+        self, x_BLD: jax.Array, mask: AttentionMask, *, deterministic: bool = True
+    ) -> jax.Array:
+        """The embedded tokens, B x L x D -> hidden states, normalised."""
+        return self.encoder.blocks(x_BLD, None, mask, deterministic=deterministic)[0]
+
+    def hidden_states(
+        self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
+        """B x L twice -> hidden states, B x L x D.
+
+        Args:
+          tokens_BL: what is read.
+          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
+            never crosses from one to another.
+          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
+        """
+        mask = masks.itself(segment_ids_BL)
+        return self.blocks(self.embed(tokens_BL), mask, deterministic=deterministic)
+
+
+class T5(nn.Module):
+    """An encoder, and a decoder that attends to it. `reader` has the encoder's own methods."""
+
+    config: T5Config
+
+    def setup(self):
+        c = self.config
+        self.reader = Encoder(c)
+        nn.share_scope(self, self.reader)  # Its parameters are this module's own.
+        self.decoder = Stack(c, causal=True)
+        if not c.tied_output:
+            init = nn.initializers.normal(c.model_dim**-0.5)
+            shape = (c.vocab_size, c.model_dim)
+            self.output_embedding = self.param("output_embedding", init, shape)
+
+    def embed(self, tokens_BL: jax.Array) -> jax.Array:
+        """B x L -> the decoder's residual stream before the blocks, B x L x D."""
+        return self.decoder.embed(self.reader.token_embedding, tokens_BL)
+
+    def blocks(
+        self, x_BLD, positions_BL, mask, encoded_BMD, cross_mask, *, caches=None, deterministic=True
+    ) -> tuple[jax.Array, list[T5LayerCache]]:
+        """The decoder's; see `Stack.blocks`."""
+        return self.decoder.blocks(
+            x_BLD,
+            positions_BL,
+            mask,
+            encoded_BMD,
+            cross_mask,
+            caches=caches,
+            deterministic=deterministic,
+        )
+
+    def unembed(self, x_BLD: jax.Array) -> LazyLogits:
+        """The decoder's hidden states, B x L x D -> what the logits are made of."""
+        if self.config.tied_output:
+            return LazyLogits(x_BLD * self.config.model_dim**-0.5, self.reader.token_embedding)
+        return LazyLogits(x_BLD, self.output_embedding)
+
+    def output(
+        self,
+        encoder_tokens_BM: jax.Array,
+        encoder_segment_ids_BM: jax.Array,
+        tokens_BL: jax.Array,
+        segment_ids_BL: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> LazyLogits:
+        """What the logits are made of, B x L x V.
+
+        Args:
+          encoder_tokens_BM, encoder_segment_ids_BM: see `Encoder.hidden_states`.
+          tokens_BL: what was written so far, behind the pad token.
+          segment_ids_BL: the document that each of these belongs to; it sees that one alone.
+          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
+        """
+        encoded_BMD = self.reader.hidden_states(
+            encoder_tokens_BM, encoder_segment_ids_BM, deterministic=deterministic
+        )
+        x_BLD, _ = self.blocks(
+            self.embed(tokens_BL),
+            None,
+            masks.causal(segment_ids_BL),
+            encoded_BMD,
+            AttentionMask(segment_ids_BL, encoder_segment_ids_BM),
+            deterministic=deterministic,
+        )
+        return self.unembed(x_BLD)
+
+    def __call__(
+        self,
+        encoder_tokens_BM: jax.Array,
+        encoder_segment_ids_BM: jax.Array,
+        tokens_BL: jax.Array,
+        segment_ids_BL: jax.Array,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """The logits, B x L x V in `config.dtype`; takes what `output` takes."""
+        return self.output(
+            encoder_tokens_BM,
+            encoder_segment_ids_BM,
+            tokens_BL,
+            segment_ids_BL,
+            deterministic=deterministic,
+        ).logits()
+
+    def read(
+        self, encoder_tokens_BM: jax.Array, encoder_segment_ids_BM: jax.Array, num_slots: int
+    ) -> list[T5LayerCache]:
+        """What the decoder needs of a text, B x M twice, and room for `num_slots` tokens.
+
+        The parameters are those of `kv_cache.unstack_for_decoding`, here and in `decode_step`.
+        """
+        encoded_BMD = self.reader.hidden_states(encoder_tokens_BM, encoder_segment_ids_BM)
+        return self.decoder.begin(encoded_BMD, encoder_segment_ids_BM, num_slots)
+
+    def decode_step(
+        self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[T5LayerCache]
+    ) -> tuple[LazyLogits, list[T5LayerCache]]:
+        """What `output` makes of new tokens, given what came before them, and the new caches."""
+        x_BLD = self.embed(tokens_BL)
+        x_BLD, caches = self.blocks(x_BLD, positions_BL, None, None, None, caches=caches)
+        return self.unembed(x_BLD), caches

@@ -20,6 +20,7 @@ from jax.tree_util import tree_map_with_path
 
 from lm.errors import UserError
 from lm.models.parameters import Params, kernel_dims
+from lm.models.sites import Site
 from lm.parallel.mesh import num_batch_shards
 
 Path = tuple[str, ...]
@@ -157,8 +158,8 @@ def constrain_batch_sharding(apply: Callable, mesh: Mesh) -> Callable:
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     def intercept(method, args, kwargs, context):
-        del context
-        return jax.tree.map(keep, method(*args, **kwargs))
+        outputs = method(*args, **kwargs)
+        return outputs if isinstance(context.module, Site) else jax.tree.map(keep, outputs)
 
     def applied(params, *args):
         with nn.intercept_methods(intercept):

@@ -21,7 +21,7 @@ from lm.formats.fields import Record, lookup
 from lm.losses import likelihood
 from lm.losses.likelihood import Sums
 from lm.models.families import Family, init_params
-from lm.models.layers import Output
+from lm.models.layers import LazyLogits
 from lm.models.parameters import Params
 from lm.tasks.task import (
     Batch,
@@ -40,7 +40,7 @@ from lm.tasks.text import CUT, TextInputs, text_field, too_long
 from lm.tokenizers.tokenizers import Tokenizer
 
 # The model's output, the token that each of its predictions is about, and the weight of that.
-Predicted = tuple[Output, jax.Array, jax.Array]
+Predicted = tuple[LazyLogits, jax.Array, jax.Array]
 # (model, params, prompts) -> the tokens that follow each, without the end-of-text token.
 Generate = Callable[[nn.Module, Params, Sequence[Sequence[int]]], list[list[int]]]
 

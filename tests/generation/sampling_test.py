@@ -8,7 +8,7 @@ import transformers
 from lm.errors import UserError
 from lm.generation import sampling
 from lm.models.gpt2 import GPT2
-from lm.models.kv_cache import decoding_params
+from lm.models.kv_cache import unstack_for_decoding
 from tests import tiny
 
 MODEL = GPT2(tiny.CONFIG)
@@ -81,10 +81,10 @@ def test_from_prompt_to_prompt_nothing_is_compiled_again(params):
 
 
 def test_parameters_can_be_made_ready_once_for_many_calls(params):
-    ready = decoding_params(params, "float32")
+    ready = unstack_for_decoding(params, "float32")
     layer = ready["layers"][0]["mlp"]
 
-    assert decoding_params(ready, "float32")["layers"][0]["mlp"] is layer
+    assert unstack_for_decoding(ready, "float32")["layers"][0]["mlp"] is layer
     assert generate(ready, [[3, 1, 4]]) == generate(params, [[3, 1, 4]])
 
 

@@ -16,7 +16,7 @@ from lm.generation import decoding
 from lm.models import kernels, masks, mup
 from lm.models.families import FAMILIES, init_params, param_shapes
 from lm.models.gpt2 import GPT2
-from lm.models.kv_cache import decoding_params
+from lm.models.kv_cache import unstack_for_decoding
 from lm.train.optimizers import make_optimizer
 from tests import tiny
 from tests.models.all_families_test import CONFIGS, inputs
@@ -139,7 +139,7 @@ def test_logits_through_a_cache_and_of_folded_weights_are_those_of_the_model(nam
         lambda params: decoding.start(
             model, params, tokens_BL, lengths_B, num_new=1, start_id=0, vocab_size=23
         )
-    )(decoding_params(params, jnp.float32))
+    )(unstack_for_decoding(params, jnp.float32))
     block, folded = mup.folded(
         dataclasses.asdict(model.config), params, model.config, has_output=True
     )
