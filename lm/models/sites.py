@@ -4,8 +4,8 @@
 `encoder`, and T5 one below `encoder` and one below `decoder`.
 
 `layers/attention/probs`, B x H x L x M: the probabilities of the einsum kernel, before dropout. T5
-also has `layers/cross_attention/probs`. Fused kernels never hold them, so with these, and through a
-cache, there is no such site.
+also has `layers/cross_attention/probs`. Other kernels never hold them whole: with these, and
+through a cache, there is no such site.
 
 Arrays of layers come stacked along a first dimension, scanned or not:
 
