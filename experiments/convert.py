@@ -16,8 +16,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
+from lm.inference.export import export, model_config
 from lm.interop import hugging_face, peft
-from lm.interop.export import export, model_config
 from lm.loading import language_model, task_model
 from lm.loading import run as run_lib
 from lm.loading.run_folder import load_config

@@ -9,9 +9,9 @@ from experiments import prompts, report
 from experiments.wiring.number_ranges import check_output
 from experiments.wiring.run_folder import folder_of
 from lm.errors import UserError
-from lm.generation import prompting
 from lm.generation.ending import Written
-from lm.generation.writing import Prompt, Writer, make_writer, write
+from lm.inference import prompting
+from lm.inference.writing import Prompt, Writer, make_writer, write
 from lm.loading import task_model
 from lm.loading.run import Run, load
 from lm.parallel.mesh import make_mesh

@@ -8,7 +8,7 @@ import ml_collections
 
 from experiments.wiring.run_folder import folder_of
 from lm.errors import UserError
-from lm.generation import prompting
+from lm.inference import prompting
 from lm.loading import run as run_lib
 from lm.models.families import family_of
 from lm.parallel.mesh import make_mesh
@@ -82,7 +82,7 @@ def load(config: ml_collections.ConfigDict):
     Raises:
       UserError: an encoder, a run of a task that writes no text, or lengths that do not fit.
     """
-    from lm.interop.lm_eval_model import HarnessModel
+    from lm.inference.lm_eval_model import HarnessModel
 
     folder = folder_of(config)
     loaded = run_lib.load(folder, mesh=make_mesh(**config.parallel))

@@ -20,7 +20,8 @@ from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats import files
-from lm.generation import decoding, ending, prompting, sampling
+from lm.generation import decoding, ending, sampling
+from lm.inference import prompting
 from lm.loading import task_model as task_model_lib
 from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params

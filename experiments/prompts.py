@@ -11,7 +11,7 @@ from lm.data import unlabelled
 from lm.errors import UserError
 from lm.formats import files
 from lm.formats.fields import Record
-from lm.generation.writing import Prompt
+from lm.inference.writing import Prompt
 
 
 def read(config: ml_collections.ConfigDict) -> list[Prompt]:

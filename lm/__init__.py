@@ -25,14 +25,14 @@ _PLACES = {  # Where each name is, as module and name there.
     "load": ("lm.loading.run", "load"),
     "families": ("lm.models.families", "FAMILIES"),
     "make_model": ("lm.models.factory", "make_model"),
-    "encode": ("lm.generation.texts", "encode"),
-    "decode": ("lm.generation.texts", "decode"),
-    "generate": ("lm.generation.texts", "generate"),
-    "score": ("lm.generation.texts", "score"),
+    "encode": ("lm.inference.texts", "encode"),
+    "decode": ("lm.inference.texts", "decode"),
+    "generate": ("lm.inference.texts", "generate"),
+    "score": ("lm.inference.texts", "score"),
     "TrainState": ("lm.train.state", "TrainState"),
     "make_loss_fn": ("lm.train.language_model", "make_loss_fn"),
     "make_step": ("lm.train.language_model", "make_step"),
-    "export": ("lm.interop.export", "export"),
+    "export": ("lm.inference.export", "export"),
 }
 __all__ = list(_PLACES)
 

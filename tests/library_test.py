@@ -15,7 +15,7 @@ from configs import generate as generate_config
 from configs import quickstart
 from experiments import generate, pretrain
 from lm.errors import UserError
-from lm.generation import texts
+from lm.inference import texts
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ from experiments import generate, predict, report
 from lm.chat import chat_template
 from lm.formats.fields import Record
 from lm.generation.ending import Written
-from lm.generation.writing import Prompt
+from lm.inference.writing import Prompt
 from lm.models import factory
 from lm.tasks.prediction import Predicted
 

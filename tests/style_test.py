@@ -1,6 +1,7 @@
 """Checks the conventions that a reviewer would otherwise have to remember."""
 
 import ast
+import graphlib
 import pathlib
 import re
 
@@ -21,6 +22,54 @@ FORBIDDEN = {  # The dependency rule, as data: who must not import what.
     "experiments": {"configs", "tests", "tensorflow", "pickle"},
     "benchmarks": {"tests"},
 }
+# Rooms from the ground up: a file imports its own room and those that stand before it.
+ROOMS = [
+    "lm.errors",
+    "lm.settings",
+    "lm.system",
+    "lm.run",
+    "lm.formats",
+    "lm.tokenizers",
+    "lm.chat",
+    "lm.corpus",
+    "lm.data",
+    "lm.metrics",
+    "lm.models",
+    "lm.losses",
+    "lm.objectives",
+    "lm.parallel",
+    "lm.costs",
+    "lm.train",
+    "lm.generation",
+    "lm.tasks",
+    "lm.interop",
+    "lm.loading",
+    "lm.inference",
+    "lm.results",
+    "lm",
+    "experiments.cli",
+    "experiments.config_help",
+    "experiments.prompts",
+    "experiments.wiring",
+    "experiments.report",
+    "experiments.experiment",
+    "experiments.lifecycle",
+    "experiments.training",
+    "experiments.pretrain",
+    "experiments.finetune",
+    "experiments.evaluate",
+    "experiments.generate",
+    "experiments.predict",
+    "experiments.convert",
+    "experiments.harness",
+    "experiments.coordinates",
+    "experiments.estimates",
+    "experiments.sweeps",
+    "experiments.launchers",
+    "experiments.dry_run",
+    "experiments.verify",
+    "experiments",
+]
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
 
 
@@ -61,6 +110,50 @@ def test_imports_point_down(path):
         for name in imported(node):
             parents = {".".join(name.split(".")[: i + 1]) for i in range(name.count(".") + 1)}
             assert not parents & forbidden, f"{path}:{node.lineno} must not import {name}"
+
+
+def imports():
+    """file -> the files of lm and experiments that it imports, both by their dotted names."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sources("lm", "experiments")
+    }
+    found = {}
+    for name, path in files.items():
+        named = [imported(node) for node in ast.walk(ast.parse(path.read_text()))]
+        found[name] = {other for names in named for other in names if other in files} - {name}
+        # `from lm.data import records` names the room too, whose __init__ is empty.
+        rooms = {other.rpartition(".")[0] for other in found[name]}
+        found[name] -= {room for room in rooms if files.get(room, path).name == "__init__.py"}
+    return found
+
+
+def room(name):
+    return max((r for r in ROOMS if f"{name}.".startswith(f"{r}.")), key=len)
+
+
+def against_the_order(found):
+    return [
+        f"{name} must not import {other}, whose room is above its own"
+        for name, others in found.items()
+        for other in others
+        if ROOMS.index(room(other)) > ROOMS.index(room(name))
+    ]
+
+
+def test_rooms_look_down():
+    found = imports()
+    assert len(found) > 200
+    assert against_the_order(found) == []
+    assert against_the_order({"lm.data.records": {"lm.train.step"}})
+
+
+def test_no_circle_among_files():
+    found = imports()
+    graphlib.TopologicalSorter(found).prepare()
+    found["lm.errors"] = {"lm.train.checkpoints"}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(found).prepare()
 
 
 @pytest.mark.parametrize("path", sources("lm", "configs", "experiments"), ids=str)

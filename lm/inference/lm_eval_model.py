@@ -16,7 +16,7 @@ from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
 from lm.generation import ending, sampling, scoring
-from lm.generation.prompting import TextReader
+from lm.inference.prompting import TextReader
 from lm.models.parameters import Params
 
 # The first that a task gives says how many tokens are written.

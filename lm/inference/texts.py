@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.errors import UserError
-from lm.generation import prompting, scoring, writing
+from lm.generation import scoring
 from lm.generation.scoring import Score
+from lm.inference import prompting, writing
 from lm.loading.run import Run
 from lm.models.factory import family_named
 

@@ -10,8 +10,9 @@ from flax import linen as nn
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import asked
 from lm.errors import UserError
-from lm.generation import beam, ending, prompting, sampling
+from lm.generation import beam, ending, sampling
 from lm.generation.ending import Written
+from lm.inference import prompting
 from lm.loading import task_model
 from lm.loading.run import Run
 from lm.models.factory import family_named

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from lm.chat import template_files
 from lm.errors import UserError
-from lm.generation import prompting
+from lm.inference import prompting
 from lm.interop import heads, hugging_face, tokenizer_files
 from lm.loading import task_model
 from lm.loading.run import Run
