@@ -245,7 +245,7 @@ def _dispatch(config) -> int:
     if config.experiment not in _PRINTED:
         output.outlive_readers()
     if _VERIFY.value:
-        verify.start_devices(config)  # Before anything asks for any.
+        verify.start_devices(config.parallel)  # Before anything asks for any.
     keep_compiled_programs()
     if _DRY_RUN.value:
         dry_run.run(config, _DEVICES.value)

@@ -82,7 +82,8 @@ class RecipeParser(ConfigFileFlagParser):
         for key, names in _CHOICES.items():
             for name in names if key in changes else ():
                 if _value(config, key) != changes[key]:
-                    path, config = self._chosen(path, config, key, f"{name}={changes[key]}")
+                    chosen = self._chosen(path, key, f"{name}={changes[key]}")
+                    path, config = chosen or (path, config)
         for key, other in _UNSAYS:
             value, unsaid = _value(config, key), _value(config, other)
             is_said = key in changes and changes[key].strip("0.")
@@ -90,17 +91,17 @@ class RecipeParser(ConfigFileFlagParser):
                 config.update_from_flattened_dict({other: type(unsaid)(0)})
         return config
 
-    def _chosen(self, path, config, key, argument):
-        """The path with this argument and its config, where the file chooses the key by it."""
+    def _chosen(self, path, key, argument):
+        """The path with this argument, and its config; None where it does not choose the key."""
         more = f"{path}{',' if ':' in path else ':'}{argument}"
         try:
             found = super().parse(more)
         except (TypeError, ValueError) as error:
             if isinstance(error, ValueError) and "unknown argument" not in str(error):
                 raise  # The file takes it, and not this value.
-            return path, config
+            return None
         chooses = _value(found, key) == argument.partition("=")[2]
-        return (more, found) if chooses else (path, config)
+        return (more, found) if chooses else None
 
 
 def _value(config: ml_collections.ConfigDict, key: str) -> Any:

@@ -20,10 +20,12 @@ from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
+from lm.corpus.preparation import Prepared
+from lm.data.examples import ExampleBatches
 from lm.data.render import MAX_ROWS, Stream, render
 from lm.errors import UserError
 from lm.models.parameters import num_params
-from lm.objectives.batch import Batch
+from lm.objectives.batch import Batch, Objective
 from lm.train.language_model import objective_key
 
 
@@ -54,21 +56,21 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     if config.experiment == "finetune":
         config, data = finetune.read(config)
         config = with_num_steps(config, lambda _: len(data.train.examples))
-        _check_step(config, step)
-        _show_examples(config, data, step - 1)
+        _check_step(step, config.train.num_steps)
+        batches = finetune.make_batches(config, data)
+        _show_examples(batches, data, step - 1)
         return
     config = with_num_steps(init_from.with_model(config), rows_of_epoch)
-    _check_step(config, step)
+    _check_step(step, config.train.num_steps)
     parts = pretraining.make_parts(config)
     prepared = pretraining.make_data(config, parts.model.config)
-    _show(config, prepared, pretraining.make_objective(config, prepared), step - 1)
+    objective = pretraining.make_objective(config, prepared)
+    _show(prepared, objective, config.data.batch_size, config.seed, step - 1)
 
 
-def _check_step(config: ml_collections.ConfigDict, step: int) -> None:
-    if not 1 <= step <= config.train.num_steps:
-        raise UserError(
-            f"--show_batch={step} is not a step of this run: 1 to {config.train.num_steps}"
-        )
+def _check_step(step: int, num_steps: int) -> None:
+    if not 1 <= step <= num_steps:
+        raise UserError(f"--show_batch={step} is not a step of this run: 1 to {num_steps}")
 
 
 def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> None:
@@ -88,12 +90,13 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     held = pretraining_bytes(config, parts, objective, abstract)
     rich.print(memory_table(held))
     if parts.mesh.size > 1:
-        communication.show(config, parts, held, flops * tokens)
-    num_rows = prepared.splits["train"].num_rows
-    if num_rows < config.data.batch_size:  # As where a large recipe is tried without its corpus.
+        found = communication.collectives(config, parts.mesh.shape)
+        communication.show(found, parts, held, flops * tokens, config.train.accumulate_steps)
+    batch_size, num_rows = config.data.batch_size, prepared.splits["train"].num_rows
+    if num_rows < batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
-        config = variants.changed(config, {"data.batch_size": num_rows})
-    _show(config, prepared, objective, step=0)
+        batch_size = num_rows
+    _show(prepared, objective, batch_size, config.seed, step=0)
 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
@@ -107,10 +110,11 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
-    batch_size, key = micro_batch(config, parts.mesh), jax.random.key(0)
+    accumulate_steps, key = config.train.accumulate_steps, jax.random.key(0)
+    num_rows = micro_batch(config.data.batch_size, accumulate_steps, parts.mesh)
+    batches = finetune.make_batches(config, data)
     batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype),
-        finetune.make_batches(config, data).batch_at(0),
+        lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), batches.batch_at(0)
     )
 
     def loss(params, frozen_and_batch):
@@ -120,22 +124,20 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params
-    held = held_bytes(config, parts.abstract, frozen, loss, params, (frozen, batch))
+    held = held_bytes(accumulate_steps, parts.abstract, frozen, loss, params, (frozen, batch))
     rich.print(memory_table(held))
-    _show_examples(config, data, step=0)
+    _show_examples(batches, data, step=0)
 
 
-def _show(config: ml_collections.ConfigDict, prepared, objective, step: int) -> None:
-    batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
-    rows = batches.batch_at(step)
-    key = objective_key(jax.random.key(config.seed), step)
+def _show(prepared: Prepared, objective: Objective, batch_size: int, seed: int, step: int) -> None:
+    rows = Batches(prepared, "train", batch_size=batch_size, seed=seed).batch_at(step)
+    key = objective_key(jax.random.key(seed), step)
     batch = jax.device_get(jax.jit(objective)(rows, key))
     print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
     rich.print(render(_streams(batch), prepared.tokenizer))
 
 
-def _show_examples(config: ml_collections.ConfigDict, data: task_data.TaskData, step: int) -> None:
-    batches = finetune.make_batches(config, data)
+def _show_examples(batches: ExampleBatches, data: task_data.TaskData, step: int) -> None:
     batch = batches.batch_at(step)
     print(f"\nstep {step + 1} sees")
     for b, example in enumerate(batches.rows_at(step)[:MAX_ROWS].tolist()):

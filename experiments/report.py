@@ -46,9 +46,9 @@ def start(
     state_bytes = memory.tree_bytes(abstract)
     lines = {
         "parameters": f"{num_params(abstract.params):,}",
-        "weight decay": _decay_line(config, abstract),
-        "warmup": _warmup_line(config),
-        "compute": compute_line(config),
+        "weight decay": _decay_line(config.optimizer.weight_decay, abstract.params),
+        "warmup": _warmup_line(config.optimizer, config.train.num_steps),
+        "compute": compute_line(config.model, **pretraining.rows_of(config)),
         "data": f"{split.num_tokens:,} tokens of {split.num_documents:,} documents in "
         f"{split.num_rows:,} rows, {split.num_bytes / max(split.num_tokens, 1):.2f} bytes a token",
         "tokens a step": f"{tokens:,}, {config.train.num_steps:,} steps, "
@@ -67,12 +67,16 @@ def warn(lines: Sequence[str]) -> None:
         print(f"warning: {line}", flush=True)
 
 
-def compute_line(config: ml_collections.ConfigDict) -> str:
-    """How a training config computes: types, kernel, and why the kernel is none of the fast ones.
+def compute_line(model: ml_collections.ConfigDict, **rows) -> str:
+    """Says how a model computes: types, kernel, and why the kernel is none of the fast ones.
 
     As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
+
+    Args:
+      model: the `model` block of a config.
+      **rows: what the rows ask of attention; see `pretraining.rows_of`.
     """
-    model_config, choice = resolved(config.model, **pretraining.rows_of(config))
+    model_config, choice = resolved(model, **rows)
     reason = f" ({choice.reason})" if choice.reason else ""
     products = {
         "plain": "",
@@ -91,24 +95,22 @@ def _print_lines(lines: dict[str, str]) -> None:
     print(flush=True)
 
 
-def _decay_line(config: ml_collections.ConfigDict, abstract: TrainState) -> str:
+def _decay_line(weight_decay: float, params: Params) -> str:
     by_decay = {True: [], False: []}
-    for path, _ in jax.tree_util.tree_flatten_with_path(abstract.params)[0]:
+    for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         by_decay[decays(path)].append(name)
     return (
-        f"{config.optimizer.weight_decay} on {', '.join(by_decay[True])}; none on the other "
+        f"{weight_decay} on {', '.join(by_decay[True])}; none on the other "
         f"{len(by_decay[False])}: {', '.join(by_decay[False])}"
     )
 
 
-def _warmup_line(config: ml_collections.ConfigDict) -> str:
-    num_steps, block = config.train.num_steps, config.optimizer
-    of_warmup = schedules.warmup_of(
-        num_steps, warmup_steps=block.warmup_steps, warmup_share=block.warmup_share
-    )
+def _warmup_line(optimizer: ml_collections.ConfigDict, num_steps: int) -> str:
+    steps, share = optimizer.warmup_steps, optimizer.warmup_share
+    of_warmup = schedules.warmup_of(num_steps, warmup_steps=steps, warmup_share=share)
     line = f"{of_warmup:,} of {num_steps:,} steps"
-    asked = block.warmup_steps or round(block.warmup_share * num_steps)
+    asked = steps or round(share * num_steps)
     return line if asked == of_warmup else f"{line}, a tenth of them, where {asked:,} do not fit"
 
 
@@ -131,9 +133,9 @@ def start_fine_tuning(
     ]
     lines = {
         "parameters": f"{num_params(abstract.params):,} trained, {num_params(frozen):,} frozen",
-        "weight decay": _decay_line(config, abstract),
-        "warmup": _warmup_line(config),
-        "compute": compute_line(config),
+        "weight decay": _decay_line(config.optimizer.weight_decay, abstract.params),
+        "warmup": _warmup_line(config.optimizer, config.train.num_steps),
+        "compute": compute_line(config.model, **pretraining.rows_of(config)),
         "data": ", ".join(counts),
         "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "
         f"{num_steps * config.data.batch_size / num_examples:.2f} epochs",

@@ -6,6 +6,7 @@ import pytest
 
 from configs import bert, classify, gpt2, t5
 from experiments import generate, predict, report
+from experiments.wiring import pretraining
 from lm.chat import chat_template
 from lm.formats.fields import Record
 from lm.generation.ending import Written
@@ -44,7 +45,7 @@ def test_a_run_on_a_gpu_says_which_kernel_it_takes_and_why_that_is_no_fast_one(
     monkeypatch.setattr(factory, "compute_capability", lambda: (9, 0))
     config.model.update(changes)
 
-    assert report.compute_line(config).endswith(line)
+    assert report.compute_line(config.model, **pretraining.rows_of(config)).endswith(line)
 
 
 def test_json_lines_are_one_line_each_to_every_reader(tmp_path):

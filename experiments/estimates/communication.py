@@ -119,12 +119,25 @@ if __name__ == "__main__":
     main()
 
 
-def show(config, parts: pretraining.PretrainingParts, held: dict[str, int], flops: float) -> None:
-    """Prints what the devices send one another, and the least time of a step by chip."""
+def show(
+    found: Collectives,
+    parts: pretraining.PretrainingParts,
+    held: dict[str, int],
+    flops: float,
+    accumulate_steps: int,
+) -> None:
+    """Prints what the devices send one another, and the least time of a step by chip.
+
+    Args:
+      found: the collectives of a step.
+      parts: of the run.
+      held: bytes a device by category; see `memory.held_bytes`.
+      flops: of a step.
+      accumulate_steps: micro-batches of a step.
+    """
     sizes = dict(parts.mesh.shape)
-    found = collectives(config, sizes)
     rich.print(_collectives_table(found, sizes))
-    rich.print(_time_table(config, parts, held, flops, found))
+    rich.print(_time_table(parts, held, flops, found, accumulate_steps))
     big, small = (" x ".join(map(str, s.values())) for s in (sizes, variants.small_sizes(sizes)))
     rich.print(
         "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
@@ -157,7 +170,11 @@ def _collectives_table(collectives: Collectives, sizes: dict[str, int]) -> rich.
 
 
 def _time_table(
-    config, parts: pretraining.PretrainingParts, held, flops: float, collectives
+    parts: pretraining.PretrainingParts,
+    held: dict[str, int],
+    flops: float,
+    found: Collectives,
+    accumulate_steps: int,
 ) -> rich.table.Table:
     c, num_devices = parts.model.config, parts.mesh.size
     # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
@@ -165,7 +182,7 @@ def _time_table(
     weights = sum(whole_bytes(parts)) * jnp.dtype(c.dtype).itemsize / 4
     per_micro_batch = 2 * held["activations"] + passes * weights
     state = held["parameters"] + held["optimiser state"] + held["gradients"]
-    traffic_bytes = 2 * state + config.train.accumulate_steps * per_micro_batch
+    traffic_bytes = 2 * state + accumulate_steps * per_micro_batch
     table = rich.table.Table(
         "chip",
         "HBM used",
@@ -184,7 +201,7 @@ def _time_table(
             chip,
             flops=flops * extra / num_devices,
             memory_traffic_bytes=traffic_bytes,
-            collectives=collectives,
+            collectives=found,
             axis_sizes=parts.mesh.shape,
         )
         if time is None:

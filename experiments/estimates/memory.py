@@ -9,27 +9,16 @@ from experiments.wiring import pretraining, variants
 from lm.corpus.rows import abstract_rows
 from lm.costs import memory
 from lm.models import families
+from lm.models.parameters import Params
 from lm.objectives.batch import Objective
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.parallel.param_rules import params_sharding
 from lm.train.state import TrainState
 
 
-def shard_of_a_device(config: ml_collections.ConfigDict, mesh, objective):
-    """Loss, parameters and micro-batch, in shapes, as large as one device computes with them."""
-    one = dict.fromkeys(mesh.shape, 1)
-    parts = pretraining.make_parts(variants.for_mesh(config, mesh.shape, one), devices=1)
-    rows = abstract_rows(micro_batch(config, mesh), config.data.seq_len)
-    key = jax.random.key(0)
-    batch = jax.eval_shape(objective, rows, key)
-    loss = lambda params, batch: parts.loss_fn(params, batch, key)["loss"]
-    return loss, pretraining.abstract_state(parts).params, batch
-
-
-def micro_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
-    """Rows that a device sees at once."""
-    parts = num_batch_shards(mesh)
-    return config.data.batch_size // config.train.accumulate_steps // parts
+def micro_batch(batch_size: int, accumulate_steps: int, mesh: jax.sharding.Mesh) -> int:
+    """Returns the rows that a device sees at once."""
+    return batch_size // accumulate_steps // num_batch_shards(mesh)
 
 
 def pretraining_bytes(
@@ -38,14 +27,23 @@ def pretraining_bytes(
     objective: Objective,
     abstract: TrainState,
 ) -> dict[str, int]:
-    """What a device holds while it pretrains, in bytes by category, estimated from shapes."""
-    held = held_bytes(config, abstract, {}, *shard_of_a_device(config, parts.mesh, objective))
+    """Estimates from shapes what a device holds while it pretrains, in bytes by category."""
+    one = dict.fromkeys(parts.mesh.shape, 1)
+    of_device = pretraining.make_parts(variants.for_mesh(config, parts.mesh.shape, one), devices=1)
+    accumulate_steps, key = config.train.accumulate_steps, jax.random.key(0)
+    num_rows = micro_batch(config.data.batch_size, accumulate_steps, parts.mesh)
+    batch = jax.eval_shape(objective, abstract_rows(num_rows, config.data.seq_len), key)
+    loss = lambda params, batch: of_device.loss_fn(params, batch, key)["loss"]
+    params = pretraining.abstract_state(of_device).params
+    held = held_bytes(accumulate_steps, abstract, {}, loss, params, batch)
     if parts.mesh.shape["fsdp"] > 1:
         held["gathered"] = gathered_bytes(parts)
     return held
 
 
-def held_bytes(config, abstract, frozen, loss, params, batch) -> dict[str, int]:
+def held_bytes(
+    accumulate_steps: int, abstract: TrainState, frozen: Params, loss, params: Params, batch
+) -> dict[str, int]:
     """Bytes a device by category; gradients are there twice while micro-batches are added up.
 
     `loss`, `params` and `batch` are as large as one device computes with them.
@@ -54,7 +52,7 @@ def held_bytes(config, abstract, frozen, loss, params, batch) -> dict[str, int]:
     return {
         "parameters": trained + memory.tree_bytes(frozen),
         "optimiser state": memory.tree_bytes(abstract.opt_state),
-        "gradients": trained * (1 if config.train.accumulate_steps == 1 else 2),
+        "gradients": trained * (1 if accumulate_steps == 1 else 2),
         "activations": memory.saved_activation_bytes(loss, params, batch),
     }
 

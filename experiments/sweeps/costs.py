@@ -121,20 +121,17 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
         config = with_num_steps(config, lambda _: len(data.train.examples))
         parts = finetune.make_parts(config, data)
         flops = finetune.flops_per_token(config, parts.model, parts.params)
-        return Cost(
-            parameters_lib.num_params(parts.params), flops, config.num_seeds * _num_tokens(config)
-        )
-    config = variants.for_one_device(init_from.with_model(config))
-    config = with_num_steps(config, rows_of_epoch)
-    parts = pretraining.make_parts(config, devices=1)
-    abstract = pretraining.abstract_state(parts)
-    objective = objectives.abstract_objective(config)
-    flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
-    return Cost(parameters_lib.num_params(abstract.params), flops, _num_tokens(config))
-
-
-def _num_tokens(config: ml_collections.ConfigDict) -> int:
-    return config.train.num_steps * config.data.batch_size * config.data.seq_len
+        params, num_seeds = parts.params, config.num_seeds
+    else:
+        config = variants.for_one_device(init_from.with_model(config))
+        config = with_num_steps(config, rows_of_epoch)
+        parts = pretraining.make_parts(config, devices=1)
+        abstract = pretraining.abstract_state(parts)
+        objective = objectives.abstract_objective(config)
+        flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
+        params, num_seeds = abstract.params, 1
+    num_tokens = num_seeds * config.train.num_steps * config.data.batch_size * config.data.seq_len
+    return Cost(parameters_lib.num_params(params), flops, num_tokens)
 
 
 def _tokens_per_second(run: PlannedRun) -> float | None:

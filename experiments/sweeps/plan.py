@@ -87,7 +87,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
     """overrides -> the run that they stand for; it raises UserError where there is none."""
     base_config = cli.resolve(cli.of_config(base.filename, base.changes))
     check_numbers(base_config)
-    _check_experiment(base_config)
+    _check_experiment(base_config.experiment)
     base_values = cli.flat(base_config)
 
     def plan_one(overrides: Overrides) -> PlannedRun:
@@ -102,7 +102,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
             check_numbers(config)
         except UserError as error:
             raise UserError(f"sweep() yields {shown(overrides)}: {error}") from None
-        _check_experiment(config)
+        _check_experiment(config.experiment)
         values = cli.flat(config)
         for key, value in keys.items():
             _check_same(key, value, values)
@@ -163,11 +163,9 @@ def plain_parts(distribution: Any) -> Any:
     return type(distribution)(map(_plain, distribution)) if is_known else distribution
 
 
-def _check_experiment(config: ml_collections.ConfigDict) -> None:
-    if config.experiment not in ("pretrain", "finetune"):
-        raise UserError(
-            f"--sweep and --launcher are about training, and experiment={config.experiment!r}"
-        )
+def _check_experiment(experiment: str) -> None:
+    if experiment not in ("pretrain", "finetune"):
+        raise UserError(f"--sweep and --launcher are about training, and experiment={experiment!r}")
 
 
 def _check_set_once(base: Base, overrides: Overrides) -> None:

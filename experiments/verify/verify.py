@@ -22,10 +22,13 @@ _SUBJECTS = {"pretrain": pretraining.make, "finetune": finetuning.make}
 _COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-def start_devices(config: ml_collections.ConfigDict) -> None:
-    """Has JAX simulate as many CPU devices as the config's mesh needs; before JAX has started."""
+def start_devices(parallel: ml_collections.ConfigDict) -> None:
+    """Has JAX simulate as many CPU devices as the mesh of a `parallel` block needs.
+
+    To be called before JAX has started.
+    """
     os.environ["XLA_FLAGS"] = f"{_COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
-    _, num_devices = mesh_settings(config.parallel)
+    _, num_devices = mesh_settings(parallel)
     jax.config.update("jax_num_cpu_devices", num_devices)
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # Fewer cores than devices.
 
