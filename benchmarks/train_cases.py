@@ -151,10 +151,10 @@ def _pretraining(config: ml_collections.ConfigDict, num_documents: int):
 
     parts = pretraining.make_parts(config)
     abstract = pretraining.abstract_state(parts)
-    step_fn, place = pretraining.make_step(parts, causal, config, abstract)
+    step_fn, place = pretraining.make_step(parts, causal, abstract)
     rows, key = place(random_rows(shape_of(config), num_documents)), jax.random.key(0)
     flops_per_token = pretraining.flops_per_token(parts, causal, abstract, config.data.seq_len)
-    state = init_from.state(parts, config, abstract)
+    state = init_from.make_state(config.init_from, parts, abstract)(config.seed)
     return lambda state: step_fn(state, rows, key=key), state, parts.model.config, flops_per_token
 
 
@@ -179,9 +179,9 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
 
     del num_documents
     parts = finetune.make_parts(config, no_data(config))
-    step_fn, place = finetune.make_step(config, parts)
+    step_fn, place = finetune.make_step(parts)
     batch, key = place(random_texts(shape_of(config))), jax.random.key(0)
-    flops_per_token = finetune.flops_per_token(config, parts.model, parts.params)
+    flops_per_token = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
     state = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
     frozen = parts.frozen  # Nothing.
     advance = lambda state: step_fn(state, batch, key=key, frozen=frozen)

@@ -45,10 +45,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
     with _unfinished(target) as partial, faults.naming(target):
         is_imported = True
+        allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
         if peft.is_folder(source):
-            merge_adapters(config, source, partial)
+            merge_adapters(source, partial, base=config.base, **allowed)
         elif hugging_face.is_folder(source):
-            import_folder(config, source, partial)
+            import_folder(source, partial, vocab_size=config.vocab_size, **allowed)
         elif (source / "config.json").exists():
             if config.adapters:
                 export_adapters(source, partial)
@@ -106,7 +107,12 @@ def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def import_folder(
-    config: ml_collections.ConfigDict, source: pathlib.Path, target: pathlib.Path
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    vocab_size: int,
+    allow_missing: bool,
+    allow_unknown: bool,
 ) -> None:
     """A folder of `transformers` -> a run at step 0 that can be sampled, evaluated and trained on.
 
@@ -116,14 +122,14 @@ def import_folder(
     Raises:
       UserError: see `lm.interop.hugging_face`.
     """
-    if task_model.is_task_model(source) and not (config.allow_unknown or config.allow_missing):
+    if task_model.is_task_model(source) and not (allow_unknown or allow_missing):
         model = _read_task_model(source)
     else:
-        model = _read_folder(config, source)
+        model = _read_folder(source, allow_missing, allow_unknown)
     params, block = model.params, model.block
-    if config.vocab_size:
-        params = hugging_face.resize_vocabulary(params, block["vocab_size"], config.vocab_size)
-        block["vocab_size"] = config.vocab_size
+    if vocab_size:
+        params = hugging_face.resize_vocabulary(params, block["vocab_size"], vocab_size)
+        block["vocab_size"] = vocab_size
     if model.tokenizer.vocab_size > block["vocab_size"]:
         raise UserError(
             f"{source}: the tokenizer has {model.tokenizer.vocab_size} tokens and the model only "
@@ -135,32 +141,37 @@ def import_folder(
 
 
 def merge_adapters(
-    config: ml_collections.ConfigDict, source: pathlib.Path, target: pathlib.Path
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    base: str,
+    allow_missing: bool,
+    allow_unknown: bool,
 ) -> None:
     """A folder of `peft` and the model that it adapts -> a run at step 0, merged.
 
     Raises:
       UserError: see `lm.interop.peft`.
     """
-    if not config.base:
+    if not base:
         raise UserError(
             f"source={source} holds adapters; name the run, or the folder of transformers, that "
             "they belong to: --config.base=DIR"
         )
-    base = pathlib.Path(config.base)
-    if hugging_face.is_folder(base):
-        model = _read_folder(config, base)
+    folder = pathlib.Path(base)
+    if hugging_face.is_folder(folder):
+        model = _read_folder(folder, allow_missing, allow_unknown)
     else:
-        run = language_model.load(base)
-        _check_scores(base, run.model)
+        run = language_model.load(folder)
+        _check_scores(folder, run.model)
         params = jax.tree.map(np.asarray, run.params)
         model = Model(run.config["model"], params, "float32", run.tokenizer)
     shapes = {path: x.shape for path, x in flatten_dict(model.params).items()}
     settings, adapters = peft.load_adapters(source, model.block, shapes)
     merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
     model = model._replace(params=jax.tree.map(np.asarray, merged), dtype="float32")
-    write_run(target, model, source=str(source), base=str(base))
-    template_files.copy(base, target / "tokenizer")
+    write_run(target, model, source=str(source), base=str(folder))
+    template_files.copy(folder, target / "tokenizer")
 
 
 class Model(NamedTuple):
@@ -204,7 +215,7 @@ def _say(
         print(line)
 
 
-def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Model:
+def _read_folder(source: pathlib.Path, allow_missing: bool, allow_unknown: bool) -> Model:
     block, is_bare = hugging_face.load_model_block(source), hugging_face.is_bare_encoder(source)
     model = make_model(block, causal=True)
     shapes = flatten_dict(param_shapes(model))
@@ -213,8 +224,8 @@ def _read_folder(config: ml_collections.ConfigDict, source: pathlib.Path) -> Mod
         source,
         {path: x.shape for path, x in shapes.items()},
         initial=init,
-        may_lack=lambda path: config.allow_missing or (is_bare and path[0] != "encoder"),
-        leave_out="anything" if config.allow_unknown else "nothing",
+        may_lack=lambda path: allow_missing or (is_bare and path[0] != "encoder"),
+        leave_out="anything" if allow_unknown else "nothing",
     )
     tokenizer = tokenizers.load_file(source)
     _say(source, loaded, tokenizer)

@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     for name in ("muP", "standard"):
         for width in config.coordinates.widths:
             pretraining.make_parts(variants.widened(config, width, name))
-    prepared = pretraining.make_data(variants.widened(config, 1, "standard"), _model_config(config))
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     points = []
     with workdir_lib.opened(workdir, given, data_hash=prepared.hash):
         for name in ("muP", "standard"):
@@ -73,10 +73,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     return 0 if flat else 1
 
 
-def _model_config(config: ml_collections.ConfigDict) -> Any:
-    return pretraining.make_parts(variants.widened(config, 1, "standard")).model.config
-
-
 def measured(
     config: ml_collections.ConfigDict, width: int, parametrisation: str, prepared: Prepared
 ) -> Iterator[Point]:
@@ -86,9 +82,9 @@ def measured(
     """
     config = variants.widened(config, width, parametrisation)
     parts = pretraining.make_parts(config)
-    objective = pretraining.make_objective(config, prepared)
+    objective = pretraining.make_objective(config.objective, parts.model, prepared)
     abstract = pretraining.abstract_state(parts)
-    step_fn, place = pretraining.make_step(parts, objective, config, abstract)
+    step_fn, place = pretraining.make_step(parts, objective, abstract)
     key = jax.random.key(config.seed)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     (first,) = batches.iterate(0, 1)
@@ -97,7 +93,7 @@ def measured(
     look = jax.jit(lambda params: activations(parts.model, params, inputs))
     mean = lambda x: float(np.mean(np.abs(x), dtype=np.float64))
 
-    state = init_from.state(parts, config, abstract)
+    state = init_from.make_state(config.init_from, parts, abstract)(config.seed)
     at_start = jax.device_get(look(state.params))
     for step, rows in enumerate([*batches.iterate(0, config.train.num_steps), None]):
         for name, x in jax.device_get(look(state.params)).items():

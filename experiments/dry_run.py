@@ -63,8 +63,8 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     config = with_num_steps(init_from.with_model(config), rows_of_epoch)
     _check_step(step, config.train.num_steps)
     parts = pretraining.make_parts(config)
-    prepared = pretraining.make_data(config, parts.model.config)
-    objective = pretraining.make_objective(config, prepared)
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
+    objective = pretraining.make_objective(config.objective, parts.model, prepared)
     _show(prepared, objective, config.data.batch_size, config.seed, step - 1)
 
 
@@ -81,9 +81,9 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     parts = pretraining.make_parts(config, num_devices)
     abstract = pretraining.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
-    prepared = pretraining.make_data(config, parts.model.config)
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     report.warn(split_counts.notes(prepared.splits))
-    objective = pretraining.make_objective(config, prepared)
+    objective = pretraining.make_objective(config.objective, parts.model, prepared)
     flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
@@ -91,7 +91,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     rich.print(memory_table(held))
     if parts.mesh.size > 1:
         found = communication.collectives(config, parts.mesh.shape)
-        communication.show(found, parts, held, flops * tokens, config.train.accumulate_steps)
+        communication.show(found, parts, held, flops * tokens)
     batch_size, num_rows = config.data.batch_size, prepared.splits["train"].num_rows
     if num_rows < batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
@@ -106,12 +106,11 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     rich.print(_parameter_table(parts.abstract.params))
     for line in (f"frozen: {num_params(parts.frozen):,} parameters", *parts.lines):
         print(line)
-    flops = finetune.flops_per_token(config, parts.model, parts.params)
+    flops = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
-    accumulate_steps, key = config.train.accumulate_steps, jax.random.key(0)
-    num_rows = micro_batch(config.data.batch_size, accumulate_steps, parts.mesh)
+    num_rows = micro_batch(config.data.batch_size, parts.accumulate_steps, parts.mesh)
     batches = finetune.make_batches(config, data)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), batches.batch_at(0)
@@ -120,11 +119,12 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     def loss(params, frozen_and_batch):
         frozen, batch = frozen_and_batch
         params = parts.trained.combine(params, frozen)
+        key = jax.random.key(0)
         return data.task.objective.loss(parts.model, params, batch, key)["loss"]
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params
-    held = held_bytes(accumulate_steps, parts.abstract, frozen, loss, params, (frozen, batch))
+    held = held_bytes(parts.accumulate_steps, parts.abstract, frozen, loss, params, (frozen, batch))
     rich.print(memory_table(held))
     _show_examples(batches, data, step=0)
 

@@ -27,7 +27,7 @@ from lm.train.language_model import make_eval_step
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Prints the metrics that training logs as eval/*; `workdir` is not used."""
     del workdir
-    folder = folder_of(config)
+    folder = folder_of(config.checkpoint)
     if config.data.batch_size < 1:
         raise UserError(f"data.batch_size={config.data.batch_size} must be at least 1")
     if task_model.is_task_model(folder):
@@ -37,29 +37,29 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     mesh = make_mesh(**config.parallel)
     loaded = language_model.load(folder, sequence_parts=mesh.shape["sequence"])
     params = place_params(loaded.params, mesh)
-    corpus = ml_collections.ConfigDict({"data": config.data})
+    data, model = config.data, loaded.model
     if not config.data.source:
         if "data" not in loaded.config:
             raise UserError(f"{folder} was imported and has no data of its own; set data.source")
-        corpus.data = loaded.config["data"]
-    check_positions(corpus.data.seq_len, loaded.model.config)
-    corpus.tokenizer = tokenizer_block(folder)
+        data = loaded.config["data"]
+    check_positions(data["seq_len"], model.config)
     where = dict(cache_dir=cache_folder("data"), only=("validation",))
-    prepared = pretraining.make_data(corpus, loaded.model.config, **where)
-    corpus.model, corpus.objective = loaded.config["model"], _objective(loaded)
-    eval_step = make_eval_step(loaded.model, pretraining.make_objective(corpus, prepared), mesh)
+    tokenizer, vocab_size = tokenizer_block(folder), model.config.vocab_size
+    prepared = pretraining.make_data(data, tokenizer, vocab_size, **where)
+    objective = _objective(loaded)
+    eval_step = make_eval_step(model, pretraining.make_objective(objective, model, prepared), mesh)
     batch_size = divisible(config.data.batch_size, mesh)
     batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
     metrics = evaluate(
         params,
         eval_step,
         (place_batch(rows, mesh) for rows in batches),
-        num_bytes=pretrain.predicted_bytes(corpus, prepared),
+        num_bytes=pretrain.predicted_bytes(objective["kind"], prepared),
     )
     print(f"{folder} at step {loaded.step}")
     for name, value in metrics.items():
         print(f"{name:>18} {value:.6f}")
-    if reason := pretrain.no_bits_per_byte(corpus, prepared):
+    if reason := pretrain.no_bits_per_byte(objective["kind"], prepared):
         print(f"{'eval/bits_per_byte':>18} not given: {reason}")
     return 0
 
@@ -79,20 +79,20 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
             f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
         )
     params = place_params(run.params, mesh)
-    with_data = ml_collections.ConfigDict(run.config)
+    data = ml_collections.ConfigDict(run.config["data"])
     if config.data.source or config.data.validation:
-        with_data.data.update(source=config.data.source, validation=config.data.validation)
-    if with_data.data.validation:
-        with_data.data.train = ""  # It may be gone.
-    with_data.data.on_error = config.data.on_error
-    with_data.data["max_document_bytes"] = config.data.max_document_bytes
-    found = task_data.read_records(with_data)
+        data.update(source=config.data.source, validation=config.data.validation)
+    if data.validation:
+        data.train = ""  # It may be gone.
+    data.on_error = config.data.on_error
+    data["max_document_bytes"] = config.data.max_document_bytes
+    found = task_data.read_records(data, run.config["task"]["kind"])
     skipped = list(found.skipped)
     split = task_data.encode(
         run.task, found.validation, "data.validation", config.data.on_error, skipped
     )
-    with_data.eval.batch_size = divisible(config.data.batch_size, mesh)
-    evaluate = finetune.make_evaluation(with_data, run.task, run.model, split, mesh)
+    sizes = dict(multiple=data.multiple, batch_size=divisible(config.data.batch_size, mesh))
+    evaluate = finetune.make_evaluation(run.task, run.model, mesh, split, **sizes)
     metrics, predictions = evaluate(params)
     by_label = run.task.by_label(split.records, predictions)
     names = task_model.labels_of(run.config)

@@ -17,7 +17,7 @@ from flax import linen as nn
 from experiments import report, training
 from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.number_ranges import check_numbers
-from experiments.wiring.run_folder import with_own_tokenizer
+from experiments.wiring.run_folder import own_tokenizer
 from experiments.wiring.run_length import with_num_steps
 from lm.chat import template_files
 from lm.costs import flops
@@ -133,14 +133,15 @@ class FineTuning:
         self.schedule, self.abstract, self.extend = parts.schedule, parts.abstract, extend
         self.batches, self.shard = make_batches(config, data), process_shard(parts.mesh)
         self.data_hash = data.hash
-        self.flops_per_token = flops_per_token(config, parts.model, parts.params)
+        self.flops_per_token = flops_per_token(parts.model, parts.params, config.data.seq_len)
         self.kept = {
             "frozen parameters": checksum(to_host(parts.frozen)),
             "data.batch_size": config.data.batch_size,
         }
-        evaluation = functools.partial(make_evaluation, config, data.task, parts.model)
-        self._evaluate_validation = evaluation(data.validation, parts.mesh)
-        self._evaluate_training = evaluation(data.train, parts.mesh)
+        sizes = dict(multiple=config.data.multiple, batch_size=config.eval.batch_size)
+        evaluation = functools.partial(make_evaluation, data.task, parts.model, parts.mesh, **sizes)
+        self._evaluate_validation = evaluation(data.validation)
+        self._evaluate_training = evaluation(data.train)
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
         is_chat = self.config.task.kind == "chat"  # Which has templates of its own.
@@ -162,7 +163,7 @@ class FineTuning:
         return create(self.parts.params)
 
     def compiled_step(self) -> tuple[StepFn, Callable[[Any], Any]]:
-        step, place = make_step(self.config, self.parts)
+        step, place = make_step(self.parts)
         key = jax.random.key(self.config.seed)
         return functools.partial(step, key=key, frozen=self.parts.frozen), place
 
@@ -237,7 +238,8 @@ def read(
         )
     config = init_from.with_model(config)
     check_numbers(config)
-    data = task_data.read(with_own_tokenizer(config, workdir) if workdir else config)
+    tokenizer = own_tokenizer(config.tokenizer, workdir) if workdir else config.tokenizer
+    data = task_data.read(config, tokenizer)
     config.task.update(data.block)
     return config, data
 
@@ -258,6 +260,8 @@ class FineTuningParts(NamedTuple):
     tx: optax.GradientTransformation
     schedule: Callable
     mesh: jax.sharding.Mesh
+    strategy: str
+    accumulate_steps: int
     params: Params
     frozen: Params
     create: Callable[[Params], TrainState]
@@ -282,7 +286,9 @@ def make_parts(
       UserError: settings that do not go together.
     """
     mesh = make_mesh(**config.parallel, devices=devices)
-    pretraining.check_batch(config, mesh)
+    pretraining.check_batch(
+        config.data, config.train.accumulate_steps, config.eval.batch_size, mesh
+    )
     tx, schedule = make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     model = task_model.make_model(config, data.task)
     params, lines = task_model.task_params(config, data.task, model, mesh)
@@ -301,6 +307,8 @@ def make_parts(
         tx=tx,
         schedule=schedule,
         mesh=mesh,
+        strategy=config.parallel.strategy,
+        accumulate_steps=config.train.accumulate_steps,
         params=params,
         frozen=trained.partition(params)[1],
         create=create,
@@ -321,9 +329,7 @@ def make_batches(config: ml_collections.ConfigDict, data: task_data.TaskData) ->
     )
 
 
-def make_step(
-    config: ml_collections.ConfigDict, parts: FineTuningParts
-) -> tuple[Callable, Callable[[Any], Any]]:
+def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
     """Returns step(state, batch, key=..., frozen=...) -> (state, metrics), and what places its
     batches; see `compile.compile_step`."""
     loss = functools.partial(parts.task.objective.loss, parts.model)
@@ -339,7 +345,7 @@ def make_step(
             key,
             loss_fn=loss_fn,
             tx=parts.tx,
-            accumulate_steps=config.train.accumulate_steps,
+            accumulate_steps=parts.accumulate_steps,
             axis_name=axis_name,
         )
         lengths = [x for name, x in batch.items() if name.endswith("length_B")]
@@ -348,15 +354,17 @@ def make_step(
             num_tokens = jax.lax.psum(num_tokens, axis_name)
         return state, metrics | {"num_tokens": num_tokens}
 
-    return compile.compile_step(step, config.parallel.strategy, parts.mesh, parts.shardings)
+    return compile.compile_step(step, parts.strategy, parts.mesh, parts.shardings)
 
 
 def make_evaluation(
-    config: ml_collections.ConfigDict,
     task: Task,
     model: nn.Module,
-    split: task_data.Split,
     mesh: jax.sharding.Mesh,
+    split: task_data.Split,
+    *,
+    multiple: int,
+    batch_size: int,
 ) -> Callable[[Params], tuple[dict[str, float], list[Any]]]:
     """params -> metrics over a split, and a prediction for each record."""
     shard, num_shards = process_shard(mesh)
@@ -372,8 +380,8 @@ def make_evaluation(
         batches = evaluation_batches(
             split.examples,
             fill=task.fill,
-            multiple=config.data.multiple,
-            batch_size=config.eval.batch_size,
+            multiple=multiple,
+            batch_size=batch_size,
             shard=shard,
             num_shards=num_shards,
         )
@@ -390,9 +398,9 @@ def make_evaluation(
     return evaluate
 
 
-def flops_per_token(config: ml_collections.ConfigDict, model: nn.Module, params: Params) -> float:
+def flops_per_token(model: nn.Module, params: Params, seq_len: int) -> float:
     """Of one token of a full row; see `flops.train_flops`. Frozen layers count like others."""
-    has_body, seq_len = "body" in params, config.data.seq_len
+    has_body = "body" in params
     c = model.body.config if has_body else model.config
     body = params["body"] if has_body else params
     tables = [np.size(x) for name, x in body.items() if name.endswith("_embedding")]

@@ -27,9 +27,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """
     del workdir
     _check(config)
-    asked = prompts.read(config)
+    asked = prompts.read(config.prompt, config.prompts_file, config.data)
     mesh = make_mesh(**config.parallel)
-    writer = _writer(config, load(folder_of(config), mesh=mesh))
+    run = load(folder_of(config.checkpoint), mesh=mesh)
+    writer = _writer(run, config.raw, config.system)
     ids = [writer.prompt_ids(prompt) for prompt in asked]
     samples = write(writer, ids, **{name: config[name] for name in keywords(write)})
     if config.output:
@@ -44,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    folder_of(config)
+    folder_of(config.checkpoint)
     choose("data.on_error", config.data.on_error, ("raise", "skip"))
     if config.num_beams > 1 and config.num_samples > config.num_beams:
         raise UserError(
@@ -70,10 +71,10 @@ def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]])
     print(f"written to {path}: {len(lines)} texts")
 
 
-def _writer(config: ml_collections.ConfigDict, run: Run) -> Writer:
+def _writer(run: Run, raw: bool, system: str) -> Writer:
     """How a prompt is read is said on standard error where it may surprise."""
     prompting.say_what_is_unused(run.folder, run.tokenizer)
-    writer = make_writer(run, raw=config.raw, system=config.system)
+    writer = make_writer(run, raw=raw, system=system)
     if writer.template is not None:
         if not isinstance(run, task_model.SavedTaskModel):
             _say("each prompt is a user's message, by the chat template; --config.raw=True: a text")

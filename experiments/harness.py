@@ -21,7 +21,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
       UserError: before anything is scored, for what cannot be.
     """
-    folder_of(config)
+    folder_of(config.checkpoint)
     if config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size} must be at least 1")
     names = [name for name in config.tasks.split(",") if name]
@@ -84,7 +84,7 @@ def load(config: ml_collections.ConfigDict):
     """
     from lm.inference.lm_eval_model import HarnessModel
 
-    folder = folder_of(config)
+    folder = folder_of(config.checkpoint)
     loaded = run_lib.load(folder, mesh=make_mesh(**config.parallel))
     prompting.say_what_is_unused(folder, loaded.tokenizer)
     if "body" in loaded.params or family_of(loaded.model).architecture == "encoder":

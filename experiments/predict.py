@@ -81,7 +81,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Whatever needs no model."""
-    folder_of(config)
+    folder_of(config.checkpoint)
     if not config.input:
         raise UserError("input is not set; give a file, or - for standard input: --config.input=-")
     choose("input_format", config.input_format, unlabelled.FORMATS)
@@ -111,7 +111,7 @@ class TaskModel(NamedTuple):
 
 
 def _open(config: ml_collections.ConfigDict) -> TaskModel:
-    folder = folder_of(config)
+    folder = folder_of(config.checkpoint)
     if not task_model_lib.is_task_model(folder):
         raise UserError(
             f"checkpoint={folder} was trained for no task; fine-tune it, or have it write with "

@@ -12,7 +12,7 @@ import ml_collections
 
 from experiments import report, training
 from experiments.wiring import init_from, pretraining
-from experiments.wiring.run_folder import with_own_tokenizer
+from experiments.wiring.run_folder import own_tokenizer
 from experiments.wiring.run_length import rows_of_epoch, with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches, evaluation_batches
@@ -55,8 +55,8 @@ def run(
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
-        prepared = pretraining.make_data(config, parts.model.config)
-        reason = no_bits_per_byte(config, prepared)
+        prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
+        reason = no_bits_per_byte(config.objective.kind, prepared)
         if reason and config.checkpoint.best_metric == "eval/bits_per_byte":
             raise UserError(
                 f"checkpoint.best_metric=eval/bits_per_byte is not given here: {reason}; take "
@@ -67,7 +67,8 @@ def run(
         )
         if config.init_from:
             goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
-            init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
+            tokenizer = None if goes_on else prepared.tokenizer
+            init_from.check(config.init_from, parts.model, abstract.params, tokenizer)
     return training.train(
         config,
         workdir,
@@ -88,7 +89,7 @@ def complete(
     config = init_from.with_model(config)
     requested_config = config.to_dict()
     workdir_lib.check(workdir, requested_config, extend=extend)
-    config = with_own_tokenizer(config, workdir)
+    config.tokenizer = own_tokenizer(config.tokenizer, workdir)
     return with_num_steps(config, rows_of_epoch), requested_config
 
 
@@ -117,14 +118,21 @@ class Pretraining:
         extend: bool = False,
     ):
         self.prepared, self.abstract, self.shard, self.extend = prepared, abstract, shard, extend
-        self.objective = pretraining.make_objective(config, prepared)
+        self.objective = pretraining.make_objective(config.objective, parts.model, prepared)
         self.data_hash = prepared.hash
         self.flops_per_token = pretraining.flops_per_token(
             parts, self.objective, abstract, config.data.seq_len
         )
-        self._make_state = init_from.make_state(parts, config, abstract)
-        self._evaluate = make_evaluation(config, parts, self.objective, prepared)
-        self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config))
+        self._make_state = init_from.make_state(config.init_from, parts, abstract)
+        self._evaluate = make_evaluation(
+            parts,
+            self.objective,
+            prepared,
+            batch_size=config.eval.batch_size,
+            num_blocks=config.loss.num_blocks,
+            num_bytes=predicted_bytes(config.objective.kind, prepared),
+        )
+        self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config.data))
         self._set_run(config, workdir, parts, command)
 
     def of_run(
@@ -142,7 +150,9 @@ class Pretraining:
     def _set_run(self, config, workdir, parts, command) -> None:
         self.config, self.workdir, self.parts, self.command = config, workdir, parts, command
         self.schedule, self.kept = parts.schedule, {"data.batch_size": config.data.batch_size}
-        self.batches = make_batches(config, self.prepared)
+        self.batches = Batches(
+            self.prepared, "train", batch_size=config.data.batch_size, seed=config.seed
+        )
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
         save_tokenizer(self.prepared.tokenizer, self.config.init_from, folder)
@@ -156,7 +166,7 @@ class Pretraining:
         return self._make_state(self.config.seed)
 
     def compiled_step(self) -> tuple[StepFn, Callable[[Rows], Any]]:
-        step, place = pretraining.make_step(self.parts, self.objective, self.config, self.abstract)
+        step, place = pretraining.make_step(self.parts, self.objective, self.abstract)
         return functools.partial(step, key=jax.random.key(self.config.seed)), place
 
     def evaluate(self, params: Params) -> dict[str, float]:
@@ -185,33 +195,37 @@ class Pretraining:
 
     def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
         report.end(
-            self.config,
-            self.prepared,
             self.workdir,
             checkpoints.metrics(int(state.step)),
             self.command,
-            self._compressors,
-            no_bits_per_byte(self.config, self.prepared),
+            model_name=self.config.model.name,
+            compressors=self._compressors if self.config.eval.compressors else None,
+            no_bits_per_byte=no_bits_per_byte(self.config.objective.kind, self.prepared),
         )
 
 
-def make_batches(config: ml_collections.ConfigDict, prepared: Prepared) -> Batches:
-    """The training batches, each a function of its step."""
-    return Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
-
-
 def make_evaluation(
-    config: ml_collections.ConfigDict,
     parts: pretraining.PretrainingParts,
     objective: Objective,
     prepared: Prepared,
+    *,
+    batch_size: int,
+    num_blocks: int,
+    num_bytes: int | None,
 ) -> Callable[[Params], dict[str, float]]:
-    """params -> metrics over the whole validation split."""
-    eval_step = make_eval_step(parts.model, objective, parts.mesh, config.loss.num_blocks)
-    shard, num_bytes = process_shard(parts.mesh), predicted_bytes(config, prepared)
+    """params -> metrics over the whole validation split.
+
+    Args:
+      parts, objective, prepared: of the run.
+      batch_size: of evaluation.
+      num_blocks: in which the loss is computed.
+      num_bytes: see `predicted_bytes`.
+    """
+    eval_step = make_eval_step(parts.model, objective, parts.mesh, num_blocks)
+    shard = process_shard(parts.mesh)
 
     def evaluate(params):
-        batches = validation_batches(config, prepared, shard)
+        batches = validation_batches(prepared, batch_size, shard)
         placed = (place_batch(rows, parts.mesh) for rows in batches)
         return evaluation.evaluate(params, eval_step, placed, num_bytes=num_bytes)
 
@@ -219,28 +233,24 @@ def make_evaluation(
 
 
 def validation_batches(
-    config: ml_collections.ConfigDict, prepared: Prepared, shard: tuple[int, int]
+    prepared: Prepared, batch_size: int, shard: tuple[int, int]
 ) -> Iterator[Rows]:
     """The whole validation split; of each batch one shard, (index, number of them)."""
     index, num_shards = shard
     return evaluation_batches(
-        prepared,
-        "validation",
-        batch_size=config.eval.batch_size,
-        shard=index,
-        num_shards=num_shards,
+        prepared, "validation", batch_size=batch_size, shard=index, num_shards=num_shards
     )
 
 
-def predicted_bytes(config: ml_collections.ConfigDict, prepared: Prepared) -> int | None:
+def predicted_bytes(objective_kind: str, prepared: Prepared) -> int | None:
     """Of the validation text; None where `no_bits_per_byte` says why not."""
-    if no_bits_per_byte(config, prepared):
+    if no_bits_per_byte(objective_kind, prepared):
         return None
     return prepared.splits["validation"].num_predicted_bytes
 
 
-def no_bits_per_byte(config: ml_collections.ConfigDict, prepared: Prepared) -> str:
+def no_bits_per_byte(objective_kind: str, prepared: Prepared) -> str:
     """Why an evaluation gives none; "" where it does."""
-    if config.objective.kind != "causal":
-        return f"objective.kind={config.objective.kind} does not predict each token of a text"
+    if objective_kind != "causal":
+        return f"objective.kind={objective_kind} does not predict each token of a text"
     return split_counts.no_bits_per_byte(prepared.splits["validation"])

@@ -14,29 +14,27 @@ from lm.formats.fields import Record
 from lm.inference.writing import Prompt
 
 
-def read(config: ml_collections.ConfigDict) -> list[Prompt]:
+def read(prompt: str, prompts_file: str, data: ml_collections.ConfigDict) -> list[Prompt]:
     """The prompts of `prompts_file`, in their order, or `prompt` alone.
 
-    What `data.on_error` leaves out is counted on standard error.
+    What `on_error` of the `data` block leaves out is counted on standard error.
 
     Raises:
       UserError: the file cannot be read, is empty, or holds something else.
     """
-    if not config.prompts_file:
+    if not prompts_file:
         try:
-            config.prompt.encode()
+            prompt.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"prompt holds half a character ({error.reason})") from None
-        return [Prompt("prompt", config.prompt, {})]
-    name = f"prompts_file={config.prompts_file}"
-    if config.prompt:
-        raise UserError(f"prompt={config.prompt!r} and {name} are both set; leave one out")
-    path = pathlib.Path(config.prompts_file)
+        return [Prompt("prompt", prompt, {})]
+    name = f"prompts_file={prompts_file}"
+    if prompt:
+        raise UserError(f"prompt={prompt!r} and {name} are both set; leave one out")
+    path = pathlib.Path(prompts_file)
     skipped: list[UserError] = []
     prompts = list(
-        files.without_errors(
-            _read(path, config.data.max_document_bytes), config.data.on_error, skipped
-        )
+        files.without_errors(_read(path, data.max_document_bytes), data.on_error, skipped)
     )
     if skipped:
         print(f"{len(skipped):,} prompts left out, first: {skipped[0]}", file=sys.stderr)

@@ -270,29 +270,34 @@ def seeds(workdir: pathlib.Path, num_runs: int, estimates: dict[str, Estimate]) 
 
 
 def end(
-    config: ml_collections.ConfigDict,
-    prepared: Prepared,
     workdir: pathlib.Path,
     metrics: dict[str, float],
     made_by: Sequence[str],
-    compressors: Callable[[], dict[str, float]],
+    *,
+    model_name: str,
+    compressors: Callable[[], dict[str, float]] | None,
     no_bits_per_byte: str,
 ) -> None:
     """Prints the result beside general-purpose compressors, and what one can do next.
 
-    `made_by` is the command of the run; `compressors` gives their bits per byte, and
-    `no_bits_per_byte` the reason where the run has none.
+    Args:
+      workdir: of the run.
+      metrics: of its last evaluation.
+      made_by: its command.
+      model_name: the family of its model.
+      compressors: gives their bits per byte by name; None where they are not asked for.
+      no_bits_per_byte: why the run has no bits per byte; "" where it has.
     """
     print(f"\nvalidation loss {metrics['eval/loss']:.4f} nats a token")
     if "eval/bits_per_byte" in metrics:
         print(f"bits per byte   {metrics['eval/bits_per_byte']:.3f}  this model")
-        if config.eval.compressors:
+        if compressors:
             for name, bits in compressors().items():
                 print(f"                {bits:.3f}  {name}, on the same held-out bytes")
     if no_bits_per_byte:
         print(f"bits per byte   not given: {no_bits_per_byte}")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
-    if family_named(config.model.name).architecture == "decoder":
+    if family_named(model_name).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
         print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
     kept = [arg for arg in made_by[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
@@ -300,22 +305,25 @@ def end(
     print(f"train it on     {more}", flush=True)
 
 
-def compressor_bits_per_byte(config: ml_collections.ConfigDict) -> dict[str, float]:
-    """Bits per byte of `gzip -9` and `xz -9` on the validation documents in one stream."""
+def compressor_bits_per_byte(data: ml_collections.ConfigDict) -> dict[str, float]:
+    """Bits per byte of `gzip -9` and `xz -9` on the validation documents of a `data` block.
+
+    All of the documents are one stream.
+    """
     source = make_source(
-        config.data.source,
+        data.source,
         split="validation",
-        spec=config.data.validation,
-        field=config.data.field,
-        **task_data.document_limit(config.data),
+        spec=data.validation,
+        field=data.field,
+        **task_data.document_limit(data),
     )
     packers = {"gzip -9": zlib.compressobj(9, wbits=31), "xz -9": lzma.LZMACompressor(preset=9)}
     num_bytes, sizes = 0, dict.fromkeys(packers, 0)
-    for document in readable(source, config.data.on_error, []):
-        data = document.text.encode()
-        num_bytes += len(data)
+    for document in readable(source, data.on_error, []):
+        text = document.text.encode()
+        num_bytes += len(text)
         for name, packer in packers.items():
-            sizes[name] += len(packer.compress(data))
+            sizes[name] += len(packer.compress(text))
     for name, packer in packers.items():
         sizes[name] += len(packer.flush())
     return {name: 8 * size / num_bytes for name, size in sizes.items()}

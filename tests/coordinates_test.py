@@ -7,7 +7,7 @@ import pytest
 
 from configs import coordinates as coordinates_config
 from experiments import coordinates
-from experiments.wiring import pretraining, variants
+from experiments.wiring import pretraining
 from lm.models import mup
 
 WIDTHS = (1, 8)
@@ -34,8 +34,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(config):
-    plain = variants.widened(config, 1, "standard")
-    return pretraining.make_data(plain, pretraining.make_parts(plain).model.config)
+    return pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
 
 
 @pytest.fixture(scope="module")

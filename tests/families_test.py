@@ -92,12 +92,12 @@ def test_micro_batches_make_the_same_update_as_the_batch(corpus):
         config = make_config("bert", corpus)
         config.train.accumulate_steps = accumulate_steps
         parts = pretraining.make_parts(config)
-        prepared = pretraining.make_data(config, parts.model.config)
-        objective = pretraining.make_objective(config, prepared)
+        prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
+        objective = pretraining.make_objective(config.objective, parts.model, prepared)
         abstract = pretraining.abstract_state(parts)
-        step, place = pretraining.make_step(parts, objective, config, abstract)
+        step, place = pretraining.make_step(parts, objective, abstract)
         rows = Batches(prepared, "train", batch_size=16, seed=0).batch_at(0)
-        state = init_from.state(parts, config, abstract)
+        state = init_from.make_state("", parts, abstract)(config.seed)
         state, metrics = step(state, place(rows), key=jax.random.key(0))
         updated.append((state.params, float(metrics["loss"]), float(metrics["grad_norm"])))
 

@@ -293,9 +293,8 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with
     loaded = task_model.load(workdir)
     data = task_data.read(loaded.config)
     mesh = make_mesh(**loaded.config["parallel"])
-    again = finetune.make_evaluation(
-        loaded.config, loaded.task, loaded.model, data.validation, mesh
-    )
+    sizes = dict(multiple=32, batch_size=loaded.config["eval"]["batch_size"])
+    again = finetune.make_evaluation(loaded.task, loaded.model, mesh, data.validation, **sizes)
     params = place_params(loaded.params, mesh)
     assert again(params)[0]["eval/loss"] == pytest.approx(result["metrics"]["eval/loss"], abs=1e-6)
 
@@ -476,9 +475,13 @@ def test_prompts_are_the_lines_of_a_file(tmp_path):
     (tmp_path / "prompts.txt").write_bytes(text)
     (tmp_path / "prompts.txt.gz").write_bytes(gzip.compress(text))
 
-    assert [prompt.text for prompt in prompts.read(config)] == ["ein\u2028s", "", "{二"]
+    assert [
+        prompt.text for prompt in prompts.read(config.prompt, config.prompts_file, config.data)
+    ] == ["ein\u2028s", "", "{二"]
     config.prompts_file += ".gz"
-    assert [prompt.text for prompt in prompts.read(config)] == ["ein\u2028s", "", "{二"]
+    assert [
+        prompt.text for prompt in prompts.read(config.prompt, config.prompts_file, config.data)
+    ] == ["ein\u2028s", "", "{二"]
 
 
 def test_prompts_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path, capsys):
@@ -489,9 +492,11 @@ def test_prompts_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_pa
     config.data.max_document_bytes = 40
 
     with pytest.raises(UserError, match=r"prompts\.jsonl:2: not JSON.*data\.on_error"):
-        prompts.read(config)
+        prompts.read(config.prompt, config.prompts_file, config.data)
     config.data.on_error = "skip"
-    assert [prompt.text for prompt in prompts.read(config)] == ["a", None]
+    assert [
+        prompt.text for prompt in prompts.read(config.prompt, config.prompts_file, config.data)
+    ] == ["a", None]
     assert "3 prompts left out, first: " in capsys.readouterr().err
 
 

@@ -41,7 +41,7 @@ def test_dropout_for_a_model_that_has_some_replaces_its_own(tmp_path, caplog):
 
 
 def checked(folder, objective):
-    """A config that adapts `folder`, its parts and abstract state, after all that is checked."""
+    """The folder, the parts and abstract state of a config that adapts it, after all is checked."""
     config = adapt.get_config(f"objective={objective}")
     config.init_from = str(folder)
     config.data.update(seq_len=24, batch_size=8)
@@ -49,13 +49,13 @@ def checked(folder, objective):
     config = init_from.with_model(config)
     parts = pretraining.make_parts(config)
     abstract = pretraining.abstract_state(parts)
-    init_from.check(config, abstract.params, None)
-    return parts, config, abstract
+    init_from.check(config.init_from, parts.model, abstract.params, None)
+    return config.init_from, parts, abstract
 
 
 def started(folder, objective):
     """The parameters that adapting starts with."""
-    return flatten_dict(init_from.state(*checked(folder, objective)).params)
+    return flatten_dict(init_from.make_state(*checked(folder, objective))(0).params)
 
 
 def said(caplog):

@@ -425,7 +425,7 @@ def test_epochs_are_just_as_many_steps_as_show_every_row(num_epochs, corpus):
 
     num_steps = with_num_steps(config, rows_of_epoch).train.num_steps
 
-    prepared = pretraining.make_data(config, config.model)
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     batches = Batches(prepared, "train", batch_size=16, seed=0)
     num_rows = prepared.splits["train"].num_rows
     seen = np.concatenate([batches.rows_at(step) for step in range(num_steps)])

@@ -53,18 +53,18 @@ class Run:
         self._config.parallel.update(MESHES[mesh])
         devices = jax.devices()[:1] if mesh == "one device" else None
         self._parts = pretraining.make_parts(self._config, devices)
-        prepared = pretraining.make_data(self._config, self._parts.model.config)
-        objective = pretraining.make_objective(self._config, prepared)
+        data, tokenizer = self._config.data, self._config.tokenizer
+        prepared = pretraining.make_data(data, tokenizer, self._config.model.vocab_size)
+        model = self._parts.model
+        objective = pretraining.make_objective(self._config.objective, model, prepared)
         self._abstract = pretraining.abstract_state(self._parts)
-        self._step_fn, self._place = pretraining.make_step(
-            self._parts, objective, self._config, self._abstract
-        )
+        self._step_fn, self._place = pretraining.make_step(self._parts, objective, self._abstract)
         batch_size = self._config.data.batch_size
         self._batches = Batches(prepared, "train", batch_size=batch_size, seed=0)
 
     def losses(self, folder: pathlib.Path) -> list[float]:
         """Of all steps; a checkpoint goes to `folder` halfway."""
-        state = init_from.state(self._parts, self._config, self._abstract)
+        state = init_from.make_state("", self._parts, self._abstract)(self._config.seed)
         state, first = self._train(state, range(SAVED))
         with Checkpoints(folder, keep_last=1) as checkpoints:
             checkpoints.save(SAVED, state, {}, {})

@@ -59,13 +59,13 @@ def test_a_run_goes_on_only_with_the_multipliers_that_it_was_trained_with(
     params = random_like(param_shapes(make_model(make_config("gpt2").model, causal=True)))
     made = convert.Model(block, params, "float32", ByteTokenizer())
     convert.write_run(tmp_path / "run", made, source="random")
-    same = make_config("gpt2", **(BASE if there else {}))
-    other = make_config("gpt2", **({} if there else BASE))
+    same = make_model(make_config("gpt2", **(BASE if there else {})).model, causal=True)
+    other = make_model(make_config("gpt2", **({} if there else BASE)).model, causal=True)
 
-    same.init_from = other.init_from = str(tmp_path / "run")
-    init_from.check(same, params, ByteTokenizer())
+    folder = str(tmp_path / "run")
+    init_from.check(folder, same, params, ByteTokenizer())
     with pytest.raises(UserError, match=r"init_from=.*other multipliers of muP"):
-        init_from.check(other, params, ByteTokenizer())
+        init_from.check(folder, other, params, ByteTokenizer())
 
 
 def test_fine_tuning_begins_from_a_run_that_has_a_base_shape():

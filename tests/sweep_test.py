@@ -344,9 +344,8 @@ def test_a_cost_is_what_a_run_counts(corpus):
     config.data.update(corpus, source="text")
     config.tokenizer = {"kind": "bytes"}
     parts = pretraining.make_parts(config)
-    objective = pretraining.make_objective(
-        config, pretraining.make_data(config, parts.model.config)
-    )
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
+    objective = pretraining.make_objective(config.objective, parts.model, prepared)
 
     counted = pretraining.flops_per_token(parts, objective, pretraining.abstract_state(parts), 64)
 

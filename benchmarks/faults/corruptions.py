@@ -83,16 +83,13 @@ def _of_exported(exported: pathlib.Path, num: int, rng: random.Random) -> collec
     import numpy as np
     from flax.traverse_util import flatten_dict
 
-    from configs import convert as convert_config
     from experiments import convert
     from lm.interop import hugging_face
-
-    config = convert_config.get_config()
 
     def read(folder: pathlib.Path) -> Any:
         if not hugging_face.is_folder(folder):
             raise UserError(f"{folder} is no folder of transformers")
-        return convert._read_folder(config, folder)
+        return convert._read_folder(folder, allow_missing=False, allow_unknown=False)
 
     wanted = read(exported)
 

@@ -53,8 +53,8 @@ def main(folders: list[str]) -> None:
 def unigram_loss(config: ml_collections.ConfigDict) -> float:
     """Nats a target of the validation split."""
     model = make_model(config.model, causal=config.objective.kind == "causal")
-    prepared = pretraining.make_data(config, model.config)
-    objective = jax.jit(pretraining.make_objective(config, prepared))
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
+    objective = jax.jit(pretraining.make_objective(config.objective, model, prepared))
     counts = np.ones(config.model.vocab_size)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     for step, rows in enumerate(batches.iterate(0, 200)):

@@ -15,7 +15,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -67,13 +67,16 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
     }
 
 
-def of_all_layers(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Collectives:
-    """Of all layers of `config`, from two compilations with few of them."""
-    num_layers = config.model.num_layers
+def of_all_layers(num_layers: int, compiled: Callable[[int], Collectives]) -> Collectives:
+    """The collectives of so many layers, from two compilations with few of them.
+
+    Args:
+      num_layers: of the model.
+      compiled: number of layers -> the collectives of a model with as many.
+    """
     if num_layers <= max(_NUM_LAYERS):
-        return compiled(config, devices)
-    with_layers = lambda n: variants.changed(config, {"model.num_layers": n})
-    fewer, more = (compiled(with_layers(few), devices) for few in _NUM_LAYERS)
+        return compiled(num_layers)
+    fewer, more = map(compiled, _NUM_LAYERS)
     steps = (num_layers - _NUM_LAYERS[0]) / (_NUM_LAYERS[1] - _NUM_LAYERS[0])
     none = Traffic(0, 0)
     extended = {}
@@ -87,19 +90,16 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
     """The collectives of one step of `config`, compiled but never run: no array is made."""
     parts = pretraining.make_parts(config, devices)
     abstract = pretraining.abstract_state(parts)
-    objective = objectives.abstract_objective(config)
+    seq_len = config.data.seq_len
+    objective = objectives.abstract_objective(config.objective, parts.model, seq_len)
     rows = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
-            x.shape,
-            x.dtype,
-            sharding=NamedSharding(parts.mesh, batch_spec(x, parts.mesh)),
+            x.shape, x.dtype, sharding=NamedSharding(parts.mesh, batch_spec(x, parts.mesh))
         ),
-        abstract_rows(config.data.batch_size, config.data.seq_len),
+        abstract_rows(config.data.batch_size, seq_len),
     )
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    step = make_step(
-        parts.loss_fn, objective, parts.tx, accumulate_steps=config.train.accumulate_steps
-    )
+    step = make_step(parts.loss_fn, objective, parts.tx, accumulate_steps=parts.accumulate_steps)
     step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     # Nothing will run, so machine code may be slow.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -111,7 +111,9 @@ def main() -> None:
     """Reads a twin's config from stdin; prints kind, axes and traffic of its collectives."""
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     config = ml_collections.ConfigDict(json.loads(sys.stdin.read()))
-    found = of_all_layers(config, jax.devices())
+    with_layers = lambda n: variants.changed(config, {"model.num_layers": n})
+    of_layers = lambda n: compiled(with_layers(n), jax.devices())
+    found = of_all_layers(config.model.num_layers, of_layers)
     print(json.dumps([[kind, axes, traffic] for (kind, axes), traffic in found.items()]))
 
 
@@ -124,7 +126,6 @@ def show(
     parts: pretraining.PretrainingParts,
     held: dict[str, int],
     flops: float,
-    accumulate_steps: int,
 ) -> None:
     """Prints what the devices send one another, and the least time of a step by chip.
 
@@ -133,11 +134,10 @@ def show(
       parts: of the run.
       held: bytes a device by category; see `memory.held_bytes`.
       flops: of a step.
-      accumulate_steps: micro-batches of a step.
     """
     sizes = dict(parts.mesh.shape)
     rich.print(_collectives_table(found, sizes))
-    rich.print(_time_table(parts, held, flops, found, accumulate_steps))
+    rich.print(_time_table(parts, held, flops, found))
     big, small = (" x ".join(map(str, s.values())) for s in (sizes, variants.small_sizes(sizes)))
     rich.print(
         "All of this is estimated, nothing is measured. Collectives are those of the compiled step "
@@ -174,7 +174,6 @@ def _time_table(
     held: dict[str, int],
     flops: float,
     found: Collectives,
-    accumulate_steps: int,
 ) -> rich.table.Table:
     c, num_devices = parts.model.config, parts.mesh.size
     # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
@@ -182,7 +181,7 @@ def _time_table(
     weights = sum(whole_bytes(parts)) * jnp.dtype(c.dtype).itemsize / 4
     per_micro_batch = 2 * held["activations"] + passes * weights
     state = held["parameters"] + held["optimiser state"] + held["gradients"]
-    traffic_bytes = 2 * state + accumulate_steps * per_micro_batch
+    traffic_bytes = 2 * state + parts.accumulate_steps * per_micro_batch
     table = rich.table.Table(
         "chip",
         "HBM used",

@@ -30,12 +30,12 @@ def pretraining_bytes(
     """Estimates from shapes what a device holds while it pretrains, in bytes by category."""
     one = dict.fromkeys(parts.mesh.shape, 1)
     of_device = pretraining.make_parts(variants.for_mesh(config, parts.mesh.shape, one), devices=1)
-    accumulate_steps, key = config.train.accumulate_steps, jax.random.key(0)
-    num_rows = micro_batch(config.data.batch_size, accumulate_steps, parts.mesh)
+    key = jax.random.key(0)
+    num_rows = micro_batch(config.data.batch_size, parts.accumulate_steps, parts.mesh)
     batch = jax.eval_shape(objective, abstract_rows(num_rows, config.data.seq_len), key)
     loss = lambda params, batch: of_device.loss_fn(params, batch, key)["loss"]
     params = pretraining.abstract_state(of_device).params
-    held = held_bytes(accumulate_steps, abstract, {}, loss, params, batch)
+    held = held_bytes(parts.accumulate_steps, abstract, {}, loss, params, batch)
     if parts.mesh.shape["fsdp"] > 1:
         held["gathered"] = gathered_bytes(parts)
     return held

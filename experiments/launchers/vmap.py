@@ -65,10 +65,12 @@ def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) 
     """Which runs are trained together."""
     waiting = board_lib.unfinished(runs)
     _check(waiting, max_members)
+    from experiments import training
     from experiments.sweeps import vmapped_runs
+    from lm.train.evaluation import METRICS
 
     for one in waiting:
-        vmapped_runs.check(one.config)
+        training.check(one.config, METRICS, None)
     groups = vmapped_runs.grouped(waiting, max_members)
     lines = [_why_several(groups, waiting, max_members)] if len(groups) > 1 else []
     for group in groups:

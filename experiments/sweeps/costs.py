@@ -120,14 +120,16 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
         config, data = finetune.read(config)
         config = with_num_steps(config, lambda _: len(data.train.examples))
         parts = finetune.make_parts(config, data)
-        flops = finetune.flops_per_token(config, parts.model, parts.params)
+        flops = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
         params, num_seeds = parts.params, config.num_seeds
     else:
         config = variants.for_one_device(init_from.with_model(config))
         config = with_num_steps(config, rows_of_epoch)
         parts = pretraining.make_parts(config, devices=1)
         abstract = pretraining.abstract_state(parts)
-        objective = objectives.abstract_objective(config)
+        objective = objectives.abstract_objective(
+            config.objective, parts.model, config.data.seq_len
+        )
         flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
         params, num_seeds = abstract.params, 1
     num_tokens = num_seeds * config.train.num_steps * config.data.batch_size * config.data.seq_len

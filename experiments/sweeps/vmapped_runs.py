@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
@@ -20,6 +19,7 @@ from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
 from experiments.wiring import init_from, pretraining, variants
+from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
@@ -59,11 +59,6 @@ def differing(runs: Sequence[PlannedRun]) -> list[str]:
     return [key for key in keys if any(v.get(key) != every[0].get(key) for v in every)]
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError where the intervals of a run make no sense."""
-    training.check(config, evaluation.METRICS, None)
-
-
 class VmappedRun:
     """A run that is trained with others; what it says goes to its own log.
 
@@ -75,7 +70,7 @@ class VmappedRun:
     def __init__(self, run: PlannedRun, log: pathlib.Path):
         self.run, self._log = run, log
         self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
-        check(self.config)
+        training.check(self.config, evaluation.METRICS, None)
         on_one_device = variants.changed(self.config, {"parallel.data": 1})
         self.parts = pretraining.make_parts(on_one_device, jax.local_devices()[:1])
         self.stack = contextlib.ExitStack()
@@ -112,18 +107,19 @@ class VmappedGroup:
         self._members = [VmappedRun(run, folder / "logs" / f"{run.name}.log") for run in runs]
         first = self._members[0]
         config, parts = first.config, first.parts
-        prepared = pretraining.make_data(config, parts.model.config)
+        prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
         abstract = pretraining.abstract_state(parts)
         if config.init_from:
             goes_on = all(has_tokenizer(run.workdir) for run in runs)
-            init_from.check(config, abstract.params, None if goes_on else prepared.tokenizer)
+            tokenizer = None if goes_on else prepared.tokenizer
+            init_from.check(config.init_from, parts.model, abstract.params, tokenizer)
         # All of a batch is read here.
         shard, command = (0, 1), ("launch.py", *first.run.arguments)
         self._first = pretrain.Pretraining(
             config, first.run.workdir, parts, prepared, abstract, shard, command=command
         )
         self._mesh = vmapped.make_mesh(len(runs))
-        self._step_fn = _make_step(config, parts, self._first.objective, self._mesh)
+        self._step_fn = _make_step(parts, self._first.objective, self._mesh)
         eval_step = make_eval_step(
             parts.model, self._first.objective, parts.mesh, config.loss.num_blocks
         )
@@ -235,10 +231,10 @@ class VmappedGroup:
                 self._end(member, self._pick(state, i))
 
     def _iterate(self, stacked: list[VmappedRun], first_step: int, end_step: int) -> Iterator:
-        by_seed = {
-            seed: pretrain.make_batches(config, self._first.prepared).iterate(first_step, end_step)
-            for seed, config in {m.config.seed: m.config for m in stacked}.items()
-        }
+        prepared, batch_size = self._first.prepared, stacked[0].config.data.batch_size
+        make = functools.partial(Batches, prepared, "train", batch_size=batch_size)
+        seeds = {member.config.seed for member in stacked}
+        by_seed = {seed: make(seed=seed).iterate(first_step, end_step) for seed in seeds}
         return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])
 
     def _report(self, trained: list[VmappedRun], step: int, metrics: dict[str, np.ndarray]) -> None:
@@ -256,8 +252,8 @@ class VmappedGroup:
             metrics = evaluation.evaluate_members(
                 evaluation_params(state.params, state.opt_state),
                 self._eval_step,
-                pretrain.validation_batches(config, prepared, (0, 1)),
-                num_bytes=pretrain.predicted_bytes(config, prepared),
+                pretrain.validation_batches(prepared, config.eval.batch_size, (0, 1)),
+                num_bytes=pretrain.predicted_bytes(config.objective.kind, prepared),
             )
 
         def take(i: int, own: TrainState) -> None:
@@ -318,21 +314,18 @@ class VmappedGroup:
 
 
 def _make_step(
-    config: ml_collections.ConfigDict,
     parts: pretraining.PretrainingParts,
     objective: Objective,
     mesh: Mesh,
 ) -> Callable:
     """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
 
-    Config and parts are those of any run, but for what `scalars` holds of its optimizer block.
+    The parts are those of any run, but for what `scalars` holds of its optimizer block.
     """
 
     def step(state, rows, key, scalars):
         tx, _ = parts.make_optimizer(**scalars)
-        one = make_step(
-            parts.loss_fn, objective, tx, accumulate_steps=config.train.accumulate_steps
-        )
+        one = make_step(parts.loss_fn, objective, tx, accumulate_steps=parts.accumulate_steps)
         return one(state, rows, key)
 
     return vmapped.compile_step(step, mesh)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from experiments.verify.subject import (
     shrunk,
     varied,
 )
-from experiments.wiring import pretraining, task_data, variants
+from experiments.wiring import pretraining, task_data
 from experiments.wiring.run_length import with_num_steps
 from lm.data.examples import collate
 from lm.models.parameters import Params
@@ -35,20 +34,18 @@ _MULTIPLE = 16  # Short, so that examples are padded to several lengths.
 
 
 def make(
-    config: ml_collections.ConfigDict,
-    own: Sequence[jax.Device],
-    home: Devices,
-    mesh: Devices,
-    folder: pathlib.Path,
+    config: ml_collections.ConfigDict, own: Sequence[jax.Device], home: Devices, mesh: Devices
 ) -> ShrunkRun:
-    """The subject of a config of fine-tuning; see `pretraining.make`."""
-    del folder  # Labelled data is in memory.
+    """The subject of a config of fine-tuning, its data in memory; see `pretraining.make`."""
     config, data = finetune.read(config)
     report.warn(data.warnings)
     config = with_num_steps(config, lambda _: len(data.train.examples))
     metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
     training.check(config, metrics, None)
-    pretraining.check_batch(config, make_mesh(**config.parallel, devices=own))
+    mesh_of_run = make_mesh(**config.parallel, devices=own)
+    pretraining.check_batch(
+        config.data, config.train.accumulate_steps, config.eval.batch_size, mesh_of_run
+    )
     make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
     config = shrunk(config, mesh)
     config.data.multiple = min(config.data.multiple, _MULTIPLE)
@@ -58,7 +55,7 @@ def make(
     frozen = parts.frozen
     key = jax.random.key(config.seed)
 
-    @kept(config)
+    @kept(has_dropout=config.model.get("dropout", 0) > 0, draws=False)
     def trainer(variant: Variation) -> StepUnderTest:
         ours = varied(config, variant)
         parts = finetune.make_parts(ours, data, variant.devices)
@@ -68,13 +65,19 @@ def make(
             without = lambda state: state.replace(opt_state=PLAIN.init({}))
             first, abstract = without(first), without(parts.abstract)
             parts = parts._replace(tx=PLAIN, abstract=abstract, shardings=without(parts.shardings))
-        step, place = finetune.make_step(ours, parts)
+        step, place = finetune.make_step(parts)
         step = functools.partial(step, key=key, frozen=frozen)
         return StepUnderTest(parts.abstract, lambda: copied(first), step, place)
 
     def evaluate(params, batch_size):
-        ours = variants.changed(config, {"eval.batch_size": batch_size})
-        of_split = finetune.make_evaluation(ours, data.task, parts.model, validation, parts.mesh)
+        of_split = finetune.make_evaluation(
+            data.task,
+            parts.model,
+            parts.mesh,
+            validation,
+            multiple=config.data.multiple,
+            batch_size=batch_size,
+        )
         return of_split(parts.trained.combine(params, frozen))[0]
 
     partial = config.lora.rank or config.train.frozen
@@ -83,11 +86,11 @@ def make(
         mesh=mesh,
         trainer=trainer,
         make_batches=lambda: finetune.make_batches(config, data),
-        uneven=_uneven(config, data),
+        uneven=_uneven(data, config.data.multiple, config.data.batch_size),
         evaluate=evaluate,
         num_evaluated=len(validation.examples),
-        costs=_costs(config, data, parts, frozen),
-        chance=_chance(config),
+        costs=_costs(data, parts, frozen, config.data.multiple),
+        chance=INIT_FROM if config.init_from else _chance(config.task, config.model.vocab_size),
         not_overfit="most of the model is frozen, and here it is random" if partial else "",
     )
 
@@ -105,25 +108,21 @@ def _few(split: task_data.Split, count: int) -> task_data.Split:
     return task_data.Split([split.records[r] for r in chosen], examples, owners)
 
 
-def _uneven(config: ml_collections.ConfigDict, data: task_data.TaskData) -> Any:
+def _uneven(data: task_data.TaskData, multiple: int, batch_size: int) -> Any:
     """A batch whose last rows, not quite half of them, hold no example."""
-    batch_size = config.data.batch_size
     return collate(
         data.train.examples[: batch_size // 2 + 1],
         fill=data.task.fill,
-        multiple=config.data.multiple,
+        multiple=multiple,
         size=batch_size,
     )
 
 
 def _costs(
-    config: ml_collections.ConfigDict,
-    data: task_data.TaskData,
-    parts: finetune.FineTuningParts,
-    frozen: Params,
+    data: task_data.TaskData, parts: finetune.FineTuningParts, frozen: Params, width: int
 ) -> Callable[[Params], tuple[np.ndarray, np.ndarray]]:
     """trained params -> the cost of some examples in one batch, padded further, and one by one."""
-    examples, width = data.train.examples[:_NUM_COMPARED], config.data.multiple
+    examples = data.train.examples[:_NUM_COMPARED]
 
     def costs(trained_params):
         sums = lambda params, batch: parts.task.objective.loss(parts.model, params, batch, None)
@@ -138,15 +137,12 @@ def _costs(
     return costs
 
 
-def _chance(config: ml_collections.ConfigDict) -> float | str:
+def _chance(task: ml_collections.ConfigDict, vocab_size: int) -> float | str:
     """The loss of a task where all answers are alike, if they can be counted."""
-    task = config.task
-    if config.init_from:
-        return INIT_FROM
     if task.kind == "multi_label":
         return math.log(2)
     if task.kind in ("seq2seq", "chat"):
-        return math.log(config.model.vocab_size)
+        return math.log(vocab_size)
     if task.kind == "classification" or (task.kind == "tagging" and not (task.crf and task.scheme)):
         return math.log(len(task.labels))
     return f"of {task.kind} no number of answers says what chance would give"

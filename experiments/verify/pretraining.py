@@ -29,16 +29,17 @@ from experiments.verify.subject import (
     shrunk,
     varied,
 )
-from experiments.wiring import init_from, pretraining, task_data, variants
+from experiments.wiring import init_from, pretraining, task_data
 from experiments.wiring.run_length import with_num_steps
 from lm.corpus import sources
 from lm.corpus.batches import Batches
+from lm.corpus.packed_rows import RowReader
 from lm.corpus.packing import Piece
 from lm.corpus.preparation import SPLITS, Prepared
 from lm.corpus.rows import rows_from_pieces
 from lm.corpus.sources import Document
 from lm.models.parameters import Params
-from lm.objectives.batch import Batch
+from lm.objectives.batch import Batch, Objective
 from lm.parallel.mesh import make_mesh
 from lm.train import evaluation
 from lm.train.language_model import make_eval_step
@@ -70,11 +71,14 @@ def make(
     training.check(config, evaluation.METRICS, None)
     config = _shrunk(config, mesh, folder)
     parts = pretraining.make_parts(varied(config, Variation(home)), home)
-    prepared = pretraining.make_data(config, parts.model.config, cache_dir=folder, num_processes=1)
-    objective = pretraining.make_objective(config, prepared)
+    prepared = pretraining.make_data(
+        config.data, config.tokenizer, config.model.vocab_size, cache_dir=folder, num_processes=1
+    )
+    kind = config.objective.kind
+    objective = pretraining.make_objective(config.objective, parts.model, prepared)
     key = jax.random.key(config.seed)
 
-    @kept(config)
+    @kept(has_dropout=config.model.get("dropout", 0) > 0, draws=kind != "causal")
     def trainer(variant: Variation) -> StepUnderTest:
         ours = varied(config, variant)
         parts = pretraining.make_parts(ours, variant.devices)
@@ -83,15 +87,22 @@ def make(
         same = lambda rows, key: objective(rows, jax.random.key(0))
         abstract = pretraining.abstract_state(parts)
         step, place = pretraining.make_step(
-            parts, same if variant.same_draws else objective, ours, abstract
+            parts, same if variant.same_draws else objective, abstract
         )
-        first = init_from.state(parts, ours, abstract)
+        first = init_from.make_state(ours.init_from, parts, abstract)(ours.seed)
         step = functools.partial(step, key=key)
         return StepUnderTest(abstract, lambda: copied(first), step, place)
 
     def evaluate(params, batch_size):
-        ours = variants.changed(config, {"eval.batch_size": batch_size})
-        return pretrain.make_evaluation(ours, parts, objective, prepared)(params)
+        of_split = pretrain.make_evaluation(
+            parts,
+            objective,
+            prepared,
+            batch_size=batch_size,
+            num_blocks=config.loss.num_blocks,
+            num_bytes=pretrain.predicted_bytes(kind, prepared),
+        )
+        return of_split(params)
 
     batch_size = config.data.batch_size
     make_batches = lambda: Batches(prepared, "train", batch_size=batch_size, seed=config.seed)
@@ -103,7 +114,14 @@ def make(
         uneven=_uneven(prepared, make_batches(), batch_size),
         evaluate=evaluate,
         num_evaluated=prepared.splits["validation"].num_rows,
-        costs=_costs(config, parts, objective, prepared, make_batches().reader),
+        costs=_costs(
+            parts,
+            objective,
+            prepared,
+            make_batches().reader,
+            is_causal=kind == "causal",
+            num_blocks=config.loss.num_blocks,
+        ),
         chance=INIT_FROM if config.init_from else math.log(config.model.vocab_size),
         not_overfit="",
     )
@@ -164,13 +182,20 @@ def _uneven(prepared: Prepared, batches: Batches, batch_size: int) -> Any:
     return rows_from_pieces(pieces, prepared.seq_len, prepared.tokenizer.pad_id or 0, ids)
 
 
-def _costs(config, parts, objective, prepared, reader) -> Callable[[Params], Any]:
+def _costs(
+    parts: pretraining.PretrainingParts,
+    objective: Objective,
+    prepared: Prepared,
+    reader: RowReader,
+    *,
+    is_causal: bool,
+    num_blocks: int,
+) -> Callable[[Params], Any]:
     """params -> the cost of each document of the row that holds most, there and in its own row.
 
     A causal row is laid out anew for each document. What other objectives ask is drawn for the row,
     and so their documents are taken out of what was drawn.
     """
-    num_blocks = config.loss.num_blocks
 
     def lay_out(pieces: Sequence[Piece], number: int) -> Batch:
         rows = rows_from_pieces(
@@ -191,7 +216,6 @@ def _costs(config, parts, objective, prepared, reader) -> Callable[[Params], Any
         together, alone = [], []
         for d in asked[:_NUM_DOCUMENTS]:
             together.append(cost(row.replace(weights_BL=row.weights_BL * _is_about(row, d))))
-            is_causal = config.objective.kind == "causal"
             batch = lay_out([rows[number][d - 1]], number) if is_causal else _take_out(row, d)
             alone.append(cost(batch))
         return np.array(together), np.array(alone)

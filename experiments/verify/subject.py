@@ -173,10 +173,13 @@ def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collecti
     return config
 
 
-def kept(config: ml_collections.ConfigDict) -> Callable[[Callable], Callable]:
-    """A decorator of what makes trainers: variants that come to the same have one for them all."""
-    has_dropout = "dropout" in config.model and config.model.dropout > 0
-    draws = config.experiment == "pretrain" and config.objective.kind != "causal"
+def kept(*, has_dropout: bool, draws: bool) -> Callable[[Callable], Callable]:
+    """A decorator of what makes trainers: variants that come to the same have one for them all.
+
+    Args:
+      has_dropout: whether the config asks for any.
+      draws: whether its objective draws.
+    """
 
     def keep(make: Callable[[Variation], StepUnderTest]) -> Callable[[Variation], StepUnderTest]:
         made = functools.cache(make)

@@ -16,8 +16,6 @@ from experiments.verify.checks import CHECKS, Result
 from experiments.verify.subject import ShrunkRun, mesh_settings, num_needed
 from lm.system.progress_bar import waiting
 
-_SUBJECTS = {"pretrain": pretraining.make, "finetune": finetuning.make}
-
 # What is computed here takes milliseconds, so that LLVM may hurry.
 _COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
@@ -67,8 +65,10 @@ def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
         jax.default_device(simulated[0]),
         jax.default_matmul_precision("highest"),
     ):
-        make = _SUBJECTS[config.experiment]
-        yield make(config, own, simulated[:1], mesh, pathlib.Path(folder))
+        if config.experiment == "finetune":
+            yield finetuning.make(config, own, simulated[:1], mesh)
+        else:
+            yield pretraining.make(config, own, simulated[:1], mesh, pathlib.Path(folder))
 
 
 def check(subject: ShrunkRun) -> dict[str, Result]:

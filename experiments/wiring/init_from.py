@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import ml_collections
 from absl import logging
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments.wiring import pretraining
@@ -17,28 +18,24 @@ from lm.loading import language_model, task_model
 from lm.loading.run_folder import head_of, load_config, on_this_machine, tokenizer_block
 from lm.models import mup
 from lm.models.factory import family_named, make_model
-from lm.models.families import init_params, param_shapes
+from lm.models.families import family_of, init_params, param_shapes
 from lm.models.parameters import Params
 from lm.tokenizers import tokenizers
 from lm.train.state import TrainState
 
 
-def state(
-    parts: pretraining.PretrainingParts, config: ml_collections.ConfigDict, abstract: TrainState
-) -> TrainState:
-    """Random parameters, each device making its own part; or those of `init_from`."""
-    return make_state(parts, config, abstract)(config.seed)
-
-
 def make_state(
-    parts: pretraining.PretrainingParts, config: ml_collections.ConfigDict, abstract: TrainState
+    init_from: str, parts: pretraining.PretrainingParts, abstract: TrainState
 ) -> Callable[[int], TrainState]:
-    """seed -> the state before the first step; what is compiled for it serves all seeds."""
+    """seed -> the state before the first step; what is compiled for it serves all seeds.
+
+    Its parameters are random, each device making its own part; or those of `init_from`.
+    """
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    if not config.init_from:
+    if not init_from:
         init = jax.jit(pretraining.make_init(parts), out_shardings=shardings)
         return lambda seed: init(jax.random.key(seed))
-    folder = pathlib.Path(config.init_from)
+    folder = pathlib.Path(init_from)
     create = jax.jit(lambda params: TrainState.create(params, parts.tx), out_shardings=shardings)
 
     draw = jax.jit(lambda key: init_params(parts.model, key))
@@ -47,7 +44,7 @@ def make_state(
         shapes = _shape_by_path(abstract.params)
         drawn = lambda: flatten_dict(draw(jax.random.key(seed)))
         if hugging_face.is_folder(folder):
-            choices = _choices(folder, config)
+            choices = _choices(folder, parts.model)
             loaded = hugging_face.load_params(folder, shapes, initial=drawn, **choices)
             hugging_face.say_what_is_left(folder, loaded)
             _say_what_is_new(folder, loaded.missing)
@@ -66,9 +63,9 @@ def make_state(
     return from_folder
 
 
-def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
+def _is_of_output(path: Path, model: nn.Module) -> bool:
     """Whether a parameter is no part of the body, so that a model for a task may lack it."""
-    match family_named(config.model.name).architecture:
+    match family_of(model).architecture:
         case "encoder":
             return path[0] != "encoder"
         case "decoder":
@@ -76,10 +73,10 @@ def _is_of_output(path: Path, config: ml_collections.ConfigDict) -> bool:
     return False
 
 
-def _choices(folder: pathlib.Path, config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _choices(folder: pathlib.Path, model: nn.Module) -> dict[str, Any]:
     """What a folder of `transformers` may lack and have, with the head of a task or with none."""
     is_body = head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
-    may_lack = lambda path: is_body and _is_of_output(path, config)
+    may_lack = lambda path: is_body and _is_of_output(path, model)
     return {"may_lack": may_lack, "leave_out": "heads"}
 
 
@@ -131,19 +128,20 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def check(
-    config: ml_collections.ConfigDict, params: Params, tokenizer: tokenizers.Tokenizer | None
+    init_from: str, model: nn.Module, params: Params, tokenizer: tokenizers.Tokenizer | None
 ) -> None:
-    """Compares `init_from` with the parameters and the tokenizer that this config asks for.
+    """Compares `init_from` with the parameters and the tokenizer that a config asks for.
 
     Args:
-      config: its `init_from` is the folder of a run, or of `transformers`.
-      params: shapes are enough.
+      init_from: the folder of a run, or of `transformers`.
+      model: of the config.
+      params: of that model; shapes are enough.
       tokenizer: of this config's data; None where it is not compared.
 
     Raises:
       UserError: `init_from` is neither, or its parameters or its tokenizer are others.
     """
-    folder = pathlib.Path(config.init_from)
+    folder = pathlib.Path(init_from)
     is_run = not hugging_face.is_folder(folder)
     block = on_this_machine(model_block(folder))
     other = make_model(block, causal=True)
@@ -151,8 +149,7 @@ def check(
         other_tokenizer = tokenizers.load_file(folder)
     else:
         other_tokenizer = tokenizers.load(folder / "tokenizer")
-    own = make_model(config.model, **pretraining.rows_of(config))
-    if _multipliers(other.config) != _multipliers(own.config):
+    if _multipliers(other.config) != _multipliers(model.config):
         raise UserError(
             f"init_from={folder} and this config's model have other multipliers of muP; give "
             "model.mup_* the sizes that they have there, all 0 for a model that has none"
@@ -165,11 +162,11 @@ def check(
                 f"{wanted.get(path)} in this config's model; make the model block the same"
             )
     if not is_run:
-        hugging_face.plan(folder, found, **_choices(folder, config))
+        hugging_face.plan(folder, found, **_choices(folder, model))
     elif task_model.is_task_model(folder):
         there = task_model.as_in_module(*task_model.shapes(folder))
         missing = sorted(wanted.keys() - there.keys())
-        if lacking := [path for path in missing if not _is_of_output(path, config)]:
+        if lacking := [path for path in missing if not _is_of_output(path, model)]:
             raise UserError(
                 f"init_from={folder} was fine-tuned without {'/'.join(lacking[0])}, which this "
                 "config's model needs; name what it was fine-tuned from"

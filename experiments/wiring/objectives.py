@@ -1,16 +1,17 @@
 """From the `objective` block of a config to a function of (rows, key)."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
+from flax import linen as nn
 
 from lm.corpus.rows import abstract_rows
 from lm.errors import UserError
-from lm.models.factory import family_named
+from lm.models.families import family_of
 from lm.objectives import causal, masked, spans
 from lm.objectives.batch import Objective
 from lm.objectives.mixture import mixture
@@ -74,7 +75,7 @@ def _check_mixture(settings: dict[str, Any], architecture: str) -> None:
 
 
 def make_objective(
-    block: dict[str, Any], *, architecture: str, vocabulary: Vocabulary, seq_len: int
+    block: Mapping[str, Any], *, architecture: str, vocabulary: Vocabulary, seq_len: int
 ) -> Objective:
     """The objective of a block that `check` has let pass.
 
@@ -108,9 +109,9 @@ def make_objective(
     return functools.partial(mixture, objectives=objectives, weights=weights)
 
 
-def abstract_objective(config: ml_collections.ConfigDict) -> Objective:
-    """The objective of a config for shapes alone: no tokenizer is read, and none lacks a token."""
-    size = config.model.vocab_size
+def abstract_objective(objective: Mapping[str, Any], model: nn.Module, seq_len: int) -> Objective:
+    """The objective of a block for shapes alone: no tokenizer is read, and none lacks a token."""
+    size = model.config.vocab_size
     none_V = np.zeros(size, bool)
     vocabulary = Vocabulary(
         pad_id=0,
@@ -122,10 +123,10 @@ def abstract_objective(config: ml_collections.ConfigDict) -> Objective:
         joins_right_V=none_V,
     )
     return make_objective(
-        config.objective.to_dict(),
-        architecture=family_named(config.model.name).architecture,
+        objective,
+        architecture=family_of(model).architecture,
         vocabulary=vocabulary,
-        seq_len=config.data.seq_len,
+        seq_len=seq_len,
     )
 
 

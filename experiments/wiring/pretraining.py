@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,8 @@ class PretrainingParts:
     tx: optax.GradientTransformation
     schedule: Schedule
     mesh: Mesh
+    strategy: str
+    accumulate_steps: int
 
 
 def make_parts(
@@ -79,7 +81,7 @@ def make_parts(
         )
     check_positions(config.data.seq_len, model_config)
     mesh = make_mesh(**config.parallel, devices=devices)
-    check_batch(config, mesh)
+    check_batch(config.data, config.train.accumulate_steps, config.eval.batch_size, mesh)
     settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
     make = functools.partial(make_optimizer, **settings, **config.optimizer)
     tx, schedule = make()
@@ -91,6 +93,8 @@ def make_parts(
         tx=tx,
         schedule=schedule,
         mesh=mesh,
+        strategy=config.parallel.strategy,
+        accumulate_steps=config.train.accumulate_steps,
     )
 
 
@@ -104,41 +108,43 @@ def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     )
 
 
-def make_objective(config: ml_collections.ConfigDict, prepared: preparation.Prepared) -> Objective:
-    """The objective with the special tokens of this corpus's tokenizer."""
+def make_objective(
+    objective: Mapping[str, Any], model: nn.Module, prepared: preparation.Prepared
+) -> Objective:
+    """The objective of an `objective` block, with the special tokens of this corpus's tokenizer."""
     return objectives.make_objective(
-        config.objective.to_dict(),
-        architecture=family_named(config.model.name).architecture,
+        objective,
+        architecture=families.family_of(model).architecture,
         vocabulary=vocabulary_of(prepared.tokenizer),
         seq_len=prepared.seq_len,
     )
 
 
 def make_data(
-    config: ml_collections.ConfigDict, model_config: Any, **where
+    data: Mapping[str, Any], tokenizer: Mapping[str, Any], vocab_size: int, **where
 ) -> preparation.Prepared:
-    """Opens the config's corpus, which the first run prepares.
+    """Opens a corpus, which the first run prepares.
 
     Args:
-      config: of pretraining.
-      model_config: has room for the tokenizer's vocabulary.
+      data, tokenizer: these blocks of a config of pretraining.
+      vocab_size: of the model, which must have room for the tokenizer's vocabulary.
       **where: `cache_dir` and `num_processes` of `preparation.prepare`, if not the usual ones.
 
     Raises:
       UserError: a source or tokenizer that does not work, or one that does not fit the model.
     """
-    block = {k: v for k, v in config.data.items() if not k.startswith("batch_size")}
+    block = {k: v for k, v in data.items() if not k.startswith("batch_size")}
     prepared = call(
         preparation.prepare,
         "data",
         block,
-        tokenizer=config.tokenizer.to_dict(),
+        tokenizer={**tokenizer},
         **(where or {"cache_dir": cache_folder("data")}),
     )
-    if prepared.tokenizer.vocab_size > model_config.vocab_size:
+    if prepared.tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"the tokenizer's vocabulary of {prepared.tokenizer.vocab_size} is larger than the "
-            f"model's, model.vocab_size={model_config.vocab_size}; raise it"
+            f"model's, model.vocab_size={vocab_size}; raise it"
         )
     return prepared
 
@@ -190,7 +196,6 @@ def flops_per_token(
 def make_step(
     parts: PretrainingParts,
     objective: Objective,
-    config: ml_collections.ConfigDict,
     abstract: TrainState,
 ) -> tuple[Callable, Callable]:
     """Returns step(state, rows, key=...) -> (state, metrics), and what places its rows.
@@ -198,28 +203,30 @@ def make_step(
     See `compile.compile_step`.
     """
     step = language_model.make_step(
-        parts.loss_fn, objective, parts.tx, accumulate_steps=config.train.accumulate_steps
+        parts.loss_fn, objective, parts.tx, accumulate_steps=parts.accumulate_steps
     )
     state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return compile.compile_step(step, config.parallel.strategy, parts.mesh, state_shardings)
+    return compile.compile_step(step, parts.strategy, parts.mesh, state_shardings)
 
 
-def check_batch(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+def check_batch(
+    data: ml_collections.ConfigDict, accumulate_steps: int, eval_batch_size: int, mesh: Mesh
+) -> None:
     """Raises UserError unless the mesh can cut rows, and every micro-batch into rows."""
-    batch_size, pieces = config.data.batch_size, config.train.accumulate_steps
     parts, sequence = num_batch_shards(mesh), mesh.shape["sequence"]
-    if config.data.seq_len % sequence:
+    if data.seq_len % sequence:
         raise UserError(
-            f"data.seq_len={config.data.seq_len} cannot be cut into parallel.sequence={sequence} "
-            "equal parts"
+            f"data.seq_len={data.seq_len} cannot be cut into parallel.sequence={sequence} equal "
+            "parts"
         )
-    if batch_size % pieces:
+    if data.batch_size % accumulate_steps:
         raise UserError(
-            f"data.batch_size={batch_size} is not a multiple of train.accumulate_steps={pieces}"
+            f"data.batch_size={data.batch_size} is not a multiple of "
+            f"train.accumulate_steps={accumulate_steps}"
         )
     for key, rows in (
-        ("data.batch_size / train.accumulate_steps", batch_size // pieces),
-        ("eval.batch_size", config.eval.batch_size),
+        ("data.batch_size / train.accumulate_steps", data.batch_size // accumulate_steps),
+        ("eval.batch_size", eval_batch_size),
     ):
         if rows < 1 or rows % parts:
             raise UserError(

@@ -53,4 +53,5 @@ def rows_of_epoch(config: ml_collections.ConfigDict) -> int:
     config = changed(config, {"train.num_steps": 2**31 - 1, "train.num_epochs": 0.0})
     parts = make_parts(config)
     abstract_state(parts)
-    return make_data(config, parts.model.config).splits["train"].num_rows
+    prepared = make_data(config.data, config.tokenizer, config.model.vocab_size)
+    return prepared.splits["train"].num_rows

@@ -72,18 +72,21 @@ class Records(NamedTuple):
     fingerprint: str
 
 
-def read_records(config: ml_collections.ConfigDict) -> Records:
+def read_records(data: ml_collections.ConfigDict, kind: str) -> Records:
     """Both splits; a part of the training records is held out where there is no other file.
+
+    Args:
+      data: that block of a config.
+      kind: of its task.
 
     Raises:
       UserError: what cannot be read, by file and line.
     """
-    data = config.data
     choose("data.on_error", data.on_error, ("raise", "skip"))
     source = data.source
     if not source:
         has_files = data.train or data.validation
-        source = "files" if has_files else f"python_stdlib:{tasks.embedded(config.task.kind)}"
+        source = "files" if has_files else f"python_stdlib:{tasks.embedded(kind)}"
     skipped: list[UserError] = []
     splits: dict[str, list[Record]] = {}
     fingerprints = []
@@ -106,17 +109,23 @@ def document_limit(data: ml_collections.ConfigDict) -> dict[str, int]:
     return {"max_document_bytes": data.max_document_bytes}
 
 
-def read(config: ml_collections.ConfigDict) -> TaskData:
+def read(
+    config: ml_collections.ConfigDict, tokenizer: ml_collections.ConfigDict | None = None
+) -> TaskData:
     """Reads and encodes both splits.
+
+    Args:
+      config: of fine-tuning, with its model.
+      tokenizer: a `tokenizer` block in place of the config's.
 
     Raises:
       UserError: records that do not suit the task, by file and line.
     """
-    found = read_records(config)
+    found = read_records(config.data, config.task.kind)
     _check_any(found.train, "data.train")
     if config.data.num_examples:
         found = found._replace(train=records.take(found.train, config.data.num_examples))
-    tokenizer = _tokenizer(config, found.train)
+    tokenizer = _tokenizer(tokenizer or config.tokenizer, found.train)
     templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
     block = tasks.complete(config.task.to_dict(), found.train, templates)
     head = head_of(pathlib.Path(config.init_from)) if config.init_from else None
@@ -257,9 +266,11 @@ def _check_any(found: Sequence[Record], key: str) -> None:
         raise UserError(f"{key} holds no example that can be used; give it some")
 
 
-def _tokenizer(config: ml_collections.ConfigDict, found: Sequence[Record]) -> tokenizers.Tokenizer:
-    """The one that the config names, or one that is trained on the texts of these records."""
-    make_tokenizer, _ = preparation.tokenizer_kind(**config.tokenizer.to_dict())
+def _tokenizer(
+    tokenizer: ml_collections.ConfigDict, found: Sequence[Record]
+) -> tokenizers.Tokenizer:
+    """The one that the block names, or one that is trained on the texts of these records."""
+    make_tokenizer, _ = preparation.tokenizer_kind(**tokenizer)
     return make_tokenizer(
         Document(text, record.name) for record in found for text in records.texts_of(record)
     )

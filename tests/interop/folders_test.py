@@ -329,14 +329,14 @@ def test_a_run_whose_config_was_edited_is_refused_wherever_it_is_opened(key, imp
     generating = generate_config.get_config()
     generating.update(checkpoint=str(tmp_path / "run"), prompt="a")
     training = quickstart.get_config("debug")
-    training.init_from = str(tmp_path / "run")
+    own = make_model(training.model, causal=True)
     tokenizer = tokenizers.load(tmp_path / "run" / "tokenizer")
     openings = [
         lambda: language_model.load(tmp_path / "run"),
         lambda: convert.run(exporting, None),
         lambda: generate.run(generating, None),
         lambda: task_model.is_task_model(tmp_path / "run") or language_model.load(tmp_path / "run"),
-        lambda: init_from.check(training, {}, tokenizer),
+        lambda: init_from.check(str(tmp_path / "run"), own, {}, tokenizer),
     ]
     for value in EDITS[key]:
         config = json.loads(text)

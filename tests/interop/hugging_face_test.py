@@ -2,7 +2,6 @@ import json
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import ml_dtypes
 import numpy as np
 import pytest
@@ -347,10 +346,8 @@ def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path,
 
 def test_a_folder_without_its_tokenizer_is_refused_with_what_to_do(folder, tmp_path):
     (edited(folder, tmp_path) / "tokenizer.json").unlink()
-    config = ml_collections.ConfigDict({"init_from": str(tmp_path / "edited")})
-
     with pytest.raises(UserError, match="holds no tokenizer"):
-        init_from.check(config, {}, ByteTokenizer())
+        init_from.check(str(tmp_path / "edited"), None, {}, ByteTokenizer())
 
 
 def test_a_broken_file_beside_a_tokenizer_is_named(folder, tmp_path):

@@ -150,8 +150,8 @@ def test_each_device_makes_and_keeps_its_part_and_the_old_state_is_given_up(rand
     config.eval.sample_tokens = 0
     parts = pretraining.make_parts(config)
     abstract = pretraining.abstract_state(parts)
-    state = init_from.state(parts, config, abstract)
-    step, place = pretraining.make_step(parts, causal, config, abstract)
+    state = init_from.make_state("", parts, abstract)(config.seed)
+    step, place = pretraining.make_step(parts, causal, abstract)
     rows = tiny.rows_of([[], []], 16)
 
     after, _ = step(state, place(rows), key=jax.random.key(0))
@@ -176,8 +176,8 @@ def test_pmap_drops_out_what_jit_does_and_leaves_its_state_on_the_same_mesh():
         config.parallel.strategy = strategy
         parts = pretraining.make_parts(config)
         abstract = pretraining.abstract_state(parts)
-        state = init_from.state(parts, config, abstract)
-        step, place = pretraining.make_step(parts, causal, config, abstract)
+        state = init_from.make_state("", parts, abstract)(config.seed)
+        step, place = pretraining.make_step(parts, causal, abstract)
         after[strategy], _ = step(state, place(rows), key=jax.random.key(0))
 
         for found, wanted in zip(
