@@ -221,7 +221,7 @@ def _dispatch(config) -> int:
         given = flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()}
         given |= {f"--{flag.name}": flag.value for flag in (_DRY_RUN, _SHOW_BATCH, _DEVICES)}
         hosts.check_same("config", given)
-    check_numbers(config)
+    check_numbers(config.to_dict())
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
         "pretrain": pretrain.run,
@@ -250,7 +250,8 @@ def _dispatch(config) -> int:
     if _DRY_RUN.value:
         dry_run.run(config, _DEVICES.value)
     elif _VERIFY.value:
-        return verify.run(config)
+        with verify.opened(config) as subject:
+            return verify.run(subject)
     elif _SHOW_BATCH.value is not None:
         dry_run.show_batch(config, _SHOW_BATCH.value)
     elif config.experiment in ("pretrain", "finetune"):

@@ -81,11 +81,11 @@ class RecipeParser(ConfigFileFlagParser):
         )
         for key, names in _CHOICES.items():
             for name in names if key in changes else ():
-                if _value(config, key) != changes[key]:
+                if flat(config).get(key) != changes[key]:
                     chosen = self._chosen(path, key, f"{name}={changes[key]}")
                     path, config = chosen or (path, config)
         for key, other in _UNSAYS:
-            value, unsaid = _value(config, key), _value(config, other)
+            value, unsaid = (flat(config).get(k) for k in (key, other))
             is_said = key in changes and changes[key].strip("0.")
             if is_said and other not in changes and None not in (value, unsaid):
                 config.update_from_flattened_dict({other: type(unsaid)(0)})
@@ -100,13 +100,8 @@ class RecipeParser(ConfigFileFlagParser):
             if isinstance(error, ValueError) and "unknown argument" not in str(error):
                 raise  # The file takes it, and not this value.
             return None
-        chooses = _value(found, key) == argument.partition("=")[2]
+        chooses = flat(found).get(key) == argument.partition("=")[2]
         return (more, found) if chooses else None
-
-
-def _value(config: ml_collections.ConfigDict, key: str) -> Any:
-    """What a dotted key holds; None where there is none."""
-    return workdir_lib.flat(config.to_dict()).get(key)
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

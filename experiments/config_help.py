@@ -58,13 +58,13 @@ def all_explanations(path: pathlib.Path) -> list[Explanation]:
     return [one for name in module.defined for one in module.explanations(name)]
 
 
-def explained(config: ml_collections.ConfigDict, found: Collection[Explanation]) -> dict[str, str]:
-    """The text of each dotted key of a config that has one.
+def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str, str]:
+    """The text of each that has one of the dotted keys of a config.
 
     Of several, that of the `dict(...)` that has most keys in common with the config.
     """
     texts, ranks = {}, {}
-    names = {key: _general(key) for key in cli.flat(config)}
+    names = {key: _general(key) for key in keys}
     parents = {key.rpartition(".")[0] for key in names.values()}
     known = {*names.values(), *parents, *(f"{parent}.parts" for parent in parents)}
     for one in found:
@@ -180,7 +180,8 @@ def config_text(config: ml_collections.ConfigDict, filename: str) -> str:
       filename: as in --config=FILE.py:arguments.
     """
     text = cli.config_text(config)
-    texts = explained(config, explanations(pathlib.Path(filename.partition(":")[0])))
+    found = explanations(pathlib.Path(filename.partition(":")[0]))
+    texts = explained(cli.flat(config), found)
     lines = text.splitlines()
     for key, line in _key_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()):
         if key in texts:
@@ -271,7 +272,8 @@ def all_keys() -> Iterator[tuple[str, str, str, str]]:
         found, seen = explanations(path), set()
         is_launcher = path.stem == "launchers"
         for filename, config in variants(path):
-            texts, values = explained(config, found), cli.flat(config)
+            values = cli.flat(config)
+            texts = explained(values, found)
             new = {key: values[key] for key in values if is_launcher or key not in seen}
             seen |= new.keys()
             for key, value in _without_parts(new).items():

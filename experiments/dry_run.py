@@ -17,7 +17,7 @@ from experiments.estimates.memory import (
     pretraining_bytes,
 )
 from experiments.wiring import init_from, pretraining, task_data, variants
-from experiments.wiring.run_length import rows_of_epoch, with_num_steps
+from experiments.wiring.run_length import with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
 from lm.corpus.preparation import Prepared
@@ -55,12 +55,12 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     """Prints what training step `step` sees; the first one is 1."""
     if config.experiment == "finetune":
         config, data = finetune.read(config)
-        config = with_num_steps(config, lambda _: len(data.train.examples))
+        config = with_num_steps(config, len(data.train.examples))
         _check_step(step, config.train.num_steps)
-        batches = finetune.make_batches(config, data)
+        batches = finetune.make_batches(data, config.data, config.seed)
         _show_examples(batches, data, step - 1)
         return
-    config = with_num_steps(init_from.with_model(config), rows_of_epoch)
+    config = with_num_steps(init_from.with_model(config))
     _check_step(step, config.train.num_steps)
     parts = pretraining.make_parts(config)
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
@@ -77,7 +77,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     config = init_from.with_model(config)
     if num_devices is not None:
         config = variants.for_accelerators(config, num_devices)
-    config = with_num_steps(config, rows_of_epoch)
+    config = with_num_steps(config)
     parts = pretraining.make_parts(config, num_devices)
     abstract = pretraining.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
@@ -101,7 +101,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     config, data = finetune.read(config)
-    config = with_num_steps(config, lambda _: len(data.train.examples))
+    config = with_num_steps(config, len(data.train.examples))
     parts = finetune.make_parts(config, data)
     rich.print(_parameter_table(parts.abstract.params))
     for line in (f"frozen: {num_params(parts.frozen):,} parameters", *parts.lines):
@@ -111,7 +111,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
     num_rows = micro_batch(config.data.batch_size, parts.accumulate_steps, parts.mesh)
-    batches = finetune.make_batches(config, data)
+    batches = finetune.make_batches(data, config.data, config.seed)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), batches.batch_at(0)
     )

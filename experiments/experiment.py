@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+import ml_collections
 import numpy as np
 
 from lm.models.parameters import Params
@@ -26,6 +27,8 @@ class StepBatches(Protocol):
 class Experiment(Protocol):
     """What is trained: all that pretraining and fine-tuning differ in.
 
+    config: complete, with `train.num_steps`.
+    workdir: need not exist.
     schedule: learning rate by step.
     abstract: shapes and shardings of the state.
     batches: those of training, on the host.
@@ -37,6 +40,8 @@ class Experiment(Protocol):
     extend: whether the run may have been shorter until now.
     """
 
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
     schedule: Schedule
     abstract: TrainState
     batches: StepBatches

@@ -90,17 +90,18 @@ def _run(
 ) -> int:
     print("reading data", flush=True)
     with hosts.together():
-        config, data = read(_as_begun(config, workdir), workdir)
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.task = ml_collections.ConfigDict(_as_begun(config.task.to_dict(), workdir))
+        config, data = read(config, workdir)
         requested_config = config.to_dict()
         workdir_lib.check(workdir, requested_config, extend=extend)
-        config = with_num_steps(config, lambda _: len(data.train.examples))
+        config = with_num_steps(config, len(data.train.examples))
         metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
         training.check(config, metrics, profile_steps)
     source = config.init_from
     print(f"reading parameters of {source}" if source else "making parameters", flush=True)
     return training.train(
-        config,
-        workdir,
         FineTuning(config, workdir, data, make_parts(config, data), extend),
         requested_config=requested_config,
         profile_steps=profile_steps,
@@ -131,7 +132,8 @@ class FineTuning:
     ):
         self.config, self.workdir, self.data, self.parts = config, workdir, data, parts
         self.schedule, self.abstract, self.extend = parts.schedule, parts.abstract, extend
-        self.batches, self.shard = make_batches(config, data), process_shard(parts.mesh)
+        self.batches = make_batches(data, config.data, config.seed)
+        self.shard = process_shard(parts.mesh)
         self.data_hash = data.hash
         self.flops_per_token = flops_per_token(parts.model, parts.params, config.data.seq_len)
         self.kept = {
@@ -192,31 +194,25 @@ class FineTuning:
             report.fine_tuned(self.workdir, self.data, int(state.step), metrics, predictions)
 
 
-def _as_begun(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> ml_collections.ConfigDict:
-    """A copy that takes from the run in this folder what the config leaves open, if it is alike.
+def _as_begun(task: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
+    """A `task` block with what it leaves open from the run in this folder, if that is alike.
 
     That are the labels and their order, and of chats the day and the template.
     """
-    config = config.copy_and_resolve_references()
     begun = {}
     if (workdir / workdir_lib.CONFIG).exists():
         begun = workdir_lib.load_config(workdir).get("task", {})
-        if begun.get("kind") != config.task.kind:
+        if begun.get("kind") != task["kind"]:
             begun = {}  # Of some other run, which `workdir.check` refuses.
-    if not config.task.get("labels", True):
-        config.task.labels = tuple(begun.get("labels", ()))
-    if config.task.kind != "chat":
-        return config
+    if not task.get("labels", True):
+        task = task | {"labels": tuple(begun.get("labels", ()))}
+    if task["kind"] != "chat":
+        return task
     if begun and "date" not in begun:  # A run of before there were days; see `factory._chat`.
-        with config.unlocked():
-            del config.task.date
-        config.task.template = config.task.template or begun.get("template", "")
-    else:
-        days = (config.task.date, begun.get("date", ""), datetime.date.today().isoformat())
-        config.task.date = next(filter(None, days))
-    return config
+        without_date = {name: value for name, value in task.items() if name != "date"}
+        return without_date | {"template": task["template"] or begun.get("template", "")}
+    days = (task["date"], begun.get("date", ""), datetime.date.today().isoformat())
+    return task | {"date": next(filter(None, days))}
 
 
 def read(
@@ -237,9 +233,9 @@ def read(
             "leave out the argument model= of the config, or init_from"
         )
     config = init_from.with_model(config)
-    check_numbers(config)
+    check_numbers(config.to_dict())
     tokenizer = own_tokenizer(config.tokenizer, workdir) if workdir else config.tokenizer
-    data = task_data.read(config, tokenizer)
+    data = task_data.read(config.task, config.data, config.model, tokenizer, config.init_from)
     config.task.update(data.block)
     return config, data
 
@@ -318,14 +314,16 @@ def make_parts(
     )
 
 
-def make_batches(config: ml_collections.ConfigDict, data: task_data.TaskData) -> ExampleBatches:
-    """The training batches, each a function of its step."""
+def make_batches(
+    labelled: task_data.TaskData, data: ml_collections.ConfigDict, seed: int
+) -> ExampleBatches:
+    """The training batches, each a function of its step; `data` is that block of the config."""
     return ExampleBatches(
-        data.train.examples,
-        fill=data.task.fill,
-        multiple=config.data.multiple,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
+        labelled.train.examples,
+        fill=labelled.task.fill,
+        multiple=data.multiple,
+        batch_size=data.batch_size,
+        seed=seed,
     )
 
 

@@ -29,8 +29,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     _check(config)
     asked = prompts.read(config.prompt, config.prompts_file, config.data)
     mesh = make_mesh(**config.parallel)
-    run = load(folder_of(config.checkpoint), mesh=mesh)
-    writer = _writer(run, config.raw, config.system)
+    loaded = load(folder_of(config.checkpoint), mesh=mesh)
+    writer = _writer(loaded, config.raw, config.system)
     ids = [writer.prompt_ids(prompt) for prompt in asked]
     samples = write(writer, ids, **{name: config[name] for name in keywords(write)})
     if config.output:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from experiments.experiment import Experiment, StepBatches
@@ -35,19 +34,14 @@ class RunLifecycle:
     Its `monitor` watches the batches; `progress` counts.
 
     Args:
-      config, workdir, experiment, requested_config: see `training.train`.
+      experiment, requested_config: see `training.train`.
 
     Raises:
       UserError: the workdir cannot be used, also when it is entered.
     """
 
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        workdir: pathlib.Path,
-        experiment: Experiment,
-        requested_config: dict[str, Any],
-    ):
+    def __init__(self, experiment: Experiment, requested_config: dict[str, Any]):
+        config, workdir = experiment.config, experiment.workdir
         policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
         self._checkpoints = Checkpoints(workdir / "checkpoints", **policy)
         self.num_steps = config.train.num_steps

@@ -24,7 +24,6 @@ from lm.generation import decoding, ending, sampling
 from lm.inference import prompting
 from lm.loading import task_model as task_model_lib
 from lm.models.kv_cache import unstack_for_decoding
-from lm.models.parameters import Params
 from lm.parallel.batches import place_batch
 from lm.parallel.mesh import divisible, make_mesh, replicated, with_mesh
 from lm.parallel.param_rules import constrain_batch_sharding, place_params
@@ -150,18 +149,27 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
         written_by = unstack_for_decoding(params, model.config.dtype)
         predict = functools.partial(task.predictions, model=model, params=written_by)
     if isinstance(task, language.Chat):
-        read, predict = _replies(config, task, run.tokenizer, model, written_by)
+        sample = functools.partial(
+            sampling.sample,
+            model,
+            written_by,
+            key=jax.random.key(config.seed),
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+        )
+        read, predict = _replies(task, run.tokenizer, model, config.max_new_tokens, sample)
     return TaskModel(task, batch_size, read, outputs_of, predict)
 
 
 def _replies(
-    config: ml_collections.ConfigDict,
     task: language.Chat,
     tokenizer: Tokenizer,
     model: nn.Module,
-    params: Params,
+    max_new_tokens: int,
+    sample: Callable[..., list],
 ) -> tuple[Callable, Callable]:
-    """The `read` and `predict` of what answers conversations."""
+    """The `read` and `predict` of what answers conversations; `sample` draws from the model."""
     stops = prompting.stops(tokenizer, task.template)
     prompting.say_what_ends(task.template)
 
@@ -169,23 +177,17 @@ def _replies(
         examples = task.read(record)
         prompt = task.asked_ids(record).tolist()
         try:
-            decoding.check_room(model, [prompt], config.max_new_tokens)
+            decoding.check_room(model, [prompt], max_new_tokens)
         except UserError as error:
             raise UserError(f"{record.name}: {error}") from None
         return examples
 
     def predict(records, outputs):
         prompts = [task.asked_ids(record).tolist() for record in records]
-        written = sampling.sample(
-            model,
-            params,
+        written = sample(
             prompts,
-            jax.random.key(config.seed),
             vocab_size=tokenizer.vocab_size,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
+            max_new_tokens=max_new_tokens,
             stop_ids=stops.ids,
             is_ended=ending.finder(tokenizer, [()] * len(prompts), stops.strings),
         )

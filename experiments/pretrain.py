@@ -13,7 +13,7 @@ import ml_collections
 from experiments import report, training
 from experiments.wiring import init_from, pretraining
 from experiments.wiring.run_folder import own_tokenizer
-from experiments.wiring.run_length import rows_of_epoch, with_num_steps
+from experiments.wiring.run_length import with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches, evaluation_batches
 from lm.corpus.preparation import Prepared
@@ -70,11 +70,7 @@ def run(
             tokenizer = None if goes_on else prepared.tokenizer
             init_from.check(config.init_from, parts.model, abstract.params, tokenizer)
     return training.train(
-        config,
-        workdir,
-        experiment,
-        requested_config=requested_config,
-        profile_steps=profile_steps,
+        experiment, requested_config=requested_config, profile_steps=profile_steps
     )
 
 
@@ -90,7 +86,7 @@ def complete(
     requested_config = config.to_dict()
     workdir_lib.check(workdir, requested_config, extend=extend)
     config.tokenizer = own_tokenizer(config.tokenizer, workdir)
-    return with_num_steps(config, rows_of_epoch), requested_config
+    return with_num_steps(config), requested_config
 
 
 class Pretraining:
@@ -133,7 +129,8 @@ class Pretraining:
             num_bytes=predicted_bytes(config.objective.kind, prepared),
         )
         self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config.data))
-        self._set_run(config, workdir, parts, command)
+        self.config, self.workdir, self.parts, self.command = config, workdir, parts, command
+        self._set_run()
 
     def of_run(
         self,
@@ -144,15 +141,15 @@ class Pretraining:
     ) -> "Pretraining":
         """The same of a run with another seed or other rates; the two share what they compile."""
         other = copy.copy(self)
-        other._set_run(config, workdir, parts, command)
+        other.config, other.workdir, other.parts, other.command = config, workdir, parts, command
+        other._set_run()
         return other
 
-    def _set_run(self, config, workdir, parts, command) -> None:
-        self.config, self.workdir, self.parts, self.command = config, workdir, parts, command
-        self.schedule, self.kept = parts.schedule, {"data.batch_size": config.data.batch_size}
-        self.batches = Batches(
-            self.prepared, "train", batch_size=config.data.batch_size, seed=config.seed
-        )
+    def _set_run(self) -> None:
+        batch_size = self.config.data.batch_size
+        self.schedule, self.kept = self.parts.schedule, {"data.batch_size": batch_size}
+        seed = self.config.seed
+        self.batches = Batches(self.prepared, "train", batch_size=batch_size, seed=seed)
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
         save_tokenizer(self.prepared.tokenizer, self.config.init_from, folder)
@@ -213,14 +210,7 @@ def make_evaluation(
     num_blocks: int,
     num_bytes: int | None,
 ) -> Callable[[Params], dict[str, float]]:
-    """params -> metrics over the whole validation split.
-
-    Args:
-      parts, objective, prepared: of the run.
-      batch_size: of evaluation.
-      num_blocks: in which the loss is computed.
-      num_bytes: see `predicted_bytes`.
-    """
+    """params -> metrics over the whole validation split; see `predicted_bytes` for `num_bytes`."""
     eval_step = make_eval_step(parts.model, objective, parts.mesh, num_blocks)
     shard = process_shard(parts.mesh)
 

@@ -44,11 +44,12 @@ def start(
     split = prepared.splits["train"]
     tokens = config.data.batch_size * config.data.seq_len
     state_bytes = memory.tree_bytes(abstract)
+    rows = pretraining.rows_of(config.objective.kind, config.parallel.sequence)
     lines = {
         "parameters": f"{num_params(abstract.params):,}",
         "weight decay": _decay_line(config.optimizer.weight_decay, abstract.params),
         "warmup": _warmup_line(config.optimizer, config.train.num_steps),
-        "compute": compute_line(config.model, **pretraining.rows_of(config)),
+        "compute": compute_line(config.model, **rows),
         "data": f"{split.num_tokens:,} tokens of {split.num_documents:,} documents in "
         f"{split.num_rows:,} rows, {split.num_bytes / max(split.num_tokens, 1):.2f} bytes a token",
         "tokens a step": f"{tokens:,}, {config.train.num_steps:,} steps, "
@@ -74,7 +75,7 @@ def compute_line(model: ml_collections.ConfigDict, **rows) -> str:
 
     Args:
       model: the `model` block of a config.
-      **rows: what the rows ask of attention; see `pretraining.rows_of`.
+      **rows: what the rows ask of attention; see `factory.make_model`.
     """
     model_config, choice = resolved(model, **rows)
     reason = f" ({choice.reason})" if choice.reason else ""
@@ -125,6 +126,7 @@ def start_fine_tuning(
     """Prints the config, and what follows from it."""
     print(safe_text.shown(config_text(config)))
     num_examples, num_steps = len(data.train.examples), config.train.num_steps
+    rows = dict(causal=True, packed=False, sequence_parts=config.parallel.sequence)
     counts = [
         f"{num_examples:,} examples",
         f"{len(data.validation.records):,} to validate with",
@@ -135,7 +137,7 @@ def start_fine_tuning(
         "parameters": f"{num_params(abstract.params):,} trained, {num_params(frozen):,} frozen",
         "weight decay": _decay_line(config.optimizer.weight_decay, abstract.params),
         "warmup": _warmup_line(config.optimizer, config.train.num_steps),
-        "compute": compute_line(config.model, **pretraining.rows_of(config)),
+        "compute": compute_line(config.model, **rows),
         "data": ", ".join(counts),
         "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "
         f"{num_steps * config.data.batch_size / num_examples:.2f} epochs",
@@ -280,13 +282,8 @@ def end(
 ) -> None:
     """Prints the result beside general-purpose compressors, and what one can do next.
 
-    Args:
-      workdir: of the run.
-      metrics: of its last evaluation.
-      made_by: its command.
-      model_name: the family of its model.
-      compressors: gives their bits per byte by name; None where they are not asked for.
-      no_bits_per_byte: why the run has no bits per byte; "" where it has.
+    `made_by` is the command of the run; `compressors`, unless None, gives their bits per byte, and
+    `no_bits_per_byte` the reason where the run has none.
     """
     print(f"\nvalidation loss {metrics['eval/loss']:.4f} nats a token")
     if "eval/bits_per_byte" in metrics:

@@ -1,7 +1,6 @@
 """Trains an experiment: the step, the batches and the run's lifecycle meet in the loop here."""
 
 import math
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,8 +16,6 @@ from lm.train.profiling import Profiler
 
 
 def train(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
     experiment: Experiment,
     *,
     requested_config: dict[str, Any],
@@ -29,8 +26,6 @@ def train(
     Returns 0, or 75 when a signal ended it early, after saving.
 
     Args:
-      config: with `train.num_steps`.
-      workdir: need not exist.
       experiment: what is to be trained.
       requested_config: the config that the workdir belongs to.
       profile_steps: first and last step to trace.
@@ -38,15 +33,15 @@ def train(
     Raises:
       UserError: before anything is written, for a workdir that cannot be used.
     """
-    step_fn, place = experiment.compiled_step()
+    config, (step_fn, place) = experiment.config, experiment.compiled_step()
     with (
         loop.stop_on_signals() as stop_requested,
-        RunLifecycle(config, workdir, experiment, requested_config) as (run, state),
+        RunLifecycle(experiment, requested_config) as (run, state),
     ):
         first_step = int(state.step)
         batches = experiment.batches.iterate(first_step, run.num_steps, *experiment.shard)
         batches = _say_compiling(map(place, run.monitor.batches(batches)), first_step + 1)
-        with Profiler(workdir / "profile", profile_steps) as profiler:
+        with Profiler(experiment.workdir / "profile", profile_steps) as profiler:
             if not run.is_over():
                 state = loop.fit(
                     state,

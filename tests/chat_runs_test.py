@@ -183,18 +183,18 @@ def test_messages_may_stand_in_another_field():
 
 def test_the_day_is_that_of_the_first_start(tmp_path):
     config = chat_config.get_config("debug")
-    begun = lambda: finetune._as_begun(config, tmp_path)
+    begun = lambda: finetune._as_begun(config.task.to_dict(), tmp_path)
     today = datetime.date.today().isoformat()
-    assert begun().task.date == today and config.task.date == ""
+    assert begun()["date"] == today and config.task.date == ""
 
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"task": begun().task.to_dict() | {"date": "2001-02-03"}}))
-    assert begun().task.date == "2001-02-03"
-    task = chat_task(template="{{ strftime_now('%d %b %Y') }}", date=begun().task.date)
+    path.write_text(json.dumps({"task": begun() | {"date": "2001-02-03"}}))
+    assert begun()["date"] == "2001-02-03"
+    task = chat_task(template="{{ strftime_now('%d %b %Y') }}", date=begun()["date"])
     assert ByteTokenizer().decode(task.prompt_ids("x")) == "03 Feb 2001"
 
     path.write_text(json.dumps({"task": {"kind": "chat", "template": "old"}}))
-    assert "date" not in begun().task and begun().task.template == "old"
+    assert "date" not in begun() and begun()["template"] == "old"
     with pytest.raises(UserError, match=r"task\.date='soon'"):
         chat_task(template=DEFAULT, date="soon")
 
@@ -211,7 +211,7 @@ def test_what_ends_replies_is_said_before_any_is_predicted(name, capsys):
     end, line = ENDS[name]
     task = types.SimpleNamespace(template=types.SimpleNamespace(end=end))
 
-    predict._replies(None, task, types.SimpleNamespace(stop_ids=(1,)), None, None)
+    predict._replies(task, types.SimpleNamespace(stop_ids=(1,)), None, 1, None)
 
     said = capsys.readouterr().err
     assert said.startswith(line) and bool(said) == bool(line)

@@ -34,7 +34,7 @@ def missing(path):
     return {
         key: name
         for name, config in unlike(path)
-        for key in cli.flat(config).keys() - config_help.explained(config, found).keys()
+        for key in cli.flat(config).keys() - config_help.explained(cli.flat(config), found).keys()
     }
 
 
@@ -56,7 +56,7 @@ def test_nothing_is_explained_that_no_config_has():
         for path in RECIPES
         for found in [config_help.explanations(path)]
         for _, config in unlike(path)
-        for key, text in config_help.explained(config, found).items()
+        for key, text in config_help.explained(cli.flat(config), found).items()
     }
 
     said = [one for path in FILES for one in config_help.all_explanations(path)]
@@ -141,7 +141,7 @@ def test_comments_leave_the_yaml_as_it_is(path):
         text = config_help.config_text(config, str(path.parent / name))
 
         assert yaml.safe_load(text) == json.loads(config.to_json())
-        explained = config_help.explained(config, found)
+        explained = config_help.explained(cli.flat(config), found)
         assert text.count("  # ") >= len(explained) == len(cli.flat(config))
         for comment in explained.values():
             assert f"  # {comment}\n" in text

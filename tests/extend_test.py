@@ -120,8 +120,9 @@ def test_a_rate_that_falls_follows_the_new_length_from_there_on(experiment, tmp_
         config.train.num_steps, config.log.every_steps = num_steps, 1
         falling = linear(peak_lr=1.0, num_steps=num_steps, final_lr_ratio=0.0)
         experiment.schedule, experiment.extend = falling, extend
+        experiment.config, experiment.workdir = config, tmp_path / name
         requested = config.to_dict()
-        found = training.train(config, tmp_path / name, experiment, requested_config=requested)
+        found = training.train(experiment, requested_config=requested)
         assert found == code
         return rates_of(tmp_path / name)
 

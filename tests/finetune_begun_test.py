@@ -13,7 +13,7 @@ TODAY = datetime.date.today().isoformat()
 
 def begun(config, workdir, **stored):
     (workdir / "config.json").write_text(json.dumps(stored))
-    return finetune._as_begun(config.lock(), workdir).task
+    return finetune._as_begun(config.task.to_dict(), workdir)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_labels_and_their_order_are_those_of_the_first_start(tmp_path, asked, st
     config = classify.get_config()
     config.task.labels = asked
 
-    assert begun(config, tmp_path, task=stored).labels == expected
+    assert begun(config, tmp_path, task=stored)["labels"] == expected
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_labels_and_their_order_are_those_of_the_first_start(tmp_path, asked, st
     ],
 )
 def test_chats_have_the_day_of_the_first_start_of_this_run(tmp_path, stored, day):
-    assert begun(chat.get_config(), tmp_path, **stored).date == day
+    assert begun(chat.get_config(), tmp_path, **stored)["date"] == day
 
 
 def test_what_is_to_be_extended_has_to_be_there_with_several_seeds_too(tmp_path, monkeypatch):

@@ -82,6 +82,12 @@ BAD = {
 }
 
 
+def read(config):
+    """The labelled data of a config."""
+    blocks = config.task, config.data, config.model, config.tokenizer
+    return task_data.read(*blocks, config.init_from)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_record_is_named_in_one_line_or_left_out(name, files, tmp_path):  # noqa: F811
     kind, records, message = BAD[name]
@@ -98,7 +104,7 @@ def test_a_bad_record_is_named_in_one_line_or_left_out(name, files, tmp_path):  
     assert not (tmp_path / "run").exists()
 
     config.data.on_error = "skip"
-    data = task_data.read(config)
+    data = read(config)
     assert len(data.skipped) == 1
     assert len(data.validation.records) == good.count("\n")
 
@@ -154,10 +160,10 @@ def test_a_bad_record_of_training_is_named_or_left_out_too(name, files, tmp_path
     config = make_config(files, kind, **changes, **{"data.truncate": False})
     if name != "a label that training never saw":
         with pytest.raises(UserError, match=message):
-            task_data.read(config)
+            read(config)
 
         config.data.on_error = "skip"
-        data = task_data.read(config)
+        data = read(config)
         assert len(data.skipped) == 1
         assert len(data.train.records) == good.count("\n")
 
@@ -166,7 +172,7 @@ def test_a_file_without_examples_is_what_is_said_of_it(files, tmp_path):  # noqa
     config = make_config(files, **{"data.train": write(tmp_path / "none.jsonl", [])})
 
     with pytest.raises(UserError, match=r"data\.train holds no example"):
-        task_data.read(config)
+        read(config)
 
 
 def test_a_validation_split_whose_labels_weigh_nothing_has_no_loss(files, tmp_path):  # noqa: F811
@@ -191,7 +197,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_even_where_texts_are_cut(kind, 
     assert config.data.truncate
 
     with pytest.raises(UserError, match=r"leaves no room for a source in data\.seq_len=64"):
-        task_data.read(config)
+        read(config)
 
 
 def test_a_target_that_is_cut_is_counted(files, tmp_path):  # noqa: F811
@@ -199,7 +205,7 @@ def test_a_target_that_is_cut_is_counted(files, tmp_path):  # noqa: F811
     path = write(tmp_path / "pairs.jsonl", pairs)
     config = make_config(files, "pairs", **{"data.train": path, "data.validation": files["pairs"]})
 
-    assert task_data.read(config).task.notes["cut to task.target_len"] == 2
+    assert read(config).task.notes["cut to task.target_len"] == 2
 
 
 @pytest.mark.parametrize(("kind", "family"), [("pairs", "bert"), ("chats", "t5")])

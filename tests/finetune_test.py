@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import tokenizers
@@ -291,7 +292,8 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with
     rank_params = 2 * 2 * (16 + 16)  # Targets, rank x (inputs + outputs).
     assert sum(x.size for path, x in saved.items() if path[0] == "adapters") == rank_params
     loaded = task_model.load(workdir)
-    data = task_data.read(loaded.config)
+    given = ml_collections.ConfigDict(loaded.config)
+    data = task_data.read(given.task, given.data, given.model, given.tokenizer, given.init_from)
     mesh = make_mesh(**loaded.config["parallel"])
     sizes = dict(multiple=32, batch_size=loaded.config["eval"]["batch_size"])
     again = finetune.make_evaluation(loaded.task, loaded.model, mesh, data.validation, **sizes)
@@ -505,7 +507,7 @@ def test_no_beams_are_refused():
     config.update(checkpoint="runs/any", num_beams=0)
 
     with pytest.raises(UserError, match="num_beams=0"):
-        check_numbers(config)  # As launch.py does for every experiment.
+        check_numbers(config.to_dict())  # As launch.py does for every experiment.
 
 
 def test_an_evaluation_needs_no_training_data(files, trained_on_labels, tmp_path, capsys):

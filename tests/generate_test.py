@@ -168,7 +168,7 @@ def write(checkpoint, tmp_path, lines=None, **settings):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (tmp_path / "prompts.jsonl").write_text(text)
     config.update_from_flattened_dict(settings)
-    check_numbers(config)  # As launch.py does for every experiment.
+    check_numbers(config.to_dict())  # As launch.py does for every experiment.
     assert generate.run(config.lock(), tmp_path) == 0
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 

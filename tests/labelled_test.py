@@ -121,7 +121,8 @@ def test_a_tagger_of_transformers_is_gone_on_with_in_any_spelling(tmp_path, star
     config = tag.get_config("model=bert,tokenizer=bytes")
     config.init_from, config.task.scheme = str(folder), "BIOES"
     config.data.update(train=path, validation=path, seq_len=64)
-    data = task_data.read(config)
+    blocks = config.task, config.data, config.model, config.tokenizer
+    data = task_data.read(*blocks, config.init_from)
     assert data.block["labels"] == tuple(names)
     assert [e["tags_BW"].tolist() for e in data.train.examples] == [[1, 3]]
 

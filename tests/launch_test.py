@@ -20,7 +20,7 @@ from configs import generate as generate_config
 from configs import quickstart
 from experiments import evaluate, generate, pretrain
 from experiments.wiring import pretraining
-from experiments.wiring.run_length import rows_of_epoch, with_num_steps
+from experiments.wiring.run_length import with_num_steps
 from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.loading import language_model
@@ -412,18 +412,18 @@ def test_a_model_that_a_mesh_cannot_divide_is_refused_before_its_data_is_read(
 def test_a_batch_may_be_said_by_device(corpus):
     config = tiny_config(corpus, **{"data.batch_size_per_device": 3})
 
-    assert with_num_steps(config, rows_of_epoch).data.batch_size == 3 * 2
+    assert with_num_steps(config).data.batch_size == 3 * 2
     config.train.update(num_steps=0, num_epochs=1.0)
-    epoch = with_num_steps(config, rows_of_epoch)
+    epoch = with_num_steps(config)
     config.data.update(batch_size=3 * 2, batch_size_per_device=0)
-    assert epoch.train.num_steps == with_num_steps(config, rows_of_epoch).train.num_steps
+    assert epoch.train.num_steps == with_num_steps(config).train.num_steps
 
 
 @pytest.mark.parametrize("num_epochs", [0.5, 1.0, 3.0])
 def test_epochs_are_just_as_many_steps_as_show_every_row(num_epochs, corpus):
     config = tiny_config(corpus, **{"train.num_steps": 0, "train.num_epochs": num_epochs})
 
-    num_steps = with_num_steps(config, rows_of_epoch).train.num_steps
+    num_steps = with_num_steps(config).train.num_steps
 
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     batches = Batches(prepared, "train", batch_size=16, seed=0)

@@ -71,6 +71,9 @@ ROOMS = [
     "experiments",
 ]
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
+# Functions of experiments that take the whole config, at most; keys that each reads, at least.
+MAX_TAKERS, MIN_KEYS = 50, 3
+CONFIGS, WHOLE = {"config", "self.config"}, {"copy_and_resolve_references", "to_dict", "to_json"}
 
 
 def sources(*folders):
@@ -199,3 +202,55 @@ def test_files_that_are_mentioned_are_there(path):
     assert [name for name in names if not (ROOT / name).exists()] == []
     without_folder = re.findall(r"`(\w+\.py)`", text) if path.suffix == ".md" else []
     assert set(without_folder) <= FILE_NAMES | {"launch.py"}
+
+
+def takers_of_configs():
+    """Functions of experiments with a parameter `config`, by dotted name.
+
+    With each the node that it is read in, which is the class of a method, since that may keep the
+    config; and what the names of its file stand for.
+    """
+    found = {}
+    for path in sources("experiments"):
+        tree, module = ast.parse(path.read_text()), ".".join(path.relative_to(ROOT).parts)[:-3]
+        names = {node.name: f"{module}.{node.name}" for node in tree.body if hasattr(node, "name")}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        for scope in tree.body:
+            for node in ast.walk(scope):
+                if not isinstance(node, ast.FunctionDef):
+                    continue
+                if any(isinstance(x, ast.arg) and x.arg == "config" for x in ast.walk(node.args)):
+                    inner = "" if node is scope or node.name == "__init__" else f".{node.name}"
+                    found[f"{module}.{scope.name}{inner}"] = scope, names
+    return found
+
+
+def keys_read(taker, takers, seen=()):
+    """Keys of `config` that a function reads, itself or through functions that it hands it to."""
+    scope, names = takers[taker]
+    parents = {child: node for node in ast.walk(scope) for child in ast.iter_child_nodes(node)}
+    keys = set()
+    for node in ast.walk(scope):
+        if not (isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in CONFIGS):
+            continue
+        chain, above = [], parents.get(node)
+        while isinstance(above, ast.Attribute):
+            chain, above = [*chain, above.attr], parents.get(above)
+        keys |= WHOLE if WHOLE & {*chain} else {".".join(chain[:2])} - {""}
+        if not chain and isinstance(above, ast.Call):
+            for function in map(ast.unparse, [above.func, *above.args]):
+                head, dot, rest = function.partition(".")
+                called = f"{names.get(head, head)}{dot}{rest}"
+                if called in takers and called not in (*seen, taker):
+                    keys |= keys_read(called, takers, (*seen, taker))
+    return keys
+
+
+def test_configs_stop_at_the_doors_of_experiments():
+    takers = takers_of_configs()
+    assert len(takers) <= MAX_TAKERS, sorted(takers)
+    for taker in takers:
+        keys = keys_read(taker, takers)
+        assert len(keys) >= MIN_KEYS, f"{taker} takes the config for {keys}: hand it values"

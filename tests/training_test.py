@@ -74,8 +74,8 @@ def test_a_run_logs_and_warns_of_what_holds_it_up(experiment, tmp_path, monkeypa
     config = quickstart.get_config()
     config.train.num_steps, config.log.every_steps = 40, 20
 
-    requested = config.to_dict()
-    assert training.train(config, tmp_path / "run", experiment, requested_config=requested) == 0
+    experiment.config, experiment.workdir = config, tmp_path / "run"
+    assert training.train(experiment, requested_config=config.to_dict()) == 0
 
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert lines[0] == {"step": 0, "run/num_steps": 40}

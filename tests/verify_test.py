@@ -102,7 +102,8 @@ def test_what_is_broken_is_the_check_that_fails(plant, subject, monkeypatch):
 def test_what_is_broken_is_named_and_shown_in_the_exit_code(corpus, capsys, monkeypatch):
     mean_of_means(monkeypatch)
 
-    assert verify.run(make_config(corpus)) == 1
+    with verify.opened(make_config(corpus)) as subject:
+        assert verify.run(subject) == 1
 
     shown = capsys.readouterr().out
     assert shown.endswith("failed: accumulation\n")
@@ -152,5 +153,5 @@ def test_a_config_that_cannot_work_is_refused_as_a_run_refuses_it(corpus):
     config = make_config(corpus)
     config.optimizer.layer_decay = 2.0
 
-    with pytest.raises(UserError, match=r"optimizer\.layer_decay=2\.0"):
-        verify.run(config)
+    with pytest.raises(UserError, match=r"optimizer\.layer_decay=2\.0"), verify.opened(config):
+        pass

@@ -68,12 +68,7 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
 
 
 def of_all_layers(num_layers: int, compiled: Callable[[int], Collectives]) -> Collectives:
-    """The collectives of so many layers, from two compilations with few of them.
-
-    Args:
-      num_layers: of the model.
-      compiled: number of layers -> the collectives of a model with as many.
-    """
+    """The collectives of so many layers, from two of `compiled`, which has few of them."""
     if num_layers <= max(_NUM_LAYERS):
         return compiled(num_layers)
     fewer, more = map(compiled, _NUM_LAYERS)

@@ -13,7 +13,7 @@ import rich.table
 from experiments import cli, finetune
 from experiments.sweeps.plan import PlannedRun, counted, shown
 from experiments.wiring import init_from, objectives, pretraining, variants
-from experiments.wiring.run_length import rows_of_epoch, with_num_steps
+from experiments.wiring.run_length import with_num_steps
 from lm.models import parameters as parameters_lib
 from lm.run.status import State, read_records, state_of
 
@@ -118,13 +118,13 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
     """
     if config.experiment == "finetune":
         config, data = finetune.read(config)
-        config = with_num_steps(config, lambda _: len(data.train.examples))
+        config = with_num_steps(config, len(data.train.examples))
         parts = finetune.make_parts(config, data)
         flops = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
         params, num_seeds = parts.params, config.num_seeds
     else:
         config = variants.for_one_device(init_from.with_model(config))
-        config = with_num_steps(config, rows_of_epoch)
+        config = with_num_steps(config)
         parts = pretraining.make_parts(config, devices=1)
         abstract = pretraining.abstract_state(parts)
         objective = objectives.abstract_objective(

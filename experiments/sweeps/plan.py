@@ -86,7 +86,7 @@ def _name(values: dict[str, Any]) -> str:
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], PlannedRun]:
     """overrides -> the run that they stand for; it raises UserError where there is none."""
     base_config = cli.resolve(cli.of_config(base.filename, base.changes))
-    check_numbers(base_config)
+    check_numbers(base_config.to_dict())
     _check_experiment(base_config.experiment)
     base_values = cli.flat(base_config)
 
@@ -99,7 +99,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
         given = cli.of_config(filename, {**base.changes, **keys})
         try:
             config = cli.resolve(given)
-            check_numbers(config)
+            check_numbers(config.to_dict())
         except UserError as error:
             raise UserError(f"sweep() yields {shown(overrides)}: {error}") from None
         _check_experiment(config.experiment)

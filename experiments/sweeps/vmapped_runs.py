@@ -83,7 +83,7 @@ class VmappedRun:
     def start(self, experiment: Experiment) -> TrainState:
         """Takes the folder, and gives the state to go on from."""
         self.lifecycle, state = self.stack.enter_context(
-            RunLifecycle(self.config, self.run.workdir, experiment, self._requested_config)
+            RunLifecycle(experiment, self._requested_config)
         )
         return state
 

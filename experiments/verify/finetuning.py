@@ -39,7 +39,7 @@ def make(
     """The subject of a config of fine-tuning, its data in memory; see `pretraining.make`."""
     config, data = finetune.read(config)
     report.warn(data.warnings)
-    config = with_num_steps(config, lambda _: len(data.train.examples))
+    config = with_num_steps(config, len(data.train.examples))
     metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
     training.check(config, metrics, None)
     mesh_of_run = make_mesh(**config.parallel, devices=own)
@@ -85,7 +85,7 @@ def make(
         home=home,
         mesh=mesh,
         trainer=trainer,
-        make_batches=lambda: finetune.make_batches(config, data),
+        make_batches=lambda: finetune.make_batches(data, config.data, config.seed),
         uneven=_uneven(data, config.data.multiple, config.data.batch_size),
         evaluate=evaluate,
         num_evaluated=len(validation.examples),

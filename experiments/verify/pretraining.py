@@ -66,7 +66,7 @@ def make(
     Raises:
       UserError: what a run would raise.
     """
-    config = with_num_steps(init_from.with_model(config), lambda _: 10**6)
+    config = with_num_steps(init_from.with_model(config), 10**6)
     pretraining.abstract_state(pretraining.make_parts(config, own))
     training.check(config, evaluation.METRICS, None)
     config = _shrunk(config, mesh, folder)

@@ -176,9 +176,7 @@ def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collecti
 def kept(*, has_dropout: bool, draws: bool) -> Callable[[Callable], Callable]:
     """A decorator of what makes trainers: variants that come to the same have one for them all.
 
-    Args:
-      has_dropout: whether the config asks for any.
-      draws: whether its objective draws.
+    `has_dropout` and `draws` say whether the config has dropout, and an objective that draws.
     """
 
     def keep(make: Callable[[Variation], StepUnderTest]) -> Callable[[Variation], StepUnderTest]:

@@ -31,17 +31,9 @@ def start_devices(parallel: ml_collections.ConfigDict) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # Fewer cores than devices.
 
 
-def run(config: ml_collections.ConfigDict) -> int:
-    """Prints a table of all checks; returns 1 where one failed, else 0. Writes into no workdir.
-
-    Args:
-      config: of a training experiment.
-
-    Raises:
-      UserError: what a run would raise before it trains.
-    """
-    with opened(config) as subject:
-        results = check(subject)
+def run(subject: ShrunkRun) -> int:
+    """Prints a table of all checks; returns 1 where one failed, else 0. Writes into no workdir."""
+    results = check(subject)
     rich.print(_table(results))
     failed = [name for name, result in results.items() if result.failed]
     print(f"failed: {', '.join(failed)}" if failed else "nothing failed")
@@ -53,6 +45,12 @@ def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
     """What is checked, and where: in float32 on one device of the CPU, but for the mesh.
 
     That is the run's own where there are several accelerators, or else one of simulated devices.
+
+    Args:
+      config: of a training experiment.
+
+    Raises:
+      UserError: what a run would raise before it trains.
     """
     simulated = tuple(jax.devices("cpu"))
     own, mesh = jax.devices(), tuple(jax.devices())

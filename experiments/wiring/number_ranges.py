@@ -3,10 +3,8 @@
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import ml_collections
 
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
@@ -96,14 +94,14 @@ _BEYOND_32_BITS = {"seed", "data.max_document_bytes"}
 _WHOLE = {"coordinates.widths"}  # Lists of whole numbers, whose parts no flag checks.
 
 
-def check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Checks the numbers and lists of any experiment's config.
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Checks the numbers and lists of any experiment's config, given as a dict.
 
     Raises:
       UserError: at the first number that is out of its range, NaN, infinite or beyond 32 bits, and
         at a list that names something twice.
     """
-    for key, value in workdir_lib.flat(config.to_dict()).items():
+    for key, value in workdir_lib.flat(values).items():
         parts = value if isinstance(value, tuple | list) else (value,)
         if len({repr(part) for part in parts}) < len(parts):
             twice = next(part for part in parts if list(parts).count(part) > 1)

@@ -63,11 +63,11 @@ def make_parts(
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
     """
-    check_numbers(config)
+    check_numbers(config.to_dict())
     objective = config.objective.to_dict()
     architecture = family_named(config.model.name).architecture
     objectives.check(objective, architecture)
-    model = make_model(config.model, **rows_of(config))
+    model = make_model(config.model, **rows_of(config.objective.kind, config.parallel.sequence))
     model_config = model.config
     if config.eval.sample_tokens and architecture != "decoder":
         raise UserError(
@@ -98,14 +98,9 @@ def make_parts(
     )
 
 
-def rows_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What the rows of a training config ask of attention; see `make_model`."""
-    packed = config.experiment == "pretrain"
-    return dict(
-        causal=not packed or config.objective.kind == "causal",
-        packed=packed,
-        sequence_parts=config.parallel.sequence,
-    )
+def rows_of(objective_kind: str, sequence: int) -> dict[str, Any]:
+    """What packed rows ask of attention, each cut into so many parts; see `make_model`."""
+    return dict(causal=objective_kind == "causal", packed=True, sequence_parts=sequence)
 
 
 def make_objective(

@@ -110,38 +110,40 @@ def document_limit(data: ml_collections.ConfigDict) -> dict[str, int]:
 
 
 def read(
-    config: ml_collections.ConfigDict, tokenizer: ml_collections.ConfigDict | None = None
+    task: ml_collections.ConfigDict,
+    data: ml_collections.ConfigDict,
+    model: ml_collections.ConfigDict,
+    tokenizer: ml_collections.ConfigDict,
+    init_from: str,
 ) -> TaskData:
     """Reads and encodes both splits.
 
     Args:
-      config: of fine-tuning, with its model.
-      tokenizer: a `tokenizer` block in place of the config's.
+      task, data, model, tokenizer, init_from: of a config of fine-tuning.
 
     Raises:
       UserError: records that do not suit the task, by file and line.
     """
-    found = read_records(config.data, config.task.kind)
+    found = read_records(data, task.kind)
     _check_any(found.train, "data.train")
-    if config.data.num_examples:
-        found = found._replace(train=records.take(found.train, config.data.num_examples))
-    tokenizer = _tokenizer(tokenizer or config.tokenizer, found.train)
-    templates = tasks.chat_templates(config.task.to_dict(), config.init_from)
-    block = tasks.complete(config.task.to_dict(), found.train, templates)
-    head = head_of(pathlib.Path(config.init_from)) if config.init_from else None
+    if data.num_examples:
+        found = found._replace(train=records.take(found.train, data.num_examples))
+    tokenizer, asked = _tokenizer(tokenizer, found.train), task.to_dict()
+    templates = tasks.chat_templates(asked, init_from)
+    block = tasks.complete(asked, found.train, templates)
+    head = head_of(pathlib.Path(init_from)) if init_from else None
     head = head if head and head.kind == block["kind"] else None
-    if head and not config.task.get("labels", True):
+    if head and not asked.get("labels", True):
         index = labels.index_of(head.kind, head.labels, block.get("scheme"))
         if {*block["labels"]} <= index.keys():
-            given = config.task.to_dict() | {"labels": head.labels}
-            block = tasks.complete(given, found.train, templates)
-    of_rows = dict(seq_len=config.data.seq_len, truncate=config.data.truncate)
+            block = tasks.complete(asked | {"labels": head.labels}, found.train, templates)
+    of_rows = dict(seq_len=data.seq_len, truncate=data.truncate)
     try:
-        task = make_task(block, text_inputs(config.model, tokenizer, **of_rows))
+        task = make_task(block, text_inputs(model, tokenizer, **of_rows))
     except UnfitFamily as error:
-        of = f"init_from={config.init_from}, a {config.model.name}, does not fit: "
-        raise UserError(f"{of if config.init_from else ''}{error}") from None
-    skipped, on_error = list(found.skipped), config.data.on_error
+        of = f"init_from={init_from}, a {model.name}, does not fit: "
+        raise UserError(f"{of if init_from else ''}{error}") from None
+    skipped, on_error = list(found.skipped), data.on_error
     train = encode(task, found.train, "data.train", on_error, skipped)
     validation = encode(task, found.validation, "data.validation", on_error, skipped)
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"

@@ -27,27 +27,29 @@ def changed(
     return config
 
 
-def for_devices(config: ml_collections.ConfigDict, num_devices: int) -> ml_collections.ConfigDict:
-    """A copy that says its rows for so many devices: data.batch_size, .batch_size_per_device."""
-    per_device = config.data.batch_size_per_device
-    rows = {"data.batch_size": per_device * num_devices, "data.batch_size_per_device": 0}
-    return changed(config, rows if per_device else {})
+def rows_of_devices(data: ml_collections.ConfigDict, num_devices: int) -> dict[str, int]:
+    """The changes of a `data` block that say its rows for so many devices.
+
+    data.batch_size, .batch_size_per_device.
+    """
+    rows = data.batch_size_per_device * num_devices
+    return {"data.batch_size": rows, "data.batch_size_per_device": 0} if rows else {}
 
 
 def for_accelerators(
     config: ml_collections.ConfigDict, num_devices: int
 ) -> ml_collections.ConfigDict:
-    """A copy for so many accelerators, here or not: those of `for_devices`, and model.dtype."""
+    """A copy for so many accelerators, here or not: those of `rows_of_devices`, model.dtype."""
     dtype = {"model.dtype": "bfloat16"} if config.model.dtype == "auto" else {}
-    return changed(for_devices(config, num_devices), dtype)
+    return changed(config, rows_of_devices(config.data, num_devices) | dtype)
 
 
 def for_one_device(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A copy whose kernels and mesh exist on any machine, which change no shape and no FLOP.
 
-    Those of `for_devices`, model.attention, model.matmul, and all of parallel.
+    Those of `rows_of_devices`, model.attention, model.matmul, and all of parallel.
     """
-    config = for_devices(config, jax.device_count())
+    config = changed(config, rows_of_devices(config.data, jax.device_count()))
     config.model.update(attention="auto", matmul="plain")
     config.parallel.update(strategy="jit", data=1, fsdp=1, tensor=1, sequence=1)
     return config

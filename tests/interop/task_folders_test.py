@@ -86,6 +86,12 @@ FOLDERS = {
 }
 
 
+def read(config):
+    """The labelled data of a config."""
+    blocks = config.task, config.data, config.model, config.tokenizer
+    return task_data.read(*blocks, config.init_from)
+
+
 def save(model, folder):
     """With weights so large that an error would show, and a tokenizer of words."""
     torch.manual_seed(0)
@@ -235,9 +241,9 @@ def test_labels_without_names_are_the_numbers_of_the_data(weights, tmp_path, cap
     np.testing.assert_array_equal(params["head", "kernel"], model.classifier.weight.detach().T)
     assert "head: that of" in said
     line = "0 to 2 in the data are the head's LABEL_0 to LABEL_2, which have no names"
-    assert task_data.read(config).lines["labels"] == line
+    assert read(config).lines["labels"] == line
     config.init_from = ""
-    assert "labels" not in task_data.read(config).lines  # They are no head's.
+    assert "labels" not in read(config).lines  # They are no head's.
     config.init_from = str(folder)
     evaluated = evaluate_config.get_config()
     evaluated.update(checkpoint=str(folder), predictions=str(tmp_path / "p.jsonl"))
