@@ -80,7 +80,7 @@ def test_runs_are_exported_and_come_back_the_same(trained, tmp_path):
 
     before, after = (language_model.load(w) for w in (trained, tmp_path / "back"))
     jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
-    assert dict(before.config.model) == dict(after.config.model)
+    assert before.config["model"] == after.config["model"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     (ids,) = before.tokenizer.encode_batch(["def f(x):\n    return x"])
     assert tokenizer("def f(x):\n    return x", add_special_tokens=False).input_ids == ids.tolist()
