@@ -189,9 +189,7 @@ def flops_per_token(
 
 
 def make_step(
-    parts: PretrainingParts,
-    objective: Objective,
-    abstract: TrainState,
+    parts: PretrainingParts, objective: Objective, abstract: TrainState
 ) -> tuple[Callable, Callable]:
     """Returns step(state, rows, key=...) -> (state, metrics), and what places its rows.
 

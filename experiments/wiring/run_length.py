@@ -6,7 +6,7 @@ import jax
 import ml_collections
 
 from experiments.wiring.pretraining import abstract_state, make_data, make_parts
-from experiments.wiring.variants import changed
+from experiments.wiring.variants import changed, rows_of_devices
 from lm.errors import UserError
 
 
@@ -32,9 +32,7 @@ def with_num_steps(
             f"train.num_steps={steps} and train.num_epochs={epochs}: make one of them positive "
             "and the other 0"
         )
-    config = config.copy_and_resolve_references()
-    if config.data.batch_size_per_device:
-        config.data.batch_size = config.data.batch_size_per_device * jax.device_count()
+    config = changed(config, rows_of_devices(config.data, jax.device_count()))
     if not steps:
         if num_rows is None:
             endless = {"train.num_steps": 2**31 - 1, "train.num_epochs": 0.0}

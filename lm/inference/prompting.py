@@ -116,9 +116,7 @@ def reader_of(run: Run) -> TextReader:
     )
 
 
-def frames_of(
-    loaded: Run,
-) -> tuple[framing.Frame, framing.Frame] | None:
+def frames_of(loaded: Run) -> tuple[framing.Frame, framing.Frame] | None:
     """What a run was trained to see around one text, and around two.
 
     None for what its tokenizer has: where it was imported, or learned conversations, whose template
@@ -144,9 +142,7 @@ def frames_of(
     )
 
 
-def chat_template(
-    loaded: Run,
-) -> ChatTemplate | None:
+def chat_template(loaded: Run) -> ChatTemplate | None:
     """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
     if isinstance(loaded, task_model.SavedTaskModel):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None

@@ -25,11 +25,16 @@ _FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 class TensorHeader(NamedTuple):
-    """What is known of a tensor without reading it; dtype as safetensors names it."""
+    """What is known of a tensor without reading it.
+
+    dtype: as safetensors names it.
+    checksum: what `write_tensors` left; None where others wrote the file.
+    """
 
     file: pathlib.Path
     shape: tuple[int, ...]
     dtype: str
+    checksum: str | None
 
 
 class TensorFiles:
@@ -161,11 +166,7 @@ def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
             tensor = file.get_tensor(name)
         except safetensors.SafetensorError as error:
             raise UserError(f"{path}: {error}; get it again") from None
-        try:
-            expected = json.loads((file.metadata() or {}).get(_CHECKSUMS, "{}")).get(name)
-        except (ValueError, AttributeError):
-            raise UserError(f"{path} is damaged (its checksums); get it again") from None
-    if expected not in (None, _checksum(tensor)):
+    if _headers(path)[name].checksum not in (None, _checksum(tensor)):
         raise UserError(
             f"{path} is damaged ({name} has changed since it was written); get it again"
         )
@@ -249,10 +250,14 @@ def _headers_of(path: pathlib.Path, state: tuple[int, ...]) -> dict[str, TensorH
     del state
     with _open(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {
-            name: TensorHeader(path, tuple(s.get_shape()), s.get_dtype())
-            for name, s in slices.items()
-        }
+        try:
+            checksums = json.loads((file.metadata() or {}).get(_CHECKSUMS, "{}"))
+            return {
+                name: TensorHeader(path, tuple(s.get_shape()), s.get_dtype(), checksums.get(name))
+                for name, s in slices.items()
+            }
+        except (ValueError, AttributeError):
+            raise UserError(f"{path} is damaged (its checksums); get it again") from None
 
 
 def _open(path: pathlib.Path) -> safetensors.safe_open:

@@ -8,11 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from lm.errors import UserError
 from lm.interop import hugging_face
-from lm.loading.run_folder import (
-    imported_config,
-    load_config,
-    on_this_machine,
-)
+from lm.loading.run_folder import imported_config, load_config, on_this_machine
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.models.parameters import Params
