@@ -16,7 +16,7 @@ import optax
 
 from benchmarks import results
 from lm.train.checkpoints import Checkpoints
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 TARGET_SECONDS = 0.2
 

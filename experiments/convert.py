@@ -30,7 +30,7 @@ from lm.run import workdir as workdir_lib
 from lm.system import atomic_files, faults, manifest
 from lm.tokenizers import stop_ids, tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:

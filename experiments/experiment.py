@@ -10,8 +10,7 @@ import numpy as np
 from lm.models.parameters import Params
 from lm.train.checkpoints import Checkpoints
 from lm.train.schedules import Schedule
-from lm.train.state import TrainState
-from lm.train.step import StepFn
+from lm.train.step import StepFn, TrainState
 
 
 class StepBatches(Protocol):

@@ -37,8 +37,7 @@ from lm.train import compile
 from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
-from lm.train.state import TrainState
-from lm.train.step import StepFn, train_step
+from lm.train.step import StepFn, TrainState, train_step
 from lm.train.trainable import Trainable, checksum
 
 
@@ -337,20 +336,17 @@ def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
         def loss_fn(params, batch, key):
             return loss(parts.trained.combine(params, frozen), batch, key)
 
-        state, metrics = train_step(
+        lengths = [x for name, x in batch.items() if name.endswith("length_B")]
+        return train_step(
             state,
             batch,
             key,
             loss_fn=loss_fn,
             tx=parts.tx,
             accumulate_steps=parts.accumulate_steps,
+            num_seen=sum(map(jnp.sum, lengths)),
             axis_name=axis_name,
         )
-        lengths = [x for name, x in batch.items() if name.endswith("length_B")]
-        num_tokens = sum(map(jnp.sum, lengths))
-        if axis_name is not None:
-            num_tokens = jax.lax.psum(num_tokens, axis_name)
-        return state, metrics | {"num_tokens": num_tokens}
 
     return compile.compile_step(step, parts.strategy, parts.mesh, parts.shardings)
 

@@ -21,7 +21,7 @@ from lm.train import disk_room, early_stopping, metric_writers
 from lm.train.checkpoints import Checkpoints
 from lm.train.monitor import StepMonitor
 from lm.train.optimizers import evaluation_params
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 from lm.train.step_log import StepLog
 
 

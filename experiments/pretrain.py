@@ -30,8 +30,7 @@ from lm.run import workdir as workdir_lib
 from lm.train import evaluation
 from lm.train.checkpoints import Checkpoints
 from lm.train.language_model import make_eval_step
-from lm.train.state import TrainState
-from lm.train.step import StepFn
+from lm.train.step import StepFn, TrainState
 
 
 def run(

@@ -29,7 +29,7 @@ from lm.system import atomic_files, safe_text
 from lm.tasks.task import Task
 from lm.train import schedules
 from lm.train.optimizers import decays
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 
 def start(

@@ -1,5 +1,6 @@
 """Trains an experiment: the step, the batches and the run's lifecycle meet in the loop here."""
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -11,8 +12,7 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import RunLifecycle
 from lm.errors import UserError
 from lm.settings import choose
-from lm.train import early_stopping, loop, metric_writers
-from lm.train.profiling import Profiler
+from lm.train import early_stopping, loop, metric_writers, monitor
 
 
 def train(
@@ -41,12 +41,14 @@ def train(
         first_step = int(state.step)
         batches = experiment.batches.iterate(first_step, run.num_steps, *experiment.shard)
         batches = _say_compiling(map(place, run.monitor.batches(batches)), first_step + 1)
-        with Profiler(experiment.workdir / "profile", profile_steps) as profiler:
+        folder = experiment.workdir / "profile"
+        batches = monitor.profiled(batches, first_step + 1, folder, profile_steps)
+        with contextlib.closing(batches):
             if not run.is_over():
                 state = loop.fit(
                     state,
                     step_fn,
-                    profiler.watch(batches, first_step + 1),
+                    batches,
                     num_steps=run.num_steps,
                     report=run.report,
                     hooks=[

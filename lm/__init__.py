@@ -29,7 +29,7 @@ _PLACES = {  # Where each name is, as module and name there.
     "decode": ("lm.inference.texts", "decode"),
     "generate": ("lm.inference.texts", "generate"),
     "score": ("lm.inference.texts", "score"),
-    "TrainState": ("lm.train.state", "TrainState"),
+    "TrainState": ("lm.train.step", "TrainState"),
     "make_loss_fn": ("lm.train.language_model", "make_loss_fn"),
     "make_step": ("lm.train.language_model", "make_step"),
     "export": ("lm.inference.export", "export"),

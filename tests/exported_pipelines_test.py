@@ -21,7 +21,7 @@ from lm.models.families import init_params
 from lm.run import workdir
 from lm.tokenizers import tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 from tests.finetune_test import TINY, files, make_config  # noqa: F401
 
 TEXTS = [

@@ -10,7 +10,7 @@ from absl import logging
 
 from configs import quickstart
 from experiments import training
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 
 @jax.jit

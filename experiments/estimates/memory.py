@@ -13,7 +13,7 @@ from lm.models.parameters import Params
 from lm.objectives.batch import Objective
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.parallel.param_rules import params_sharding
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 
 def micro_batch(batch_size: int, accumulate_steps: int, mesh: jax.sharding.Mesh) -> int:

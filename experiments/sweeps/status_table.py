@@ -13,8 +13,7 @@ from rich.text import Text
 
 from experiments.sweeps.plan import PlannedRun, counted
 from experiments.sweeps.plan import shown as shown_overrides
-from lm.run.status import KINDS, NUM_STEPS, UNFINISHED, state_of
-from lm.run.tail import Tail
+from lm.run.status import KINDS, NUM_STEPS, UNFINISHED, Tail, state_of
 from lm.system import safe_text
 
 _REFRESH_SECONDS = 1.0

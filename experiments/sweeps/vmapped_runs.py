@@ -27,7 +27,7 @@ from lm.run.status import FAILED, mark
 from lm.train import evaluation, loop, vmapped
 from lm.train.language_model import make_eval_step, make_step
 from lm.train.optimizers import SCALARS, evaluation_params
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 # What the runs of one program may differ in: what no shape and no operation depends on.
 FREE = ("seed", *(f"optimizer.{name}" for name in SCALARS))

@@ -15,7 +15,7 @@ from experiments.verify.subject import NUM_STEPS, ShrunkRun, StepUnderTest, Vari
 from lm.models.parameters import Params
 from lm.train import loop
 from lm.train.checkpoints import Checkpoints
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 _ROUNDING = 1e-4  # Far above what the order of additions changes in float32, far below any mistake.
 _SAVED, _END = 2, 4  # Steps at which a run is stopped, and ends.

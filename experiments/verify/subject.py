@@ -16,8 +16,7 @@ from experiments.experiment import StepBatches
 from experiments.wiring import variants
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh, num_batch_shards
-from lm.train.state import TrainState
-from lm.train.step import StepFn
+from lm.train.step import StepFn, TrainState
 
 NUM_STEPS = 100  # In which a batch is overfit.
 # Gradients in place of updates: what a rule such as Adam makes of a gradient that is nearly 0 is

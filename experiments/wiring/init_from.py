@@ -21,7 +21,7 @@ from lm.models.factory import family_named, make_model
 from lm.models.families import family_of, init_params, param_shapes
 from lm.models.parameters import Params
 from lm.tokenizers import tokenizers
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 
 def make_state(

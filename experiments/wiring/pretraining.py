@@ -30,8 +30,7 @@ from lm.tokenizers.vocabulary import vocabulary_of
 from lm.train import compile, language_model
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
-from lm.train.state import TrainState
-from lm.train.step import LossFn
+from lm.train.step import LossFn, TrainState
 
 
 @dataclasses.dataclass(frozen=True)

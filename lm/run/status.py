@@ -1,4 +1,4 @@
-"""What became of a run, read from its folder alone."""
+"""The state of a run, read from its folder alone, and the records of its metrics.jsonl."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from lm.system import faults
 METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
 NUM_STEPS, DONE, STOPPED, FAILED = "run/num_steps", "run/done", "run/stopped", "run/failed"
-_YOUNG_SECONDS = 600
+_YOUNG_SECONDS = 600  # Of the last line, in which a run on another host is believed to live.
 _NUMBERS = {int, float, type(None)}
 _MOST_STEPS = 2**63  # They are counted in 64 bits.
 Kind = Literal["done", "running", "stopped", "failed", "dead", "waiting"]
@@ -26,34 +26,31 @@ UNFINISHED = ("stopped", "failed", "dead", "waiting")  # What a launcher starts,
 class State:
     """How far a run came.
 
-    kind: "stopped" was told to end, and saved; "failed" ended with an error; "dead" has begun, and
-      its process is gone without a word, as after a kill; "waiting" was never started.
-    step: of the last line of metrics.jsonl, 0 without any.
-    num_steps: where it will end; None where nothing says so yet.
-    num_broken: lines of metrics.jsonl that are no records, as the last one after a kill.
+    "stopped" was told to end, and saved; "failed" ended with an error; "dead" has begun, and its
+    process is gone without a word, as after a kill; "waiting" was never started.
     """
 
     kind: Kind
-    step: int
-    num_steps: int | None
-    num_broken: int
+    step: int  # Of the last line of metrics.jsonl, 0 without any.
+    num_steps: int | None  # Where it will end; None where nothing says so yet.
+    num_broken: int  # Lines of metrics.jsonl that are no records, as the last one after a kill.
 
 
 def state_of(workdir: pathlib.Path) -> State:
-    """The state of the run whose folder this is or will be; never raises for what is in it."""
+    """Returns the state of the run whose folder this is or will be, whatever is in the folder."""
     if seeds := seeds_of(workdir):
         return _state_of_seeds(workdir, [state_of(path) for path in seeds])
     return state_from(workdir, *read_records(workdir))
 
 
 def seeds_of(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of a run that trains one seed after the other, in their order."""
+    """Returns the folders of a run that trains one seed after the other, in their order."""
     seeds = [path for path in workdir.glob("seed-*") if path.name[5:].isdecimal()]
     return sorted(seeds, key=lambda path: int(path.name[5:]))
 
 
 def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken: int) -> State:
-    """The state of a run of which these are known: the last record, and those of its starts."""
+    """Makes the state of a run from its last record and the records of its starts."""
     last = records[-1] if records else {"step": 0}
     num_steps = next((r[NUM_STEPS] for r in reversed(records) if NUM_STEPS in r), None)
     if DONE in last:
@@ -65,7 +62,7 @@ def state_from(workdir: pathlib.Path, records: list[dict[str, Any]], num_broken:
     elif FAILED in last:
         kind = "failed"
     else:
-        # A config alone is that of a run that is planned.
+        # A folder with a config alone is that of a run that a sweep has planned.
         has_begun = any((workdir / name).exists() for name in (METRICS, lock.NAME))
         kind = "dead" if has_begun else "waiting"
     return State(kind, last["step"], num_steps, num_broken)
@@ -97,28 +94,51 @@ def is_done(records: Sequence[dict[str, Any]]) -> bool:
 
 
 def read_records(workdir: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of metrics.jsonl in their order, and the number of lines that are none."""
+    """Returns the records of metrics.jsonl in order, and the number of lines that are none."""
     path = workdir / METRICS
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    records = [record for record in map(record_of, lines) if record is not None]
+    records = _records(lines)
     return records, len(lines) - len(records)
 
 
-def is_held(workdir: pathlib.Path) -> bool:
-    """Whether a process works on this run: it has locked the folder, here or on another host.
+class Tail:
+    """Reads the records of metrics.jsonl that were not read yet, while a run writes them."""
 
-    Of another host, whose lock may not reach this one, it is believed for ten minutes after the
-    last line of metrics.jsonl.
-    """
+    def __init__(self, workdir: pathlib.Path):
+        self._path, self._inode, self._offset = workdir / METRICS, None, 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the records since the last call; an unfinished line waits for the next one."""
+        try:
+            with self._path.open("rb") as file:
+                stat = self._path.stat()
+                # A run that goes on from a checkpoint replaces the file: it is read from its start.
+                if stat.st_ino != self._inode or stat.st_size < self._offset:
+                    self._inode, self._offset = stat.st_ino, 0
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return _records(whole.splitlines())
+
+
+def is_held(workdir: pathlib.Path) -> bool:
+    """Whether a process works on this run: it has locked the folder, here or on another host."""
     held = lock.is_held(workdir)
     path = workdir / METRICS
-    if held is None and path.exists():
+    if held is None and path.exists():  # Another host's lock may not reach this one.
         return time.time() - path.stat().st_mtime < _YOUNG_SECONDS
     return bool(held)
 
 
+def _records(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    return [record for record in map(record_of, lines) if record is not None]
+
+
 def record_of(line: str | bytes) -> dict[str, Any] | None:
-    """What a line of metrics.jsonl holds; None where it is broken."""
+    """Returns what a line of metrics.jsonl holds; None where it is broken."""
     try:
         # Decoded here, since of bytes JSON's reader takes UTF-16 too.
         record = json.loads(line if isinstance(line, str) else line.decode())
@@ -128,7 +148,7 @@ def record_of(line: str | bytes) -> dict[str, Any] | None:
 
 
 def is_record(record: Any) -> bool:
-    """Whether this has a step, and numbers or nulls, none of them beyond what is counted with."""
+    """Whether this is an object with a step, and else with finite numbers and nulls alone."""
     if not (
         type(record) is dict
         and _is_step(record.get("step"))
@@ -144,7 +164,7 @@ def is_record(record: Any) -> bool:
 
 
 def _is_step(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _MOST_STEPS
+    return type(value) is int and 0 <= value < _MOST_STEPS  # Not isinstance: True is an int.
 
 
 def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:

@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 from lm.parallel.batches import place_batch
 from lm.parallel.mesh import replicated, with_mesh
 from lm.parallel.param_rules import params_sharding, path_names
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 
 def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:

@@ -33,21 +33,16 @@ def make_step(
     """
 
     def step(state, rows, key, *, axis_name=None):
-        batch = objective(rows, objective_key(key, state.step))
-        state, metrics = train_step(
+        return train_step(
             state,
-            batch,
+            objective(rows, objective_key(key, state.step)),
             key,
             loss_fn=loss_fn,
             tx=tx,
             accumulate_steps=accumulate_steps,
+            num_seen=jnp.sum(rows.segment_ids_BL > 0),  # Of masked text, the loss counts a part.
             axis_name=axis_name,
         )
-        # What is logged as seen are the tokens of the rows, not only those in the loss.
-        num_tokens = jnp.sum(rows.segment_ids_BL > 0)
-        if axis_name is not None:
-            num_tokens = jax.lax.psum(num_tokens, axis_name)
-        return state, metrics | {"num_tokens": num_tokens}
 
     return step
 

@@ -12,8 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lm.system import interrupts
-from lm.train.state import TrainState
-from lm.train.step import Metrics, StepFn
+from lm.train.step import Metrics, StepFn, TrainState
 
 # Of all runs of this process, since JAX may choose to stop behind the last step of the run at hand.
 _TIMES_ASKED = itertools.count(1)

@@ -1,6 +1,10 @@
-"""What a run does besides its arithmetic: it waits for data, compiles, and fills memory."""
+"""What a run does besides its arithmetic: it waits for data, compiles, and fills memory.
+
+Traces of a few steps for XProf, too.
+"""
 
 import contextlib
+import pathlib
 import statistics
 import time
 from collections.abc import Iterator
@@ -115,6 +119,29 @@ class StepMonitor:
         if cause not in self._warned:
             logging.warning("%s", text)
             self._warned.add(cause)
+
+
+def profiled(
+    batches: Iterator[Any], first_step: int, folder: pathlib.Path, steps: tuple[int, int] | None
+) -> Iterator[Any]:
+    """Passes batches on, and traces some of their steps; to be closed where it is not used up.
+
+    Args:
+      batches: of `first_step` and after.
+      first_step: counted from 1.
+      folder: for `xprof --logdir`.
+      steps: the first and the last to trace, or None.
+    """
+    with contextlib.ExitStack() as trace:
+        for step, batch in enumerate(batches, start=first_step):
+            if steps and step == steps[0]:
+                trace.callback(print, f"profile written to {folder}", flush=True)
+                trace.enter_context(jax.profiler.trace(str(folder)))
+            yield batch
+            # Reached when the next batch is asked for. By then the loop has dispatched this step
+            # and fetched the metrics of the one before, which is thus whole.
+            if steps and step == steps[1] + 1:
+                trace.close()
 
 
 def _shapes(batch: Any) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 _AXIS = "members"
 

@@ -14,8 +14,7 @@ from lm.models.families import FAMILIES, family_of, init_params, param_shapes
 from lm.models.sites import Site
 from lm.objectives.batch import Batch
 from lm.train.language_model import make_loss_fn
-from lm.train.state import TrainState
-from lm.train.step import train_step
+from lm.train.step import TrainState, train_step
 from tests import tiny
 from tests.models.all_families_test import CONFIGS
 

@@ -1,7 +1,7 @@
 import json
 import pathlib
 
-from lm.run.tail import Tail
+from lm.run.status import Tail
 from lm.system import atomic_files
 
 ONE, TWO, THREE = ({"step": step} for step in (1, 2, 3))

@@ -15,7 +15,7 @@ from lm.train import checkpoints as checkpoints_lib
 from lm.train import disk_room
 from lm.train.checkpoints import Checkpoints, restore_params
 from lm.train.optimizers import average_weights
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 

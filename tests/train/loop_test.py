@@ -10,7 +10,7 @@ from absl import logging
 from lm.errors import UserError
 from lm.train import loop
 from lm.train.monitor import StepMonitor
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 from lm.train.step_log import StepLog
 
 

@@ -21,7 +21,7 @@ from lm.parallel.mesh import make_mesh, process_shard, with_mesh
 from lm.parallel.param_rules import params_sharding
 from lm.train import compile
 from lm.train.optimizers import make_optimizer
-from lm.train.state import TrainState
+from lm.train.step import TrainState
 from tests import tiny
 from tests.models.all_families_test import CONFIGS
 

@@ -15,8 +15,7 @@ from lm.parallel.mesh import make_mesh
 from lm.train import compile
 from lm.train.evaluation import evaluate
 from lm.train.language_model import make_eval_step, make_loss_fn
-from lm.train.state import TrainState
-from lm.train.step import train_step
+from lm.train.step import TrainState, train_step
 from tests import tiny
 from tests.tiny import rows_of
 
