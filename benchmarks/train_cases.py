@@ -182,10 +182,9 @@ def _classification(config: ml_collections.ConfigDict, num_documents: int):
     step_fn, place = finetune.make_step(parts)
     batch, key = place(random_texts(shape_of(config))), jax.random.key(0)
     flops_per_token = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
-    state = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
     frozen = parts.frozen  # Nothing.
     advance = lambda state: step_fn(state, batch, key=key, frozen=frozen)
-    return advance, state, parts.model.body.config, flops_per_token
+    return advance, parts.first_state(), parts.model.body.config, flops_per_token
 
 
 def no_data(config: ml_collections.ConfigDict):

@@ -17,7 +17,6 @@ from experiments.estimates.memory import (
     pretraining_bytes,
 )
 from experiments.wiring import init_from, pretraining, task_data, variants
-from experiments.wiring.run_length import with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
 from lm.corpus.preparation import Prepared
@@ -55,12 +54,12 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     """Prints what training step `step` sees; the first one is 1."""
     if config.experiment == "finetune":
         config, data = finetune.read(config)
-        config = with_num_steps(config, len(data.train.examples))
+        config = variants.with_num_steps(config, len(data.train.examples))
         _check_step(step, config.train.num_steps)
         batches = finetune.make_batches(data, config.data, config.seed)
         _show_examples(batches, data, step - 1)
         return
-    config = with_num_steps(init_from.with_model(config))
+    config = variants.with_num_steps(init_from.with_model(config))
     _check_step(step, config.train.num_steps)
     parts = pretraining.make_parts(config)
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
@@ -77,7 +76,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     config = init_from.with_model(config)
     if num_devices is not None:
         config = variants.for_accelerators(config, num_devices)
-    config = with_num_steps(config)
+    config = variants.with_num_steps(config)
     parts = pretraining.make_parts(config, num_devices)
     abstract = pretraining.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
@@ -101,7 +100,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     config, data = finetune.read(config)
-    config = with_num_steps(config, len(data.train.examples))
+    config = variants.with_num_steps(config, len(data.train.examples))
     parts = finetune.make_parts(config, data)
     rich.print(_parameter_table(parts.abstract.params))
     for line in (f"frozen: {num_params(parts.frozen):,} parameters", *parts.lines):

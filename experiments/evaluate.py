@@ -7,8 +7,7 @@ import ml_collections
 
 from experiments import finetune, pretrain, report
 from experiments.wiring import pretraining, task_data
-from experiments.wiring.number_ranges import check_positions
-from experiments.wiring.run_folder import folder_of
+from experiments.wiring.number_ranges import check_positions, folder_of
 from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face

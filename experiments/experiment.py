@@ -24,32 +24,20 @@ class StepBatches(Protocol):
 
 
 class Experiment(Protocol):
-    """What is trained: all that pretraining and fine-tuning differ in.
+    """What is trained: all that pretraining and fine-tuning differ in."""
 
-    config: complete, with `train.num_steps`.
-    workdir: need not exist.
-    schedule: learning rate by step.
-    abstract: shapes and shardings of the state.
-    batches: those of training, on the host.
-    shard: which shard of each batch this process reads, and of how many.
-    data_hash: names the data.
-    flops_per_token: for model FLOPs utilisation.
-    kept: what each checkpoint's host data holds besides, and must hold when a run goes on.
-    command: for provenance.json, what gives this run; None for the command of this process.
-    extend: whether the run may have been shorter until now.
-    """
-
-    config: ml_collections.ConfigDict
-    workdir: pathlib.Path
-    schedule: Schedule
-    abstract: TrainState
-    batches: StepBatches
-    shard: tuple[int, int]
-    data_hash: str
-    flops_per_token: float
+    config: ml_collections.ConfigDict  # Complete, with `train.num_steps`.
+    workdir: pathlib.Path  # Need not exist.
+    schedule: Schedule  # Learning rate by step.
+    abstract: TrainState  # Shapes and shardings of the state.
+    batches: StepBatches  # Those of training, on the host.
+    shard: tuple[int, int]  # Which shard of each batch this process reads, and of how many.
+    data_hash: str  # Names the data.
+    flops_per_token: float  # For model FLOPs utilisation.
+    # What each checkpoint's host data holds besides, and must hold when a run goes on.
     kept: dict[str, Any]
-    command: Sequence[str] | None
-    extend: bool
+    command: Sequence[str] | None  # For provenance.json, what gives this run; None: sys.argv.
+    extend: bool  # Whether the run may have been shorter until now.
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
         """Writes the tokenizer of the data."""

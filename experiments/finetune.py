@@ -17,8 +17,6 @@ from flax import linen as nn
 from experiments import report, training
 from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.number_ranges import check_numbers
-from experiments.wiring.run_folder import own_tokenizer
-from experiments.wiring.run_length import with_num_steps
 from lm.chat import template_files
 from lm.costs import flops
 from lm.data.examples import ExampleBatches, evaluation_batches
@@ -37,6 +35,7 @@ from lm.train import compile
 from lm.train.checkpoints import Checkpoints
 from lm.train.evaluation import evaluate_examples
 from lm.train.optimizers import evaluation_params, make_optimizer
+from lm.train.schedules import Schedule
 from lm.train.step import StepFn, TrainState, train_step
 from lm.train.trainable import Trainable, checksum
 
@@ -50,9 +49,8 @@ def run(
     """Trains on labelled data, then evaluates the best checkpoint and writes its predictions.
 
     With `num_seeds` above 1, as many runs from consecutive seeds, each in a folder of its own. With
-    `extend` the run there may be shorter than the config.
-
-    Returns 0, or 75 when a signal ended it early, after saving.
+    `extend` the run there may be shorter than the config. Returns 0, or 75 when a signal ended it
+    early, after saving.
 
     Raises:
       UserError: before anything is written, for whatever in the config or the data cannot work.
@@ -70,6 +68,7 @@ def run(
         may_extend = extend and (begun or seed == config.seed)  # The first one has to be there.
         if code := _run(one, folder, profile_steps, may_extend):
             return code
+        # The first process alone has written it, and others may see no such file.
         text = (folder / "result.json").read_text() if hosts.is_first() else ""
         results.append(json.loads(hosts.from_first(text))["metrics"])
     # Runs may differ in the entity types that they find, and in whether a metric is defined.
@@ -90,16 +89,14 @@ def _run(
     print("reading data", flush=True)
     with hosts.together():
         config = config.copy_and_resolve_references()
-        with config.unlocked():
+        with config.unlocked():  # A block of another run's kind may have other keys.
             config.task = ml_collections.ConfigDict(_as_begun(config.task.to_dict(), workdir))
         config, data = read(config, workdir)
         requested_config = config.to_dict()
         workdir_lib.check(workdir, requested_config, extend=extend)
-        config = with_num_steps(config, len(data.train.examples))
-        metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
-        training.check(config, metrics, profile_steps)
-    source = config.init_from
-    print(f"reading parameters of {source}" if source else "making parameters", flush=True)
+        config = variants.with_num_steps(config, len(data.train.examples))
+        training.check(config, data.metrics, profile_steps)
+    init_from.announce(config.init_from)
     return training.train(
         FineTuning(config, workdir, data, make_parts(config, data), extend),
         requested_config=requested_config,
@@ -108,16 +105,7 @@ def _run(
 
 
 class FineTuning:
-    """A run of fine-tuning; see `experiment.Experiment`.
-
-    Args:
-      config, workdir: of the run, the config complete.
-      data, parts: what `read` and `make_parts` make of the config.
-      extend: see `experiment.Experiment`.
-
-    Raises:
-      UserError: less data than one batch.
-    """
+    """A run of fine-tuning; see `experiment.Experiment`. UserError: less data than one batch."""
 
     command = None
 
@@ -135,7 +123,7 @@ class FineTuning:
         self.shard = process_shard(parts.mesh)
         self.data_hash = data.hash
         self.flops_per_token = flops_per_token(parts.model, parts.params, config.data.seq_len)
-        self.kept = {
+        self.kept = {  # Checkpoints hold what is trained alone, and fit to these frozen ones.
             "frozen parameters": checksum(to_host(parts.frozen)),
             "data.batch_size": config.data.batch_size,
         }
@@ -160,12 +148,12 @@ class FineTuning:
         )
 
     def first_state(self) -> TrainState:
-        create = jax.jit(self.parts.create, out_shardings=self.parts.shardings)
-        return create(self.parts.params)
+        return self.parts.first_state()
 
     def compiled_step(self) -> tuple[StepFn, Callable[[Any], Any]]:
         step, place = make_step(self.parts)
         key = jax.random.key(self.config.seed)
+        # Frozen ones are an argument: as constants they would be compiled into the program.
         return functools.partial(step, key=key, frozen=self.parts.frozen), place
 
     def evaluate(self, trained_params: Params) -> dict[str, float]:
@@ -194,10 +182,8 @@ class FineTuning:
 
 
 def _as_begun(task: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
-    """A `task` block with what it leaves open from the run in this folder, if that is alike.
-
-    That are the labels and their order, and of chats the day and the template.
-    """
+    """A `task` block; what it leaves open is that of the run in this folder, if that is alike."""
+    # So a run goes on with its labels and their order, and of chats with its day and template.
     begun = {}
     if (workdir / workdir_lib.CONFIG).exists():
         begun = workdir_lib.load_config(workdir).get("task", {})
@@ -233,36 +219,35 @@ def read(
         )
     config = init_from.with_model(config)
     check_numbers(config.to_dict())
-    tokenizer = own_tokenizer(config.tokenizer, workdir) if workdir else config.tokenizer
+    tokenizer = config.tokenizer
+    if workdir:
+        tokenizer = init_from.own_tokenizer(tokenizer, workdir)
     data = task_data.read(config.task, config.data, config.model, tokenizer, config.init_from)
     config.task.update(data.block)
     return config, data
 
 
 class FineTuningParts(NamedTuple):
-    """What a config is made of.
-
-    params: of the whole model, before the first step.
-    frozen: those of them that are not trained.
-    create: params -> the first state.
-    abstract: that state's shapes and shardings.
-    lines: what was new in the parameters, and what was left out.
-    """
+    """What a config stands for, its parameters included."""
 
     model: nn.Module
     task: Task
     trained: Trainable
     tx: optax.GradientTransformation
-    schedule: Callable
+    schedule: Schedule
     mesh: jax.sharding.Mesh
     strategy: str
     accumulate_steps: int
-    params: Params
-    frozen: Params
-    create: Callable[[Params], TrainState]
-    abstract: TrainState
-    shardings: TrainState
-    lines: list[str]
+    params: Params  # Of the whole model, before the first step.
+    frozen: Params  # Those of them that are not trained.
+    create: Callable[[Params], TrainState]  # From `params` to the first state.
+    abstract: TrainState  # Its shapes and shardings.
+    lines: list[str]  # What was new in the parameters, and what was left out.
+
+    def first_state(self) -> TrainState:
+        """The state before the first step."""
+        shardings = pretraining.shardings_of(self.abstract)
+        return jax.jit(self.create, out_shardings=shardings)(self.params)
 
 
 def make_parts(
@@ -270,12 +255,7 @@ def make_parts(
     data: task_data.TaskData,
     devices: Sequence[jax.Device] | None = None,
 ) -> FineTuningParts:
-    """Everything but the data.
-
-    Args:
-      config: with its model and task complete.
-      data: what `read` gave with it.
-      devices: of the mesh; None for all.
+    """Everything but the data, from what `read` gave; `devices` are of the mesh, None for all.
 
     Raises:
       UserError: settings that do not go together.
@@ -290,11 +270,6 @@ def make_parts(
     trained = Trainable(config.lora.to_dict(), config.train.frozen, params)
     key = jax.random.key(config.seed)
     create = lambda params: TrainState.create(trained.init(params, key), tx)
-    shapes = jax.eval_shape(create, params)
-    shardings = compile.state_sharding(shapes, mesh)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
     return FineTuningParts(
         model=model,
         task=data.task,
@@ -307,8 +282,7 @@ def make_parts(
         params=params,
         frozen=trained.partition(params)[1],
         create=create,
-        abstract=abstract,
-        shardings=shardings,
+        abstract=pretraining.with_shardings(jax.eval_shape(create, params), mesh),
         lines=lines,
     )
 
@@ -327,8 +301,7 @@ def make_batches(
 
 
 def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
-    """Returns step(state, batch, key=..., frozen=...) -> (state, metrics), and what places its
-    batches; see `compile.compile_step`."""
+    """Returns step(state, batch, key=, frozen=) -> (state, metrics), and what places batches."""
     loss = functools.partial(parts.task.objective.loss, parts.model)
     loss = constrain_batch_sharding(loss, parts.mesh)
 
@@ -336,6 +309,7 @@ def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
         def loss_fn(params, batch, key):
             return loss(parts.trained.combine(params, frozen), batch, key)
 
+        # An encoder's too, and no padding: what tokens a second are counted by.
         lengths = [x for name, x in batch.items() if name.endswith("length_B")]
         return train_step(
             state,
@@ -348,7 +322,8 @@ def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
             axis_name=axis_name,
         )
 
-    return compile.compile_step(step, parts.strategy, parts.mesh, parts.shardings)
+    shardings = pretraining.shardings_of(parts.abstract)
+    return compile.compile_step(step, parts.strategy, parts.mesh, shardings)
 
 
 def make_evaluation(
@@ -381,6 +356,7 @@ def make_evaluation(
         )
         placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
         loss, outputs = evaluate_examples(lambda batch: eval_step(params, batch), placed)
+        # Of a long text each window is an example, and the task joins what it says of them.
         by_record: list[list] = [[] for _ in split.records]
         for i, owner in enumerate(split.owners):
             by_record[owner].append(outputs[i])

@@ -6,8 +6,7 @@ import sys
 import ml_collections
 
 from experiments import prompts, report
-from experiments.wiring.number_ranges import check_output
-from experiments.wiring.run_folder import folder_of
+from experiments.wiring.number_ranges import check_output, folder_of
 from lm.errors import UserError
 from lm.generation.ending import Written
 from lm.inference import prompting

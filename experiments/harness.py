@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.wiring.run_folder import folder_of
+from experiments.wiring.number_ranges import folder_of
 from lm.errors import UserError
 from lm.inference import prompting
 from lm.loading import run as run_lib

@@ -13,8 +13,7 @@ import ml_collections
 from flax import linen as nn
 
 from experiments import report
-from experiments.wiring.number_ranges import check_output
-from experiments.wiring.run_folder import folder_of
+from experiments.wiring.number_ranges import check_output, folder_of
 from lm.data import unlabelled
 from lm.data.examples import Features, evaluation_batches
 from lm.data.records import Record

@@ -11,9 +11,7 @@ import jax
 import ml_collections
 
 from experiments import report, training
-from experiments.wiring import init_from, pretraining
-from experiments.wiring.run_folder import own_tokenizer
-from experiments.wiring.run_length import with_num_steps
+from experiments.wiring import init_from, pretraining, variants
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches, evaluation_batches
 from lm.corpus.preparation import Prepared
@@ -41,19 +39,19 @@ def run(
 ) -> int:
     """Trains to the end of the config, going on from the newest checkpoint in `workdir`.
 
-    With `extend` the run there may be shorter than the config.
-
-    Returns 0, or 75 when a signal ended it early, after saving.
+    With `extend` the run there may be shorter than the config. Returns 0, or 75 when a signal ended
+    it early, after saving.
 
     Raises:
       UserError: before anything is written, for whatever in the config cannot work.
     """
     print("reading data", flush=True)
-    with hosts.together():
+    with hosts.together():  # Where one process fails all of them end, and none waits for it.
         config, requested_config = complete(config, workdir, extend)
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
         training.check(config, evaluation.METRICS, profile_steps)
+        # Only now, since a corpus may take hours to prepare.
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
         reason = no_bits_per_byte(config.objective.kind, prepared)
         if reason and config.checkpoint.best_metric == "eval/bits_per_byte":
@@ -84,21 +82,12 @@ def complete(
     config = init_from.with_model(config)
     requested_config = config.to_dict()
     workdir_lib.check(workdir, requested_config, extend=extend)
-    config.tokenizer = own_tokenizer(config.tokenizer, workdir)
-    return with_num_steps(config), requested_config
+    config.tokenizer = init_from.own_tokenizer(config.tokenizer, workdir)
+    return variants.with_num_steps(config), requested_config
 
 
 class Pretraining:
-    """A run of pretraining; see `experiment.Experiment`.
-
-    Args:
-      config, workdir: of the run, the config complete.
-      parts, prepared, abstract: what `wiring.pretraining` makes of the config.
-      shard, command, extend: see `experiment.Experiment`.
-
-    Raises:
-      UserError: less data than one batch.
-    """
+    """A run of pretraining; see `experiment.Experiment`. UserError: less data than one batch."""
 
     def __init__(
         self,
@@ -127,6 +116,7 @@ class Pretraining:
             num_blocks=config.loss.num_blocks,
             num_bytes=predicted_bytes(config.objective.kind, prepared),
         )
+        # Cached, for runs that are trained together share it, and xz reads all of a split.
         self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config.data))
         self.config, self.workdir, self.parts, self.command = config, workdir, parts, command
         self._set_run()
@@ -139,7 +129,7 @@ class Pretraining:
         command: Sequence[str],
     ) -> "Pretraining":
         """The same of a run with another seed or other rates; the two share what they compile."""
-        other = copy.copy(self)
+        other = copy.copy(self)  # Shallow: the data, the objective and what is compiled are one.
         other.config, other.workdir, other.parts, other.command = config, workdir, parts, command
         other._set_run()
         return other
@@ -157,12 +147,12 @@ class Pretraining:
         report.start(self.config, self.parts, self.prepared, self.abstract, self.workdir)
 
     def first_state(self) -> TrainState:
-        source = self.config.init_from
-        print(f"reading parameters of {source}" if source else "making parameters", flush=True)
+        init_from.announce(self.config.init_from)
         return self._make_state(self.config.seed)
 
     def compiled_step(self) -> tuple[StepFn, Callable[[Rows], Any]]:
         step, place = pretraining.make_step(self.parts, self.objective, self.abstract)
+        # One key for all steps: each folds its number in, so that no checkpoint need hold it.
         return functools.partial(step, key=jax.random.key(self.config.seed)), place
 
     def evaluate(self, params: Params) -> dict[str, float]:
@@ -183,7 +173,7 @@ class Pretraining:
             vocab_size=tokenizer.vocab_size,
             max_new_tokens=self.config.eval.sample_tokens,
             temperature=0.8,
-            top_k=0,
+            top_k=0,  # None.
             top_p=0.95,
             stop_ids=tokenizer.stop_ids,
         )
@@ -224,7 +214,7 @@ def make_evaluation(
 def validation_batches(
     prepared: Prepared, batch_size: int, shard: tuple[int, int]
 ) -> Iterator[Rows]:
-    """The whole validation split; of each batch one shard, (index, number of them)."""
+    """The whole validation split; of each batch one shard."""
     index, num_shards = shard
     return evaluation_batches(
         prepared, "validation", batch_size=batch_size, shard=index, num_shards=num_shards

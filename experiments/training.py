@@ -1,9 +1,11 @@
 """Trains an experiment: the step, the batches and the run's lifecycle meet in the loop here."""
 
 import contextlib
+import functools
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -13,6 +15,7 @@ from experiments.lifecycle import RunLifecycle
 from lm.errors import UserError
 from lm.settings import choose
 from lm.train import early_stopping, loop, metric_writers, monitor
+from lm.train.step import StepFn
 
 
 def train(
@@ -27,7 +30,7 @@ def train(
 
     Args:
       experiment: what is to be trained.
-      requested_config: the config that the workdir belongs to.
+      requested_config: the one that the workdir belongs to, as yet without what data completes.
       profile_steps: first and last step to trace.
 
     Raises:
@@ -38,20 +41,20 @@ def train(
         loop.stop_on_signals() as stop_requested,
         RunLifecycle(experiment, requested_config) as (run, state),
     ):
-        first_step = int(state.step)
-        batches = experiment.batches.iterate(first_step, run.num_steps, *experiment.shard)
-        batches = _say_compiling(map(place, run.monitor.batches(batches)), first_step + 1)
+        start = int(state.step)  # Steps that are done; batches count from 0, reports from 1.
+        batches = experiment.batches.iterate(start, run.num_steps, *experiment.shard)
+        batches = map(place, run.monitor.batches(batches))  # So placing is not waiting for data.
         folder = experiment.workdir / "profile"
-        batches = monitor.profiled(batches, first_step + 1, folder, profile_steps)
+        batches = monitor.profiled(batches, start + 1, folder, profile_steps)
         with contextlib.closing(batches):
-            if not run.is_over():
+            if not run.is_over():  # A run that stopped early may be started once more.
                 state = loop.fit(
                     state,
-                    step_fn,
+                    say_compiling(step_fn, start + 1, functools.partial(print, flush=True)),
                     batches,
                     num_steps=run.num_steps,
                     report=run.report,
-                    hooks=[
+                    hooks=[  # In this order, since a checkpoint is saved with its metrics.
                         loop.Hook(config.eval.every_steps, run.evaluate),
                         loop.Hook(config.checkpoint.every_steps, run.save),
                     ],
@@ -60,13 +63,20 @@ def train(
         return run.end(state)
 
 
-def _say_compiling(batches: Iterator[Any], first_step: int) -> Iterator[Any]:
-    """Passes batches on; prints how long the first step takes to be compiled and dispatched."""
-    print(f"compiling step {first_step}", flush=True)
-    start_seconds = time.perf_counter()
-    yield next(batches)
-    print(f"compiled step {first_step} in {time.perf_counter() - start_seconds:.1f} s", flush=True)
-    yield from batches
+def say_compiling(step_fn: StepFn, first_step: int, say: Callable[[str], None]) -> StepFn:
+    """The same step, whose first call says how long it takes to be compiled and dispatched."""
+    numbers = itertools.count(first_step)
+
+    def step(state, batch):
+        if next(numbers) > first_step:
+            return step_fn(state, batch)
+        say(f"compiling step {first_step}")
+        start_seconds = time.perf_counter()
+        result = step_fn(state, batch)  # It returns once it is dispatched, not when it is done.
+        say(f"compiled step {first_step} in {time.perf_counter() - start_seconds:.1f} s")
+        return result
+
+    return step
 
 
 def check(
@@ -111,16 +121,7 @@ def check(
 
 
 def check_finite(metrics: dict[str, float], names: tuple[str, ...], on_error: str) -> None:
-    """Whether an evaluation gave numbers.
-
-    Args:
-      metrics: by name.
-      names: of those that must be numbers.
-      on_error: "raise", or "skip" to print a line and go on.
-
-    Raises:
-      UserError: one is NaN or infinite, and `on_error` is "raise".
-    """
+    """Raises UserError, or with `on_error` "skip" prints it, where one of these is no number."""
     odd = [name for name in names if not math.isfinite(metrics[name])]
     if not odd:
         return

@@ -8,7 +8,7 @@ from experiments import cli
 from experiments.sweeps import plan
 from experiments.wiring import objectives
 from experiments.wiring.number_ranges import _RULES, check_numbers
-from experiments.wiring.run_length import with_num_steps
+from experiments.wiring.variants import with_num_steps
 from lm.errors import UserError
 from lm.models.factory import family_named
 from lm.train.optimizers import make_optimizer

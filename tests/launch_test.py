@@ -20,7 +20,7 @@ from configs import generate as generate_config
 from configs import quickstart
 from experiments import evaluate, generate, pretrain
 from experiments.wiring import pretraining
-from experiments.wiring.run_length import with_num_steps
+from experiments.wiring.variants import with_num_steps
 from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.loading import language_model

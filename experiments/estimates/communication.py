@@ -93,9 +93,9 @@ def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -
         ),
         abstract_rows(config.data.batch_size, seq_len),
     )
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     step = make_step(parts.loss_fn, objective, parts.tx, accumulate_steps=parts.accumulate_steps)
-    step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    shardings = pretraining.shardings_of(abstract)
+    step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))  # As a run's.
     # Nothing will run, so machine code may be slow.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     program = step.lower(abstract, rows, jax.random.key(0)).compile(compiler_options=options)

@@ -22,19 +22,13 @@ _STARTING = ("CREATING", "STARTING", "RESTARTING", "REIMAGING", "REPAIRING", "DE
 
 @dataclasses.dataclass(frozen=True)
 class Commands:
-    """As lists of words, each complete but for the program that runs them.
+    """The commands as lists of words, each complete but for the program that runs them."""
 
-    name: of the VM, and of its queued resource.
-    zone, project: "" for those that gcloud is set to.
-    is_queued: whether the VM is asked for by a queued resource.
-    ssh_args: more options of ssh and scp, such as ("--internal-ip",).
-    """
-
-    name: str
-    zone: str
+    name: str  # Of the VM, and of its queued resource if `is_queued`.
+    zone: str  # Of zone and project, "" is the one that gcloud is set to.
     project: str
     is_queued: bool
-    ssh_args: tuple[str, ...]
+    ssh_args: tuple[str, ...]  # More options of ssh and scp, such as ("--internal-ip",).
 
     def create(
         self, accelerator_type: str, runtime_version: str, more: tuple[str, ...]
@@ -67,10 +61,8 @@ class Commands:
         return self._command("tpu-vm", "delete", self.name)
 
     def copy(self, worker: int, *paths: pathlib.Path) -> list[str]:
-        """Copies files into the home of one worker.
-
-        A command for all of them would ask for a key in an ssh-agent, and share what it reads.
-        """
+        """Copies files into the home of one worker."""
+        # `--worker=all` would ask for a key in an ssh-agent, and share what it reads.
         target = (f"{self.name}:", f"--worker={worker}")
         return self._command("tpu-vm", "scp", *map(str, paths), *target, *self.ssh_args)
 
@@ -104,7 +96,7 @@ def held(name: str) -> contextlib.AbstractContextManager[None]:
 
 
 class Runner:
-    """Runs commands, and notes each with what it wrote; what a command reads is noted nowhere.
+    """Runs commands, and logs each with what it wrote, but not what it read: secrets are in that.
 
     A signal that ends this process in order does not reach the commands: what was begun is ended.
     """
@@ -115,13 +107,7 @@ class Runner:
     def run(
         self, command: list[str], *, stdin: str = "", on_line: Callable[[str], None] | None = None
     ) -> subprocess.CompletedProcess:
-        """Runs a command to its end.
-
-        Args:
-          command: its words.
-          stdin: what it reads.
-          on_line: gets each line of its stdout, as it comes; then `stdout` is empty.
-        """
+        """Runs a command to its end; `on_line`, if given, gets each line of stdout as it comes."""
         self._note(f"$ {shlex.join(command)}")
         process = subprocess.Popen(
             command,
@@ -130,12 +116,12 @@ class Runner:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            start_new_session=True,
+            start_new_session=True,  # Out of reach of the terminal's ctrl-C.
         )
         if on_line is None:
             stdout, stderr = process.communicate(stdin)
         else:
-            errors: list[str] = []
+            errors: list[str] = []  # Read by a thread: gcloud would wait on a full pipe of stderr.
             reader = threading.Thread(target=lambda: errors.extend(process.stderr))
             reader.start()
             process.stdin.close()
@@ -171,11 +157,11 @@ def described(commands: Commands, runner: Runner) -> tuple[str, dict[str, Any]]:
         if request is None:
             return ABSENT, {}
         state = request["state"]["state"]
-        if state != "ACTIVE":
+        if state != "ACTIVE":  # Before that no VM is there to describe.
             node = request["tpu"]["nodeSpec"][0]["node"]
             return (state if state in _LOST_QUEUE else WAITING), {"labels": {}} | node
     node = _described(commands.describe(), runner)
-    if node is None:
+    if node is None:  # A queued resource outlives its VM, and keeps its name from a new one.
         return ("LOST" if commands.is_queued else ABSENT), {}
     node = {"labels": {}} | node
     return (WAITING if node["state"] in _STARTING else node["state"]), node

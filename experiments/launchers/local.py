@@ -16,16 +16,9 @@ def run(
 ) -> int:
     """Trains what is not done, each run in a process of its own; one that fails stops no other.
 
-    SIGINT or SIGTERM has all of them save and end; a second one ends them at once.
-
-    Args:
-      runs: of a sweep.
-      folder: gets logs/NAME.log of each.
-      num_parallel: runs at a time; 0 for as many as the accelerators allow, and one on a CPU.
-      devices_per_run: GPUs, TPU chips or, without any, cores; 0 for an equal share of them.
-
-    Returns:
-      0 where all are done, 1 where some failed, 75 where some have still to go on.
+    FOLDER/logs/NAME.log has what a run says. SIGINT or SIGTERM has all of them save and end; a
+    second one ends them at once. Returns 0 where all are done, 1 where some failed, 75 where some
+    have still to go on.
 
     Raises:
       UserError: there are not so many devices.
@@ -68,17 +61,16 @@ def plan(
     )
     if not waiting:
         return "nothing is left to start"
-    lines = [f"{len(slots)} at a time, on {'; '.join(slot.name for slot in slots)}"]
-    return "\n".join(
-        lines + [shlex.join([*process_pool.PROGRAM, *one.arguments]) for one in waiting]
-    )
+    where = f"{len(slots)} at a time, on {'; '.join(slot.name for slot in slots)}"
+    commands = [shlex.join([*process_pool.PROGRAM, *one.arguments]) for one in waiting]
+    return "\n".join([where, *commands])
 
 
 def _start(
     run: PlannedRun, pool: process_pool.ProcessPool, board: board_lib.StatusTable
 ) -> list[str]:
     """Starts a run, unless another launcher of this folder has done so; then how it stands."""
-    kind = state_of(run.workdir).kind
+    kind = state_of(run.workdir).kind  # Read again: runs before this one may have taken days.
     if kind in ("done", "running"):
         board.ended(run, kind, "in another process")
         return [kind]

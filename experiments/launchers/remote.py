@@ -29,9 +29,7 @@ def check_at_least(low: float, asked: Any, *names: str) -> None:
 
 
 def secrets(env_names: Sequence[str]) -> dict[str, str]:
-    """The values of environment variables that a run is to have, by name.
-
-    Whoever calls this passes them on, and neither prints nor writes them.
+    """The values of environment variables that a run is to have, by name; never to be printed.
 
     Raises:
       UserError: one is not set here, or its name is none.
@@ -54,7 +52,7 @@ def commit() -> str:
     Raises:
       UserError: it does not, or there is none.
     """
-    changed = _git("status", "--porcelain").splitlines()
+    changed = _git("status", "--porcelain").splitlines()  # Untracked files too: runs may need them.
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(
@@ -90,6 +88,7 @@ def moved(run: PlannedRun, folder: pathlib.Path, remote_folder: str) -> PlannedR
             f"--workdir={workdir} must be an absolute path that all machines share; or name "
             "that one in --launcher.remote_folder"
         )
+    # The name of the run stays: it is a hash of its config, which says no place.
     arguments = [f"--workdir={workdir}" if a.startswith("--workdir=") else a for a in run.arguments]
     return dataclasses.replace(run, workdir=workdir, arguments=tuple(arguments))
 

@@ -21,21 +21,7 @@ _ENDED = ("SUCCEEDED", "CANCELLED", "FAILED")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a task asks for; SkyPilot's documentation of its YAML says more of what is named alike.
-
-    infra: cloud, region and zone, such as "gcp/us-central1"; "" for wherever it is cheapest.
-    accelerators: of a node, such as "H100:8".
-    num_nodes: of each run.
-    cpus, memory: of a node at least, such as "16+", "64+" (GB); "" for any.
-    disk_gb: of a node.
-    use_spot: whether nodes may be taken away.
-    managed: whether SkyPilot starts a run again when that happens, or after exit code 75.
-    mounts: buckets as folders, such as ("/mnt/runs=gs://BUCKET",); --workdir must be in one.
-    remote_folder: what --workdir is on the nodes, where it is another path.
-    python: the version on the nodes.
-    packages: what they need besides the locked ones, such as ("jax[cuda13]",).
-    env_names: environment variables that a run is to have, secrets among them.
-    """
+    """What a task asks for; configs/launchers.py says what each setting is."""
 
     infra: str
     accelerators: str
@@ -53,16 +39,14 @@ class Settings:
 
 
 def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> int:
-    """Hands `sky` what is neither done nor with it already.
-
-    Returns:
-      0: it has taken all. 1: it refused some.
+    """Hands `sky` what is neither done nor with it already; returns 0, or 1 if it refused some.
 
     Raises:
       UserError: SkyPilot does not answer, or the settings do not go together.
     """
     asked = _checked(settings)
     todo = unfinished(runs)
+    # All of them before the first is submitted, for any may be refused.
     tasks = [task(remote.moved(one, folder, asked.remote_folder), asked) for one in todo]
     known, code = _known(asked), 0
     for one, text in zip(todo, tasks, strict=True):
@@ -154,7 +138,7 @@ def _setup(asked: Settings) -> list[str]:
     return [
         "set -e",
         "command -v uv || { python3 -m pip install -q --user uv; PATH=$HOME/.local/bin:$PATH; }",
-        f"uv venv -q --clear --python {asked.python} .venv",
+        f"uv venv -q --clear --python {asked.python} .venv",  # Setup may run again on a node.
         f"{install} --no-deps --require-hashes -r requirements.lock",
         *([f"{install} {shlex.join(asked.packages)}"] if asked.packages else []),
     ]
@@ -164,7 +148,7 @@ def _command(there: PlannedRun, asked: Settings) -> list[str]:
     command = f".venv/bin/python launch.py {shlex.join(there.arguments)}"
     if asked.num_nodes == 1:
         return [command]
-    return [
+    return [  # Node 0 is the first of the list, and the coordinator runs on it.
         'first=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
         f"{command} --coordinator=$first:{_PORT} --num_processes=$SKYPILOT_NUM_NODES "
         "--process_id=$SKYPILOT_NODE_RANK",

@@ -29,27 +29,13 @@ _LOOK_SECONDS = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How jobs are asked for; see sbatch(1) for what is named alike there.
-
-    cluster: "slurm"; or "local" for processes of this machine, to rehearse.
-    partition, account: "" for the cluster's own choice.
-    minutes: after which Slurm ends a job; it saves, and is queued again.
-    nodes: of each run. More than one: a process for each GPU, which find each other.
-    gpus_per_node: 0 for none.
-    cpus_per_task, memory_gb: of a process, and of a node.
-    most_at_once: jobs of one sweep that run at a time.
-    signal_seconds: before the end of its minutes, when a job is told to save.
-    max_requeues: times that a run is queued again after exit code 75.
-    sbatch: more options, such as ("--constraint=a100", "--exclusive").
-    env_names: environment variables that must be set here; jobs inherit the environment.
-    wait: whether to stay until all have ended.
-    """
+    """How jobs are asked for; configs/launchers.py says what each setting is."""
 
     cluster: str
     partition: str
     account: str
     minutes: int
-    nodes: int
+    nodes: int  # More than one: a process for each GPU, which find each other.
     gpus_per_node: int
     cpus_per_task: int
     memory_gb: int
@@ -64,9 +50,8 @@ class Settings:
 def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> int:
     """Submits what is neither done nor queued, as one array of jobs.
 
-    Returns:
-      0: all are submitted; or, with `wait`, done. 1: with `wait`, some failed. 75: a signal came
-      while waiting; the jobs go on.
+    Returns 0 where all are submitted; with `wait`, 0 where all are done, 1 where some failed, and
+    75 where a signal came while it waited: the jobs go on.
 
     Raises:
       UserError: the settings do not go together, or Slurm does not answer.
@@ -83,7 +68,7 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> in
         else:
             waiting.append(one)
     if waiting:
-        try:
+        try:  # One array, so that `most_at_once` holds for the sweep as a whole.
             submitted = executor.submit_array([_job(one, folder, asked) for one in waiting])
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"sbatch refused: {' '.join(str(error).split())[-500:]}") from None
@@ -91,6 +76,7 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> in
             numbers[one.name] = job.job_id
             print(f"submitted {one.name} as job {job.job_id}")
         jobs += submitted
+        # By these the next call of this sweep knows what Slurm still has, and submits it once.
         atomic_files.write(folder / "slurm" / _JOBS, json.dumps(numbers, indent=1) + "\n")
     return _wait(runs, jobs) if asked.wait else 0
 
@@ -101,7 +87,7 @@ def check(**settings: Any) -> None:
     _submitit()
     for program in ("sbatch", "srun", "squeue") if asked.cluster == "slurm" else ():
         remote.check_program("slurm", program, "log in to the cluster; or apt install slurm-client")
-    remote.secrets(asked.env_names)
+    remote.secrets(asked.env_names)  # Jobs inherit the environment, so that none is passed on.
 
 
 def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> str:
@@ -124,25 +110,15 @@ def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> s
 
 @dataclasses.dataclass
 class Job:
-    """What submitit runs: one `launch.py`, queued again after exit code 75.
-
-    root: of the tree, where launch.py is.
-    arguments: of launch.py.
-    log: gets the output of the first process; NAME.RANK.log that of others.
-    num_left: times that it may still be queued again.
-    """
+    """What submitit runs: one `launch.py` of a tree, queued again after exit code 75."""
 
     root: pathlib.Path
     arguments: tuple[str, ...]
-    log: pathlib.Path
-    num_left: int
+    log: pathlib.Path  # Of the first process; NAME.RANK.log is that of another.
+    num_left: int  # Times that it may still be queued again.
 
     def __call__(self) -> int:
-        """Returns 0, or 75 where another process is the one that queues this again.
-
-        Raises:
-          RuntimeError: the run failed.
-        """
+        """Returns 0, or 75 where another process queues this again; RuntimeError: it failed."""
         import submitit
 
         environment = submitit.JobEnvironment()
@@ -168,7 +144,7 @@ class Job:
 
         def stop(signum, _):
             told.append(signum)
-            if len(told) == 1:
+            if len(told) == 1:  # A second SIGTERM would end launch.py before it has saved.
                 process.terminate()
 
         for signum in (warning, signal.SIGTERM):
@@ -216,7 +192,7 @@ def _executor(asked: Settings, folder: pathlib.Path):
     """What submits jobs."""
     submitit = _submitit()
     files = folder.absolute() / "slurm"
-    if asked.cluster == "local":
+    if asked.cluster == "local":  # It takes these parameters alone.
         local = submitit.LocalExecutor(files / "%j", max_num_timeout=asked.max_requeues)
         local.update_parameters(
             timeout_min=asked.minutes,
@@ -246,13 +222,13 @@ def _submitit():
 
 
 def _parameters(asked: Settings) -> dict[str, Any]:
-    """As submitit names them."""
-    more = {"requeue": True}
+    """The settings by submitit's names."""
+    more = {"requeue": True}  # Some clusters' default is not to queue a job again.
     for option in map(str, asked.sbatch):
         name, _, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or not name:
             raise UserError(f"--launcher.sbatch={option!r} must be --name=value, or --name")
-        more[name] = value or True
+        more[name] = value or True  # submitit writes an option that is True without a value.
     if asked.signal_seconds >= 60 * asked.minutes:
         raise UserError(
             f"--launcher.signal_seconds={asked.signal_seconds} is no less than "
@@ -274,7 +250,7 @@ def _parameters(asked: Settings) -> dict[str, Any]:
         "signal_delay_s": asked.signal_seconds,
         "stderr_to_stdout": True,
         "additional_parameters": more,
-        # One that fails ends the others; and newer ones forget what sbatch was told of cores.
+        # A process that fails ends the others; and newer ones forget what sbatch was told of cores.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={asked.cpus_per_task}"],
         "setup": [f"cd {shlex.quote(str(remote.ROOT))}"],
     }

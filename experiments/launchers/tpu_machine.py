@@ -33,27 +33,9 @@ _KILLED = 128  # Exit codes from here on are of a process that a signal ended.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Which VMs, and what to do where they fail.
+    """Which VMs, and what to do where they fail; see configs/launchers.py for each setting."""
 
-    name: of the VM; NAME-0, NAME-1, ... of several. One that is there already is used, and is
-      deleted only if a launcher made it.
-    zone, project: "" for those that gcloud is set to.
-    accelerator_type, runtime_version: as gcloud lists them, "v6e-8" and "v2-alpha-tpuv6e".
-    provisioning: on_demand, spot, preemptible or reserved.
-    queued: whether to ask by a queued resource, which waits for its turn.
-    num_vms: VMs at a time; the runs of a sweep go one after the other on each.
-    create_args, ssh_args: more options of `tpu-vm create`, and of `tpu-vm ssh` and `scp`.
-    python: the version on the VM.
-    mount: shell command that gives a worker what all share; run at every start of a VM.
-    remote_folder: what --workdir is on the VM, where it is another path.
-    env_names: environment variables that a run is to have, secrets among them.
-    keep: whether VMs stay at the end.
-    max_restarts: of one run, after a preemption or a worker that died.
-    create_attempts, retry_seconds: how often to try to get a VM, and how long after a failure.
-    poll_seconds: between looks at a VM that is to come.
-    """
-
-    name: str
+    name: str  # One that is there already is used, and is deleted only if a launcher made it.
     zone: str
     project: str
     accelerator_type: str
@@ -64,7 +46,7 @@ class Settings:
     create_args: tuple[str, ...]
     ssh_args: tuple[str, ...]
     python: str
-    mount: str
+    mount: str  # On each worker, at every start of a VM.
     remote_folder: str
     env_names: tuple[str, ...]
     keep: bool
@@ -133,8 +115,7 @@ class TpuMachine:
     """One VM, and the runs that it is given.
 
     Args:
-      name: of the VM.
-      asked: what kind of one it is.
+      name, asked: of the VM, and what kind of one it is.
       logs: folder for what runs and gcloud say.
       bundle: the tree, which is at `commit`.
       secrets: environment variables of the runs.
@@ -158,7 +139,7 @@ class TpuMachine:
         self._num_workers, self._is_ours, self._is_installed = 0, False, False
 
     def check(self, bundle_command: list[str]) -> None:
-        """Whether gcloud can be used at all, and makes the bundle that is copied."""
+        """Asks gcloud for the VM, so that one that cannot be used is refused; makes the bundle."""
         try:
             gcloud.described(self._commands, self._runner)
         except gcloud.GcloudError as error:
@@ -198,7 +179,7 @@ class TpuMachine:
             if attempt:
                 self._say(f"restart {one.name}, {attempt} of {self._asked.max_restarts}")
             self._make_ready()
-            if attempt:
+            if attempt:  # Other workers may still wait for the one that died.
                 self._stop_processes(one)
             codes = self._start_and_follow(one, there)
             state = self._state()
@@ -215,6 +196,7 @@ class TpuMachine:
         one.workdir.mkdir(parents=True, exist_ok=True)
         for attempt in range(_FETCH_ATTEMPTS if kind == "done" else 1):
             self._pause(self._asked.retry_seconds if attempt else 0.0)
+            # What failed may have written nothing to fetch, so that this is tried once.
             done = self._runner.run(fetch(self._commands, there, one))
             if done.returncode == 0:
                 return True
@@ -233,8 +215,9 @@ class TpuMachine:
             if state not in (READY, WAITING, ABSENT):
                 if not self._is_ours:
                     raise _NoVmError(f"it is {state}, and no launcher made it: mend it")
-                self._has_deleted()
+                self._has_deleted()  # A preempted VM keeps its name until it is deleted.
             if state not in (READY, WAITING):
+                # Ours from here on, even if this fails: it may have been made all the same.
                 self._is_installed, self._is_ours = False, True
                 self._say(f"create, attempt {attempt + 1}")
                 done = self._runner.run(create(self._commands, self._asked))
@@ -285,6 +268,7 @@ class TpuMachine:
             return [one.result() for one in followed]
 
     def _start(self, worker: int, there: PlannedRun) -> int | None:
+        # By stdin, for a command line shows in `ps` and in gcloud's log.
         exports = [f"export {k}={shlex.quote(v)}\n" for k, v in self._secrets.items()]
         command = self._commands.tell(worker, *start(there, self._commit))
         done = self._runner.run(command, stdin="".join(exports))
@@ -313,6 +297,7 @@ class TpuMachine:
                 if look:
                     time.sleep(self._asked.poll_seconds)
                 code = None
+                # From the line where the connection broke, so that no line is there twice.
                 self._runner.run(
                     self._commands.tell(worker, *follow(one, num_lines + 1)), on_line=copy
                 )
@@ -329,7 +314,7 @@ class TpuMachine:
             state, node = gcloud.described(self._commands, self._runner)
         except gcloud.GcloudError as error:
             self._say(f"not described: {error}")
-            return WAITING
+            return WAITING  # Any other state than these has the VM deleted, and it may train.
         if node:
             self._is_ours = gcloud.label() in node["labels"].items()
         if state == READY:

@@ -25,10 +25,8 @@ _LOOK_SECONDS = 0.2
 def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> int:
     """Trains what is not done, and follows it to its end.
 
-    SIGINT or SIGTERM has the runs save and end, and deletes the VMs.
-
-    Returns:
-      0: all are done. 1: some failed, or a VM could not be deleted. 75: some have still to go on.
+    SIGINT or SIGTERM has the runs save and end, and deletes the VMs. Returns 0 where all are done,
+    1 where some failed or a VM could not be deleted, 75 where some have still to go on.
 
     Raises:
       UserError: gcloud cannot be used, the tree has changes that are in no commit, or

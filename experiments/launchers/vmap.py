@@ -13,15 +13,9 @@ from lm.errors import UserError
 def run(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) -> int:
     """Trains what is not done: one program after the other, each of as many runs as it fits.
 
-    SIGINT or SIGTERM has all of them save and end; a second one ends them at once.
-
-    Args:
-      runs: of a sweep.
-      folder: gets logs/NAME.log of each.
-      max_members: the most runs that are trained at a time; 0 for as many as there are.
-
-    Returns:
-      0 where all are done, 1 where some failed, 75 where some have still to go on.
+    FOLDER/logs/NAME.log has what a run says. SIGINT or SIGTERM has all of them save and end; a
+    second one ends them at once. Returns 0 where all are done, 1 where some failed, 75 where some
+    have still to go on.
 
     Raises:
       UserError: before any is started, for whatever would stop one of the runs.
@@ -39,6 +33,7 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) -
     keep_compiled_programs()
     if jax.config.jax_num_cpu_devices < 0:  # Cores are devices, each with runs of its own.
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    # All are made before the first is trained: any of them may have to be refused.
     groups = [
         vmapped_runs.VmappedGroup(group, folder)
         for group in vmapped_runs.grouped(waiting, max_members)
@@ -92,26 +87,26 @@ def _why_several(groups: Sequence, runs: Sequence[PlannedRun], max_members: int)
 def _check(runs: Sequence[PlannedRun], max_members: int) -> None:
     if max_members < 0:
         raise UserError(f"--launcher.max_members={max_members} must be at least 0")
-    for one in runs:
-        if one.config.experiment != "pretrain":
+    for config in [one.config for one in runs]:
+        if config.experiment != "pretrain":
             raise UserError(
-                f"--launcher=vmap is for pretraining, and experiment={one.config.experiment!r}; "
+                f"--launcher=vmap is for pretraining, and experiment={config.experiment!r}; "
                 "take --launcher=local"
             )
-        if one.config.parallel.strategy != "jit":
+        if config.parallel.strategy != "jit":
             raise UserError(
-                f"--launcher=vmap needs parallel.strategy=jit, not "
-                f"{one.config.parallel.strategy!r}; change it, or take --launcher=local"
+                f"--launcher=vmap needs parallel.strategy=jit, not {config.parallel.strategy!r}; "
+                "change it, or take --launcher=local"
             )
-        parallel, per_device = one.config.parallel, one.config.data.batch_size_per_device
-        cut = [key for key in ("fsdp", "tensor", "sequence") if parallel[key] != 1]
+        # `data` may be anything: each run is made for one device, and its batch stays whole.
+        cut = [key for key in ("fsdp", "tensor", "sequence") if config.parallel[key] != 1]
         if cut:
             raise UserError(
                 f"--launcher=vmap gives each device whole runs, and parallel.{cut[0]}="
-                f"{parallel[cut[0]]} cuts them; make it 1, or take --launcher=local"
+                f"{config.parallel[cut[0]]} cuts them; make it 1, or take --launcher=local"
             )
-        if per_device:
+        if rows := config.data.batch_size_per_device:
             raise UserError(
-                f"data.batch_size_per_device={per_device} has no meaning where several runs share "
+                f"data.batch_size_per_device={rows} has no meaning where several runs share "
                 "a device; set data.batch_size"
             )

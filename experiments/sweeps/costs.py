@@ -1,5 +1,6 @@
 """What the runs of a sweep would cost, from shapes alone."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -13,7 +14,6 @@ import rich.table
 from experiments import cli, finetune
 from experiments.sweeps.plan import PlannedRun, counted, shown
 from experiments.wiring import init_from, objectives, pretraining, variants
-from experiments.wiring.run_length import with_num_steps
 from lm.models import parameters as parameters_lib
 from lm.run.status import State, read_records, state_of
 
@@ -23,32 +23,26 @@ _FREE = ("seed", "optimizer.", "eval.", "checkpoint.", "log.", "loss.")
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one run.
-
-    num_params: of its model.
-    flops_per_token: see `pretraining.flops_per_token`.
-    num_tokens: of all its steps, as many as its rows can hold.
-    """
+    """What one run costs."""
 
     num_params: int
     flops_per_token: float
-    num_tokens: int
+    num_tokens: int  # Of all its steps, as many as its rows can hold.
 
     @property
     def flops(self) -> float:
-        """Of the whole training."""
         return self.flops_per_token * self.num_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A run, how far it is, and what is left of its cost; hours are None where none is known."""
+    """A run, how far it is, and what is left of its cost."""
 
     run: PlannedRun
     state: State
     cost: Cost
     flops: float
-    hours: float | None
+    hours: float | None  # None where no run has told its pace.
 
 
 def show(runs: Sequence[PlannedRun]) -> None:
@@ -65,7 +59,7 @@ def show(runs: Sequence[PlannedRun]) -> None:
         numbers = f"{row.cost.num_params:,}", f"{row.flops:.3g}", _hours(row.hours)
         table.add_row(row.run.name, shown(row.run.overrides), _state(row.state), *numbers)
     console = rich.console.Console()
-    if not console.is_terminal:
+    if not console.is_terminal:  # Rich would cut it to 80 columns.
         console.width = 120
     console.print(table)
     print(total(rows))
@@ -94,14 +88,13 @@ def make_rows(runs: Sequence[PlannedRun]) -> list[Row]:
         pace = _tokens_per_second(run) if states[-1].kind == "done" else None
         if pace is not None:
             paces[known[key].flops_per_token] = pace
+    # After the loop, since a run may be like one that stands behind it.
     return [_row(*one, paces) for one in zip(runs, states, costs, strict=True)]
 
 
 def total(rows: Sequence[Row]) -> str:
     """How many runs there are by state, and what is left to do, as if one after the other."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row.state.kind] = counts.get(row.state.kind, 0) + 1
+    counts = collections.Counter(row.state.kind for row in rows)
     hours = [row.hours for row in rows]
     known = "" if None in hours else f", {_hours(sum(hours))} hours one after the other"
     flops = sum(row.flops for row in rows)
@@ -109,24 +102,23 @@ def total(rows: Sequence[Row]) -> str:
 
 
 def cost_of(config: ml_collections.ConfigDict) -> Cost:
-    """The cost of a run of training.
-
-    Of pretraining by steps nothing is read; by epochs, and of fine-tuning, the data is.
+    """The cost of a run of training; data is read for fine-tuning, and where epochs are counted.
 
     Raises:
       UserError: for whatever in the config cannot work on one device.
     """
     if config.experiment == "finetune":
         config, data = finetune.read(config)
-        config = with_num_steps(config, len(data.train.examples))
+        config = variants.with_num_steps(config, len(data.train.examples))
         parts = finetune.make_parts(config, data)
         flops = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
         params, num_seeds = parts.params, config.num_seeds
     else:
         config = variants.for_one_device(init_from.with_model(config))
-        config = with_num_steps(config)
+        config = variants.with_num_steps(config)
         parts = pretraining.make_parts(config, devices=1)
         abstract = pretraining.abstract_state(parts)
+        # The real one would need the tokenizer, and so the corpus that it is trained on.
         objective = objectives.abstract_objective(
             config.objective, parts.model, config.data.seq_len
         )
@@ -139,13 +131,14 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
 def _tokens_per_second(run: PlannedRun) -> float | None:
     records, _ = read_records(run.workdir)
     paces = [p for r in records if (p := r.get("train/tokens_per_second")) is not None]
-    return statistics.median(paces) if paces else None
+    return statistics.median(paces) if paces else None  # The first ones compile.
 
 
 def _row(run: PlannedRun, state: State, cost: Cost, paces: dict[float, float]) -> Row:
     flops = cost.flops * _share_left(state)
     if not flops or not paces:
         return Row(run, state, cost, flops, None if flops else 0.0)
+    # A step costs about as many seconds a FLOP as that of the model nearest in size.
     like = min(paces, key=lambda other: abs(math.log(other / cost.flops_per_token)))
     return Row(run, state, cost, flops, flops / (paces[like] * like) / 3600)
 

@@ -16,16 +16,11 @@ _TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}  # Chips as x, y,
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What one run has to itself.
+    """What one run has to itself."""
 
-    name: for people.
-    environment: variables that show a process these accelerators alone.
-    cores: of the CPU that it may use; all where empty.
-    """
-
-    name: str
-    environment: Mapping[str, str]
-    cores: frozenset[int] = frozenset()
+    name: str  # For people.
+    environment: Mapping[str, str]  # Variables that show a process these accelerators alone.
+    cores: frozenset[int] = frozenset()  # Of the CPU that it may use; all where empty.
 
     def start(self, command: list[str], **settings) -> subprocess.Popen:
         """A process on these devices, out of reach of this terminal's ctrl-C.
@@ -76,6 +71,7 @@ def slots(num_runs: int, *, num_parallel: int, devices_per_run: int) -> list[Slo
 
 def _devices() -> tuple[str, list[str]]:
     """The kind of device that JAX would use here, and the name of each."""
+    # By files and packages: JAX would take the devices for this process as long as it lives.
     platforms = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
     if platforms in ("", "tpu") and chips and _installed("libtpu"):
@@ -104,7 +100,7 @@ def _slot(kind: str, devices: list[str], num_all: int) -> Slot:
         return Slot(name, {"CUDA_VISIBLE_DEVICES": listed})
     if kind == "TPU chip":
         # As in jax/_src/test_multiprocess.py, but that each process is a slice by itself.
-        port = str(8476 + int(devices[0]))
+        port = str(8476 + int(devices[0]))  # Another for each process of this host.
         environment = {
             "TPU_VISIBLE_CHIPS": listed,
             "TPU_CHIPS_PER_PROCESS_BOUNDS": _TPU_BOUNDS[len(devices)],

@@ -52,8 +52,7 @@ def launch(
       base: the config of the command line.
       sweep_file: has `sweep()`; None for the one run of the command line.
       workdir: of that run, or the folder of the runs of the sweep.
-      launcher: of experiments/launchers.
-      settings: its own.
+      launcher, settings: a module of experiments/launchers, and its block of settings.
       can_search: whether it is one that a search can use.
       dry_run: start nothing.
 
@@ -102,6 +101,7 @@ def _search(
 ) -> int:
     from experiments.sweeps import search as search_lib
 
+    # As `plan` does with overrides: a range of NumPy's is no list of values of a config.
     if isinstance(spec["space"], dict):
         spec = spec | {"space": {key: plain_parts(one) for key, one in spec["space"].items()}}
     search = call(search_lib.Search, "search", spec)
@@ -117,10 +117,8 @@ def _search(
 
 
 def _show_planned(runs: Iterable[PlannedRun]) -> None:
-    """Writes the configs of the runs, so that those that never start are seen in their folder.
-
-    Only where the process will write the very same; others complete theirs from what they read.
-    """
+    """Writes the configs of the runs, so that those that never start are seen in their folder."""
     for run in runs:
+        # The process must find the very same, and others complete theirs from what they read.
         if run.config.experiment == "pretrain" and not run.config.init_from:
             workdir_lib.plan(run.workdir, run.config.to_dict())

@@ -19,20 +19,13 @@ Overrides = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep, or the only one where there is none.
+    """One run of a sweep, or the only one where there is none."""
 
-    name: 10 hex digits, a hash of the resolved config.
-    workdir: FOLDER/name, or --workdir itself where there is no sweep.
-    overrides: what differs from the base; may hold "arg".
-    config: resolved and locked, just as a process with `arguments` resolves it.
-    arguments: of launch.py.
-    """
-
-    name: str
-    workdir: pathlib.Path
-    overrides: Overrides
-    config: ml_collections.ConfigDict
-    arguments: tuple[str, ...]
+    name: str  # 10 hex digits, a hash of the resolved config.
+    workdir: pathlib.Path  # FOLDER/name, or --workdir itself where there is no sweep.
+    overrides: Overrides  # What differs from the base; may hold "arg".
+    config: ml_collections.ConfigDict  # Locked, just as a process with `arguments` resolves it.
+    arguments: tuple[str, ...]  # Of launch.py.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +59,7 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
         raise UserError(f"--sweep={path} has no function sweep(); add one, see docs/sweeps.md")
     if isinstance(found, dict) and "space" in found:
         return found
+    # A dict without "space" is most likely one override, forgotten to be put into a list.
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UserError(f"--sweep={path}: sweep() must return a list of dicts, or search(...)")
     if not found:
@@ -73,14 +67,9 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
     return found
 
 
-# Keys that configs did not always have, each at the value that does what was done without it.
+# Keys that configs did not always have, each at the value that does what was done without it. They
+# are left out of names, so that a sweep of an older version goes on in its folders.
 _SINCE = {"data.max_document_bytes": 10**9, "task.date": ""}
-
-
-def _name(values: dict[str, Any]) -> str:
-    """The hash of a resolved config, which is that of the same run before there were some keys."""
-    named = {k: v for k, v in values.items() if k not in _SINCE or v != _SINCE[k]}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], PlannedRun]:
@@ -92,7 +81,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
 
     def plan_one(overrides: Overrides) -> PlannedRun:
         overrides = {key: _plain(value) for key, value in overrides.items()}
-        _check_set_once(base, overrides)
+        _check_set_once(base, overrides)  # Or the command line would silently lose.
         filename, keys = base.filename, dict(overrides)
         if "arg" in keys:
             filename += ("," if ":" in filename else ":") + str(keys.pop("arg"))
@@ -106,10 +95,12 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
         values = cli.flat(config)
         for key, value in keys.items():
             _check_same(key, value, values)
-        if "arg" not in overrides:
+        if "arg" not in overrides:  # With it, a key at the base's value may be what undoes it.
             same = {k for k in keys if k in base_values and values[k] == base_values[k]}
             overrides = {k: v for k, v in overrides.items() if k not in same}
-        name = _name(values)
+        named = {k: v for k, v in values.items() if k not in _SINCE or v != _SINCE[k]}
+        # Of all values, not of the overrides: one run has one name, however it is said.
+        name = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:10]
         workdir = folder / name
         return PlannedRun(name, workdir, overrides, config, (*given, f"--workdir={workdir}"))
 
@@ -154,7 +145,7 @@ def shown(overrides: Overrides) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy's as Python's own; whatever is no value of a config is left as it is."""
+    """Returns a number of NumPy's as Python's own, and anything else as it is."""
     return value.item() if getattr(value, "shape", None) == () else value
 
 
@@ -188,7 +179,7 @@ def _check_set_once(base: Base, overrides: Overrides) -> None:
 
 def _check_same(key: str, value: Any, values: dict[str, Any]) -> None:
     """Raises UserError where a value is of another type than its key, and so was changed by it."""
-    try:
+    try:  # By JSON, as `cli.flat` has the values of a config: its tuples are lists there.
         written = json.loads(json.dumps(value))
     except TypeError:
         raise UserError(f"sweep() yields {key}={value!r}, which is no value of a config") from None

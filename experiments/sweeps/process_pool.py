@@ -21,15 +21,11 @@ _LOOK_SECONDS = 0.1
 
 
 class RunEnd(NamedTuple):
-    """How the process of a run ended.
-
-    kind: "done"; "stopped" by a signal, to go on later; or "failed".
-    why: of a failed one, its exit code and the last line that it wrote.
-    """
+    """How the process of a run ended."""
 
     run: PlannedRun
-    kind: str
-    why: str
+    kind: str  # "done"; "stopped" by a signal, to go on later; or "failed".
+    why: str  # Of a failed one, its exit code and the last line that it wrote.
 
 
 class _Child(NamedTuple):
@@ -45,7 +41,7 @@ class ProcessPool:
     def __init__(self, slots: Sequence[Slot], folder: pathlib.Path):
         self._free, self._folder = list(slots), folder
         self._children: dict[str, _Child] = {}
-        self._told: set[str] = set()
+        self._told: set[str] = set()  # Names of those that were sent a signal.
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -61,7 +57,7 @@ class ProcessPool:
         log = self._folder / "logs" / f"{run.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         slot = self._free.pop(0)
-        with log.open("ab") as file:
+        with log.open("ab") as file:  # The process has its own descriptor of it.
             command = [*PROGRAM, *run.arguments]
             process = slot.start(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
@@ -100,7 +96,7 @@ class ProcessPool:
         # One that was still starting when it was told to stop, had nothing to save.
         if code == STOPPED or is_told:
             return RunEnd(child.run, "stopped", "")
-        if code > 0:
+        if code > 0:  # Of one that a signal killed the folder says by itself that it is dead.
             _mark_failed(child.run.workdir)
         how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         said = f"{how}: {_last_line(child.log)}" if code > 0 else how
@@ -168,13 +164,13 @@ def _last_line(log: pathlib.Path) -> str:
     if not log.exists():
         return "its log is gone"
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 10_000))
+        file.seek(max(0, log.stat().st_size - 10_000))  # Logs may be large.
         lines = file.read().decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
 
 
 def exit_code(kinds: Sequence[str], is_told_to_stop: bool) -> int:
-    """Of a launcher whose runs ended so."""
+    """The exit code of a launcher whose runs ended so."""
     if "failed" in kinds and not is_told_to_stop:
         return 1
     return 0 if set(kinds) <= {"done", "pruned"} else STOPPED

@@ -59,18 +59,14 @@ def run(
 ) -> int:
     """Trains trials on the devices of this machine until there are enough; shows the best one.
 
-    The trials are kept in FOLDER/search.journal. What was interrupted goes on first, and what a
-    trial draws depends on the seed, its number and those that ended before it, so that with one at
-    a time a search that was stopped ends as it would have otherwise.
+    The trials are kept in FOLDER/search.journal, and a search that was stopped goes on from there.
+    Returns 0 where all trials ended, 1 where some failed, 75 where it was stopped.
 
     Args:
       search: what is searched for, and how.
       make_run: overrides -> the run that they stand for; raises UserError where they cannot work.
       folder: of the search; made if need be.
-      num_parallel, devices_per_run: see `launchers.local.run`.
-
-    Returns:
-      0 where all trials ended, 1 where some failed, 75 where it was stopped.
+      num_parallel, devices_per_run: see `device_slots.slots`.
 
     Raises:
       UserError: before anything starts; also where `optuna` is missing, or the folder holds another
@@ -95,14 +91,11 @@ def run(
 
 
 def check(search: Search, make_run: Callable[[dict[str, Any]], PlannedRun]) -> None:
-    """Whether every value that could be drawn fits the config, tried one by one at the bounds.
-
-    Raises:
-      UserError: it does not, or `optuna` is missing.
-    """
+    """Raises UserError where a value that could be drawn does not fit, or `optuna` is missing."""
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install optuna")
     for key, distribution in search.space.items():
+        # One by one, and of a range its bounds: what fits at both fits between them.
         for value in distribution if isinstance(distribution, list) else distribution[1:]:
             make_run({key: value})
     from lm.train.evaluation import METRICS  # It brings JAX.
@@ -176,34 +169,28 @@ def _work(
 
 
 class _Trials:
-    """The trials of a study, and the runs that they stand for; equal trials share a run.
-
-    counts: those that ended before, by how; num_left: those that this process has still to begin.
-    """
+    """The trials of a study, and the runs that they stand for; equal trials share a run."""
 
     def __init__(self, search: Search, make_run: Callable[[dict[str, Any]], PlannedRun], study):
         import optuna
 
         self._search, self._make_run, self._study = search, make_run, study
         self._state = state = optuna.trial.TrialState
-        self.counts = {
+        self.counts = {  # Of those that ended in other processes, by how.
             kind: len(study.get_trials(deepcopy=False, states=[one]))
             for kind, one in (("done", state.COMPLETE), ("pruned", state.PRUNED))
         }
+        # That this process has still to begin.
         self.num_left = max(search.num_trials - sum(self.counts.values()), 0)
-        # Each goes on with what it had drawn.
+        # First those that were interrupted, each with what it had drawn.
         running = study.get_trials(states=[state.RUNNING])
         self._interrupted = [optuna.trial.Trial(study, trial._trial_id) for trial in running]
-        self._open: dict[str, list[Any]] = {}
+        self._open: dict[str, list[Any]] = {}  # Trials that have not ended, by their run's name.
         self._steps: dict[str, list[int]] = {}  # Of the evaluations of a run.
         self.kinds: list[str] = []
 
     def next(self) -> PlannedRun:
-        """The run of another trial.
-
-        Raises:
-          UserError: what it drew does not go together.
-        """
+        """Begins another trial, and returns its run; UserError: what it drew does not fit."""
         self.num_left -= 1
         trial = self._interrupted.pop(0) if self._interrupted else self._ask()
         drawn = {key: _draw(trial, key, d) for key, d in self._search.space.items()}
@@ -235,8 +222,7 @@ class _Trials:
             return "pruned"
         kind = end.kind
         if kind == "done":
-            value = self._value(end.run)
-            self._tell(end.run, kind, values=value)
+            self._tell(end.run, kind, values=self._value(end.run))
         elif kind == "failed":
             self._tell(end.run, kind, state=self._state.FAIL)
         else:  # Stays a running trial, which the next process goes on with.
@@ -268,6 +254,8 @@ class _Trials:
         )
 
     def _ask(self):
+        # A sampler for each trial: its draws depend on the seed, its number and the trials that
+        # ended before, and on no process: a search that was stopped ends as one that was not.
         number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _make_sampler(self._search, number)
         return self._study.ask()
@@ -282,6 +270,7 @@ class _Trials:
         prunes = []
         for trial in self._open[run.name]:
             known = self._study._storage.get_trial(trial._trial_id).intermediate_values
+            # By the number of evaluations: the pruner's rungs are counted in these, not in steps.
             if len(steps) not in known:
                 trial.report(math.nan if value is None else value, len(steps))
                 prunes.append(trial.should_prune())
@@ -300,11 +289,11 @@ class _Trials:
                 f"search: metric={self._search.metric!r} is not logged by {run.workdir}; choose "
                 f"{', '.join(names)}, and another --workdir"
             )
-        for record in records:
+        for record in records:  # Those that came after the board looked last.
             self._note(run, record)
         value = board_lib.last_metric(records, self._search.metric)
         worst = math.inf if self._search.mode == "min" else -math.inf
-        return worst if value is None else value
+        return worst if value is None else value  # NaN, which JSON has as null, ranks last.
 
     def _tell(self, run: PlannedRun, kind: str, **outcome) -> None:
         for trial in self._open.pop(run.name):
@@ -337,8 +326,9 @@ def _open_study(search: Search, base: PlannedRun, folder: pathlib.Path):
             f"{path} is damaged: {type(error).__name__}: {error}; restore it, or name another "
             "--workdir"
         ) from None
+    # A search may be given more trials, and nothing else.
     identity = dataclasses.asdict(search) | {"base": base.name, "num_trials": None}
-    identity = json.loads(json.dumps(identity))
+    identity = json.loads(json.dumps(identity))  # As the journal gives it back: no tuples.
     if study.user_attrs.setdefault("search", identity) != identity:
         there = study.user_attrs["search"]
         # What another version searched may have keys that this one lacks, and lack some of its own.
@@ -352,13 +342,12 @@ def _open_study(search: Search, base: PlannedRun, folder: pathlib.Path):
 
 
 def _drop_half_line(path: pathlib.Path) -> None:
-    """What a process was writing when it was killed; the next line would be joined to it."""
+    """Drops what a process was writing when it was killed; the next line would be joined to it."""
     if path.exists() and (size := path.read_bytes().rfind(b"\n") + 1):
         os.truncate(path, size)
 
 
 def _make_sampler(search: Search, number: int):
-    """The sampler of one trial, whose draws depend on its number and on no process."""
     import optuna
 
     digest = hashlib.sha256(f"{search.seed} {number}".encode()).digest()

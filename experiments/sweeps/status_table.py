@@ -23,9 +23,8 @@ _OTHER_LINES = 8  # Of the table, and some of what was said before.
 class StatusTable:
     """Shows the runs that are there, and says in a line what became of each.
 
-    Args:
-      console: written to; a terminal gets the table, anything else the lines alone.
-      counts: of runs by their state, before the first one starts.
+    A terminal gets the table, any other console the lines alone. `counts` are of runs by their
+    state, before the first one starts.
     """
 
     def __init__(self, console: rich.console.Console, counts: dict[str, int]):
@@ -38,7 +37,7 @@ class StatusTable:
     def started(self, run: PlannedRun, where: str) -> None:
         """A run has its process."""
         self._count("waiting", "running")
-        self._rows.pop(run.name, None)
+        self._rows.pop(run.name, None)  # A run that starts anew goes to the end.
         self._rows[run.name] = _Row(run)
         self.say(f"start    {run.name}  {differences(run)}  on {where}")
 
@@ -88,11 +87,11 @@ class StatusTable:
         for column in table.columns[3:]:
             column.justify = "right"
         # Those that run are at the end, so that they are there where the terminal is too low.
-        rows = sorted(self._rows.values(), key=lambda row: row.kind == "running")
+        rows = sorted(self._rows.values(), key=lambda row: row.kind == "running")  # Stable.
         for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"
-            name = Text(safe_text.one_line(row.run.name))
+            name = Text(safe_text.one_line(row.run.name))  # As Text, which has no markup.
             table.add_row(name, Text(differences(row.run)), row.kind, step, loss)
         return table
 

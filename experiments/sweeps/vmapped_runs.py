@@ -23,7 +23,7 @@ from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
-from lm.run.status import FAILED, mark
+from lm.run.status import FAILED, mark, state_of
 from lm.train import evaluation, loop, vmapped
 from lm.train.language_model import make_eval_step, make_step
 from lm.train.optimizers import SCALARS, evaluation_params
@@ -34,15 +34,11 @@ FREE = ("seed", *(f"optimizer.{name}" for name in SCALARS))
 
 
 def grouped(runs: Sequence[PlannedRun], max_members: int) -> list[list[PlannedRun]]:
-    """The runs by program, in their order.
-
-    Args:
-      runs: of a sweep.
-      max_members: the most of a group; 0 for as many as there are.
-    """
+    """The runs by program, in their order; at most `max_members` in each, 0 for no bound."""
     by_program: dict[str, list[PlannedRun]] = collections.defaultdict(list)
     for run in runs:
         values = cli.flat(run.config)
+        # Whatever else differs would be another shape, or another operation, in one program.
         by_program[json.dumps({k: v for k, v in values.items() if k not in FREE})].append(run)
     size = max_members or len(runs)
     return [
@@ -60,25 +56,22 @@ def differing(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 class VmappedRun:
-    """A run that is trained with others; what it says goes to its own log.
-
-    Args:
-      run: of a sweep.
-      log: appended to.
-    """
+    """A run that is trained with others; what it says is appended to its own log."""
 
     def __init__(self, run: PlannedRun, log: pathlib.Path):
         self.run, self._log = run, log
+        self.command = ("launch.py", *run.arguments)  # That of the same run alone.
         self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
         training.check(self.config, evaluation.METRICS, None)
+        # Of one device, whatever `parallel.data` says: each device has whole runs.
         on_one_device = variants.changed(self.config, {"parallel.data": 1})
         self.parts = pretraining.make_parts(on_one_device, jax.local_devices()[:1])
         self.stack = contextlib.ExitStack()
 
     def open_log(self) -> None:
-        """From here on it can speak."""
+        """Lets it speak; closed with `stack`."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.stack.enter_context(self._log.open("a", buffering=1))
+        self._file = self.stack.enter_context(self._log.open("a", buffering=1))  # By lines.
 
     def start(self, experiment: Experiment) -> TrainState:
         """Takes the folder, and gives the state to go on from."""
@@ -88,7 +81,7 @@ class VmappedRun:
         return state
 
     def speaking(self) -> contextlib.AbstractContextManager:
-        """What is printed inside is the member's."""
+        """Sends what is printed inside to the member's log."""
         return contextlib.redirect_stdout(self._file)
 
 
@@ -113,19 +106,18 @@ class VmappedGroup:
             goes_on = all(has_tokenizer(run.workdir) for run in runs)
             tokenizer = None if goes_on else prepared.tokenizer
             init_from.check(config.init_from, parts.model, abstract.params, tokenizer)
-        # All of a batch is read here.
-        shard, command = (0, 1), ("launch.py", *first.run.arguments)
+        shard = (0, 1)  # All of a batch is read here.
         self._first = pretrain.Pretraining(
-            config, first.run.workdir, parts, prepared, abstract, shard, command=command
+            config, first.run.workdir, parts, prepared, abstract, shard, command=first.command
         )
-        self._mesh = vmapped.make_mesh(len(runs))
+        self._mesh = vmapped.make_mesh(len(runs))  # Of runs, not of rows as `parts.mesh`.
         self._step_fn = _make_step(parts, self._first.objective, self._mesh)
         eval_step = make_eval_step(
             parts.model, self._first.objective, parts.mesh, config.loss.num_blocks
         )
         self._eval_step = vmapped.compile_evaluation(eval_step, self._mesh)
         self._active: list[VmappedRun] = []
-        self._kinds: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}  # What became of those that are no more active.
 
     def describe(self) -> str:
         """How many runs, what they differ in, what they have in common, and their memory."""
@@ -144,33 +136,27 @@ class VmappedGroup:
         )
 
     def train(self, board: StatusTable, stop_requested: Callable[[int], bool]) -> list[str]:
-        """Trains all members to their ends; what became of each: done, stopped or failed.
-
-        Args:
-          board: told of each.
-          stop_requested: asked after each step, with its number.
-        """
+        """Trains all members to their ends; what became of each: done, stopped or failed."""
         self._board = board
         board.say(self.describe())
         by_step = collections.defaultdict(list)
         with contextlib.ExitStack() as stack:
             for member in self._members:
-                stack.push(member.stack)
+                stack.push(member.stack)  # Before it holds anything, so that an error closes it.
                 self._active.append(member)
                 board.started(member.run, f"this process, 1 of {len(self._members)}")
                 member.open_log()
                 state = self._attempt(member, member.start, self._experiment(member))
                 if state is not None:
                     by_step[int(state.step)].append((member, state))
-            if len(by_step) > 1:
+            if len(by_step) > 1:  # As after a kill in the middle of saving one after the other.
                 board.say(f"the runs are at steps {', '.join(map(str, sorted(by_step)))}: in turn")
             for step in sorted(by_step):
-                self._train_from(step, by_step.pop(step), stop_requested)
+                self._train_from(step, by_step.pop(step), stop_requested)  # Popped: donated there.
         return list(self._kinds.values())
 
     def _experiment(self, member: VmappedRun) -> pretrain.Pretraining:
-        command = ("launch.py", *member.run.arguments)
-        return self._first.of_run(member.config, member.run.workdir, member.parts, command)
+        return self._first.of_run(member.config, member.run.workdir, member.parts, member.command)
 
     def _train_from(
         self,
@@ -187,9 +173,10 @@ class VmappedGroup:
             return
         trained, states = [member for member, _ in starts], [state for _, state in starts]
         config, num_steps = trained[0].config, trained[0].lifecycle.num_steps
+        # The last member is repeated until the devices have equally many; no one reads its twins.
         stacked = vmapped.padded(trained, self._mesh)
         state = vmapped.stack(vmapped.padded(states, self._mesh), self._mesh)
-        del starts, states
+        del starts, states  # Or the memory would hold every state twice.
         keys = jnp.stack([jax.random.key(member.config.seed) for member in stacked])
         scalars = {
             name: np.array([member.config.optimizer[name] for member in stacked], np.float32)
@@ -199,10 +186,11 @@ class VmappedGroup:
         bound = vmapped.place({"key": keys, "scalars": scalars}, self._mesh)
         batches = self._iterate(stacked, first_step, num_steps)
         for member in trained:
-            batches = member.lifecycle.monitor.batches(batches)
+            batches = member.lifecycle.monitor.batches(batches)  # Each waits as long as all do.
+        step_fn = functools.partial(self._step_fn, **bound)
         state = loop.fit(
             state,
-            functools.partial(self._step_fn, **bound),
+            training.say_compiling(step_fn, first_step + 1, self._board.say),
             (vmapped.place(batch, self._mesh) for batch in batches),
             num_steps=num_steps,
             report=lambda step, metrics: self._report(trained, step, metrics),
@@ -217,7 +205,7 @@ class VmappedGroup:
                         trained, state, lambda i, own: trained[i].lifecycle.save(step, own)
                     ),
                 ),
-                loop.Hook(
+                loop.Hook(  # Last, for one that ends here saves what was due.
                     config.eval.every_steps,
                     lambda step, state: self._end_those_over(trained, state),
                 ),
@@ -233,7 +221,7 @@ class VmappedGroup:
     def _iterate(self, stacked: list[VmappedRun], first_step: int, end_step: int) -> Iterator:
         prepared, batch_size = self._first.prepared, stacked[0].config.data.batch_size
         make = functools.partial(Batches, prepared, "train", batch_size=batch_size)
-        seeds = {member.config.seed for member in stacked}
+        seeds = {member.config.seed for member in stacked}  # Members of one seed share its rows.
         by_seed = {seed: make(seed=seed).iterate(first_step, end_step) for seed in seeds}
         return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])
 
@@ -265,7 +253,7 @@ class VmappedGroup:
     def _in_turn(
         self, trained: list[VmappedRun], state: TrainState, act: Callable[[int, TrainState], None]
     ) -> None:
-        """Has each member do this with its state, while no one's clock counts it as training."""
+        """Has each member do this with its state; the clocks of all stand still meanwhile."""
         for i, member in enumerate(trained):
             if member in self._active:
                 with self._paused():
@@ -275,7 +263,7 @@ class VmappedGroup:
 
     @contextlib.contextmanager
     def _paused(self, but: VmappedRun | None = None) -> Iterator[None]:
-        """Stops the clocks of all members, but for this one's."""
+        """Stops the clocks that tell tokens a second, those of all members but this one."""
         with contextlib.ExitStack() as paused:
             for member in self._active:
                 if member is not but:
@@ -297,7 +285,7 @@ class VmappedGroup:
         return vmapped.pick(states, i, self._first.abstract)
 
     def _attempt(self, member: VmappedRun, act: Callable, *args):
-        """What `act` gives; None where the member cannot go on, and then it is no more trained."""
+        """Returns what `act` does; None where the member failed, which the others survive."""
         try:
             with member.speaking():
                 return act(*args)
@@ -308,23 +296,17 @@ class VmappedGroup:
         self._active.remove(member)
         self._kinds[member.run.name] = kind
         member.stack.close()
-        if kind == "failed":
+        # The lifecycle marks what fails while it opens; a folder that runs is another process's.
+        if kind == "failed" and state_of(member.run.workdir).kind not in ("failed", "running"):
             mark(member.run.workdir, FAILED)
         self._board.ended(member.run, kind, why)
 
 
-def _make_step(
-    parts: pretraining.PretrainingParts,
-    objective: Objective,
-    mesh: Mesh,
-) -> Callable:
-    """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated.
-
-    The parts are those of any run, but for what `scalars` holds of its optimizer block.
-    """
+def _make_step(parts: pretraining.PretrainingParts, objective: Objective, mesh: Mesh) -> Callable:
+    """(states, rows, keys, scalars) -> (states, metrics), all stacked; the states are donated."""
 
     def step(state, rows, key, scalars):
-        tx, _ = parts.make_optimizer(**scalars)
+        tx, _ = parts.make_optimizer(**scalars)  # Rates are traced here, and not constants.
         one = make_step(parts.loss_fn, objective, tx, accumulate_steps=parts.accumulate_steps)
         return one(state, rows, key)
 

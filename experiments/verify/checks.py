@@ -22,11 +22,11 @@ _SAVED, _END = 2, 4  # Steps at which a run is stopped, and ends.
 
 
 class Result(NamedTuple):
-    """What a check measured, the most that this may be, and why it was skipped, if it was."""
+    """What a check measured."""
 
     measured: float
-    bound: float
-    skipped: str = ""
+    bound: float  # The most that this may be.
+    skipped: str = ""  # Why it was skipped, if it was.
 
     @property
     def failed(self) -> bool:
@@ -52,7 +52,7 @@ def layers(subject: ShrunkRun) -> Result:
 def evaluation(subject: ShrunkRun) -> Result:
     """Every row counts once, whatever the batch size."""
     params = _params(subject)
-    size = next(n for n in itertools.count(3) if subject.num_evaluated % n)
+    size = next(n for n in itertools.count(3) if subject.num_evaluated % n)  # A last one not full.
     found = [subject.evaluate(params, n) for n in (1, size)]
     return Result(_difference(*found), _ROUNDING)
 
@@ -64,6 +64,7 @@ def packing(subject: ShrunkRun) -> Result:
     if isinstance(costs, str):
         return _skip(costs)
     together, alone = costs
+    # Relative to a nat at least: a document that costs nothing is all rounding.
     return Result(float(np.max(np.abs(together - alone) / np.maximum(alone, 1.0))), _ROUNDING)
 
 
@@ -80,8 +81,8 @@ def resume(subject: ShrunkRun) -> Result:
         checkpoints.wait()
         _, state, _ = checkpoints.restore(trainer.abstract)
     resumed, more_seen = _fit(subject, trainer, state, _END)
-    differing = _num_differing((straight, all_seen), (resumed, seen + more_seen))
-    return Result(differing, 0)
+    # To the bit: resuming changes the order of no addition.
+    return Result(_num_differing((straight, all_seen), (resumed, seen + more_seen)), 0)
 
 
 def devices(subject: ShrunkRun) -> Result:
@@ -96,6 +97,7 @@ def devices(subject: ShrunkRun) -> Result:
             found.append(jax.device_get(metrics))
         return found
 
+    # Three steps of the optimiser magnify what the order of additions changes.
     return Result(_difference(metrics(subject.mesh[:1]), metrics(subject.mesh)), 10 * _ROUNDING)
 
 
@@ -140,7 +142,7 @@ def _losses(subject: ShrunkRun) -> list[float]:
 
 
 def _params(subject: ShrunkRun) -> Params:
-    """Parameters on the home device."""
+    """Parameters on the home device, of which a mistake shows; see `_with_noise`."""
     trainer = subject.trainer(Variation(subject.home, 1, plain=True))
     return _with_noise(trainer.first_state().params)
 
@@ -159,7 +161,7 @@ def _difference_of_steps(subject: ShrunkRun, variants: Sequence[Variation]) -> f
 
 
 def _with_noise(params: Params) -> Params:
-    """Parameters of which none is so small, or zero, that a mistake behind it does not show."""
+    # Biases and outputs begin at 0, and would hide a mistake in whatever they multiply.
     rng = np.random.default_rng(0)
 
     def add(x):
@@ -193,14 +195,12 @@ def _fit(
 
 
 def _difference(a: Any, b: Any) -> float:
-    """The largest relative difference between corresponding arrays of two trees; NaN equals NaN.
-
-    An array that is small beside the whole tree is measured by a thousandth of that: its own size
-    may be all rounding, as that of the gradient of a bias that changes nothing.
-    """
+    """The largest relative difference between corresponding arrays of two trees; NaN equals NaN."""
     as_vectors = lambda tree: [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)]
     pairs = list(zip(as_vectors(a), as_vectors(b), strict=True))
     pairs = [(x, y) for x, y in pairs if not (np.isnan(x) & np.isnan(y)).all()]
+    # A small array is measured by a thousandth of the whole tree: its own size may be all rounding,
+    # as that of the gradient of a bias that changes nothing.
     floor = 1e-3 * math.hypot(*(np.linalg.norm(x) for x, _ in pairs)) or 1.0
     sizes = [np.linalg.norm(x - y) / max(np.linalg.norm(x), floor) for x, y in pairs]
     return float(np.max(sizes, initial=0.0))

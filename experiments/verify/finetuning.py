@@ -10,20 +10,9 @@ import ml_collections
 import numpy as np
 
 from experiments import finetune, report, training
-from experiments.verify.subject import (
-    INIT_FROM,
-    PLAIN,
-    Devices,
-    ShrunkRun,
-    StepUnderTest,
-    Variation,
-    copied,
-    kept,
-    shrunk,
-    varied,
-)
-from experiments.wiring import pretraining, task_data
-from experiments.wiring.run_length import with_num_steps
+from experiments.verify import subject
+from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation
+from experiments.wiring import pretraining, task_data, variants
 from lm.data.examples import collate
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh
@@ -39,46 +28,38 @@ def make(
     """The subject of a config of fine-tuning, its data in memory; see `pretraining.make`."""
     config, data = finetune.read(config)
     report.warn(data.warnings)
-    config = with_num_steps(config, len(data.train.examples))
-    metrics = tuple(f"eval/{name}" for name in ("loss", *data.task.metrics))
-    training.check(config, metrics, None)
+    config = variants.with_num_steps(config, len(data.train.examples))
+    training.check(config, data.metrics, None)
+    # What `make_parts` would refuse, but for the model, which may be too large for this machine.
     mesh_of_run = make_mesh(**config.parallel, devices=own)
     pretraining.check_batch(
         config.data, config.train.accumulate_steps, config.eval.batch_size, mesh_of_run
     )
     make_optimizer(num_steps=config.train.num_steps, **config.optimizer)
-    config = shrunk(config, mesh)
+    config = subject.shrunk(config, mesh)
     config.data.multiple = min(config.data.multiple, _MULTIPLE)
     train, validation = _few(data.train, _NUM_TRAINED), _few(data.validation, _NUM_EVALUATED)
     data = data._replace(train=train, validation=validation)
-    parts = finetune.make_parts(varied(config, Variation(home)), data, home)
-    frozen = parts.frozen
+    parts = finetune.make_parts(subject.varied(config, Variation(home)), data, home)
     key = jax.random.key(config.seed)
 
-    @kept(has_dropout=config.model.get("dropout", 0) > 0, draws=False)
+    @subject.kept(has_dropout=config.model.get("dropout", 0) > 0, draws=False)
     def trainer(variant: Variation) -> StepUnderTest:
-        ours = varied(config, variant)
-        parts = finetune.make_parts(ours, data, variant.devices)
-        frozen = parts.frozen
-        first = jax.jit(parts.create, out_shardings=parts.shardings)(parts.params)
-        if variant.plain:
-            without = lambda state: state.replace(opt_state=PLAIN.init({}))
-            first, abstract = without(first), without(parts.abstract)
-            parts = parts._replace(tx=PLAIN, abstract=abstract, shardings=without(parts.shardings))
+        parts = finetune.make_parts(subject.varied(config, variant), data, variant.devices)
+        first = parts.first_state()
+        if variant.plain:  # Its optimiser keeps nothing.
+            without = lambda state: state.replace(opt_state=subject.PLAIN.init({}))
+            first = without(first)
+            parts = parts._replace(tx=subject.PLAIN, abstract=without(parts.abstract))
         step, place = finetune.make_step(parts)
-        step = functools.partial(step, key=key, frozen=frozen)
-        return StepUnderTest(parts.abstract, lambda: copied(first), step, place)
+        step = functools.partial(step, key=key, frozen=parts.frozen)
+        return StepUnderTest(parts.abstract, lambda: subject.copied(first), step, place)
 
     def evaluate(params, batch_size):
-        of_split = finetune.make_evaluation(
-            data.task,
-            parts.model,
-            parts.mesh,
-            validation,
-            multiple=config.data.multiple,
-            batch_size=batch_size,
-        )
-        return of_split(parts.trained.combine(params, frozen))[0]
+        sizes = dict(multiple=config.data.multiple, batch_size=batch_size)
+        make = finetune.make_evaluation
+        of_split = make(data.task, parts.model, parts.mesh, validation, **sizes)
+        return of_split(parts.trained.combine(params, parts.frozen))[0]
 
     partial = config.lora.rank or config.train.frozen
     return ShrunkRun(
@@ -89,8 +70,10 @@ def make(
         uneven=_uneven(data, config.data.multiple, config.data.batch_size),
         evaluate=evaluate,
         num_evaluated=len(validation.examples),
-        costs=_costs(data, parts, frozen, config.data.multiple),
-        chance=INIT_FROM if config.init_from else _chance(config.task, config.model.vocab_size),
+        costs=_costs(data, parts, config.data.multiple),
+        chance=subject.INIT_FROM
+        if config.init_from
+        else _chance(config.task, config.model.vocab_size),
         not_overfit="most of the model is frozen, and here it is random" if partial else "",
     )
 
@@ -101,6 +84,7 @@ def _few(split: task_data.Split, count: int) -> task_data.Split:
     for example, owner in zip(split.examples, split.owners, strict=True):
         by_record[owner].append(example)
     size = lambda r: (max(np.size(x) for e in by_record[r] for x in e.values()), r)
+    # The shorter half, for checks to be quick; but not the shortest alone, which may be alike.
     shorter = sorted(range(len(by_record)), key=size)[: max(count, len(by_record) // 2)]
     chosen = shorter[:: max(1, len(shorter) // count)][:count]
     owners = [i for i, r in enumerate(chosen) for _ in by_record[r]]
@@ -119,7 +103,7 @@ def _uneven(data: task_data.TaskData, multiple: int, batch_size: int) -> Any:
 
 
 def _costs(
-    data: task_data.TaskData, parts: finetune.FineTuningParts, frozen: Params, width: int
+    data: task_data.TaskData, parts: finetune.FineTuningParts, width: int
 ) -> Callable[[Params], tuple[np.ndarray, np.ndarray]]:
     """trained params -> the cost of some examples in one batch, padded further, and one by one."""
     examples = data.train.examples[:_NUM_COMPARED]
@@ -127,7 +111,7 @@ def _costs(
     def costs(trained_params):
         sums = lambda params, batch: parts.task.objective.loss(parts.model, params, batch, None)
         loss = jax.jit(lambda params, batch: sums(params, batch)["nll"])
-        params = parts.trained.combine(trained_params, frozen)
+        params = parts.trained.combine(trained_params, parts.frozen)
         cost = lambda some, multiple: float(
             loss(params, collate(some, fill=parts.task.fill, multiple=multiple, size=len(some)))
         )
@@ -139,7 +123,7 @@ def _costs(
 
 def _chance(task: ml_collections.ConfigDict, vocab_size: int) -> float | str:
     """The loss of a task where all answers are alike, if they can be counted."""
-    if task.kind == "multi_label":
+    if task.kind == "multi_label":  # Of each label yes or no.
         return math.log(2)
     if task.kind in ("seq2seq", "chat"):
         return math.log(vocab_size)

@@ -16,21 +16,9 @@ import ml_collections
 import numpy as np
 
 from experiments import pretrain, report, training
-from experiments.verify.subject import (
-    INIT_FROM,
-    PLAIN,
-    Devices,
-    ShrunkRun,
-    StepUnderTest,
-    Variation,
-    copied,
-    kept,
-    multiple,
-    shrunk,
-    varied,
-)
-from experiments.wiring import init_from, pretraining, task_data
-from experiments.wiring.run_length import with_num_steps
+from experiments.verify import subject
+from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation, multiple
+from experiments.wiring import init_from, pretraining, task_data, variants
 from lm.corpus import sources
 from lm.corpus.batches import Batches
 from lm.corpus.packed_rows import RowReader
@@ -66,11 +54,12 @@ def make(
     Raises:
       UserError: what a run would raise.
     """
-    config = with_num_steps(init_from.with_model(config), 10**6)
+    # Of epochs of a million rows: to count them the corpus would have to be prepared.
+    config = variants.with_num_steps(init_from.with_model(config), 10**6)
     pretraining.abstract_state(pretraining.make_parts(config, own))
     training.check(config, evaluation.METRICS, None)
     config = _shrunk(config, mesh, folder)
-    parts = pretraining.make_parts(varied(config, Variation(home)), home)
+    parts = pretraining.make_parts(subject.varied(config, Variation(home)), home)
     prepared = pretraining.make_data(
         config.data, config.tokenizer, config.model.vocab_size, cache_dir=folder, num_processes=1
     )
@@ -78,31 +67,25 @@ def make(
     objective = pretraining.make_objective(config.objective, parts.model, prepared)
     key = jax.random.key(config.seed)
 
-    @kept(has_dropout=config.model.get("dropout", 0) > 0, draws=kind != "causal")
+    @subject.kept(has_dropout=config.model.get("dropout", 0) > 0, draws=kind != "causal")
     def trainer(variant: Variation) -> StepUnderTest:
-        ours = varied(config, variant)
-        parts = pretraining.make_parts(ours, variant.devices)
+        parts = pretraining.make_parts(subject.varied(config, variant), variant.devices)
         if variant.plain:
-            parts = dataclasses.replace(parts, tx=PLAIN)
+            parts = dataclasses.replace(parts, tx=subject.PLAIN)
         same = lambda rows, key: objective(rows, jax.random.key(0))
         abstract = pretraining.abstract_state(parts)
         step, place = pretraining.make_step(
             parts, same if variant.same_draws else objective, abstract
         )
-        first = init_from.make_state(ours.init_from, parts, abstract)(ours.seed)
+        first = init_from.make_state("", parts, abstract)(config.seed)
         step = functools.partial(step, key=key)
-        return StepUnderTest(abstract, lambda: copied(first), step, place)
+        return StepUnderTest(abstract, lambda: subject.copied(first), step, place)
+
+    num_blocks, num_bytes = config.loss.num_blocks, pretrain.predicted_bytes(kind, prepared)
 
     def evaluate(params, batch_size):
-        of_split = pretrain.make_evaluation(
-            parts,
-            objective,
-            prepared,
-            batch_size=batch_size,
-            num_blocks=config.loss.num_blocks,
-            num_bytes=pretrain.predicted_bytes(kind, prepared),
-        )
-        return of_split(params)
+        sizes = dict(batch_size=batch_size, num_blocks=num_blocks, num_bytes=num_bytes)
+        return pretrain.make_evaluation(parts, objective, prepared, **sizes)(params)
 
     batch_size = config.data.batch_size
     make_batches = lambda: Batches(prepared, "train", batch_size=batch_size, seed=config.seed)
@@ -120,9 +103,9 @@ def make(
             prepared,
             make_batches().reader,
             is_causal=kind == "causal",
-            num_blocks=config.loss.num_blocks,
+            num_blocks=num_blocks,
         ),
-        chance=INIT_FROM if config.init_from else math.log(config.model.vocab_size),
+        chance=subject.INIT_FROM if config.init_from else math.log(config.model.vocab_size),
         not_overfit="",
     )
 
@@ -131,7 +114,7 @@ def _shrunk(
     config: ml_collections.ConfigDict, mesh: Devices, folder: pathlib.Path
 ) -> ml_collections.ConfigDict:
     """Smaller, with short rows of the beginnings of some of its documents, and few pieces."""
-    config = shrunk(config, mesh)
+    config = subject.shrunk(config, mesh)
     grid = make_mesh(**config.parallel, devices=mesh)
     config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
     config.eval.sample_tokens = 0
@@ -191,11 +174,7 @@ def _costs(
     is_causal: bool,
     num_blocks: int,
 ) -> Callable[[Params], Any]:
-    """params -> the cost of each document of the row that holds most, there and in its own row.
-
-    A causal row is laid out anew for each document. What other objectives ask is drawn for the row,
-    and so their documents are taken out of what was drawn.
-    """
+    """params -> the cost of each document of the row that holds most, there and in its own row."""
 
     def lay_out(pieces: Sequence[Piece], number: int) -> Batch:
         rows = rows_from_pieces(
@@ -210,12 +189,13 @@ def _costs(
         asked = [d for d in range(1, len(rows[number]) + 1) if _is_asked(row, d)]
         if len(asked) < 2:
             return "no row holds two documents of which something is predicted"
-        as_it_is = lambda batch, key: batch
+        as_it_is = lambda batch, key: batch  # In place of an objective, which was applied above.
         eval_step = make_eval_step(parts.model, as_it_is, parts.mesh, num_blocks)
         cost = lambda batch: float(eval_step(params, batch)["nll"])
         together, alone = [], []
         for d in asked[:_NUM_DOCUMENTS]:
             together.append(cost(row.replace(weights_BL=row.weights_BL * _is_about(row, d))))
+            # What other objectives ask is drawn for the row: drawn anew, it would be other tokens.
             batch = lay_out([rows[number][d - 1]], number) if is_causal else _take_out(row, d)
             alone.append(cost(batch))
         return np.array(together), np.array(alone)
@@ -247,13 +227,13 @@ def _take_out(row: Batch, document: int) -> Batch:
     for name, x in row.inputs.items():
         if name.startswith("encoder_"):
             inputs[name] = _to_start(x, row.inputs["encoder_segment_ids_BM"] == document)
-        elif name == "predict_BP":
+        elif name == "predict_BP":  # Places in the row, counted from the document's first token.
             inputs[name] = (x - np.argmax(here_BL)) * (weights_BL > 0)
         elif name == "positions_BL":
             inputs[name] = np.arange(x.shape[1])[None] * (np.arange(x.shape[1]) < here_BL.sum())
         else:
             inputs[name] = _to_start(x, here_BL)
-    if "predict_BP" in inputs:
+    if "predict_BP" in inputs:  # Targets and weights go by `predict_BP`, and stay where they are.
         return Batch(inputs, row.targets_BL, weights_BL)
     return Batch(inputs, _to_start(row.targets_BL, here_BL), _to_start(weights_BL, here_BL))
 

@@ -33,67 +33,41 @@ Devices = tuple[jax.Device, ...]
 
 
 class StepUnderTest(NamedTuple):
-    """One way to compute the steps of a config.
+    """One way to compute the steps of a config."""
 
-    abstract: shapes and shardings of the state.
-    first_state: gives the state before the first step, a new copy each time.
-    step: (state, placed batch) -> (state, metrics), compiled; the state is donated.
-    place: places a batch; see `compile.compile_step`.
-    """
-
-    abstract: TrainState
-    first_state: Callable[[], TrainState]
+    abstract: TrainState  # Shapes and shardings of the state.
+    first_state: Callable[[], TrainState]  # A new copy each time, since a step donates it.
     step: StepFn
-    place: Callable[[Any], Any]
+    place: Callable[[Any], Any]  # Places a batch; see `compile.compile_step`.
 
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """In what a trainer differs from the config.
+    """In what a step under test differs from the config."""
 
-    devices: of its mesh; for one alone nothing is cut.
-    accumulate_steps: micro-batches.
-    flip_scan: the layers are scanned where the config unrolls them, and the other way round.
-    plain: steps down the gradient at a high rate, see `PLAIN`, without dropout.
-    dropout: whether there is any that the config asks for.
-    same_draws: the objective draws the same at every step.
-    """
-
-    devices: Devices
+    devices: Devices  # Of its mesh; for one alone nothing is cut.
     accumulate_steps: int = _NUM_MICRO_BATCHES
-    flip_scan: bool = False
-    plain: bool = False
-    dropout: bool = True
-    same_draws: bool = False
+    flip_scan: bool = False  # Scans the layers where the config unrolls them, and vice versa.
+    plain: bool = False  # Steps down the gradient at a high rate, see `PLAIN`, without dropout.
+    dropout: bool = True  # Whether there is any that the config asks for.
+    same_draws: bool = False  # The objective draws the same at every step.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShrunkRun:
-    """What the checks need of a config, be it of pretraining or of fine-tuning.
+    """What the checks need of a config, be it of pretraining or of fine-tuning."""
 
-    home: the device of all checks but one.
-    mesh: the devices of that one.
-    trainer: of a variant; one that is no other than one before is not made again.
-    make_batches: makes the training batches anew.
-    uneven: a batch whose micro-batches hold unequal numbers of targets.
-    evaluate: (params, batch size) -> metrics of the validation split.
-    num_evaluated: its rows.
-    costs: params -> what some documents or examples cost beside others, and alone, in nats; or why
-      that cannot be said.
-    chance: the loss of a model that knows nothing, in nats; or why there is none.
-    not_overfit: why no batch can be overfit; "" where one can.
-    """
-
-    home: Devices
-    mesh: Devices
+    home: Devices  # The device of all checks but one.
+    mesh: Devices  # The devices of that one.
     trainer: Callable[[Variation], StepUnderTest]
-    make_batches: Callable[[], StepBatches]
-    uneven: Any
-    evaluate: Callable[[Params, int], dict[str, float]]
-    num_evaluated: int
+    make_batches: Callable[[], StepBatches]  # Those of training, anew.
+    uneven: Any  # A batch whose micro-batches hold unequal numbers of targets.
+    evaluate: Callable[[Params, int], dict[str, float]]  # By the batch size.
+    num_evaluated: int  # Rows of the validation split.
+    # What some documents or examples cost beside others, and alone, in nats; or why none can say.
     costs: Callable[[Params], tuple[np.ndarray, np.ndarray] | str]
-    chance: float | str
-    not_overfit: str
+    chance: float | str  # The loss of a model that knows nothing, in nats; or why there is none.
+    not_overfit: str  # Why no batch can be overfit; "" where one can.
 
 
 def num_needed(parallel: ml_collections.ConfigDict) -> int:
@@ -102,14 +76,11 @@ def num_needed(parallel: ml_collections.ConfigDict) -> int:
 
 
 def mesh_settings(parallel: ml_collections.ConfigDict) -> tuple[dict[str, int], int]:
-    """The axes of the mesh that is checked, and how many devices fill it.
-
-    It is the config's, but that of one device is given more. An axis of what is left has two
-    devices or more, so that there are four of them where there can be.
-    """
+    """The axes of the mesh that is checked, and how many devices fill it."""
     sizes, needed = {axis: parallel[axis] for axis in _NO_CUTS}, num_needed(parallel)
-    if sizes == _NO_CUTS:
+    if sizes == _NO_CUTS:  # One device alone would check nothing.
         sizes["data"] = -1
+    # An axis that takes the devices that are left gets two at least, and four in all.
     return sizes, needed * max(2, 4 // needed) if -1 in sizes.values() else needed
 
 
@@ -140,6 +111,7 @@ def shrunk(config: ml_collections.ConfigDict, mesh: Devices) -> ml_collections.C
     if "window" in model:
         model.window = min(model.window, 16)
     on_cpu = jax.default_backend() == "cpu"
+    # The checks are in float32, for which the fast kernels of accelerators are not made.
     if not on_cpu or model.attention not in ("einsum", "blocked"):
         model.attention = "auto" if on_cpu else "einsum"
     batch_size = multiple(8, _NUM_MICRO_BATCHES * rows)
@@ -173,7 +145,7 @@ def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collecti
 
 
 def kept(*, has_dropout: bool, draws: bool) -> Callable[[Callable], Callable]:
-    """A decorator of what makes trainers: variants that come to the same have one for them all.
+    """A decorator of what makes a step: variations that come to the same have one for them all.
 
     `has_dropout` and `draws` say whether the config has dropout, and an objective that draws.
     """

@@ -21,10 +21,7 @@ _COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive
 
 
 def start_devices(parallel: ml_collections.ConfigDict) -> None:
-    """Has JAX simulate as many CPU devices as the mesh of a `parallel` block needs.
-
-    To be called before JAX has started.
-    """
+    """Has JAX, not started yet, simulate the CPU devices that the mesh of this block needs."""
     os.environ["XLA_FLAGS"] = f"{_COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
     _, num_devices = mesh_settings(parallel)
     jax.config.update("jax_num_cpu_devices", num_devices)
@@ -54,7 +51,7 @@ def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
     """
     simulated = tuple(jax.devices("cpu"))
     own, mesh = jax.devices(), tuple(jax.devices())
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu":  # The others are there for the mesh alone.
         own = simulated[: num_needed(config.parallel)]
     if jax.default_backend() == "cpu" or jax.device_count() == 1:
         mesh = simulated[: mesh_settings(config.parallel)[1]]

@@ -15,7 +15,13 @@ from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.interop.weights import Path
 from lm.loading import language_model, task_model
-from lm.loading.run_folder import head_of, load_config, on_this_machine, tokenizer_block
+from lm.loading.run_folder import (
+    has_tokenizer,
+    head_of,
+    load_config,
+    on_this_machine,
+    tokenizer_block,
+)
 from lm.models import mup
 from lm.models.factory import family_named, make_model
 from lm.models.families import family_of, init_params, param_shapes
@@ -27,21 +33,18 @@ from lm.train.step import TrainState
 def make_state(
     init_from: str, parts: pretraining.PretrainingParts, abstract: TrainState
 ) -> Callable[[int], TrainState]:
-    """seed -> the state before the first step; what is compiled for it serves all seeds.
-
-    Its parameters are random, each device making its own part; or those of `init_from`.
-    """
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    if not init_from:
+    """seed -> the state before the first step; what is compiled for it serves all seeds."""
+    shardings = pretraining.shardings_of(abstract)
+    if not init_from:  # Each device draws its own shard of the parameters.
         init = jax.jit(pretraining.make_init(parts), out_shardings=shardings)
         return lambda seed: init(jax.random.key(seed))
     folder = pathlib.Path(init_from)
     create = jax.jit(lambda params: TrainState.create(params, parts.tx), out_shardings=shardings)
-
     draw = jax.jit(lambda key: init_params(parts.model, key))
 
     def from_folder(seed):
         shapes = _shape_by_path(abstract.params)
+        # Called only where the folder lacks a parameter, such as an output.
         drawn = lambda: flatten_dict(draw(jax.random.key(seed)))
         if hugging_face.is_folder(folder):
             choices = _choices(folder, parts.model)
@@ -64,7 +67,7 @@ def make_state(
 
 
 def _is_of_output(path: Path, model: nn.Module) -> bool:
-    """Whether a parameter is no part of the body, so that a model for a task may lack it."""
+    """Whether a parameter is no part of the body, so that a task model may lack it."""
     match family_of(model).architecture:
         case "encoder":
             return path[0] != "encoder"
@@ -86,11 +89,23 @@ def _say_what_is_new(folder: pathlib.Path, missing: Iterable[Path]) -> None:
         logging.warning("%s has none, so that these are new: %s", folder, names)
 
 
+def announce(init_from: str) -> None:
+    """Prints where the parameters come from, since reading or making them may take a while."""
+    print(f"reading parameters of {init_from}" if init_from else "making parameters", flush=True)
+
+
+def own_tokenizer(
+    tokenizer: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+    """This `tokenizer` block; or, where a run goes on that read a file, that of its copy there."""
+    # So a run keeps its ids and special tokens, whatever becomes of the file.
+    if tokenizer.kind == "file" and has_tokenizer(workdir):
+        return ml_collections.ConfigDict(tokenizer_block(workdir))
+    return tokenizer
+
+
 def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """A copy whose model and tokenizer are those of `init_from`, unless the config has its own.
-
-    What the config says of the model besides (dropout, dtype, ...) replaces what is said there, and
-    is logged as unused where that model has no such thing: a Llama has no dropout.
 
     Raises:
       UserError: there is neither a model block nor a folder to take it from.
@@ -105,8 +120,9 @@ def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         )
     folder = pathlib.Path(config.init_from)
     block = model_block(folder)
+    # What the config says of the model besides, such as its dtype, replaces what is said there.
     for name, value in config.model.items():
-        if name not in block and value:
+        if name not in block and value:  # As the dropout of a Llama, which has none.
             logging.warning("model.%s=%s is not used: %s has none", name, value, block["name"])
     block |= {name: value for name, value in config.model.items() if name in block}
     with config.unlocked():
@@ -134,8 +150,7 @@ def check(
 
     Args:
       init_from: the folder of a run, or of `transformers`.
-      model: of the config.
-      params: of that model; shapes are enough.
+      model, params: of the config; of parameters, shapes are enough.
       tokenizer: of this config's data; None where it is not compared.
 
     Raises:
@@ -143,12 +158,10 @@ def check(
     """
     folder = pathlib.Path(init_from)
     is_run = not hugging_face.is_folder(folder)
-    block = on_this_machine(model_block(folder))
-    other = make_model(block, causal=True)
-    if hugging_face.is_folder(folder):
-        other_tokenizer = tokenizers.load_file(folder)
-    else:
-        other_tokenizer = tokenizers.load(folder / "tokenizer")
+    other = make_model(on_this_machine(model_block(folder)), causal=True)
+    # Read in any case, so that a folder without one is refused.
+    theirs = tokenizers.load(folder / "tokenizer") if is_run else tokenizers.load_file(folder)
+    # They are no parameters, so that no shape would show the difference.
     if _multipliers(other.config) != _multipliers(model.config):
         raise UserError(
             f"init_from={folder} and this config's model have other multipliers of muP; give "
@@ -171,7 +184,7 @@ def check(
                 f"init_from={folder} was fine-tuned without {'/'.join(lacking[0])}, which this "
                 "config's model needs; name what it was fine-tuned from"
             )
-    if tokenizer is not None and other_tokenizer.fingerprint != tokenizer.fingerprint:
+    if tokenizer is not None and theirs.fingerprint != tokenizer.fingerprint:
         block = tokenizer_block(folder)
         raise UserError(
             f"init_from={folder} knows another tokenizer's ids; take that one: "

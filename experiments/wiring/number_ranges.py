@@ -1,4 +1,4 @@
-"""Whether a config's numbers can mean anything and its output be written, before either is used."""
+"""Checks a config's numbers, the run that it names, and its output, before any of them is used."""
 
 import math
 import os
@@ -102,8 +102,9 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         at a list that names something twice.
     """
     for key, value in workdir_lib.flat(values).items():
+        # A list of numbers is checked by the rule of its key, one by one.
         parts = value if isinstance(value, tuple | list) else (value,)
-        if len({repr(part) for part in parts}) < len(parts):
+        if len({repr(part) for part in parts}) < len(parts):  # By repr: 1 and True are equal.
             twice = next(part for part in parts if list(parts).count(part) > 1)
             raise UserError(f"{key} names {twice!r} twice; leave one of them out")
         for part in parts:
@@ -111,7 +112,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def _check_number(key: str, value: Any, number: Any) -> None:
-    if not isinstance(number, int | float) or isinstance(number, bool):
+    if not isinstance(number, int | float) or isinstance(number, bool):  # A bool is an int.
         return
     # Steps, sizes and ids are counted in 32 bits, on devices too.
     if isinstance(number, int) and key not in _BEYOND_32_BITS and abs(number) >= 2**31:
@@ -123,17 +124,20 @@ def _check_number(key: str, value: Any, number: Any) -> None:
         raise UserError(f"{key}={value} must be whole numbers")
 
 
-def check_output(name: str, source: str) -> None:
-    """Checks that a file of this name, if any, can be written, or what is there be written to.
+def folder_of(checkpoint: str) -> pathlib.Path:
+    """The folder of a run that `checkpoint` names; UserError: it is not set."""
+    if not checkpoint:
+        raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
+    return pathlib.Path(checkpoint)
 
-    Args:
-      name: of the output.
-      source: what is read meanwhile.
+
+def check_output(name: str, source: str) -> None:
+    """Checks that the file `name`, if any, can be written while `source` is read.
 
     Raises:
       UserError: it is a folder, would lie in none that can be written to, or is what is read.
     """
-    place = pathlib.Path(os.path.realpath(name))
+    place = pathlib.Path(os.path.realpath(name))  # Behind links, which may lead elsewhere.
     if name and place.is_dir():
         raise UserError(f"output={name} is a folder; name a file")
     if not name or (place.exists() and not place.is_file()):

@@ -35,13 +35,11 @@ from lm.train.step import LossFn, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingParts:
-    """What a config stands for, before any data is read or any array exists.
-
-    `make_optimizer(**scalars)` rebuilds `tx` and `schedule` with other `SCALARS`, for vmapped runs.
-    """
+    """What a config stands for, before any data is read or any array exists."""
 
     model: nn.Module
     loss_fn: LossFn
+    # Rebuilds `tx` and `schedule` with other `SCALARS`, given by name, for vmapped runs.
     make_optimizer: Callable[..., tuple[optax.GradientTransformation, Schedule]]
     tx: optax.GradientTransformation
     schedule: Schedule
@@ -81,6 +79,7 @@ def make_parts(
     check_positions(config.data.seq_len, model_config)
     mesh = make_mesh(**config.parallel, devices=devices)
     check_batch(config.data, config.train.accumulate_steps, config.eval.batch_size, mesh)
+    # muP scales rates by how many times wider the model is than its base shape.
     settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
     make = functools.partial(make_optimizer, **settings, **config.optimizer)
     tx, schedule = make()
@@ -122,11 +121,12 @@ def make_data(
     Args:
       data, tokenizer: these blocks of a config of pretraining.
       vocab_size: of the model, which must have room for the tokenizer's vocabulary.
-      **where: `cache_dir` and `num_processes` of `preparation.prepare`, if not the usual ones.
+      **where: of `preparation.prepare`, if the corpus does not go into the usual cache.
 
     Raises:
       UserError: a source or tokenizer that does not work, or one that does not fit the model.
     """
+    # How rows are drawn is no part of the cache's key: all batch sizes share what is prepared.
     block = {k: v for k, v in data.items() if not k.startswith("batch_size")}
     prepared = call(
         preparation.prepare,
@@ -145,24 +145,29 @@ def make_data(
 
 def make_init(parts: PretrainingParts) -> Callable[[jax.Array], TrainState]:
     """key -> the state before the first step."""
-
-    def init(key):
-        return TrainState.create(init_params(parts.model, key), parts.tx)
-
-    return init
+    return lambda key: TrainState.create(init_params(parts.model, key), parts.tx)
 
 
 def abstract_state(parts: PretrainingParts) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without any array.
+    """Shapes, dtypes and shardings of the state, without any array; see `with_shardings`."""
+    return with_shardings(jax.eval_shape(make_init(parts), jax.random.key(0)), parts.mesh)
+
+
+def with_shardings(shapes: TrainState, mesh: Mesh) -> TrainState:
+    """The shapes and dtypes of a state, with shardings of this mesh.
 
     Raises:
       UserError: the mesh cannot divide a parameter; see `param_rules.params_sharding`.
     """
-    shapes = jax.eval_shape(make_init(parts), jax.random.key(0))
-    shardings = compile.state_sharding(shapes, parts.mesh)
+    shardings = compile.state_sharding(shapes, mesh)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
+
+
+def shardings_of(abstract: TrainState) -> TrainState:
+    """The shardings of `with_shardings`, as `jax.jit` takes them."""
+    return jax.tree.map(lambda x: x.sharding, abstract)
 
 
 def flops_per_token(
@@ -170,6 +175,7 @@ def flops_per_token(
 ) -> float:
     """Of one token of a row; see `flops.train_flops`."""
     c, params = parts.model.config, abstract.params
+    # The objective says how many tokens are read and predicted: T5's are fewer than a row's.
     batch = jax.eval_shape(objective, abstract_rows(1, seq_len), jax.random.key(0))
     num_targets = batch.targets_BL.shape[1]
     output, d = c.vocab_size * c.model_dim, c.num_heads * c.head_dim
@@ -179,8 +185,9 @@ def flops_per_token(
             (num_params(params["encoder"]), num_read),
             (num_params(params["decoder"]), num_targets),
         ]
+        # The encoder's queries and keys, the decoder's, and those of its cross-attention.
         pairs = [(num_read, num_read), (num_targets, num_targets), (num_targets, num_read)]
-    else:
+    else:  # Of the output it counts the predicted tokens alone, below.
         matrices = [(num_params(params) - output, seq_len)]
         pairs = [(seq_len, seq_len)]
     attention = [(c.num_layers, d, *pair) for pair in pairs]
@@ -190,15 +197,11 @@ def flops_per_token(
 def make_step(
     parts: PretrainingParts, objective: Objective, abstract: TrainState
 ) -> tuple[Callable, Callable]:
-    """Returns step(state, rows, key=...) -> (state, metrics), and what places its rows.
-
-    See `compile.compile_step`.
-    """
+    """Returns step(state, rows, key=...) -> (state, metrics), and what places its rows."""
     step = language_model.make_step(
         parts.loss_fn, objective, parts.tx, accumulate_steps=parts.accumulate_steps
     )
-    state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return compile.compile_step(step, parts.strategy, parts.mesh, state_shardings)
+    return compile.compile_step(step, parts.strategy, parts.mesh, shardings_of(abstract))
 
 
 def check_batch(

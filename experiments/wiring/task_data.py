@@ -27,57 +27,43 @@ from lm.tokenizers import tokenizers
 
 
 class Split(NamedTuple):
-    """One part of the data.
-
-    examples: of all records together.
-    owners: the record of each example, by its index.
-    """
+    """One part of the data."""
 
     records: list[Record]
-    examples: list[Features]
-    owners: list[int]
+    examples: list[Features]  # Of all records together.
+    owners: list[int]  # The record of each example, by its index.
 
 
 class TaskData(NamedTuple):
-    """What a config reads.
-
-    block: the `task` block, complete.
-    skipped: why records were left out, where data.on_error="skip".
-    lines: what a start says of the task, by name.
-    hash: changes with the contents and the tokenizer.
-    warnings: what people must know of the data before they believe its numbers.
-    """
+    """What a config reads."""
 
     task: Task
-    block: dict[str, Any]
+    block: dict[str, Any]  # The `task` block, complete.
     tokenizer: tokenizers.Tokenizer
     train: Split
     validation: Split
-    skipped: list[UserError]
-    lines: dict[str, str]
-    hash: str
-    warnings: Sequence[str] = ()
+    skipped: list[UserError]  # Why records were left out, where data.on_error="skip".
+    lines: dict[str, str]  # What a start says of the task, by name.
+    hash: str  # Changes with the contents and the tokenizer.
+    warnings: Sequence[str] = ()  # What people must know before they believe its numbers.
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of what an evaluation gives."""
+        return tuple(f"eval/{name}" for name in ("loss", *self.task.metrics))
 
 
 class Records(NamedTuple):
-    """What a config's files hold.
-
-    skipped: why records were left out, where data.on_error="skip".
-    fingerprint: changes with the contents.
-    """
+    """What a config's files hold."""
 
     train: list[Record]
     validation: list[Record]
-    skipped: list[UserError]
-    fingerprint: str
+    skipped: list[UserError]  # Why records were left out, where data.on_error="skip".
+    fingerprint: str  # Changes with the contents.
 
 
 def read_records(data: ml_collections.ConfigDict, kind: str) -> Records:
-    """Both splits; a part of the training records is held out where there is no other file.
-
-    Args:
-      data: that block of a config.
-      kind: of its task.
+    """Both splits of a `data` block, for tasks of this kind.
 
     Raises:
       UserError: what cannot be read, by file and line.
@@ -96,7 +82,7 @@ def read_records(data: ml_collections.ConfigDict, kind: str) -> Records:
             found = records.read_records(source, split=split, spec=spec, **limit)
             splits[split] = list(records.readable(found, data.on_error, skipped))
             fingerprints.append(found.fingerprint())
-    if "validation" not in splits:
+    if "validation" not in splits:  # No file of its own: a part of the training records.
         held_out = records.hold_out(splits.get("train", []), data.validation_share)
         splits["train"], splits["validation"] = held_out
     return Records(splits.get("train", []), splits["validation"], skipped, "\n".join(fingerprints))
@@ -116,10 +102,7 @@ def read(
     tokenizer: ml_collections.ConfigDict,
     init_from: str,
 ) -> TaskData:
-    """Reads and encodes both splits.
-
-    Args:
-      task, data, model, tokenizer, init_from: of a config of fine-tuning.
+    """Reads and encodes both splits; all arguments are of a config of fine-tuning.
 
     Raises:
       UserError: records that do not suit the task, by file and line.
@@ -133,13 +116,14 @@ def read(
     block = tasks.complete(asked, found.train, templates)
     head = head_of(pathlib.Path(init_from)) if init_from else None
     head = head if head and head.kind == block["kind"] else None
+    # The head of `init_from` is taken over where it knows all labels, and so is their order.
     if head and not asked.get("labels", True):
         index = labels.index_of(head.kind, head.labels, block.get("scheme"))
         if {*block["labels"]} <= index.keys():
             block = tasks.complete(asked | {"labels": head.labels}, found.train, templates)
-    of_rows = dict(seq_len=data.seq_len, truncate=data.truncate)
+    inputs = text_inputs(model, tokenizer, seq_len=data.seq_len, truncate=data.truncate)
     try:
-        task = make_task(block, text_inputs(model, tokenizer, **of_rows))
+        task = make_task(block, inputs)
     except UnfitFamily as error:
         of = f"init_from={init_from}, a {model.name}, does not fit: "
         raise UserError(f"{of if init_from else ''}{error}") from None
@@ -191,7 +175,7 @@ def _warnings(
     for group in labels.near_equal(dict.fromkeys([*counts[0], *counts[1]])):
         lines.append(f"labels are nearly equal, and learned apart: {', '.join(map(repr, group))}")
     expected = dict.fromkeys([*map(labels.clean, block["labels"]), *counts[0]])
-    if block["kind"] == "tagging":
+    if block["kind"] == "tagging":  # Its labels are tags, such as B-PER, and its counts of types.
         expected = counts[0]
     for count, of in zip(counts, ("training", "validation"), strict=True):
         if missing := [label for label in expected if not count[label]]:
@@ -242,11 +226,7 @@ def _template_lines(
 def encode(
     task: Task, found: Sequence[Record], key: str, on_error: str, skipped: list[UserError]
 ) -> Split:
-    """The examples of those records that suit the task.
-
-    Raises:
-      UserError: one does not, and `on_error` is "raise"; or none does.
-    """
+    """The examples of those records that suit the task; UserError: one does not, or none does."""
     split = Split([], [], [])
     for record in found:
         try:
@@ -271,7 +251,7 @@ def _check_any(found: Sequence[Record], key: str) -> None:
 def _tokenizer(
     tokenizer: ml_collections.ConfigDict, found: Sequence[Record]
 ) -> tokenizers.Tokenizer:
-    """The one that the block names, or one that is trained on the texts of these records."""
+    """The one that a `tokenizer` block names, or one that is trained on these texts."""
     make_tokenizer, _ = preparation.tokenizer_kind(**tokenizer)
     return make_tokenizer(
         Document(text, record.name) for record in found for text in records.texts_of(record)

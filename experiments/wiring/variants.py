@@ -1,11 +1,13 @@
 """Copies of a config in which some keys have other values; each says which keys these are."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
 
+from experiments.wiring.pretraining import abstract_state, make_data, make_parts
 from lm.errors import UserError
 from lm.models import mup
 from lm.settings import lookup
@@ -28,12 +30,51 @@ def changed(
 
 
 def rows_of_devices(data: ml_collections.ConfigDict, num_devices: int) -> dict[str, int]:
-    """The changes of a `data` block that say its rows for so many devices.
+    """The changes that say the rows of a `data` block for so many devices.
 
     data.batch_size, .batch_size_per_device.
     """
     rows = data.batch_size_per_device * num_devices
     return {"data.batch_size": rows, "data.batch_size_per_device": 0} if rows else {}
+
+
+def with_num_steps(
+    config: ml_collections.ConfigDict, num_rows: int | None = None
+) -> ml_collections.ConfigDict:
+    """A copy with its steps and rows, also where the config says epochs, or rows per device.
+
+    train.num_steps, .num_epochs, and those of `rows_of_devices`.
+
+    Args:
+      config: of a training experiment.
+      num_rows: of an epoch; None for those of the packed corpus, which is opened where they are
+        needed, after what can be checked without it.
+
+    Raises:
+      UserError: not just one of the two is set; see also `make_parts`, `abstract_state` and
+        `make_data`.
+    """
+    steps, epochs = config.train.num_steps, config.train.num_epochs
+    if not (steps == 0 < epochs < math.inf or epochs == 0 < steps):
+        raise UserError(
+            f"train.num_steps={steps} and train.num_epochs={epochs}: make one of them positive "
+            "and the other 0"
+        )
+    config = changed(config, rows_of_devices(config.data, jax.device_count()))
+    if not steps:
+        if num_rows is None:
+            # A mistake is reported before a corpus is prepared, which may take hours.
+            endless = {"train.num_steps": 2**31 - 1, "train.num_epochs": 0.0}
+            abstract_state(make_parts(changed(config, endless)))
+            prepared = make_data(config.data, config.tokenizer, config.model.vocab_size)
+            num_rows = prepared.splits["train"].num_rows
+        num_steps = epochs * num_rows / config.data.batch_size
+        if not num_steps < 2**31:
+            raise UserError(
+                f"train.num_epochs={epochs} is {num_steps:.3g} steps, and a run has less than 2^31"
+            )
+        config.train.update(num_steps=math.ceil(num_steps), num_epochs=0.0)
+    return config
 
 
 def for_accelerators(
@@ -56,9 +97,9 @@ def for_one_device(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
 
 
 def small_sizes(axis_sizes: Mapping[str, int]) -> dict[str, int]:
-    """The mesh of `for_mesh`: of each axis its least factor above 1; `sequence` stays, for it cuts
-    one row, whose keys each device gathers whole."""
+    """The mesh of `for_mesh`: of each axis its least factor above 1, but for `sequence`."""
     least = lambda n: next((i for i in range(2, n + 1) if n % i == 0), 1)
+    # `sequence` stays: it cuts one row, whose keys each device gathers whole.
     return {a: n if a == "sequence" else least(n) for a, n in axis_sizes.items()}
 
 
@@ -75,6 +116,7 @@ def for_mesh(
         if name in config.model:
             config.model[name] = config.model[name] // axis_sizes["tensor"] * small["tensor"]
     few, many = (sizes["data"] * sizes["fsdp"] for sizes in (small, axis_sizes))
+    # As many rows a device as before, so that its arrays are as large.
     config.data.batch_size = config.data.batch_size // many * few
     config.eval.update(batch_size=few, sample_tokens=0)
     config.parallel.update(small, strategy="jit")
@@ -97,6 +139,7 @@ def widened(
     if "mup_model_dim" not in model:
         raise UserError(f"model.name={model.name} has no rules of muP; choose gpt2 or llama")
     base = {name: model[name.removeprefix("mup_")] for name in mup.FIELDS}
+    # Without a base shape, all 0, a family has the standard parametrisation.
     model.update(base if parametrisation == "muP" else dict.fromkeys(base, 0))
     model.update({name: width * model[name] for name in names if name in model})
     return config
