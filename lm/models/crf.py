@@ -1,8 +1,8 @@
 """A linear-chain conditional random field over tags (Lafferty et al. 2001), in log space.
 
-The score of a path is the sum of its emissions, its transitions, its start and its end. All
-arithmetic is float32. A mask is True for real words; padding stands only at the end of a row, and
-a row of nothing but padding scores 0.
+The score of a path is the sum of its emissions and its transitions. All arithmetic is float32. A
+mask is True for real words; padding stands only at the end of a row, and a row of nothing but
+padding scores 0.
 
 Dimension key: B batch, L length, S tag, T next tag
 """
@@ -22,13 +22,18 @@ from lm.data.tags import split_tag
 FORBIDDEN = -1e30
 
 
-def log_partition(
-    emissions_BLS: jax.Array,
-    transition_ST: jax.Array,
-    start_S: jax.Array,
-    end_S: jax.Array,
-    mask_BL: jax.Array,
-) -> jax.Array:
+class Transitions(NamedTuple):
+    """What it scores that a tag stands first, follows another, or stands last; or whether it may.
+
+    transition_ST: of T right behind S.
+    """
+
+    start_S: jax.Array | np.ndarray
+    transition_ST: jax.Array | np.ndarray
+    end_S: jax.Array | np.ndarray
+
+
+def log_partition(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array) -> jax.Array:
     """B x L x S -> B: log of the summed exponentials of all paths' scores, in nats.
 
     The forward algorithm (Rabiner 1989, eq. 19 to 21).
@@ -37,45 +42,37 @@ def log_partition(
     @jax.checkpoint  # Keeps B x S of each word for the gradient, in place of B x S x T.
     def step(alpha_BS, word):
         emissions_BT, mask_B = word
-        scores_BST = alpha_BS[:, :, None] + transition_ST[None]
+        scores_BST = alpha_BS[:, :, None] + scores.transition_ST[None]
         next_BT = jax.nn.logsumexp(scores_BST, axis=1) + emissions_BT
+        # Padding hands on what the last word had, so that one sum over S ends rows of any length.
         return jnp.where(mask_B[:, None], next_BT, alpha_BS), None
 
     first_BS, rest = _first_and_rest(emissions_BLS, mask_BL)
-    alpha_BS, _ = jax.lax.scan(step, start_S[None] + first_BS, rest)
-    return jnp.where(mask_BL[:, 0], jax.nn.logsumexp(alpha_BS + end_S[None], axis=1), 0.0)
+    alpha_BS, _ = jax.lax.scan(step, scores.start_S[None] + first_BS, rest)
+    return jnp.where(mask_BL[:, 0], jax.nn.logsumexp(alpha_BS + scores.end_S[None], axis=1), 0.0)
 
 
-def marginals(
-    emissions_BLS: jax.Array,
-    transition_ST: jax.Array,
-    start_S: jax.Array,
-    end_S: jax.Array,
-    mask_BL: jax.Array,
-) -> jax.Array:
+def marginals(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array) -> jax.Array:
     """B x L x S -> B x L x S: each tag's probability at each word; 0 in padding.
 
     The gradient of the log-partition by the emissions (Wainwright and Jordan 2008, prop. 3.1).
     """
-    total = lambda x_BLS: jnp.sum(log_partition(x_BLS, transition_ST, start_S, end_S, mask_BL))
+    # The rows do not depend on each other, so the gradient of their sum holds each row's own.
+    total = lambda x_BLS: jnp.sum(log_partition(x_BLS, scores, mask_BL))
     return jax.grad(total)(emissions_BLS.astype(jnp.float32))
 
 
 def path_score(
-    emissions_BLS: jax.Array,
-    tags_BL: jax.Array,
-    transition_ST: jax.Array,
-    start_S: jax.Array,
-    end_S: jax.Array,
-    mask_BL: jax.Array,
+    emissions_BLS: jax.Array, tags_BL: jax.Array, scores: Transitions, mask_BL: jax.Array
 ) -> jax.Array:
     """B x L x S, B x L -> B: the score of one path; in padding, tags may be any number."""
     emissions_BLS = emissions_BLS.astype(jnp.float32)
     emitted_BL = jnp.take_along_axis(emissions_BLS, tags_BL[:, :, None], axis=2)[:, :, 0]
-    moved_BL = transition_ST[tags_BL[:, :-1], tags_BL[:, 1:]]
+    moved_BL = scores.transition_ST[tags_BL[:, :-1], tags_BL[:, 1:]]  # B x L-1.
     last_B1 = jnp.maximum(jnp.sum(mask_BL, axis=1, keepdims=True) - 1, 0)
     last_tags_B = jnp.take_along_axis(tags_BL, last_B1, axis=1)[:, 0]
-    ends_B = start_S[tags_BL[:, 0]] + end_S[last_tags_B]
+    ends_B = scores.start_S[tags_BL[:, 0]] + scores.end_S[last_tags_B]
+    # Selected and not multiplied: tags of padding look up anything, FORBIDDEN too.
     return (
         jnp.sum(jnp.where(mask_BL, emitted_BL, 0.0), axis=1)
         + jnp.sum(jnp.where(mask_BL[:, 1:], moved_BL, 0.0), axis=1)
@@ -84,24 +81,18 @@ def path_score(
 
 
 def log_likelihood(
-    emissions_BLS: jax.Array,
-    tags_BL: jax.Array,
-    transition_ST: jax.Array,
-    start_S: jax.Array,
-    end_S: jax.Array,
-    mask_BL: jax.Array,
+    emissions_BLS: jax.Array, tags_BL: jax.Array, scores: Transitions, mask_BL: jax.Array
 ) -> jax.Array:
-    """B x L x S, B x L -> B: log-probability of a path among all paths of its length, in nats."""
-    score_B = path_score(emissions_BLS, tags_BL, transition_ST, start_S, end_S, mask_BL)
-    return score_B - log_partition(emissions_BLS, transition_ST, start_S, end_S, mask_BL)
+    """B x L x S, B x L -> B: log-probability of a path among all paths of its length, in nats.
+
+    A path with a forbidden step has about -1e30: data must be repaired or refused before.
+    """
+    score_B = path_score(emissions_BLS, tags_BL, scores, mask_BL)
+    return score_B - log_partition(emissions_BLS, scores, mask_BL)
 
 
 def viterbi(
-    emissions_BLS: jax.Array,
-    transition_ST: jax.Array,
-    start_S: jax.Array,
-    end_S: jax.Array,
-    mask_BL: jax.Array,
+    emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """B x L x S -> the best path (B x L, int32, 0 in padding) and its score (B).
 
@@ -110,7 +101,7 @@ def viterbi(
 
     def forward(best_BS, word):
         emissions_BT, mask_B = word
-        scores_BST = best_BS[:, :, None] + transition_ST[None]
+        scores_BST = best_BS[:, :, None] + scores.transition_ST[None]
         next_BT = jnp.max(scores_BST, axis=1) + emissions_BT
         from_BT = jnp.argmax(scores_BST, axis=1).astype(jnp.int32)
         # Padding repeats the last tag, so that every row is read backwards from the same place.
@@ -122,8 +113,9 @@ def viterbi(
         return tag_B, tag_B
 
     first_BS, rest = _first_and_rest(emissions_BLS, mask_BL)
-    best_BS, from_LBT = jax.lax.scan(forward, start_S[None] + first_BS, rest)
-    best_BS = best_BS + end_S[None]
+    # The backpointers of word l + 1 say which tag of word l is best: L - 1 of them.
+    best_BS, from_LBT = jax.lax.scan(forward, scores.start_S[None] + first_BS, rest)
+    best_BS = best_BS + scores.end_S[None]
     last_B = jnp.argmax(best_BS, axis=1).astype(jnp.int32)
     _, earlier_LB = jax.lax.scan(backward, last_B, from_LBT, reverse=True)
     tags_BL = jnp.concatenate([earlier_LB.T, last_B[:, None]], axis=1)
@@ -137,15 +129,7 @@ def _first_and_rest(emissions_BLS, mask_BL):
     return emissions_BLS[:, 0], (jnp.moveaxis(emissions_BLS[:, 1:], 1, 0), mask_BL[:, 1:].T)
 
 
-class Allowed(NamedTuple):
-    """Which tags may stand first, follow each other and stand last."""
-
-    start_S: np.ndarray
-    transition_ST: np.ndarray
-    end_S: np.ndarray
-
-
-def allowed(labels: Sequence[str], scheme: str) -> Allowed:
+def allowed(labels: Sequence[str], scheme: str) -> Transitions:
     """What a scheme lets stand where, as boolean arrays over the labels.
 
     In BIO, I-X follows B-X or I-X. In BIOES, B-X and I-X are followed by I-X or E-X, and by these
@@ -166,44 +150,25 @@ def allowed(labels: Sequence[str], scheme: str) -> Allowed:
     goes_on_S = np.array([prefix in "IE" for prefix, _ in tags])  # An entity was there before it.
     joined_ST = open_S[:, None] & goes_on_S[None] & same_ST
     if scheme == "BIO":
-        return Allowed(~goes_on_S, joined_ST | ~goes_on_S[None], np.ones_like(open_S))
-    return Allowed(~goes_on_S, joined_ST | (~open_S[:, None] & ~goes_on_S[None]), ~open_S)
+        return Transitions(~goes_on_S, joined_ST | ~goes_on_S[None], np.ones_like(open_S))
+    # In BIOES an open entity must be closed, so what follows B and I depends on both tags.
+    return Transitions(~goes_on_S, joined_ST | (~open_S[:, None] & ~goes_on_S[None]), ~open_S)
 
 
 class CRF(nn.Module):
-    """The parameters of a CRF over `labels`, at first 0, held to a scheme if one is given.
-
-    Their names end in "bias", because weight decay spares those.
-    """
+    """The transitions of a CRF over `labels`, at first 0, held to a scheme if one is given."""
 
     labels: tuple[str, ...]
     scheme: str | None = None
 
-    def setup(self):
+    @nn.compact
+    def __call__(self) -> Transitions:
+        """Their scores, float32; `FORBIDDEN` for what the scheme does not allow."""
         S, zeros = len(self.labels), nn.initializers.zeros_init()
-        self.transition_bias = self.param("transition_bias", zeros, (S, S))
-        self.start_bias = self.param("start_bias", zeros, (S,))
-        self.end_bias = self.param("end_bias", zeros, (S,))
-
-    def log_likelihood(self, emissions_BLS, tags_BL, mask_BL):
-        """B x L x S, B x L -> B: log-probability of the tags, in nats.
-
-        Tags that break the scheme score about -1e30: data must be repaired or refused before.
-        """
-        return log_likelihood(emissions_BLS, tags_BL, *self._scores(), mask_BL)
-
-    def viterbi(self, emissions_BLS, mask_BL):
-        """B x L x S -> the best tags (B x L, int32, 0 in padding) and their score (B)."""
-        return viterbi(emissions_BLS, *self._scores(), mask_BL)
-
-    def marginals(self, emissions_BLS, mask_BL):
-        """B x L x S -> B x L x S: the probability of each tag at each word; 0 in padding."""
-        return marginals(emissions_BLS, *self._scores(), mask_BL)
-
-    def _scores(self):
-        scores = self.transition_bias, self.start_bias, self.end_bias
+        shapes = {"start": (S,), "transition": (S, S), "end": (S,)}
+        # Named biases, because weight decay spares those.
+        scores = [self.param(f"{name}_bias", zeros, shape) for name, shape in shapes.items()]
         if self.scheme is None:
-            return scores
+            return Transitions(*scores)
         may = allowed(self.labels, self.scheme)
-        masks = may.transition_ST, may.start_S, may.end_S
-        return tuple(jnp.where(m, x, FORBIDDEN) for m, x in zip(masks, scores, strict=True))
+        return Transitions(*(jnp.where(m, x, FORBIDDEN) for m, x in zip(may, scores, strict=True)))

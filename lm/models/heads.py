@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lm.models.crf import CRF
+from lm.models import crf
 from lm.models.layers import Dense
 
 _INIT = nn.initializers.truncated_normal(0.02)
@@ -94,7 +94,7 @@ class CRFTagger(nn.Module):
     def setup(self):
         self.emissions = TokenHead(self.body, len(self.labels))
         nn.share_scope(self, self.emissions)
-        self.crf = CRF(self.labels, self.scheme)
+        self.crf = crf.CRF(self.labels, self.scheme)
 
     def log_likelihood(
         self,
@@ -107,7 +107,7 @@ class CRFTagger(nn.Module):
     ) -> jax.Array:
         """Inputs of B x L, B x W three times -> B: log-probability of the tags, in nats."""
         emissions_BWS = self.emissions(inputs, at_BW, deterministic=deterministic)
-        return self.crf.log_likelihood(emissions_BWS, tags_BW, mask_BW)
+        return crf.log_likelihood(emissions_BWS, tags_BW, self.crf(), mask_BW)
 
     def best_tags(
         self, inputs: Inputs, at_BW: jax.Array, mask_BW: jax.Array
@@ -116,6 +116,7 @@ class CRFTagger(nn.Module):
         probability that a word has its tag there, whatever the others have.
         """
         emissions_BWS = self.emissions(inputs, at_BW)
-        tags_BW, _ = self.crf.viterbi(emissions_BWS, mask_BW)
-        marginals_BWS = self.crf.marginals(emissions_BWS, mask_BW)
+        transitions = self.crf()
+        tags_BW, _ = crf.viterbi(emissions_BWS, transitions, mask_BW)
+        marginals_BWS = crf.marginals(emissions_BWS, transitions, mask_BW)
         return tags_BW, jnp.take_along_axis(marginals_BWS, tags_BW[:, :, None], axis=2)[:, :, 0]
