@@ -108,7 +108,7 @@ def activations(
 ) -> dict[str, jax.Array]:
     """The activations of a decoder by name, those of layers along a first dimension; float32."""
     names = ("attention", "mlp", "query", "key")
-    logits_BLV, kept = model.apply(
+    output, kept = model.apply(
         {"params": params},
         **inputs,
         capture_intermediates=lambda module, _: module.name in names,
@@ -122,7 +122,7 @@ def activations(
         "attention scores": _scores(model.config, queries, keys),
         "attention out": output_of(layers["attention"]),
         "mlp out": output_of(layers["mlp"]),
-        "logits": logits_BLV.astype(jnp.float32),
+        "logits": output.logits().astype(jnp.float32),
     }
 
 

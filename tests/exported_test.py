@@ -43,7 +43,7 @@ def adapted(files, tmp_path_factory):  # noqa: F811
 def logits_of_ours(model, params):
     tokens_BL = np.arange(3, 14)[None]
     inputs = tokens_BL, np.arange(11)[None], np.ones_like(tokens_BL)
-    return np.asarray(jax.jit(model.apply)({"params": params}, *inputs))
+    return np.asarray(jax.jit(model.apply)({"params": params}, *inputs).logits())
 
 
 def logits_of_theirs(model):

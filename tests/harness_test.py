@@ -138,8 +138,8 @@ def log_likelihood(model, context, text):
         inputs = pad(context), real(context), pad(read), real(read)
     else:
         inputs = pad(read), np.arange(200)[None] % 64, real(read)
-    logits_LV = np.asarray(_apply(model._model)({"params": model._params}, *inputs), float)
-    logits_LV = logits_LV[0, len(read) - len(text) : len(read), :259]
+    output = _apply(model._model)({"params": model._params}, *inputs)
+    logits_LV = np.asarray(output.logits(), float)[0, len(read) - len(text) : len(read), :259]
     likely_L = logits_LV[np.arange(len(text)), text] - np.logaddexp.reduce(logits_LV, axis=1)
     return likely_L.sum(), (logits_LV.argmax(1) == text).all()
 

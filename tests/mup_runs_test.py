@@ -40,7 +40,7 @@ def test_transformers_gives_the_logits_of_the_run(family, random_like, tmp_path)
     run = language_model.load(tmp_path / "run")
     tokens_BL = np.arange(3, 14)[None]
     inputs = tokens_BL, np.arange(11)[None], np.ones_like(tokens_BL)
-    logits_BLV = jax.jit(run.model.apply)({"params": run.params}, *inputs)
+    logits_BLV = jax.jit(run.model.apply)({"params": run.params}, *inputs).logits()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
     with torch.no_grad():
         their_logits_BLV = theirs(torch.tensor(tokens_BL)).logits.numpy()

@@ -91,7 +91,7 @@ def _score(
         at_M = jnp.arange(encoder_tokens_BM.shape[1])
         inputs["encoder_tokens_BM"] = encoder_tokens_BM
         inputs["encoder_segment_ids_BM"] = (at_M[None] < lengths_B[:, None]).astype(jnp.int32)
-    logits_BLV = model.apply({"params": params}, **inputs).astype(jnp.float32)
+    logits_BLV = model.apply({"params": params}, **inputs).logits().astype(jnp.float32)
     known_V = jnp.arange(logits_BLV.shape[-1]) < vocab_size
     logits_BLV = jnp.where(known_V[None, None], logits_BLV, -jnp.inf)
     picked_BL = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0]

@@ -150,20 +150,12 @@ class BERT(nn.Module):
             self.pooler = Dense((c.model_dim,), _INIT, dtype)
             self.next_sentence_head = Dense((2,), _INIT, dtype)
 
-    def embed(self, tokens_BL, positions_BL, types_BL=None) -> jax.Array:
-        """See `Encoder.embed`."""
-        return self.encoder.embed(tokens_BL, positions_BL, types_BL)
-
-    def blocks(self, x_BLD, mask, *, deterministic=True) -> jax.Array:
-        """See `Encoder.blocks`."""
-        return self.encoder.blocks(x_BLD, mask, deterministic=deterministic)
-
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
         """Hidden states, B x L x D -> what the logits are made of."""
         x_BLD = self.transform_norm(ACTIVATIONS["gelu"](self.transform(x_BLD)))
         return LazyLogits(x_BLD, self.encoder.token_embedding, self.output_bias)
 
-    def output(
+    def __call__(
         self,
         tokens_BL: jax.Array,
         positions_BL: jax.Array,
@@ -185,26 +177,6 @@ class BERT(nn.Module):
         if predict_BP is not None:
             x_BLD = jnp.take_along_axis(x_BLD, predict_BP[:, :, None], axis=1)
         return self.unembed(x_BLD)
-
-    def __call__(
-        self,
-        tokens_BL: jax.Array,
-        positions_BL: jax.Array,
-        segment_ids_BL: jax.Array | None,
-        predict_BP: jax.Array | None = None,
-        types_BL: jax.Array | None = None,
-        *,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """The logits, B x P x V in `config.dtype`; takes what `output` takes."""
-        return self.output(
-            tokens_BL,
-            positions_BL,
-            segment_ids_BL,
-            predict_BP,
-            types_BL,
-            deterministic=deterministic,
-        ).logits()
 
     def next_sentence(
         self,

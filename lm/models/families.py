@@ -13,8 +13,8 @@ from lm.models.parameters import Params
 class Family(NamedTuple):
     """A frozen dataclass of hyperparameters, the modules that take one, and what they are.
 
-    module: with the output that it is pretrained with. Its methods `embed`, `blocks` and `unembed`
-      make `output` of tokens, and `decode_step`, which an encoder lacks, of new tokens and caches.
+    module: with the output that it is pretrained with: of tokens it makes `LazyLogits`, and so does
+      its method `decode_step`, which an encoder lacks, of new tokens and caches.
     body: its part with `hidden_states`, for task models; in an encoder_decoder it reads.
     body_path: where its parameters stand among those of the module.
     architecture: decoder, encoder or encoder_decoder.

@@ -160,21 +160,6 @@ class GPT2(nn.Module):
         """Hidden states, B x L x D -> what the logits are made of."""
         return LazyLogits(mup.for_output(self.config, x_BLD), self.token_embedding)
 
-    def output(
-        self,
-        tokens_BL: jax.Array,
-        positions_BL: jax.Array,
-        segment_ids_BL: jax.Array | None,
-        prefix_BL: jax.Array | None = None,
-        *,
-        deterministic: bool = True,
-    ) -> LazyLogits:
-        """What the logits are made of; takes what `hidden_states` takes."""
-        x_BLD = self.hidden_states(
-            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        )
-        return self.unembed(x_BLD)
-
     def __call__(
         self,
         tokens_BL: jax.Array,
@@ -183,18 +168,19 @@ class GPT2(nn.Module):
         prefix_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """The logits, B x L x V in `config.dtype`; takes what `hidden_states` takes."""
-        return self.output(
+    ) -> LazyLogits:
+        """What the logits, B x L x V, are made of; takes what `hidden_states` takes."""
+        x_BLD = self.hidden_states(
             tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        ).logits()
+        )
+        return self.unembed(x_BLD)
 
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]
     ) -> tuple[LazyLogits, list[LayerCache]]:
-        """What `output` makes of new tokens, given what came before them, and the new caches.
+        """What the logits of new tokens are made of, and the new caches; see `blocks`.
 
-        The parameters are those of `kv_cache.unstack_for_decoding`; see `blocks`.
+        The parameters are those of `kv_cache.unstack_for_decoding`.
         """
         x_BLD = self.embed(tokens_BL, positions_BL)
         x_BLD, caches = self.blocks(x_BLD, positions_BL, None, caches=caches)

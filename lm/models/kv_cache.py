@@ -7,6 +7,7 @@ Dimension key:
   B batch    L new tokens    M slots    G key/value heads    R query heads of each    K head width
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,104 +34,84 @@ def empty(
     return LayerCache(zeros, zeros)
 
 
+@dataclasses.dataclass
 class CachedAttend:
-    """An `attention.AttentionFn` on a cache, which it first writes the new keys and values into.
+    """An `attention.AttentionFn` on a cache; softmax and masking are those of `einsum_attention`.
 
-    `cache` is the new one after the call. Softmax and masking are those of `einsum_attention`.
-
-    Args:
-      cache: of this layer.
-      slots_BL: where each new token is written; outside the cache it is dropped.
-      mask_BLM: which slots a new token sees.
-      bias_HLM: added to the scores, if given.
-      scale: of the scores; None for 1/sqrt(K).
+    cache: of this layer; after the call the new one.
+    mask_BLM: which slots a new token sees.
+    slots_BL: where the keys and values of each new token are written; outside the cache they are
+      dropped. None: the cache is complete, and they are ignored.
+    bias_HLM: added to the scores, if given.
+    scale: of the scores; None for 1/sqrt(K).
     """
 
-    def __init__(self, cache: LayerCache, slots_BL, mask_BLM, *, bias_HLM=None, scale=None):
-        self.cache, self._slots_BL = cache, slots_BL
-        self._mask_BLM, self._bias_HLM, self._scale = mask_BLM, bias_HLM, scale
+    cache: LayerCache
+    mask_BLM: jax.Array
+    slots_BL: jax.Array | None = None
+    bias_HLM: jax.Array | None = None
+    scale: float | None = None
 
-    def __call__(self, q_BLHK, k_BLGK, v_BLGK):
-        self.cache = LayerCache(
-            _write(self.cache.k_BGMK, k_BLGK, self._slots_BL),
-            _write(self.cache.v_BGMK, v_BLGK, self._slots_BL),
-        )
-        return attend_to_cache(
-            q_BLHK, self.cache, self._mask_BLM, bias_HLM=self._bias_HLM, scale=self._scale
-        )
+    def __call__(self, q_BLHK: jax.Array, k_BLGK: jax.Array, v_BLGK: jax.Array) -> jax.Array:
+        """B x L x H x K, and B x L x G x K twice -> B x L x H x K."""
+        if self.slots_BL is not None:  # Written before they are read: a token sees itself.
+            self.cache = LayerCache(
+                _write(self.cache.k_BGMK, k_BLGK, self.slots_BL),
+                _write(self.cache.v_BGMK, v_BLGK, self.slots_BL),
+            )
+        B, L, H, K = q_BLHK.shape
+        G, M = self.cache.k_BGMK.shape[1:3]
+        q_BLHK = q_BLHK * (K**-0.5 if self.scale is None else self.scale)
+        # Query heads by the key head that they share, in place of a copy of the cache for each.
+        q_BGRLK = q_BLHK.reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4)
+        scores_BGRLM = jnp.einsum("BGRLK,BGMK->BGRLM", q_BGRLK, self.cache.k_BGMK)
+        scores_BGRLM = scores_BGRLM.astype(jnp.float32)
+        if self.bias_HLM is not None:
+            scores_BGRLM = scores_BGRLM + self.bias_HLM.reshape(1, G, H // G, L, M)
+        scores_BGRLM = jnp.where(self.mask_BLM[:, None, None], scores_BGRLM, -1e30)
+        probs_BGRLM = jax.nn.softmax(scores_BGRLM, axis=-1).astype(self.cache.v_BGMK.dtype)
+        o_BGRLK = jnp.einsum("BGRLM,BGMK->BGRLK", probs_BGRLM, self.cache.v_BGMK)
+        return o_BGRLK.transpose(0, 3, 1, 2, 4).reshape(B, L, H, K)
 
 
 def attention_fns(
     caches: Sequence[LayerCache], positions_BL, *, window=0, bias_HLM=None, scale=None
 ) -> list[CachedAttend]:
-    """Of each layer, for new tokens at B x L positions; see `CachedAttend` and `visible`."""
-    mask_BLM = visible(positions_BL, caches[0].k_BGMK.shape[2], window)
-    attend = lambda cache: CachedAttend(
-        cache, positions_BL, mask_BLM, bias_HLM=bias_HLM, scale=scale
-    )
-    return [attend(cache) for cache in caches]
+    """Of each layer, for new tokens at B x L positions: each sees the slots up to its own.
 
-
-class WrittenAttend:
-    """An `attention.AttentionFn` on a cache that is complete: it ignores what it is given.
-
-    So the keys and values of a text that was read need not be computed again.
+    With a window it sees the last few of them. `CachedAttend` has the other arguments.
     """
-
-    def __init__(self, cache: LayerCache, mask_BLM, *, scale=None):
-        self.cache, self._mask_BLM, self._scale = cache, mask_BLM, scale
-
-    def __call__(self, q_BLHK, k_BLGK, v_BLGK):
-        return attend_to_cache(q_BLHK, self.cache, self._mask_BLM, scale=self._scale)
-
-
-def attend_to_cache(q_BLHK, cache: LayerCache, mask_BLM, *, bias_HLM=None, scale=None):
-    """As `attention.einsum_attention`, on the layout of a cache and without repeating its heads."""
-    B, L, H, K = q_BLHK.shape
-    G, M = cache.k_BGMK.shape[1:3]
-    q_BLHK = q_BLHK * (K**-0.5 if scale is None else scale)
-    q_BGRLK = q_BLHK.reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4)
-    scores_BGRLM = jnp.einsum("BGRLK,BGMK->BGRLM", q_BGRLK, cache.k_BGMK).astype(jnp.float32)
-    if bias_HLM is not None:
-        scores_BGRLM = scores_BGRLM + bias_HLM.reshape(1, G, H // G, L, M)
-    scores_BGRLM = jnp.where(mask_BLM[:, None, None], scores_BGRLM, -1e30)
-    probs_BGRLM = jax.nn.softmax(scores_BGRLM, axis=-1).astype(cache.v_BGMK.dtype)
-    o_BGRLK = jnp.einsum("BGRLM,BGMK->BGRLK", probs_BGRLM, cache.v_BGMK)
-    return o_BGRLK.transpose(0, 3, 1, 2, 4).reshape(B, L, H, K)
-
-
-def visible(positions_BL: jax.Array, num_slots: int, window: int = 0) -> jax.Array:
-    """B x L -> B x L x M: the slots up to a token's own; with a window, the last few of them."""
-    slots_M = jnp.arange(num_slots)[None, None]
+    slots_M = jnp.arange(caches[0].k_BGMK.shape[2])[None, None]
     mask_BLM = slots_M <= positions_BL[:, :, None]
     if window:
         mask_BLM &= positions_BL[:, :, None] - slots_M < window
-    return mask_BLM
+    return [CachedAttend(cache, mask_BLM, positions_BL, bias_HLM, scale) for cache in caches]
 
 
 def unstack_for_decoding(params: Params, dtype: Any) -> Params:
     """The same parameters as decoding wants them, which reads them all at every token.
 
-    The layers are a list in place of stacked arrays, since slicing one out of a stack would copy
-    it, and their kernels are laid out as `Dense` reads few rows fastest; an encoder, which reads
-    once, stays as it is. Matrices are of `dtype`, as they are used. This copies the layers; what
-    came from here already is given back as it is.
+    The layers are a list, their kernels `transposed`, and matrices of `dtype`, as they are used.
+    This copies the layers; what came from here already is given back as it is.
     """
 
     def convert(path: tuple, tree: Any) -> Any:
         if not isinstance(tree, dict):
             is_matrix = path[-1] == "kernel" or path[-1].endswith("_embedding")
             return jnp.asarray(tree, dtype) if is_matrix else tree
-        if "kernel" in tree and "layers" in path and "encoder" not in path:
+        is_decoder = "encoder" not in path  # An encoder reads once, and stays as it is.
+        if "kernel" in tree and "layers" in path and is_decoder:
             kernel = jnp.asarray(tree["kernel"], dtype)
             num_in_dims = kernel_dims((*path, "kernel"), kernel.ndim).inputs
             rest = {name: x for name, x in tree.items() if name != "kernel"}
+            # Mapped over the layers, which are still stacked here: N x outputs x inputs.
             return rest | {TRANSPOSED: jax.vmap(lambda x: transposed(x, num_in_dims))(kernel)}
-        has_layers = "layers" in tree and "encoder" not in path
+        has_layers = "layers" in tree and is_decoder
         if has_layers and isinstance(tree["layers"], list):
             return tree
         converted = {name: convert((*path, name), child) for name, child in tree.items()}
         if has_layers:
+            # A list, since slicing a layer out of a stack would copy it at every token.
             num_layers = jax.tree.leaves(tree["layers"])[0].shape[0]
             of_layer = lambda i: jax.tree.map(lambda x: x[i], converted["layers"])
             converted["layers"] = [of_layer(i) for i in range(num_layers)]

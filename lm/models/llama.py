@@ -243,21 +243,6 @@ class Llama(nn.Module):
         unembed_VD = self.token_embedding if tied else self.untied_output()
         return LazyLogits(mup.for_output(self.config, x_BLD), unembed_VD)
 
-    def output(
-        self,
-        tokens_BL: jax.Array,
-        positions_BL: jax.Array,
-        segment_ids_BL: jax.Array | None,
-        prefix_BL: jax.Array | None = None,
-        *,
-        deterministic: bool = True,
-    ) -> LazyLogits:
-        """What the logits are made of; takes what `hidden_states` takes."""
-        x_BLD = self.hidden_states(
-            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        )
-        return self.unembed(x_BLD)
-
     def __call__(
         self,
         tokens_BL: jax.Array,
@@ -266,18 +251,16 @@ class Llama(nn.Module):
         prefix_BL: jax.Array | None = None,
         *,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """The logits, B x L x V in `config.dtype`; takes what `hidden_states` takes."""
-        return self.output(
+    ) -> LazyLogits:
+        """What the logits, B x L x V, are made of; takes what `hidden_states` takes."""
+        x_BLD = self.hidden_states(
             tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        ).logits()
+        )
+        return self.unembed(x_BLD)
 
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]
     ) -> tuple[LazyLogits, list[LayerCache]]:
-        """What `output` makes of new tokens, given what came before them, and the new caches.
-
-        The parameters are those of `kv_cache.unstack_for_decoding`.
-        """
+        """See `GPT2.decode_step`."""
         x_BLD, caches = self.blocks(self.embed(tokens_BL), positions_BL, None, caches=caches)
         return self.unembed(x_BLD), caches

@@ -18,7 +18,7 @@ from flax import struct
 from lm.errors import UserError
 from lm.models import attention, kv_cache, masks
 from lm.models.hyperparameters import check_hyperparameters
-from lm.models.kv_cache import CachedAttend, LayerCache, WrittenAttend
+from lm.models.kv_cache import CachedAttend, LayerCache
 from lm.models.layers import Dense, GatedMlp, LazyLogits, Mlp, RmsNorm, embed
 from lm.models.masks import AttentionMask
 from lm.models.matmuls import MATMULS
@@ -127,7 +127,7 @@ class Block(nn.Module):
         encoded_BMD: jax.Array | None,
         cross_mask: AttentionMask | None,
         cached: CachedAttend | None = None,
-        cross_cached: WrittenAttend | None = None,
+        cross_cached: CachedAttend | None = None,
     ) -> jax.Array:
         """B x L x D -> B x L x D.
 
@@ -238,7 +238,7 @@ class Stack(nn.Module):
             encoded_BMD = x_BLD  # Ignored: the keys and values of what was read are in the caches.
             of_own = [cache.own for cache in caches]
             own = kv_cache.attention_fns(of_own, positions_BL, bias_HLM=bias_HLM, scale=1.0)
-            cross = [WrittenAttend(x.encoder, x.encoder_mask_BLM, scale=1.0) for x in caches]
+            cross = [CachedAttend(x.encoder, x.encoder_mask_BLM, scale=1.0) for x in caches]
             by_layer = {"cached": own, "cross_cached": cross}
         x_BLD = stack(self, Block, deterministic=deterministic)(
             dropout("in_dropout")(x_BLD),
@@ -287,16 +287,6 @@ class Encoder(nn.Module):
         self.token_embedding = self.param("token_embedding", init, (c.vocab_size, c.model_dim))
         self.encoder = Stack(c, causal=False)
 
-    def embed(self, tokens_BL: jax.Array) -> jax.Array:
-        """B x L -> the encoder's residual stream before the blocks, B x L x D."""
-        return self.encoder.embed(self.token_embedding, tokens_BL)
-
-    def blocks(
-        self, x_BLD: jax.Array, mask: AttentionMask, *, deterministic: bool = True
-    ) -> jax.Array:
-        """The embedded tokens, B x L x D -> hidden states, normalised."""
-        return self.encoder.blocks(x_BLD, None, mask, deterministic=deterministic)[0]
-
     def hidden_states(
         self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
     ) -> jax.Array:
@@ -308,8 +298,9 @@ class Encoder(nn.Module):
             never crosses from one to another.
           deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
         """
+        x_BLD = self.encoder.embed(self.token_embedding, tokens_BL)
         mask = masks.itself(segment_ids_BL)
-        return self.blocks(self.embed(tokens_BL), mask, deterministic=deterministic)
+        return self.encoder.blocks(x_BLD, None, mask, deterministic=deterministic)[0]
 
 
 class T5(nn.Module):
@@ -331,27 +322,13 @@ class T5(nn.Module):
         """B x L -> the decoder's residual stream before the blocks, B x L x D."""
         return self.decoder.embed(self.reader.token_embedding, tokens_BL)
 
-    def blocks(
-        self, x_BLD, positions_BL, mask, encoded_BMD, cross_mask, *, caches=None, deterministic=True
-    ) -> tuple[jax.Array, list[T5LayerCache]]:
-        """The decoder's; see `Stack.blocks`."""
-        return self.decoder.blocks(
-            x_BLD,
-            positions_BL,
-            mask,
-            encoded_BMD,
-            cross_mask,
-            caches=caches,
-            deterministic=deterministic,
-        )
-
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
         """The decoder's hidden states, B x L x D -> what the logits are made of."""
         if self.config.tied_output:
             return LazyLogits(x_BLD * self.config.model_dim**-0.5, self.reader.token_embedding)
         return LazyLogits(x_BLD, self.output_embedding)
 
-    def output(
+    def __call__(
         self,
         encoder_tokens_BM: jax.Array,
         encoder_segment_ids_BM: jax.Array,
@@ -371,7 +348,7 @@ class T5(nn.Module):
         encoded_BMD = self.reader.hidden_states(
             encoder_tokens_BM, encoder_segment_ids_BM, deterministic=deterministic
         )
-        x_BLD, _ = self.blocks(
+        x_BLD, _ = self.decoder.blocks(
             self.embed(tokens_BL),
             None,
             masks.causal(segment_ids_BL),
@@ -380,24 +357,6 @@ class T5(nn.Module):
             deterministic=deterministic,
         )
         return self.unembed(x_BLD)
-
-    def __call__(
-        self,
-        encoder_tokens_BM: jax.Array,
-        encoder_segment_ids_BM: jax.Array,
-        tokens_BL: jax.Array,
-        segment_ids_BL: jax.Array,
-        *,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """The logits, B x L x V in `config.dtype`; takes what `output` takes."""
-        return self.output(
-            encoder_tokens_BM,
-            encoder_segment_ids_BM,
-            tokens_BL,
-            segment_ids_BL,
-            deterministic=deterministic,
-        ).logits()
 
     def read(
         self, encoder_tokens_BM: jax.Array, encoder_segment_ids_BM: jax.Array, num_slots: int
@@ -412,7 +371,7 @@ class T5(nn.Module):
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[T5LayerCache]
     ) -> tuple[LazyLogits, list[T5LayerCache]]:
-        """What `output` makes of new tokens, given what came before them, and the new caches."""
+        """See `GPT2.decode_step`."""
         x_BLD = self.embed(tokens_BL)
-        x_BLD, caches = self.blocks(x_BLD, positions_BL, None, None, None, caches=caches)
+        x_BLD, caches = self.decoder.blocks(x_BLD, positions_BL, None, caches=caches)
         return self.unembed(x_BLD), caches

@@ -81,7 +81,7 @@ class DecoderText:
         segment_ids_BL = _segments(batch["length_B"], tokens_BL.shape[1])
         positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
         inputs = dict(tokens_BL=tokens_BL, positions_BL=positions_BL, segment_ids_BL=segment_ids_BL)
-        output = apply(model, params, dropout_key, **inputs, method="output")
+        output = apply(model, params, dropout_key, **inputs)
         return output, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
 
 
@@ -115,7 +115,7 @@ class EncoderDecoderText:
             "tokens_BL": jnp.concatenate([start_B1, targets_BL[:, :-1]], axis=1),
             "segment_ids_BL": segment_ids_BL,
         }
-        output = apply(model, params, dropout_key, **inputs, method="output")
+        output = apply(model, params, dropout_key, **inputs)
         return output, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
 
 

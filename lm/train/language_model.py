@@ -58,7 +58,6 @@ def make_loss_fn(
             **batch.inputs,
             deterministic=False,
             rngs={"dropout": key},
-            method="output",
         )
         return likelihood.output_cross_entropy(
             output,
@@ -82,7 +81,7 @@ def make_eval_step(
 
     def eval_step(params, rows):
         batch = objective(rows, jax.random.key(0))
-        output = model.apply({"params": params}, **batch.inputs, method="output")
+        output = model.apply({"params": params}, **batch.inputs)
         return likelihood.output_cross_entropy(
             output, batch.targets_BL, batch.weights_BL, num_blocks=num_blocks
         )

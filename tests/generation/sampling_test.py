@@ -33,7 +33,7 @@ def test_greedy_takes_the_likeliest_token_each_time(params):
     for _ in range(6):
         row_BL = np.zeros((1, 16), np.int32)
         row_BL[0, : len(expected)] = expected
-        logits_BLV = apply({"params": params}, row_BL, np.arange(16)[None], None)
+        logits_BLV = apply({"params": params}, row_BL, np.arange(16)[None], None).logits()
         expected.append(int(jnp.argmax(logits_BLV[0, len(expected) - 1])))
 
     assert generate(params, [prompt]) == [expected[3:]]

@@ -170,7 +170,7 @@ def compiled(block):
     inputs = (TOKENS, np.ones_like(TOKENS))
     inputs = inputs * 2 if family.architecture == "encoder_decoder" else (TOKENS, positions_BL)
     inputs = (*inputs, None) if len(inputs) == 2 else inputs
-    apply = jax.jit(lambda params: model.apply({"params": params}, *inputs))
+    apply = jax.jit(lambda params: model.apply({"params": params}, *inputs).logits())
     return shapes, apply
 
 

@@ -78,7 +78,7 @@ def test_logits_agree_with_transformers(reference, imported, length):
     tokens_BL = np.random.default_rng(length).integers(0, VOCAB, (2, length))
     positions_BL = jnp.broadcast_to(jnp.arange(length), (2, length))
 
-    ours = jax.jit(run.model.apply)({"params": run.params}, tokens_BL, positions_BL, None)
+    ours = jax.jit(run.model.apply)({"params": run.params}, tokens_BL, positions_BL, None).logits()
 
     with torch.no_grad():
         theirs = reference(torch.tensor(tokens_BL)).logits.numpy()

@@ -134,7 +134,8 @@ def ours(model, params, tokens_BL, segments_BL, decoder_tokens_BL, decoder_segme
         start_BL = np.arange(segments_BL.shape[1])[None]
         first = [np.argmax(s[:, None] == s[None], axis=1) for s in segments_BL]
         inputs = (tokens_BL, start_BL - np.stack(first), segments_BL)
-    return np.asarray(jax.jit(model.apply)({"params": params}, *map(jnp.asarray, inputs)))
+    output = jax.jit(model.apply)({"params": params}, *map(jnp.asarray, inputs))
+    return np.asarray(output.logits())
 
 
 @pytest.mark.parametrize("length", [1, 13, 19])
@@ -232,8 +233,8 @@ def test_the_segments_and_the_next_sentence_head_of_bert(tmp_path):
         out = reference(torch.tensor(tokens_BL), token_type_ids=torch.tensor(types_BL))
     apply = functools.partial(model.apply, {"params": params}, tokens_BL, positions_BL, None)
     found = apply(method="next_sentence", types_BL=types_BL)
-    logits_BLV = apply(types_BL=types_BL)
-    some_BPV = apply(types_BL=types_BL, predict_BP=jnp.array([[3, 0], [10, 2]]))
+    logits_BLV = apply(types_BL=types_BL).logits()
+    some_BPV = apply(types_BL=types_BL, predict_BP=jnp.array([[3, 0], [10, 2]])).logits()
 
     np.testing.assert_allclose(found, out.seq_relationship_logits, atol=1e-4)
     np.testing.assert_allclose(logits_BLV, out.prediction_logits, atol=1e-4)
@@ -291,7 +292,7 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
         arguments = (tokens_BL, positions_BL, ones_BL)
         if name == "t5":
             arguments = (tokens_BL, ones_BL, written_BL, jnp.ones_like(written_BL))
-        logits_BLV = model.apply({"params": params}, *arguments)
+        logits_BLV = model.apply({"params": params}, *arguments).logits()
         weights_BL = jnp.ones(targets_BL.shape)
         return likelihood.cross_entropy(logits_BLV, jnp.asarray(targets_BL), weights_BL)["loss"]
 

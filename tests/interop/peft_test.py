@@ -154,7 +154,7 @@ def test_gradients_of_dora_are_those_of_peft(base, tmp_path):
     def gradient(adapters):
         positions_BL = np.broadcast_to(np.arange(9), (2, 9))
         own = merge(params, adapters, config)
-        logits_BLV = model.apply({"params": own}, tokens(2, 9), positions_BL, None)
+        logits_BLV = model.apply({"params": own}, tokens(2, 9), positions_BL, None).logits()
         return (logits_BLV**2).sum()
 
     # Gradients have the layout of what they are of.

@@ -76,11 +76,11 @@ def inputs(model):
 
 def gradients(model, params):
     def loss(params, key):
-        logits_BLV = model.apply(
+        output = model.apply(
             {"params": params}, *inputs(model), deterministic=False, rngs={"dropout": key}
         )
         targets_BL = jax.random.randint(jax.random.key(2), (2, 12), 0, 23)
-        return likelihood.cross_entropy(logits_BLV, targets_BL, jnp.ones((2, 12)))["loss"]
+        return likelihood.cross_entropy(output.logits(), targets_BL, jnp.ones((2, 12)))["loss"]
 
     return jax.jit(jax.value_and_grad(loss))(params, jax.random.key(5))
 
@@ -105,8 +105,8 @@ def test_bfloat16_is_near_float32(name, random_like):
     params = random_like(param_shapes(make(name)), scale=0.2)
     exact, half = make(name), make(name, dtype="bfloat16")
 
-    expected = jax.jit(exact.apply)({"params": params}, *inputs(exact))
-    found = jax.jit(half.apply)({"params": params}, *inputs(half))
+    expected = jax.jit(exact.apply)({"params": params}, *inputs(exact)).logits()
+    found = jax.jit(half.apply)({"params": params}, *inputs(half)).logits()
 
     assert found.dtype == jnp.bfloat16
     spread = np.std(expected)
@@ -117,8 +117,8 @@ def test_bfloat16_is_near_float32(name, random_like):
 def test_8_bit_products_are_all_those_of_layers_and_no_others(name, number):
     def products_for_each_softmax(matmul):
         model = make(name, matmul=matmul)
-        apply = lambda params: model.apply({"params": params}, *inputs(model))
-        text = str(jax.make_jaxpr(apply)(param_shapes(model)))
+        logits = lambda params: model.apply({"params": params}, *inputs(model)).logits()
+        text = str(jax.make_jaxpr(logits)(param_shapes(model)))
         return text.count("name=fp8_matmul") / text.count("name=_softmax")
 
     assert products_for_each_softmax("fp8") == number
@@ -134,7 +134,8 @@ def test_a_prefix_is_seen_by_its_document_and_what_follows_it_is_not(name, rando
 
     @jax.jit
     def logits(tokens_BL):
-        return model.apply({"params": params}, tokens_BL, positions_BL, segments_BL, prefix_BL)
+        inputs = tokens_BL, positions_BL, segments_BL, prefix_BL
+        return model.apply({"params": params}, *inputs).logits()
 
     def changed(at):
         edited_BL = tokens_BL.at[1, at].set((tokens_BL[1, at] + 1) % 23)

@@ -29,7 +29,7 @@ def logits_of(params):
     apply = jax.jit(GPT2(TINY).apply)
     return lambda tokens_BL, segments_BL, positions_BL=POSITIONS_BL: apply(
         {"params": params}, tokens_BL, positions_BL, segments_BL
-    )
+    ).logits()
 
 
 def random_tokens(key=1):
@@ -61,10 +61,10 @@ def test_logits_ignore_other_documents_of_the_row(logits_of):
 
 def test_padding_gives_finite_logits_and_gradients(params):
     def total(params):
-        logits_BLV = GPT2(TINY).apply(
+        output = GPT2(TINY).apply(
             {"params": params}, random_tokens(), POSITIONS_BL, jnp.zeros((2, 12), jnp.int32)
         )
-        return jnp.sum(jax.nn.log_softmax(logits_BLV)[..., 0])
+        return jnp.sum(jax.nn.log_softmax(output.logits())[..., 0])
 
     value, grads = jax.jit(jax.value_and_grad(total))(params)
 
@@ -81,7 +81,7 @@ def test_a_packed_row_costs_what_its_documents_cost_alone(params):
     @jax.jit
     def sums(rows):
         batch = causal(rows, None)
-        logits_BLV = GPT2(TINY).apply({"params": params}, **batch.inputs)
+        logits_BLV = GPT2(TINY).apply({"params": params}, **batch.inputs).logits()
         return likelihood.cross_entropy(logits_BLV, batch.targets_BL, batch.weights_BL)
 
     assert sums(packed)["num_tokens"] == sums(alone)["num_tokens"] == 6 + 1 + 2
@@ -93,7 +93,7 @@ def gradient_fn(dropout_on, **changes):
     model = GPT2(dataclasses.replace(TINY, **changes))
 
     def loss(params, key):
-        logits_BLV = model.apply(
+        output = model.apply(
             {"params": params},
             random_tokens(),
             POSITIONS_BL,
@@ -102,7 +102,7 @@ def gradient_fn(dropout_on, **changes):
             rngs={"dropout": key},
         )
         weights_BL = jnp.ones((2, 12))
-        return likelihood.cross_entropy(logits_BLV, random_tokens(2), weights_BL)["loss"]
+        return likelihood.cross_entropy(output.logits(), random_tokens(2), weights_BL)["loss"]
 
     return jax.jit(jax.value_and_grad(loss))
 

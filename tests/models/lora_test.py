@@ -124,10 +124,8 @@ def test_gradients_of_a_loss_are_finite_differences(random_like):
     @jax.value_and_grad
     def loss(adapters):
         positions_BL = jnp.broadcast_to(jnp.arange(5), (2, 5))
-        logits_BLV = model.apply(
-            {"params": merge(params, adapters, LORA)}, rows, positions_BL, None
-        )
-        return -jnp.mean(jax.nn.log_softmax(logits_BLV)[:, :, 7])
+        output = model.apply({"params": merge(params, adapters, LORA)}, rows, positions_BL, None)
+        return -jnp.mean(jax.nn.log_softmax(output.logits())[:, :, 7])
 
     moved = lambda by: jax.tree.map(lambda x, d: x + by * d, adapters, direction)
     slope = (loss(moved(1e-3))[0] - loss(moved(-1e-3))[0]) / 2e-3

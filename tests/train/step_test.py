@@ -89,8 +89,8 @@ def test_bfloat16_is_for_arithmetic_and_the_weights_keep_float32(params, loss_fn
     rounded, metrics = step_once(params, half_fn, unequal_rows())
 
     rows = unequal_rows()
-    logits_BLV = apply({"params": params}, rows.tokens_BL, rows.positions_BL, rows.segment_ids_BL)
-    assert logits_BLV.dtype == jnp.bfloat16
+    output = apply({"params": params}, rows.tokens_BL, rows.positions_BL, rows.segment_ids_BL)
+    assert output.logits().dtype == jnp.bfloat16
     assert {x.dtype for x in jax.tree.leaves(rounded.params)} == {np.dtype("float32")}
     np.testing.assert_allclose(metrics["loss"], exact_metrics["loss"], rtol=0.02)
     flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
@@ -131,7 +131,7 @@ def test_the_loss_is_what_optax_computes(params):
     rows = unequal_rows()
     batch = causal(rows, KEY)
     sums = make_eval_step(GPT2(tiny.CONFIG), causal, MESH)(params, rows)
-    logits_BLV = jax.jit(GPT2(tiny.CONFIG).apply)({"params": params}, **batch.inputs)
+    logits_BLV = jax.jit(GPT2(tiny.CONFIG).apply)({"params": params}, **batch.inputs).logits()
     nll_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.targets_BL)
 
     np.testing.assert_allclose(sums["nll"], jnp.sum(nll_BL * batch.weights_BL), rtol=1e-6)
