@@ -1,4 +1,4 @@
-"""How much generated text shares with its references: BLEU and chrF, ROUGE."""
+"""Scores of generated text against references: BLEU, chrF and ROUGE."""
 
 import itertools
 import math
@@ -13,15 +13,8 @@ from lm.settings import choose
 References = Sequence[Sequence[str]]
 
 # Those that need no download; the value is what they need besides sacrebleu itself.
-_BLEU_TOKENIZERS = {
-    "13a": None,
-    "intl": None,
-    "zh": None,
-    "char": None,
-    "none": None,
-    "ja-mecab": "sacrebleu[ja]",
-    "ko-mecab": "sacrebleu[ko]",
-}
+_BLEU_TOKENIZERS = dict.fromkeys(("13a", "intl", "zh", "char", "none"))
+_BLEU_TOKENIZERS |= {"ja-mecab": "sacrebleu[ja]", "ko-mecab": "sacrebleu[ko]"}
 
 
 class Scored(NamedTuple):
@@ -116,6 +109,7 @@ def rouge(
         scorer.score_multi(list(golds), prediction)
         for prediction, golds in zip(predictions, references, strict=True)
     ]
+    # fsum rounds once at the end, so the mean does not depend on the order of the predictions.
     mean = lambda name: math.fsum(score[name].fmeasure for score in scores) / len(scores)
     return {name: mean(name) for name in ROUGE_TYPES}
 
@@ -127,6 +121,7 @@ def words_and_characters(text: str) -> list[str]:
     "GPT-2在2019年发布。" -> gpt 2 在 2019 年 发 布; "Straße, naïve" -> straße naïve.
     """
     tokens, before = [], "nothing"
+    # Composed first: a letter with its mark is one character, wherever the text comes from.
     for character in unicodedata.normalize("NFC", text).lower():
         category = unicodedata.category(character)
         if category[0] in "LN":

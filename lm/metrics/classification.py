@@ -24,6 +24,7 @@ def confusion(gold_N: np.ndarray, predicted_N: np.ndarray, num_labels: int) -> n
 
     0 0 1 predicted as 0 1 1 is [[1, 1], [0, 1]]. The matrices of batches add up.
     """
+    # Cells numbered row by row, in 64 bits: ids may come in 32, whose product could overflow.
     pairs_N = np.asarray(gold_N, np.int64) * num_labels + np.asarray(predicted_N, np.int64)
     return np.bincount(pairs_N, minlength=num_labels**2).reshape(num_labels, num_labels)
 
@@ -56,6 +57,7 @@ def multi_label(gold_NS: np.ndarray, predicted_NS: np.ndarray) -> dict[str, floa
     """
     right_N = (gold_NS == predicted_NS).all(axis=1)
     counts = (gold_NS & predicted_NS).sum(0), predicted_NS.sum(0), gold_NS.sum(0)
+    # Not `mean`, which is NaN of no examples.
     return {"subset_accuracy": float(right_N.sum() / max(len(right_N), 1)), **averages(*counts)}
 
 
@@ -124,7 +126,7 @@ def _text(x: float, y: float, content: str, style: str = "", angle: int = 0) -> 
 
 
 def _escape(label: str) -> str:
-    """XML has no way to write control characters."""
+    # XML has no way to write control characters.
     return html.escape(re.sub(r"[\x00-\x1f\x7f\ufffe\uffff]", "\ufffd", label))
 
 

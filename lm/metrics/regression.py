@@ -1,4 +1,4 @@
-"""How well numbers were predicted.
+"""Metrics of predicted numbers.
 
 Dimension key: N examples
 """

@@ -1,4 +1,4 @@
-"""One number for several runs that differ in their seed."""
+"""The mean of several runs that differ in their seed."""
 
 import math
 from collections.abc import Sequence

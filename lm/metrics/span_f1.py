@@ -1,4 +1,4 @@
-"""How many of the entities in rows of tags were found.
+"""Scores of entities that were found in rows of tags.
 
 Scores are those of `seqeval`, which is not called, for a run would need it and scikit-learn
 installed; tests hold them to it.
@@ -33,12 +33,10 @@ def entity_metrics(
     Raises:
       UserError: a tag that is not of the scheme.
     """
-    num_tokens = num_right = 0
-    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
-        num_tokens += len(gold_tags)
-        num_right += sum(g == p for g, p in zip(gold_tags, predicted_tags, strict=True))
+    rows = zip(gold, predicted, strict=True)
+    right = [g == p for tags in rows for g, p in zip(*tags, strict=True)]
     kinds, counts = _counts(gold, predicted, scheme)
-    metrics = averages(*counts) | {"token_accuracy": num_right / max(num_tokens, 1)}
+    metrics = averages(*counts) | {"token_accuracy": sum(right) / max(len(right), 1)}
     for name, of_each_S in precision_recall_f1(*counts).items():
         named = zip(kinds, of_each_S, strict=True)
         metrics |= {f"{name}/{kind}": float(score) for kind, score in named}
@@ -59,6 +57,7 @@ def _counts(
     """Types, and how many of each are right, predicted and gold; that of no name is "_"."""
     of_gold, of_predicted, correct = Counter(), Counter(), Counter()
     for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
+        # An entity is its type and both ends: one that is found in part is not found.
         expected, found = set(entities(gold_tags, scheme)), set(entities(predicted_tags, scheme))
         of_gold.update(entity.kind for entity in expected)
         of_predicted.update(entity.kind for entity in found)

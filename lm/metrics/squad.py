@@ -1,5 +1,6 @@
 """Exact match and F1 of extracted answers: SQuAD 1.1 and 2.0, and CMRC 2018 for Chinese."""
 
+import difflib
 import math
 import re
 import string
@@ -27,6 +28,7 @@ def squad_metrics(predictions: Mapping[str, str], golds: Answers) -> dict[str, f
     """
     if all(golds.values()):
         return _percentages(predictions, golds, exact_match, f1)
+    # Parts are told apart by the golds as they were, as the official script does.
     meant = {key: [gold for gold in answers if _words(gold)] for key, answers in golds.items()}
     metrics = _percentages(predictions, meant, exact_match, f1)
     for part, wanted in (("HasAns", True), ("NoAns", False)):
@@ -57,7 +59,7 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
 
 
 def _overlap(predicted: list[str], gold: list[str]) -> float:
-    num_common = (Counter(predicted) & Counter(gold)).total()
+    num_common = (Counter(predicted) & Counter(gold)).total()  # As multisets.
     return 2 * num_common / (len(predicted) + len(gold)) if num_common else 0.0
 
 
@@ -72,11 +74,11 @@ def _words(text: str) -> list[str]:
 def _percentages(
     predictions: Mapping[str, str], golds: Answers, exact: Score, f1: Score
 ) -> dict[str, float]:
-    """Means over questions; fsum makes them equal in any order."""
+    """Means over all questions, of which one without a prediction scores 0."""
     metrics = {}
     for name, score in {"exact_match": exact, "f1": f1}.items():
         scores = (score(predictions[k], golds[k]) for k in golds if k in predictions)
-        metrics[name] = 100 * math.fsum(scores) / len(golds)
+        metrics[name] = 100 * math.fsum(scores) / len(golds)  # fsum: equal in any order.
     return metrics
 
 
@@ -118,19 +120,14 @@ def _cmrc_units(text: str) -> list[str]:
     from nltk.tokenize import NLTKWordTokenizer  # Slow to import; rouge-score brings it along.
 
     units = []
-    for piece in re.split("([\u4e00-\u9fa5])", _cmrc_text(text)):
-        units += (
-            [piece] if re.match("[\u4e00-\u9fa5]", piece) else NLTKWordTokenizer().tokenize(piece)
-        )
+    for piece in re.split("([\u4e00-\u9fa5])", _cmrc_text(text)):  # The range of the script.
+        is_chinese = re.match("[\u4e00-\u9fa5]", piece)
+        units += [piece] if is_chinese else NLTKWordTokenizer().tokenize(piece)
     return units
 
 
 def _cmrc_overlap(predicted: list[str], gold: list[str]) -> float:
-    longest, ending_here = 0, [0] * (len(gold) + 1)
-    for unit in predicted:
-        ending_here = [0] + [
-            length + 1 if unit == other else 0
-            for length, other in zip(ending_here, gold, strict=False)
-        ]
-        longest = max(longest, *ending_here)
+    # Without `autojunk`, which would skip what is frequent in a long answer.
+    matcher = difflib.SequenceMatcher(None, predicted, gold, autojunk=False)
+    longest = matcher.find_longest_match().size
     return 2 * longest / (len(predicted) + len(gold)) if longest else 0.0

@@ -27,56 +27,46 @@ AttentionFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelRequirements:
-    """What a kernel has to do, and where.
+    """What a kernel has to do, and where."""
 
-    platform: as `jax.default_backend()` says it.
-    capability: see `compute_capability`.
-    dtype, dropout, head_dim: of the model.
-    biased: the family adds something to the scores.
-    causal: every query sees at most what precedes it.
-    prefix: the objective makes prefixes, which break causality.
-    packed: a row may hold several documents.
-    sequence_parts: devices that a row is cut over.
-    """
-
-    platform: str
-    capability: tuple[int, int] | None
+    platform: str  # As `jax.default_backend()` says it.
+    capability: tuple[int, int] | None  # See `compute_capability`.
     dtype: str
     dropout: float
     head_dim: int
-    biased: bool
-    causal: bool
-    prefix: bool
-    packed: bool
-    sequence_parts: int
+    biased: bool  # The family adds something to the scores.
+    causal: bool  # Every query sees at most what precedes it.
+    prefix: bool  # The objective makes prefixes, which break causality.
+    packed: bool  # A row may hold several documents.
+    sequence_parts: int  # Devices that share a row; -1 for all that other axes leave.
 
 
 def compute_capability() -> tuple[int, int] | None:
-    """Of this machine's NVIDIA GPUs, as (9, 0); None where it has none."""
+    """The compute capability of this machine's NVIDIA GPUs, as (9, 0); None without any."""
     version = getattr(jax.devices()[0], "compute_capability", "")
     match = re.fullmatch(r"(\d+)\.(\d+)", version)  # AMD's GPUs have names there.
-    return match and (int(match[1]), int(match[2]))
+    return match and (int(match[1]), int(match[2]))  # Numbers: "10.0" < "9.0".
 
 
 class KernelChoice(NamedTuple):
-    """A kernel, and why none of the faster ones of this platform was taken; "" if this is one."""
+    """A kernel, and, if it is the reference, why none that is made for this platform can run."""
 
     kernel: str
     reason: str
 
 
 def choose_attention(name: str, needs: KernelRequirements) -> KernelChoice:
-    """Resolves "auto" to the fastest kernel that can do the job here; checks a name that was given.
+    """Resolves "auto" to the fastest kernel that can do the job here; checks any other name.
 
     Raises:
       UserError: an unknown name, or a kernel that cannot do what it is needed for.
     """
-    obstacles = _obstacles(needs)
     reasons = {
         kernel: [reason for applies, reason in rules if applies]
-        for kernel, rules in obstacles.items()
+        for kernel, rules in _obstacles(needs).items()
     }
     if name == "auto":
+        # In order of speed, and the reference, which is last, has no obstacle.
         kernel = next(kernel for kernel in reasons if not reasons[kernel])
         skipped = MADE_FOR[needs.platform][:1] if kernel == "einsum" else []
         return KernelChoice(kernel, "; ".join(f"not {k}: {reasons[k][0]}" for k in skipped))
@@ -90,26 +80,23 @@ MADE_FOR = {"cpu": ["blocked"], "gpu": ["cudnn", "cudnn_lengths"], "tpu": ["spla
 
 
 def _obstacles(n: KernelRequirements) -> dict[str, list[tuple[bool, str]]]:
-    """What may stand in the way of each kernel, the fastest kernel first, and whether it does."""
+    """Lists for each kernel, the fastest first, what it may lack, and whether that is needed."""
     is_old = n.capability is not None and n.capability < (8, 0)
+    # What `jax.nn.dot_product_attention` checks too, but only when the step is compiled.
     widest = 256 if n.capability is not None and n.capability >= (9, 0) else 128
     no_dropout = (n.dropout > 0, f"it has no dropout and model.dropout={n.dropout}")
     no_bias = (n.biased, "it adds no relative positions to the scores")
     no_prefix = (n.prefix, "it lets no token see what follows it")
-    whole_rows = (
-        n.sequence_parts != 1,
-        f"it needs whole rows and parallel.sequence={n.sequence_parts}",
-    )
+    reason = f"it needs whole rows and parallel.sequence={n.sequence_parts}"
+    whole_rows = (n.sequence_parts != 1, reason)  # -1, the rest of the devices, may be several.
+    dotted = "none" if n.capability is None else "{}.{}".format(*n.capability)
     is_odd_head = n.head_dim % 8 != 0 or n.head_dim > widest
     cudnn = [
         (n.capability is None, f"it needs an NVIDIA GPU and this is a {n.platform}"),
-        (is_old, f"it needs compute capability 8.0 and this GPU has {_dotted(n.capability)}"),
+        (is_old, f"it needs compute capability 8.0 and this GPU has {dotted}"),
         (n.dtype == "float32", f"it needs 16-bit floats and model.dtype={n.dtype}"),
         no_dropout,
-        (
-            is_odd_head,
-            f"it needs a multiple of 8 up to {widest} and model.head_dim={n.head_dim}",
-        ),
+        (is_odd_head, f"it needs a multiple of 8 up to {widest} and model.head_dim={n.head_dim}"),
         whole_rows,
     ]
     one_document = (n.packed, "it needs rows of one document and these are packed")
@@ -134,19 +121,13 @@ def _obstacles(n: KernelRequirements) -> dict[str, list[tuple[bool, str]]]:
     }
 
 
-def _dotted(capability: tuple[int, int] | None) -> str:
-    return "none" if capability is None else "{}.{}".format(*capability)
-
-
 def make_attention_fn(name: str, visible: AttentionMask, **more) -> AttentionFn:
-    """The kernel of this name, as `choose_attention` gives it.
+    """Binds the kernel of this name, one of `lm.models.kernels.KERNELS`, to what is visible.
 
-    Args:
-      name: see `lm.models.kernels.KERNELS`.
-      visible: which keys a query sees.
-      **more: what this kernel knows of: `bias_HLM` to add to the scores, `scale` in place of
-        1/sqrt(K), `dropout` for the probabilities.
+    `more` may hold `bias_HLM` to add to the scores, `scale` in place of 1/sqrt(K), and `dropout`
+    for the probabilities, as far as the kernel knows of them.
     """
+    # What is None is left out: a kernel has no argument for what it cannot do.
     more = {key: value for key, value in more.items() if value is not None}
     return functools.partial(KERNELS[name], visible=visible, **more)
 

@@ -21,24 +21,19 @@ from lm.models.stack import stack
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BERTConfig:
-    """Everything needed to build a `BERT`. No defaults: configs decide.
-
-    position_offset: rows of the table of positions before that of position 0; 2 in RoBERTa's files.
-    num_types: kinds of segments, such as first and second sentence.
-    next_sentence: there is a pooler and a next-sentence head; RoBERTa has none.
-    """
+    """Everything needed to build a `BERT`. No defaults: configs decide."""
 
     vocab_size: int
     max_len: int
-    position_offset: int
-    num_types: int
+    position_offset: int  # Rows of the table before that of position 0; 2 in RoBERTa's files.
+    num_types: int  # Kinds of segments, such as first and second sentence.
     num_layers: int
     num_heads: int
     head_dim: int
     model_dim: int
     mlp_dim: int
     norm_epsilon: float
-    next_sentence: bool
+    next_sentence: bool  # There is a pooler and a next-sentence head; RoBERTa has none.
     dropout: float
     dtype: str
     attention: str
@@ -50,7 +45,7 @@ class BERTConfig:
         check_hyperparameters(self, may_be_zero=("position_offset",))
 
 
-_INIT = nn.initializers.truncated_normal(0.02)
+_INIT = nn.initializers.truncated_normal(0.02)  # Of all weights, as in the published code.
 
 
 class Block(nn.Module):
@@ -72,6 +67,7 @@ class Block(nn.Module):
             c.num_heads, c.num_heads, c.head_dim, _INIT, _INIT, dtype, matmul, name="attention"
         )(x_BLD, x_BLD, attend)
         x_BLD += dropout("attention_dropout")(y_BLD)
+        # Post-norm: what the next sub-layer adds to is normalised, so there is no final norm.
         x_BLD = LayerNorm(c.norm_epsilon, dtype, name="attention_norm")(x_BLD)
         y_BLD = Mlp(c.mlp_dim, "gelu", _INIT, _INIT, dtype, matmul, name="mlp")(x_BLD)
         x_BLD += dropout("mlp_dropout")(y_BLD)
@@ -99,6 +95,7 @@ class Encoder(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if types_BL is None:
             types_BL = jnp.zeros_like(tokens_BL)
+        # Sums of floats depend on their order; this is that of the published code.
         x_BLD = embed(self.token_embedding, tokens_BL, dtype)
         x_BLD += embed_few(self.type_embedding, types_BL, dtype)
         x_BLD += embed(self.position_embedding, positions_BL + c.position_offset, dtype)
@@ -121,15 +118,9 @@ class Encoder(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L four times -> hidden states, B x L x D.
+        """B x L four times -> hidden states, B x L x D; see `GPT2.hidden_states`.
 
-        Args:
-          tokens_BL: token ids.
-          positions_BL: each token's position in its own document.
-          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
-            never crosses from one to another. None: every row is one document.
-          types_BL: which sentence a token belongs to; None for the first.
-          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
+        `types_BL` says which sentence a token belongs to; None for the first.
         """
         x_BLD = self.embed(tokens_BL, positions_BL, types_BL)
         return self.blocks(x_BLD, masks.itself(segment_ids_BL), deterministic=deterministic)
@@ -169,12 +160,12 @@ class BERT(nn.Module):
 
         `predict_BP` says which positions of each row; None for all.
         """
-        x_BLD = self.encoder.hidden_states(
-            tokens_BL, positions_BL, segment_ids_BL, types_BL, deterministic=deterministic
-        )
+        inputs = tokens_BL, positions_BL, segment_ids_BL, types_BL
+        x_BLD = self.encoder.hidden_states(*inputs, deterministic=deterministic)
         if self.is_initializing() and self.config.next_sentence:
             self.next_sentence_head(self.pooler(x_BLD))  # So that its parameters are made.
         if predict_BP is not None:
+            # Picked before the head: logits of all tokens would take 1/rate times as much.
             x_BLD = jnp.take_along_axis(x_BLD, predict_BP[:, :, None], axis=1)
         return self.unembed(x_BLD)
 
@@ -188,7 +179,6 @@ class BERT(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """B x L four times -> B x 2: whether the second sentence follows, from the first token."""
-        x_BLD = self.encoder.hidden_states(
-            tokens_BL, positions_BL, segment_ids_BL, types_BL, deterministic=deterministic
-        )
+        inputs = tokens_BL, positions_BL, segment_ids_BL, types_BL
+        x_BLD = self.encoder.hidden_states(*inputs, deterministic=deterministic)
         return self.next_sentence_head(jnp.tanh(self.pooler(x_BLD[:, 0])))

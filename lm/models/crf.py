@@ -62,10 +62,14 @@ def marginals(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array)
     return jax.grad(total)(emissions_BLS.astype(jnp.float32))
 
 
-def path_score(
+def log_likelihood(
     emissions_BLS: jax.Array, tags_BL: jax.Array, scores: Transitions, mask_BL: jax.Array
 ) -> jax.Array:
-    """B x L x S, B x L -> B: the score of one path; in padding, tags may be any number."""
+    """B x L x S, B x L -> B: log-probability of a path among all paths of its length, in nats.
+
+    In padding, tags may be any number. A path with a forbidden step has about -1e30: data must be
+    repaired or refused before.
+    """
     emissions_BLS = emissions_BLS.astype(jnp.float32)
     emitted_BL = jnp.take_along_axis(emissions_BLS, tags_BL[:, :, None], axis=2)[:, :, 0]
     moved_BL = scores.transition_ST[tags_BL[:, :-1], tags_BL[:, 1:]]  # B x L-1.
@@ -73,21 +77,11 @@ def path_score(
     last_tags_B = jnp.take_along_axis(tags_BL, last_B1, axis=1)[:, 0]
     ends_B = scores.start_S[tags_BL[:, 0]] + scores.end_S[last_tags_B]
     # Selected and not multiplied: tags of padding look up anything, FORBIDDEN too.
-    return (
+    score_B = (
         jnp.sum(jnp.where(mask_BL, emitted_BL, 0.0), axis=1)
         + jnp.sum(jnp.where(mask_BL[:, 1:], moved_BL, 0.0), axis=1)
         + jnp.where(mask_BL[:, 0], ends_B, 0.0)
     )
-
-
-def log_likelihood(
-    emissions_BLS: jax.Array, tags_BL: jax.Array, scores: Transitions, mask_BL: jax.Array
-) -> jax.Array:
-    """B x L x S, B x L -> B: log-probability of a path among all paths of its length, in nats.
-
-    A path with a forbidden step has about -1e30: data must be repaired or refused before.
-    """
-    score_B = path_score(emissions_BLS, tags_BL, scores, mask_BL)
     return score_B - log_partition(emissions_BLS, scores, mask_BL)
 
 

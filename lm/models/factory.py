@@ -19,11 +19,7 @@ from lm.settings import call, lookup
 
 
 def family_named(name: str) -> families.Family:
-    """The family that `model.name` names.
-
-    Raises:
-      UserError: there is none; it lists those that there are.
-    """
+    """The family that `model.name` names; a UserError lists all where there is none."""
     return lookup("model.name", name, families.FAMILIES)
 
 
@@ -40,21 +36,20 @@ def make_model(
       block: the family's name and hyperparameters.
       causal: no token of a decoder will see what follows it.
       packed: a row may hold several documents; otherwise it holds one, and padding after it.
-      sequence_parts: devices that a row is cut over; -1 for what is left.
+      sequence_parts: devices that share a row; -1 for all that other axes leave.
 
     Raises:
       UserError: a value that cannot work, or a kernel that cannot run, here.
     """
     model_config, choice = resolved(block, causal, packed, sequence_parts)
-    return family_named(block["name"]).module(
-        dataclasses.replace(model_config, attention=choice.kernel)
-    )
+    model_config = dataclasses.replace(model_config, attention=choice.kernel)
+    return family_named(block["name"]).module(model_config)
 
 
 def resolved(
     block: Mapping[str, Any], causal: bool, packed: bool, sequence_parts: int
 ) -> tuple[Any, KernelChoice]:
-    """The family's dataclass for this machine, all but the kernel, and the kernel.
+    """The family's dataclass for this machine, with `attention` unresolved, and the kernel for it.
 
     See `make_model` for the arguments and what is raised.
     """
@@ -65,6 +60,7 @@ def resolved(
         settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
     model_config = call(family.config, "model", settings)
     check_matmul(model_config.matmul, platform=platform, capability=capability)
+    # Encoders see both sides whatever the objective; only decoders have prefixes inside a row.
     is_decoder = family.architecture == "decoder"
     needs = KernelRequirements(
         platform=platform,

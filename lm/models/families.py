@@ -11,12 +11,12 @@ from lm.models.parameters import Params
 
 
 class Family(NamedTuple):
-    """A frozen dataclass of hyperparameters, the modules that take one, and what they are.
+    """A frozen dataclass of hyperparameters, the modules that take one, and their properties.
 
     module: with the output that it is pretrained with: of tokens it makes `LazyLogits`, and so does
       its method `decode_step`, which an encoder lacks, of new tokens and caches.
-    body: its part with `hidden_states`, for task models; in an encoder_decoder it reads.
-    body_path: where its parameters stand among those of the module.
+    body: its part with `hidden_states`, for task models; of an encoder_decoder the encoder.
+    body_path: where the parameters of the body stand among those of the module.
     architecture: decoder, encoder or encoder_decoder.
     biased: it adds something to attention's scores.
     """
@@ -49,6 +49,7 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
         names += ["encoder_tokens_BM", "encoder_segment_ids_BM"]
     else:
         names += ["positions_BL"]
+    # No parameter depends on the length, so one token will do.
     params = model.init(key, **{name: jnp.zeros((1, 1), jnp.int32) for name in names})["params"]
     return mup.scaled_init(model.config, params)
 

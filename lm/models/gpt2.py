@@ -25,10 +25,7 @@ _EPSILON = 1e-5  # Of every LayerNorm, as in the published weights.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GPT2Config:
-    """Everything needed to build a `GPT2`. No defaults: configs decide.
-
-    mup_*: the base shape of muP, see `lm.models.mup`; all 0 for the standard parametrisation.
-    """
+    """Everything needed to build a `GPT2`. No defaults: configs decide."""
 
     vocab_size: int
     max_len: int
@@ -37,7 +34,7 @@ class GPT2Config:
     head_dim: int
     model_dim: int
     mlp_dim: int
-    mup_model_dim: int
+    mup_model_dim: int  # The base shape, see `lm.models.mup`; all 0 for none.
     mup_num_heads: int
     mup_head_dim: int
     mup_mlp_dim: int
@@ -64,12 +61,13 @@ class Block(nn.Module):
         self, x_BLD: jax.Array, *, mask: AttentionMask | None, cached: CachedAttend | None = None
     ) -> jax.Array:
         """B x L x D -> B x L x D. `cached` takes the place of the kernel and of its mask."""
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        c, dtype = self.config, jnp.dtype(self.config.dtype)  # Parameters are float32 all the same.
         matmul = MATMULS[c.matmul]
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=self.deterministic, name=name)
         in_init = nn.initializers.normal(0.02)
         # Two residual additions a layer: their variances add up over the depth (section 2.3).
         out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
+        # At a rate of 0 there is no module: kernels without dropout would refuse one.
         probs_dropout = dropout("probs_dropout") if c.dropout else None
         attend = cached or attention.make_attention_fn(
             c.attention, mask, dropout=probs_dropout, scale=mup.attention_scale(c)
@@ -92,10 +90,11 @@ class GPT2(nn.Module):
 
     def setup(self):
         c = self.config
-        token_init, position_init = nn.initializers.normal(0.02), nn.initializers.normal(0.01)
-        token_shape, position_shape = (c.vocab_size, c.model_dim), (c.max_len, c.model_dim)
-        self.token_embedding = self.param("token_embedding", token_init, token_shape)
-        self.position_embedding = self.param("position_embedding", position_init, position_shape)
+        table = lambda name, rows, std: self.param(
+            f"{name}_embedding", nn.initializers.normal(std), (rows, c.model_dim)
+        )
+        self.token_embedding = table("token", c.vocab_size, 0.02)
+        self.position_embedding = table("position", c.max_len, 0.01)  # As in the published code.
         self.embedding = Site()
         self.final_norm = LayerNorm(_EPSILON, jnp.dtype(c.dtype))
 
@@ -103,6 +102,7 @@ class GPT2(nn.Module):
         """B x L twice -> the residual stream before the blocks, B x L x D."""
         dtype = jnp.dtype(self.config.dtype)
         x_BLD = embed(self.token_embedding, tokens_BL, dtype)
+        # Positions start anew in each document of a packed row, so they are looked up, not sliced.
         return self.embedding(x_BLD + embed(self.position_embedding, positions_BL, dtype))
 
     @nn.compact
@@ -121,8 +121,7 @@ class GPT2(nn.Module):
           x_BLD: the residual stream.
           positions_BL: of its tokens.
           mask: what they see; None with `caches`.
-          caches: one a layer; the tokens are new and see what came before them, themselves
-            included. A position outside the caches leaves no trace there. None: no caches.
+          caches: one a layer; the tokens are new, and see themselves and what came before them.
           deterministic: no dropout.
         """
         c, cached = self.config, None
@@ -170,10 +169,8 @@ class GPT2(nn.Module):
         deterministic: bool = True,
     ) -> LazyLogits:
         """What the logits, B x L x V, are made of; takes what `hidden_states` takes."""
-        x_BLD = self.hidden_states(
-            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        )
-        return self.unembed(x_BLD)
+        inputs = tokens_BL, positions_BL, segment_ids_BL, prefix_BL
+        return self.unembed(self.hidden_states(*inputs, deterministic=deterministic))
 
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]

@@ -4,6 +4,7 @@ Dimension key:
   B batch    L length    W words    D model width    S labels or other outputs
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from lm.models.layers import Dense
 
 _INIT = nn.initializers.truncated_normal(0.02)
 Inputs = dict[str, Any]  # What the body takes; `segment_ids_BL`, 1 for tokens and 0 for padding.
+Pool = Callable[[jax.Array, jax.Array], jax.Array]  # (x_BLD, segment_ids_BL) -> x_BD.
 
 
 class FirstToken(nn.Module):
@@ -28,33 +30,29 @@ class FirstToken(nn.Module):
         return jnp.tanh(Dense((x_BLD.shape[-1],), _INIT, self.dtype, name="pooler")(x_BLD[:, 0]))
 
 
-class LastToken(nn.Module):
-    """The last token's state: in a decoder the only one that has seen all."""
-
-    @nn.compact
-    def __call__(self, x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-        """B x L x D, B x L -> B x D."""
-        last_B = jnp.maximum(jnp.sum(segment_ids_BL > 0, axis=1) - 1, 0)
-        return jnp.take_along_axis(x_BLD, last_B[:, None, None], axis=1)[:, 0]
+def last_token(x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+    """The last token's state, in a decoder the only one that has seen all: B x L x D -> B x D."""
+    last_B = jnp.maximum(jnp.sum(segment_ids_BL > 0, axis=1) - 1, 0)  # Padding stands at the end.
+    return jnp.take_along_axis(x_BLD, last_B[:, None, None], axis=1)[:, 0]
 
 
-class Mean(nn.Module):
-    """The mean of the states of all tokens (Ni et al. 2022, section 3)."""
-
-    @nn.compact
-    def __call__(self, x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-        """B x L x D, B x L -> B x D."""
-        weights_BL = (segment_ids_BL > 0).astype(jnp.float32)
-        sum_BD = jnp.einsum("BLD,BL->BD", x_BLD.astype(jnp.float32), weights_BL)
-        mean_BD = sum_BD / jnp.maximum(jnp.sum(weights_BL, axis=1, keepdims=True), 1.0)
-        return mean_BD.astype(x_BLD.dtype)
+def mean(x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
+    """The mean of the states of all tokens (Ni et al. 2022, section 3): B x L x D -> B x D."""
+    weights_BL = (segment_ids_BL > 0).astype(jnp.float32)
+    # In float32: a sum over a long text would lose bits in 16.
+    sum_BD = jnp.einsum("BLD,BL->BD", x_BLD.astype(jnp.float32), weights_BL)
+    mean_BD = sum_BD / jnp.maximum(jnp.sum(weights_BL, axis=1, keepdims=True), 1.0)
+    return mean_BD.astype(x_BLD.dtype)
 
 
 class SequenceHead(nn.Module):
-    """S numbers for a sequence."""
+    """S numbers for a sequence.
+
+    pool: `FirstToken`, `last_token` or `mean`.
+    """
 
     body: nn.Module
-    pool: nn.Module
+    pool: Pool
     num_outputs: int
 
     @nn.compact
@@ -62,6 +60,7 @@ class SequenceHead(nn.Module):
         """Inputs of B x L -> B x S, float32."""
         x_BLD = self.body.hidden_states(**inputs, deterministic=deterministic)
         x_BD = self.pool(x_BLD, inputs["segment_ids_BL"])
+        # Float32 from here on, whatever the body computes in: losses of few numbers are sensitive.
         dropout = nn.Dropout(self.body.config.dropout, deterministic=deterministic)
         return Dense((self.num_outputs,), _INIT, jnp.dtype("float32"), name="head")(dropout(x_BD))
 
@@ -93,7 +92,7 @@ class CRFTagger(nn.Module):
 
     def setup(self):
         self.emissions = TokenHead(self.body, len(self.labels))
-        nn.share_scope(self, self.emissions)
+        nn.share_scope(self, self.emissions)  # So that its parameters are named as a TokenHead's.
         self.crf = crf.CRF(self.labels, self.scheme)
 
     def log_likelihood(

@@ -1,10 +1,11 @@
-"""Whether hyperparameters can mean anything: what all families check alike."""
+"""Checks of hyperparameters that all families share."""
 
 import dataclasses
 from typing import Any
 
 from lm.errors import UserError
-from lm.models.stack import check_remat
+from lm.models.stack import REMAT_POLICIES
+from lm.settings import choose
 
 
 def check_hyperparameters(config: Any, may_be_zero: tuple[str, ...] = ()) -> None:
@@ -15,6 +16,7 @@ def check_hyperparameters(config: Any, may_be_zero: tuple[str, ...] = ()) -> Non
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        # A whole number will do for a float: configs may say 10000 for 10000.0.
         if not isinstance(value, (int, float) if field.type is float else field.type):
             raise UserError(f"model.{field.name}={value!r} must be of type {field.type.__name__}")
         is_count = field.type in (int, float) and field.name not in (*may_be_zero, "dropout")
@@ -24,4 +26,4 @@ def check_hyperparameters(config: Any, may_be_zero: tuple[str, ...] = ()) -> Non
         raise UserError(f"model.dropout={config.dropout} must lie in [0, 1)")
     if config.dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"model.dtype={config.dtype!r} is unknown; choose float32 or bfloat16")
-    check_remat(config.remat)
+    choose("model.remat", config.remat, REMAT_POLICIES)

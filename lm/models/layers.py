@@ -22,7 +22,8 @@ Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def _keeping_inputs(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The same function and gradient; of the forward pass nothing is kept but what came in."""
+    """Recomputes a function in its backward pass, which keeps nothing but the inputs."""
+    # Autodiff would keep several intermediates of B x L x F, more than all else of a block.
     kept = jax.custom_vjp(function)
     kept.defvjp(
         lambda *inputs: (function(*inputs), inputs),
@@ -38,7 +39,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-# ReLU's gradient needs no more than a bit of each number.
+# ReLU's own gradient needs no more than a bit of each number.
 ACTIVATIONS = {
     name: function if name == "relu" else _keeping_inputs(function)
     for name, function in _ACTIVATIONS.items()
@@ -52,19 +53,15 @@ def _gated(activation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 @struct.dataclass
 class LazyLogits:
-    """Hidden states and the affine map that makes logits of them; losses take it in blocks.
+    """Hidden states and the affine map that makes logits of them; losses take it in blocks."""
 
-    hidden_BLD: in the dtype to compute in.
-    unembed_VD: the parameter, float32.
-    bias_V: the same, or None.
-    """
-
-    hidden_BLD: jax.Array
-    unembed_VD: jax.Array
+    hidden_BLD: jax.Array  # In the dtype to compute in.
+    unembed_VD: jax.Array  # The parameter, float32; so is the bias.
     bias_V: jax.Array | None = None
 
     def logits(self) -> jax.Array:
         """B x L x V, in the dtype of the hidden states."""
+        # Cast here and not by the caller: the gradient of a tied table then adds up in float32.
         unembed_VD = self.unembed_VD.astype(self.hidden_BLD.dtype)
         logits_BLV = jnp.einsum("BLD,VD->BLV", self.hidden_BLD, unembed_VD)
         if self.bias_V is None:
@@ -73,20 +70,17 @@ class LazyLogits:
 
 
 def embed(table_VD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a float32 table, B x L x D in `dtype`.
-
-    They are cast behind the look-up, so that a row's gradient, a sum over all tokens of its id, is
-    added up in float32: in 16 bits it would no longer grow after some hundred tokens.
-    """
+    """Looks up rows of a float32 table: B x L -> B x L x D in `dtype`."""
+    # Cast behind the look-up, so that a row's gradient, a sum over all tokens of its id, is added
+    # up in float32: in 16 bits it would no longer grow after some hundred tokens.
     return jnp.asarray(table_VD)[ids_BL].astype(dtype)
 
 
 def embed_few(table_SD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The same of a table of a few rows.
-
-    Its gradient is a product, since all tokens adding to the same row wait for each other: that
-    took half of a step of BERT-base on a GPU.
-    """
+    """Looks up rows of a table that has but a few, as `embed` does."""
+    # A product, because in the gradient of a look-up all tokens that add to the same row wait for
+    # each other: that took half of a step of BERT-base on a GPU. "highest", so that GPUs and TPUs
+    # do not round a float32 row to fewer bits.
     one_hot_BLS = jax.nn.one_hot(ids_BL, table_SD.shape[0], dtype=dtype)
     return jnp.einsum("BLS,SD->BLD", one_hot_BLS, table_SD.astype(dtype), precision="highest")
 
@@ -95,8 +89,7 @@ class Dense(nn.Module):
     """Affine map from the last dimensions of the input to `out_shape`.
 
     The kernel keeps its logical shape (D x H x K for a projection into heads), so that sharding
-    rules and weight maps can name heads; it is multiplied as one matrix, which is what CPUs and
-    GPUs like. Parameters may hold it `transposed`, under that name, which CPUs read faster.
+    rules and weight maps can name heads. Parameters may hold it `transposed`, under that name.
     """
 
     out_shape: tuple[int, ...]
@@ -111,8 +104,10 @@ class Dense(nn.Module):
         """(..., *in_shape) -> (..., *out_shape)."""
         in_shape = x.shape[x.ndim - self.num_in_dims :]
         lead_shape = x.shape[: x.ndim - self.num_in_dims]
+        # One product of matrices, which is what CPUs and GPUs like.
         rows = x.reshape(-1, math.prod(in_shape))
         if self.has_variable("params", TRANSPOSED):
+            # For few rows CPUs read the matrix faster in this order. It is of `dtype` already.
             y = self.matmul(self.get_variable("params", TRANSPOSED), rows.T).T
         else:
             kernel = self.param("kernel", self.kernel_init, (*in_shape, *self.out_shape))
@@ -125,23 +120,21 @@ class Dense(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _normalised(centre: bool, epsilon: float, dtype, x_BLD, scale_D, bias_D):
-    """B x L x D to mean 0 (with `centre`) and mean square 1, then scaled and shifted; `dtype`.
-
-    Autodiff would keep several float32 arrays of that size. This keeps the input as it came, and
-    two numbers a token.
-    """
+    """B x L x D to mean 0 (with `centre`) and mean square 1, then scaled and shifted; `dtype`."""
     return _normalise(centre, epsilon, dtype, x_BLD, scale_D, bias_D)[0]
 
 
 def _normalise(centre, epsilon, dtype, x_BLD, scale_D, bias_D):
     x32_BLD, mean_BL1 = x_BLD.astype(jnp.float32), None
-    if centre:
+    if centre:  # Centred first: E[x^2] - E[x]^2 would cancel where the mean is large.
         mean_BL1 = jnp.mean(x32_BLD, axis=-1, keepdims=True)
         x32_BLD = x32_BLD - mean_BL1
     rstd_BL1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BLD), axis=-1, keepdims=True) + epsilon)
     y_BLD = x32_BLD * rstd_BL1 * scale_D[None, None]
     if bias_D is not None:
         y_BLD = y_BLD + bias_D[None, None]
+    # For the gradient, the input as it came and two numbers a token; autodiff would keep several
+    # float32 arrays of B x L x D.
     return y_BLD.astype(dtype), (x_BLD, mean_BL1, rstd_BL1, scale_D, bias_D)
 
 
@@ -149,7 +142,7 @@ def _normalise_backward(centre, epsilon, dtype, kept, dy_BLD):
     """With y = x rstd, and the mean over D: dx = rstd (dy - [mean dy] - y mean(y dy))."""
     x_BLD, mean_BL1, rstd_BL1, scale_D, bias_D = kept
     y_BLD, dy_BLD = x_BLD.astype(jnp.float32), dy_BLD.astype(jnp.float32)
-    y_BLD = (y_BLD - mean_BL1 if centre else y_BLD) * rstd_BL1
+    y_BLD = (y_BLD - mean_BL1 if centre else y_BLD) * rstd_BL1  # Before scale and bias.
     dscale_D = jnp.sum(dy_BLD * y_BLD, axis=(0, 1))
     dbias_D = None if bias_D is None else jnp.sum(dy_BLD, axis=(0, 1))
     dy_BLD = dy_BLD * scale_D[None, None]

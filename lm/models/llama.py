@@ -26,39 +26,29 @@ from lm.models.stack import stack
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
-    """Everything needed to build a `Llama`. No defaults: configs decide.
-
-    num_kv_heads: key/value heads, each shared by as many query heads (Ainslie et al. 2023).
-    mup_*: the base shape of muP, see `lm.models.mup`; all 0 for the standard parametrisation.
-    rope_theta: base of the wavelengths of rotary positions.
-    rope_factor: 1, or by how much Llama 3.1 stretches the long wavelengths; then `rope_low_freq`,
-      `rope_high_freq` and `rope_original_len` say which are long.
-    qkv_bias: queries, keys and values have biases, as in Qwen2.
-    tied_output: the output is the transposed embedding.
-    window: a token sees this many tokens, itself included, as in Mistral; 0 for all.
-    """
+    """Everything needed to build a `Llama`. No defaults: configs decide."""
 
     vocab_size: int
     max_len: int
     num_layers: int
     num_heads: int
-    num_kv_heads: int
+    num_kv_heads: int  # Each is shared by as many query heads (Ainslie et al. 2023).
     head_dim: int
     model_dim: int
     mlp_dim: int
-    mup_model_dim: int
+    mup_model_dim: int  # The base shape, see `lm.models.mup`; all 0 for none.
     mup_num_heads: int
     mup_head_dim: int
     mup_mlp_dim: int
-    rope_theta: float
-    rope_factor: float
-    rope_low_freq: float
+    rope_theta: float  # Base of the wavelengths of rotary positions.
+    rope_factor: float  # 1, or by how much Llama 3.1 stretches the long wavelengths.
+    rope_low_freq: float  # This and the next two say which are long: see `rotary_frequencies`.
     rope_high_freq: float
     rope_original_len: int
     norm_epsilon: float
-    qkv_bias: bool
-    tied_output: bool
-    window: int
+    qkv_bias: bool  # Queries, keys and values have biases, as in Qwen2.
+    tied_output: bool  # The output is the transposed embedding.
+    window: int  # A token sees this many, itself included, as in Mistral; 0 for all.
     dtype: str
     attention: str
     matmul: str
@@ -94,17 +84,19 @@ def rotary_frequencies(c: LlamaConfig) -> jax.Array:
     `rope_original_len` positions turn slower by that factor, those that turn more than
     `rope_high_freq` times as they were, and those between in proportion (Llama 3.1's model card).
     """
+    # Float32 throughout: in bfloat16, neighbours at position 1000 would have the same angle.
     frequencies = c.rope_theta ** -(jnp.arange(0, c.head_dim, 2, dtype=jnp.float32) / c.head_dim)
     if c.rope_factor == 1:
         return frequencies
     turns = c.rope_original_len * frequencies / (2 * math.pi)
     kept = (turns - c.rope_low_freq) / (c.rope_high_freq - c.rope_low_freq)
-    kept = jnp.clip(kept, 0.0, 1.0)
+    kept = jnp.clip(kept, 0.0, 1.0)  # 0 for long wavelengths, 1 for short ones.
     return frequencies * (kept + (1 - kept) / c.rope_factor)
 
 
 def rotate(x_BLHK: jax.Array, cos_BLK: jax.Array, sin_BLK: jax.Array) -> jax.Array:
     """Turns each pair (x[i], x[i + K/2]) by its angle; cosines and sines are B x L x K/2."""
+    # Halves and not neighbours as in the paper: so are the weights of `transformers` laid out.
     first, second = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos_BLK[:, :, None], sin_BLK[:, :, None]
     turned = [first * cos - second * sin, second * cos + first * sin]
@@ -131,34 +123,29 @@ class Block(nn.Module):
         `cached` takes the place of the kernel and of its mask.
         """
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        matmul = MATMULS[c.matmul]
-        in_init = nn.initializers.normal(0.02)
-        # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
-        out_init = nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5)
+        shared = dict(
+            in_init=nn.initializers.normal(0.02),
+            # As in GPT-2: two residual additions a layer, whose variances add up over the depth.
+            out_init=nn.initializers.normal(0.02 / (2 * c.num_layers) ** 0.5),
+            dtype=dtype,
+            matmul=MATMULS[c.matmul],
+        )
         kernel = cached or attention.make_attention_fn(
             c.attention, mask, scale=mup.attention_scale(c)
         )
 
         def attend(q_BLHK, k_BMGK, v_BMGK):
+            # Before the kernel, so that a cache holds keys that are turned already.
             q_BLHK, k_BMGK = (rotate(x, cos_BLK, sin_BLK) for x in (q_BLHK, k_BMGK))
             return kernel(q_BLHK, k_BMGK, v_BMGK)
 
         y_BLD = RmsNorm(c.norm_epsilon, dtype, name="attention_norm")(x_BLD)
+        heads = c.num_heads, c.num_kv_heads, c.head_dim
         x_BLD += attention.Attention(
-            c.num_heads,
-            c.num_kv_heads,
-            c.head_dim,
-            in_init,
-            out_init,
-            dtype,
-            matmul,
-            in_bias=c.qkv_bias,
-            out_bias=False,
-            name="attention",
+            *heads, **shared, in_bias=c.qkv_bias, out_bias=False, name="attention"
         )(y_BLD, y_BLD, attend)
         y_BLD = RmsNorm(c.norm_epsilon, dtype, name="mlp_norm")(x_BLD)
-        y_BLD = GatedMlp(c.mlp_dim, "silu", in_init, out_init, dtype, matmul, name="mlp")(y_BLD)
-        return x_BLD + y_BLD
+        return x_BLD + GatedMlp(c.mlp_dim, "silu", **shared, name="mlp")(y_BLD)
 
 
 class OutputEmbedding(nn.Module):
@@ -180,9 +167,8 @@ class Llama(nn.Module):
 
     def setup(self):
         c = self.config
-        self.token_embedding = self.param(
-            "token_embedding", _EMBED_INIT, (c.vocab_size, c.model_dim)
-        )
+        shape = c.vocab_size, c.model_dim
+        self.token_embedding = self.param("token_embedding", _EMBED_INIT, shape)
         self.embedding = Site()
         self.final_norm = RmsNorm(c.norm_epsilon, jnp.dtype(c.dtype))
         self.untied_output = OutputEmbedding(c)
@@ -201,15 +187,13 @@ class Llama(nn.Module):
         *,
         caches: list[LayerCache] | None = None,
     ) -> tuple[jax.Array, list[LayerCache]]:
-        """The embedded tokens, B x L x D -> hidden states, normalised, and the new caches.
-
-        See `GPT2.blocks` for the arguments.
-        """
+        """See `GPT2.blocks`."""
         c, cached = self.config, None
         if caches is not None:
             cached = kv_cache.attention_fns(
                 caches, positions_BL, window=c.window, scale=mup.attention_scale(c)
             )
+        # Once for all layers; positions start anew in each document, so rows differ.
         angles_BLK = positions_BL[:, :, None] * rotary_frequencies(c)[None, None]
         x_BLD = stack(self, Block)(
             x_BLD,
@@ -229,10 +213,9 @@ class Llama(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L four times -> hidden states, B x L x D.
+        """B x L four times -> hidden states, B x L x D; see `GPT2.hidden_states`.
 
-        See `GPT2.hidden_states` for the arguments. There is no dropout, so `deterministic` changes
-        nothing.
+        There is no dropout, so `deterministic` changes nothing.
         """
         mask = masks.causal(segment_ids_BL, prefix_BL, self.config.window)
         return self.blocks(self.embed(tokens_BL), positions_BL, mask)[0]
@@ -253,10 +236,8 @@ class Llama(nn.Module):
         deterministic: bool = True,
     ) -> LazyLogits:
         """What the logits, B x L x V, are made of; takes what `hidden_states` takes."""
-        x_BLD = self.hidden_states(
-            tokens_BL, positions_BL, segment_ids_BL, prefix_BL, deterministic=deterministic
-        )
-        return self.unembed(x_BLD)
+        inputs = tokens_BL, positions_BL, segment_ids_BL, prefix_BL
+        return self.unembed(self.hidden_states(*inputs, deterministic=deterministic))
 
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]

@@ -56,9 +56,8 @@ class LoraConfig:
         try:
             re.compile(self.targets)
         except re.error as error:
-            raise UserError(
-                f"lora.targets={self.targets!r} is no regular expression: {error}"
-            ) from None
+            message = f"lora.targets={self.targets!r} is no regular expression: {error}"
+            raise UserError(message) from None
 
     @property
     def scale(self) -> float:
@@ -82,19 +81,15 @@ def target_paths(params: Params, config: LoraConfig) -> list[Path]:
         )
     if not found:
         kernels = ["/".join(path) for path in paths if path[-1] == "kernel"]
-        more = ", ..." if len(kernels) > 8 else ""
+        listed = ", ".join(kernels[:8] + ["..."] * (len(kernels) > 8))
         raise UserError(
-            f"lora.targets={config.targets!r} matches no parameter; kernels are "
-            f"{', '.join(kernels[:8])}{more}"
+            f"lora.targets={config.targets!r} matches no parameter; kernels are {listed}"
         )
     return found
 
 
 def init_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
-    """Adapters that change nothing yet: `a` is random, `b` is zero, magnitudes are as they are.
-
-    `a` is uniform within 1/sqrt(inputs), as in `peft` (He et al. 2015, with a slope of sqrt(5)).
-    Each target draws by its name, so that no other target changes what it gets.
+    """Makes adapters that change nothing yet: `a` is random, `b` is zero, magnitudes as they are.
 
     Args:
       params: what they will be merged with; shapes are enough without `config.dora`.
@@ -110,7 +105,10 @@ def init_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
         shape = flat[path].shape
         dims = kernel_dims(path, len(shape))
         into = dims.layers + dims.inputs
+        # Uniform within 1/sqrt(inputs), as in `peft` (He et al. 2015, with a slope of sqrt(5)).
         bound = math.prod(shape[dims.layers : into]) ** -0.5
+        # Each target draws by its name, so that no other target changes what it gets. CRC-32, since
+        # Python's own hash of a text differs from process to process.
         own_key = jax.random.fold_in(key, np.uint32(zlib.crc32("/".join(path).encode())))
         a_shape = (*shape[:into], config.rank)
         adapters[(*path, "a")] = jax.random.uniform(own_key, a_shape, minval=-bound, maxval=bound)
@@ -121,20 +119,15 @@ def init_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
 
 
 def adapter_shapes(params: Params, config: LoraConfig) -> Params:
-    """The tree of adapters without any array; shapes are enough for `params`.
-
-    Raises:
-      UserError: see `target_paths`.
-    """
+    """The tree of adapters without any array; see `init_adapters`."""
     return jax.eval_shape(lambda p, key: init_adapters(p, config, key), params, jax.random.key(0))
 
 
 def merge(params: Params, adapters: Params, config: LoraConfig) -> Params:
-    """Parameters with the adapters in them: W + scale x A B, or DoRA's; the same tree as `params`.
+    """Adds adapters to parameters: W + scale x A B, or DoRA's; float32, the same tree as `params`.
 
     DoRA's is magnitude x V / |V|, where V = W + scale x A B and |V| is its length at each output
-    unit, which counts as a constant in gradients (Liu et al. 2024, section 4.3). All of it is
-    float32. Parameters without an adapter are passed through as they are.
+    unit (Liu et al. 2024, eq. 5). Parameters without an adapter are passed through as they are.
     """
     flat = traverse_util.flatten_dict(params)
     for path, adapter in by_kernel(adapters).items():
@@ -142,6 +135,7 @@ def merge(params: Params, adapters: Params, config: LoraConfig) -> Params:
         if config.dora:
             # Where all weights of a unit are 0, the quotient is 0 and not NaN.
             length = jnp.maximum(magnitudes(path, merged), jnp.finfo(jnp.float32).tiny)
+            # The length counts as a constant in gradients (section 4.3), which saves memory.
             gain = adapter["magnitude_scale"] / jax.lax.stop_gradient(length)
             merged = merged * jnp.expand_dims(gain, _input_dims(path, merged.ndim))
         flat[path] = merged
@@ -149,7 +143,7 @@ def merge(params: Params, adapters: Params, config: LoraConfig) -> Params:
 
 
 def by_kernel(adapters: Params) -> dict[Path, dict[str, Any]]:
-    """The tree of adapters -> the adapter of each kernel by the kernel's path."""
+    """Lists the adapter of each kernel by the kernel's path."""
     flat: dict[Path, dict[str, Any]] = {}
     for (*path, name), x in traverse_util.flatten_dict(adapters).items():
         flat.setdefault(tuple(path), {})[name] = x
@@ -157,7 +151,7 @@ def by_kernel(adapters: Params) -> dict[Path, dict[str, Any]]:
 
 
 def magnitudes(path: Path, kernel: jax.Array) -> jax.Array:
-    """The length of the weights of each output unit: (N, inputs, outputs) -> (N, outputs).
+    """Measures the weights of each output unit: (N, inputs, outputs) -> (N, outputs).
 
     Inputs and outputs may be several dimensions; outside the stack of layers there is no N.
     """
@@ -170,8 +164,10 @@ def _input_dims(path: Path, ndim: int) -> tuple[int, ...]:
 
 
 def _product(path: Path, ndim: int, adapter: dict[str, jax.Array]) -> jax.Array:
-    """A B in the shape of the kernel. Without reshapes, which would gather what is sharded."""
+    """A B in the shape of the kernel."""
     a, b = adapter["a"], adapter["b"]
+    # No reshape to matrices, which would gather what is sharded: the rank, last in A, is behind the
+    # layers in B, and what is left stands in the kernel's order already.
     num_layer_dims = kernel_dims(path, ndim).layers
     layers = tuple(range(num_layer_dims))
     contracted = (a.ndim - 1,), (num_layer_dims,)

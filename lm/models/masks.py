@@ -1,4 +1,4 @@
-"""Which keys a query sees, said as a rule, from which each kernel takes what it needs.
+"""Rules of which keys a query sees; each kernel takes of them what it needs.
 
 Dimension key:
   B batch    L query length    M key length
@@ -13,10 +13,8 @@ from flax import struct
 class AttentionMask:
     """A query sees the keys of its own document, as far as the other rules let it.
 
-    Padding (segment 0) sees padding, so that no row of a softmax is empty.
-
-    segment_ids_BL: which document a query belongs to; None: every row is one document.
-    segment_ids_BM: the same of the keys.
+    segment_ids_BL, segment_ids_BM: which document a query and a key belong to; None: every row is
+      one document. Padding, 0, sees padding, so that no row of a softmax is empty.
     prefix_BM: True for keys that all of their document sees, also what precedes them; or None.
     causal: a query sees nothing that follows it but a prefix.
     window: a query sees this many keys, its own included; 0 for all. Only where it is causal.
@@ -25,13 +23,16 @@ class AttentionMask:
     segment_ids_BL: jax.Array | None
     segment_ids_BM: jax.Array | None
     prefix_BM: jax.Array | None = None
+    # Static, so that a kernel may branch on them while it is traced.
     causal: bool = struct.field(pytree_node=False, default=False)
     window: int = struct.field(pytree_node=False, default=0)
 
     def mask_BLM(self, L: int, M: int) -> jax.Array:
         """B x L x M, or 1 x L x M where all rows are alike; True for what is seen."""
+        # By places in the row; documents lie in one piece, so a distance within one is right.
         distance_LM = jnp.arange(L)[:, None] - jnp.arange(M)[None, :]
         mask_BLM = (distance_LM >= 0 if self.causal else jnp.ones((L, M), bool))[None]
+        # A prefix opens what causality hides; the window and the documents hide again.
         if self.prefix_BM is not None:
             mask_BLM = mask_BLM | self.prefix_BM[:, None, :]
         if self.window:
@@ -43,17 +44,17 @@ class AttentionMask:
 
     @property
     def hides_nothing(self) -> bool:
-        """No array is needed: all see all."""
+        """Whether all see all, so that no array is needed."""
         return self.segment_ids_BL is None and not self.causal
 
 
 def itself(segment_ids_BL: jax.Array | None, **rules) -> AttentionMask:
-    """Of self-attention: the keys are the queries' own sequence. `AttentionMask` has the rules."""
+    """The mask of self-attention, whose keys are the queries' own sequence."""
     return AttentionMask(segment_ids_BL, segment_ids_BL, **rules)
 
 
 def causal(
     segment_ids_BL: jax.Array | None, prefix_BL: jax.Array | None = None, window: int = 0
 ) -> AttentionMask:
-    """What a query of a decoder may see: its own document up to itself. See `AttentionMask`."""
+    """The mask of a decoder: a query sees its own document up to itself; see `AttentionMask`."""
     return itself(segment_ids_BL, prefix_BM=prefix_BL, causal=True, window=window)

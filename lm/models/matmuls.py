@@ -1,4 +1,4 @@
-"""Products of matrices by the name that a config gives them.
+"""Products of matrices, by the names of `model.matmul`.
 
 Dimension key:
   N rows, of all tokens    D inputs    F outputs
@@ -18,17 +18,16 @@ _E4M3, _E5M2 = jnp.float8_e4m3fn, jnp.float8_e5m2
 
 @jax.custom_vjp
 def fp8_matmul(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
-    """N x D, D x F -> N x F, all of one dtype: of numbers rounded to 8 bits, added in float32.
+    """Multiplies numbers rounded to 8 bits, added in float32: N x D, D x F -> N x F, of one dtype.
 
     Inputs and weights have 3 bits of mantissa (E4M3), gradients 2 and more range (E5M2), as in
-    Micikevicius et al. 2022, section 3. Each array is scaled by a power of two that brings its own
-    largest number near the largest that its format has, so nothing has to be remembered from step
-    to step.
+    Micikevicius et al. 2022, section 3.
     """
     return _forward(x_ND, w_DF)[0]
 
 
 def _forward(x_ND, w_DF):
+    # The backward pass keeps what was rounded, which takes 8 bits a number.
     x8_ND, w8_DF = _rounded(x_ND, _E4M3), _rounded(w_DF, _E4M3)
     return _product(x8_ND, w8_DF, (1, 0)).astype(x_ND.dtype), (x8_ND, w8_DF)
 
@@ -46,17 +45,20 @@ fp8_matmul.defvjp(_forward, _backward)
 
 def _rounded(x: jax.Array, dtype) -> tuple[jax.Array, jax.Array]:
     """x / scale in 8 bits, and the scale. Zeros have the scale 1; what is not finite stays so."""
+    # A power of two, so that dividing by it loses no bit; made of the array's own largest number,
+    # which it brings near the format's, so nothing has to be remembered from step to step.
     top = jnp.max(jnp.abs(x)).astype(jnp.float32) / float(jnp.finfo(dtype).max)
     scale = jnp.ldexp(jnp.float32(1), jnp.frexp(top)[1])
     return (x.astype(jnp.float32) / scale).astype(dtype), scale
 
 
 def _product(a, b, dims: tuple[int, int], precise: bool = False) -> jax.Array:
-    """Over these dimensions, float32. Gradients ask NVIDIA's cards for sums of all their bits."""
+    """Over these dimensions, float32."""
     (a8, a_scale), (b8, b_scale) = a, b
     dot = functools.partial(
         jax.lax.dot_general,
         dimension_numbers=(((dims[0],), (dims[1],)), ((), ())),
+        # NVIDIA's cards add 8-bit products with fewer bits than float32 has, unless asked.
         precision=jax.lax.Precision.HIGHEST if precise else jax.lax.Precision.DEFAULT,
         preferred_element_type=jnp.float32,
     )

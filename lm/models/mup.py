@@ -1,4 +1,4 @@
-"""muP: learning rates and initial weights that need no new search when a model gets wider.
+"""muP keeps learning rates and initial weights right when a model gets wider.
 
 Yang et al. 2022 ("Tensor Programs V", arXiv 2203.03466), in the form of table 8, where an input and
 an output may share their weights. A config names a base shape, at which nothing changes; every
@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import path_aware_map
 
 from lm.errors import UserError
 from lm.models.parameters import Params
@@ -75,7 +75,7 @@ def check(c: Any) -> None:
 
 
 def growth(c: Any) -> Growth | None:
-    """How many times as wide as its base shape a model is; None where it has none."""
+    """Divides a model's widths by those of its base shape; None where it has none."""
     if not getattr(c, "mup_model_dim", 0):  # Families without rules have no such field.
         return None
     return {
@@ -87,28 +87,27 @@ def growth(c: Any) -> Growth | None:
 
 
 def output_multiplier(c: Any) -> float:
-    """Of the hidden states that logits are made of: table 8's 1/fan_in, 1 at the base shape."""
+    """What hidden states are multiplied by for logits: table 8's 1/fan_in, 1 at the base shape."""
     grown = growth(c)
     return 1 / grown["D"] if grown else 1.0
 
 
 def for_output(c: Any, x_BLD: jax.Array) -> jax.Array:
-    """Hidden states, B x L x D, with the multiplier of the output in them; in their own dtype."""
+    """Multiplies hidden states, B x L x D, by `output_multiplier`; in their own dtype."""
     multiplier = output_multiplier(c)
     return x_BLD if multiplier == 1 else x_BLD * multiplier
 
 
 def attention_scale(c: Any) -> float | None:
-    """Of the scores: 1/K and no longer 1/sqrt(K) (definition 4.1), but alike at the base shape.
-
-    None where that is 1/sqrt(K) anyway.
-    """
+    """What attention multiplies scores by; None where that is 1/sqrt(K)."""
     grown = growth(c)
+    # 1/K and no longer 1/sqrt(K) (definition 4.1), but alike at the base shape:
+    # 1/sqrt(K) x sqrt(base K / K) = sqrt(base K) / K.
     return (c.head_dim * grown["K"]) ** -0.5 if grown and grown["K"] != 1 else None
 
 
 def scaled_init(c: Any, params: Params) -> Params:
-    """Random parameters of the standard parametrisation -> of the model's own.
+    """Scales random parameters of the standard parametrisation as muP draws them.
 
     Raises:
       UserError: no rule covers a parameter.
@@ -118,10 +117,10 @@ def scaled_init(c: Any, params: Params) -> Params:
 
 
 def scaled_updates(updates: Params, optimizer: str, grown: Growth) -> Params:
-    """Updates by this rule, before decay and rate -> with each parameter's own rate in them.
+    """Scales an optimizer's updates, before decay and rate, by each parameter's own rate.
 
     Args:
-      updates: the tree of parameters.
+      updates: a tree like the parameters'.
       optimizer: one that `check_optimizer` knows.
       grown: see `growth`.
 
@@ -144,9 +143,9 @@ def _scaled(params: Params, exponents: Mapping[Kind, float], grown: Growth) -> P
     def scale(path, x):
         kind, width = rule(path)
         factor = grown[width] ** exponents.get(kind, 0.0)
-        return x if factor == 1 else x * factor
+        return x if factor == 1 else x * factor  # At the base shape the program is the same too.
 
-    return unflatten_dict({path: scale(path, x) for path, x in flatten_dict(params).items()})
+    return path_aware_map(scale, params)
 
 
 def rule(path: Path) -> tuple[Kind, str]:
@@ -180,7 +179,7 @@ def folded(
     if growth(c) is None:
         return model, params
     scale = attention_scale(c)
-    query = 1.0 if scale is None else scale * c.head_dim**0.5
+    query = 1.0 if scale is None else scale * c.head_dim**0.5  # Readers divide by sqrt(K) again.
     output = output_multiplier(c) if has_output else 1.0
 
     def fold(path: Path, x: Any) -> Any:
@@ -188,5 +187,4 @@ def folded(
             return x * np.float32(query)
         return x * np.float32(output) if path[-2:-1] == ("final_norm",) else x
 
-    flat = {path: fold(path, x) for path, x in flatten_dict(params).items()}
-    return {**model, **dict.fromkeys(FIELDS, 0)}, unflatten_dict(flat)
+    return {**model, **dict.fromkeys(FIELDS, 0)}, path_aware_map(fold, params)

@@ -9,12 +9,12 @@ Params = Any  # A tree of arrays, in dicts by name.
 
 
 def num_params(params: Params) -> int:
-    """How many numbers a tree holds."""
+    """Counts the numbers of a tree."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
 class KernelDims(NamedTuple):
-    """How many dimensions of a kernel, in this order, count layers, are read, and are written."""
+    """Numbers of a kernel's dimensions, in their order: of layers, inputs and outputs."""
 
     layers: int
     inputs: int

@@ -5,19 +5,12 @@ from collections.abc import Callable, Mapping
 import jax
 from flax import linen as nn
 
-from lm.settings import choose
-
-# What the backward pass may keep of a block instead of computing it again.
-_REMAT_POLICIES = {
+# What the backward pass may keep of a block instead of computing it again, by `model.remat`.
+REMAT_POLICIES = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def check_remat(remat: str) -> None:
-    """Raises UserError unless `remat` is one of none, dots and full."""
-    choose("model.remat", remat, _REMAT_POLICIES)
 
 
 def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., jax.Array]:
@@ -25,9 +18,7 @@ def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., 
 
     The parameters are stacked whether or not the layers are scanned, and rematerialised blocks keep
     their names, so a checkpoint does not know how it was computed. `config.scan_layers` compiles
-    one block and loops over it: quicker to compile, slower to run. Initialisation always does,
-    which changes no number: the random numbers of all layers in one kernel took more than a minute
-    to compile for a GPU.
+    one block and loops over it: quicker to compile, slower to run.
 
     Args:
       parent: the module that they are part of, inside a compact method; its `config` is theirs.
@@ -40,11 +31,14 @@ def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., 
       those of `kv_cache.unstack_for_decoding`, a list.
     """
     c = parent.config
+    # Initialisation always loops, which changes no number: the random numbers of all layers in one
+    # kernel took more than a minute to compile for a GPU.
     scan_layers = c.scan_layers or parent.is_initializing()
-    policy = _REMAT_POLICIES[c.remat]
+    policy = REMAT_POLICIES[c.remat]
 
     def layers(x_BLD: jax.Array, by_layer: Mapping | None = None, **inputs) -> jax.Array:
         if by_layer is not None:
+            # Outside `nn.scan`, which would want the caches of all layers in one array.
             layer = block(config=c, parent=None, **fields)
             params = parent.get_variable("params", "layers")
             for of_layer, *values in zip(params, *by_layer.values(), strict=True):
@@ -60,7 +54,7 @@ def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., 
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=c.num_layers,
-            unroll=1 if scan_layers else c.num_layers,
+            unroll=1 if scan_layers else c.num_layers,  # All: straight-line code, the same tree.
         )
         return scanned(layer, x_BLD, inputs)[0]
 

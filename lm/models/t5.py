@@ -31,24 +31,18 @@ _EPSILON = 1e-6  # Of every norm, as in the published weights.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class T5Config:
-    """Everything needed to build a `T5`. No defaults: configs decide.
-
-    num_layers: of the encoder, and as many of the decoder.
-    num_buckets, max_distance: of relative positions, which the layers of a stack share.
-    gated: the MLP is GELU-gated, as in 1.1; otherwise it is a ReLU one.
-    tied_output: the output is the transposed embedding, scaled by 1/sqrt(D), as in 1.0.
-    """
+    """Everything needed to build a `T5`. No defaults: configs decide."""
 
     vocab_size: int
-    num_layers: int
+    num_layers: int  # Of the encoder, and as many of the decoder.
     num_heads: int
     head_dim: int
     model_dim: int
     mlp_dim: int
-    num_buckets: int
-    max_distance: int
-    gated: bool
-    tied_output: bool
+    num_buckets: int  # Of relative positions, see `relative_buckets`.
+    max_distance: int  # From here on all keys are in one bucket.
+    gated: bool  # The MLP is GELU-gated, as in 1.1; otherwise it is a ReLU one.
+    tied_output: bool  # The output is the transposed embedding, by 1/sqrt(D), as in 1.0.
     dropout: float
     dtype: str
     attention: str
@@ -80,21 +74,22 @@ def relative_buckets(
     """
     offset_LM = 0
     if causal:
-        distance_LM = jnp.maximum(distance_LM, 0)
+        distance_LM = jnp.maximum(distance_LM, 0)  # Keys that follow the query are hidden anyway.
     else:
         num_buckets //= 2
         offset_LM = jnp.where(distance_LM < 0, num_buckets, 0)
         distance_LM = jnp.abs(distance_LM)
     num_exact = num_buckets // 2
-    # Clamped where it is not used: no logarithm of 0.
+    # 0 at the first wide bucket, 1 where the last one ends; in between as the logarithm. Clamped
+    # where it is not used: no logarithm of 0.
     log_LM = jnp.log(jnp.maximum(distance_LM, num_exact).astype(jnp.float32) / num_exact)
     wide_LM = log_LM / math.log(max_distance / num_exact) * (num_buckets - num_exact)
+    # Rounded towards 0, as the published weights were trained; all that is farther is in the last.
     wide_LM = jnp.minimum(num_exact + wide_LM.astype(int), num_buckets - 1)
     return offset_LM + jnp.where(distance_LM < num_exact, distance_LM, wide_LM)
 
 
 def _attention(c: T5Config, name: str) -> attention.Attention:
-    """Without biases; the scores are not scaled, which the queries' initial size makes up for."""
     into, out = c.model_dim**-0.5, (c.num_heads * c.head_dim) ** -0.5
     return attention.Attention(
         num_heads=c.num_heads,
@@ -102,11 +97,12 @@ def _attention(c: T5Config, name: str) -> attention.Attention:
         head_dim=c.head_dim,
         in_init=nn.initializers.normal(into),
         out_init=nn.initializers.normal(out),
+        # The scores are not divided by sqrt(K); queries that start smaller by it make up for that.
+        query_init=nn.initializers.normal(into * c.head_dim**-0.5),
         dtype=jnp.dtype(c.dtype),
         matmul=MATMULS[c.matmul],
         in_bias=False,
         out_bias=False,
-        query_init=nn.initializers.normal(into * c.head_dim**-0.5),
         name=name,
     )
 
@@ -151,6 +147,7 @@ class Block(nn.Module):
         x_BLD += dropout("attention_dropout")(y_BLD)
         if encoded_BMD is not None:
             y_BLD = norm("cross_norm")(x_BLD)
+            # No relative positions here: those of two texts have nothing to do with each other.
             kernel = attend(cross_mask, dropout=inner("cross_probs_dropout"))
             to_encoder = cross_cached or kernel
             y_BLD = _attention(c, "cross_attention")(y_BLD, encoded_BMD, to_encoder)
@@ -172,14 +169,11 @@ class Block(nn.Module):
 
 @struct.dataclass
 class T5LayerCache:
-    """Of one layer of the decoder: its own tokens, and the encoder's.
-
-    encoder_mask_BLM: B x 1 x M, which of these are no padding.
-    """
+    """Keys and values of one layer of the decoder: of its own tokens, and of the encoder's."""
 
     own: LayerCache
     encoder: LayerCache
-    encoder_mask_BLM: jax.Array
+    encoder_mask_BLM: jax.Array  # B x 1 x M: which of the encoder's are no padding.
 
 
 class Stack(nn.Module):
@@ -215,7 +209,7 @@ class Stack(nn.Module):
 
         Args:
           x_BLD: the residual stream.
-          positions_BL: with `caches`, of the new tokens; all rows are as far.
+          positions_BL: with `caches`, of the new tokens.
           mask, encoded_BMD, cross_mask: see `Block`; None with `caches`.
           caches: see `GPT2.blocks`.
           deterministic: no dropout.
@@ -225,7 +219,8 @@ class Stack(nn.Module):
         if caches is None:
             at_L = at_M = jnp.arange(x_BLD.shape[1])
         else:
-            # Rows that have stopped may stand outside; what they say is not looked at.
+            # All rows are as far, so one bias serves them. The minimum, since those that have
+            # stopped may stand outside; what they say is not looked at.
             at_L, at_M = jnp.min(positions_BL, axis=0), jnp.arange(caches[0].own.k_BGMK.shape[2])
         buckets_LM = relative_buckets(
             at_L[:, None] - at_M[None, :],
@@ -233,6 +228,7 @@ class Stack(nn.Module):
             max_distance=c.max_distance,
             causal=self.causal,
         )
+        # One table for all layers; float32 like the scores that it is added to.
         bias_HLM, by_layer, own = self.relative_bias[buckets_LM].transpose(2, 0, 1), None, []
         if caches is not None:
             encoded_BMD = x_BLD  # Ignored: the keys and values of what was read are in the caches.
@@ -270,6 +266,7 @@ class Stack(nn.Module):
             of = params["cross_attention"]
             of_name = lambda name: dense.apply({"params": of[name]}, encoded_BMD)
             k_BMHK, v_BMHK = of_name("key"), of_name("value")
+            # Once a text, in place of at every token that is written.
             heads_first = LayerCache(k_BMHK.swapaxes(1, 2), v_BMHK.swapaxes(1, 2))
             return T5LayerCache(own, heads_first, mask_BLM)
 
@@ -290,14 +287,7 @@ class Encoder(nn.Module):
     def hidden_states(
         self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
     ) -> jax.Array:
-        """B x L twice -> hidden states, B x L x D.
-
-        Args:
-          tokens_BL: what is read.
-          segment_ids_BL: which document of its row a token belongs to, 0 for padding; attention
-            never crosses from one to another.
-          deterministic: no dropout; otherwise `apply` needs `rngs={"dropout": key}`.
-        """
+        """B x L twice -> hidden states, B x L x D; see `GPT2.hidden_states`."""
         x_BLD = self.encoder.embed(self.token_embedding, tokens_BL)
         mask = masks.itself(segment_ids_BL)
         return self.encoder.blocks(x_BLD, None, mask, deterministic=deterministic)[0]
@@ -325,6 +315,7 @@ class T5(nn.Module):
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
         """The decoder's hidden states, B x L x D -> what the logits are made of."""
         if self.config.tied_output:
+            # The embedding starts with a standard deviation of 1; this gives logits of that size.
             return LazyLogits(x_BLD * self.config.model_dim**-0.5, self.reader.token_embedding)
         return LazyLogits(x_BLD, self.output_embedding)
 

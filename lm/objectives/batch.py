@@ -1,4 +1,4 @@
-"""What an objective makes of rows: what a model reads, and what it must say."""
+"""The batch that an objective makes of rows."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,11 @@ from lm.corpus.rows import Rows
 
 @struct.dataclass
 class Batch:
-    """One batch.
+    """What a model reads, and what it must say; L are the positions whose logits it gives."""
 
-    inputs: keyword arguments of the model, arrays with a leading batch axis.
-    targets_BL: token ids, int32, one for each position whose logits the model gives.
-    weights_BL: float32; 0 where nothing is to be predicted.
-    """
-
-    inputs: dict[str, jax.Array]
-    targets_BL: jax.Array
-    weights_BL: jax.Array
+    inputs: dict[str, jax.Array]  # Keyword arguments of the model, all with a leading batch axis.
+    targets_BL: jax.Array  # Token ids, int32.
+    weights_BL: jax.Array  # Float32; 0 where nothing is to be predicted.
 
 
 def row_keys(key: jax.Array, ids_B: jax.Array) -> jax.Array:

@@ -32,12 +32,11 @@ def causal(rows: Rows, key: jax.Array) -> Batch:
 
 
 def prefix(rows: Rows, key: jax.Array, *, suffix_share: float) -> Batch:
-    """A prefix of each document is seen by all of it, and only what follows it is predicted (Raffel
-    et al. 2020, section 3.2.1).
+    """A prefix of each document is seen by all of it (Raffel et al. 2020, section 3.2.1).
 
-    The suffix takes a share of the document that is drawn between 0 and twice `suffix_share`; 0.5
-    gives every share alike. The document above with one token in its prefix, which is seen by
-    `<s>` too:
+    Only what follows it is predicted: a share of the document that is drawn between 0 and twice
+    `suffix_share`; 0.5 gives every share alike. The document above with one token in its prefix,
+    which is seen by `<s>` too:
 
         tokens      <s>  a    b    </s>
         prefix      yes  yes  no   no
@@ -48,19 +47,16 @@ def prefix(rows: Rows, key: jax.Array, *, suffix_share: float) -> Batch:
 
     def pivots(key, segment_ids_L, positions_L):
         L = segment_ids_L.shape[0]
-        # Segments count from 0, the padding, to at most L.
+        # Segments count from 0, the padding, to at most L; positions from 0 in each of them.
         length_L = jax.ops.segment_max(positions_L, segment_ids_L, L + 1)[segment_ids_L] + 1
         share_L = 2 * suffix_share * jax.random.uniform(key, (L + 1,))[segment_ids_L]
         return positions_L < jnp.floor((1 - share_L) * length_L)
 
     keys_B = row_keys(key, rows.ids_B)
     prefix_BL = jax.vmap(pivots)(keys_B, rows.segment_ids_BL, rows.positions_BL)
-    # The last token of the prefix predicts the first one behind it.
-    next_is_prefix_BL = jnp.pad(prefix_BL[:, 1:], ((0, 0), (0, 1))) & (
-        jnp.pad(rows.segment_ids_BL[:, 1:], ((0, 0), (0, 1))) == rows.segment_ids_BL
-    )
-    return Batch(
-        batch.inputs | {"prefix_BL": prefix_BL},
-        batch.targets_BL,
-        batch.weights_BL * ~next_is_prefix_BL,
-    )
+    # The last token of the prefix predicts the first one behind it; what is in the prefix of the
+    # next document does not count.
+    next_of = lambda x_BL: jnp.pad(x_BL[:, 1:], ((0, 0), (0, 1)))
+    same_BL = next_of(rows.segment_ids_BL) == rows.segment_ids_BL
+    weights_BL = batch.weights_BL * ~(next_of(prefix_BL) & same_BL)
+    return Batch(batch.inputs | {"prefix_BL": prefix_BL}, batch.targets_BL, weights_BL)

@@ -58,12 +58,14 @@ def masked(
         if whole_words:
             words_L = _words(tokens_L, segment_ids_L, *joined_V)
         num_maskable = jnp.sum(maskable_L)
+        # Of what there is in this row, but never more than the P places that all rows have.
         count = jnp.clip(jnp.round(rate * num_maskable).astype(int), 1, P)
         chosen_L = maskable_L & _choose(choose_key, maskable_L, words_L, count)
         kind_L = jax.random.uniform(kind_key, (L,))
         drawn_L = ordinary[jax.random.randint(token_key, (L,), 0, len(ordinary))]
         read_L = jnp.where(kind_L < mask_share + random_share, drawn_L, tokens_L)
         read_L = jnp.where(kind_L < mask_share, vocabulary.mask_id, read_L)
+        # Stable: the chosen ones first and in their order, then others, whose weight is 0.
         predict_P = jnp.argsort(~chosen_L, stable=True)[:P]
         return jnp.where(chosen_L, read_L, tokens_L), predict_P, chosen_L[predict_P]
 
@@ -89,6 +91,7 @@ def _words(tokens_L, segment_ids_L, joins_left_V, joins_right_V):
 def _choose(key, maskable_L, words_L, count):
     """Words in random order, as long as they have `count` tokens together at most."""
     L = maskable_L.shape[0]
+    # One draw a word; 2 is behind all of them. Tokens of a word tie, and stay side by side.
     score_L = jnp.where(maskable_L, jax.random.uniform(key, (L,))[words_L], 2.0)
     rank_L = jnp.argsort(jnp.argsort(score_L, stable=True))
     last_rank_L = jax.ops.segment_max(rank_L, words_L, L)[words_L]

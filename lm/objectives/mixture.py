@@ -19,14 +19,11 @@ def mixture(
     objectives: Sequence[Callable[[Rows, jax.Array], Batch]],
     weights: Sequence[float],
 ) -> Batch:
-    """Each row is dealt with by one of the objectives, drawn by their weights.
+    """Gives each row to one of the objectives, drawn in proportion to `weights`.
 
-    Args:
-      rows: packed rows.
-      key: of the step.
-      objectives: give inputs, targets and weights of the same shapes.
-      weights: in proportion to which rows are dealt out.
+    Their inputs, targets and weights must have the same shapes.
     """
+    # All compute all rows: shapes are static, and an objective costs little beside a step.
     choose_key, *keys = jax.random.split(key, len(objectives) + 1)
     batches = [objective(rows, k) for objective, k in zip(objectives, keys, strict=True)]
     logits = jnp.log(jnp.asarray(weights, jnp.float32))
@@ -34,10 +31,10 @@ def mixture(
     choice_B = jax.vmap(draw)(row_keys(choose_key, rows.ids_B))
 
     def pick(*options):
-        here = lambda x, i: (choice_B == i).reshape(-1, *[1] * (x.ndim - 1))
         picked = options[0]
         for i, option in enumerate(options[1:], start=1):
-            picked = jnp.where(here(option, i), option, picked)
+            here = (choice_B == i).reshape(-1, *[1] * (option.ndim - 1))
+            picked = jnp.where(here, option, picked)
         return picked
 
     return jax.tree.map(pick, *batches)

@@ -1,6 +1,6 @@
 """Objectives of models with an encoder and a decoder: part of a row is read, the rest written.
 
-Both keep packed documents apart, and lay a row out in arrays that it fills exactly.
+Packed documents stay apart, and a full row fills its arrays exactly.
 
 Dimension key: B batch, L row length, M encoder length, T decoder length, S spans.
 """
@@ -18,7 +18,7 @@ from lm.tokenizers.vocabulary import Vocabulary
 
 
 def counts(seq_len: int, noise_density: float, mean_span_length: float) -> tuple[int, int]:
-    """How many tokens of a full row are corrupted, and in how many spans, as T5 rounds them."""
+    """Numbers of corrupted tokens and of spans in a full row, rounded as T5 does."""
     num_noise = min(max(round(seq_len * noise_density), 1), seq_len - 1)
     num_spans = max(round(num_noise / mean_span_length), 1)
     return num_noise, min(num_spans, num_noise, seq_len - num_noise)
@@ -33,21 +33,19 @@ def span_corruption(
     mean_span_length: float,
     lengths: tuple[int, int] | None = None,
 ) -> Batch:
-    """Spans are replaced by sentinels, behind which the decoder writes them (Raffel et al. 2020,
-    section 3.1.4).
+    """Replaces spans by sentinels, behind which the decoder writes them (Raffel et al. 2020).
 
-    The sentinels of each document start from `<extra_id_0>`; the row ends with one end-of-text
-    token. A row of 7 tokens in which `b c` and `e` were chosen:
+    As in its section 3.1.4, but the sentinels of each document start from `<extra_id_0>`; the row
+    ends with one end-of-text token. A row of 7 tokens in which `b c` and `e` were chosen:
 
         tokens          <s>  a    b    c    d    e    </s>
         encoder         <s>  a    <0>  d    <1>  </s>
         decoder reads   pad  <0>  b    c    <1>  e
         targets         <0>  b    c    <1>  e    </s>
 
-    So a full row of L tokens takes L - noise + spans places in the encoder and noise + spans + 1 in
-    the decoder, which are the numbers of `counts`: nothing is left empty. Special tokens are never
-    chosen, and no span crosses from one document to another. So a row whose documents are too short
-    for such long spans has less noise, and its last tokens do not fit into the encoder.
+    Special tokens are never chosen, and no span crosses from one document to another. So a row
+    whose documents are too short for such long spans has less noise, and its last tokens do not fit
+    into the encoder.
 
     Args:
       rows: packed rows of L tokens.
@@ -55,7 +53,7 @@ def span_corruption(
       vocabulary: has sentinels and an end-of-text token.
       noise_density: the share of tokens that is chosen.
       mean_span_length: in tokens.
-      lengths: M and T, where they must be longer than that.
+      lengths: M and T, where they must be longer than a full row asks for.
 
     Raises:
       UserError: more spans than sentinels.
@@ -68,6 +66,7 @@ def span_corruption(
             f"and the tokenizer has {len(vocabulary.sentinel_ids)}; make more, or longer spans"
         )
     choose = functools.partial(_choose_spans, num_noise=num_noise, num_spans=num_spans)
+    # Sentinels stand in both; the decoder also writes the end. A full row leaves nothing empty.
     lengths = lengths or (L - num_noise + num_spans, num_noise + num_spans + 1)
     return _encoder_decoder_batch(rows, key, choose, vocabulary, lengths, sentinels=True)
 
@@ -80,15 +79,15 @@ def prefix(
     suffix_share: float,
     lengths: tuple[int, int] | None = None,
 ) -> Batch:
-    """The encoder reads the beginning of each document, and the decoder goes on with the rest.
+    """The encoder reads the beginning of each document, and the decoder writes the rest.
 
         tokens          <s>  a    b    c    d    </s>
         encoder         <s>  a    b    </s>
         decoder reads   pad  c
         targets         c    d
 
-    As special tokens are never moved, the end-of-text token of the row ends its last document. A
-    full row has `suffix_share` of its tokens in the suffixes of its documents, each about its part.
+    A full row has `suffix_share` of its tokens in the suffixes of its documents, each about its
+    part. Special tokens are never moved; the decoder's end-of-text token ends the last document.
     """
     L = rows.tokens_BL.shape[1]
     num_noise = counts(L, suffix_share, L)[0]
@@ -118,6 +117,7 @@ def _encoder_decoder_batch(
         starts_L = noise_L & ~_after(noise_L, segments_L)
         # Sentinels count from the beginning of each document.
         number_L = jnp.cumsum(starts_L) - 1
+        # By segment, of which there are L + 1 at most; `number + 1 - start` counts spans before.
         before_L = jax.ops.segment_min(number_L + 1 - starts_L, segments_L, L + 1)[segments_L]
         marks_L = sentinel_ids[number_L - before_L] if sentinels else tokens_L
 
@@ -125,11 +125,13 @@ def _encoder_decoder_batch(
         read_L = jnp.where(starts_L & sentinels, marks_L, tokens_L)
         encoder = _compact(keep_L, lengths[0], (read_L, pad_id), (segments_L, 0))
 
+        # Each place of the row may write a sentinel and then its token: 2 L places and the end.
         pairs = lambda first, second: jnp.stack([first, second], axis=1).reshape(2 * L)
         keep = jnp.append(pairs(starts_L & sentinels, noise_L), jnp.any(filled_L))
         written = jnp.append(pairs(marks_L, tokens_L), eos_id)
         segments = jnp.append(pairs(segments_L, segments_L), jnp.max(segments_L))
         targets_T, segments_T = _compact(keep, lengths[1], (written, pad_id), (segments, 0))
+        # The decoder reads what it wrote, one place later; a document begins with the pad token.
         previous_T = jnp.roll(targets_T, 1)
         read_T = jnp.where(_after(jnp.ones_like(segments_T, bool), segments_T), previous_T, pad_id)
         return *encoder, read_T, segments_T, targets_T
@@ -148,18 +150,19 @@ def _encoder_decoder_batch(
 
 
 def _after(x_L: jax.Array, segments_L: jax.Array) -> jax.Array:
-    """Whether the place before, in the same document, is True in `x_L`."""
+    """Whether `x_L` is True one place to the left, in the same document."""
     same_L = jnp.roll(segments_L, 1) == segments_L
     return jnp.where(jnp.arange(len(x_L)) > 0, jnp.roll(x_L, 1) & same_L, False)
 
 
 def _before(x_L: jax.Array, segments_L: jax.Array) -> jax.Array:
-    """Whether the place behind, in the same document, is True in `x_L`."""
+    """Whether `x_L` is True one place to the right, in the same document."""
     return _after(x_L[::-1], segments_L[::-1])[::-1]
 
 
 def _compact(keep: jax.Array, length: int, *arrays_and_fills) -> list[jax.Array]:
-    """What is kept of each array, in order, in `length` places; the rest is the fill."""
+    """Moves what is kept of each array to its front, in `length` places; the rest is the fill."""
+    # A stable sort, since shapes are static: boolean indexing would give as many as there are.
     order = jnp.argsort(~keep, stable=True)
     order = jnp.pad(order, (0, max(0, length - len(order))))[:length]
     is_there = jnp.arange(length) < jnp.sum(keep)
@@ -172,6 +175,7 @@ def _choose_suffixes(key, maskable_L, segments_L, *, num_noise):
     L = maskable_L.shape[0]
     share = _share_of_full_row(num_noise, segments_L) / jnp.maximum(jnp.sum(maskable_L), 1)
     # Rounded down at the end of each document of the running total, which the row then adds up to.
+    # 1e-4, since a product that should be whole may come out just below, and lose a token.
     total_L = jnp.floor(jnp.cumsum(maskable_L) * share + 1e-4)
     ends_L = jax.ops.segment_max(total_L, segments_L, L + 1)
     begins_L = jnp.concatenate([jnp.zeros(2), jnp.maximum.accumulate(ends_L[1:-1])])
@@ -182,17 +186,15 @@ def _choose_suffixes(key, maskable_L, segments_L, *, num_noise):
 
 
 def _share_of_full_row(count: int, segments_L: jax.Array) -> jax.Array:
-    """`count` in a full row, and in one that is not, as much less."""
+    """`count` in a full row; in a shorter one in proportion."""
     L = segments_L.shape[0]
     return jnp.round(count * jnp.sum(segments_L > 0) / L).astype(int)
 
 
 def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
-    """Random spans with random gaps between them, kept inside documents.
-
-    As T5 draws them, but for the ends: there a row never begins with a span and always ends with
-    one, so that its first token is never predicted and its last one always. Here both may be so.
-    """
+    """Random spans with random gaps between them, kept inside documents."""
+    # As T5 draws them, except at the ends: there a row never begins with a span and always ends
+    # with one, so that its first token is never predicted and its last one always.
     gap_key, noise_key, grow_key = jax.random.split(key, 3)
     L, num_maskable = maskable_L.shape[0], jnp.sum(maskable_L)
     num_noise = jnp.minimum(_share_of_full_row(num_noise, segments_L), num_maskable - 1)
@@ -202,10 +204,10 @@ def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
     # of which the outer two may be empty.
     noise = _random_parts(noise_key, L + 2, num_noise, spans, num_spans + 1)
     gaps = _random_parts(gap_key, L + 2, num_maskable - num_noise + 2, spans + 1, num_spans + 1)
-    gaps = gaps.at[0].add(-1).at[spans].add(-1)
+    gaps = gaps.at[0].add(-1).at[spans].add(-1)  # Drawn with 1 too many, as parts are never empty.
     ends = jnp.cumsum(jnp.stack([gaps, noise], axis=1).reshape(-1))
     index_L = jnp.cumsum(maskable_L) - 1
-    block_L = jnp.searchsorted(ends, index_L, side="right")
+    block_L = jnp.searchsorted(ends, index_L, side="right")  # Even in gaps, odd in spans.
     noise_L = maskable_L & (block_L % 2 == 1) & (spans > 0)
     # A span that would run over a special token or into another document ends before it, ...
     broken_L = noise_L & ~_after(noise_L, segments_L)
@@ -231,6 +233,7 @@ def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
 
 def _random_parts(key, L, total, parts, max_parts):
     """The sizes of `parts` random parts of `total`, each at least 1; zeros behind them."""
+    # All choices of parts - 1 places to cut at are alike likely.
     places_L = jnp.arange(L)
     can_cut_L = (places_L >= 1) & (places_L < total)
     score_L = jnp.where(can_cut_L, jax.random.uniform(key, (L,)), 2.0)

@@ -41,8 +41,8 @@ from lm.tasks.text import TextInputs, needs_fields, text_field
 
 _POOLS = {
     "encoder": lambda dtype: heads.FirstToken(dtype),
-    "decoder": lambda dtype: heads.LastToken(),
-    "encoder_decoder": lambda dtype: heads.Mean(),
+    "decoder": lambda dtype: heads.last_token,
+    "encoder_decoder": lambda dtype: heads.mean,
 }
 
 
