@@ -54,10 +54,7 @@ def make_loss_fn(
 
     def loss_fn(params, batch, key):
         output = model.apply(
-            {"params": params},
-            **batch.inputs,
-            deterministic=False,
-            rngs={"dropout": key},
+            {"params": params}, **batch.inputs, deterministic=False, rngs={"dropout": key}
         )
         return likelihood.output_cross_entropy(
             output,
