@@ -76,18 +76,17 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:
-        what = (
-            "interrupted" if not isinstance(error, interrupts.Terminated) else f"ended by {error}"
-        )
+        is_signal = isinstance(error, interrupts.Terminated)
+        what = f"ended by {error}" if is_signal else "interrupted"
         return _fail(
             f"{what}; the same command starts anew, or from the last checkpoint",
-            128 + getattr(error, "signum", signal.SIGINT),
+            128 + getattr(error, "signum", signal.SIGINT),  # As shells have it.
         )
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output.has_lost_reader():
             return 0  # Whoever read this has seen enough.
         line = faults.one_line(error)
-        if line is None:
+        if line is None:  # A bug, which keeps its traceback.
             raise
         return _fail(line)
 
@@ -106,6 +105,7 @@ def _run(argv: list[str]) -> int:
     if _HELP_CONFIG.value is not None:
         return config_help.print_help(_HELP_CONFIG.value)
     if _COORDINATOR.value is not None and not supervisor.is_watched():
+        # XLA aborts a process that loses another one, from within; a parent can say why.
         return supervisor.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
     allocator.keep_freed_memory()
     if _SWEEP.value is not None or _LAUNCHER.value is not None:
@@ -123,7 +123,7 @@ def _parse(argv: list[str]):
         if name in ("--config", "--launcher") and not pathlib.Path(value.split(":")[0]).is_file():
             raise UserError(f"{arg}: there is no such file; see configs/README.md")
     flags.FLAGS["config"].parser = cli.RecipeParser("config", argv)
-    try:
+    try:  # Files that are read here are a user's code, and may raise anything.
         rest = flags.FLAGS(argv)[1:]
         for flag in (_CONFIG, _LAUNCHER):
             if flag.present and not isinstance(flag.value, ml_collections.ConfigDict):
@@ -139,7 +139,7 @@ def _parse(argv: list[str]):
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; every option is written --name=value")
     asked = [f"--{flag.name}" for flag in _MODES if flag.value not in (None, False)]
-    if _EXTEND.value:
+    if _EXTEND.value:  # It trains, and so does --profile.
         asked += [] if asked == ["--profile"] else ["--extend"]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are several things to do; ask for one")
@@ -220,7 +220,7 @@ def _dispatch(config) -> int:
     if _COORDINATOR.value is not None:
         given = flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()}
         given |= {f"--{flag.name}": flag.value for flag in (_DRY_RUN, _SHOW_BATCH, _DEVICES)}
-        hosts.check_same("config", given)
+        hosts.check_same("config", given)  # Or they would wait for each other's collectives.
     check_numbers(config.to_dict())
     # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
     experiments = {
@@ -265,9 +265,8 @@ def _dispatch(config) -> int:
 
 def _workdir(ending: str = "") -> pathlib.Path:
     """--workdir, or a folder named after the config file."""
-    config_path = config_flags.get_config_filename(flags.FLAGS["config"])
-    name = pathlib.Path(config_path.split(":")[0]).stem
-    return pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / (name + ending))
+    filename = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+    return pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(filename).stem}{ending}")
 
 
 if __name__ == "__main__":

@@ -58,11 +58,8 @@ class RecipeParser(ConfigFileFlagParser):
 
     `--config.optimizer.name=lion` does what `--config=FILE.py:optimizer=lion` does where the file
     takes that argument: the block has lion's keys and the recipe's values for them. And
-    `--config.train.num_steps=10` sets `train.num_epochs` to 0.
-
-    Args:
-      name: of the flag.
-      arguments: of the whole command.
+    `--config.train.num_steps=10` sets `train.num_epochs` to 0. The arguments are those of the whole
+    command.
     """
 
     def __init__(self, name: str, arguments: Sequence[str]):
@@ -80,13 +77,14 @@ class RecipeParser(ConfigFileFlagParser):
             if arg.startswith(f"--{self.name}.") and "=" in arg
         )
         for key, names in _CHOICES.items():
+            # Each path holds the choices before it, so that several may be changed at once.
             for name in names if key in changes else ():
                 if flat(config).get(key) != changes[key]:
                     chosen = self._chosen(path, key, f"{name}={changes[key]}")
                     path, config = chosen or (path, config)
         for key, other in _UNSAYS:
             value, unsaid = (flat(config).get(k) for k in (key, other))
-            is_said = key in changes and changes[key].strip("0.")
+            is_said = key in changes and changes[key].strip("0.")  # "0" and "0.0" say nothing.
             if is_said and other not in changes and None not in (value, unsaid):
                 config.update_from_flattened_dict({other: type(unsaid)(0)})
         return config
@@ -100,19 +98,17 @@ class RecipeParser(ConfigFileFlagParser):
             if isinstance(error, ValueError) and "unknown argument" not in str(error):
                 raise  # The file takes it, and not this value.
             return None
+        # An argument of that name may mean something else in a file of one's own.
         chooses = flat(found).get(key) == argument.partition("=")[2]
         return (more, found) if chooses else None
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """Writes what is said of a config as two arguments, or behind one dash, in the one way.
-
-    ["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]. A dash and a
-    letter begin the next argument, and never a value.
-    """
+    """["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]."""
     found: list[str] = []
     for arg in argv:
         opens = found and re.fullmatch(r"--(config|launcher)(\.[\w.]+)?", found[-1])
+        # A dash and a letter begin the next argument; a dash and a digit are a value.
         if opens and not re.match("--?[A-Za-z]", arg):
             found[-1] += f"={arg}"
         else:
@@ -146,12 +142,7 @@ def profile_steps(text: str) -> tuple[int, int]:
 
 
 def of_config(filename: str, changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The arguments that make a config: ("--config=F.py:arg", "--config.seed=1", ...).
-
-    Args:
-      filename: as in --config=FILE.py:arg.
-      changes: values by dotted key.
-    """
+    """The arguments that make a config: ("--config=F.py:arg", "--config.seed=1", ...)."""
     return (f"--config={filename}", *(f"--config.{k}={_text(v)}" for k, v in changes.items()))
 
 
@@ -161,7 +152,7 @@ def resolve(arguments: Sequence[str]) -> ml_collections.ConfigDict:
     Raises:
       UserError: one line about the argument that cannot be followed.
     """
-    values = flags.FlagValues()
+    values = flags.FlagValues()  # Apart from this process's own flags.
     holder = config_flags.DEFINE_config_file(
         "config", None, "", flag_values=values, sys_argv=list(arguments)
     )
@@ -174,10 +165,10 @@ def resolve(arguments: Sequence[str]) -> ml_collections.ConfigDict:
 
 
 def mistake(error: BaseException, arguments: Sequence[str]) -> BaseException:
-    """What to raise for an error of the flag or config library, or of a config file's own code.
+    """The UserError for an error of the flag or config library, or of a config file's own code.
 
-    A UserError, which names the line of a config file where one is to blame; the error itself where
-    neither it nor its place is known, for then it is a bug.
+    It names the line of a config file where one is to blame. What is neither is a bug, and is
+    returned as it is.
     """
     named = [arg.partition("=") for arg in arguments]
     paths = {v.partition(":")[0] for n, _, v in named if n in ("--config", "--launcher")}
@@ -197,8 +188,8 @@ def _place(error: BaseException, paths: set[str]) -> str:
     for path in paths:
         whole = pathlib.Path(path).resolve()
         is_own = (pathlib.Path(__file__).parent.parent / "configs").resolve() in whole.parents
-        if is_own and isinstance(error, ValueError):
-            continue  # What a recipe says of its arguments is no mistake of the file.
+        if is_own and isinstance(error, ValueError):  # It says it of its arguments, not of itself.
+            continue
         if isinstance(error, SyntaxError):  # Of a file that is no text, nothing says more.
             frames.append((error.filename or path, error.lineno or 1))
         lines = [line for file, line in frames if pathlib.Path(file).resolve() == whole]
@@ -224,12 +215,7 @@ def one_line(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def check_settings(takes: Callable, settings: Mapping[str, Any]) -> None:
-    """Raises UserError where a file of one's own has other settings than a launcher takes.
-
-    Args:
-      takes: whatever has them as its keyword-only arguments.
-      settings: of the file, with what the command line changes.
-    """
+    """Raises UserError where a file of one's own has other settings than `takes` has arguments."""
     types = {name: one.annotation for name, one in keywords(takes).items()}
     if unlike := sorted(types.keys() ^ settings.keys()):
         verb = "needs" if unlike[0] in types else "does not take"
@@ -247,7 +233,7 @@ def _is_of(kind: type, value: Any) -> bool:
 
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Its values by dotted key."""
+    """The values of a config by dotted key, as JSON has them: tuples are lists."""
     return workdir_lib.flat(json.loads(config.to_json()))
 
 

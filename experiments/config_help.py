@@ -9,8 +9,8 @@ import io
 import pathlib
 import re
 import tokenize
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
 
 import ml_collections
 import yaml
@@ -23,17 +23,12 @@ _COMMENT_COLUMN = 44
 
 
 class Explanation(NamedTuple):
-    """A comment behind a key.
+    """A comment behind a key."""
 
-    key: with its block, as "optimizer.peak_lr"; parts of a mixture are one key.
-    siblings: all keys of the same `dict(...)`; it is about configs that have all of them.
-    place: file and line.
-    """
-
-    key: str
+    key: str  # With its block, as "optimizer.peak_lr"; parts of a mixture are one key.
     text: str
-    siblings: frozenset[str]
-    place: str
+    siblings: frozenset[str]  # All keys of its `dict(...)`: it is about configs that have them all.
+    place: str  # File and line.
 
 
 def explanations(path: pathlib.Path) -> list[Explanation]:
@@ -52,22 +47,14 @@ def explanations(path: pathlib.Path) -> list[Explanation]:
     return found
 
 
-def all_explanations(path: pathlib.Path) -> list[Explanation]:
-    """Those of a whole file."""
-    module = _Module(path)
-    return [one for name in module.defined for one in module.explanations(name)]
-
-
 def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str, str]:
-    """The text of each that has one of the dotted keys of a config.
-
-    Of several, that of the `dict(...)` that has most keys in common with the config.
-    """
+    """The text of each of the dotted keys of a config that has one."""
     texts, ranks = {}, {}
     names = {key: _general(key) for key in keys}
     parents = {key.rpartition(".")[0] for key in names.values()}
     known = {*names.values(), *parents, *(f"{parent}.parts" for parent in parents)}
     for one in found:
+        # Of several the one whose `dict(...)` has most keys in common with the config.
         if one.siblings <= known and len(one.siblings) > ranks.get(one.key, 0):
             texts[one.key], ranks[one.key] = one.text, len(one.siblings)
     return {key: texts[name] for key, name in names.items() if name in texts}
@@ -84,6 +71,7 @@ class _Module:
         with tokenize.open(path) as file:
             self._path, source = path, file.read()
         self._lines = source.splitlines()
+        # By tokens, for `ast` drops comments, and a string may hold a "#".
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         self._comments = {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
         self.defined: dict[str, ast.stmt] = {}
@@ -96,6 +84,7 @@ class _Module:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 folder = ROOT.joinpath(*node.module.split("."))
                 for alias in node.names:
+                    # `from configs import common` names a file, or something in one.
                     for file, name in ((folder / alias.name, None), (folder, alias.name)):
                         if (file := file.with_suffix(".py")).is_file():
                             self._imported[alias.asname or alias.name] = (file, name)
@@ -128,6 +117,7 @@ class _Module:
             for call in calls:
                 keys = {word.arg: word.value.end_lineno for word in call.keywords if word.arg}
                 lines = collections.Counter(keys.values())
+                # Of several keys on a line no one can tell which one a comment is about.
                 keys = {key: line for key, line in keys.items() if lines[line] == 1}
                 dotted = frozenset(_dotted(block, w.arg) for w in call.keywords if w.arg)
                 for key, line in keys.items():
@@ -141,12 +131,11 @@ class _Module:
             yield Explanation(key, self._comments[line].strip("# "), siblings, place)
 
     def _block(self, definition: ast.stmt, statement: ast.stmt) -> str:
-        """The block whose keys a statement makes: the NAME of `config.NAME = dict(...)`, of "the
-        NAME block" in the docstring or the comment above, or of a variable; else none.
-        """
+        """The block whose keys a statement makes, if any."""
         targets = getattr(statement, "targets", [None])
-        if _is_config(statement):
+        if _is_config(statement):  # `config.NAME = dict(...)`
             return targets[0].attr
+        # "The NAME block", in the docstring of a function or the comment above a constant.
         is_function = isinstance(definition, ast.FunctionDef)
         said = (ast.get_docstring(definition) if is_function else None) or ""
         line = definition.lineno - 1
@@ -154,6 +143,7 @@ class _Module:
             said, line = f"{self._lines[line - 1]} {said}", line - 1
         if named := re.search(r"(\w+) block\b", said):
             return named[1]
+        # A local variable, which becomes the block of its name.
         return targets[0].id if is_function and isinstance(targets[0], ast.Name) else ""
 
 
@@ -173,12 +163,7 @@ def _dotted(block: str, key: str) -> str:
 
 
 def config_text(config: ml_collections.ConfigDict, filename: str) -> str:
-    """The config as YAML, with a comment behind each key that is explained.
-
-    Args:
-      config: of the file, with any changes.
-      filename: as in --config=FILE.py:arguments.
-    """
+    """The config of --config=`filename` as YAML, with a comment behind each key."""
     text = cli.config_text(config)
     found = explanations(pathlib.Path(filename.partition(":")[0]))
     texts = explained(cli.flat(config), found)
@@ -201,9 +186,7 @@ def _key_lines(node: yaml.MappingNode, above: tuple[str, ...]) -> Iterator[tuple
 
 
 def variants(path: pathlib.Path) -> Iterator[tuple[str, ml_collections.ConfigDict]]:
-    """The configs of a file, by its name with arguments: the plain one, then each argument changed
-    by itself. What a file says of a wrong argument names the right ones.
-    """
+    """The configs of a file, by its name with arguments: the plain one, then one per argument."""
     spec = importlib.util.spec_from_file_location(f"configs.{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -228,7 +211,7 @@ def _choices(get_config: Callable, argument: str) -> list[str]:
     """What may stand for a wrong argument; what it says itself where that is none."""
     try:
         get_config(argument)
-    except ValueError as error:
+    except ValueError as error:  # Its message lists them, as `configs.common` writes it.
         if "must be true or false" in str(error):
             return ["true"]
         listed = re.search(r"(?:choose|takes) (.+)", str(error))
@@ -262,25 +245,20 @@ def print_help(part: str) -> int:
 
 
 def all_keys() -> Iterator[tuple[str, str, str, str]]:
-    """(key, explanation, value, file with arguments) of every recipe, and of every launcher.
-
-    An argument is there for the keys that the plain recipe lacks.
-    """
+    """(key, explanation, value, file with arguments) of every recipe, and of every launcher."""
     for path in sorted((ROOT / "configs").glob("*.py")):
         if not re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):
-            continue
+            continue  # It is what recipes share.
         found, seen = explanations(path), set()
         is_launcher = path.stem == "launchers"
         for filename, config in variants(path):
             values = cli.flat(config)
             texts = explained(values, found)
+            # With an argument, the keys that the plain recipe lacks; each launcher has its own.
             new = {key: values[key] for key in values if is_launcher or key not in seen}
             seen |= new.keys()
-            for key, value in _without_parts(new).items():
+            # Of the parts of a mixture, the first one's values stand for all: it is read last.
+            for key, value in {_general(k): v for k, v in reversed(new.items())}.items():
                 name = f"launcher.{key}" if is_launcher else key
                 text = next((t for k, t in texts.items() if _general(k) == key), "")
                 yield name, text, repr(value), filename
-
-
-def _without_parts(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {_general(key): value for key, value in reversed(values.items())}

@@ -44,7 +44,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
     with _unfinished(target) as partial, faults.naming(target):
-        is_imported = True
+        is_imported = True  # Else it is exported.
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
         if peft.is_folder(source):
             merge_adapters(source, partial, base=config.base, **allowed)
@@ -85,11 +85,8 @@ def _what_to_do(run: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a folder to make, on the same disk, which becomes `target` after the block.
-
-    A failure leaves nothing behind. What a killed process has left is removed: its name is
-    .TARGET.unfinished.
-    """
+    """Yields a folder to make, which becomes `target` after the block; a failure leaves nothing."""
+    # On the same disk, for a folder is renamed in one step there alone.
     folder = workdir_lib.existing_part(target.parent) / f".{target.name}.unfinished"
     try:
         folder.mkdir(exist_ok=True)
@@ -97,6 +94,7 @@ def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
         raise UserError(f"target={target} cannot be made ({error}); name another folder") from None
     partial = folder / "partial"
     with lock.held(folder, name=f"target={target}"):
+        # What a killed process has left.
         shutil.rmtree(partial, ignore_errors=True)
         try:
             yield partial
@@ -116,12 +114,10 @@ def import_folder(
 ) -> None:
     """A folder of `transformers` -> a run at step 0 that can be sampled, evaluated and trained on.
 
-    One with the head of a task becomes a run that was fine-tuned for it, unless weights may be left
-    out.
-
     Raises:
       UserError: see `lm.interop.hugging_face`.
     """
+    # Where weights may be left out, the head of a task is among them.
     if task_model.is_task_model(source) and not (allow_unknown or allow_missing):
         model = _read_task_model(source)
     else:
@@ -168,6 +164,7 @@ def merge_adapters(
         model = Model(run.config["model"], params, "float32", run.tokenizer)
     shapes = {path: x.shape for path, x in flatten_dict(model.params).items()}
     settings, adapters = peft.load_adapters(source, model.block, shapes)
+    # Merged in float32: rounded to a half type, small updates would vanish beside the kernel.
     merged = jax.jit(functools.partial(lora.merge, config=settings))(model.params, adapters)
     model = model._replace(params=jax.tree.map(np.asarray, merged), dtype="float32")
     write_run(target, model, source=str(source), base=str(folder))
@@ -175,18 +172,13 @@ def merge_adapters(
 
 
 class Model(NamedTuple):
-    """What a run is made of.
+    """What a run is made of."""
 
-    block: of the config.
-    dtype: of the files that the parameters came from.
-    task: of a model with the head of a task, the other blocks of its config.
-    """
-
-    block: dict[str, Any]
+    block: dict[str, Any]  # The `model` block of its config.
     params: Params
-    dtype: str
+    dtype: str  # Of the files that the parameters came from.
     tokenizer: tokenizers.Tokenizer
-    task: dict[str, Any] | None = None
+    task: dict[str, Any] | None = None  # With the head of a task, the other blocks of its config.
 
 
 def _read_task_model(source: pathlib.Path) -> Model:
@@ -204,7 +196,7 @@ def _read_task_model(source: pathlib.Path) -> Model:
 def _say(
     source: pathlib.Path, loaded: hugging_face.Loaded, tokenizer: tokenizers.Tokenizer
 ) -> None:
-    """Prints what was made up, and what was left out."""
+    """Prints what the folder lacks, and what of it was left out."""
     for path in loaded.missing:
         print(f"missing, and drawn at random: {'/'.join(path)}")
     for key in loaded.left_out:
@@ -238,7 +230,7 @@ def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
     # As fine-tuning keeps what is trained; see `Trainable`.
     params = {"params": model.params} if model.task else model.params
     host = {"num_tokens": 0, "frozen parameters": ""} if model.task else {"num_tokens": 0}
-    write_numpy_as_it_is()
+    write_numpy_as_it_is()  # A copy of a large model may not fit into memory.
     with (
         workdir_lib.opened(target, made_by, data_hash=""),
         Checkpoints(target / "checkpoints", keep_last=1) as checkpoints,
@@ -275,7 +267,7 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _check_scores(folder: pathlib.Path, model: nn.Module) -> None:
-    """Adapters of queries would have to be scaled as the queries are."""
+    # On export queries take up the scale of attention, and adapters of queries cannot.
     if mup.attention_scale(model_config(model)) is not None:
         raise UserError(
             f"{folder}: its heads are wider than its base shape's, model.mup_head_dim, and peft "

@@ -32,15 +32,12 @@ ACTIVATIONS = ("embedding", "attention scores", "attention out", "mlp out", "log
 
 
 class Point(NamedTuple):
-    """Mean absolute size of an activation after `step` updates, and of its change since the first.
-
-    width: as many times the base shape's.
-    """
+    """Mean absolute size of an activation after `step` updates, and of what they changed of it."""
 
     parametrisation: str
     activation: str
     step: int
-    width: int
+    width: int  # As many times the base shape's.
     size: float
     change: float
 
@@ -76,10 +73,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 def measured(
     config: ml_collections.ConfigDict, width: int, parametrisation: str, prepared: Prepared
 ) -> Iterator[Point]:
-    """Trains one width; yields each activation's size and change before each step, and at the end.
-
-    Activations are always those of the first rows of the data.
-    """
+    """Trains one width; yields each activation's size before each step and at the end."""
     config = variants.widened(config, width, parametrisation)
     parts = pretraining.make_parts(config)
     objective = pretraining.make_objective(config.objective, parts.model, prepared)
@@ -88,6 +82,7 @@ def measured(
     key = jax.random.key(config.seed)
     batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
     (first,) = batches.iterate(0, 1)
+    # Of the same rows at every step and width, so that only the parameters differ.
     probe = jax.tree.map(lambda x: x[: config.coordinates.probe_rows], first)
     inputs = objective(probe, key).inputs
     look = jax.jit(lambda params: activations(parts.model, params, inputs))
@@ -128,7 +123,7 @@ def activations(
 
 def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
     """N x B x H x L x M, hidden pairs too; without Llama's rotation, which changes no sizes."""
-    scale = mup.attention_scale(c)
+    scale = mup.attention_scale(c)  # None: the usual one, by the root of the head width.
     k_NBMHK = jnp.repeat(k_NBMGK, c.num_heads // k_NBMGK.shape[3], axis=3)
     scores_NBHLM = jnp.einsum("NBLHK,NBMHK->NBHLM", q_NBLHK, k_NBMHK)
     return scores_NBHLM * (c.head_dim**-0.5 if scale is None else scale)
@@ -142,18 +137,16 @@ class Slope(NamedTuple):
 
 
 def slopes(points: list[Point], parametrisation: str) -> dict[str, Slope]:
-    """By activation.
-
-    Of sizes it is the highest of all steps: they may shrink, as those of logits do until they are
-    learned (Yang et al. 2022, appendix D.2). Of what the steps changed it is that after the last
-    one: before, what is random in a narrow model counts for more.
-    """
+    """The slopes of one parametrisation by activation."""
     found = {}
     for activation in ACTIVATIONS:
         here = [
             p for p in points if (p.parametrisation, p.activation) == (parametrisation, activation)
         ]
+        # After the last step: before, what is random in a narrow model counts for more.
         *_, change = _slopes(here, "change")
+        # Of sizes the highest of all steps, for they may shrink, as those of logits do until they
+        # are learned (Yang et al. 2022, appendix D.2).
         found[activation] = Slope(max(_slopes(here, "size")), change)
     return found
 
@@ -172,7 +165,7 @@ def _slopes(points: list[Point], measure: str) -> Iterator[float]:
             sizes = np.log2([getattr(p, measure) for p in here])
             widths = np.log2([p.width for p in here])
             centred = widths - widths.mean()
-            yield float(centred @ sizes / (centred @ centred))
+            yield float(centred @ sizes / (centred @ centred))  # Least squares.
 
 
 def _report(points: list[Point], bound: float) -> bool:
@@ -206,6 +199,7 @@ def draw(points: list[Point], path: pathlib.Path) -> None:
         axes[0].set_ylabel(f"{kind}: mean |{measure}|")
         for axis, name in zip(axes, ACTIVATIONS, strict=True):
             here = [p for p in points if (p.parametrisation, p.activation) == (kind, name)]
+            # Nothing has changed at step 0, and log axes have no 0.
             first, last = (1 if measure == "change" else 0), max(p.step for p in here)
             for step in range(first, last + 1):
                 line = [(p.width, getattr(p, measure)) for p in here if p.step == step]

@@ -9,13 +9,7 @@ import rich
 import rich.table
 
 from experiments import finetune, report
-from experiments.estimates import communication
-from experiments.estimates.memory import (
-    held_bytes,
-    memory_table,
-    micro_batch,
-    pretraining_bytes,
-)
+from experiments.estimates import communication, memory
 from experiments.wiring import init_from, pretraining, task_data, variants
 from lm.corpus import split_counts
 from lm.corpus.batches import Batches
@@ -74,7 +68,7 @@ def _check_step(step: int, num_steps: int) -> None:
 
 def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> None:
     config = init_from.with_model(config)
-    if num_devices is not None:
+    if num_devices is not None:  # Before its rows are counted for the devices that are here.
         config = variants.for_accelerators(config, num_devices)
     config = variants.with_num_steps(config)
     parts = pretraining.make_parts(config, num_devices)
@@ -86,8 +80,8 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
     print(f"\n{flops:.4g} training FLOPs a token, {flops * tokens:.4g} a step of {tokens:,} tokens")
-    held = pretraining_bytes(config, parts, objective, abstract)
-    rich.print(memory_table(held))
+    held = memory.pretraining_bytes(config, parts, objective, abstract)
+    rich.print(memory.memory_table(held))
     if parts.mesh.size > 1:
         found = communication.collectives(config, parts.mesh.shape)
         communication.show(found, parts, held, flops * tokens)
@@ -109,8 +103,9 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
-    num_rows = micro_batch(config.data.batch_size, parts.accumulate_steps, parts.mesh)
+    num_rows = memory.micro_batch(config.data.batch_size, parts.accumulate_steps, parts.mesh)
     batches = finetune.make_batches(data, config.data, config.seed)
+    # As long as the first batch, since examples are padded to the longest of a batch.
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), batches.batch_at(0)
     )
@@ -123,14 +118,15 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
 
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params
-    held = held_bytes(parts.accumulate_steps, parts.abstract, frozen, loss, params, (frozen, batch))
-    rich.print(memory_table(held))
+    inputs = frozen, batch
+    held = memory.held_bytes(parts.accumulate_steps, parts.abstract, frozen, loss, params, inputs)
+    rich.print(memory.memory_table(held))
     _show_examples(batches, data, step=0)
 
 
 def _show(prepared: Prepared, objective: Objective, batch_size: int, seed: int, step: int) -> None:
     rows = Batches(prepared, "train", batch_size=batch_size, seed=seed).batch_at(step)
-    key = objective_key(jax.random.key(seed), step)
+    key = objective_key(jax.random.key(seed), step)  # As the step itself draws.
     batch = jax.device_get(jax.jit(objective)(rows, key))
     print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
     rich.print(render(_streams(batch), prepared.tokenizer))
@@ -168,7 +164,7 @@ def _streams(batch: Batch) -> list[Stream]:
     """What the model reads, and what it must write."""
     inputs = batch.inputs
     if "predict_BP" in inputs:
-        targets_BL = np.full(inputs["tokens_BL"].shape, -1)
+        targets_BL = np.full(inputs["tokens_BL"].shape, -1)  # -1: nothing is asked here.
         for b, at_P in enumerate(inputs["predict_BP"]):
             asked_P = batch.weights_BL[b] > 0
             targets_BL[b, at_P[asked_P]] = batch.targets_BL[b, asked_P]
@@ -196,6 +192,3 @@ def _parameter_table(params) -> rich.table.Table:
     for column in table.columns[1:]:
         column.justify = "right"
     return table
-
-
-# Several devices --------------------------------------------------------------------------------

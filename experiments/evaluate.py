@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             raise UserError(f"{folder} was imported and has no data of its own; set data.source")
         data = loaded.config["data"]
     check_positions(data["seq_len"], model.config)
-    where = dict(cache_dir=cache_folder("data"), only=("validation",))
+    where = dict(cache_dir=cache_folder("data"), only=("validation",))  # There may be no other.
     tokenizer, vocab_size = tokenizer_block(folder), model.config.vocab_size
     prepared = pretraining.make_data(data, tokenizer, vocab_size, **where)
     objective = _objective(loaded)
@@ -78,7 +78,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
             f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
         )
     params = place_params(run.params, mesh)
-    data = ml_collections.ConfigDict(run.config["data"])
+    data = ml_collections.ConfigDict(run.config["data"])  # Of training, but for what is given here.
     if config.data.source or config.data.validation:
         data.update(source=config.data.source, validation=config.data.validation)
     if data.validation:

@@ -2,12 +2,17 @@
 
 import pathlib
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 
-from experiments import prompts, report
+from experiments import report
 from experiments.wiring.number_ranges import check_output, folder_of
+from lm.data import unlabelled
 from lm.errors import UserError
+from lm.formats import files
+from lm.formats.fields import Record
 from lm.generation.ending import Written
 from lm.inference import prompting
 from lm.inference.writing import Prompt, Writer, make_writer, write
@@ -26,7 +31,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """
     del workdir
     _check(config)
-    asked = prompts.read(config.prompt, config.prompts_file, config.data)
+    asked = read_prompts(config.prompt, config.prompts_file, config.data)
     mesh = make_mesh(**config.parallel)
     loaded = load(folder_of(config.checkpoint), mesh=mesh)
     writer = _writer(loaded, config.raw, config.system)
@@ -59,6 +64,56 @@ def _check(config: ml_collections.ConfigDict) -> None:
     check_output(config.output, config.prompts_file)
 
 
+def read_prompts(prompt: str, prompts_file: str, data: ml_collections.ConfigDict) -> list[Prompt]:
+    """The prompts of `prompts_file`, in their order, or `prompt` alone.
+
+    What `on_error` of the `data` block leaves out is counted on standard error.
+
+    Raises:
+      UserError: the file cannot be read, is empty, or holds something else.
+    """
+    if not prompts_file:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # Bytes of an argument that are no UTF-8.
+            raise UserError(f"prompt holds half a character ({error.reason})") from None
+        return [Prompt("prompt", prompt, {})]
+    name = f"prompts_file={prompts_file}"
+    if prompt:
+        raise UserError(f"prompt={prompt!r} and {name} are both set; leave one out")
+    skipped: list[UserError] = []
+    found = _read_file(pathlib.Path(prompts_file), data.max_document_bytes)
+    prompts = list(files.without_errors(found, data.on_error, skipped))
+    if skipped:
+        _say(f"{len(skipped):,} prompts left out, first: {skipped[0]}")
+    if not prompts:
+        raise UserError(f"{name} is empty; write one prompt a line")
+    return prompts
+
+
+def _read_file(path: pathlib.Path, max_bytes: int) -> Iterator[Prompt | UserError]:
+    *_, suffix = [s.lower() for s in ("", *path.suffixes) if s.lower() not in files.PACKED]
+    if suffix == ".json":
+        yield UserError(f"prompts_file={path}: write one object a line, and call the file .jsonl")
+        return
+    text_format = "jsonl" if suffix in (".jsonl", ".ndjson") else "text"
+    from_text = lambda name, line: Record(name, {"prompt": line})
+    for item in unlabelled.read(path, text_format, max_bytes, from_text, _say):
+        yield item if isinstance(item, UserError) else _prompt(*item)
+
+
+def _prompt(name: str, fields: dict[str, Any]) -> Prompt | UserError:
+    """{"prompt": ...}, or {"messages": [...]} with what else belongs to a conversation."""
+    given = fields.keys() & {"prompt", "messages"}
+    if len(given) != 1:
+        return UserError(f'{name}: write either {{"prompt": text}} or {{"messages": [...]}}')
+    if "messages" in given:
+        return Prompt(name, None, fields)  # A template may read the other fields, such as "tools".
+    if not isinstance(fields["prompt"], str):
+        return UserError(f"{name}: prompt is a {type(fields['prompt']).__name__}, and no text")
+    return Prompt(name, fields["prompt"], {})
+
+
 def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]]) -> None:
     """A line a sample, in the order of the prompts."""
     lines = []
@@ -71,7 +126,7 @@ def _save(path: pathlib.Path, asked: list[Prompt], samples: list[list[Written]])
 
 
 def _writer(run: Run, raw: bool, system: str) -> Writer:
-    """How a prompt is read is said on standard error where it may surprise."""
+    """Makes the writer; says on standard error what may surprise of how it reads prompts."""
     prompting.say_what_is_unused(run.folder, run.tokenizer)
     writer = make_writer(run, raw=raw, system=system)
     if writer.template is not None:

@@ -51,12 +51,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         num_fewshot=None if config.num_fewshot < 0 else config.num_fewshot,
         limit=config.limit or None,
         task_manager=manager,
-        bootstrap_iters=1000,
+        bootstrap_iters=1000,  # Of standard errors; its default is a hundred times as many.
         log_samples=config.log_samples,
         apply_chat_template=config.apply_chat_template,
         fewshot_as_multiturn=config.fewshot_as_multiturn,
         system_instruction=config.system_instruction or None,
-        random_seed=config.seed,
+        random_seed=config.seed,  # They choose and order examples.
         numpy_random_seed=config.seed,
         torch_random_seed=config.seed,
         fewshot_random_seed=config.seed,
@@ -109,7 +109,7 @@ def load(config: ml_collections.ConfigDict):
         # A template writes all that stands before a text.
         affixes = prompting.PromptAffixes((), reader.affixes.end)
         reader = reader._replace(affixes=affixes, reads_special=True)
-    stops = prompting.stops(tokenizer, template)
+    stops = prompting.stops(tokenizer, template)  # Beside those of each task.
     if config.apply_chat_template:
         prompting.say_what_ends(template)
     else:

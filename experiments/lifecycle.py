@@ -29,12 +29,8 @@ class RunLifecycle:
     """Workdir, checkpoints and logs of one run; the caller trains.
 
     A context manager, inside which no other process can have the workdir. Entering it says what is
-    trained, and gives the lifecycle and the state to go on from, which it does not keep.
-
-    Its `monitor` watches the batches; `progress` counts.
-
-    Args:
-      experiment, requested_config: see `training.train`.
+    trained, and gives the lifecycle and the state to go on from. Its `monitor` watches the batches;
+    `progress` counts.
 
     Raises:
       UserError: the workdir cannot be used, also when it is entered.
@@ -42,7 +38,7 @@ class RunLifecycle:
 
     def __init__(self, experiment: Experiment, requested_config: dict[str, Any]):
         config, workdir = experiment.config, experiment.workdir
-        policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
+        policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}  # The loop's.
         self._checkpoints = Checkpoints(workdir / "checkpoints", **policy)
         self.num_steps = config.train.num_steps
         needed = self._checkpoints.bytes_needed(
@@ -63,7 +59,7 @@ class RunLifecycle:
             stack.push(self._note_failure)  # Behind the logs, and while the folder is ours.
             stack.enter_context(self._checkpoints)
             stack.enter_context(self.monitor)
-            stack.push(self._logs)
+            stack.push(self._logs)  # First to close: `end` does so before it marks what became.
             experiment.describe()
             state, host = _start(experiment, self._checkpoints, self._workdir)
             self._saved = {int(state.step)}
@@ -96,13 +92,14 @@ class RunLifecycle:
                 schedule=experiment.schedule,
                 monitor=self.monitor,
             )
-            self._all = stack.pop_all()
-        return self, state
+            self._all = stack.pop_all()  # An error until here has closed all of it.
+        return self, state  # Not kept: the first step donates its buffers.
 
     def __exit__(self, *error) -> bool | None:
         return self._all.__exit__(*error)
 
     def _note_failure(self, kind: type[BaseException] | None, *_) -> None:
+        # A run that failed before its logs were open is as it was, unless it has none yet.
         has_run = self._writers is not None or not (self._workdir / METRICS).exists()
         if kind is not None and issubclass(kind, Exception) and has_run:
             with contextlib.suppress(OSError):  # The error may be that nothing can be written.
@@ -117,6 +114,7 @@ class RunLifecycle:
         if not self._metrics:
             print("compiling the evaluation", flush=True)
         with self.progress.paused():
+            # The moving average of the parameters, where the optimiser keeps one.
             params = evaluation_params(state.params, state.opt_state)
             metrics = self._experiment.evaluate(params)
         self.take_evaluation(step, params, metrics)
@@ -146,19 +144,19 @@ class RunLifecycle:
     def end(self, state: TrainState) -> int:
         """Saves what is not saved yet, and finishes what is complete; the exit code."""
         step = int(state.step)
-        if step < self.num_steps and step not in self._saved:
+        if step < self.num_steps and step not in self._saved:  # The last one is saved by its hook.
             self.save(step, state)
         self._logs.close()
-        self._checkpoints.wait()
+        self._checkpoints.wait()  # Nothing is said to be saved that may still fail.
         if step < self.num_steps and not self.is_over():
             metric_writers.mark(self._workdir, STOPPED, step)
             print(f"stopped at step {step} and saved; the same command goes on", flush=True)
             return supervisor.STOPPED
         if step < self.num_steps:
+            best, patience = self._config.checkpoint.best_metric, self._config.train.patience
             print(
-                f"stopped early at step {step}: {self._config.checkpoint.best_metric} was best at "
-                f"step {self._history.best_step()}, {self._config.train.patience} evaluations "
-                "before",
+                f"stopped early at step {step}: {best} was best at step "
+                f"{self._history.best_step()}, {patience} evaluations before",
                 flush=True,
             )
         self._experiment.finish(self._checkpoints, state)
@@ -170,7 +168,7 @@ class RunLifecycle:
 def _opened(
     workdir: pathlib.Path, requested_config: dict[str, Any], experiment: Experiment
 ) -> Iterator[None]:
-    """The workdir, which the first process has to itself, with the tokenizer in it."""
+    """Holds the workdir, which the first process has to itself, with the tokenizer in it."""
     hosts.check_same("data", {"hash": experiment.data_hash})
     with contextlib.ExitStack() as stack:
         with hosts.together():

@@ -49,7 +49,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     _check(config)
     printed = sys.stdout
     say = functools.partial(print, file=sys.stderr, flush=True)
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr):  # What libraries print is no prediction.
         task_model = _open(config)
         records = unlabelled.read(
             _path(config.input),
@@ -70,6 +70,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         with _output(config.output, printed) as write:
             for each in found:
                 write(_line(each, config.data.on_error, counts))
+    # On standard error, as all but the predictions.
     said = [f"{counts['predicted']:,} predictions"]
     said += [f"{counts['cut']:,} of text that was cut to data.seq_len"] * bool(counts["cut"])
     said += [f"{counts['bad']:,} records had an error"] * bool(counts["bad"])
@@ -127,7 +128,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
     print(f"{folder} at step {run.step}: {run.config['task']['kind']}", flush=True)
 
     @with_mesh
-    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))  # Whole, to be fetched.
     @functools.partial(constrain_batch_sharding, mesh=mesh)
     def step(params, batch):
         return task.objective.outputs(model, params, batch)
@@ -137,7 +138,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
             examples, fill=task.fill, multiple=run.config["data"]["multiple"], batch_size=batch_size
         )
         placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
-        found: dict[int, Outputs] = {}
+        found: dict[int, Outputs] = {}  # By the example: batches go by length, not in order.
         for index, rows in fetched((index, step(params, batch)) for index, batch in placed):
             found |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
         return [found[i] for i in range(len(examples))]
@@ -168,14 +169,14 @@ def _replies(
     max_new_tokens: int,
     sample: Callable[..., list],
 ) -> tuple[Callable, Callable]:
-    """The `read` and `predict` of what answers conversations; `sample` draws from the model."""
+    """The `read` and `predict` of a chat model; `sample` draws from it."""
     stops = prompting.stops(tokenizer, task.template)
     prompting.say_what_ends(task.template)
 
     def read(record):
         examples = task.read(record)
         prompt = task.asked_ids(record).tolist()
-        try:
+        try:  # Here, so that a record that is too long is skipped as a broken one is.
             decoding.check_room(model, [prompt], max_new_tokens)
         except UserError as error:
             raise UserError(f"{record.name}: {error}") from None
@@ -206,7 +207,7 @@ def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
     fields: dict[str, Any] = {}
     if not isinstance(record, UserError):
         fields["name"] = record.name
-        if isinstance(record.fields.get("id"), str | int):
+        if isinstance(record.fields.get("id"), str | int):  # What else an id holds is no id.
             fields["id"] = record.fields["id"]
     if isinstance(prediction, UserError):
         if on_error == "raise":
@@ -234,4 +235,4 @@ def _output(path: str, printed: IO[str]) -> Iterator[Callable[[bytes], None]]:
 
 def _write(file: IO[bytes], line: bytes) -> None:
     file.write(line)
-    file.flush()
+    file.flush()  # Whoever reads a pipe waits for each line.

@@ -40,25 +40,20 @@ def start(
     workdir: pathlib.Path,
 ) -> None:
     """Prints the config, and what follows from it."""
-    print(safe_text.shown(config_text(config)))
     split = prepared.splits["train"]
     tokens = config.data.batch_size * config.data.seq_len
-    state_bytes = memory.tree_bytes(abstract)
     rows = pretraining.rows_of(config.objective.kind, config.parallel.sequence)
     lines = {
-        "parameters": f"{num_params(abstract.params):,}",
-        "weight decay": _decay_line(config.optimizer.weight_decay, abstract.params),
-        "warmup": _warmup_line(config.optimizer, config.train.num_steps),
-        "compute": compute_line(config.model, **rows),
         "data": f"{split.num_tokens:,} tokens of {split.num_documents:,} documents in "
         f"{split.num_rows:,} rows, {split.num_bytes / max(split.num_tokens, 1):.2f} bytes a token",
         "tokens a step": f"{tokens:,}, {config.train.num_steps:,} steps, "
         f"{config.train.num_steps * config.data.batch_size / split.num_rows:.2f} epochs",
         "mesh": f"{dict(parts.mesh.shape)} of {jax.devices()[0].device_kind}",
-        "memory": f"{state_bytes / 1e6:,.0f} MB of state on each device, besides activations",
+        "memory": f"{memory.tree_bytes(abstract) / 1e6:,.0f} MB of state on each device, besides "
+        "activations",
         "workdir": str(workdir),
     }
-    _print_lines(lines)
+    _print_start(config, f"{num_params(abstract.params):,}", abstract.params, rows, lines)
     warn(split_counts.notes(prepared.splits))
 
 
@@ -71,26 +66,35 @@ def warn(lines: Sequence[str]) -> None:
 def compute_line(model: ml_collections.ConfigDict, **rows) -> str:
     """Says how a model computes: types, kernel, and why the kernel is none of the fast ones.
 
-    As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)".
-
-    Args:
-      model: the `model` block of a config.
-      **rows: what the rows ask of attention; see `factory.make_model`.
+    As "bfloat16, attention by einsum (not cudnn: it has no dropout and model.dropout=0.1)". `rows`
+    is what the rows ask of attention; see `factory.make_model`.
     """
     model_config, choice = resolved(model, **rows)
     reason = f" ({choice.reason})" if choice.reason else ""
-    products = {
-        "plain": "",
-        "fp8": ", products of layers in fp8"
-        + (", simulated: no faster" if jax.default_backend() == "cpu" else ""),
+    line = f"{model_config.dtype}, attention by {choice.kernel}{reason}"
+    if model_config.matmul == "plain":
+        return line
+    # XLA widens 8-bit operands on CPUs.
+    slow = ", simulated: no faster" if jax.default_backend() == "cpu" else ""
+    return f"{line}, products of layers in fp8{slow}"
+
+
+def _print_start(
+    config: ml_collections.ConfigDict,
+    parameters: str,
+    params: Params,
+    rows: dict[str, Any],
+    more: dict[str, str],
+) -> None:
+    """Prints the config, and lines about what is trained and how; `more` are others, by name."""
+    print(safe_text.shown(config_text(config)))
+    lines = {
+        "parameters": parameters,
+        "weight decay": _decay_line(config.optimizer.weight_decay, params),
+        "warmup": _warmup_line(config.optimizer, config.train.num_steps),
+        "compute": compute_line(config.model, **rows),
     }
-    return (
-        f"{model_config.dtype}, attention by {choice.kernel}{reason}{products[model_config.matmul]}"
-    )
-
-
-def _print_lines(lines: dict[str, str]) -> None:
-    for name, text in lines.items():
+    for name, text in (lines | more).items():
         line = f"{name:>14}: {safe_text.shown(text)}"
         print(textwrap.fill(line, 100, subsequent_indent=" " * 16, break_long_words=False))
     print(flush=True)
@@ -124,7 +128,6 @@ def start_fine_tuning(
     workdir: pathlib.Path,
 ) -> None:
     """Prints the config, and what follows from it."""
-    print(safe_text.shown(config_text(config)))
     num_examples, num_steps = len(data.train.examples), config.train.num_steps
     rows = dict(causal=True, packed=False, sequence_parts=config.parallel.sequence)
     counts = [
@@ -134,10 +137,6 @@ def start_fine_tuning(
         f"{sum(not isinstance(e, RestUnread) for e in data.skipped):,} left out",
     ]
     lines = {
-        "parameters": f"{num_params(abstract.params):,} trained, {num_params(frozen):,} frozen",
-        "weight decay": _decay_line(config.optimizer.weight_decay, abstract.params),
-        "warmup": _warmup_line(config.optimizer, config.train.num_steps),
-        "compute": compute_line(config.model, **rows),
         "data": ", ".join(counts),
         "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "
         f"{num_steps * config.data.batch_size / num_examples:.2f} epochs",
@@ -145,21 +144,21 @@ def start_fine_tuning(
         f"{memory.tree_bytes(abstract.opt_state) / 1e6:,.1f} MB of optimiser state",
         "workdir": str(workdir),
     }
-    _print_lines(lines | data.lines | dict(line.split(": ", 1) for line in initial))
+    lines |= data.lines | dict(line.split(": ", 1) for line in initial)
+    parameters = f"{num_params(abstract.params):,} trained, {num_params(frozen):,} frozen"
+    _print_start(config, parameters, abstract.params, rows, lines)
     for error in [e for e in data.skipped if not isinstance(e, RestUnread)][:5]:
         print(safe_text.one_line(f"left out: {error}"))
     warn([*data.warnings, *border_warnings(data.task.notes, num_examples)])
 
 
 def border_warnings(notes: Mapping[str, int], num_examples: int) -> list[str]:
-    """What follows where answers begin inside of a token, as behind a prompt that ends in a space.
+    """Warns where answers begin inside of a token, as behind a prompt that ends in a space.
 
-    Args:
-      notes: counts of a chat task, by what is counted.
-      num_examples: rows, each with an answer or more.
+    `notes` are the counts of a chat task, by what is counted.
     """
     count = notes.get(chat_template.SPLIT, 0)
-    if count * 2 < num_examples:
+    if count * 2 < num_examples:  # An odd answer is no fault of the template.
         return []
     return [
         f"{count:,} {chat_template.SPLIT}: a prompt ends before such a token, and a reply that is "
@@ -213,6 +212,7 @@ def print_scores(
         return
     columns = list(next(iter(by_label.values())))
     print("\n" + "".join(f"{name:>11}" for name in columns) + "  of each label")
+    # Those of most support, in the order of the labels.
     shown = sorted(by_label, key=lambda label: -by_label[label]["support"])[:_MOST_LABELS]
     for label in (label for label in by_label if label in shown):
         scores = [by_label[label][name] for name in columns]
@@ -251,11 +251,9 @@ def as_json(tree: Any, indent: int | None = None) -> str:
 
 
 def json_line(fields: dict[str, Any]) -> str:
-    """A line of JSON Lines, its end included.
-
-    What some readers take for the end of a line, as JSON does not, is escaped.
-    """
+    """A line of JSON Lines, its end included."""
     text = as_json(fields)
+    # For `str.splitlines` and others these end a line, and for JSON they do not.
     for character in "\u0085\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text + "\n"
@@ -282,8 +280,10 @@ def end(
 ) -> None:
     """Prints the result beside general-purpose compressors, and what one can do next.
 
-    `made_by` is the command of the run; `compressors`, unless None, gives their bits per byte, and
-    `no_bits_per_byte` the reason where the run has none.
+    Args:
+      made_by: the command of the run.
+      compressors: gives their bits per byte; None where no one asked.
+      no_bits_per_byte: the reason where the run has none.
     """
     print(f"\nvalidation loss {metrics['eval/loss']:.4f} nats a token")
     if "eval/bits_per_byte" in metrics:
@@ -297,16 +297,14 @@ def end(
     if family_named(model_name).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
         print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
+    # The last of two equal flags would win, which hides what is meant.
     kept = [arg for arg in made_by[1:] if not re.match("--?(workdir|config.init_from)=", arg)]
     more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
     print(f"train it on     {more}", flush=True)
 
 
 def compressor_bits_per_byte(data: ml_collections.ConfigDict) -> dict[str, float]:
-    """Bits per byte of `gzip -9` and `xz -9` on the validation documents of a `data` block.
-
-    All of the documents are one stream.
-    """
+    """Bits per byte of `gzip -9` and `xz -9` on the validation documents of a `data` block."""
     source = make_source(
         data.source,
         split="validation",
@@ -316,6 +314,7 @@ def compressor_bits_per_byte(data: ml_collections.ConfigDict) -> dict[str, float
     )
     packers = {"gzip -9": zlib.compressobj(9, wbits=31), "xz -9": lzma.LZMACompressor(preset=9)}
     num_bytes, sizes = 0, dict.fromkeys(packers, 0)
+    # One stream of all documents, so that a compressor learns from those before, as a model did.
     for document in readable(source, data.on_error, []):
         text = document.text.encode()
         num_bytes += len(text)

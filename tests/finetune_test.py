@@ -20,7 +20,7 @@ from configs import answer, chat, classify, seq2seq, tag
 from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import predict as predict_config
-from experiments import evaluate, finetune, generate, predict, prompts
+from experiments import evaluate, finetune, generate, predict
 from experiments.wiring import task_data
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
@@ -478,11 +478,13 @@ def test_prompts_are_the_lines_of_a_file(tmp_path):
     (tmp_path / "prompts.txt.gz").write_bytes(gzip.compress(text))
 
     assert [
-        prompt.text for prompt in prompts.read(config.prompt, config.prompts_file, config.data)
+        prompt.text
+        for prompt in generate.read_prompts(config.prompt, config.prompts_file, config.data)
     ] == ["ein\u2028s", "", "{二"]
     config.prompts_file += ".gz"
     assert [
-        prompt.text for prompt in prompts.read(config.prompt, config.prompts_file, config.data)
+        prompt.text
+        for prompt in generate.read_prompts(config.prompt, config.prompts_file, config.data)
     ] == ["ein\u2028s", "", "{二"]
 
 
@@ -494,10 +496,11 @@ def test_prompts_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_pa
     config.data.max_document_bytes = 40
 
     with pytest.raises(UserError, match=r"prompts\.jsonl:2: not JSON.*data\.on_error"):
-        prompts.read(config.prompt, config.prompts_file, config.data)
+        generate.read_prompts(config.prompt, config.prompts_file, config.data)
     config.data.on_error = "skip"
     assert [
-        prompt.text for prompt in prompts.read(config.prompt, config.prompts_file, config.data)
+        prompt.text
+        for prompt in generate.read_prompts(config.prompt, config.prompts_file, config.data)
     ] == ["a", None]
     assert "3 prompts left out, first: " in capsys.readouterr().err
 

@@ -49,7 +49,6 @@ ROOMS = [
     "lm",
     "experiments.cli",
     "experiments.config_help",
-    "experiments.prompts",
     "experiments.wiring",
     "experiments.report",
     "experiments.experiment",

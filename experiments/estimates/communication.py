@@ -59,7 +59,9 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
         cwd=pathlib.Path(__file__).parent.parent.parent,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    # The last line: libraries may print before it.
     found = json.loads(done.stdout.splitlines()[-1])
+    # Over `data` alone gradients are added that `fsdp` has cut, on the big mesh into more shards.
     cut = small["fsdp"] / axis_sizes["fsdp"]
     return {
         (kind, tuple(axes)): Traffic(count, num_bytes * (cut if axes == ["data"] else 1))
@@ -71,7 +73,7 @@ def of_all_layers(num_layers: int, compiled: Callable[[int], Collectives]) -> Co
     """The collectives of so many layers, from two of `compiled`, which has few of them."""
     if num_layers <= max(_NUM_LAYERS):
         return compiled(num_layers)
-    fewer, more = map(compiled, _NUM_LAYERS)
+    fewer, more = map(compiled, _NUM_LAYERS)  # A line through two points: all is linear in layers.
     steps = (num_layers - _NUM_LAYERS[0]) / (_NUM_LAYERS[1] - _NUM_LAYERS[0])
     none = Traffic(0, 0)
     extended = {}
@@ -173,21 +175,15 @@ def _time_table(
     c, num_devices = parts.model.config, parts.mesh.size
     # With remat=full the backward pass begins with another forward pass: 8 in place of 6 FLOPs.
     passes, extra = (3, 4 / 3) if c.remat == "full" else (2, 1.0)
+    # Whole over `fsdp`, read in the type that is computed with, in each pass.
     weights = sum(whole_bytes(parts)) * jnp.dtype(c.dtype).itemsize / 4
+    # Activations are written once and read once, and the state too, once a step.
     per_micro_batch = 2 * held["activations"] + passes * weights
     state = held["parameters"] + held["optimiser state"] + held["gradients"]
     traffic_bytes = 2 * state + parts.accumulate_steps * per_micro_batch
-    table = rich.table.Table(
-        "chip",
-        "HBM used",
-        "FLOPs",
-        "HBM",
-        "weights",
-        "rows",
-        "step",
-        "MFU",
-        title=f"seconds of a step on {num_devices:,} chips, at the least",
-    )
+    title = f"seconds of a step on {num_devices:,} chips, at the least"
+    numbers = ("HBM used", "FLOPs", "HBM", "weights", "rows", "step", "MFU")
+    table = rich.table.Table("chip", *numbers, title=title)
     for chip in hardware.CHIPS:
         name = chip.name.removeprefix("NVIDIA ")
         used = f"{sum(held.values()) / 1e9:.0f} of {chip.memory_bytes / 1e9:.0f} GB"

@@ -44,14 +44,12 @@ def pretraining_bytes(
 def held_bytes(
     accumulate_steps: int, abstract: TrainState, frozen: Params, loss, params: Params, batch
 ) -> dict[str, int]:
-    """Bytes a device by category; gradients are there twice while micro-batches are added up.
-
-    `loss`, `params` and `batch` are as large as one device computes with them.
-    """
+    """Bytes a device by category; it computes `loss` of `params` and `batch`, of these shapes."""
     trained = memory.tree_bytes(abstract.params)
     return {
         "parameters": trained + memory.tree_bytes(frozen),
         "optimiser state": memory.tree_bytes(abstract.opt_state),
+        # Twice while micro-batches are added up: the sum, and what is added.
         "gradients": trained * (1 if accumulate_steps == 1 else 2),
         "activations": memory.saved_activation_bytes(loss, params, batch),
     }
@@ -68,7 +66,7 @@ def memory_table(held: dict[str, int]) -> rich.table.Table:
 def whole_bytes(parts: pretraining.PretrainingParts) -> tuple[int, int]:
     """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
     sizes = dict(parts.mesh.shape)
-    sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)
+    sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)  # As if `fsdp` cut nothing.
     mesh = make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
     shapes = families.param_shapes(parts.model)
     bytes_of = {False: 0, True: 0}
@@ -83,13 +81,11 @@ def whole_bytes(parts: pretraining.PretrainingParts) -> tuple[int, int]:
 
 
 def gathered_bytes(parts: pretraining.PretrainingParts) -> int:
-    """What `fsdp` has gathered at once: all outside the layers, and one layer.
-
-    Without rematerialisation the compiler gathers each layer once, for both passes: then all layers
-    are held. In a half-precision type those copies are residuals, and so among the activations.
-    """
+    """What `fsdp` has gathered at once: all outside the layers, and one layer, or all of them."""
     outside, layers = whole_bytes(parts)
     c = parts.model.config
     itemsize = jnp.dtype(c.dtype).itemsize
+    # Without rematerialisation the compiler gathers each layer once for both passes, and holds all.
+    # In a half-precision type those copies are residuals, and so among the activations already.
     holds_all = c.remat == "none" and itemsize == 4
     return outside + layers * itemsize // 4 // (1 if holds_all else c.num_layers)

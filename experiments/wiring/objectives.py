@@ -33,16 +33,15 @@ _SHARES = ("rate", "noise_density", "suffix_share")
 
 
 def check(block: dict[str, Any], architecture: str, key: str = "objective") -> None:
-    """Whether models of this architecture can be trained with an objective of these settings.
+    """Checks that an objective of these settings can train models of this architecture.
 
     Raises:
-      UserError: an objective that cannot train them, or settings that it does not have, lacks, or
-        that mean nothing.
+      UserError: it cannot, or settings are unknown, missing or mean nothing.
     """
     settings = dict(block)
     kind = settings.pop("kind", None)
     known = OBJECTIVES[architecture]
-    if kind == "mixture" and key == "objective" and len(known) > 1:
+    if kind == "mixture" and key == "objective" and len(known) > 1:  # No mixture in a mixture.
         _check_mixture(settings, architecture)
         return
     if kind not in known:
@@ -51,7 +50,7 @@ def check(block: dict[str, Any], architecture: str, key: str = "objective") -> N
             f"{key}.kind={kind!r} is nothing that trains {_SPOKEN[architecture]}; choose "
             f"{', '.join(known)}{more}"
         )
-    given = ("vocabulary", "lengths")
+    given = ("vocabulary", "lengths")  # Arguments that are no settings: `make_objective` has them.
     check_keys(known[kind], key, settings, of=f"kind={kind}", given=given)
     for name in _SHARES:
         if name in settings and not 0 < settings[name] < 1:
@@ -97,7 +96,9 @@ def make_objective(
         make_objective, architecture=architecture, vocabulary=vocabulary, seq_len=seq_len
     )
     objectives = [make(part) for part in parts]
-    if architecture == "encoder_decoder":
+    if (
+        architecture == "encoder_decoder"
+    ):  # All parts are padded to the longest: one shape, one jit.
         batches = [traced(objective) for objective in objectives]
         lengths = (
             max(batch.inputs["encoder_tokens_BM"].shape[1] for batch in batches),
@@ -110,7 +111,7 @@ def make_objective(
 
 
 def abstract_objective(objective: Mapping[str, Any], model: nn.Module, seq_len: int) -> Objective:
-    """The objective of a block for shapes alone: no tokenizer is read, and none lacks a token."""
+    """The objective of a block, for shapes alone: no tokenizer is read, and none lacks a token."""
     size = model.config.vocab_size
     none_V = np.zeros(size, bool)
     vocabulary = Vocabulary(
@@ -145,7 +146,7 @@ def _with_tokens(function, kind: str, architecture: str, vocabulary: Vocabulary)
 
 
 def _with_prefix(objective: Objective) -> Objective:
-    """The same batch with an empty prefix, where it has none."""
+    """Adds an empty prefix to batches that have none: the parts of a mixture need equal trees."""
 
     def with_prefix(rows, key):
         batch = objective(rows, key)

@@ -38,10 +38,10 @@ def embedded(kind: str) -> str:
 def complete(
     block: dict[str, Any], records: Sequence[Record], templates: template_files.Templates | None
 ) -> dict[str, Any]:
-    """The block with its labels and their weights, so that a task needs no training data.
+    """The `task` block with its labels and their weights, so that a task needs no training data.
 
     Args:
-      block: the `task` block; empty labels mean those of the records.
+      block: that of a config; empty labels mean those of the records.
       records: of training; one without a proper label is for `encode` to report.
       templates: of chats; see `chat_templates`.
 
@@ -64,6 +64,7 @@ def complete(
     counts = labels_lib.find_labels(records, read)
     labels = block["labels"] or tuple(counts)
     names = [labels_lib.clean(label) for label in labels]
+    # Other spellings of a label, such as its number, count as it.
     index = labels_lib.index_of(block["kind"], labels)
     found, counts = counts, collections.Counter()
     for label, num in found.items():
