@@ -96,9 +96,8 @@ def make_objective(
         make_objective, architecture=architecture, vocabulary=vocabulary, seq_len=seq_len
     )
     objectives = [make(part) for part in parts]
-    if (
-        architecture == "encoder_decoder"
-    ):  # All parts are padded to the longest: one shape, one jit.
+    if architecture == "encoder_decoder":
+        # All parts are padded to the longest, so that any may be drawn in one compiled step.
         batches = [traced(objective) for objective in objectives]
         lengths = (
             max(batch.inputs["encoder_tokens_BM"].shape[1] for batch in batches),
