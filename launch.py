@@ -107,7 +107,9 @@ def _run(argv: list[str]) -> int:
     if _COORDINATOR.value is not None and not supervisor.is_watched():
         # XLA aborts a process that loses another one, from within; a parent can say why.
         return supervisor.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
-    allocator.keep_freed_memory()
+    # Records come in all lengths without end: a heap that is never trimmed breaks up and grows.
+    if config.experiment != "predict":
+        allocator.keep_freed_memory()
     if _SWEEP.value is not None or _LAUNCHER.value is not None:
         output.outlive_readers()
         return _launch()

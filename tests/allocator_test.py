@@ -67,3 +67,25 @@ def test_a_step_reuses_the_memory_of_the_one_before():
 
     num_pages = 2**22 * 4 / os.sysconf("SC_PAGE_SIZE")
     assert float(run.stdout) < num_pages / 2
+
+
+_KEPT = """
+import launch
+from lm.system import allocator
+
+allocator.keep_freed_memory = lambda: print("kept")
+launch._dispatch = lambda config: 0
+launch.main(["launch.py", *{args}])
+"""
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("quickstart", True), ("predict", False)])
+def test_freed_memory_goes_back_where_shapes_have_no_end(name, is_kept):
+    run = subprocess.run(
+        [sys.executable, "-c", _KEPT.format(args=[f"--config=configs/{name}.py"])],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ("kept" in run.stdout) == is_kept
