@@ -24,11 +24,11 @@ _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences
 
 
 class Hypothesis(NamedTuple):
-    """One continuation, without the token that ended it, its score, and that token or None."""
+    """One continuation."""
 
-    tokens: list[int]
+    tokens: list[int]  # Without the one that ended it.
     score: float
-    stop_id: int | None
+    stop_id: int | None  # That one, None where none did.
 
 
 def search(
@@ -45,10 +45,10 @@ def search(
     start_id: int = 0,
     batch_size: int = 16,
 ) -> list[list[Hypothesis]]:
-    """The `num_beams` best continuations of each prompt, best first.
+    """Finds the `num_beams` best continuations of each prompt, best first.
 
-    The same as `generate(num_beams=...)` of `transformers`: the score of a hypothesis of n tokens,
-    its last one included, is its log-probability / n^length_penalty (Wu et al. 2016, section 7, has
+    They are those of `generate(num_beams=...)` of `transformers`: a hypothesis of n tokens, its
+    last one included, scores its log-probability / n^length_penalty (Wu et al. 2016, section 7, has
     another formula).
 
     Args:
@@ -64,6 +64,7 @@ def search(
     """
     decoding.check_room(model, prompts, max_new_tokens)
     check(num_beams, length_penalty)
+    # At most S tokens end a beam, so that of W x (1 + S) candidates W can go on.
     num_candidates = num_beams * max(2, 1 + len(stop_ids))
     if num_candidates > num_beams * vocab_size:
         raise UserError(f"num_beams={num_beams} is too many for {vocab_size} tokens")
@@ -81,21 +82,17 @@ def search(
             num_candidates=num_candidates,
             length_penalty=length_penalty,
             early_stopping=early_stopping,
-            stop_ids=np.array(list(stop_ids) or [-1]),
+            stop_ids=np.array(list(stop_ids) or [-1]),  # No token is -1.
             start_id=start_id,
         )
         beams = to_host(beams)
-        for b, index in enumerate(batch.indices):
+        for b, index in enumerate(batch.indices):  # The first rows: others only fill up.
             found[index] = [_hypothesis(beams, b, w, stop_ids) for w in range(num_beams)]
     return [found[i] for i in range(len(prompts))]
 
 
 def check(num_beams: int, length_penalty: float) -> None:
-    """Whether these can be searched with; see `search`.
-
-    Raises:
-      UserError: one is out of its range, or no number.
-    """
+    """Raises UserError where one of these is out of its range, or no number; see `search`."""
     if num_beams < 1:
         raise UserError(f"num_beams={num_beams} must be at least 1")
     if not math.isfinite(length_penalty):
@@ -104,11 +101,11 @@ def check(num_beams: int, length_penalty: float) -> None:
 
 @struct.dataclass
 class _Beams:
-    """Beams of equal rank: their new tokens, scores, and how many tokens each has (W x N, W, W)."""
+    """W beams of each prompt, best first; or C candidates, from which such are chosen."""
 
     tokens_BWN: Any
-    score_BW: Any
-    length_BW: Any
+    score_BW: Any  # float32; of running beams the log-probability, of finished ones divided.
+    length_BW: Any  # How many tokens of N there are; 0 for a finished beam that is not there yet.
 
     def best(self, rank_BC: jax.Array, num: int) -> tuple["_Beams", jax.Array]:
         """The `num` beams of the highest rank, which becomes their score, and where they stood."""
@@ -146,14 +143,9 @@ def _search(
     """The finished beams of each row, W of them."""
     B, W = tokens_BL.shape[0], num_beams
     logits_BV, positions_B, caches = decoding.start(
-        model,
-        params,
-        tokens_BL,
-        lengths_B,
-        num_new=num_new,
-        start_id=start_id,
-        vocab_size=vocab_size,
+        model, params, tokens_BL, lengths_B, num_new=num_new, start_id=start_id
     )
+    # A prompt is read once; only then has each of its beams a cache, B x ... -> BW x ...
     caches = jax.tree.map(lambda x: jnp.repeat(x, W, axis=0), caches)  # Rows of one prompt adjoin.
     first_B1 = jnp.arange(B)[:, None] * W
     penalty = lambda length: jnp.asarray(length, jnp.float32) ** length_penalty
@@ -161,7 +153,9 @@ def _search(
     def extend(turn, logits_BWV, running, finished, may_improve_B):
         """One more token: the next running beams, their origins, and the finished ones."""
         V = logits_BWV.shape[-1]
+        logits_BWV = decoding.of_known_ids(logits_BWV, vocab_size)
         total_BWV = running.score_BW[:, :, None] + jax.nn.log_softmax(logits_BWV)
+        # Over beams and tokens at once, so that one beam may give several of the next.
         score_BC, flat_BC = jax.lax.top_k(total_BWV.reshape(B, W * V), num_candidates)
         origin_BC, token_BC = flat_BC // V, flat_BC % V
         tokens_BCN = jnp.take_along_axis(running.tokens_BWN, origin_BC[:, :, None], axis=1)
@@ -175,16 +169,14 @@ def _search(
         counts_BC = ends_BC & (jnp.arange(num_candidates) < W)[None]
         is_full_B = jnp.all(finished.length_BW > 0, axis=1)
         counts_BC &= (may_improve_B & ~(is_full_B & early_stopping))[:, None]
-        ended_BC = jnp.where(counts_BC, score_BC / penalty(turn + 1), _NEVER)
-        both = _Beams(
-            jnp.concatenate([finished.tokens_BWN, candidates.tokens_BWN], axis=1),
-            None,
-            jnp.concatenate(
-                [finished.length_BW, jnp.where(counts_BC, candidates.length_BW, 0)], axis=1
-            ),
+        ended = candidates.replace(
+            score_BW=jnp.where(counts_BC, score_BC / penalty(turn + 1), _NEVER),
+            length_BW=jnp.where(counts_BC, candidates.length_BW, 0),
         )
-        finished, _ = both.best(jnp.concatenate([finished.score_BW, ended_BC], axis=1), W)
-        best_B = running.score_BW[:, 0] / penalty(turn + 1)
+        # Finished ones stand first, for of equal scores `top_k` takes the first: the older stays.
+        both = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), finished, ended)
+        finished, _ = both.best(both.score_BW, W)
+        best_B = running.score_BW[:, 0] / penalty(turn + 1)  # If it ended now.
         is_full_B = jnp.all(finished.length_BW > 0, axis=1)
         may_improve_B &= ~is_full_B | (best_B > jnp.min(finished.score_BW, axis=1))
         return running, origin_BW, finished, may_improve_B & ~(is_full_B & early_stopping)
@@ -197,14 +189,14 @@ def _search(
         turn, running, finished, may_improve_B, caches = carry
         last_BW = jax.lax.dynamic_index_in_dim(running.tokens_BWN, turn - 1, 2, keepdims=False)
         at_BW = jnp.broadcast_to((positions_B + turn - 1)[:, None], (B, W))
+        # X is BW: to the model, beams are rows.
         logits_XV, caches = decoding.step(
-            model, params, last_BW.reshape(-1), at_BW.reshape(-1), caches, vocab_size=vocab_size
+            model, params, last_BW.reshape(-1), at_BW.reshape(-1), caches
         )
-        logits_BWV = logits_XV.reshape(B, W, -1)
         running, origin_BW, finished, may_improve_B = extend(
-            turn, logits_BWV, running, finished, may_improve_B
+            turn, logits_XV.reshape(B, W, -1), running, finished, may_improve_B
         )
-        rows = (first_B1 + origin_BW).reshape(-1)
+        rows = (first_B1 + origin_BW).reshape(-1)  # Each beam goes on from its origin's cache.
         caches = jax.tree.map(lambda x: x[rows], caches)
         return turn + 1, running, finished, may_improve_B, caches
 
@@ -213,7 +205,7 @@ def _search(
         jnp.full((B, W), _NEVER, jnp.float32),
         jnp.zeros((B, W), jnp.int32),
     )
-    # All beams are the same at first: only the first one counts.
+    # All beams are the same at first: only the first counts, else each token came W times.
     alone = none.replace(score_BW=none.score_BW.at[:, 0].set(0.0))
     logits_BWV = jnp.broadcast_to(logits_BV[:, None], (B, W, logits_BV.shape[-1]))
     running, _, finished, may_improve_B = extend(0, logits_BWV, alone, none, jnp.ones(B, bool))

@@ -15,31 +15,22 @@ from lm.errors import UserError
 from lm.models import kv_cache
 from lm.models.families import family_of
 from lm.models.parameters import Params
-
-_SMALLEST_BUCKET = 32
+from lm.tokenizers.tokenizers import Tokenizer
 
 
 def bucket(length: int, most: int | None = None) -> int:
     """The next power of two from 32 on, at most `most`: few sizes, so that few are compiled."""
-    size = _SMALLEST_BUCKET
-    while size < length:
-        size *= 2
+    size = max(32, 1 << (int(length) - 1).bit_length())
     return size if most is None else min(size, most)
 
 
 class Batch(NamedTuple):
-    """Prompts that are read at once.
-
-    indices: of them.
-    rows: the same, filled up with the first to a power of two.
-    tokens_BL: of each row, filled up with 0 at its end.
-    lengths_B: how many tokens it has.
-    """
+    """Prompts that are read at once."""
 
     indices: list[int]
-    rows: list[int]
-    tokens_BL: np.ndarray
-    lengths_B: np.ndarray
+    rows: list[int]  # The same, filled up with the first of them.
+    tokens_BL: np.ndarray  # Of each row, filled up with 0 at its end.
+    lengths_B: np.ndarray  # How many tokens each row has.
 
 
 def batches(prompts: Sequence[Sequence[int]], batch_size: int, most: int | None) -> Iterator[Batch]:
@@ -85,7 +76,6 @@ def start(
     *,
     num_new: int,
     start_id: int,
-    vocab_size: int,
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Reads prompts.
 
@@ -96,7 +86,6 @@ def start(
       tokens_BL, lengths_B: see `Batch`.
       num_new: how many tokens there must be room for.
       start_id: only for a model with an encoder.
-      vocab_size: ids from this on have no likelihood.
 
     Returns:
       Logits of the token that comes next, B x V; the position that it will have, B; the caches.
@@ -105,24 +94,26 @@ def start(
     B, L = tokens_BL.shape
     if family_of(model).architecture == "encoder_decoder":
         segment_ids_BL = (jnp.arange(L)[None] < lengths_B[:, None]).astype(jnp.int32)
+        # Keys and values of what the encoder read, and room for those of what is written.
         caches = model.apply(variables, tokens_BL, segment_ids_BL, num_new, method="read")
         tokens_BL = jnp.full((B, 1), start_id, jnp.int32)
         lengths_B = jnp.ones(B, jnp.int32)
     else:
+        num_slots = L + num_new if c.max_len is None else min(L + num_new, c.max_len)
+        num_kv_heads = getattr(c, "num_kv_heads", c.num_heads)  # Grouped queries share keys.
+        dtype = jnp.dtype(c.dtype)
         own = kv_cache.empty(
-            B,
-            L + num_new if c.max_len is None else min(L + num_new, c.max_len),
-            num_kv_heads=getattr(c, "num_kv_heads", c.num_heads),
-            head_dim=c.head_dim,
-            dtype=jnp.dtype(c.dtype),
+            B, num_slots, num_kv_heads=num_kv_heads, head_dim=c.head_dim, dtype=dtype
         )
-        caches = [own] * c.num_layers
+        caches = [own] * c.num_layers  # Arrays are immutable: each layer's step makes its own.
     positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
     output, caches = model.apply(variables, tokens_BL, positions_BL, caches, method="decode_step")
-    # Only of the last token are logits needed.
+    # Padding at a row's end is written into slots that its new tokens overwrite, each before it
+    # is read: a query sees no slot behind its own position. Only of the last token are logits
+    # needed: those of all would be B x L x V.
     last_B11 = (lengths_B - 1)[:, None, None]
     last_BD = jnp.take_along_axis(output.hidden_BLD, last_B11, axis=1)[:, 0]
-    return _logits(last_BD, output.unembed_VD, vocab_size), lengths_B, caches
+    return _logits(last_BD, output.unembed_VD), lengths_B, caches
 
 
 def step(
@@ -131,21 +122,33 @@ def step(
     tokens_B: jax.Array,
     positions_B: jax.Array,
     caches: Any,
-    *,
-    vocab_size: int,
 ) -> tuple[jax.Array, Any]:
     """Reads one more token a row -> logits of the next, B x V, and the new caches."""
     output, caches = model.apply(
         {"params": params}, tokens_B[:, None], positions_B[:, None], caches, method="decode_step"
     )
-    return _logits(output.hidden_BLD[:, 0], output.unembed_VD, vocab_size), caches
+    return _logits(output.hidden_BLD[:, 0], output.unembed_VD), caches
 
 
-def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array, vocab_size: int) -> jax.Array:
+def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array) -> jax.Array:
+    # The product in the model's dtype, as in training; all that follows it in float32.
     unembed_VD = unembed_VD.astype(hidden_BD.dtype)
-    logits_BV = jnp.einsum("BD,VD->BV", hidden_BD, unembed_VD).astype(jnp.float32)
-    known_V = jnp.arange(logits_BV.shape[-1]) < vocab_size
-    return jnp.where(known_V[None], logits_BV, -jnp.inf)
+    return jnp.einsum("BD,VD->BV", hidden_BD, unembed_VD).astype(jnp.float32)
+
+
+def vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    """What sampling, searching and scoring must know of a tokenizer, as they take it."""
+    # A decoder behind an encoder starts from padding, as T5 was pretrained to.
+    return {"vocab_size": tokenizer.vocab_size, "start_id": tokenizer.pad_id or 0}
+
+
+def of_known_ids(logits: jax.Array, vocab_size: int) -> jax.Array:
+    """Logits over ... x V, in which ids from `vocab_size` on have no likelihood.
+
+    A model may have more rows in its embedding than its tokenizer has pieces.
+    """
+    known_V = jnp.arange(logits.shape[-1]) < vocab_size
+    return jnp.where(jnp.broadcast_to(known_V, logits.shape), logits, -jnp.inf)
 
 
 def check_room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -8,14 +8,10 @@ from lm.tokenizers.tokenizers import Tokenizer
 
 
 class Stops(NamedTuple):
-    """What ends a text.
+    """What ends a text."""
 
-    ids: of tokens that end it and are no part of it.
-    strings: where one of these is in the text, the text ends before it.
-    """
-
-    ids: tuple[int, ...]
-    strings: tuple[str, ...]
+    ids: tuple[int, ...]  # Of tokens that end it and are no part of it.
+    strings: tuple[str, ...]  # Where one of these is in the text, the text ends before it.
 
 
 def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> Stops:
@@ -49,18 +45,12 @@ def finder(
 
 
 class Written(NamedTuple):
-    """What a model has written.
+    """What a model has written."""
 
-    text: without what ended it.
-    num_tokens: up to its end; a stop string's count, a stop id does not.
-    finish_reason: "stop", or "length" where it got as many tokens as it may have.
-    stop_reason: the stop string, or the name of the token, that ended it; None for "length".
-    """
-
-    text: str
-    num_tokens: int
-    finish_reason: str
-    stop_reason: str | None
+    text: str  # Without what ended it.
+    num_tokens: int  # Up to its end; those of a stop string count, a stop id does not.
+    finish_reason: str  # "stop", or "length" where it got as many tokens as it may have.
+    stop_reason: str | None  # The stop string, or the stop token's name; None for "length".
 
 
 def written(
@@ -86,6 +76,7 @@ def written(
     decode = _decoder(tokenizer, before)
     is_ended = lambda num: any(string in decode(tokens[:num]) for string in strings)
     if is_ended(len(tokens)):
+        # Once a string is complete it stays in the text, so that halving finds the first token.
         num = bisect.bisect_left(range(len(tokens)), True, key=is_ended)
         text = decode(tokens[:num])
         at, string = min((text.find(string), string) for string in strings if string in text)
@@ -97,11 +88,9 @@ def written(
 
 
 def _decoder(tokenizer: Tokenizer, before: Sequence[int]) -> Callable[[Sequence[int]], str]:
-    """New tokens -> their text.
-
-    A decoder may take the first space of a text away, so the new ones are decoded with those before
-    them, and the text of those is cut off.
-    """
+    """New tokens -> their text."""
+    # A decoder may take the first space of a text away, so the new ones are decoded with those
+    # before them, and the text of those is cut off.
     length = len(tokenizer.decode(before)) if before else 0
 
     def decode(tokens):

@@ -22,14 +22,14 @@ from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host
 
-_BLOCK = 32  # Tokens that are written before it is looked at what they say.
+_BLOCK = 32  # Tokens between two looks at their text, for which the device waits.
 
 
 class Sample(NamedTuple):
-    """New tokens, without the one that ended them; `stop_id` is that one, None where none did."""
+    """What was drawn after one prompt."""
 
-    tokens: list[int]
-    stop_id: int | None
+    tokens: list[int]  # Without the one that ended them.
+    stop_id: int | None  # That one, None where none did.
 
 
 def generate(
@@ -84,16 +84,17 @@ def sample(
     check(temperature, top_k, top_p)
     params = unstack_for_decoding(params, model.config.dtype)
     index_of = _draw_index(prompts)
+    # All are traced, so that other numbers compile nothing anew.
+    settings = dict(
+        vocab_size=vocab_size,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop_ids=np.array(list(stop_ids) or [-1]),  # No token is -1.
+    )
     outputs: dict[int, Sample] = {}
     for batch in decoding.batches(prompts, batch_size, model.config.max_len):
         rows = batch.tokens_BL, batch.lengths_B, index_of[batch.rows]
-        settings = dict(
-            vocab_size=vocab_size,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            stop_ids=np.array(list(stop_ids) or [-1]),
-        )
         written = _begin(
             model,
             params,
@@ -121,11 +122,9 @@ def sample(
 
 
 def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    """What each prompt folds into the key: a checksum of it and of how often it came before.
-
-    So a prompt's samples depend neither on the other prompts nor on its place among them, and a
-    prompt that comes twice gets two samples.
-    """
+    """What each prompt folds into the key: a checksum of it and of how often it came before."""
+    # So a prompt's samples depend neither on the other prompts nor on its place among them, and a
+    # prompt that comes twice gets two samples.
     before: Counter[bytes] = Counter()
     indices = []
     for prompt in prompts:
@@ -137,64 +136,39 @@ def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
 
 @struct.dataclass
 class _Progress:
-    """What stands there after a number of turns, and what is needed to go on.
+    """What stands there after a number of turns, and what is needed to go on."""
 
-    turn: how many tokens each row has.
-    new_BN: these; rows that have stopped hold others behind their end.
-    stopped_B: rows that need no more.
-    position_B: that of each row's first new token.
-    keys_B: of what is drawn.
-    caches: of what was read: all but each row's last token.
-    """
-
-    turn: Any
-    new_BN: Any
-    stopped_B: Any
-    position_B: Any
-    keys_B: Any
-    caches: Any
+    turn: Any  # How many tokens each row has, int32.
+    new_BN: Any  # These; rows that have stopped hold others behind their end.
+    stopped_B: Any  # Rows that need no more.
+    position_B: Any  # That of each row's first new token.
+    keys_B: Any  # Of what is drawn.
+    caches: Any  # Of what was read: all but each row's last token.
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_new"))
 def _begin(
-    model,
-    params,
-    tokens_BL,
-    lengths_B,
-    index_B,
-    key,
-    *,
-    num_new,
-    start_id,
-    until,
-    vocab_size,
-    **drawing,
+    model, params, tokens_BL, lengths_B, index_B, key, *, num_new, start_id, until, **drawing
 ):
     """Reads prompts, and writes; see `_add_tokens`."""
     logits_BV, positions_B, caches = decoding.start(
-        model,
-        params,
-        tokens_BL,
-        lengths_B,
-        num_new=num_new,
-        start_id=start_id,
-        vocab_size=vocab_size,
+        model, params, tokens_BL, lengths_B, num_new=num_new, start_id=start_id
     )
     keys_B = jax.vmap(lambda index: jax.random.fold_in(key, index))(index_B)
     B = tokens_BL.shape[0]
     nothing = jnp.zeros((B, num_new), jnp.int32), jnp.zeros(B, bool)
     first = _Progress(jnp.int32(0), *nothing, positions_B, keys_B, caches)
     first = _with_token(first, logits_BV, **drawing)
-    return _add_tokens(model, params, first, until=until, vocab_size=vocab_size, **drawing)
+    return _add_tokens(model, params, first, until=until, **drawing)
 
 
 @functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("written",))
 def _go_on(model, params, written, **settings):
-    """Writes more; see `_add_tokens`."""
+    """Writes more; see `_add_tokens`. Donating `written` keeps its caches in their place."""
     return _add_tokens(model, params, written, **settings)
 
 
-def _add_tokens(model, params, written: _Progress, *, until, vocab_size, **drawing) -> _Progress:
+def _add_tokens(model, params, written: _Progress, *, until, **drawing) -> _Progress:
     """One token a row and turn, until every row has stopped or has as many tokens as it may."""
 
     def unfinished(written):
@@ -203,16 +177,16 @@ def _add_tokens(model, params, written: _Progress, *, until, vocab_size, **drawi
     def add_token(written):
         token_B = jax.lax.dynamic_index_in_dim(written.new_BN, written.turn - 1, 1, keepdims=False)
         at_B = written.position_B + written.turn - 1
-        logits_BV, caches = decoding.step(
-            model, params, token_B, at_B, written.caches, vocab_size=vocab_size
-        )
+        logits_BV, caches = decoding.step(model, params, token_B, at_B, written.caches)
         return _with_token(written.replace(caches=caches), logits_BV, **drawing)
 
     return jax.lax.while_loop(unfinished, add_token, written)
 
 
-def _with_token(written: _Progress, logits_BV, *, stop_ids, **drawing) -> _Progress:
+def _with_token(written: _Progress, logits_BV, *, vocab_size, stop_ids, **drawing) -> _Progress:
     """Draws the next token of each row; see `draw`."""
+    logits_BV = decoding.of_known_ids(logits_BV, vocab_size)
+    # A key a row and turn: neither other rows nor the blocks of turns change what is drawn.
     turn_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, written.turn))(written.keys_B)
     token_B = draw(logits_BV, turn_keys_B, **drawing)
     return written.replace(
@@ -223,9 +197,10 @@ def _with_token(written: _Progress, logits_BV, *, stop_ids, **drawing) -> _Progr
 
 
 def draw(logits_BV, keys_B, *, temperature, top_k, top_p) -> jax.Array:
-    """B x V -> one token for each of B rows; see `generate` for the numbers."""
+    """B x V -> one token for each of B rows; see `sample` for the numbers."""
 
     def at_random():
+        # A smaller temperature could make infinities, whose softmax is NaN.
         filtered_BV = filter_logits(logits_BV / jnp.maximum(temperature, 1e-6), top_k, top_p)
         return jax.vmap(jax.random.categorical)(keys_B, filtered_BV)
 
@@ -242,32 +217,24 @@ def filter_logits(logits_BV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> j
     since the first alone has not reached 0.6.
     """
     V = logits_BV.shape[-1]
-    order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
+    order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)  # Of equal ones, the lower id first.
     sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
     rank_V = jnp.arange(V)
     sorted_BV = jnp.where((rank_V < jnp.where(top_k > 0, top_k, V))[None], sorted_BV, -jnp.inf)
     probs_BV = jax.nn.softmax(sorted_BV, axis=-1)
-    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
+    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV  # The sum of those that are likelier.
+    # With top_p=1 a sum that float32 rounds up to 1 must leave nothing out.
     keep_BV = (before_BV < top_p) | (top_p >= 1) | (rank_V == 0)[None]
     sorted_BV = jnp.where(keep_BV, sorted_BV, -jnp.inf)
-    rank_of_BV = jnp.argsort(order_BV, axis=-1)
+    rank_of_BV = jnp.argsort(order_BV, axis=-1)  # Inverts the permutation.
     return jnp.take_along_axis(sorted_BV, rank_of_BV, axis=-1)
 
 
 def check(temperature: float, top_k: int, top_p: float) -> None:
-    """Whether these can be drawn with; see `sample`.
-
-    Raises:
-      UserError: one is out of its range, or no number.
-    """
-    problems = [
-        (
-            not 0 <= temperature < math.inf,
-            f"temperature={temperature} must be a number of at least 0; 0 is greedy",
-        ),
-        (top_k < 0, f"top_k={top_k} must not be negative; 0 draws among all tokens"),
-        (not 0 < top_p <= 1, f"top_p={top_p} must lie in (0, 1]; 1 draws among all tokens"),
-    ]
-    for applies, problem in problems:
-        if applies:
-            raise UserError(problem)
+    """Raises UserError where one of these is out of its range, or no number; see `sample`."""
+    if not 0 <= temperature < math.inf:  # Also of NaN.
+        raise UserError(f"temperature={temperature} must be a number of at least 0; 0 is greedy")
+    if top_k < 0:
+        raise UserError(f"top_k={top_k} must not be negative; 0 draws among all tokens")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p={top_p} must lie in (0, 1]; 1 draws among all tokens")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lm.errors import UserError
-from lm.generation.decoding import by_length, padded
+from lm.generation.decoding import by_length, of_known_ids, padded
 from lm.models.families import family_of
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host
@@ -20,10 +20,10 @@ from lm.parallel.mesh import with_mesh
 
 
 class Score(NamedTuple):
-    """log_likelihood: of all tokens together, in nats. is_greedy: whether each is the likeliest."""
+    """How likely a text is."""
 
-    log_likelihood: float
-    is_greedy: bool
+    log_likelihood: float  # Of all tokens together, in nats.
+    is_greedy: bool  # Whether each is the likeliest.
 
 
 def score(
@@ -60,11 +60,11 @@ def score(
     scores: dict[int, Score] = {}
     for here, filled in by_length(lengths, batch_size):
         arrays_BL = [padded([rows[i][part] for i in filled], most)[0] for part in range(3)]
-        encoder_BM, lengths_B = padded([pairs[i][0] for i in filled], None)
+        encoder_BM, lengths_B = padded([pairs[i][0] for i in filled], None)  # Any length.
         encoder_BM = encoder_BM if has_encoder else None
         inputs = shard_like(params, (*arrays_BL, encoder_BM, lengths_B))
         found = to_host(with_mesh(functools.partial(_score, model))(params, *inputs, vocab_size))
-        for i, total, greedy in zip(here, *found, strict=False):
+        for i, total, greedy in zip(here, *found, strict=False):  # Not of what fills up.
             scores[i] = Score(float(total), bool(greedy))
     return [scores[i] for i in range(len(pairs))]
 
@@ -72,9 +72,10 @@ def score(
 def _row(pair: tuple[Sequence[int], Sequence[int]], start_id: int | None) -> tuple[list, ...]:
     """What is read, what follows each token of that, and whether it counts."""
     first, second = map(list, pair)
-    if start_id is not None:
-        return [start_id, *second[:-1]], second, [1] * len(second)
+    if start_id is not None:  # A decoder behind an encoder, which reads the first.
+        first = [start_id]
     whole = first + second
+    # The last token of the first text predicts the first of the second.
     counts = [0] * (len(first) - 1) + [1] * len(second)
     return whole[:-1], whole[1:], counts
 
@@ -92,11 +93,11 @@ def _score(
         inputs["encoder_tokens_BM"] = encoder_tokens_BM
         inputs["encoder_segment_ids_BM"] = (at_M[None] < lengths_B[:, None]).astype(jnp.int32)
     logits_BLV = model.apply({"params": params}, **inputs).logits().astype(jnp.float32)
-    known_V = jnp.arange(logits_BLV.shape[-1]) < vocab_size
-    logits_BLV = jnp.where(known_V[None, None], logits_BLV, -jnp.inf)
+    logits_BLV = of_known_ids(logits_BLV, vocab_size)
     picked_BL = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0]
     likely_BL = picked_BL - jax.nn.logsumexp(logits_BLV, axis=-1)
     counts_BL = weights_BL > 0
+    # Chosen, not multiplied by weights: what does not count may be -inf, and 0 x -inf is NaN.
     total_B = jnp.sum(jnp.where(counts_BL, likely_BL, 0.0), axis=1)
     is_likeliest_BL = jnp.argmax(logits_BLV, axis=-1) == targets_BL
     return total_B, jnp.all(is_likeliest_BL | ~counts_BL, axis=1)

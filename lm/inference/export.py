@@ -41,17 +41,12 @@ def export(run: Run, target: str | os.PathLike[str]) -> None:
     if has_head:
         if "crf" in run.params:
             raise UserError(f"source={source} has a CRF, which transformers has not")
-        family = heads.with_head(
-            model, run.config["task"]["kind"], task_model.labels_of(run.config)
-        )
+        kind, labels = run.config["task"]["kind"], task_model.labels_of(run.config)
+        family = heads.with_head(model, kind, labels)
     target.mkdir(parents=True)
-    model, params = mup.folded(
-        model,
-        jax.tree.map(np.asarray, run.params),
-        model_config(run.model),
-        has_output=not has_head,
-    )
-    has_own_head = has_head and "source" not in run.config
+    params = jax.tree.map(np.asarray, run.params)
+    model, params = mup.folded(model, params, model_config(run.model), has_output=not has_head)
+    has_own_head = has_head and "source" not in run.config  # Trained here, on texts so long.
     has_pad = not task_model.ends_with_padding(run, run.tokenizer.pad_id)
     ids = {
         f"{name}_token_id": token_id

@@ -15,7 +15,7 @@ from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import Conversation
 from lm.errors import UserError
-from lm.generation import ending, sampling, scoring
+from lm.generation import decoding, ending, sampling, scoring
 from lm.inference.prompting import TextReader
 from lm.models.parameters import Params
 
@@ -111,30 +111,26 @@ class HarnessModel(TemplateLM):
 
     def _fit(self, context: list[int], text: list[int]) -> tuple[list[int], list[int]]:
         if self.has_encoder:
-            room = self._max_len
-            if len(context) > room:
-                context = context[-room:]
-                self.notes[self._cut_note] += 1
-            return context, text
+            return self._cut(context, self._max_len), text
         if len(text) > self._max_len:
             raise UserError(
                 f"a continuation of {len(text)} tokens exceeds the {self._max_len} that the model "
                 "reads; leave out its task"
             )
-        room = self._max_len + 1 - len(text)  # The last token is not read.
-        if len(context) > room:
-            context = context[-room:]
+        return self._cut(context, self._max_len + 1 - len(text)), text  # The last is not read.
+
+    def _cut(self, ids: list[int], room: int) -> list[int]:
+        if len(ids) > room:
             self.notes[self._cut_note] += 1
-        return context, text
+        return ids[-room:]
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[scoring.Score]:
         return scoring.score(
             self._model,
             self._params,
             pairs,
-            vocab_size=self._pieces.vocab_size,
-            start_id=self._pieces.pad_id or 0,
             batch_size=self._batch_size,
+            **decoding.vocabulary(self._pieces),
         )
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
@@ -143,11 +139,10 @@ class HarnessModel(TemplateLM):
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
             windows = get_rolling_token_windows(ids, self.prefix_token_id, self._max_len, 1)
             for window in windows:
-                pair = make_disjoint_window(window)
-                pairs.append(([], pair[1]) if self.has_encoder else pair)
+                context, text = make_disjoint_window(window)
+                # An encoder reads nothing but the end.
+                pairs.append(([self.eot_token_id] if self.has_encoder else context, text))
                 owners.append(i)
-        if self.has_encoder:  # An encoder that has read nothing but the end.
-            pairs = [([self.eot_token_id], text) for _, text in pairs]
         totals = [0.0] * len(requests)
         for owner, found in zip(owners, self._score(pairs), strict=True):
             totals[owner] += found.log_likelihood
@@ -156,15 +151,16 @@ class HarnessModel(TemplateLM):
     def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
         groups: dict[tuple, list[int]] = collections.defaultdict(list)
         settings = [_settings(request.args[1]) for request in requests]
+        # A call takes one temperature and one list of stops.
         for i, each in enumerate(settings):
             groups[tuple(sorted(each.items()))].append(i)
-        written: dict[int, str] = {}
+        written = [""] * len(requests)
         for indices in groups.values():
             of_group = settings[indices[0]]
             prompts = [self._prompt(requests[i].args[0], of_group) for i in indices]
             for i, text in zip(indices, self._write(prompts, of_group), strict=True):
                 written[i] = text
-        return [written[i] for i in range(len(requests))]
+        return written
 
     def _prompt(self, context: str, settings: dict[str, Any]) -> list[int]:
         ids = self.tok_encode(context) or [self.prefix_token_id]
@@ -174,9 +170,7 @@ class HarnessModel(TemplateLM):
                 f"max_gen_toks={settings['max_gen_toks']} leaves no room for a context in the "
                 f"{self._max_len} tokens that the model reads"
             )
-        if len(ids) > room:
-            self.notes[self._cut_note] += 1
-        return ids[-room:]
+        return self._cut(ids, room)
 
     def _write(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
         """Text up to the first of the strings that end it; those that are a token end it, too."""
@@ -188,15 +182,14 @@ class HarnessModel(TemplateLM):
             self._params,
             prompts,
             jax.random.key(self._seed),
-            vocab_size=self._pieces.vocab_size,
             max_new_tokens=settings["max_gen_toks"],
             temperature=settings["temperature"],
             top_k=settings["top_k"],
             top_p=settings["top_p"],
             stop_ids=stops.ids,
             is_ended=ending.finder(self._pieces, befores, stops.strings),
-            start_id=self._pieces.pad_id or 0,
             batch_size=self._batch_size,
+            **decoding.vocabulary(self._pieces),
         )
         return [
             ending.written(self._pieces, before, *output, stops.strings).text

@@ -25,13 +25,10 @@ def say_what_is_unused(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
 
 def say_what_ends(template: ChatTemplate) -> None:
     """Says on standard error that a text ends an answer, or that nothing does."""
+    line = "the chat template ends no answer: only a token that ends texts, or a stop string may"
     if template.end.text:
         line = f"an answer ends at {template.end.text!r}, as the chat template writes it"
-        print(line, file=sys.stderr)
-    elif template.end.token_id is None:
-        line = (
-            "the chat template ends no answer: only a token that ends texts, or a stop string may"
-        )
+    if template.end.text or template.end.token_id is None:
         print(line, file=sys.stderr)
 
 
@@ -52,10 +49,6 @@ def affixes_of(config: dict[str, Any], tokenizer: Tokenizer) -> PromptAffixes:
 
     `data.add_bos` says it for a run that was pretrained here, whose encoder, if it has one, read an
     end-of-text token last. For all others the tokenizer's own post-processor does.
-
-    Args:
-      config: of the run.
-      tokenizer: of the run.
     """
     has_encoder = family_named(config["model"]["name"]).architecture == "encoder_decoder"
     if config["experiment"] != "pretrain":
@@ -67,16 +60,12 @@ def affixes_of(config: dict[str, Any], tokenizer: Tokenizer) -> PromptAffixes:
 
 
 class TextReader(NamedTuple):
-    """How a run reads a text, without a task or a chat template.
-
-    reads_special: whether a text that spells a special token means it, as in `transformers`.
-    has_encoder: whether an encoder reads the text, and a decoder goes on from nothing.
-    """
+    """How a run reads a text, without a task or a chat template."""
 
     tokenizer: Tokenizer
     affixes: PromptAffixes
-    reads_special: bool
-    has_encoder: bool
+    reads_special: bool  # A text that spells a special token means it, as in `transformers`.
+    has_encoder: bool  # An encoder reads the text, and a decoder goes on from nothing.
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text alone."""
@@ -90,12 +79,13 @@ class TextReader(NamedTuple):
 
     def pair_ids(self, context: str, text: str) -> tuple[list[int], list[int]]:
         """The tokens of a context, and of the text that follows it, which gets its last spaces."""
-        stripped = context.rstrip()
-        context, text = stripped, context[len(stripped) :] + text
-        before = self.prompt_ids(context)
+        stripped = context.rstrip()  # A piece holds the space before a word, not the one behind.
+        text = context.removeprefix(stripped) + text
+        before = self.prompt_ids(stripped)
         if self.has_encoder:
             return before, self.ids(text)
-        return before, self.prompt_ids(context + text)[len(before) :]
+        # Of the two as one text, since pieces may differ where one begins.
+        return before, self.prompt_ids(stripped + text)[len(before) :]
 
     @property
     def prefix_id(self) -> int | None:
@@ -106,29 +96,24 @@ class TextReader(NamedTuple):
 
 def reader_of(run: Run) -> TextReader:
     """Says how a run reads a text; see `affixes_of`."""
-    family = family_named(run.config["model"]["name"])
-    return TextReader(
-        run.tokenizer,
-        affixes_of(run.config, run.tokenizer),
-        # Not where it was pretrained here, on text in which special tokens were text.
-        reads_special=run.config["experiment"] != "pretrain",
-        has_encoder=family.architecture == "encoder_decoder",
-    )
+    has_encoder = family_named(run.config["model"]["name"]).architecture == "encoder_decoder"
+    # Not where it was pretrained here, on text in which special tokens were text.
+    reads_special = run.config["experiment"] != "pretrain"
+    affixes = affixes_of(run.config, run.tokenizer)
+    return TextReader(run.tokenizer, affixes, reads_special, has_encoder)
 
 
 def frames_of(loaded: Run) -> tuple[framing.Frame, framing.Frame] | None:
     """What a run was trained to see around one text, and around two.
 
-    None for what its tokenizer has: where it was imported, or learned conversations, whose template
-    writes all.
+    None for what its tokenizer has.
     """
     config, tokenizer = loaded.config, loaded.tokenizer
-    around = lambda start, end: tuple(framing.around(start, end, n) for n in (1, 2))
     if config["experiment"] == "convert":
         return None
     if isinstance(loaded, task_model.SavedTaskModel):
         if isinstance(loaded.task, language.Chat):
-            return None
+            return None  # A template writes all that stands around its messages.
         if not isinstance(loaded.task, language.Seq2Seq):
             return tokenizer.frame(1), tokenizer.frame(2)
     ids = lambda token_id, wanted: (token_id,) if wanted and token_id is not None else ()
@@ -136,10 +121,10 @@ def frames_of(loaded: Run) -> tuple[framing.Frame, framing.Frame] | None:
     adds_bos = adds_eos = True  # As tasks do.
     if config["experiment"] == "pretrain":
         adds_bos, adds_eos = config["data"]["add_bos"], config["data"]["add_eos"]
-    return around(
-        ids(tokenizer.bos_id, adds_bos and architecture != "encoder_decoder"),
-        ids(tokenizer.eos_id, adds_eos and architecture != "decoder"),
-    )
+    start = ids(tokenizer.bos_id, adds_bos and architecture != "encoder_decoder")
+    # Behind a decoder's prompt stands what it writes, and no end.
+    end = ids(tokenizer.eos_id, adds_eos and architecture != "decoder")
+    return framing.around(start, end, 1), framing.around(start, end, 2)
 
 
 def chat_template(loaded: Run) -> ChatTemplate | None:
@@ -147,7 +132,7 @@ def chat_template(loaded: Run) -> ChatTemplate | None:
     if isinstance(loaded, task_model.SavedTaskModel):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None
     found = template_files.read(loaded.folder)
-    if found is None or "default" not in found.sources:
+    if found is None or "default" not in found.sources:  # Others are for tools or retrieval.
         return None
     return ChatTemplate(found.sources, loaded.tokenizer, origin=found.origin)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.errors import UserError
-from lm.generation import scoring
+from lm.generation import decoding, scoring
 from lm.generation.scoring import Score
 from lm.inference import prompting, writing
 from lm.loading.run import Run
@@ -100,6 +100,7 @@ def score(run: Run, texts: Sequence[str | tuple[str, str]], *, batch_size: int =
     if "body" in run.params or architecture == "encoder":
         raise UserError(f"{run.folder} gives no likelihood to text; take a run that writes")
     reader = prompting.reader_of(run)
+    # An encoder that has read nothing but the end; a decoder needs a token to predict the first.
     first = run.tokenizer.eos_id if reader.has_encoder else reader.prefix_id
     pairs = []
     for text in texts:
@@ -109,13 +110,11 @@ def score(run: Run, texts: Sequence[str | tuple[str, str]], *, batch_size: int =
         run.model,
         run.params,
         pairs,
-        vocab_size=run.tokenizer.vocab_size,
-        start_id=run.tokenizer.pad_id or 0,
+        **decoding.vocabulary(run.tokenizer),
         batch_size=batch_size,
     )
 
 
 def _check_list(name: str, texts: Any) -> None:
-    """A text alone would be taken for a list of its letters."""
-    if isinstance(texts, str):
+    if isinstance(texts, str):  # It would be taken for a list of its letters.
         raise UserError(f"{name}={texts!r} is one text; give a list: [{texts!r}]")

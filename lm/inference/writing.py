@@ -10,7 +10,7 @@ from flax import linen as nn
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import asked
 from lm.errors import UserError
-from lm.generation import beam, ending, sampling
+from lm.generation import beam, decoding, ending, sampling
 from lm.generation.ending import Written
 from lm.inference import prompting
 from lm.loading import task_model
@@ -22,34 +22,23 @@ from lm.tokenizers.tokenizers import Tokenizer
 
 
 class Prompt(NamedTuple):
-    """A text, or a conversation.
+    """A text, or a conversation."""
 
-    name: what errors call it.
-    text: None for a conversation.
-    fields: of a conversation: "messages" and what else a chat template reads.
-    """
-
-    name: str
-    text: str | None
-    fields: dict[str, Any]
+    name: str  # What errors call it.
+    text: str | None  # None for a conversation.
+    fields: dict[str, Any]  # Of a conversation: "messages" and what else a chat template reads.
 
 
 class Writer(NamedTuple):
-    """A run that writes.
-
-    encode: a prompt -> what the model reads, which may be nothing.
-    stops: what ends what it writes.
-    goes_on: what it writes goes on from the prompt, and is shown behind it.
-    template: lays a prompt out as a user's message; None where prompts are read as texts.
-    """
+    """A run that writes."""
 
     model: nn.Module
     params: Params
     tokenizer: Tokenizer
-    encode: Callable[[Prompt], list[int]]
+    encode: Callable[[Prompt], list[int]]  # What the model reads of it, which may be nothing.
     stops: ending.Stops
-    goes_on: bool
-    template: ChatTemplate | None
+    goes_on: bool  # What it writes goes on from the prompt, and is shown behind it.
+    template: ChatTemplate | None  # Lays a text out as a user's message; None: it is read alone.
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The tokens that the model reads.
@@ -104,7 +93,7 @@ def make_writer(run: Run, *, raw: bool = False, system: str = "") -> Writer:
 
 
 def _ask(template: ChatTemplate, system: str, prompt: Prompt) -> list[int]:
-    """What precedes the answer."""
+    """The ids of a conversation up to where the answer begins."""
     fields = prompt.fields
     if prompt.text is not None:
         fields = {"messages": [{"role": "user", "content": prompt.text}]}
@@ -148,46 +137,23 @@ def write(
       num_beams: above 1, nothing is drawn.
       length_penalty: see `beam.search`.
     """
-    tokenizer = writer.tokenizer
+    tokenizer, model, params = writer.tokenizer, writer.model, writer.params
     stops = ending.stops(tokenizer, writer.stops.ids, [*writer.stops.strings, *stop])
-    settings = dict(
-        vocab_size=tokenizer.vocab_size,
-        max_new_tokens=max_new_tokens,
-        stop_ids=stops.ids,
-        start_id=tokenizer.pad_id or 0,
-    )
+    before = lambda prompt: prompt if writer.goes_on else ()
+    settings = decoding.vocabulary(tokenizer)
+    settings |= dict(max_new_tokens=max_new_tokens, stop_ids=stops.ids)
     if num_beams > 1:
-        found = beam.search(
-            writer.model,
-            writer.params,
-            ids,
-            num_beams=num_beams,
-            length_penalty=length_penalty,
-            early_stopping=False,
-            **settings,
-        )
-        samples = [best[:num_samples] for best in found]
+        settings |= dict(num_beams=num_beams, length_penalty=length_penalty, early_stopping=False)
+        samples = [x[:num_samples] for x in beam.search(model, params, ids, **settings)]
     else:
+        # A prompt that is given several times gets as many samples.
         repeated = [x for x in ids for _ in range(num_samples)]
-        befores = repeated if writer.goes_on else [()] * len(repeated)
-        flat = sampling.sample(
-            writer.model,
-            writer.params,
-            repeated,
-            jax.random.key(seed),
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            is_ended=ending.finder(tokenizer, befores, stops.strings),
-            **settings,
-        )
+        settings |= dict(temperature=temperature, top_k=top_k, top_p=top_p)
+        is_ended = ending.finder(tokenizer, [before(x) for x in repeated], stops.strings)
+        key = jax.random.key(seed)
+        flat = sampling.sample(model, params, repeated, key, is_ended=is_ended, **settings)
         samples = [flat[i : i + num_samples] for i in range(0, len(flat), num_samples)]
     return [
-        [
-            ending.written(
-                tokenizer, prompt if writer.goes_on else (), x.tokens, x.stop_id, stops.strings
-            )
-            for x in of_prompt
-        ]
-        for prompt, of_prompt in zip(ids, samples, strict=True)
+        [ending.written(tokenizer, before(prompt), x.tokens, x.stop_id, stops.strings) for x in of]
+        for prompt, of in zip(ids, samples, strict=True)
     ]

@@ -10,34 +10,24 @@ from lm.models import mup
 
 
 class HuggingFaceFamily(NamedTuple):
-    """The link between a family of ours and the models of `transformers` that it covers.
+    """The link between a family of ours and the models of `transformers` that it covers."""
 
-    model_types: as config.json names them.
-    prefix: of the names of a model with its head, which files of the bare model lack.
-    settings: model_type -> what its config.json may say.
-    aliases: other names of settings.
-    model_block: what `settings.read` gave of config.json, its model_type, and the names of the
-      folder's tensors -> the `model` block of ours; raises UserError for what ours lacks.
-    hf_config: the other way.
-    table: the `model` block -> every tensor, by the name that the model with its head gives it.
-    tied: names of an output and the embedding that it repeats; files may hold either.
-    ignored: ends of names that hold nothing learned.
-    spare: ends of names of what files often hold and the model with its head does not use.
-    zeros: parameters of ours that theirs lacks, which are then 0.
-    fallbacks: tensors that may be absent, each with the one that takes its place.
-    """
-
-    model_types: tuple[str, ...]
-    prefix: str
-    settings: Callable[[str], Table]
+    model_types: tuple[str, ...]  # As config.json names them.
+    prefix: str  # Of the names of a model with its head, which files of the bare model lack.
+    settings: Callable[[str], Table]  # model_type -> what its config.json may say.
+    # What `settings.read` gave of config.json, its model_type, and the names of the folder's
+    # tensors -> the `model` block of ours. Raises UserError for what ours lacks.
     model_block: Callable[[dict[str, Any], str, Collection[str]], dict[str, Any]]
-    hf_config: Callable[[dict[str, Any]], dict[str, Any]]
+    hf_config: Callable[[dict[str, Any]], dict[str, Any]]  # The other way.
+    # The `model` block -> every tensor, by the name that the model with its head gives it.
     table: Callable[[dict[str, Any]], list[Entry]]
+    # Names of an output and of the embedding that it repeats; files may hold either.
     tied: Callable[[dict[str, Any]], dict[str, str]]
-    ignored: tuple[str, ...] = ()
-    spare: tuple[str, ...] = ()
-    zeros: tuple[Path, ...] = ()
-    aliases: dict[str, str] = {}  # noqa: RUF012
+    ignored: tuple[str, ...] = ()  # Ends of names that hold nothing learned.
+    spare: tuple[str, ...] = ()  # Ends of what files often hold and the model does not use.
+    zeros: tuple[Path, ...] = ()  # Parameters of ours that theirs lacks, which are then 0.
+    aliases: dict[str, str] = {}  # noqa: RUF012  Other names of settings.
+    # Tensors that may be absent, each with the one that takes its place.
     fallbacks: Callable[[dict[str, Any]], dict[str, str]] = lambda model: {}
 
 

@@ -5,43 +5,45 @@ from typing import Any
 
 from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily, check_head_dim
 from lm.interop.settings import IRRELEVANT, Table, count, head_dim, number, one_dropout, only
-from lm.interop.weights import Entry, Layout, entry, in_layers
+from lm.interop.weights import Entry, Layout, affine, entry, in_layers, norm
+
+_SIZES = {  # By our name and theirs.
+    "vocab_size": "vocab_size",
+    "max_len": "n_positions",
+    "model_dim": "n_embd",
+    "num_layers": "n_layer",
+    "num_heads": "n_head",
+}
+_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+_SUMMARY = ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """Their Conv1D keeps its weight as inputs x outputs, as our kernels are."""
-    heads = ["query", "key", "value"]
+    """As in `GPT2LMHeadModel`."""
+    conv = Layout.IN_OUT  # Their Conv1D keeps its weight as our kernels are, not as Linear does.
+    heads = ["query", "key", "value"]  # Side by side: c_attn is D x 3HK.
     layer = [
-        entry("ln_1.weight", "attention_norm/scale", Layout.VECTOR),
-        entry("ln_1.bias", "attention_norm/bias", Layout.VECTOR),
-        entry("attn.c_attn.weight", [f"attention/{n}/kernel" for n in heads], Layout.IN_OUT),
+        *norm("ln_1", "attention_norm"),
+        entry("attn.c_attn.weight", [f"attention/{n}/kernel" for n in heads], conv),
         entry("attn.c_attn.bias", [f"attention/{n}/bias" for n in heads], Layout.VECTOR),
-        entry("attn.c_proj.weight", "attention/out/kernel", Layout.IN_OUT, 2),
-        entry("attn.c_proj.bias", "attention/out/bias", Layout.VECTOR),
-        entry("ln_2.weight", "mlp_norm/scale", Layout.VECTOR),
-        entry("ln_2.bias", "mlp_norm/bias", Layout.VECTOR),
-        entry("mlp.c_fc.weight", "mlp/in/kernel", Layout.IN_OUT),
-        entry("mlp.c_fc.bias", "mlp/in/bias", Layout.VECTOR),
-        entry("mlp.c_proj.weight", "mlp/out/kernel", Layout.IN_OUT),
-        entry("mlp.c_proj.bias", "mlp/out/bias", Layout.VECTOR),
+        *affine("attn.c_proj", "attention/out", conv, num_in_dims=2),
+        *norm("ln_2", "mlp_norm"),
+        *affine("mlp.c_fc", "mlp/in", conv),
+        *affine("mlp.c_proj", "mlp/out", conv),
     ]
     return [
         entry("transformer.wte.weight", "token_embedding", Layout.TABLE),
         entry("transformer.wpe.weight", "position_embedding", Layout.TABLE),
         *in_layers("transformer.h.{i}.", "layers", layer),
-        entry("transformer.ln_f.weight", "final_norm/scale", Layout.VECTOR),
-        entry("transformer.ln_f.bias", "final_norm/bias", Layout.VECTOR),
+        *norm("transformer.ln_f", "final_norm"),
     ]
-
-
-_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 def settings(model_type: str) -> Table:
     """What config.json of a GPT-2 may say."""
     del model_type
     return {
-        **{name: count() for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")},
+        **{name: count() for name in _SIZES.values()},
         "n_inner": count(None, or_null=True),
         **{name: number(0.1, positive=False, below=1) for name in _DROPOUTS},
         "activation_function": only("gelu_new", "gelu_pytorch_tanh"),
@@ -54,15 +56,8 @@ def settings(model_type: str) -> Table:
         "tie_word_embeddings": only(True),
         "reorder_and_upcast_attn": IRRELEVANT,  # The same numbers, in float32 what we have anyway.
         "n_ctx": IRRELEVANT,
-        **dict.fromkeys(_OF_SUMMARY, IRRELEVANT),
+        **{f"summary_{name}": IRRELEVANT for name in _SUMMARY},  # Of a head for multiple choice.
     }
-
-
-# Of a head for multiple choice.
-_OF_SUMMARY = [
-    f"summary_{name}"
-    for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
-]
 
 
 def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
@@ -71,12 +66,8 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
     width, heads = given["n_embd"], given["n_head"]
     return dict(
         name="gpt2",
-        vocab_size=given["vocab_size"],
-        max_len=given["n_positions"],
-        num_layers=given["n_layer"],
-        num_heads=heads,
+        **{ours: given[theirs] for ours, theirs in _SIZES.items()},
         head_dim=head_dim(width, heads, f"n_embd={width}, n_head={heads}"),
-        model_dim=width,
         mlp_dim=given["n_inner"] or 4 * width,
         **NO_MUP,
         dropout=one_dropout({name: given[name] for name in _DROPOUTS}),
@@ -92,15 +83,9 @@ def hf_config(model: dict[str, Any]) -> dict[str, Any]:
         model_type="gpt2",
         activation_function="gelu_new",
         layer_norm_epsilon=1e-5,
-        vocab_size=model["vocab_size"],
-        n_positions=model["max_len"],
-        n_layer=model["num_layers"],
-        n_head=model["num_heads"],
-        n_embd=model["model_dim"],
+        **{theirs: model[ours] for ours, theirs in _SIZES.items()},
         n_inner=model["mlp_dim"],
-        resid_pdrop=model["dropout"],
-        embd_pdrop=model["dropout"],
-        attn_pdrop=model["dropout"],
+        **dict.fromkeys(_DROPOUTS, model["dropout"]),
         tie_word_embeddings=True,
     )
 

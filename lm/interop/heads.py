@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from lm.errors import UserError
 from lm.interop import bert, gpt2, llama, t5
 from lm.interop.family import HuggingFaceFamily
-from lm.interop.weights import Entry, Layout, entry
+from lm.interop.weights import affine
 from lm.tokenizers import tokenizer_folder
 
 _PROBLEMS = {
@@ -20,58 +20,39 @@ OF_TEXTS = tuple(_PROBLEMS)  # Of which a decoder's reads the last token that is
 
 
 class _Names(NamedTuple):
-    """How `transformers` names a family's task models.
-
-    start: of the classes' names.
-    body: where the body's parameters stand in the module that is pretrained.
-    heads: by the end of a class's name: its layers, by what ours calls each.
-    """
+    """How `transformers` names a family's task models."""
 
     family: HuggingFaceFamily
-    start: str
-    body: tuple[str, ...]
-    heads: dict[str, dict[str, str]]
+    start: str  # Of the classes' names.
+    body: tuple[str, ...]  # Where the body's parameters stand in the module that is pretrained.
+    heads: dict[str, dict[str, str]]  # By the end of a class's name: its layers, by ours.
 
 
 def _names(model: dict[str, Any]) -> _Names:
-    encoder = ("encoder",)
+    tags, answers = {_TAGS: {"head": "classifier"}}, {_ANSWERS: {"head": "qa_outputs"}}
     match model["name"]:
         case "bert" if model["position_offset"]:
-            heads = {
-                _TEXT: {"pool/pooler": "classifier.dense", "head": "classifier.out_proj"},
-                _TAGS: {"head": "classifier"},
-                _ANSWERS: {"head": "qa_outputs"},
-            }
-            return _Names(bert.ROBERTA, "Roberta", encoder, heads)
+            texts = {_TEXT: {"pool/pooler": "classifier.dense", "head": "classifier.out_proj"}}
+            return _Names(bert.ROBERTA, "Roberta", ("encoder",), texts | tags | answers)
         case "bert":
-            heads = {
-                _TEXT: {"pool/pooler": "bert.pooler.dense", "head": "classifier"},
-                _TAGS: {"head": "classifier"},
-                _ANSWERS: {"head": "qa_outputs"},
-            }
-            return _Names(bert.BERT, "Bert", encoder, heads)
+            texts = {_TEXT: {"pool/pooler": "bert.pooler.dense", "head": "classifier"}}
+            return _Names(bert.BERT, "Bert", ("encoder",), texts | tags | answers)
         case "gpt2":
-            heads = {_TEXT: {"head": "score"}, _TAGS: {"head": "classifier"}}
-            return _Names(gpt2.FAMILY, "GPT2", (), heads)
-        case "llama":
+            return _Names(gpt2.FAMILY, "GPT2", (), {_TEXT: {"head": "score"}} | tags)
+        case "llama":  # Or a Mistral or Qwen2, whose classes are named so.
             start = llama.hf_config(model)["architectures"][0].removesuffix("ForCausalLM")
-            return _Names(
-                llama.FAMILY, start, (), {_TEXT: {"head": "score"}, _TAGS: {"head": "score"}}
-            )
+            scores = {_TEXT: {"head": "score"}, _TAGS: {"head": "score"}}
+            return _Names(llama.FAMILY, start, (), scores)
         case "t5":
             return _Names(t5.FAMILY, "T5", (), {})
     raise AssertionError(model["name"])
 
 
 class Head(NamedTuple):
-    """The head of a folder of `transformers`, as a task of ours.
+    """The head of a folder of `transformers`, as a task of ours."""
 
-    kind: "classification", "multi_label", "regression", "tagging" or "question_answering".
-    labels: by output; none for regression and answers.
-    """
-
-    kind: str
-    labels: tuple[str, ...]
+    kind: str  # One of `KINDS`.
+    labels: tuple[str, ...]  # By output; none for regression and answers.
 
 
 def head_of(config: dict[str, Any]) -> Head | None:
@@ -81,47 +62,42 @@ def head_of(config: dict[str, Any]) -> Head | None:
       UserError: a problem_type, or labels, that cannot be.
     """
     match config.get("architectures"):
-        case [str(name)]:
-            pass
+        case [str(name)] if name.endswith(_ANSWERS):
+            return Head("question_answering", ())
+        case [str(name)] if name.endswith(_TAGS):
+            return Head("tagging", _labels(config))
+        case [str(name)] if name.endswith(_TEXT):
+            labels = _labels(config)
         case _:
             return None
-    if name.endswith(_ANSWERS):
-        return Head("question_answering", ())
-    if not name.endswith((_TEXT, _TAGS)):
-        return None
-    labels = _labels(config)
-    if name.endswith(_TAGS):
-        return Head("tagging", labels)
     problem = config.get("problem_type")
     if problem is None:  # What transformers would train it for.
         problem = "regression" if len(labels) == 1 else "single_label_classification"
-    kinds = [kind for kind, known in _PROBLEMS.items() if known == problem]
-    if not kinds:
+    kind = next((kind for kind, known in _PROBLEMS.items() if known == problem), None)
+    if kind is None:
         raise UserError(
             f"config.json: problem_type={problem!r} is unknown; known are "
             f"{', '.join(_PROBLEMS.values())}"
         )
-    if problem == "regression":
-        if len(labels) != 1:
-            raise UserError(
-                f"config.json: problem_type='regression' with {len(labels)} numbers is not "
-                "supported; only one is"
-            )
-        labels = ()
-    return Head(kinds[0], labels)
+    if kind == "regression" and len(labels) != 1:
+        raise UserError(
+            f"config.json: problem_type='regression' with {len(labels)} numbers is not "
+            "supported; only one is"
+        )
+    return Head(kind, () if kind == "regression" else labels)
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:
     """Names of the outputs, in their order, as `transformers` reads them."""
-    if "id2label" not in config or config["id2label"] is None:
+    named = config.get("id2label")
+    if named is None:
         count = config.get("num_labels", 2)  # It leaves out what is its default.
         if not isinstance(count, int) or not 0 < count < 1_000_000:
             raise UserError(f"config.json: num_labels={count!r} must be a positive whole number")
         return tuple(f"LABEL_{i}" for i in range(count))
-    named = config["id2label"]
     if isinstance(named, dict) and all(map(str.isdecimal, named)):
-        by_id = {int(key): label for key, label in named.items()}
-        labels = tuple(str(by_id[i]) for i in sorted(by_id))
+        by_id = {int(key): str(label) for key, label in named.items()}  # In any order in JSON.
+        labels = tuple(label for _, label in sorted(by_id.items()))
         if sorted(by_id) == list(range(len(by_id))) and len(set(labels)) == len(labels) > 0:
             return labels
     raise UserError(
@@ -139,8 +115,7 @@ def body_family(
 
     Args:
       model: the `model` block of the config.
-      kind: see `Head`.
-      labels: see `Head`.
+      kind, labels: see `Head`.
       has_head: otherwise the table is of the body, and of a pooler that was pretrained with it.
     """
     family, start, at, heads = _names(model)
@@ -150,12 +125,12 @@ def body_family(
         if e.ours[0][: len(at)] == at and not _is_output(e.ours[0], model)
     ]
     layers = heads.get(_ENDS.get(kind, ""), {})
-    # What a decoder says of a text has no bias there; here it is 0 then.
+    # What a decoder of theirs says of a text has no bias; ours has one, which is 0 then.
     has_bias = _ENDS.get(kind) != _TEXT or model["name"] == "bert"
     head = [
         e
         for ours, theirs in layers.items()
-        for e in _affine(theirs, ours, has_bias=has_bias)
+        for e in affine(theirs, ours, has_bias=has_bias)
         if has_head or (ours != "head" and theirs.startswith(family.prefix))
     ]
 
@@ -171,15 +146,12 @@ def body_family(
             config["label2id"] = {label: i for i, label in enumerate(labels)}
         return config
 
-    names = {e.theirs for e in body}
+    # Of what is tied to an embedding, T5's reader stays, but no output.
+    is_kept = lambda copy: copy.startswith("encoder.")
     return family._replace(
         hf_config=hf_config,
         table=lambda model: [*body, *head],
-        tied=lambda model: {
-            copy: original
-            for copy, original in family.tied(model).items()
-            if original in names and copy.startswith("encoder.")  # T5's reader, but no output.
-        },
+        tied=lambda model: {k: v for k, v in family.tied(model).items() if is_kept(k)},
         zeros=() if has_bias or not has_head else (("head", "bias"),),
     )
 
@@ -200,8 +172,3 @@ def with_head(model: dict[str, Any], kind: str, labels: tuple[str, ...]) -> Hugg
 def _is_output(path: tuple[str, ...], model: dict[str, Any]) -> bool:
     """Whether a parameter is no part of the body, which stands beside it in a decoder or a T5."""
     return path[0] == "output_embedding" or (model["name"] == "t5" and path[0] == "decoder")
-
-
-def _affine(theirs: str, ours: str, *, has_bias: bool) -> list[Entry]:
-    weight = entry(f"{theirs}.weight", f"{ours}/kernel", Layout.OUT_IN)
-    return [weight] + [entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR)] * has_bias

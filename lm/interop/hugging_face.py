@@ -14,12 +14,12 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm.errors import UserError
-from lm.interop import bert, gpt2, llama, settings, t5, tensor_files
+from lm.interop import bert, gpt2, llama, settings, t5, tensor_files, weights
 from lm.interop.family import HuggingFaceFamily
 from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, by_full_name, quantized, some
-from lm.interop.weights import Entry, Path, Shapes, join, keys, shape_of, split
+from lm.interop.weights import Entry, Index, Path, Shapes, shapes_by_path
 from lm.run.workdir import read_json
-from lm.system import atomic_files
+from lm.system import atomic_files, folder_files
 
 FAMILIES = {
     model_type: family
@@ -76,10 +76,10 @@ def _read_settings(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
     with _naming(folder):
         table = family.settings(config["model_type"])
         used, unknown = settings.read(config, table, family.aliases)
-    # Before anything is counted up to a number that the files contradict.
     files = TensorFiles(folder)
     with _naming(folder):
         model = family.model_block(used, config["model_type"], files.headers.keys())
+    # Before anything is counted up to a number of layers that the files contradict.
     held = _num_layers(family, model, files.headers)
     if held != model["num_layers"]:
         raise UserError(
@@ -111,35 +111,23 @@ def _num_layers(family: HuggingFaceFamily, model: dict[str, Any], names: Iterabl
 
 
 class Loaded(NamedTuple):
-    """What a folder's weights gave.
+    """What a folder's weights gave."""
 
-    params: the parameter tree, float32.
-    dtype: of the files; "float32" where they have several, so that none is rounded.
-    missing: parameters that the folder does not have; they hold what `initial` gave, or are absent.
-    left_out: tensors that no parameter takes, and settings of config.json that are not known.
-    notes: what else is to be said of them, in lines.
-    """
-
-    params: dict[str, Any]
-    dtype: str
-    missing: list[Path]
-    left_out: list[str]
-    notes: list[str]
+    params: dict[str, Any]  # The parameter tree, float32.
+    dtype: str  # Of the files; "float32" where they have several, so that none is rounded.
+    missing: list[Path]  # Not in the folder: these hold what `initial` gave, or are absent.
+    left_out: list[str]  # Tensors that no parameter takes, and unknown settings of config.json.
+    notes: list[str]  # What else is to be said of them, in lines.
 
 
 class Plan(NamedTuple):
-    """Which tensor of a folder goes where, known without reading any.
-
-    wanted: by the full name of each tensor, its entry and layer.
-    found: by full name, what the files call it.
-    tied: copies that the files hold, each with the name of what it must repeat.
-    missing, left_out, notes: see `Loaded`.
-    """
+    """Which tensor of a folder goes where, known without reading any; see `Loaded`."""
 
     files: TensorFiles
-    wanted: dict[str, tuple[Entry, int | None]]
-    found: dict[str, str]
-    tied: dict[str, str]
+    wanted: dict[str, tuple[Entry, Index]]  # By the full name of each tensor.
+    found: dict[str, str]  # By full name, what the files call it.
+    tied: dict[str, str]  # Copies that the files hold, each with the name of what it must repeat.
+    dtype: str
     missing: list[Path]
     left_out: list[str]
     notes: list[str]
@@ -169,10 +157,10 @@ def plan(
     """
     model, unknown_settings, files = _read_settings(folder)
     family = family or FAMILIES[load_config(folder)["model_type"]]
-    wanted = {key: (e, i) for key, e, i in keys(family.table(model), shapes)}
+    wanted = {key: (e, i) for key, e, i in weights.keys(family.table(model), shapes)}
     tied = family.tied(model)
-    named = wanted.keys() | tied.keys()
-    found = by_full_name(folder, files.headers, lambda name: _full_name(name, family, named))
+    known = wanted.keys() | tied.keys()
+    found = by_full_name(folder, files.headers, lambda name: _full_name(name, family, known))
     for copy, original in tied.items():  # Files may hold a shared tensor under either name.
         if copy in found and original not in found:
             found[original] = found.pop(copy)
@@ -181,7 +169,6 @@ def plan(
         if key in wanted and key not in found and other in found:
             found[key] = found[other]
             notes.append(f"{key} is not in the files, and is that of {other}, as in transformers")
-    known = wanted.keys() | tied.keys()
     unknown = [k for k in found if k not in known and not k.endswith(family.ignored)]
     files.check_dense(found[k] for k in found if k in wanted or k in unknown)
     missing = [k for k in wanted if k not in found]
@@ -192,6 +179,7 @@ def plan(
         "anything": [],
     }[leave_out]
     lacking = [k for k in missing if not all(map(may_lack, wanted[k][0].ours))]
+    # A stack that lacks one layer lacks the whole array, N x ...
     absent = {path for key in missing for path in wanted[key][0].ours}
     absent |= shapes.keys() - covered - {*family.zeros}
     if lacking or refused:
@@ -199,15 +187,15 @@ def plan(
             f"{folder}: missing keys: {some(lacking)}; unknown keys: {some(refused)}"
             + _what_helps(lacking, refused, family, wanted)
         )
-    dtypes = {files.dtype(found[key]) for key in wanted.keys() & found.keys()}
+    used = wanted.keys() & found.keys()
+    dtypes = {files.dtype(found[key]) for key in used}
     if len(dtypes) > 1:
         notes.append(
             f"the files have {' and '.join(sorted(dtypes))}: all are kept as float32, and so "
             "written again, for nothing is rounded"
         )
-    for key in wanted.keys() & found.keys():
-        e, _ = wanted[key]
-        shape, expected = files.headers[found[key]].shape, shape_of(e, shapes)
+    for key in used:
+        shape, expected = files.headers[found[key]].shape, weights.shape_of(wanted[key][0], shapes)
         if shape != expected:
             raise UserError(
                 f"{folder}: {found[key]} has shape {shape}, and config.json asks for {expected}"
@@ -217,10 +205,11 @@ def plan(
         wanted,
         found,
         {copy: original for copy, original in tied.items() if copy in found},
+        dtypes.pop() if len(dtypes) == 1 else "float32",
         sorted(absent),
         sorted({over_layers(found[key]) for key in unknown})
         + [f"config.json: {k}={str(v)[:60]}" for k, v in sorted(unknown_settings.items())]
-        + settings.modules_beside(folder),
+        + modules_beside(folder),
         notes,
     )
 
@@ -243,25 +232,40 @@ def load_params(
     Raises:
       UserError: see `plan`; also numbers that are not finite.
     """
-    files, wanted, found, tied, missing, left_out, notes = plan(folder, shapes, **choices)
+    files, wanted, found, tied, dtype, missing, left_out, notes = plan(folder, shapes, **choices)
     drawn = initial() if initial and missing else {}
     params = {path: np.array(drawn[path], np.float32) for path in missing if path in drawn}
     params |= {p: np.zeros(s, np.float32) for p, s in shapes.items() if p not in missing}
-    dtypes = {files.dtype(found[key]) for key in wanted.keys() & found.keys()}
     for key in wanted.keys() & found.keys():
-        e, layer = wanted[key]
+        e, index = wanted[key]
         if not params.keys() >= {*e.ours}:
             continue  # Another layer of it is missing.
-        for path, array in split(e, files.read(found[key]), shapes):
-            (params[path] if layer is None else params[path][layer])[...] = array
+        for path, array in weights.split(e, files.read(found[key]), shapes):
+            params[path][index] = array  # Becomes float32 here, which every dtype there fits in.
     for copy, original in tied.items():  # A copy that differs would be lost.
         if not np.array_equal(files.read(found[copy]), files.read(found[original])):
             raise UserError(
                 f"{folder}: {found[copy]} differs from {found[original]}, though config.json says "
                 "that they are tied; untied ones are not supported"
             )
-    dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
     return Loaded(unflatten_dict(params), dtype, missing, left_out, notes)
+
+
+def modules_beside(folder: pathlib.Path) -> list[str]:
+    """Names what sentence-transformers does with a model's states, which nobody does here.
+
+    Its modules.json lists the model itself, whose path is "", and a folder for what pools,
+    normalises or projects.
+    """
+    path = folder / "modules.json"
+    if not folder_files.has(path):
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        parts = [(str(each["path"]), str(each["type"]).rpartition(".")[2]) for each in found]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ["modules.json, which is damaged"]
+    return [f"modules.json: {name} ({kind})" for name, kind in parts if name]
 
 
 def is_bare_encoder(folder: pathlib.Path) -> bool:
@@ -375,23 +379,19 @@ def save(
                 f"{'/'.join(path)} is not 0, and transformers' {config['architectures'][0]} has no "
                 "such parameter"
             )
-    shapes = {path: x.shape for path, x in flat.items()}
     shards: list[dict[str, np.ndarray]] = [{}]
-    size = 0
-    for key, e, layer in keys(family.table(model), shapes):
-        ours = [flat[path] if layer is None else flat[path][layer] for path in e.ours]
-        tensor = np.ascontiguousarray(join(e, [np.asarray(x) for x in ours]).astype(dtype))
-        if size and size + tensor.nbytes > _SHARD_BYTES:
+    size_bytes = lambda shard: sum(x.nbytes for x in shard.values())
+    for key, e, index in weights.keys(family.table(model), shapes_by_path(params)):
+        tensor = weights.join(e, [np.asarray(flat[path][index]) for path in e.ours])
+        tensor = np.ascontiguousarray(tensor.astype(dtype))  # safetensors writes views wrongly.
+        if shards[-1] and size_bytes(shards[-1]) + tensor.nbytes > _SHARD_BYTES:
             shards.append({})
-            size = 0
         shards[-1][key] = tensor
-        size += tensor.nbytes
     names = [WEIGHTS]
     if len(shards) > 1:
         names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
         weight_map = {k: name for name, s in zip(names, shards, strict=True) for k in s}
-        total = sum(x.nbytes for shard in shards for x in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        index = {"metadata": {"total_size": sum(map(size_bytes, shards))}, "weight_map": weight_map}
         atomic_files.write(folder / INDEX, json.dumps(index, indent=2) + "\n")
     for name, shard in zip(names, shards, strict=True):
         tensor_files.write_tensors(folder / name, shard)
@@ -400,17 +400,15 @@ def save(
 def model_type_of(model: dict[str, Any]) -> str:
     """The model_type that `transformers` gives to a model of ours."""
     if model["name"] == "bert":
-        return "roberta" if model["position_offset"] else "bert"
+        return bert.model_type_of(model)
     if model["name"] == "llama":
         return llama.hf_config(model)["model_type"]
     return model["name"]
 
 
 def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:
-    """The name that a model with its head gives a tensor; files of a bare model lack the prefix.
-
-    Old files call a norm's weight gamma and its bias beta.
-    """
+    """The name that a model with its head gives a tensor; files of a bare model lack the prefix."""
+    # Files that TensorFlow's checkpoints of BERT were turned into have its names of a norm.
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
     name = name.replace("LayerNorm.beta", "LayerNorm.bias")
     return family.prefix + name if family.prefix + name in known else name

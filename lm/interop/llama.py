@@ -1,27 +1,27 @@
-"""Llama's weights and hyperparameters as `transformers` names them, both ways: Llama, Mistral,
-Qwen2.
-"""
+"""The weights and hyperparameters of Llama, Mistral and Qwen2 in `transformers`, both ways."""
 
 from collections.abc import Collection
 from typing import Any
 
 from lm.errors import UserError
 from lm.interop.family import HOW_TO_RUN, NO_MUP, HuggingFaceFamily
-from lm.interop.settings import (
-    IRRELEVANT,
-    Table,
-    count,
-    flag,
-    head_dim,
-    number,
-    only,
-    some_of,
-)
-from lm.interop.weights import Entry, Layout, entry, in_layers
+from lm.interop.settings import IRRELEVANT, Table, count, flag, head_dim, number, only, some_of
+from lm.interop.weights import Entry, Layout, affine, entry, in_layers
+
+_SIZES = {  # By our name and theirs.
+    "vocab_size": "vocab_size",
+    "model_dim": "hidden_size",
+    "mlp_dim": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "max_len": "max_position_embeddings",
+}
+# Of the frequencies that Llama 3.1 stretches, in the order of our rope_factor, rope_low_freq, ...
+_OF_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """Their Linear keeps its weight as outputs x inputs."""
+    """As in `LlamaForCausalLM`, and those of Mistral and Qwen2."""
     layer = [
         entry("input_layernorm.weight", "attention_norm/scale", Layout.VECTOR),
         entry("self_attn.o_proj.weight", "attention/out/kernel", Layout.OUT_IN, 2),
@@ -31,35 +31,21 @@ def table(model: dict[str, Any]) -> list[Entry]:
         entry("mlp.down_proj.weight", "mlp/out/kernel", Layout.OUT_IN),
     ]
     for theirs, ours in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")):
-        layer += [entry(f"self_attn.{theirs}.weight", f"attention/{ours}/kernel", Layout.OUT_IN)]
-        if model["qkv_bias"]:
-            layer += [entry(f"self_attn.{theirs}.bias", f"attention/{ours}/bias", Layout.VECTOR)]
+        has_bias = model["qkv_bias"]  # In Qwen2 alone.
+        layer += affine(f"self_attn.{theirs}", f"attention/{ours}", has_bias=has_bias)
+    output = entry("lm_head.weight", "output_embedding", Layout.TABLE)
     return [
         entry("model.embed_tokens.weight", "token_embedding", Layout.TABLE),
         *in_layers("model.layers.{i}.", "layers", layer),
         entry("model.norm.weight", "final_norm/scale", Layout.VECTOR),
-        *(
-            []
-            if model["tied_output"]
-            else [entry("lm_head.weight", "output_embedding", Layout.TABLE)]
-        ),
+        *([] if model["tied_output"] else [output]),
     ]
-
-
-_COUNTS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-)
 
 
 def settings(model_type: str) -> Table:
     """What config.json of a Llama, a Mistral or a Qwen2 may say."""
     table = {
-        **{name: count() for name in _COUNTS},
+        **{name: count() for name in _SIZES.values()},
         "num_key_value_heads": count(None, or_null=True),
         "head_dim": count(None, or_null=True),
         "rms_norm_eps": number(1e-6),
@@ -102,14 +88,9 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
     shape = f"hidden_size={width}, num_attention_heads={heads}"
     return dict(
         name="llama",
-        vocab_size=given["vocab_size"],
-        max_len=given["max_position_embeddings"],
-        num_layers=given["num_hidden_layers"],
-        num_heads=heads,
+        **{ours: given[theirs] for ours, theirs in _SIZES.items()},
         num_kv_heads=given["num_key_value_heads"] or heads,
         head_dim=given["head_dim"] or head_dim(width, heads, shape),
-        model_dim=width,
-        mlp_dim=given["intermediate_size"],
         **NO_MUP,
         **_rotary(given),
         norm_epsilon=float(given["rms_norm_eps"]),
@@ -118,9 +99,6 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
         window=_window(given, model_type),
         **HOW_TO_RUN,
     )
-
-
-_OF_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
 def _rotary(given: dict[str, Any]) -> dict[str, Any]:
@@ -212,14 +190,9 @@ def hf_config(model: dict[str, Any]) -> dict[str, Any]:
             "original_max_position_embeddings": model["rope_original_len"],
         }
     config = dict(
-        vocab_size=model["vocab_size"],
-        max_position_embeddings=model["max_len"],
-        num_hidden_layers=model["num_layers"],
-        num_attention_heads=model["num_heads"],
+        **{theirs: model[ours] for ours, theirs in _SIZES.items()},
         num_key_value_heads=model["num_kv_heads"],
         head_dim=model["head_dim"],
-        hidden_size=model["model_dim"],
-        intermediate_size=model["mlp_dim"],
         rms_norm_eps=model["norm_epsilon"],
         rope_parameters=rotary,
         rope_theta=model["rope_theta"],  # For readers older than version 5.

@@ -17,21 +17,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lm.errors import UserError
+from lm.interop import weights
 from lm.interop.hugging_face import FAMILIES, model_type_of
-from lm.interop.tensor_files import by_full_name, read_tensor, tensor_names, write_tensors
-from lm.interop.weights import Entry, Layout, Path, Shapes, join, keys, shape_of, split
+from lm.interop.tensor_files import by_full_name, headers_of, read_tensor, write_tensors
+from lm.interop.weights import Entry, Layout, Path, Shapes, shapes_by_path
 from lm.models import families
 from lm.models.lora import LoraConfig, adapter_shapes, by_kernel, magnitudes
 from lm.system import atomic_files, folder_files
 
-_CONFIG, _WEIGHTS, _PICKLED = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # Of every name: peft wraps the model twice.
 _TASKS = {"decoder": "CAUSAL_LM", "encoder": None, "encoder_decoder": "SEQ_2_SEQ_LM"}
 _READ = {"r", "lora_alpha", "use_rslora", "use_dora"}
@@ -80,37 +78,39 @@ def load_adapters(
         shape; no safetensors.
     """
     settings = _load_settings(folder)
-    files = _check_weights(folder)
+    file = _check_weights(folder)
     kernels = [e for e in _kernels(model) if e.ours[0] in shapes]
-    entry_of = {key.removesuffix(".weight"): e for key, e, _ in keys(kernels, shapes)}
+    entry_of = {key.removesuffix(".weight"): e for key, e, _ in weights.keys(kernels, shapes)}
     prefix = FAMILIES[model_type_of(model)].prefix
-    found = by_full_name(files, tensor_names(files), lambda n: _full_name(n, prefix, entry_of))
+    found = by_full_name(file, headers_of(file), lambda name: _full_name(name, prefix, entry_of))
+    # Which modules are adapted, the tensors say: `target_modules` may be a pattern.
     adapted = {entry_of[m] for m in map(_module, found) if m in entry_of}
-    config = _config(folder, settings, [path for e in kernels if e in adapted for path in e.ours])
-    table = [row for e in kernels if e in adapted for row in _rows(e, config.dora)]
+    kernels = [e for e in kernels if e in adapted]
+    config = _config(folder, settings, [path for e in kernels for path in e.ours])
     structs = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in shapes.items()}
-    ours = adapter_shapes(traverse_util.unflatten_dict(structs), config) if adapted else {}
-    ours = {path: x.shape for path, x in traverse_util.flatten_dict(ours).items()}
-    wanted = list(keys(table, ours))
-    missing = sorted({key for key, _, _ in wanted} - found.keys())
-    unknown = sorted(name for key, name in found.items() if key not in {k for k, _, _ in wanted})
+    ours = shapes_by_path(adapter_shapes(unflatten_dict(structs), config)) if adapted else {}
+    table = [row for e in kernels for row in _rows(e, config.dora)]
+    wanted = list(weights.keys(table, ours))  # An A that three kernels share is in it three times.
+    known = {key for key, _, _ in wanted}
+    missing = sorted(known - found.keys())
+    unknown = sorted(name for key, name in found.items() if key not in known)
     if missing or unknown or not wanted:
         raise UserError(
-            f"{files}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
+            f"{file}: missing keys: {', '.join(missing) or 'none'}; unknown keys: "
             f"{', '.join(unknown) or 'none'}; it does not fit a {model_type_of(model)} with these "
             "settings"
         )
     adapters = {path: np.empty(shape, np.float32) for path, shape in ours.items()}
-    for key, row, layer in wanted:
-        tensor, expected = read_tensor(files, found[key]), shape_of(row, ours)
+    for key, row, index in wanted:
+        tensor, expected = read_tensor(file, found[key]), weights.shape_of(row, ours)
         if tensor.shape != expected:
             raise UserError(
-                f"{files}: {found[key]} has shape {tensor.shape}, and the model and {_CONFIG} ask "
+                f"{file}: {found[key]} has shape {tensor.shape}, and the model and {_CONFIG} ask "
                 f"for {expected}"
             )
-        for path, array in split(row, tensor, ours):
-            (adapters[path] if layer is None else adapters[path][layer])[...] = array
-    return config, traverse_util.unflatten_dict(adapters)
+        for path, array in weights.split(row, tensor, ours):
+            adapters[path][index] = array
+    return config, unflatten_dict(adapters)
 
 
 def save_adapters(
@@ -149,13 +149,12 @@ def save_adapters(
             f"{'/'.join(lost[0])} has an adapter, and transformers' {model_type_of(model)} has no "
             "such module; export the merged weights, or leave it out of lora.targets"
         )
-    config, arrays = _as_modules(entries, flat, config, traverse_util.flatten_dict(params))
-    shapes = {path: x.shape for path, x in arrays.items()}
+    config, arrays = _as_modules(entries, flat, config, flatten_dict(params))
+    rows = [row for e in entries for row in _rows(e, config.dora)]
     tensors = {}
-    for key, row, layer in keys([row for e in entries for row in _rows(e, config.dora)], shapes):
-        tensors[key] = join(
-            row, [arrays[p] if layer is None else arrays[p][layer] for p in row.ours]
-        )
+    for key, row, index in weights.keys(rows, {path: x.shape for path, x in arrays.items()}):
+        tensor = weights.join(row, [arrays[path][index] for path in row.ours])
+        tensors[key] = np.ascontiguousarray(tensor)  # safetensors writes no transposed view.
     settings = dict(
         peft_type="LORA",
         task_type=_TASKS[families.FAMILIES[model["name"]].architecture],
@@ -172,7 +171,6 @@ def save_adapters(
         target_modules=sorted({_module(key) for key in tensors}),
     )
     atomic_files.write(folder / _CONFIG, json.dumps(settings, indent=2) + "\n")
-    tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
     write_tensors(folder / _WEIGHTS, tensors)
 
 
@@ -233,12 +231,11 @@ def _rows(e: Entry, dora: bool) -> list[Entry]:
     """The entry of a kernel -> those of its adapter; kernels that share an A have a row each."""
     module = _PREFIX + e.theirs.removesuffix(".weight")
     of = lambda name: tuple((*path, name) for path in e.ours)
+    # A is r x inputs and B outputs x r there: both are Linear, also where the module is a Conv1D.
     rows = [Entry(f"{module}.lora_A.weight", (a,), Layout.OUT_IN, e.num_in_dims) for a in of("a")]
     rows.append(Entry(f"{module}.lora_B.weight", of("b"), Layout.OUT_IN))
-    if dora:
-        vector = f"{module}.lora_magnitude_vector"
-        rows.append(Entry(vector, of("magnitude_scale"), Layout.VECTOR))
-    return rows
+    vector = Entry(f"{module}.lora_magnitude_vector", of("magnitude_scale"), Layout.VECTOR)
+    return [*rows, vector] if dora else rows
 
 
 def _module(key: str) -> str:
@@ -267,18 +264,19 @@ def _as_modules(
                                 0          0          B_v
     """
     r = config.rank
-    blocks: dict[Path, int] = {}
+    blocks: dict[Path, int] = {}  # Which r columns of its module's A a kernel has.
     for e in entries:
         present = [path for path in e.ours if path in adapters]
         first = adapters[present[0]]["a"]
         equal = all(np.array_equal(first, adapters[path]["a"]) for path in present)
         blocks |= {path: 0 if equal else i for i, path in enumerate(present)}
-    factor = 1 + max(blocks.values())
+    factor = 1 + max(blocks.values())  # By which the rank of every module grows.
     arrays = {}
     for e in entries:
-        layers = params[e.ours[0]].shape[: 1 if "{i}" in e.theirs else 0]
-        into = len(layers) + e.num_in_dims
-        shared = np.zeros((*params[e.ours[0]].shape[:into], factor * r), np.float32)
+        shape = params[e.ours[0]].shape
+        layers = shape[: 1 if "{i}" in e.theirs else 0]
+        into = len(layers) + e.num_in_dims  # Dimensions in front of the outputs.
+        shared = np.zeros((*shape[:into], factor * r), np.float32)
         for path in e.ours:
             arrays[(*path, "a")] = shared
             b = np.zeros((*layers, factor * r, *params[path].shape[into:]), np.float32)
@@ -289,7 +287,9 @@ def _as_modules(
             arrays[(*path, "b")] = b
             if config.dora:
                 own = adapters.get(path, {}).get("magnitude_scale")
+                # Of a kernel without an adapter, the magnitude that leaves it as it is.
                 length = magnitudes(path, params[path]) if own is None else own
                 arrays[(*path, "magnitude_scale")] = np.asarray(length)
+    # The scale is alpha / r, or alpha / sqrt(r), and must stay what it was.
     alpha = config.alpha * (math.sqrt(factor) if config.rank_stabilized else factor)
     return dataclasses.replace(config, rank=factor * r, alpha=alpha), arrays

@@ -5,37 +5,29 @@ change the arithmetic and may have one value only, and those that change nothing
 file says is given back by name, so that no setting is passed over in silence.
 """
 
-import json
 import math
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lm.errors import UserError
-from lm.system import folder_files
 
 _REQUIRED = object()
 _LARGEST = 2**31 - 1
 
 
 class Setting(NamedTuple):
-    """One setting.
+    """One setting."""
 
-    default: of transformers, where the file does not name it.
-    problem: what is wrong with a value, or "".
-    is_used: otherwise its value is checked, and changes nothing.
-    """
-
-    default: Any
-    problem: Callable[[Any], str]
-    is_used: bool = True
+    default: Any  # Of transformers, where the file does not name it.
+    problem: Callable[[Any], str]  # What is wrong with a value, or "".
+    is_used: bool = True  # Otherwise its value is checked, and changes nothing.
 
 
 def count(default: Any = _REQUIRED, *, least: int = 1, or_null: bool = False) -> Setting:
     """A whole number."""
 
     def problem(value: Any) -> str:
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)  # True is an int, too.
         if (value is None and or_null) or (is_whole and least <= value <= _LARGEST):
             return ""
         return f"must be a whole number from {least} to {_LARGEST}"
@@ -114,42 +106,24 @@ pooler_size_per_head pooler_type n_special predict_special_tokens model_max_leng
 is_activation_checkpointing
 """
 # What other families scale, cap or leave out: a model that names them was not meant to do without.
-_OF_OTHERS: dict[str, Setting] = {
-    **dict.fromkeys(
-        ["logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier"],
-        only(1.0, None),
-    ),
-    **dict.fromkeys(
-        [
-            "attention_multiplier",
-            "attn_logit_softcapping",
-            "final_logit_softcapping",
-            "logit_soft_cap",
-            "query_pre_attn_scalar",
-            "clip_qkv",
-            "attention_chunk_size",
-            "no_rope_layers",
-            "cross_attention_hidden_size",
-            "quantization_config",
-        ],
-        only(None),
-    ),
-    **dict.fromkeys(
-        [
-            "scale_embedding",
-            "qk_norm",
-            "use_qk_norm",
-            "rope_interleaved",
-            "use_parallel_residual",
-            "parallel_attn",
-            "tie_encoder_decoder",
-        ],
-        only(False, None),
-    ),
+_SCALES = "logit_scale logits_scaling embedding_multiplier residual_multiplier"
+_CAPS = """
+attention_multiplier attn_logit_softcapping final_logit_softcapping logit_soft_cap
+query_pre_attn_scalar clip_qkv attention_chunk_size no_rope_layers cross_attention_hidden_size
+quantization_config
+"""
+_CHANGES = """
+scale_embedding qk_norm use_qk_norm rope_interleaved use_parallel_residual parallel_attn
+tie_encoder_decoder
+"""
+COMMON: dict[str, Setting] = {
+    **dict.fromkeys(_SCALES.split(), only(1.0, None)),
+    **dict.fromkeys(_CAPS.split(), only(None)),
+    **dict.fromkeys(_CHANGES.split(), only(False, None)),
     **dict.fromkeys(["num_experts", "num_local_experts"], only(None, 0)),
     "pruned_heads": only({}, None),
+    **dict.fromkeys((_GENERATION + _ABOUT).split(), IRRELEVANT),
 }
-COMMON: dict[str, Setting] = _OF_OTHERS | dict.fromkeys((_GENERATION + _ABOUT).split(), IRRELEVANT)
 
 
 def read(
@@ -174,7 +148,7 @@ def read(
                 "differ; remove one of them"
             )
         named[own] = value
-    known = COMMON | dict(table)
+    known = COMMON | dict(table)  # A family's own word on a setting counts.
     used = {}
     for name, setting in known.items():
         if name not in named and setting.default is _REQUIRED:
@@ -194,11 +168,7 @@ def _short(value: Any) -> str:
 
 
 def one_dropout(rates: Mapping[str, float]) -> float:
-    """The rate that all of these settings must agree on.
-
-    Raises:
-      UserError: they do not.
-    """
+    """The rate of these settings, or a UserError where they do not agree on one."""
     if len(set(rates.values())) > 1:
         named = ", ".join(f"{name}={rate}" for name, rate in rates.items())
         raise UserError(
@@ -209,28 +179,7 @@ def one_dropout(rates: Mapping[str, float]) -> float:
 
 
 def head_dim(width: int, heads: int, names: str) -> int:
-    """Width of each head.
-
-    Raises:
-      UserError: heads do not divide the width.
-    """
+    """Width of each head, or a UserError where heads do not divide the model's width."""
     if width % heads:
         raise UserError(f"config.json: {names}: {heads} heads do not divide the width of {width}")
     return width // heads
-
-
-def modules_beside(folder: pathlib.Path) -> list[str]:
-    """Names what sentence-transformers does with a model's states, which nobody does here.
-
-    Its modules.json lists the model itself, whose path is "", and a folder for what pools,
-    normalises or projects.
-    """
-    path = folder / "modules.json"
-    if not folder_files.has(path):
-        return []
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        parts = [(str(each["path"]), str(each["type"]).rpartition(".")[2]) for each in found]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return ["modules.json, which is damaged"]
-    return [f"modules.json: {name} ({kind})" for name, kind in parts if name]

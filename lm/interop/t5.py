@@ -9,22 +9,30 @@ from lm.interop.settings import IRRELEVANT, Table, count, number, only, some_of
 from lm.interop.weights import Entry, Layout, entry, in_layers
 
 _RELU, _GATED = "relu", "gated-gelu"
+_SIZES = {  # By our name and theirs.
+    "vocab_size": "vocab_size",
+    "model_dim": "d_model",
+    "head_dim": "d_kv",
+    "mlp_dim": "d_ff",
+    "num_layers": "num_layers",
+    "num_heads": "num_heads",
+}
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """The relative positions that all layers of a stack share are kept in its first one."""
-    extra = [] if model["tied_output"] else [("lm_head.weight", "output_embedding")]
+    """As in `T5ForConditionalGeneration`."""
+    output = entry("lm_head.weight", "output_embedding", Layout.TABLE)
     return [
         entry("shared.weight", "token_embedding", Layout.TABLE),
         *_stack("encoder", model["gated"], cross=False),
         *_stack("decoder", model["gated"], cross=True),
-        *(entry(theirs, ours, Layout.TABLE) for theirs, ours in extra),
+        *([] if model["tied_output"] else [output]),
     ]
 
 
 def _stack(name: str, gated: bool, *, cross: bool) -> list[Entry]:
-    mlp = f"layer.{2 if cross else 1}."
-    layer = [*_attention("layer.0.", "SelfAttention", "attention")]
+    mlp = f"layer.{2 if cross else 1}."  # Sublayers are counted: attention once, or twice.
+    layer = _attention("layer.0.", "SelfAttention", "attention")
     if cross:
         layer += _attention("layer.1.", "EncDecAttention", "cross_attention", "cross_norm")
     into = {"wi_0": "gate", "wi_1": "in"} if gated else {"wi": "in"}
@@ -33,6 +41,7 @@ def _stack(name: str, gated: bool, *, cross: bool) -> list[Entry]:
             entry(f"{mlp}DenseReluDense.{theirs}.weight", f"mlp/{ours}/kernel", Layout.OUT_IN)
         )
     layer.append(entry(f"{mlp}layer_norm.weight", "mlp_norm/scale", Layout.VECTOR))
+    # The relative positions that all layers of a stack share stand in its first one.
     shared = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     return [
         entry(shared, f"{name}/relative_bias", Layout.TABLE),
@@ -53,14 +62,11 @@ def _attention(place: str, theirs: str, ours: str, norm: str = "attention_norm")
     ]
 
 
-_COUNTS = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-
-
 def settings(model_type: str) -> Table:
     """What config.json of a T5 may say."""
     del model_type
     return {
-        **{name: count() for name in _COUNTS},
+        **{name: count() for name in _SIZES.values()},
         "num_decoder_layers": count(None, or_null=True),
         "relative_attention_num_buckets": count(32),
         "relative_attention_max_distance": count(128),
@@ -99,12 +105,7 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
         scaled = given["tie_word_embeddings"] is not False
     return dict(
         name="t5",
-        vocab_size=given["vocab_size"],
-        num_layers=num_layers,
-        num_heads=given["num_heads"],
-        head_dim=given["d_kv"],
-        model_dim=given["d_model"],
-        mlp_dim=given["d_ff"],
+        **{ours: given[theirs] for ours, theirs in _SIZES.items()},
         num_buckets=buckets,
         max_distance=distance,
         gated=_is_gated(given),
@@ -140,13 +141,8 @@ def hf_config(model: dict[str, Any]) -> dict[str, Any]:
         architectures=["T5ForConditionalGeneration"],
         model_type="t5",
         is_encoder_decoder=True,
-        vocab_size=model["vocab_size"],
-        num_layers=model["num_layers"],
+        **{theirs: model[ours] for ours, theirs in _SIZES.items()},
         num_decoder_layers=model["num_layers"],
-        num_heads=model["num_heads"],
-        d_kv=model["head_dim"],
-        d_model=model["model_dim"],
-        d_ff=model["mlp_dim"],
         relative_attention_num_buckets=model["num_buckets"],
         relative_attention_max_distance=model["max_distance"],
         feed_forward_proj=_GATED if model["gated"] else _RELU,
@@ -157,10 +153,9 @@ def hf_config(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tied(model: dict[str, Any]) -> dict[str, str]:
-    heads = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
-    if model["tied_output"]:
-        heads.append("lm_head.weight")
-    return dict.fromkeys(heads, "shared.weight")
+    copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+    copies += ["lm_head.weight"] if model["tied_output"] else []
+    return dict.fromkeys(copies, "shared.weight")
 
 
 FAMILY = HuggingFaceFamily(

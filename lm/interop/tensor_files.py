@@ -25,16 +25,12 @@ _FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 class TensorHeader(NamedTuple):
-    """What is known of a tensor without reading it.
-
-    dtype: as safetensors names it.
-    checksum: what `write_tensors` left; None where others wrote the file.
-    """
+    """What is known of a tensor without reading it."""
 
     file: pathlib.Path
     shape: tuple[int, ...]
-    dtype: str
-    checksum: str | None
+    dtype: str  # As safetensors names it.
+    checksum: str | None  # What `write_tensors` left; None where others wrote the file.
 
 
 class TensorFiles:
@@ -53,7 +49,7 @@ class TensorFiles:
         self.headers: dict[str, TensorHeader] = {}
         listed = {} if folder_files.has(folder / WEIGHTS) else _listed(folder)
         for file in sorted({*listed.values()}) or [WEIGHTS]:
-            for name, header in _headers(folder / file).items():
+            for name, header in headers_of(folder / file).items():
                 if name in self.headers:
                     raise UserError(
                         f"{folder}: {file} and {self.headers[name].file.name} both hold {name}; "
@@ -129,15 +125,6 @@ def quantized(method: str | None) -> str:
     )
 
 
-def tensor_names(path: pathlib.Path) -> list[str]:
-    """The names in a file of safetensors.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    return list(_headers(path))
-
-
 def by_full_name(
     place: pathlib.Path, names: Iterable[str], full_name: Callable[[str], str]
 ) -> dict[str, str]:
@@ -166,7 +153,7 @@ def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
             tensor = file.get_tensor(name)
         except safetensors.SafetensorError as error:
             raise UserError(f"{path}: {error}; get it again") from None
-    if _headers(path)[name].checksum not in (None, _checksum(tensor)):
+    if headers_of(path)[name].checksum not in (None, _checksum(tensor)):
         raise UserError(
             f"{path} is damaged ({name} has changed since it was written); get it again"
         )
@@ -181,7 +168,8 @@ def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None
     checksums = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
     metadata = {"format": "pt", _CHECKSUMS: checksums}
     safetensors.numpy.save_file(dict(tensors), path, metadata=metadata)
-    # Whose metadata stands in another order each time. The same tensors make the same file.
+    # It writes the metadata in another order each time, and the same tensors should make the same
+    # file. A file begins with the header's length, 8 bytes, and the header, JSON padded by spaces.
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -229,14 +217,18 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
 
 def _class_name(folder: pathlib.Path) -> str:
     """The class of `transformers` that reads all weights of the folder."""
-    names = read_json(folder / "config.json").get("architectures")
-    match names:
-        case [str(name)] if name.isidentifier():
+    match read_json(folder / "config.json").get("architectures"):
+        case [str(name)] if name.isidentifier():  # It becomes part of a command.
             return name
     return "AutoModel"
 
 
-def _headers(path: pathlib.Path) -> dict[str, TensorHeader]:
+def headers_of(path: pathlib.Path) -> dict[str, TensorHeader]:
+    """The header of each tensor in a file of safetensors.
+
+    Raises:
+      UserError: it is damaged, or cannot be read.
+    """
     try:
         stat = path.stat()
     except OSError as error:
@@ -246,9 +238,9 @@ def _headers(path: pathlib.Path) -> dict[str, TensorHeader]:
 
 @functools.lru_cache(maxsize=1024)
 def _headers_of(path: pathlib.Path, state: tuple[int, ...]) -> dict[str, TensorHeader]:
-    """Read once for each state of a file: there may be tens of thousands in a folder."""
-    del state
+    del state  # Read once for each state of a file: a file may hold tens of thousands of headers.
     with _open(path) as file:
+        # A slice knows its shape and dtype; none of the tensor is read.
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         try:
             checksums = json.loads((file.metadata() or {}).get(_CHECKSUMS, "{}"))

@@ -69,12 +69,9 @@ def save(
             library.post_processor = _post_processor(library, frames)
         start, end = frames[0].special_ids
         if start and end:  # As encoders of texts have them.
-            names = {"cls_token": start[0], "sep_token": end[-1]}
-            config |= {
-                name: library.id_to_token(token_id)
-                for name, token_id in names.items()
-                if config[name] is None
-            }
+            for name, token_id in {"cls_token": start[0], "sep_token": end[-1]}.items():
+                if config[name] is None:
+                    config[name] = library.id_to_token(token_id)
     if not has_pad:
         config["pad_token"] = None
         library.no_padding()
@@ -89,10 +86,8 @@ def save(
 
 
 def normalizes(tokenizer: Tokenizer) -> bool:
-    """Whether it changes characters, which the exported one does alike but for some marks.
-
-    Those that stand on a letter with which no single character is made, in an order of their own.
-    """
+    """Whether it changes characters, which the exported one does alike but for some marks."""
+    # Those that stand on a letter with which no single character is made, in an order of their own.
     if not isinstance(tokenizer, SentencePieceTokenizer):
         return False
     proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
@@ -100,11 +95,9 @@ def normalizes(tokenizer: Tokenizer) -> bool:
 
 
 def is_read_back(folder: pathlib.Path) -> bool:
-    """Whether AutoTokenizer takes tokenizer.json as it stands.
-
-    For some values of `model_type` in config.json it takes a class of its own, whatever
-    tokenizer_config.json names.
-    """
+    """Whether AutoTokenizer takes tokenizer.json as it stands."""
+    # For some values of `model_type` in config.json it takes a class of its own, whatever
+    # tokenizer_config.json names.
     return tokenizer_folder.read(folder)[TOKENIZER] == (folder / TOKENIZER).read_bytes()
 
 
@@ -115,8 +108,8 @@ def _names(tokenizer: Tokenizer, library: tokenizers.Tokenizer) -> dict[str, str
 
 
 def _post_processor(library: tokenizers.Tokenizer, frames: tuple[Frame, Frame]):
-    """One that puts these around texts, and leaves spaces out of what tokens stand for."""
-    used: dict[str, int] = {}
+    """Makes one that puts these around texts, and leaves spaces out of what tokens stand for."""
+    used: dict[str, int] = {}  # Special tokens by the names that the templates give them.
 
     def name_of(token_id: int) -> str:
         text = library.id_to_token(token_id)
@@ -126,11 +119,11 @@ def _post_processor(library: tokenizers.Tokenizer, frames: tuple[Frame, Frame]):
         return name
 
     def template(frame: Frame) -> list[str]:
-        parts = []
-        texts = [*zip(("$A", "$B"), frame.text_types, strict=False), None]
-        for ids, types, text in zip(frame.special_ids, frame.special_types, texts, strict=True):
+        parts = []  # Each with its token type: [CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1.
+        texts = [f"{name}:{t}" for name, t in zip(("$A", "$B"), frame.text_types, strict=False)]
+        for ids, types in zip(frame.special_ids, frame.special_types, strict=True):
             parts += [f"{name_of(i)}:{t}" for i, t in zip(ids, types, strict=True)]
-            parts += [] if text is None else [f"{text[0]}:{text[1]}"]
+            parts += [texts.pop(0)] if texts else []  # Tokens stand before, between and behind.
         return parts
 
     single, pair = map(template, frames)
@@ -163,14 +156,12 @@ def _from_sentencepiece(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokeniz
 
 
 def _normalizers(spec: Any) -> list[Any]:
-    """SentencePiece's, without what `Precompiled` drops.
-
-    `Precompiled` looks up a letter and its marks together, and leaves out marks that have no entry.
-    NFKC before it makes one character of them wherever there is one.
-    """
+    """SentencePiece's, without what `Precompiled` drops."""
     steps = sentencepiece_files.normalizers_of(spec, legacy=True)
     if spec.name not in ("nfkc", "nmt_nfkc"):
         return steps
+    # `Precompiled` looks up a letter and its marks together, and leaves out marks that have no
+    # entry. NFKC before it makes one character of them wherever there is one.
     if spec.name == "nfkc":
         return [normalizers.NFKC(), *steps]
     # The one character that nmt_nfkc keeps and NFKC does not.
@@ -180,4 +171,5 @@ def _normalizers(spec: Any) -> list[Any]:
 
 
 def _special(piece: str) -> tokenizers.AddedToken:
+    # Looked for as it is spelled, before the text is normalized.
     return tokenizers.AddedToken(piece, special=True, normalized=False)

@@ -7,41 +7,36 @@ Dimension key: N layers, D model width, H heads, K head width.
 
 import enum
 import math
+import types
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 Path = tuple[str, ...]
 Shapes = dict[Path, tuple[int, ...]]
+Index = int | types.EllipsisType  # A layer of an array that is stacked, or all of another one.
 
 
 class Layout(enum.Enum):
-    """What lies where in a tensor of theirs.
+    """How a tensor of theirs lays out the arrays of ours that it holds."""
 
-    TABLE: as ours. VECTOR: ours, flattened. IN_OUT, OUT_IN: a matrix of inputs x outputs, or the
-    transposed one, whichever dimensions of heads ours has.
-    """
-
-    TABLE = enum.auto()
-    VECTOR = enum.auto()
-    IN_OUT = enum.auto()
-    OUT_IN = enum.auto()
+    TABLE = enum.auto()  # The same array, as an embedding is.
+    VECTOR = enum.auto()  # Ours, flattened: a bias of H x K is one of HK.
+    IN_OUT = enum.auto()  # A matrix of inputs x outputs, whichever dimensions of heads ours has.
+    OUT_IN = enum.auto()  # The transposed one, as torch.nn.Linear keeps its weight.
 
 
 class Entry(NamedTuple):
-    """One tensor of theirs, and the arrays of ours that it holds.
+    """One tensor of theirs, and the arrays of ours that it holds."""
 
-    theirs: its name; `{i}` counts layers, which ours has along a leading dimension.
-    ours: paths in the parameter tree; if several, their outputs stand side by side.
-    layout: see `Layout`.
-    num_in_dims: how many dimensions of ours are inputs: two where heads are read.
-    """
-
-    theirs: str
-    ours: tuple[Path, ...]
+    theirs: str  # Its name; `{i}` counts layers, which ours has along a leading dimension N.
+    ours: tuple[Path, ...]  # In the parameter tree; of several, the outputs stand side by side.
     layout: Layout
-    num_in_dims: int = 1
+    num_in_dims: int = (
+        1  # Dimensions of ours that are inputs: two for H x K x D, which reads heads.
+    )
 
 
 def entry(theirs: str, ours: str | list[str], layout: Layout, num_in_dims: int = 1) -> Entry:
@@ -50,23 +45,46 @@ def entry(theirs: str, ours: str | list[str], layout: Layout, num_in_dims: int =
     return Entry(theirs, tuple(tuple(path.split("/")) for path in paths), layout, num_in_dims)
 
 
+def affine(
+    theirs: str,
+    ours: str,
+    layout: Layout = Layout.OUT_IN,
+    num_in_dims: int = 1,
+    *,
+    has_bias: bool = True,
+) -> list[Entry]:
+    """Entries of a `Dense`: its kernel, and its bias unless it has none."""
+    kernel = entry(f"{theirs}.weight", f"{ours}/kernel", layout, num_in_dims)
+    bias = entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR)
+    return [kernel, bias] if has_bias else [kernel]
+
+
+def norm(theirs: str, ours: str) -> list[Entry]:
+    """Entries of a LayerNorm: what they call its weight is our scale."""
+    scale = entry(f"{theirs}.weight", f"{ours}/scale", Layout.VECTOR)
+    return [scale, entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR)]
+
+
 def in_layers(theirs: str, ours: str, entries: list[Entry]) -> list[Entry]:
     """Entries of one layer -> the same in a stack, whose names begin with these."""
     path = tuple(ours.split("/"))
-    return [
-        e._replace(theirs=theirs + e.theirs, ours=tuple((*path, *p) for p in e.ours))
-        for e in entries
-    ]
+    stacked = lambda e: tuple((*path, *own) for own in e.ours)
+    return [e._replace(theirs=theirs + e.theirs, ours=stacked(e)) for e in entries]
 
 
-def keys(table: list[Entry], shapes: Shapes) -> Iterator[tuple[str, Entry, int | None]]:
-    """Every tensor of theirs by name, with its entry and its layer."""
+def shapes_by_path(tree: Any) -> Shapes:
+    """The shape of each array in nested dicts; those of `jax.eval_shape` are enough."""
+    return {path: x.shape for path, x in flatten_dict(tree).items()}
+
+
+def keys(table: list[Entry], shapes: Shapes) -> Iterator[tuple[str, Entry, Index]]:
+    """Every tensor of theirs by name, with its entry and where in the arrays of ours it stands."""
     for e in table:
-        if "{i}" not in e.theirs:
-            yield e.theirs, e, None
-            continue
-        for i in range(shapes[e.ours[0]][0]):
-            yield e.theirs.format(i=i), e, i
+        if "{i}" in e.theirs:
+            for i in range(shapes[e.ours[0]][0]):  # N of N x ..., the same for all of `e.ours`.
+                yield e.theirs.format(i=i), e, i
+        else:
+            yield e.theirs, e, ...
 
 
 def shape_of(e: Entry, shapes: Shapes) -> tuple[int, ...]:
@@ -77,7 +95,7 @@ def shape_of(e: Entry, shapes: Shapes) -> tuple[int, ...]:
             return ours[0]
         case Layout.VECTOR:
             return (sum(map(math.prod, ours)),)
-    in_size = math.prod(ours[0][: e.num_in_dims])
+    in_size = math.prod(ours[0][: e.num_in_dims])  # All of `ours` read the same inputs.
     shape = in_size, sum(math.prod(shape[e.num_in_dims :]) for shape in ours)
     return shape if e.layout is Layout.IN_OUT else shape[::-1]
 
@@ -85,13 +103,14 @@ def shape_of(e: Entry, shapes: Shapes) -> tuple[int, ...]:
 def split(e: Entry, tensor: np.ndarray, shapes: Shapes) -> Iterator[tuple[Path, np.ndarray]]:
     """One tensor of theirs -> each array of ours that it holds, in our shape."""
     if e.layout is Layout.OUT_IN:
-        tensor = tensor.T
+        tensor = tensor.T  # A view: whoever takes a part copies it into its own array.
     start = 0
     for path in e.ours:
         shape = _of_one_layer(e, shapes[path])
         if e.layout is Layout.TABLE:
             yield path, tensor
             return
+        # Of a vector, all dimensions are outputs: H x K of a bias, whose kernel is D x H x K.
         size = math.prod(shape[e.num_in_dims if tensor.ndim == 2 else 0 :])
         yield path, tensor[..., start : start + size].reshape(shape)
         start += size

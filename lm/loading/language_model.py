@@ -4,10 +4,10 @@ import pathlib
 from typing import Any, NamedTuple
 
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
 
 from lm.errors import UserError
 from lm.interop import hugging_face
+from lm.interop.weights import shapes_by_path
 from lm.loading.run_folder import imported_config, load_config, on_this_machine
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
@@ -18,13 +18,10 @@ from lm.train.checkpoints import restore_params
 
 
 class SavedRun(NamedTuple):
-    """A run of pretraining, opened; of a folder of `transformers`, what it would be imported as.
-
-    config: as the run wrote it.
-    """
+    """A run of pretraining, opened; of a folder of `transformers`, what it would be imported as."""
 
     folder: pathlib.Path
-    config: dict[str, Any]
+    config: dict[str, Any]  # As the run wrote it.
     model: nn.Module
     step: int
     params: Any
@@ -45,19 +42,21 @@ def load(folder: pathlib.Path, *, sequence_parts: int = 1) -> SavedRun:
     """
     is_imported = hugging_face.is_folder(folder)
     if is_imported:
-        block = hugging_face.load_model_block(folder)
-        config = imported_config(block, str(folder))
+        config = imported_config(hugging_face.load_model_block(folder), str(folder))
     else:
         config = load_config(folder)
     causal = "objective" not in config or config["objective"]["kind"] == "causal"
     block = on_this_machine(config["model"])
     model = make_model(block, causal=causal, sequence_parts=sequence_parts)
     if is_imported:
-        shapes = {path: x.shape for path, x in flatten_dict(param_shapes(model)).items()}
+        shapes = shapes_by_path(param_shapes(model))
         loaded = hugging_face.load_params(folder, shapes, leave_out="heads")
         hugging_face.say_what_is_left(folder, loaded)
         return SavedRun(folder, config, model, 0, loaded.params, tokenizers.load_file(folder))
-    step, params, _ = restore_params(folder / "checkpoints", **_best(config))
+    # What was imported has one checkpoint, and no block that says which counts.
+    names = ("best_metric", "best_mode") if "checkpoint" in config else ()
+    policy = {name: config["checkpoint"][name] for name in names}
+    step, params, _ = restore_params(folder / "checkpoints", **policy)
     check_shapes(folder, params, param_shapes(model))
     return SavedRun(folder, config, model, step, params, tokenizers.load(folder / "tokenizer"))
 
@@ -70,19 +69,11 @@ def check_shapes(folder: pathlib.Path, params: Params, expected: Params) -> None
       params: what was restored.
       expected: of the model; shapes are enough.
     """
-    found, wanted = flatten_dict(params), flatten_dict(expected)
+    found, wanted = shapes_by_path(params), shapes_by_path(expected)
     for path in sorted(found.keys() | wanted.keys()):
-        shapes = [tree[path].shape if path in tree else None for tree in (found, wanted)]
-        if shapes[0] != shapes[1]:
+        if found.get(path) != wanted.get(path):
             raise UserError(
-                f"{folder}: {'/'.join(path)} has shape {shapes[0]} in its checkpoint, and "
-                f"{workdir_lib.CONFIG} asks for {shapes[1]}; restore the {workdir_lib.CONFIG} that "
-                "made it"
+                f"{folder}: {'/'.join(path)} has shape {found.get(path)} in its checkpoint, and "
+                f"{workdir_lib.CONFIG} asks for {wanted.get(path)}; restore the "
+                f"{workdir_lib.CONFIG} that made it"
             )
-
-
-def _best(config: dict[str, Any]) -> dict[str, str]:
-    """Which checkpoint of a run counts; what was imported has one."""
-    if "checkpoint" not in config:
-        return {}
-    return {name: config["checkpoint"][name] for name in ("best_metric", "best_mode")}

@@ -39,12 +39,11 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
             f"{path} has neither an experiment, as a run's has, nor a model_type, as that of a "
             "folder of transformers; restore the file"
         )
-    blocks = ["model"]
-    if config["experiment"] == "finetune":
-        blocks += ["task", "data", "lora", "train", "parallel", "checkpoint"]
-    elif config["experiment"] != "convert":
-        blocks += ["objective", "data", "checkpoint"]
-    for name in blocks:
+    blocks = {
+        "convert": ["model"],
+        "finetune": ["model", "task", "data", "lora", "train", "parallel", "checkpoint"],
+    }
+    for name in blocks.get(config["experiment"], ["model", "objective", "data", "checkpoint"]):
         if not isinstance(config.get(name), dict):
             raise UserError(f"{path} has no block {name!r}, as a run's has; restore the file")
     for name in ("name", "attention", "dtype"):
@@ -65,16 +64,14 @@ def head_of(folder: pathlib.Path) -> heads.Head | None:
         return heads.head_of(hugging_face.load_config(folder))
     config = load_config(folder)
     if config["experiment"] != "finetune" or config["task"]["kind"] not in heads.KINDS:
-        return None
+        return None  # Such as one that writes, whose output is that of the language model.
     return heads.Head(config["task"]["kind"], tuple(config["task"].get("labels", ())))
 
 
 def on_this_machine(block: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the `model` block of a run that another machine may have trained, to be read here.
-
-    A kernel that it names gives way to the fastest one here, since all give the same numbers; but
-    for the reference, which may have been named for a reason.
-    """
+    """Copies the `model` block of a run that another machine may have trained, to read it here."""
+    # A kernel that it names gives way to the fastest one here, since all give the same numbers; but
+    # for the reference, which may have been named for a reason.
     return block | {"attention": "einsum" if block["attention"] == "einsum" else "auto"}
 
 
@@ -99,13 +96,10 @@ def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
 
 
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: pathlib.Path) -> None:
-    """Saves a run's tokenizer, with the chat templates of the model that it trains further, if any.
-
-    These are taken until a first start has listed the folder's files; a later start keeps them.
-    """
-    is_listed = (folder / manifest.NAME).exists()
+    """Saves a run's tokenizer, with the chat templates of the model that it trains further."""
+    is_listed = (folder / manifest.NAME).exists()  # At the end of a first start.
     tokenizer.save(folder)
-    if init_from and not is_listed:
+    if init_from and not is_listed:  # A later start keeps the templates of the first.
         template_files.copy(pathlib.Path(init_from), folder)
 
 

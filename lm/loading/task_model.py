@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from lm.data.tags import scheme_of, spelled
 from lm.errors import UserError
 from lm.interop import heads, hugging_face
+from lm.interop.weights import shapes_by_path
 from lm.loading import language_model
 from lm.loading import run_folder as run_folder_lib
 from lm.loading.run_folder import head_of, load_config, on_this_machine
@@ -74,44 +75,38 @@ def task_params(
     shardings = None if mesh is None else params_sharding(shapes, mesh)
     if not config["init_from"]:
         return jax.jit(draw, out_shardings=shardings)(key), []
-    by_path = {path: x.shape for path, x in flatten_dict(shapes).items()}
+    by_path = shapes_by_path(shapes)
     source = _source(pathlib.Path(config["init_from"]), config, model, by_path)
     found, new = {}, []
     for path, shape in by_path.items():
-        if path not in source.params:
-            if path[0] == "body":
-                raise UserError(f"init_from={config['init_from']} lacks {'/'.join(path[1:])}")
+        if path in source.params:
+            found[path] = np.asarray(source.params[path])  # On no device yet.
+            if found[path].shape != shape:
+                raise UserError(
+                    f"init_from={config['init_from']}: {'/'.join(path)} has shape "
+                    f"{found[path].shape} there and {shape} in this config's model"
+                )
+        elif path[0] == "body":
+            raise UserError(f"init_from={config['init_from']} lacks {'/'.join(path[1:])}")
+        else:
             new.append(path)
-            continue
-        theirs = source.params[path]
-        if theirs.shape != shape:
-            raise UserError(
-                f"init_from={config['init_from']}: {'/'.join(path)} has shape {theirs.shape} there "
-                f"and {shape} in this config's model"
-            )
-        found[path] = np.asarray(theirs)  # On no device yet.
+    # The whole draw is traced; XLA drops what of it is not new.
     of_new = lambda tree: tree and {path: flatten_dict(tree)[path] for path in new}
     drawn = jax.jit(lambda key: of_new(draw(key)), out_shardings=of_new(shardings))(key)
     params = unflatten_dict(found)
     if mesh is not None:
         params = place_params(params, mesh)
-    names = lambda paths: ", ".join("/".join(path) for path in paths) or "nothing"
-    left_out = ", ".join(dict.fromkeys(source.left_out)) or "nothing"
-    lines = [f"new: {names(new)}", f"left out: {left_out}"]
+    listed = lambda names: ", ".join(names) or "nothing"
+    lines = [f"new: {listed(map('/'.join, new))}", f"left out: {listed(source.left_out)}"]
     return unflatten_dict(flatten_dict(params) | drawn), [*source.lines, *lines]
 
 
 class _Source(NamedTuple):
-    """What `init_from` has for a task model.
+    """What `init_from` has for a task model."""
 
-    params: by the paths of the task model.
-    left_out: names of what it has besides.
-    lines: about its head.
-    """
-
-    params: dict[tuple[str, ...], Any]
-    left_out: list[str]
-    lines: list[str]
+    params: dict[tuple[str, ...], Any]  # By the paths of the task model.
+    left_out: list[str]  # Names of what it has besides, each once.
+    lines: list[str]  # About its head.
 
 
 def _source(
@@ -132,17 +127,18 @@ def _source(
         same = f"that of {folder}, {what(theirs)}"
         lines = [f"head: {same if takes_head else f'new; {same}, does not fit {what(ours)}'}"]
     if hugging_face.is_folder(folder):
+        hf_family = None
+        if not is_language_model:
+            hf_family = heads.body_family(dict(config["model"]), *ours, has_head=takes_head)
         loaded = hugging_face.load_params(
             folder,
             by_path,
-            family=None
-            if is_language_model
-            else heads.body_family(dict(config["model"]), *ours, has_head=takes_head),
+            family=hf_family,
             may_lack=lambda path: path[0] in ("pool", "head", "crf", "output_embedding"),
             leave_out="heads",
         )
         lines += [f"weights: {note}" for note in loaded.notes]
-        return _Source(flatten_dict(loaded.params), loaded.left_out, lines)
+        return _Source(flatten_dict(loaded.params), [*dict.fromkeys(loaded.left_out)], lines)
     if is_task_model(folder):
         source = as_in_module(load(folder).params, family)
     else:
@@ -158,10 +154,9 @@ def _source(
 
 def as_in_module(params: Params, family: Family) -> dict[tuple[str, ...], Any]:
     """Renames a task model's parameters to the paths that the family's own module has for them."""
-    at = family.body_path
+    starts = {"body": family.body_path, "pool": ()}  # A pooler stands beside the body there.
     return {
-        (*at, *path[1:]) if path[0] == "body" else path[1:] if path[0] == "pool" else path: x
-        for path, x in flatten_dict(params).items()
+        (*starts.get(path[0], path[:1]), *path[1:]): x for path, x in flatten_dict(params).items()
     }
 
 
@@ -177,22 +172,17 @@ def is_task_model(folder: pathlib.Path) -> bool:
 
 
 class SavedTaskModel(NamedTuple):
-    """A run of fine-tuning, opened; of a folder of `transformers` with a head, as if it were one.
-
-    config: as the run wrote it, for this machine and with the settings that `load` was given.
-    params: of the whole model, adapters merged.
-    base, adapters, lora: the parameters before, and what was merged; None where there was nothing.
-    """
+    """A run of fine-tuning, opened; or a folder of `transformers` with a head, as if it were."""
 
     folder: pathlib.Path
-    config: dict[str, Any]
+    config: dict[str, Any]  # As the run wrote it, for this machine and with settings of `load`.
     task: Task
     model: nn.Module
     step: int
-    params: Params
+    params: Params  # Of the whole model, adapters merged.
     tokenizer: tokenizers.Tokenizer
-    base: Params
-    adapters: Params | None
+    base: Params  # The parameters before that.
+    adapters: Params | None  # What was merged; None where there was nothing.
     lora: LoraConfig | None
 
 
@@ -226,10 +216,11 @@ def load(
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
     policy = {name: config["checkpoint"][name] for name in ("best_metric", "best_mode")}
     step, state_params, host = restore_params(folder / "checkpoints", **policy)
+    # A checkpoint holds only what was trained; the rest is made again as the run made it.
+    params = task_params(config, made, model, None)[0] if host["frozen parameters"] else shapes
+    trained = Trainable(config["lora"], config["train"]["frozen"], params)
     frozen: Params = {}
     if host["frozen parameters"]:
-        params, _ = task_params(config, made, model, None)
-        trained = Trainable(config["lora"], config["train"]["frozen"], params)
         frozen = trained.partition(params)[1]
         if checksum(frozen) != host["frozen parameters"]:
             raise UserError(
@@ -237,17 +228,15 @@ def load(
                 f"{config['init_from'] or config['seed']}, which holds other parameters now; "
                 "restore them"
             )
-    else:
-        trained = Trainable(config["lora"], config["train"]["frozen"], shapes)
     language_model.check_shapes(folder, state_params, trained.shapes(shapes))
     return SavedTaskModel(
-        folder=folder,
-        config=config,
-        task=made,
-        model=model,
-        step=step,
-        params=trained.combine(state_params, frozen),
-        tokenizer=tokenizer,
+        folder,
+        config,
+        made,
+        model,
+        step,
+        trained.combine(state_params, frozen),
+        tokenizer,
         base=trained.base(state_params, frozen),
         adapters=state_params.get("adapters"),
         lora=trained.lora,
@@ -269,7 +258,7 @@ def read_folder(
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
     loaded = hugging_face.load_params(
         folder,
-        {path: x.shape for path, x in flatten_dict(shapes).items()},
+        shapes_by_path(shapes),
         family=heads.with_head(config["model"], config["task"]["kind"], labels_of(config)),
         leave_out="heads",
     )
@@ -303,11 +292,7 @@ def _make(
     sequence_parts: int,
     settings: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], Task, nn.Module, Params]:
-    """Makes the task and the model of a config, which it completes for this machine and settings.
-
-    Returns:
-      The config, the task, the model, and the shapes of its parameters.
-    """
+    """The config, completed for this machine and settings; its task and model; their shapes."""
     for name, value in (settings or {}).items():
         if name not in config["task"]:
             raise UserError(
@@ -317,13 +302,8 @@ def _make(
         config["task"][name] = value
     config["model"] = on_this_machine(config["model"])
     config["parallel"]["sequence"] = sequence_parts
-    inputs = text_inputs(
-        config["model"],
-        tokenizer,
-        seq_len=config["data"]["seq_len"],
-        truncate=config["data"]["truncate"],
-    )
-    task = make_task(config["task"], inputs)
+    lengths = {name: config["data"][name] for name in ("seq_len", "truncate")}
+    task = make_task(config["task"], text_inputs(config["model"], tokenizer, **lengths))
     model = make_model(config, task)
     shapes = jax.eval_shape(lambda key: task.objective.init_params(model, key), jax.random.key(0))
     return config, task, model, shapes
@@ -347,19 +327,19 @@ def imported_config(folder: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no model for a task")
     block = hugging_face.load_model_block(folder)
     heads.with_head(block, *head)
-    settings = dict(text="text", pair="", label="label")
-    if head.kind in ("classification", "multi_label"):
-        settings["class_weights"] = ",".join(["1"] * len(head.labels))
-    longest = 512
-    if head.kind == "tagging":
-        settings = dict(crf=False, on_ill_formed="raise", tokens="tokens", tags="tags")
-        settings["scheme"] = scheme_of(head.labels)
-    if head.kind == "question_answering":
-        settings = dict(stride=128, max_answer_len=30, unanswerable=False, scorer="squad")
-        longest = 384
+    longest = 384 if head.kind == "question_answering" else 512
     seq_len = min(block.get("max_len", longest), longest)
-    if "stride" in settings:
-        settings["stride"] = min(settings["stride"], seq_len // 3)
+    match head.kind:
+        case "tagging":
+            settings = dict(crf=False, on_ill_formed="raise", tokens="tokens", tags="tags")
+            settings["scheme"] = scheme_of(head.labels)
+        case "question_answering":
+            stride = min(128, seq_len // 3)  # Windows overlap, also in a model of few positions.
+            settings = dict(stride=stride, max_answer_len=30, unanswerable=False, scorer="squad")
+        case kind:
+            settings = dict(text="text", pair="", label="label")
+            if kind != "regression":
+                settings["class_weights"] = ",".join(["1"] * len(head.labels))
     labels = dict(labels=head.labels) if head.labels else {}
     return run_folder_lib.imported_config(block, str(folder)) | {
         "experiment": "finetune",

@@ -15,7 +15,7 @@ from configs import quickstart
 from experiments import convert, pretrain
 from experiments.wiring import init_from
 from lm.errors import UserError
-from lm.interop import settings, tokenizer_files
+from lm.interop import hugging_face, tokenizer_files
 from lm.loading import language_model
 from lm.tokenizers import tokenizers
 from lm.tokenizers.tokenizers import ByteTokenizer
@@ -335,7 +335,7 @@ def test_a_bare_encoder_is_read_and_a_head_is_left_out_only_when_asked(tmp_path,
     )
     for damaged in ("[", "3", "[1]", '[{"path": 1}]', "[" * 100_000):
         (tmp_path / "bare" / "modules.json").write_text(damaged)
-        assert settings.modules_beside(tmp_path / "bare") == ["modules.json, which is damaged"]
+        assert hugging_face.modules_beside(tmp_path / "bare") == ["modules.json, which is damaged"]
     loaded = transformers.BertForPreTraining.from_pretrained(
         run_convert(tmp_path / "other", tmp_path / "back")
     )

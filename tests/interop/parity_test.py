@@ -301,8 +301,8 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
     family = hugging_face.FAMILIES[block["name"]]
     shapes = {path: x.shape for path, x in grads.items()}
     theirs = dict(reference.named_parameters())
-    for key, e, layer in weights.keys(family.table(block), shapes):
-        ours = [np.asarray(grads[p] if layer is None else grads[p][layer]) for p in e.ours]
+    for key, e, index in weights.keys(family.table(block), shapes):
+        ours = [np.asarray(grads[p][index]) for p in e.ours]
         found, expected = weights.join(e, ours), theirs[key].grad
         if expected is None:  # Of the pooler, which no masked token depends on.
             assert not found.any(), key

@@ -136,9 +136,7 @@ def test_logits_through_a_cache_and_of_folded_weights_are_those_of_the_model(nam
 
     lengths_B = jnp.full(2, 12)
     cached_BV, *_ = jax.jit(
-        lambda params: decoding.start(
-            model, params, tokens_BL, lengths_B, num_new=1, start_id=0, vocab_size=23
-        )
+        lambda params: decoding.start(model, params, tokens_BL, lengths_B, num_new=1, start_id=0)
     )(unstack_for_decoding(params, jnp.float32))
     block, folded = mup.folded(
         dataclasses.asdict(model.config), params, model.config, has_output=True
