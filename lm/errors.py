@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""Defines the exception that means: the user can mend this."""
 
 
 class UserError(ValueError):
@@ -11,5 +11,5 @@ class UserError(ValueError):
 
     @property
     def culprit(self) -> str:
-        """The message up to its remedy, which is another one where the file is part of a whole."""
+        """Returns the message without its remedy, for a caller that knows a better one."""
         return str(self).partition("; ")[0]

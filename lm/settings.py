@@ -1,4 +1,4 @@
-"""From a block of settings to the function that takes them by keyword, and choices by name."""
+"""Unpacks a block of settings into the function that takes them, and looks choices up."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping

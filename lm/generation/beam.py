@@ -1,4 +1,4 @@
-"""Beam search: the likeliest continuations, by their mean log-probability or one like it.
+"""Searches the likeliest continuations by beams; a length penalty divides log-probabilities.
 
 Dimension key: B batch, L length, N new tokens, V vocabulary, W beams, C candidates.
 """
@@ -24,7 +24,7 @@ _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences
 
 
 class Hypothesis(NamedTuple):
-    """One continuation."""
+    """Holds one continuation."""
 
     tokens: list[int]  # Without the one that ended it.
     score: float
@@ -101,14 +101,14 @@ def check(num_beams: int, length_penalty: float) -> None:
 
 @struct.dataclass
 class _Beams:
-    """W beams of each prompt, best first; or C candidates, from which such are chosen."""
+    """Holds W beams of each prompt, best first, or C candidates, from which such are chosen."""
 
     tokens_BWN: Any
     score_BW: Any  # float32; of running beams the log-probability, of finished ones divided.
     length_BW: Any  # How many tokens of N there are; 0 for a finished beam that is not there yet.
 
     def best(self, rank_BC: jax.Array, num: int) -> tuple["_Beams", jax.Array]:
-        """The `num` beams of the highest rank, which becomes their score, and where they stood."""
+        """Takes the `num` beams of the highest rank, their new score, and says where they stood."""
         score_BW, index_BW = jax.lax.top_k(rank_BC, num)
         return _Beams(
             jnp.take_along_axis(self.tokens_BWN, index_BW[:, :, None], axis=1),
@@ -140,7 +140,7 @@ def _search(
     stop_ids,
     start_id,
 ):
-    """The finished beams of each row, W of them."""
+    """Searches each row's W finished beams."""
     B, W = tokens_BL.shape[0], num_beams
     logits_BV, positions_B, caches = decoding.start(
         model, params, tokens_BL, lengths_B, num_new=num_new, start_id=start_id
@@ -151,7 +151,7 @@ def _search(
     penalty = lambda length: jnp.asarray(length, jnp.float32) ** length_penalty
 
     def extend(turn, logits_BWV, running, finished, may_improve_B):
-        """One more token: the next running beams, their origins, and the finished ones."""
+        """Adds a token; returns the next running beams, their origins, and the finished ones."""
         V = logits_BWV.shape[-1]
         logits_BWV = decoding.of_known_ids(logits_BWV, vocab_size)
         total_BWV = running.score_BW[:, :, None] + jax.nn.log_softmax(logits_BWV)

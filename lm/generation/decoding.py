@@ -1,4 +1,4 @@
-"""Token by token through a cache, alike for decoders and for encoders with a decoder.
+"""Decodes token by token with a cache of keys and values, with an encoder or without.
 
 Dimension key: B batch, L length, M slots or encoder length, V vocabulary.
 """
@@ -19,13 +19,13 @@ from lm.tokenizers.tokenizers import Tokenizer
 
 
 def bucket(length: int, most: int | None = None) -> int:
-    """The next power of two from 32 on, at most `most`: few sizes, so that few are compiled."""
+    """Rounds up to a power of two from 32 to `most`: few sizes, so that few are compiled."""
     size = max(32, 1 << (int(length) - 1).bit_length())
     return size if most is None else min(size, most)
 
 
 class Batch(NamedTuple):
-    """Prompts that are read at once."""
+    """Holds prompts that are read at once."""
 
     indices: list[int]
     rows: list[int]  # The same, filled up with the first of them.
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def batches(prompts: Sequence[Sequence[int]], batch_size: int, most: int | None) -> Iterator[Batch]:
-    """Those of like length together, in few shapes, so that few are compiled.
+    """Puts prompts of like length together, in few shapes, so that few are compiled.
 
     Args:
       prompts: token ids, at least one each.
@@ -47,7 +47,7 @@ def batches(prompts: Sequence[Sequence[int]], batch_size: int, most: int | None)
 
 
 def by_length(lengths: Sequence[Any], batch_size: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Indices of a batch's rows, from the shortest on, without and with what fills it up.
+    """Yields the indices of each batch's rows, shortest first, without and with what fills it up.
 
     Lengths 3, 1, 2 in batches of 2 give ([1, 2], [1, 2]) and ([0], [0, 0]): every batch has as many
     rows, a power of two where there are fewer than `batch_size`.
@@ -60,7 +60,7 @@ def by_length(lengths: Sequence[Any], batch_size: int) -> Iterator[tuple[list[in
 
 
 def padded(rows: Sequence[Sequence[int]], most: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows filled up with 0 to a bucket's length, B x L, and the length that each had, B."""
+    """Fills rows up with 0 to a bucket's length, B x L; returns also the length of each, B."""
     lengths_B = np.array([len(row) for row in rows], np.int32)
     array_BL = np.zeros((len(rows), bucket(lengths_B.max(), most)), np.int32)
     for into, row in zip(array_BL, rows, strict=True):
@@ -137,13 +137,13 @@ def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array) -> jax.Array:
 
 
 def vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
-    """What sampling, searching and scoring must know of a tokenizer, as they take it."""
+    """Gives what sampling, searching and scoring take of a tokenizer."""
     # A decoder behind an encoder starts from padding, as T5 was pretrained to.
     return {"vocab_size": tokenizer.vocab_size, "start_id": tokenizer.pad_id or 0}
 
 
 def of_known_ids(logits: jax.Array, vocab_size: int) -> jax.Array:
-    """Logits over ... x V, in which ids from `vocab_size` on have no likelihood.
+    """Takes all likelihood from ids of `vocab_size` and above; logits are ... x V.
 
     A model may have more rows in its embedding than its tokenizer has pieces.
     """
@@ -152,7 +152,7 @@ def of_known_ids(logits: jax.Array, vocab_size: int) -> jax.Array:
 
 
 def check_room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Whether prompts can be gone on from.
+    """Checks that prompts leave room for what is written.
 
     Raises:
       UserError: no new token, an empty prompt, or one that leaves no room in the positions.

@@ -1,4 +1,4 @@
-"""Where a text that a model writes ends: at a stop id, at a stop string, or at its last token."""
+"""Finds where a written text ends: at a stop id, at a stop string, or at its last token."""
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
@@ -8,14 +8,14 @@ from lm.tokenizers.tokenizers import Tokenizer
 
 
 class Stops(NamedTuple):
-    """What ends a text."""
+    """Lists what ends a text."""
 
     ids: tuple[int, ...]  # Of tokens that end it and are no part of it.
     strings: tuple[str, ...]  # Where one of these is in the text, the text ends before it.
 
 
 def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> Stops:
-    """Special tokens among the strings become ids, for no decoded text holds them."""
+    """Turns special tokens among the strings into ids, for no decoded text holds them."""
     ids, texts = list(ids), []
     for string in filter(None, strings):
         token_id = tokenizer.special_ids.get(string.strip())
@@ -27,7 +27,7 @@ def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> S
 def finder(
     tokenizer: Tokenizer, befores: Sequence[Sequence[int]], strings: Sequence[str]
 ) -> Callable[[int, Sequence[int]], bool] | None:
-    """Whether new tokens of a text hold a stop string, by the text's index; None without strings.
+    """Returns is_ended(index of a text, its new tokens): they hold a stop string. None without any.
 
     Args:
       tokenizer: of the model.
@@ -45,7 +45,7 @@ def finder(
 
 
 class Written(NamedTuple):
-    """What a model has written."""
+    """Holds what a model has written."""
 
     text: str  # Without what ended it.
     num_tokens: int  # Up to its end; those of a stop string count, a stop id does not.
@@ -60,7 +60,7 @@ def written(
     stop_id: int | None,
     strings: Sequence[str],
 ) -> Written:
-    """The text of new tokens.
+    """Decodes new tokens up to what ends them.
 
     The first token that completes a stop string ends the text, whatever comes behind it, as if each
     token had been looked at when it was written.
@@ -88,7 +88,7 @@ def written(
 
 
 def _decoder(tokenizer: Tokenizer, before: Sequence[int]) -> Callable[[Sequence[int]], str]:
-    """New tokens -> their text."""
+    """Returns decode(new tokens) -> their text."""
     # A decoder may take the first space of a text away, so the new ones are decoded with those
     # before them, and the text of those is cut off.
     length = len(tokenizer.decode(before)) if before else 0

@@ -1,4 +1,4 @@
-"""Sampling text, from the likeliest tokens to random ones.
+"""Samples text: greedily, or at a temperature, among the top k, or from the nucleus.
 
 Dimension key: B batch, L length, N new tokens, V vocabulary.
 """
@@ -26,7 +26,7 @@ _BLOCK = 32  # Tokens between two looks at their text, for which the device wait
 
 
 class Sample(NamedTuple):
-    """What was drawn after one prompt."""
+    """Holds what was drawn after one prompt."""
 
     tokens: list[int]  # Without the one that ended them.
     stop_id: int | None  # That one, None where none did.
@@ -39,7 +39,7 @@ def generate(
     key: jax.Array,
     **settings,
 ) -> list[list[int]]:
-    """The new tokens of each prompt; see `sample`."""
+    """Returns the new tokens of each prompt; see `sample`."""
     return [x.tokens for x in sample(model, params, prompts, key, **settings)]
 
 
@@ -59,7 +59,7 @@ def sample(
     start_id: int = 0,
     batch_size: int = 32,
 ) -> list[Sample]:
-    """Continues each prompt on its own, or answers it; the others do not change what it gets.
+    """Continues, or answers, each prompt; the other prompts do not change what it gets.
 
     Args:
       model: a decoder, or an encoder with a decoder, whose encoder reads the prompts.
@@ -122,7 +122,7 @@ def sample(
 
 
 def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    """What each prompt folds into the key: a checksum of it and of how often it came before."""
+    """Computes what each prompt folds into the key: a checksum of it and of its earlier copies."""
     # So a prompt's samples depend neither on the other prompts nor on its place among them, and a
     # prompt that comes twice gets two samples.
     before: Counter[bytes] = Counter()
@@ -136,7 +136,7 @@ def _draw_index(prompts: Sequence[Sequence[int]]) -> np.ndarray:
 
 @struct.dataclass
 class _Progress:
-    """What stands there after a number of turns, and what is needed to go on."""
+    """Holds what is written after a number of turns, and what is needed to go on."""
 
     turn: Any  # How many tokens each row has, int32.
     new_BN: Any  # These; rows that have stopped hold others behind their end.
@@ -169,7 +169,7 @@ def _go_on(model, params, written, **settings):
 
 
 def _add_tokens(model, params, written: _Progress, *, until, **drawing) -> _Progress:
-    """One token a row and turn, until every row has stopped or has as many tokens as it may."""
+    """Adds a token a row and turn, until every row has stopped or has as many as it may."""
 
     def unfinished(written):
         return (written.turn < until) & ~jnp.all(written.stopped_B)
@@ -197,7 +197,7 @@ def _with_token(written: _Progress, logits_BV, *, vocab_size, stop_ids, **drawin
 
 
 def draw(logits_BV, keys_B, *, temperature, top_k, top_p) -> jax.Array:
-    """B x V -> one token for each of B rows; see `sample` for the numbers."""
+    """Draws one token a row of B x V logits; see `sample` for the numbers."""
 
     def at_random():
         # A smaller temperature could make infinities, whose softmax is NaN.

@@ -1,4 +1,4 @@
-"""How likely a model finds given text.
+"""Computes how likely a model finds given text.
 
 Dimension key: B batch, L length, M encoder length, V vocabulary.
 """
@@ -20,7 +20,7 @@ from lm.parallel.mesh import with_mesh
 
 
 class Score(NamedTuple):
-    """How likely a text is."""
+    """Says how likely a text is."""
 
     log_likelihood: float  # Of all tokens together, in nats.
     is_greedy: bool  # Whether each is the likeliest.
@@ -35,7 +35,7 @@ def score(
     start_id: int = 0,
     batch_size: int = 8,
 ) -> list[Score]:
-    """The likelihood of each second text, given the first; the other pairs do not change it.
+    """Scores each second text, given the first; the other pairs do not change the likelihood.
 
     Args:
       model: a decoder, which reads the two as one text, or an encoder with a decoder, which reads
@@ -70,7 +70,7 @@ def score(
 
 
 def _row(pair: tuple[Sequence[int], Sequence[int]], start_id: int | None) -> tuple[list, ...]:
-    """What is read, what follows each token of that, and whether it counts."""
+    """Returns what is read, what follows each token of that, and whether it counts."""
     first, second = map(list, pair)
     if start_id is not None:  # A decoder behind an encoder, which reads the first.
         first = [start_id]

@@ -1,4 +1,4 @@
-"""From a run to a folder that the Auto classes of `transformers` load."""
+"""Writes a run as a folder of `transformers`."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""A run as lm_eval wants a model. Imported where lm_eval is known to be installed."""
+"""Adapts a run to lm_eval's interface. Import it only where lm_eval is installed."""
 
 import collections
 import functools
@@ -25,7 +25,7 @@ _GENERATION = {"until", "do_sample", "temperature", "top_k", "top_p", *_MAX_NEW_
 
 
 class HarnessModel(TemplateLM):
-    """Scores and writes text; what is asked together does not change any answer.
+    """Scores and writes text; requests in one batch do not change each other's answers.
 
     Contexts that are too long lose their beginning, as lm_eval expects it; `notes` counts them.
 
@@ -81,17 +81,17 @@ class HarnessModel(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm_eval tells caches of contexts by."""
+        """Identifies the tokenizer for lm_eval's cache of contexts."""
         return re.sub(r"\W+", "-", self._pieces.fingerprint)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The one that is used, for lm_eval to write down."""
+        """Returns the template that is used, for lm_eval to write down."""
         return template_files.dumps(self._template.sources) if chat_template else None
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The context of a conversation; without a generation prompt, its last message goes on."""
+        """Lays a conversation out; without a generation prompt, its last message goes on."""
         render = functools.partial(self._context, is_continued=not add_generation_prompt)
         try:
             return render(chat_history)
@@ -173,7 +173,7 @@ class HarnessModel(TemplateLM):
         return self._cut(ids, room)
 
     def _write(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[str]:
-        """Text up to the first of the strings that end it; those that are a token end it, too."""
+        """Writes up to the first string, or token, that ends a text."""
         until = [*self._stops.strings, *settings["until"]]
         stops = ending.stops(self._pieces, self._stops.ids, until)
         befores = [() if self.has_encoder else prompt for prompt in prompts]
@@ -198,7 +198,7 @@ class HarnessModel(TemplateLM):
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    """What a request asks for, complete; greedy unless it samples.
+    """Completes what a request asks for; greedy unless it samples.
 
     Raises:
       UserError: a setting that is not known here.

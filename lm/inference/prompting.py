@@ -1,4 +1,4 @@
-"""How a run reads a prompt: what stands around it, its chat template, what ends the answer."""
+"""Finds how a run reads a prompt: affixes, chat template, and what ends the answer."""
 
 import pathlib
 import sys
@@ -24,7 +24,7 @@ def say_what_is_unused(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
 
 
 def say_what_ends(template: ChatTemplate) -> None:
-    """Says on standard error that a text ends an answer, or that nothing does."""
+    """Says on standard error which text ends an answer, or that nothing does."""
     line = "the chat template ends no answer: only a token that ends texts, or a stop string may"
     if template.end.text:
         line = f"an answer ends at {template.end.text!r}, as the chat template writes it"
@@ -33,19 +33,19 @@ def say_what_ends(template: ChatTemplate) -> None:
 
 
 class PromptAffixes(NamedTuple):
-    """Token ids before and behind a text; nothing stands behind one that is gone on from."""
+    """Holds token ids to put before and behind a text; a text to continue has none behind it."""
 
     start: tuple[int, ...]
     end: tuple[int, ...]
 
     def around(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a text with these around it; a text may spell out its own start."""
+        """Puts these around the ids of a text, which may spell out its own start."""
         has_start = tuple(ids[: len(self.start)]) == self.start
         return [*(() if has_start else self.start), *ids, *self.end]
 
 
 def affixes_of(config: dict[str, Any], tokenizer: Tokenizer) -> PromptAffixes:
-    """What stands around a text, without a task or a chat template.
+    """Finds what stands around a text, without a task or a chat template.
 
     `data.add_bos` says it for a run that was pretrained here, whose encoder, if it has one, read an
     end-of-text token last. For all others the tokenizer's own post-processor does.
@@ -60,7 +60,7 @@ def affixes_of(config: dict[str, Any], tokenizer: Tokenizer) -> PromptAffixes:
 
 
 class TextReader(NamedTuple):
-    """How a run reads a text, without a task or a chat template."""
+    """Reads texts as a run does, without a task or a chat template."""
 
     tokenizer: Tokenizer
     affixes: PromptAffixes
@@ -68,17 +68,17 @@ class TextReader(NamedTuple):
     has_encoder: bool  # An encoder reads the text, and a decoder goes on from nothing.
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of a text alone."""
+        """Gives the tokens of a text alone."""
         if self.reads_special:
             return self.tokenizer.encode_written(text).ids.tolist()
         return self.tokenizer.encode_batch([text])[0].tolist()
 
     def prompt_ids(self, text: str) -> list[int]:
-        """The tokens of a text with what stands around it."""
+        """Gives the tokens of a text with what stands around it."""
         return self.affixes.around(self.ids(text))
 
     def pair_ids(self, context: str, text: str) -> tuple[list[int], list[int]]:
-        """The tokens of a context, and of the text that follows it, which gets its last spaces."""
+        """Gives the tokens of a context, and of the text behind it, which gets its last spaces."""
         stripped = context.rstrip()  # A piece holds the space before a word, not the one behind.
         text = context.removeprefix(stripped) + text
         before = self.prompt_ids(stripped)
@@ -89,13 +89,13 @@ class TextReader(NamedTuple):
 
     @property
     def prefix_id(self) -> int | None:
-        """What a text is given where nothing precedes it."""
+        """Gives the token that a text begins with where nothing precedes it."""
         bos = self.tokenizer.bos_id
         return self.tokenizer.eos_id if bos is None else bos
 
 
 def reader_of(run: Run) -> TextReader:
-    """Says how a run reads a text; see `affixes_of`."""
+    """Makes the reader of a run's texts; see `affixes_of`."""
     has_encoder = family_named(run.config["model"]["name"]).architecture == "encoder_decoder"
     # Not where it was pretrained here, on text in which special tokens were text.
     reads_special = run.config["experiment"] != "pretrain"
@@ -104,7 +104,7 @@ def reader_of(run: Run) -> TextReader:
 
 
 def frames_of(loaded: Run) -> tuple[framing.Frame, framing.Frame] | None:
-    """What a run was trained to see around one text, and around two.
+    """Finds what a run was trained to see around one text, and around two.
 
     None for what its tokenizer has.
     """
@@ -128,7 +128,7 @@ def frames_of(loaded: Run) -> tuple[framing.Frame, framing.Frame] | None:
 
 
 def chat_template(loaded: Run) -> ChatTemplate | None:
-    """What a run, or a folder of `transformers`, lays conversations out by, if by anything."""
+    """Finds the chat template of a run, or of a folder of `transformers`, if it has one."""
     if isinstance(loaded, task_model.SavedTaskModel):
         return loaded.task.template if isinstance(loaded.task, language.Chat) else None
     found = template_files.read(loaded.folder)
@@ -138,7 +138,7 @@ def chat_template(loaded: Run) -> ChatTemplate | None:
 
 
 def stops(tokenizer: Tokenizer, template: ChatTemplate | None) -> Stops:
-    """What ends a text: the tokenizer's own, and what the template writes behind an answer."""
+    """Lists what ends a text: the tokenizer's stops, and the template's end of an answer."""
     if template is None:
         return Stops(tokenizer.stop_ids, ())
     token_id, text = template.end

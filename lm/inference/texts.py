@@ -1,4 +1,4 @@
-"""What a run does with texts: encodes and decodes them, writes on from them, and scores them."""
+"""Encodes, decodes, continues and scores texts by a run; docs/library.md shows the use."""
 
 from collections.abc import Sequence
 from typing import Any

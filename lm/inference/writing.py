@@ -1,4 +1,4 @@
-"""A run as what writes: how it reads a prompt, and what it writes after it, or as its answer."""
+"""Continues prompts, or answers them, as a run was trained to."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from lm.tokenizers.tokenizers import Tokenizer
 
 
 class Prompt(NamedTuple):
-    """A text, or a conversation."""
+    """Holds a text, or a conversation."""
 
     name: str  # What errors call it.
     text: str | None  # None for a conversation.
@@ -30,7 +30,7 @@ class Prompt(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """A run that writes."""
+    """Holds a run that writes, and how it reads a prompt."""
 
     model: nn.Module
     params: Params
@@ -41,7 +41,7 @@ class Writer(NamedTuple):
     template: ChatTemplate | None  # Lays a text out as a user's message; None: it is read alone.
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The tokens that the model reads.
+        """Gives the tokens that the model reads.
 
         Raises:
           UserError: there are none, or the prompt is no conversation that the template takes.
@@ -56,7 +56,7 @@ class Writer(NamedTuple):
 
 
 def make_writer(run: Run, *, raw: bool = False, system: str = "") -> Writer:
-    """Makes a run ready to write.
+    """Finds how a run reads prompts and ends what it writes.
 
     Args:
       run: a decoder, or an encoder with a decoder, that was trained for no other task.
@@ -93,7 +93,7 @@ def make_writer(run: Run, *, raw: bool = False, system: str = "") -> Writer:
 
 
 def _ask(template: ChatTemplate, system: str, prompt: Prompt) -> list[int]:
-    """The ids of a conversation up to where the answer begins."""
+    """Encodes a conversation up to where the answer begins."""
     fields = prompt.fields
     if prompt.text is not None:
         fields = {"messages": [{"role": "user", "content": prompt.text}]}

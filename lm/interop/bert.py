@@ -26,14 +26,12 @@ _HEADS = {  # Of masked tokens: a layer, its norm, and where the output has its 
 
 
 def model_type_of(model: dict[str, Any]) -> str:
-    """The model_type that `transformers` gives to a BERT of ours."""
+    """Says by which model_type `transformers` knows a BERT of ours."""
     return "roberta" if model["position_offset"] else "bert"
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """As in `RobertaForMaskedLM`, in `BertForPreTraining`, or, without the next-sentence head, in
-    `BertForMaskedLM`.
-    """
+    """Lists the tensors of `RobertaForMaskedLM`, `BertForPreTraining` or `BertForMaskedLM`."""
     model_type = model_type_of(model)
     dense, layer_norm, head = _HEADS[model_type]
     layer = [
@@ -66,7 +64,7 @@ def table(model: dict[str, Any]) -> list[Entry]:
 
 
 def settings(model_type: str) -> Table:
-    """What config.json of a BERT or a RoBERTa may say."""
+    """Lists what config.json of a BERT or a RoBERTa may say."""
     return {
         **{name: count() for name in (*_SIZES.values(), "max_position_embeddings")},
         "type_vocab_size": count(2),
@@ -83,11 +81,7 @@ def settings(model_type: str) -> Table:
 
 
 def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours.
-
-    Which heads there are, the tensors say; an encoder without a head for masked tokens is read with
-    its pooler, if it has one.
-    """
+    """Turns config.json into our `model` block."""
     heads, width = given["num_attention_heads"], given["hidden_size"]
     is_bert = model_type == "bert"
     # fairseq, where RoBERTa comes from, counts positions from the one behind the pad token's id.
@@ -97,6 +91,8 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
             f"config.json: max_position_embeddings={given['max_position_embeddings']} leaves no "
             f"position behind pad_token_id={given['pad_token_id']}"
         )
+    # The tensors say which heads there are. An encoder without one for masked tokens is read with
+    # its pooler, if it has one.
     is_masked = "cls.predictions.transform.dense.weight" in names
     has_pooler = any(name.endswith("pooler.dense.weight") for name in names)
     has_pair_head = "cls.seq_relationship.weight" in names or (has_pooler and not is_masked)

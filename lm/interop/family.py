@@ -1,4 +1,4 @@
-"""What a family of `transformers` must say of itself."""
+"""Names what a family of `transformers` must say of itself."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from lm.models import mup
 
 
 class HuggingFaceFamily(NamedTuple):
-    """The link between a family of ours and the models of `transformers` that it covers."""
+    """Links a family of ours with the models of `transformers` that it covers."""
 
     model_types: tuple[str, ...]  # As config.json names them.
     prefix: str  # Of the names of a model with its head, which files of the bare model lack.

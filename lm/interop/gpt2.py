@@ -19,7 +19,7 @@ _SUMMARY = ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """As in `GPT2LMHeadModel`."""
+    """Lists the tensors of `GPT2LMHeadModel`."""
     conv = Layout.IN_OUT  # Their Conv1D keeps its weight as our kernels are, not as Linear does.
     heads = ["query", "key", "value"]  # Side by side: c_attn is D x 3HK.
     layer = [
@@ -40,7 +40,7 @@ def table(model: dict[str, Any]) -> list[Entry]:
 
 
 def settings(model_type: str) -> Table:
-    """What config.json of a GPT-2 may say."""
+    """Lists what config.json of a GPT-2 may say."""
     del model_type
     return {
         **{name: count() for name in _SIZES.values()},
@@ -61,7 +61,7 @@ def settings(model_type: str) -> Table:
 
 
 def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours."""
+    """Turns config.json into our `model` block."""
     del model_type, names
     width, heads = given["n_embd"], given["n_head"]
     return dict(

@@ -1,4 +1,4 @@
-"""Task models as `transformers` names them: a body with a head on it."""
+"""Names task models, a body with a head on it, as `transformers` does."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ OF_TEXTS = tuple(_PROBLEMS)  # Of which a decoder's reads the last token that is
 
 
 class _Names(NamedTuple):
-    """How `transformers` names a family's task models."""
+    """Says how `transformers` names a family's task models."""
 
     family: HuggingFaceFamily
     start: str  # Of the classes' names.
@@ -56,7 +56,7 @@ class Head(NamedTuple):
 
 
 def head_of(config: dict[str, Any]) -> Head | None:
-    """The task that `architectures` of config.json names; None where the model has no such head.
+    """Finds the task that `architectures` of config.json names; None where there is no such head.
 
     Raises:
       UserError: a problem_type, or labels, that cannot be.
@@ -88,7 +88,7 @@ def head_of(config: dict[str, Any]) -> Head | None:
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    """Names of the outputs, in their order, as `transformers` reads them."""
+    """Reads the names of the outputs, in their order, as `transformers` does."""
     named = config.get("id2label")
     if named is None:
         count = config.get("num_labels", 2)  # It leaves out what is its default.
@@ -108,7 +108,7 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...]:
 def body_family(
     model: dict[str, Any], kind: str, labels: tuple[str, ...], *, has_head: bool
 ) -> HuggingFaceFamily:
-    """The tensors of a task model of ours that a folder of `transformers` may hold.
+    """Describes the tensors of a task model that a folder of `transformers` may hold.
 
     Its `table` is that of a `SequenceHead` (for texts) or a `TokenHead` in `lm.models.heads`: the
     body, and the head where `transformers` has the same.
@@ -157,7 +157,7 @@ def body_family(
 
 
 def with_head(model: dict[str, Any], kind: str, labels: tuple[str, ...]) -> HuggingFaceFamily:
-    """The model of `transformers` that a task model of ours is; see `body_family`.
+    """Describes a task model with its head as one of `transformers`; see `body_family`.
 
     Raises:
       UserError: `transformers` has no such model.
@@ -170,5 +170,5 @@ def with_head(model: dict[str, Any], kind: str, labels: tuple[str, ...]) -> Hugg
 
 
 def _is_output(path: tuple[str, ...], model: dict[str, Any]) -> bool:
-    """Whether a parameter is no part of the body, which stands beside it in a decoder or a T5."""
+    """Tells a parameter of the output, or of T5's decoder, from one of the body."""
     return path[0] == "output_embedding" or (model["name"] == "t5" and path[0] == "decoder")

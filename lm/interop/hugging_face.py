@@ -1,4 +1,4 @@
-"""Folders of `transformers`: config.json and safetensors, read and written tensor by tensor.
+"""Reads and writes folders of `transformers`, config.json and safetensors, tensor by tensor.
 
 Nothing is ever unpickled.
 """
@@ -32,7 +32,7 @@ _SHARD_BYTES = 5_000_000_000
 
 
 def is_folder(path: pathlib.Path) -> bool:
-    """Whether this looks like a folder of `transformers`."""
+    """Tells whether this looks like a folder of `transformers`."""
     try:
         config = read_json(path / "config.json")
     except UserError:
@@ -41,7 +41,7 @@ def is_folder(path: pathlib.Path) -> bool:
 
 
 def load_config(folder: pathlib.Path) -> dict[str, Any]:
-    """config.json of a known model.
+    """Reads config.json of a known model.
 
     Raises:
       UserError: a model_type that no family here has, or weights that are quantized.
@@ -60,7 +60,7 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def load_model_block(folder: pathlib.Path) -> dict[str, Any]:
-    """The `model` block of ours that config.json asks for.
+    """Reads config.json as our `model` block.
 
     Raises:
       UserError: a model_type or a setting that no family here has; a number of layers that the
@@ -70,7 +70,7 @@ def load_model_block(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_settings(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], TensorFiles]:
-    """The `model` block; settings that nobody here knows; the files."""
+    """Reads the `model` block, the settings that are not known here, and the files' headers."""
     config = load_config(folder)
     family = FAMILIES[config["model_type"]]
     with _naming(folder):
@@ -90,7 +90,7 @@ def _read_settings(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
 
 @contextlib.contextmanager
 def _naming(folder: pathlib.Path) -> Iterator[None]:
-    """Has errors about config.json name the folder, too."""
+    """Adds the folder to errors about config.json."""
     try:
         yield
     except UserError as error:
@@ -98,7 +98,7 @@ def _naming(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _num_layers(family: HuggingFaceFamily, model: dict[str, Any], names: Iterable[str]) -> int:
-    """How many layers the files hold; of a model with two stacks, the larger number."""
+    """Counts the layers that the files hold; of two stacks, those of the larger one."""
     starts = {e.theirs.split("{i}")[0] for e in family.table(model) if "{i}" in e.theirs}
     starts = tuple({s.removeprefix(family.prefix) for s in starts} | starts)
     numbers = [
@@ -111,7 +111,7 @@ def _num_layers(family: HuggingFaceFamily, model: dict[str, Any], names: Iterabl
 
 
 class Loaded(NamedTuple):
-    """What a folder's weights gave."""
+    """Holds what a folder's weights gave."""
 
     params: dict[str, Any]  # The parameter tree, float32.
     dtype: str  # Of the files; "float32" where they have several, so that none is rounded.
@@ -121,7 +121,7 @@ class Loaded(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which tensor of a folder goes where, known without reading any; see `Loaded`."""
+    """Says which tensor of a folder goes where, before any is read; see `Loaded`."""
 
     files: TensorFiles
     wanted: dict[str, tuple[Entry, Index]]  # By the full name of each tensor.
@@ -269,7 +269,7 @@ def modules_beside(folder: pathlib.Path) -> list[str]:
 
 
 def is_bare_encoder(folder: pathlib.Path) -> bool:
-    """Whether the folder holds a BERT or RoBERTa without any head, as sentence encoders are.
+    """Tells whether this is a BERT or RoBERTa without any head, as sentence encoders are.
 
     Raises:
       UserError: see `load_config`, and `TensorFiles`.
@@ -281,12 +281,12 @@ def is_bare_encoder(folder: pathlib.Path) -> bool:
 
 
 def over_layers(name: str) -> str:
-    """A tensor's name with a star for its layer: "h.3.ln_1.weight" -> "h.*.ln_1.weight"."""
+    """Puts a star in place of a layer's number: "h.3.ln_1.weight" -> "h.*.ln_1.weight"."""
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))
 
 
 def say_what_is_left(folder: pathlib.Path, loaded: Loaded) -> None:
-    """Logs what of a folder is not used, if anything is, and how it was read."""
+    """Logs what of a folder is not used, and what else is to be said of it."""
     if loaded.left_out:
         listed = "; ".join(loaded.left_out)
         logging.warning("%s: left out, for it has no place here: %s", folder, listed)
@@ -295,7 +295,7 @@ def say_what_is_left(folder: pathlib.Path, loaded: Loaded) -> None:
 
 
 def _is_of_body(key: str, family: HuggingFaceFamily, wanted: Iterable[str]) -> bool:
-    """Whether a tensor without a place stands in the body, rather than in some head."""
+    """Tells whether a tensor without a place stands in the body, rather than in some head."""
     if key.endswith(family.spare):
         return False
     first = lambda name: name.removeprefix(family.prefix).split(".")[0]
@@ -306,7 +306,7 @@ def _is_of_body(key: str, family: HuggingFaceFamily, wanted: Iterable[str]) -> b
 def _what_helps(
     lacking: list[str], refused: list[str], family: HuggingFaceFamily, wanted: Iterable[str]
 ) -> str:
-    """The options of configs/convert.py that would let this pass, where it is about heads."""
+    """Names the options of configs/convert.py that let this pass, where it is about heads."""
     if any(_is_of_body(key, family, wanted) for key in [*lacking, *refused]):
         return "; the model has no place for them, or needs them: get the folder again"
     options = {"allow_missing": lacking, "allow_unknown": refused}
@@ -318,7 +318,7 @@ def _what_helps(
 
 
 def resize_vocabulary(params: dict[str, Any], old_size: int, new_size: int) -> dict[str, Any]:
-    """Appends tokens: each new row of an embedding, or entry of an output's bias, is their mean.
+    """Appends tokens, whose embeddings and entries of an output's bias are the mean of the old.
 
     So a new token is at first as likely as an average one (Hewitt 2021, "Initializing new word
     embeddings").
@@ -398,7 +398,7 @@ def save(
 
 
 def model_type_of(model: dict[str, Any]) -> str:
-    """The model_type that `transformers` gives to a model of ours."""
+    """Says by which model_type `transformers` knows a model of ours."""
     if model["name"] == "bert":
         return bert.model_type_of(model)
     if model["name"] == "llama":
@@ -407,7 +407,7 @@ def model_type_of(model: dict[str, Any]) -> str:
 
 
 def _full_name(name: str, family: HuggingFaceFamily, known: set[str]) -> str:
-    """The name that a model with its head gives a tensor; files of a bare model lack the prefix."""
+    """Adds the prefix that tensors of a bare model lack."""
     # Files that TensorFlow's checkpoints of BERT were turned into have its names of a norm.
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
     name = name.replace("LayerNorm.beta", "LayerNorm.bias")

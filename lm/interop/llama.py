@@ -21,7 +21,7 @@ _OF_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_pos
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """As in `LlamaForCausalLM`, and those of Mistral and Qwen2."""
+    """Lists the tensors of `LlamaForCausalLM`, or those of Mistral or Qwen2."""
     layer = [
         entry("input_layernorm.weight", "attention_norm/scale", Layout.VECTOR),
         entry("self_attn.o_proj.weight", "attention/out/kernel", Layout.OUT_IN, 2),
@@ -43,7 +43,7 @@ def table(model: dict[str, Any]) -> list[Entry]:
 
 
 def settings(model_type: str) -> Table:
-    """What config.json of a Llama, a Mistral or a Qwen2 may say."""
+    """Lists what config.json of a Llama, a Mistral or a Qwen2 may say."""
     table = {
         **{name: count() for name in _SIZES.values()},
         "num_key_value_heads": count(None, or_null=True),
@@ -82,7 +82,7 @@ def settings(model_type: str) -> Table:
 
 
 def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours."""
+    """Turns config.json into our `model` block."""
     del names
     heads, width = given["num_attention_heads"], given["hidden_size"]
     shape = f"hidden_size={width}, num_attention_heads={heads}"
@@ -102,18 +102,16 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
 
 
 def _rotary(given: dict[str, Any]) -> dict[str, Any]:
-    """Version 5 keeps all about rotary positions in one dict, older files in two keys.
-
-    Where a file has both, transformers takes the older dict, and the wavelength of either dict
-    before that of the key.
-    """
+    """Reads what config.json says of rotary positions, in one dict or in two keys."""
+    # Version 5 of transformers writes rope_parameters. Where a file has the older dict, too, it
+    # takes that one, and the wavelength of either dict before that of the key.
     name = "rope_parameters" if given["rope_scaling"] is None else "rope_scaling"
     rope = {k: v for k, v in (given[name] or {}).items() if v is not None}
     if any(isinstance(value, dict) for value in rope.values()):
         raise UserError(
             f"config.json: {name}={rope!r}: other positions by kind of layer are not supported"
         )
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
+    kind = rope.pop("rope_type", rope.pop("type", "default"))  # "type" is the older name.
     rope.pop("type", None)
     if kind not in ("default", "llama3"):
         raise UserError(
@@ -151,7 +149,7 @@ def _rotary(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _window(given: dict[str, Any], model_type: str) -> int:
-    """The window that all layers have; 0 for none."""
+    """Finds the window that all layers have; 0 for none."""
     num_layers, window = given["num_hidden_layers"], given.get("sliding_window") or 0
     if not given.get("use_sliding_window", True):
         window = 0

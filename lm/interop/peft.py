@@ -1,4 +1,4 @@
-"""Adapters in folders of `peft`: adapter_config.json and safetensors, both ways.
+"""Reads and writes adapters as folders of `peft`: adapter_config.json and safetensors.
 
 Theirs belong to modules of `transformers`, ours to kernels. Mostly that is one to one. But GPT-2's
 c_attn is our query, key and value: its A stands for all three, and its B and magnitudes are theirs
@@ -57,7 +57,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 
 
 def is_folder(path: pathlib.Path) -> bool:
-    """Whether this looks like a folder of `peft`."""
+    """Tells whether this looks like a folder of `peft`."""
     return (path / _CONFIG).exists()
 
 
@@ -228,7 +228,7 @@ def _kernels(model: dict[str, Any]) -> list[Entry]:
 
 
 def _rows(e: Entry, dora: bool) -> list[Entry]:
-    """The entry of a kernel -> those of its adapter; kernels that share an A have a row each."""
+    """Turns a kernel's entry into those of its adapter; kernels that share an A have one each."""
     module = _PREFIX + e.theirs.removesuffix(".weight")
     of = lambda name: tuple((*path, name) for path in e.ours)
     # A is r x inputs and B outputs x r there: both are Linear, also where the module is a Conv1D.
@@ -243,7 +243,7 @@ def _module(key: str) -> str:
 
 
 def _full_name(name: str, prefix: str, modules: dict[str, Entry]) -> str:
-    """The name for a model with its head; adapters of a bare model lack the prefix."""
+    """Adds the prefix that adapters of a bare model lack."""
     if prefix + _module(name) in modules:
         return _PREFIX + prefix + name.removeprefix(_PREFIX)
     return name
@@ -255,7 +255,7 @@ def _as_modules(
     config: LoraConfig,
     params: dict[Path, Any],
 ) -> tuple[LoraConfig, dict[Path, np.ndarray]]:
-    """Adapters that do the same: one A a module, all of one rank, no kernel of a module left out.
+    """Makes adapters that do the same, with one A a module, one rank, and all kernels of a module.
 
     Query and value of rank 1, with A_q and A_v of their own and no adapter of the key, become
 

@@ -1,4 +1,4 @@
-"""What config.json of `transformers` may say, setting by setting.
+"""Checks config.json of `transformers`, setting by setting.
 
 A family's table names every setting that its models know there: those that are used, those that
 change the arithmetic and may have one value only, and those that change nothing. Whatever else a
@@ -16,7 +16,7 @@ _LARGEST = 2**31 - 1
 
 
 class Setting(NamedTuple):
-    """One setting."""
+    """Says what one setting of config.json may be."""
 
     default: Any  # Of transformers, where the file does not name it.
     problem: Callable[[Any], str]  # What is wrong with a value, or "".
@@ -24,7 +24,7 @@ class Setting(NamedTuple):
 
 
 def count(default: Any = _REQUIRED, *, least: int = 1, or_null: bool = False) -> Setting:
-    """A whole number."""
+    """Takes a whole number."""
 
     def problem(value: Any) -> str:
         is_whole = isinstance(value, int) and not isinstance(value, bool)  # True is an int, too.
@@ -38,7 +38,7 @@ def count(default: Any = _REQUIRED, *, least: int = 1, or_null: bool = False) ->
 def number(
     default: float | None, *, positive: bool = True, below: float = math.inf, or_null: bool = False
 ) -> Setting:
-    """A finite number; with `positive` it is not 0."""
+    """Takes a finite number; with `positive` it is not 0."""
 
     def problem(value: Any) -> str:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -53,12 +53,12 @@ def number(
 
 
 def flag(default: bool) -> Setting:
-    """true or false."""
+    """Takes true or false."""
     return Setting(default, lambda x: "" if isinstance(x, bool) else "must be true or false")
 
 
 def some_of(*types: type) -> Setting:
-    """A value of one of these types, which the family looks into; or null."""
+    """Takes a value of one of these types, which the family looks into; or null."""
     names = " or ".join(t.__name__ for t in types)
     return Setting(
         None, lambda x: "" if x is None or isinstance(x, types) else f"must be a {names}, or null"
@@ -66,7 +66,7 @@ def some_of(*types: type) -> Setting:
 
 
 def only(*values: Any) -> Setting:
-    """One that changes the arithmetic, and of which ours has these values; the first is usual."""
+    """Takes those values, of one that changes the arithmetic, that models here have."""
 
     def problem(value: Any) -> str:
         if any(value == x and type(value) is type(x) for x in (*values, *map(_as_float, values))):
@@ -74,11 +74,11 @@ def only(*values: Any) -> Setting:
         listed = " and ".join(map(repr, values[:1] if None in values else values))
         return f"is not supported; only {listed} {'is' if ' and ' not in listed else 'are'}"
 
-    return Setting(values[0], problem, is_used=False)
+    return Setting(values[0], problem, is_used=False)  # The first is the default there.
 
 
 def _as_float(value: Any) -> Any:
-    """What JSON may have in place of a number: 1 for 1.0."""
+    """Gives what JSON may have in place of a number: 1 for 1.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -129,7 +129,7 @@ COMMON: dict[str, Setting] = {
 def read(
     config: Mapping[str, Any], table: Table, aliases: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that are used, complete and checked; and those that nobody here knows.
+    """Reads the settings that are used, complete and checked, and those that are not known here.
 
     Args:
       config: config.json.
@@ -168,7 +168,7 @@ def _short(value: Any) -> str:
 
 
 def one_dropout(rates: Mapping[str, float]) -> float:
-    """The rate of these settings, or a UserError where they do not agree on one."""
+    """Gives the rate of these settings; raises UserError where they do not agree on one."""
     if len(set(rates.values())) > 1:
         named = ", ".join(f"{name}={rate}" for name, rate in rates.items())
         raise UserError(
@@ -179,7 +179,7 @@ def one_dropout(rates: Mapping[str, float]) -> float:
 
 
 def head_dim(width: int, heads: int, names: str) -> int:
-    """Width of each head, or a UserError where heads do not divide the model's width."""
+    """Divides the model's width among heads; raises UserError where that leaves a rest."""
     if width % heads:
         raise UserError(f"config.json: {names}: {heads} heads do not divide the width of {width}")
     return width // heads

@@ -20,7 +20,7 @@ _SIZES = {  # By our name and theirs.
 
 
 def table(model: dict[str, Any]) -> list[Entry]:
-    """As in `T5ForConditionalGeneration`."""
+    """Lists the tensors of `T5ForConditionalGeneration`."""
     output = entry("lm_head.weight", "output_embedding", Layout.TABLE)
     return [
         entry("shared.weight", "token_embedding", Layout.TABLE),
@@ -63,7 +63,7 @@ def _attention(place: str, theirs: str, ours: str, norm: str = "attention_norm")
 
 
 def settings(model_type: str) -> Table:
-    """What config.json of a T5 may say."""
+    """Lists what config.json of a T5 may say."""
     del model_type
     return {
         **{name: count() for name in _SIZES.values()},
@@ -86,7 +86,7 @@ def settings(model_type: str) -> Table:
 
 
 def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) -> dict[str, Any]:
-    """config.json -> the `model` block of ours."""
+    """Turns config.json into our `model` block."""
     del model_type, names
     num_layers, num_decoder_layers = given["num_layers"], given["num_decoder_layers"]
     if num_decoder_layers not in (None, num_layers):
@@ -116,7 +116,8 @@ def model_block(given: dict[str, Any], model_type: str, names: Collection[str]) 
 
 
 def _is_gated(given: dict[str, Any]) -> bool:
-    """Whether the MLP is the gated one. Two settings replace what a third says of it."""
+    """Tells whether the MLP is the gated one of T5 v1.1 (Shazeer 2020)."""
+    # Two settings replace what the third says.
     named = given["feed_forward_proj"] or _RELU
     start, _, activation = named.rpartition("-")
     gated, activation = start == "gated", "gelu_new" if named == _GATED else activation

@@ -1,4 +1,4 @@
-"""The safetensors of a folder: what they hold, by their headers, and each tensor when asked.
+"""Reads and writes safetensors: first the headers of a folder's files, then each tensor when asked.
 
 Nothing is ever unpickled.
 """
@@ -25,7 +25,7 @@ _FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 class TensorHeader(NamedTuple):
-    """What is known of a tensor without reading it."""
+    """Holds what is known of a tensor without reading it."""
 
     file: pathlib.Path
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class TensorHeader(NamedTuple):
 
 
 class TensorFiles:
-    """The weights of a folder by name; `headers` says what there is.
+    """Gives a folder's weights by name; `headers` says what there is.
 
     As `transformers` does, it prefers a whole file to an index, and takes every tensor of each file
     that the index names.
@@ -70,7 +70,7 @@ class TensorFiles:
                 raise UserError(f"{self.folder}: {name} ({dtype}) {quantized(None)}")
 
     def dtype(self, name: str) -> str:
-        """The dtype of a tensor as NumPy names it.
+        """Names a tensor's dtype as NumPy does.
 
         Raises:
           UserError: it is none that weights here may have.
@@ -85,7 +85,7 @@ class TensorFiles:
         return _FLOATS[header.dtype]
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor.
+        """Reads one tensor.
 
         Raises:
           UserError: it has another dtype, cannot be read, or holds numbers that are not finite.
@@ -116,7 +116,7 @@ _QUANTIZED = (
 
 
 def quantized(method: str | None) -> str:
-    """What is said of something that shows that a model is quantized."""
+    """Words what an error says of something that shows that a model is quantized."""
     return (
         f"says that the weights are quantized ({method or 'by an unnamed method'}), and only dense "
         "ones are read: load the model with transformers, dequantized (dequantize=True in its "
@@ -128,7 +128,7 @@ def quantized(method: str | None) -> str:
 def by_full_name(
     place: pathlib.Path, names: Iterable[str], full_name: Callable[[str], str]
 ) -> dict[str, str]:
-    """The names in files by what a whole model would call them.
+    """Maps what a whole model would call each tensor to its name in the files.
 
     Raises:
       UserError: two are the same.
@@ -143,7 +143,7 @@ def by_full_name(
 
 
 def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
-    """One tensor of a file of safetensors.
+    """Reads one tensor of a file of safetensors.
 
     Raises:
       UserError: it is damaged, also where only the checksum that `write_tensors` left tells so.
@@ -184,14 +184,14 @@ def _checksum(tensor: np.ndarray) -> str:
 
 
 def some(names: Iterable[str], at_most: int = 6) -> str:
-    """Names for a line: sorted, and the rest of many as a number; "none" of none."""
+    """Lists names in a line: sorted, the rest of many as a number, "none" for none."""
     names = sorted(names)
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more or "none"
 
 
 def _listed(folder: pathlib.Path) -> dict[str, str]:
-    """The file of each tensor, as the index says."""
+    """Reads from the index which file holds each tensor."""
     path = folder / INDEX
     if not folder_files.has(path):
         raise UserError(
@@ -216,7 +216,7 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _class_name(folder: pathlib.Path) -> str:
-    """The class of `transformers` that reads all weights of the folder."""
+    """Names the class of `transformers` that reads all weights of the folder."""
     match read_json(folder / "config.json").get("architectures"):
         case [str(name)] if name.isidentifier():  # It becomes part of a command.
             return name
@@ -224,7 +224,7 @@ def _class_name(folder: pathlib.Path) -> str:
 
 
 def headers_of(path: pathlib.Path) -> dict[str, TensorHeader]:
-    """The header of each tensor in a file of safetensors.
+    """Reads the header of each tensor in a file of safetensors.
 
     Raises:
       UserError: it is damaged, or cannot be read.

@@ -1,4 +1,4 @@
-"""Our tokenizers as files that `transformers.AutoTokenizer` loads, with the same ids and frames."""
+"""Writes our tokenizers as AutoTokenizer of `transformers` loads them: same ids, same frames."""
 
 import json
 import pathlib
@@ -86,7 +86,7 @@ def save(
 
 
 def normalizes(tokenizer: Tokenizer) -> bool:
-    """Whether it changes characters, which the exported one does alike but for some marks."""
+    """Tells whether it changes characters, which the exported one does alike but for some marks."""
     # Those that stand on a letter with which no single character is made, in an order of their own.
     if not isinstance(tokenizer, SentencePieceTokenizer):
         return False
@@ -95,7 +95,7 @@ def normalizes(tokenizer: Tokenizer) -> bool:
 
 
 def is_read_back(folder: pathlib.Path) -> bool:
-    """Whether AutoTokenizer takes tokenizer.json as it stands."""
+    """Tells whether AutoTokenizer takes tokenizer.json as it stands."""
     # For some values of `model_type` in config.json it takes a class of its own, whatever
     # tokenizer_config.json names.
     return tokenizer_folder.read(folder)[TOKENIZER] == (folder / TOKENIZER).read_bytes()
@@ -108,7 +108,7 @@ def _names(tokenizer: Tokenizer, library: tokenizers.Tokenizer) -> dict[str, str
 
 
 def _post_processor(library: tokenizers.Tokenizer, frames: tuple[Frame, Frame]):
-    """Makes one that puts these around texts, and leaves spaces out of what tokens stand for."""
+    """Makes one that puts these frames around texts; offsets leave spaces out."""
     used: dict[str, int] = {}  # Special tokens by the names that the templates give them.
 
     def name_of(token_id: int) -> str:
@@ -137,7 +137,7 @@ def _post_processor(library: tokenizers.Tokenizer, frames: tuple[Frame, Frame]):
 
 
 def _from_bytes(special: list[str]) -> tokenizers.Tokenizer:
-    """A BPE without merges, whose only pieces are the bytes that it falls back to."""
+    """Makes a BPE without merges, whose only pieces are the bytes that it falls back to."""
     vocabulary = {piece: i for i, piece in enumerate([*special, *_BYTES])}
     library = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
     library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
@@ -156,7 +156,7 @@ def _from_sentencepiece(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokeniz
 
 
 def _normalizers(spec: Any) -> list[Any]:
-    """SentencePiece's, without what `Precompiled` drops."""
+    """Makes SentencePiece's normalizers such that `Precompiled` drops no marks."""
     steps = sentencepiece_files.normalizers_of(spec, legacy=True)
     if spec.name not in ("nfkc", "nmt_nfkc"):
         return steps

@@ -1,4 +1,4 @@
-"""How one tensor of `transformers` holds arrays of ours, in either direction.
+"""Maps each tensor of `transformers` to the arrays of ours that it holds, in either direction.
 
 One table a family serves both directions, so that they cannot drift apart.
 
@@ -20,7 +20,7 @@ Index = int | types.EllipsisType  # A layer of an array that is stacked, or all 
 
 
 class Layout(enum.Enum):
-    """How a tensor of theirs lays out the arrays of ours that it holds."""
+    """Says how a tensor of theirs lays out the arrays of ours that it holds."""
 
     TABLE = enum.auto()  # The same array, as an embedding is.
     VECTOR = enum.auto()  # Ours, flattened: a bias of H x K is one of HK.
@@ -29,7 +29,7 @@ class Layout(enum.Enum):
 
 
 class Entry(NamedTuple):
-    """One tensor of theirs, and the arrays of ours that it holds."""
+    """Names one tensor of theirs, and the arrays of ours that it holds."""
 
     theirs: str  # Its name; `{i}` counts layers, which ours has along a leading dimension N.
     ours: tuple[Path, ...]  # In the parameter tree; of several, the outputs stand side by side.
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 def entry(theirs: str, ours: str | list[str], layout: Layout, num_in_dims: int = 1) -> Entry:
-    """An `Entry` whose paths are written with slashes."""
+    """Makes an `Entry` from paths that are written with slashes."""
     paths = [ours] if isinstance(ours, str) else ours
     return Entry(theirs, tuple(tuple(path.split("/")) for path in paths), layout, num_in_dims)
 
@@ -53,32 +53,32 @@ def affine(
     *,
     has_bias: bool = True,
 ) -> list[Entry]:
-    """Entries of a `Dense`: its kernel, and its bias unless it has none."""
+    """Lists the entries of a `Dense`: its kernel, and its bias unless it has none."""
     kernel = entry(f"{theirs}.weight", f"{ours}/kernel", layout, num_in_dims)
     bias = entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR)
     return [kernel, bias] if has_bias else [kernel]
 
 
 def norm(theirs: str, ours: str) -> list[Entry]:
-    """Entries of a LayerNorm: what they call its weight is our scale."""
+    """Lists the entries of a LayerNorm, whose weight there is our scale."""
     scale = entry(f"{theirs}.weight", f"{ours}/scale", Layout.VECTOR)
     return [scale, entry(f"{theirs}.bias", f"{ours}/bias", Layout.VECTOR)]
 
 
 def in_layers(theirs: str, ours: str, entries: list[Entry]) -> list[Entry]:
-    """Entries of one layer -> the same in a stack, whose names begin with these."""
+    """Puts the entries of one layer into a stack, whose names begin with these."""
     path = tuple(ours.split("/"))
     stacked = lambda e: tuple((*path, *own) for own in e.ours)
     return [e._replace(theirs=theirs + e.theirs, ours=stacked(e)) for e in entries]
 
 
 def shapes_by_path(tree: Any) -> Shapes:
-    """The shape of each array in nested dicts; those of `jax.eval_shape` are enough."""
+    """Gives the shape of each array in nested dicts; those of `jax.eval_shape` are enough."""
     return {path: x.shape for path, x in flatten_dict(tree).items()}
 
 
 def keys(table: list[Entry], shapes: Shapes) -> Iterator[tuple[str, Entry, Index]]:
-    """Every tensor of theirs by name, with its entry and where in the arrays of ours it stands."""
+    """Yields each tensor of theirs by name, with its entry and its index in the arrays of ours."""
     for e in table:
         if "{i}" in e.theirs:
             for i in range(shapes[e.ours[0]][0]):  # N of N x ..., the same for all of `e.ours`.
@@ -88,7 +88,7 @@ def keys(table: list[Entry], shapes: Shapes) -> Iterator[tuple[str, Entry, Index
 
 
 def shape_of(e: Entry, shapes: Shapes) -> tuple[int, ...]:
-    """The shape that one tensor of theirs must have, given those of ours."""
+    """Computes the shape that one tensor of theirs must have, given those of ours."""
     ours = [_of_one_layer(e, shapes[path]) for path in e.ours]
     match e.layout:
         case Layout.TABLE:
@@ -101,7 +101,7 @@ def shape_of(e: Entry, shapes: Shapes) -> tuple[int, ...]:
 
 
 def split(e: Entry, tensor: np.ndarray, shapes: Shapes) -> Iterator[tuple[Path, np.ndarray]]:
-    """One tensor of theirs -> each array of ours that it holds, in our shape."""
+    """Yields each array of ours that a tensor of theirs holds, in our shape."""
     if e.layout is Layout.OUT_IN:
         tensor = tensor.T  # A view: whoever takes a part copies it into its own array.
     start = 0

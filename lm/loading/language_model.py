@@ -18,7 +18,7 @@ from lm.train.checkpoints import restore_params
 
 
 class SavedRun(NamedTuple):
-    """A run of pretraining, opened; of a folder of `transformers`, what it would be imported as."""
+    """Holds a run of pretraining, or a folder of `transformers` as the run it would become."""
 
     folder: pathlib.Path
     config: dict[str, Any]  # As the run wrote it.

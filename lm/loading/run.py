@@ -33,5 +33,5 @@ def load(folder: str | os.PathLike[str], *, mesh: Mesh | None = None) -> Run:
 
 
 def read(folder: pathlib.Path) -> Run:
-    """As `load`, with the parameters where reading leaves them, which takes no device's memory."""
+    """Opens a run as `load` does, but puts its parameters on no device."""
     return (task_model if task_model.is_task_model(folder) else language_model).load(folder)

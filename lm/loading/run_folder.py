@@ -1,4 +1,4 @@
-"""What the folder of a run, or of `transformers`, says: its config, its head, its tokenizer."""
+"""Reads what the folder of a run, or of `transformers`, says: config, head, tokenizer."""
 
 import pathlib
 from typing import Any
@@ -13,12 +13,12 @@ from lm.tokenizers.pieces import KIND
 
 
 def imported_config(block: dict[str, Any], source: str) -> dict[str, Any]:
-    """The config of a run whose model came from elsewhere."""
+    """Makes the config of a run whose model came from elsewhere."""
     return {"experiment": "convert", "source": source, "model": block}
 
 
 def load_config(folder: pathlib.Path) -> dict[str, Any]:
-    """config.json of a run, with the blocks that reading it needs.
+    """Reads config.json of a run, and checks that it has the blocks that opening the run needs.
 
     Raises:
       UserError: this is no run's folder, or a part of its config is missing or no block.
@@ -55,7 +55,7 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def head_of(folder: pathlib.Path) -> heads.Head | None:
-    """The head of a fine-tuned run, or of a folder of `transformers`; None where there is none.
+    """Names the head of a fine-tuned run, or of a folder of `transformers`; None without one.
 
     Raises:
       UserError: it is neither a run nor such a folder.
@@ -76,7 +76,7 @@ def on_this_machine(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
-    """The `tokenizer` block of a config that uses the tokenizer of this run or HF folder.
+    """Makes the `tokenizer` block of a config that uses the tokenizer of this run or HF folder.
 
     Raises:
       UserError: a folder of `transformers` without a tokenizer.json, whose tokenizer has no file.
@@ -104,7 +104,7 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, init_from: str, folder: path
 
 
 def has_tokenizer(workdir: pathlib.Path) -> bool:
-    """Whether a run was started here before, so that its tokenizer is, and is not damaged."""
+    """Tells whether an earlier start of the run saved its tokenizer here, undamaged."""
     folder = workdir / "tokenizer"
     is_listed = (folder / manifest.NAME).exists()
     return (folder / KIND).is_file() and not (is_listed and manifest.problem(folder))

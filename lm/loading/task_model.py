@@ -1,4 +1,4 @@
-"""Task models: made, filled with the parameters of another model, and opened after training.
+"""Makes task models, fills them with another model's parameters, and opens them after training.
 
 A folder of `transformers` with the head of a task is opened as a run that was trained for it.
 """
@@ -37,7 +37,7 @@ Config = Mapping[str, Any]  # Blocks by name, as config.json of a run has them.
 
 
 def make_model(config: Config, task: Task) -> nn.Module:
-    """The task's model on the family that the config names."""
+    """Makes the task's model on the family that the config names."""
     base = factory_lib.make_model(
         config["model"],
         causal=True,
@@ -55,7 +55,7 @@ def make_model(config: Config, task: Task) -> nn.Module:
 def task_params(
     config: Config, task: Task, model: nn.Module, mesh: Mesh | None
 ) -> tuple[Params, list[str]]:
-    """Parameters of a task model: of `init_from` as far as it has them, else random.
+    """Makes a task model's parameters: those of `init_from` as far as it has them, else random.
 
     Args:
       config: with its model block complete.
@@ -102,7 +102,7 @@ def task_params(
 
 
 class _Source(NamedTuple):
-    """What `init_from` has for a task model."""
+    """Holds what `init_from` has for a task model."""
 
     params: dict[tuple[str, ...], Any]  # By the paths of the task model.
     left_out: list[str]  # Names of what it has besides, each once.
@@ -161,7 +161,7 @@ def as_in_module(params: Params, family: Family) -> dict[tuple[str, ...], Any]:
 
 
 def is_task_model(folder: pathlib.Path) -> bool:
-    """Whether `load` opens this, rather than `language_model.load`.
+    """Tells whether `load` opens this, rather than `language_model.load`.
 
     Raises:
       UserError: it is neither a run nor a folder of `transformers`.
@@ -172,7 +172,7 @@ def is_task_model(folder: pathlib.Path) -> bool:
 
 
 class SavedTaskModel(NamedTuple):
-    """A run of fine-tuning, opened; or a folder of `transformers` with a head, as if it were."""
+    """Holds a run of fine-tuning, or a folder of `transformers` with a head as such a run."""
 
     folder: pathlib.Path
     config: dict[str, Any]  # As the run wrote it, for this machine and with settings of `load`.
@@ -244,7 +244,7 @@ def load(
 
 
 def shapes(folder: pathlib.Path) -> tuple[Params, Family]:
-    """The shapes of what `load` would read of a run, and its family; no checkpoint is opened."""
+    """Gives the shapes of what `load` would read of a run, and its family; opens no checkpoint."""
     tokenizer = tokenizers.load(folder / "tokenizer")
     config, _, _, found = _make(folder, load_config(folder), tokenizer, 1, None)
     return found, family_named(config["model"]["name"])
@@ -253,7 +253,7 @@ def shapes(folder: pathlib.Path) -> tuple[Params, Family]:
 def read_folder(
     folder: pathlib.Path, *, sequence_parts: int = 1, task: dict[str, Any] | None = None
 ) -> tuple[SavedTaskModel, hugging_face.Loaded]:
-    """A folder of `transformers` with a head, as `load` gives it, and how it was read."""
+    """Opens a folder of `transformers` with a head as `load` does, and says how it was read."""
     given, tokenizer = imported_config(folder), tokenizers.load_file(folder)
     config, made, model, shapes = _make(folder, given, tokenizer, sequence_parts, task)
     loaded = hugging_face.load_params(
@@ -275,11 +275,10 @@ def read_folder(
 
 
 def ends_with_padding(run: language_model.SavedRun | SavedTaskModel, pad_id: int | None) -> bool:
-    """Whether `transformers`, where a decoder labels a text by its last token that is no padding,
-    would look at another one than here.
-    """
+    """Tells whether `transformers` would label a text by another token than the last."""
     if not (isinstance(run, SavedTaskModel) and "body" in run.params):
         return False
+    # Its decoders look at the last token that is no padding, which may be what ends a text.
     is_decoder = family_named(run.config["model"]["name"]).architecture == "decoder"
     last = [run.tokenizer.frame(n).special_ids[-1][-1:] for n in (1, 2)]
     return is_decoder and run.config["task"]["kind"] in heads.OF_TEXTS and (pad_id,) in last
@@ -292,7 +291,7 @@ def _make(
     sequence_parts: int,
     settings: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], Task, nn.Module, Params]:
-    """The config, completed for this machine and settings; its task and model; their shapes."""
+    """Completes a config for this machine and settings; makes its task, model and shapes."""
     for name, value in (settings or {}).items():
         if name not in config["task"]:
             raise UserError(
@@ -310,12 +309,12 @@ def _make(
 
 
 def labels_of(config: Config) -> tuple[str, ...]:
-    """Names of a task's outputs, as far as it has any."""
+    """Names a task's outputs, as far as it has any."""
     return tuple(config["task"].get("labels", ()))
 
 
 def imported_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The config of a run that would have trained this folder of `transformers`.
+    """Makes the config of a run that would have trained this folder of `transformers`.
 
     Of what such a folder does not say, the recipes in configs/ have the same.
 
