@@ -107,21 +107,17 @@ def start(
         )
         caches = [own] * c.num_layers  # Arrays are immutable: each layer's step makes its own.
     positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
+    # Padding at a row's end is written into slots that new tokens overwrite, each before it is
+    # read: a query sees no slot behind its own position.
     output, caches = model.apply(variables, tokens_BL, positions_BL, caches, method="decode_step")
-    # Padding at a row's end is written into slots that its new tokens overwrite, each before it
-    # is read: a query sees no slot behind its own position. Only of the last token are logits
-    # needed: those of all would be B x L x V.
+    # Only of the last token are logits needed: those of all would be B x L x V.
     last_B11 = (lengths_B - 1)[:, None, None]
     last_BD = jnp.take_along_axis(output.hidden_BLD, last_B11, axis=1)[:, 0]
     return _logits(last_BD, output.unembed_VD), lengths_B, caches
 
 
 def step(
-    model: nn.Module,
-    params: Params,
-    tokens_B: jax.Array,
-    positions_B: jax.Array,
-    caches: Any,
+    model: nn.Module, params: Params, tokens_B: jax.Array, positions_B: jax.Array, caches: Any
 ) -> tuple[jax.Array, Any]:
     """Reads one more token a row -> logits of the next, B x V, and the new caches."""
     output, caches = model.apply(

@@ -58,7 +58,8 @@ class HarnessModel(TemplateLM):
         self.notes: collections.Counter[str] = collections.Counter()
         self._model, self._params = model, params
         self._reader, self._pieces = reader, reader.tokenizer
-        self._max_len, self._batch_size, self._seed = max_len, batch_size, seed
+        self._max_len, self._seed = max_len, seed
+        self._fixed = decoding.vocabulary(reader.tokenizer) | {"batch_size": batch_size}
         self._cut_note = f"contexts cut to the last of {max_len} tokens"
         self._template, self._stops = template, stops
 
@@ -125,13 +126,7 @@ class HarnessModel(TemplateLM):
         return ids[-room:]
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[scoring.Score]:
-        return scoring.score(
-            self._model,
-            self._params,
-            pairs,
-            batch_size=self._batch_size,
-            **decoding.vocabulary(self._pieces),
-        )
+        return scoring.score(self._model, self._params, pairs, **self._fixed)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
         pairs, owners = [], []
@@ -183,13 +178,10 @@ class HarnessModel(TemplateLM):
             prompts,
             jax.random.key(self._seed),
             max_new_tokens=settings["max_gen_toks"],
-            temperature=settings["temperature"],
-            top_k=settings["top_k"],
-            top_p=settings["top_p"],
             stop_ids=stops.ids,
             is_ended=ending.finder(self._pieces, befores, stops.strings),
-            batch_size=self._batch_size,
-            **decoding.vocabulary(self._pieces),
+            **{name: settings[name] for name in ("temperature", "top_k", "top_p")},
+            **self._fixed,
         )
         return [
             ending.written(self._pieces, before, *output, stops.strings).text

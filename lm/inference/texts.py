@@ -100,19 +100,14 @@ def score(run: Run, texts: Sequence[str | tuple[str, str]], *, batch_size: int =
     if "body" in run.params or architecture == "encoder":
         raise UserError(f"{run.folder} gives no likelihood to text; take a run that writes")
     reader = prompting.reader_of(run)
-    # An encoder that has read nothing but the end; a decoder needs a token to predict the first.
+    # An encoder then reads nothing but the end; a decoder predicts the first token from another.
     first = run.tokenizer.eos_id if reader.has_encoder else reader.prefix_id
     pairs = []
     for text in texts:
         context, text = ("", text) if isinstance(text, str) else text
         pairs.append(reader.pair_ids(context, text) if context else ([first], reader.ids(text)))
-    return scoring.score(
-        run.model,
-        run.params,
-        pairs,
-        **decoding.vocabulary(run.tokenizer),
-        batch_size=batch_size,
-    )
+    settings = decoding.vocabulary(run.tokenizer)
+    return scoring.score(run.model, run.params, pairs, batch_size=batch_size, **settings)
 
 
 def _check_list(name: str, texts: Any) -> None:
