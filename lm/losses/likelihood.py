@@ -22,7 +22,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Sums:
-    """Summed cross-entropy in nats, and the number of tokens that it sums over.
+    """Sums the cross-entropy, in nats, and counts the tokens that it sums over.
 
     Micro-batches, hosts and evaluation batches hold unequal numbers of tokens, so only sums add up
     exactly. The caller divides once, at the end.
@@ -115,7 +115,7 @@ def _loss_and_nll(settings, x_NBTD, unembed_VD, bias_V, targets_NBT, weights_NBT
 
 
 def _forward(settings, x_NBTD, unembed_VD, bias_V, targets_NBT, weights_NBT):
-    """The sums, and the gradients of the loss by all three that are differentiated."""
+    """Gives the sums, and the gradients of the loss by all three that are differentiated."""
 
     def add(total, block):
         x_BTD = block[0]
@@ -156,7 +156,7 @@ _loss_and_nll.defvjp(_forward, _backward)
 
 
 def _over_blocks(add, zeros, blocks):
-    """`lax.scan`, but for a single block, which needs no loop."""
+    """Does what `lax.scan` does, without a loop for a single block."""
     if len(blocks[0]) > 1:
         return jax.lax.scan(add, zeros, blocks)
     total, out = add(zeros, jax.tree.map(lambda x: x[0], blocks))
@@ -164,7 +164,7 @@ def _over_blocks(add, zeros, blocks):
 
 
 def _block(settings, unembed_VD, bias_V, x_BTD, targets_BT, weights_BT):
-    """The sums of one block, and the gradient of its loss by its logits, float32."""
+    """Gives the sums of one block, and the gradient of its loss by its logits, float32."""
     z_loss, label_smoothing = settings
     output = LazyLogits(x_BTD, unembed_VD, bias_V if bias_V.ndim else None)
     logits_BTV = output.logits().astype(jnp.float32)

@@ -37,7 +37,7 @@ def precision_recall_f1(
 def by_label(
     labels: Sequence[str], correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Of each label its precision, recall and F1, and its support: how often gold has it."""
+    """Gives each label's precision, recall, F1, and support: how often gold has it."""
     scores = precision_recall_f1(correct_S, predicted_S, gold_S)
     return {
         label: {name: float(of_each_S[s]) for name, of_each_S in scores.items()}

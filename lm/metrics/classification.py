@@ -1,4 +1,4 @@
-"""Metrics of classification, from counts; and a picture of the confusions.
+"""Metrics of classification, from counts; and a picture of the confusion matrix.
 
 They are those of scikit-learn, which is not called: see `averages`.
 
@@ -20,7 +20,7 @@ MULTI_LABEL = ("subset_accuracy", *AVERAGES)
 
 
 def confusion(gold_N: np.ndarray, predicted_N: np.ndarray, num_labels: int) -> np.ndarray:
-    """N, N label ids -> S x S: how often gold (row) was predicted as what (column).
+    """Counts how often gold (row) was predicted as what (column): N, N label ids -> S x S.
 
     0 0 1 predicted as 0 1 1 is [[1, 1], [0, 1]]. The matrices of batches add up.
     """
@@ -67,7 +67,7 @@ _LABEL_SIZE, _MAX_LABEL_EMS = 13, 12
 
 
 def confusion_svg(counts_SS: np.ndarray, labels: Sequence[str]) -> str:
-    """The matrix as SVG text: rows are gold, columns predicted, and shades a row's shares.
+    """Draws the matrix as SVG text: rows are gold, columns predicted, shades a row's shares.
 
     Args:
       counts_SS: as `confusion` gives them.
@@ -142,7 +142,7 @@ def _em(character: str) -> float:
 
 
 def _shorten(label: str) -> str:
-    """At most about _MAX_LABEL_EMS wide; the end stays, for labels often differ there."""
+    """Cuts the middle of a label wider than about _MAX_LABEL_EMS; many differ at the end."""
     if _ems(label) <= _MAX_LABEL_EMS:
         return label
     head = _fitting(label, 0.6 * _MAX_LABEL_EMS)

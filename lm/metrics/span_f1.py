@@ -54,7 +54,7 @@ def by_type(
 def _counts(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None
 ) -> tuple[list[str], list[np.ndarray]]:
-    """Types, and how many of each are right, predicted and gold; that of no name is "_"."""
+    """Counts how many of each type are right, predicted and gold; "_" is the type of no name."""
     of_gold, of_predicted, correct = Counter(), Counter(), Counter()
     for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
         # An entity is its type and both ends: one that is found in part is not found.

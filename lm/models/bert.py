@@ -91,7 +91,7 @@ class Encoder(nn.Module):
     def embed(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, types_BL: jax.Array | None = None
     ) -> jax.Array:
-        """B x L three times -> the residual stream before the blocks, B x L x D."""
+        """Embeds tokens, positions and types, B x L each -> B x L x D."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if types_BL is None:
             types_BL = jnp.zeros_like(tokens_BL)
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
     def blocks(
         self, x_BLD: jax.Array, mask: AttentionMask, *, deterministic: bool = True
     ) -> jax.Array:
-        """The embedded tokens, B x L x D -> hidden states, B x L x D."""
+        """Runs all layers: embedded tokens, B x L x D -> hidden states, B x L x D."""
         dropout = nn.Dropout(self.config.dropout, deterministic=deterministic, name="dropout")
         return stack(self, Block, deterministic=deterministic)(dropout(x_BLD), mask=mask)
 
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L four times -> hidden states, B x L x D; see `GPT2.hidden_states`.
+        """Embeds and runs all layers: B x L four times -> B x L x D; see `GPT2.hidden_states`.
 
         `types_BL` says which sentence a token belongs to; None for the first.
         """
@@ -142,7 +142,7 @@ class BERT(nn.Module):
             self.next_sentence_head = Dense((2,), _INIT, dtype)
 
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
-        """Hidden states, B x L x D -> what the logits are made of."""
+        """Applies the head for masked tokens to hidden states, B x L x D."""
         x_BLD = self.transform_norm(ACTIVATIONS["gelu"](self.transform(x_BLD)))
         return LazyLogits(x_BLD, self.encoder.token_embedding, self.output_bias)
 
@@ -156,7 +156,7 @@ class BERT(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """What the logits of masked tokens are made of, B x P x V; see `Encoder.hidden_states`.
+        """Gives the logits of masked tokens, B x P x V; see `Encoder.hidden_states`.
 
         `predict_BP` says which positions of each row; None for all.
         """
@@ -178,7 +178,7 @@ class BERT(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L four times -> B x 2: whether the second sentence follows, from the first token."""
+        """Scores whether the second sentence follows the first: B x L four times -> B x 2."""
         inputs = tokens_BL, positions_BL, segment_ids_BL, types_BL
         x_BLD = self.encoder.hidden_states(*inputs, deterministic=deterministic)
         return self.next_sentence_head(jnp.tanh(self.pooler(x_BLD[:, 0])))

@@ -23,7 +23,7 @@ FORBIDDEN = -1e30
 
 
 class Transitions(NamedTuple):
-    """What it scores that a tag stands first, follows another, or stands last; or whether it may.
+    """Scores of a tag that stands first, that follows another, that stands last; or whether it may.
 
     transition_ST: of T right behind S.
     """
@@ -118,13 +118,13 @@ def viterbi(
 
 
 def _first_and_rest(emissions_BLS, mask_BL):
-    """The first word's emissions, and what a scan over the other words reads."""
+    """Splits off the first word's emissions; a scan reads the rest, words first."""
     emissions_BLS = emissions_BLS.astype(jnp.float32)
     return emissions_BLS[:, 0], (jnp.moveaxis(emissions_BLS[:, 1:], 1, 0), mask_BL[:, 1:].T)
 
 
 def allowed(labels: Sequence[str], scheme: str) -> Transitions:
-    """What a scheme lets stand where, as boolean arrays over the labels.
+    """Tells which tags a scheme lets stand where, as boolean arrays over the labels.
 
     In BIO, I-X follows B-X or I-X. In BIOES, B-X and I-X are followed by I-X or E-X, and by these
     alone. For BIO and the labels O, B-X, I-X:
@@ -157,7 +157,7 @@ class CRF(nn.Module):
 
     @nn.compact
     def __call__(self) -> Transitions:
-        """Their scores, float32; `FORBIDDEN` for what the scheme does not allow."""
+        """Gives the scores, float32; `FORBIDDEN` for what the scheme does not allow."""
         S, zeros = len(self.labels), nn.initializers.zeros_init()
         shapes = {"start": (S,), "transition": (S, S), "end": (S,)}
         # Named biases, because weight decay spares those.

@@ -1,4 +1,4 @@
-"""From a dict of settings to a model, with "auto" resolved for this machine."""
+"""Makes models of dicts of settings, with "auto" resolved for this machine."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from lm.settings import call, lookup
 
 
 def family_named(name: str) -> families.Family:
-    """The family that `model.name` names; a UserError lists all where there is none."""
+    """Finds the family that `model.name` names; a UserError lists all if there is none."""
     return lookup("model.name", name, families.FAMILIES)
 
 
@@ -49,7 +49,7 @@ def make_model(
 def resolved(
     block: Mapping[str, Any], causal: bool, packed: bool, sequence_parts: int
 ) -> tuple[Any, KernelChoice]:
-    """The family's dataclass for this machine, with `attention` unresolved, and the kernel for it.
+    """Gives the family's dataclass, whose `attention` is as it was, and the kernel for it.
 
     See `make_model` for the arguments and what is raised.
     """

@@ -1,4 +1,4 @@
-"""Every model family by the name that a config gives it."""
+"""The model families, by the names that configs give them."""
 
 from typing import Any, NamedTuple
 
@@ -38,12 +38,12 @@ FAMILIES = {
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family that a module belongs to."""
+    """Finds the family that a module belongs to."""
     return next(family for family in FAMILIES.values() if family.module is type(model))
 
 
 def init_params(model: nn.Module, key: jax.Array) -> Params:
-    """Random parameters; under `jax.eval_shape`, their shapes."""
+    """Draws random parameters; under `jax.eval_shape`, their shapes."""
     names = ["tokens_BL", "segment_ids_BL"]
     if family_of(model).architecture == "encoder_decoder":
         names += ["encoder_tokens_BM", "encoder_segment_ids_BM"]
@@ -55,5 +55,5 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
 
 
 def param_shapes(model: nn.Module) -> Params:
-    """The parameter tree without any array."""
+    """Gives the parameter tree without any array."""
     return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))

@@ -99,7 +99,7 @@ class GPT2(nn.Module):
         self.final_norm = LayerNorm(_EPSILON, jnp.dtype(c.dtype))
 
     def embed(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:
-        """B x L twice -> the residual stream before the blocks, B x L x D."""
+        """Embeds tokens and positions, B x L each -> B x L x D."""
         dtype = jnp.dtype(self.config.dtype)
         x_BLD = embed(self.token_embedding, tokens_BL, dtype)
         # Positions start anew in each document of a packed row, so they are looked up, not sliced.
@@ -115,7 +115,7 @@ class GPT2(nn.Module):
         caches: list[LayerCache] | None = None,
         deterministic: bool = True,
     ) -> tuple[jax.Array, list[LayerCache]]:
-        """The embedded tokens, B x L x D -> hidden states, normalised, and the new caches.
+        """Runs all layers: embedded tokens -> hidden states, B x L x D, normalised; the new caches.
 
         Args:
           x_BLD: the residual stream.
@@ -141,7 +141,7 @@ class GPT2(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L four times -> hidden states, B x L x D.
+        """Embeds and runs all layers: B x L four times -> hidden states, B x L x D.
 
         Args:
           tokens_BL: token ids.
@@ -156,7 +156,7 @@ class GPT2(nn.Module):
         return self.blocks(x_BLD, positions_BL, mask, deterministic=deterministic)[0]
 
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
-        """Hidden states, B x L x D -> what the logits are made of."""
+        """Pairs hidden states, B x L x D, with the table that makes logits of them."""
         return LazyLogits(mup.for_output(self.config, x_BLD), self.token_embedding)
 
     def __call__(
@@ -168,14 +168,14 @@ class GPT2(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """What the logits, B x L x V, are made of; takes what `hidden_states` takes."""
+        """Gives logits, B x L x V; takes what `hidden_states` takes."""
         inputs = tokens_BL, positions_BL, segment_ids_BL, prefix_BL
         return self.unembed(self.hidden_states(*inputs, deterministic=deterministic))
 
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]
     ) -> tuple[LazyLogits, list[LayerCache]]:
-        """What the logits of new tokens are made of, and the new caches; see `blocks`.
+        """Gives the logits of new tokens, and the new caches; see `blocks`.
 
         The parameters are those of `kv_cache.unstack_for_decoding`.
         """

@@ -44,7 +44,7 @@ def einsum_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _softmax(dtype, scores_BHLM):
-    """Over the last dimension; `dtype`."""
+    """Softmax over the last dimension, in float32; the result is of `dtype`."""
     return jax.nn.softmax(scores_BHLM, axis=-1).astype(dtype)
 
 
@@ -141,7 +141,7 @@ _LANES = 128  # Of a TPU's vector registers: what the kernel's blocks are made o
 def splash_attention(
     q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, scale=None, interpret: bool = False
 ):
-    """The fused kernel of TPUs, which reads segment ids and skips what no rule shows.
+    """The fused kernel of TPUs, which reads segment ids and skips blocks that are hidden.
 
     Under `jax.set_mesh` each device computes its own rows and heads.
 

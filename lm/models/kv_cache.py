@@ -20,7 +20,7 @@ from lm.models.parameters import TRANSPOSED, Params, kernel_dims, transposed
 
 @struct.dataclass
 class LayerCache:
-    """Of one layer's attention; heads come before slots, so that no step has to move them."""
+    """Keys and values of one layer; heads come before slots, so that no step has to move them."""
 
     k_BGMK: jax.Array
     v_BGMK: jax.Array
@@ -29,7 +29,7 @@ class LayerCache:
 def empty(
     batch_size: int, num_slots: int, *, num_kv_heads: int, head_dim: int, dtype: Any
 ) -> LayerCache:
-    """A cache of B rows of M slots in which nothing was written yet."""
+    """Makes a cache of B rows of M slots in which nothing was written yet."""
     zeros = jnp.zeros((batch_size, num_kv_heads, num_slots, head_dim), dtype)
     return LayerCache(zeros, zeros)
 
@@ -77,7 +77,7 @@ class CachedAttend:
 def attention_fns(
     caches: Sequence[LayerCache], positions_BL, *, window=0, bias_HLM=None, scale=None
 ) -> list[CachedAttend]:
-    """Of each layer, for new tokens at B x L positions: each sees the slots up to its own.
+    """Makes each layer's, for new tokens at B x L positions: each sees the slots up to its own.
 
     With a window it sees the last few of them. `CachedAttend` has the other arguments.
     """
@@ -89,7 +89,7 @@ def attention_fns(
 
 
 def unstack_for_decoding(params: Params, dtype: Any) -> Params:
-    """The same parameters as decoding wants them, which reads them all at every token.
+    """Lays parameters out for decoding, which reads them all at every token.
 
     The layers are a list, their kernels `transposed`, and matrices of `dtype`, as they are used.
     This copies the layers; what came from here already is given back as it is.

@@ -47,7 +47,7 @@ ACTIVATIONS = {
 
 
 def _gated(activation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(gate, x) -> activation(gate) x."""
+    """Makes the function (gate, x) -> activation(gate) x."""
     return _keeping_inputs(lambda gate_BLF, x_BLF: _ACTIVATIONS[activation](gate_BLF) * x_BLF)
 
 
@@ -60,7 +60,7 @@ class LazyLogits:
     bias_V: jax.Array | None = None
 
     def logits(self) -> jax.Array:
-        """B x L x V, in the dtype of the hidden states."""
+        """Computes B x L x V, in the dtype of the hidden states."""
         # Cast here and not by the caller: the gradient of a tied table then adds up in float32.
         unembed_VD = self.unembed_VD.astype(self.hidden_BLD.dtype)
         logits_BLV = jnp.einsum("BLD,VD->BLV", self.hidden_BLD, unembed_VD)
@@ -120,7 +120,7 @@ class Dense(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _normalised(centre: bool, epsilon: float, dtype, x_BLD, scale_D, bias_D):
-    """B x L x D to mean 0 (with `centre`) and mean square 1, then scaled and shifted; `dtype`."""
+    """Brings B x L x D to mean 0 (with `centre`) and mean square 1, then scales and shifts it."""
     return _normalise(centre, epsilon, dtype, x_BLD, scale_D, bias_D)[0]
 
 

@@ -78,7 +78,7 @@ _EMBED_INIT = nn.initializers.normal(0.02)
 
 
 def rotary_frequencies(c: LlamaConfig) -> jax.Array:
-    """Radians a position for each of K/2 pairs (Su et al. 2021, section 3.2.2).
+    """Gives the radians a position of each of K/2 pairs (Su et al. 2021, section 3.2.2).
 
     With `rope_factor` above 1, pairs that turn less than `rope_low_freq` times in
     `rope_original_len` positions turn slower by that factor, those that turn more than
@@ -175,7 +175,7 @@ class Llama(nn.Module):
         nn.share_scope(self, self.untied_output)  # Its parameter is this module's own.
 
     def embed(self, tokens_BL: jax.Array) -> jax.Array:
-        """B x L -> the residual stream before the blocks, B x L x D."""
+        """Embeds tokens: B x L -> B x L x D."""
         return self.embedding(embed(self.token_embedding, tokens_BL, jnp.dtype(self.config.dtype)))
 
     @nn.compact
@@ -213,7 +213,7 @@ class Llama(nn.Module):
         *,
         deterministic: bool = True,
     ) -> jax.Array:
-        """B x L four times -> hidden states, B x L x D; see `GPT2.hidden_states`.
+        """Embeds and runs all layers: B x L four times -> B x L x D; see `GPT2.hidden_states`.
 
         There is no dropout, so `deterministic` changes nothing.
         """
@@ -221,7 +221,7 @@ class Llama(nn.Module):
         return self.blocks(self.embed(tokens_BL), positions_BL, mask)[0]
 
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
-        """Hidden states, B x L x D -> what the logits are made of."""
+        """Pairs hidden states, B x L x D, with the table that makes logits of them."""
         tied = self.config.tied_output
         unembed_VD = self.token_embedding if tied else self.untied_output()
         return LazyLogits(mup.for_output(self.config, x_BLD), unembed_VD)
@@ -235,7 +235,7 @@ class Llama(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """What the logits, B x L x V, are made of; takes what `hidden_states` takes."""
+        """Gives logits, B x L x V; takes what `hidden_states` takes."""
         inputs = tokens_BL, positions_BL, segment_ids_BL, prefix_BL
         return self.unembed(self.hidden_states(*inputs, deterministic=deterministic))
 

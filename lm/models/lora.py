@@ -66,7 +66,7 @@ class LoraConfig:
 
 
 def target_paths(params: Params, config: LoraConfig) -> list[Path]:
-    """The paths of the kernels that are adapted, sorted; shapes are enough for `params`.
+    """Finds the paths of the kernels to adapt, sorted; shapes are enough for `params`.
 
     Raises:
       UserError: the pattern matches nothing, or what is no kernel.
@@ -119,7 +119,7 @@ def init_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
 
 
 def adapter_shapes(params: Params, config: LoraConfig) -> Params:
-    """The tree of adapters without any array; see `init_adapters`."""
+    """Gives the tree of adapters without any array; see `init_adapters`."""
     return jax.eval_shape(lambda p, key: init_adapters(p, config, key), params, jax.random.key(0))
 
 
@@ -164,7 +164,7 @@ def _input_dims(path: Path, ndim: int) -> tuple[int, ...]:
 
 
 def _product(path: Path, ndim: int, adapter: dict[str, jax.Array]) -> jax.Array:
-    """A B in the shape of the kernel."""
+    """Multiplies A B, in the shape of the kernel."""
     a, b = adapter["a"], adapter["b"]
     # No reshape to matrices, which would gather what is sharded: the rank, last in A, is behind the
     # layers in B, and what is left stands in the kernel's order already.

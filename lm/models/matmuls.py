@@ -44,7 +44,7 @@ fp8_matmul.defvjp(_forward, _backward)
 
 
 def _rounded(x: jax.Array, dtype) -> tuple[jax.Array, jax.Array]:
-    """x / scale in 8 bits, and the scale. Zeros have the scale 1; what is not finite stays so."""
+    """Gives x / scale in 8 bits, and the scale, 1 for zeros; what is not finite stays so."""
     # A power of two, so that dividing by it loses no bit; made of the array's own largest number,
     # which it brings near the format's, so nothing has to be remembered from step to step.
     top = jnp.max(jnp.abs(x)).astype(jnp.float32) / float(jnp.finfo(dtype).max)
@@ -53,7 +53,7 @@ def _rounded(x: jax.Array, dtype) -> tuple[jax.Array, jax.Array]:
 
 
 def _product(a, b, dims: tuple[int, int], precise: bool = False) -> jax.Array:
-    """Over these dimensions, float32."""
+    """Multiplies over these dimensions; float32."""
     (a8, a_scale), (b8, b_scale) = a, b
     dot = functools.partial(
         jax.lax.dot_general,
@@ -71,7 +71,7 @@ MATMULS: dict[str, Matmul] = {"plain": jnp.matmul, "fp8": fp8_matmul}
 
 
 def check_matmul(name: str, *, platform: str, capability: tuple[int, int] | None) -> None:
-    """Whether products of this name can be computed here. CPUs compute 8-bit ones, but slowly.
+    """Checks that this machine can compute such products. CPUs compute 8-bit ones, but slowly.
 
     Args:
       name: of `MATMULS`.

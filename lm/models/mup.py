@@ -67,7 +67,7 @@ _RATES = {"adamw": _ADAM, "lion": _ADAM, "muon": _MUON, "sgd": _SGD}
 
 
 def check(c: Any) -> None:
-    """Raises UserError where a family's config names a part of a base shape, or what is none."""
+    """Raises UserError if a family's config has a part of a base shape, or sizes that are none."""
     values = {name: getattr(c, name) for name in FIELDS}
     if any(values.values()) and min(values.values()) < 1:
         sizes = ", ".join(f"model.{name}={value}" for name, value in values.items())
@@ -149,7 +149,7 @@ def _scaled(params: Params, exponents: Mapping[Kind, float], grown: Growth) -> P
 
 
 def rule(path: Path) -> tuple[Kind, str]:
-    """The kind of the parameter at this path, and the width that its factors are powers of.
+    """Finds a parameter's kind by its path, and the width that its factors are powers of.
 
     Raises:
       UserError: there is none.
@@ -164,7 +164,7 @@ def rule(path: Path) -> tuple[Kind, str]:
 def folded(
     model: dict[str, Any], params: Params, c: Any, *, has_output: bool
 ) -> tuple[dict[str, Any], Params]:
-    """The `model` block and parameters of the standard parametrisation that give the same numbers.
+    """Turns a `model` block and parameters into standard ones that give the same numbers.
 
     The scale of attention goes into the queries, the multiplier of the output into the last norm.
     A model without a base shape is given back as it is.

@@ -22,7 +22,7 @@ class KernelDims(NamedTuple):
 
 
 def kernel_dims(path: tuple[str, ...], ndim: int) -> KernelDims:
-    """The dimensions of the `Dense` kernel at this path of a parameter tree.
+    """Tells the dimensions of the `Dense` kernel at this path of a parameter tree.
 
     `layers/attention/out/kernel`, N x H x K x D: 1, 2, 1. `pooler/kernel`, D x D: 0, 1, 1.
     """
@@ -35,5 +35,5 @@ TRANSPOSED = "transposed_kernel"  # In place of "kernel"; see `transposed`.
 
 
 def transposed(kernel: jax.Array, num_in_dims: int) -> jax.Array:
-    """The kernel of a `Dense` as a matrix of outputs x inputs, in place of which it may stand."""
+    """Makes a matrix of outputs x inputs of a `Dense` kernel, in place of which it may stand."""
     return kernel.reshape(math.prod(kernel.shape[:num_in_dims]), -1).T

@@ -14,7 +14,7 @@ REMAT_POLICIES = {
 
 
 def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., jax.Array]:
-    """`config.num_layers` blocks in a row, named "layers"; parameters stack along a leading axis.
+    """Chains `config.num_layers` blocks, named "layers"; parameters stack along a leading axis.
 
     The parameters are stacked whether or not the layers are scanned, and rematerialised blocks keep
     their names, so a checkpoint does not know how it was computed. `config.scan_layers` compiles

@@ -66,7 +66,7 @@ class T5Config:
 def relative_buckets(
     distance_LM: jax.Array, *, num_buckets: int, max_distance: int, causal: bool
 ) -> jax.Array:
-    """L x M -> the bucket of the distance from a query back to a key, of the same shape.
+    """Sorts distances from a query back to a key, L x M, into buckets, of the same shape.
 
     Half of the buckets hold one small distance each, the rest wider and wider ranges up to
     `max_distance` (Raffel et al. 2020, section 2.1). Without `causal`, keys behind the query have
@@ -190,7 +190,7 @@ class Stack(nn.Module):
         self.final_norm = RmsNorm(_EPSILON, jnp.dtype(c.dtype))
 
     def embed(self, table_VD: jax.Array, tokens_BL: jax.Array) -> jax.Array:
-        """B x L -> the residual stream before the blocks, B x L x D."""
+        """Embeds tokens: B x L -> B x L x D."""
         return self.embedding(embed(table_VD, tokens_BL, jnp.dtype(self.config.dtype)))
 
     @nn.compact
@@ -205,7 +205,7 @@ class Stack(nn.Module):
         caches: list[T5LayerCache] | None = None,
         deterministic: bool = True,
     ) -> tuple[jax.Array, list[T5LayerCache]]:
-        """The embedded tokens, B x L x D -> hidden states, normalised, and the new caches.
+        """Runs all layers: embedded tokens -> hidden states, B x L x D, normalised; the new caches.
 
         Args:
           x_BLD: the residual stream.
@@ -251,7 +251,7 @@ class Stack(nn.Module):
     def begin(
         self, encoded_BMD: jax.Array, encoder_segment_ids_BM: jax.Array, num_slots: int
     ) -> list[T5LayerCache]:
-        """The caches before the first token: what the encoder gave, and room for `num_slots`."""
+        """Makes the caches before the first token: what the encoder gave, and `num_slots` slots."""
         c, B, dtype = self.config, encoded_BMD.shape[0], encoded_BMD.dtype
         own = kv_cache.empty(
             B, num_slots, num_kv_heads=c.num_heads, head_dim=c.head_dim, dtype=dtype
@@ -287,7 +287,7 @@ class Encoder(nn.Module):
     def hidden_states(
         self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, *, deterministic: bool = True
     ) -> jax.Array:
-        """B x L twice -> hidden states, B x L x D; see `GPT2.hidden_states`."""
+        """Reads a text: B x L twice -> hidden states, B x L x D; see `GPT2.hidden_states`."""
         x_BLD = self.encoder.embed(self.token_embedding, tokens_BL)
         mask = masks.itself(segment_ids_BL)
         return self.encoder.blocks(x_BLD, None, mask, deterministic=deterministic)[0]
@@ -309,11 +309,11 @@ class T5(nn.Module):
             self.output_embedding = self.param("output_embedding", init, shape)
 
     def embed(self, tokens_BL: jax.Array) -> jax.Array:
-        """B x L -> the decoder's residual stream before the blocks, B x L x D."""
+        """Embeds the decoder's tokens: B x L -> B x L x D."""
         return self.decoder.embed(self.reader.token_embedding, tokens_BL)
 
     def unembed(self, x_BLD: jax.Array) -> LazyLogits:
-        """The decoder's hidden states, B x L x D -> what the logits are made of."""
+        """Pairs hidden states, B x L x D, with the table that makes logits of them."""
         if self.config.tied_output:
             # The embedding starts with a standard deviation of 1; this gives logits of that size.
             return LazyLogits(x_BLD * self.config.model_dim**-0.5, self.reader.token_embedding)
@@ -328,7 +328,7 @@ class T5(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """What the logits are made of, B x L x V.
+        """Gives the logits of the decoder's tokens, B x L x V.
 
         Args:
           encoder_tokens_BM, encoder_segment_ids_BM: see `Encoder.hidden_states`.
@@ -352,7 +352,7 @@ class T5(nn.Module):
     def read(
         self, encoder_tokens_BM: jax.Array, encoder_segment_ids_BM: jax.Array, num_slots: int
     ) -> list[T5LayerCache]:
-        """What the decoder needs of a text, B x M twice, and room for `num_slots` tokens.
+        """Reads a text, B x M twice, into caches with room for `num_slots` tokens.
 
         The parameters are those of `kv_cache.unstack_for_decoding`, here and in `decode_step`.
         """

@@ -18,7 +18,7 @@ class Batch:
 
 
 def row_keys(key: jax.Array, ids_B: jax.Array) -> jax.Array:
-    """A key for each row: the same whatever batch, micro-batch or host the row is in."""
+    """Makes a key for each row: the same whatever batch, micro-batch or host the row is in."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, ids_B)
 
 

@@ -21,7 +21,7 @@ def masked(
     random_share: float,
     whole_words: bool,
 ) -> Batch:
-    """Some tokens are hidden and must be found again (Devlin et al. 2019, section 3.1).
+    """Hides some tokens, which must be found again (Devlin et al. 2019, section 3.1).
 
     Which ones is drawn anew whenever a row is seen, as RoBERTa does (Liu et al. 2019, section 4.1).
     Special tokens and padding are never chosen. A literal row in which `b` and `e` were chosen, the
@@ -82,14 +82,14 @@ def masked(
 
 
 def _words(tokens_L, segment_ids_L, joins_left_V, joins_right_V):
-    """The number of the word that each token is in, counted along the row."""
+    """Numbers the words along the row, and gives each token that of its word."""
     joined_L = joins_left_V[tokens_L[1:]] & joins_right_V[tokens_L[:-1]]
     joined_L = joined_L & (segment_ids_L[1:] == segment_ids_L[:-1])
     return jnp.cumsum(jnp.concatenate([jnp.zeros(1, bool), ~joined_L]))
 
 
 def _choose(key, maskable_L, words_L, count):
-    """Words in random order, as long as they have `count` tokens together at most."""
+    """Chooses words in random order, as long as they have `count` tokens together at most."""
     L = maskable_L.shape[0]
     # One draw a word; 2 is behind all of them. Tokens of a word tie, and stay side by side.
     score_L = jnp.where(maskable_L, jax.random.uniform(key, (L,))[words_L], 2.0)

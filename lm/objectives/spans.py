@@ -170,7 +170,7 @@ def _compact(keep: jax.Array, length: int, *arrays_and_fills) -> list[jax.Array]
 
 
 def _choose_suffixes(key, maskable_L, segments_L, *, num_noise):
-    """The last tokens of each document: of the row's maskable ones a fixed share."""
+    """Chooses the last tokens of each document: of the row's maskable ones a fixed share."""
     del key
     L = maskable_L.shape[0]
     share = _share_of_full_row(num_noise, segments_L) / jnp.maximum(jnp.sum(maskable_L), 1)
@@ -192,7 +192,7 @@ def _share_of_full_row(count: int, segments_L: jax.Array) -> jax.Array:
 
 
 def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
-    """Random spans with random gaps between them, kept inside documents."""
+    """Chooses random spans with random gaps between them, kept inside documents."""
     # As T5 draws them, except at the ends: there a row never begins with a span and always ends
     # with one, so that its first token is never predicted and its last one always.
     gap_key, noise_key, grow_key = jax.random.split(key, 3)
@@ -232,7 +232,7 @@ def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
 
 
 def _random_parts(key, L, total, parts, max_parts):
-    """The sizes of `parts` random parts of `total`, each at least 1; zeros behind them."""
+    """Divides `total` into random sizes of `parts` parts, each at least 1; zeros follow."""
     # All choices of parts - 1 places to cut at are alike likely.
     places_L = jnp.arange(L)
     can_cut_L = (places_L >= 1) & (places_L < total)
