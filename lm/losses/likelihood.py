@@ -120,7 +120,7 @@ def _forward(settings, x_NBTD, unembed_VD, bias_V, targets_NBT, weights_NBT):
     def add(total, block):
         x_BTD = block[0]
         sums, grad_BTV = _block(settings, unembed_VD, bias_V, *block)
-        # As autodiff would: products in the model's dtype, sums over tokens in float32.
+        # In the model's dtype, as autodiff has it; only the sums over tokens stay in float32.
         grad_BTV = grad_BTV.astype(x_BTD.dtype)
         grad_DV = jnp.einsum("BTD,BTV->DV", x_BTD, grad_BTV, preferred_element_type=jnp.float32)
         grads = (
