@@ -5,8 +5,8 @@
     checkpoints/<step>/manifest.json   size and SHA-256 of every file above; written last
 
 Orbax restores a flipped byte without a word. So a step counts only when its manifest is there and
-agrees with its files, which are of that step; any other is named, and the one before it used. The
-run itself, which has its folder to itself, sets it aside; whoever else reads leaves it where it is.
+agrees with its files; any other is named, and the one before it used. The run itself sets a damaged
+step aside; whoever else reads leaves it where it is.
 """
 
 import contextlib
@@ -45,14 +45,11 @@ class Checkpoints:
 
     Args:
       folder: made when the first step is saved.
-      keep_last: how many of the newest steps to keep; at least 1.
+      keep_last: how many of the newest steps to keep; raises UserError below 1.
       keep_every: also keeps each multiple of this many steps; 0 keeps none for that.
       best_metric: also keeps the step where this metric was best, such as "eval/loss"; "" keeps
         none for that.
       best_mode: "min" where less of it is better, "max" where more is.
-
-    Raises:
-      UserError: a number that makes no sense.
     """
 
     def __init__(
@@ -87,28 +84,25 @@ class Checkpoints:
                 self._orbax.close()
 
     def steps(self) -> list[int]:
-        """The complete steps, oldest first; a step without a manifest is not one."""
-        return [
-            s for s in _step_folders(self._folder) if (_path(self._folder, s) / _MANIFEST).exists()
-        ]
+        """Returns the complete steps, which are those with a manifest, oldest first."""
+        steps = _step_folders(self._folder)
+        return [step for step in steps if (self._folder / str(step) / _MANIFEST).exists()]
 
     def save(self, step: int, state: Any, host: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state and returns; the files are written while training goes on.
 
-        Waits for the save before it. The state may be donated as soon as this returns.
-
-        Raises:
-          UserError: this save or the one before it failed; the older checkpoints are untouched.
+        Waits for the save before it. The state may be donated as soon as this returns. Raises
+        UserError where this save or the one before it failed; older checkpoints are untouched.
         """
         self.wait()
-        path = _path(self._folder, step)
+        path = self._folder / str(step)
         with hosts.together():
             disk_room.check_to_save(self._folder, step, state)
             if hosts.is_first():  # What a killed process may have left half done.
                 shutil.rmtree(path, ignore_errors=True)
         if jax.default_backend() == "cpu":
-            # There the host's view of an array is the array: the next step would overwrite it.
-            # NumPy's arrays no step overwrites.
+            # There Orbax's host copy is the array itself, whose donated buffer the next step would
+            # overwrite before it is written. NumPy's arrays no step overwrites.
             state = jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, state)
         try:
             self._orbax.save(
@@ -118,29 +112,27 @@ class Checkpoints:
         except Exception as error:
             self._has_failed = True
             raise disk_room.save_error(self._folder, step, error) from error
-        kept = {"step": step, "host": host, "metrics": metrics}
+        # As text, here: the run goes on to change what `host` holds, such as its evaluations.
+        kept = json.dumps({"step": step, "host": host, "metrics": metrics})
+        # A daemon, so that an interpreter that ends by an error does not wait for the disk.
         self._finisher = threading.Thread(target=self._finish, args=(step, kept), daemon=True)
         self._finisher.start()
 
-    def _finish(self, step: int, host: dict[str, Any]) -> None:
-        """In the background: completes a step, and only then deletes older ones."""
+    def _finish(self, step: int, kept: str) -> None:
+        """Completes a step in the background, and only then deletes older ones."""
         try:
             self._orbax.wait_until_finished()  # In the first process, for all of them.
             if not hosts.is_first():
                 return
-            path = _path(self._folder, step)
-            atomic_files.write(path / _HOST, json.dumps(host))
-            manifest.write(path)
-            self._delete_old()
+            path = self._folder / str(step)
+            atomic_files.write(path / _HOST, kept)
+            manifest.write(path)  # Last: it lists all the others, once the disk has them.
+            self._delete_old()  # After that, so that at no time fewer steps are complete.
         except Exception as error:  # Raised where the run can act on it, in `wait`.
             self._has_failed, self._error = True, disk_room.save_error(self._folder, step, error)
 
     def wait(self) -> None:
-        """Returns when nothing is being saved any more.
-
-        Raises:
-          UserError: the save failed.
-        """
+        """Returns when nothing is being saved any more; raises UserError where a save failed."""
         if self._finisher is None:
             return
         self._finisher.join()
@@ -153,15 +145,12 @@ class Checkpoints:
     def restore(
         self, abstract_state: Any, *, best: bool = False
     ) -> tuple[int, Any, dict[str, Any]] | None:
-        """The newest step whose files are as they were written; None where there never was one.
+        """Returns the newest intact step, its state and its `host` dict; None if none was saved.
 
         Args:
-          abstract_state: shapes, dtypes and shardings to restore to, which need not be those of the
-            run that saved.
+          abstract_state: shapes, dtypes and shardings to restore to; these last need not be those
+            of the run that saved.
           best: the best one by `best_metric` instead of the newest.
-
-        Returns:
-          The step, the state, and the `host` dict that was saved with it.
 
         Raises:
           UserError: no step is intact, or what was saved has another shape, dtype or structure.
@@ -170,6 +159,7 @@ class Checkpoints:
         path = _agreed(self._folder, *by, is_own=True)
         if path is None:
             return None
+        # Arrays are read straight into the wanted shardings, whatever mesh wrote them.
         _check_alike(path, self._orbax.metadata(path / _STATE).item_metadata.tree, abstract_state)
         restore_args = ocp.checkpoint_utils.construct_restore_args(abstract_state)
         state = self._orbax.restore(
@@ -187,11 +177,11 @@ class Checkpoints:
             keep.add(_best_first(self._folder, steps, self._best_metric, self._best_mode)[0])
         for step in set(steps) - keep:
             # The manifest first: a deletion that is cut short leaves nothing that looks complete.
-            (_path(self._folder, step) / _MANIFEST).unlink()
-            shutil.rmtree(_path(self._folder, step))
+            (self._folder / str(step) / _MANIFEST).unlink()
+            shutil.rmtree(self._folder / str(step))
 
     def bytes_needed(self, abstract_state: Any, *, num_steps: int, every_steps: int) -> int:
-        """What the checkpoints of a run will take on disk at most, besides those that are there.
+        """Returns how many more bytes the checkpoints of a run will take on disk at most.
 
         Args:
           abstract_state: shapes of what is saved.
@@ -202,13 +192,13 @@ class Checkpoints:
         num_saved = -(-num_steps // every)
         num_kept = self._keep_last + bool(self._best_metric) + 1  # That which is being written.
         if self._keep_every:
-            num_kept += num_steps // math.lcm(every, self._keep_every)
+            num_kept += num_steps // math.lcm(every, self._keep_every)  # Saved, and a multiple.
         leaves = jax.tree.leaves(abstract_state)
         size = sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
         return size * max(1, min(num_saved, num_kept) - len(self.steps()))
 
     def metrics(self, step: int) -> dict[str, float]:
-        """The metrics that a step was saved with."""
+        """Returns the metrics that a step was saved with."""
         return _metrics(self._folder, step)
 
 
@@ -230,13 +220,10 @@ def write_numpy_as_it_is() -> None:
 def restore_params(
     folder: pathlib.Path, *, best_metric: str = "", best_mode: str = "min"
 ) -> tuple[int, Any, dict[str, Any]]:
-    """The newest intact step, or the best one by a metric; its parameters; its host data.
+    """Returns the newest intact step, or the best one by a metric; its parameters; its host data.
 
-    The parameters are arrays of NumPy, which are whole in each process and on no device yet;
-    averaged ones where the step has them.
-
-    Raises:
-      UserError: there is no intact step.
+    The parameters are arrays of NumPy, whole in each process and on no device yet; averaged ones
+    where the step has them. Raises UserError where no step is intact.
     """
     for attempt in range(_READ_ATTEMPTS):
         path = _agreed(folder.absolute(), best_metric, best_mode, is_own=False)
@@ -250,13 +237,14 @@ def restore_params(
 
 
 def _read_params(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
-    """Parameters and host data of a step."""
+    """Returns parameters and host data of a step."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         saved = checkpointer.metadata(path / _STATE).item_metadata.tree
         where = _average_path(saved["opt_state"], ("opt_state",)) or ("params",)
         wanted = lambda keys: (
             tuple(getattr(k, "key", getattr(k, "idx", None)) for k in keys)[: len(where)] == where
         )
+        # A placeholder is not read: the optimiser's moments are twice the parameters.
         item = jax.tree_util.tree_map_with_path(
             lambda keys, x: x if wanted(keys) else ocp.PLACEHOLDER, saved
         )
@@ -274,34 +262,29 @@ def _read_params(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
 def _agreed(
     folder: pathlib.Path, best_metric: str, best_mode: str, *, is_own: bool
 ) -> pathlib.Path | None:
-    """`_intact`, which the first process finds for all."""
-    name = ""
+    path = None
     with hosts.together():
-        if hosts.is_first():
+        if hosts.is_first():  # One finds it for all: files may come to others later, or move.
             path = _intact(folder, best_metric, best_mode, is_own=is_own)
-            name = "" if path is None else path.name
-    name = hosts.from_first(name)
+    name = hosts.from_first("" if path is None else path.name)
     return folder / name if name else None
 
 
 def _intact(
     folder: pathlib.Path, best_metric: str, best_mode: str, *, is_own: bool
 ) -> pathlib.Path | None:
-    """The newest step that its manifest proves, or the best.
-
-    Damaged ones are named on the way, and set aside where the folder is that of this very run.
-    """
+    """Finds the newest step that its manifest proves, or the best; warns of damaged ones."""
     steps = _step_folders(folder)
     damaged = []
     first = _best_first(folder, steps, best_metric, best_mode) if best_metric else steps[::-1]
     for step in first:
-        path = _path(folder, step)
+        path = folder / str(step)
         problem = _problem(path)
         if problem is None:
             return path
         if (path / _MANIFEST).exists():
             damaged.append(f"{step}: {problem}")
-        if is_own:
+        if is_own:  # This run has the folder to itself; a reader's may be one that is at work.
             aside = _set_aside(path)
             logging.warning("checkpoint %s is damaged (%s); set aside as %s", path, problem, aside)
         else:
@@ -316,9 +299,10 @@ def _intact(
 
 
 def _set_aside(path: pathlib.Path) -> pathlib.Path:
-    """Moves a damaged step into damaged/, which keeps one of those that were never whole."""
+    """Moves a damaged step into damaged/."""
     folder = path.parent / _DAMAGED
     folder.mkdir(exist_ok=True)
+    # Of steps that were never whole, one is kept: every kill may leave another.
     if not (path / _MANIFEST).exists():
         for other in folder.iterdir():
             if not (other / _MANIFEST).exists():
@@ -335,16 +319,14 @@ def _best_first(folder: pathlib.Path, steps: list[int], metric: str, mode: str) 
 
 
 def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
-    """What a step was saved with; nothing where it was not saved to its end."""
-    path = _path(folder, step) / _HOST
     try:
-        return dict(json.loads(path.read_bytes())["metrics"])
+        return dict(json.loads((folder / str(step) / _HOST).read_bytes())["metrics"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+        return {}  # It was not saved to its end; `_problem` says so.
 
 
 def _average_path(tree: Any, path: tuple) -> tuple | None:
-    """Where an optimiser's saved state keeps `AverageState.average`, if it does."""
+    """Finds `AverageState.average` in an optimiser's saved state, wherever it stands in it."""
     if not isinstance(tree, dict | list | tuple):
         return None
     if "average" in tree:
@@ -355,10 +337,11 @@ def _average_path(tree: Any, path: tuple) -> tuple | None:
 
 
 def _problem(path: pathlib.Path) -> str | None:
-    """What is wrong with a step's files, or None; those of older versions do not say their step."""
+    """Says what is wrong with a step's files, if anything."""
     if not (path / _MANIFEST).exists():
         return "it has no manifest: the process ended while it was being written, or writes it now"
     problem = manifest.problem(path)
+    # A whole copy of another step is intact too. Older versions did not write their step.
     step = None if problem else json.loads((path / _HOST).read_bytes()).get("step")
     return problem if step in (None, int(path.name)) else f"it is a copy of step {step}"
 
@@ -379,7 +362,7 @@ def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:
 
 
 def _mute_tracebacks() -> None:
-    """Drops those of Orbax and TensorStore, whose exceptions are raised here as one line."""
+    # Exceptions of Orbax and TensorStore are raised here, as one line.
     standard_logging.getLogger("absl").addFilter(_is_no_traceback_of_orbax)
     standard_logging.getLogger("asyncio").addFilter(_is_no_fault_of_the_machine)
     if not isinstance(sys.unraisablehook, _WithoutClosedLoops):
@@ -387,15 +370,13 @@ def _mute_tracebacks() -> None:
 
 
 class _WithoutClosedLoops:
-    """A `sys.unraisablehook` that passes on all but one error.
-
-    TensorStore's threads report to Orbax's event loop also after a failure has ended that.
-    """
+    """A `sys.unraisablehook` that passes on all but one error."""
 
     def __init__(self, before: Callable):
         self._before = before
 
     def __call__(self, unraisable) -> None:
+        # TensorStore's threads report to Orbax's event loop also after a failure has ended that.
         if str(unraisable.exc_value) != "Event loop is closed":
             self._before(unraisable)
 
@@ -405,7 +386,7 @@ def _is_no_traceback_of_orbax(record: standard_logging.LogRecord) -> bool:
 
 
 def _is_no_fault_of_the_machine(record: standard_logging.LogRecord) -> bool:
-    """Whether a record of asyncio's, as of a task that nobody asked, is of another error."""
+    # asyncio logs the exception of a task whose result nobody asked for.
     error = record.exc_info[1] if record.exc_info else None
     is_full = error is not None and "RESOURCE_EXHAUSTED" in str(error)
     return error is None or not (is_full or faults.errno_of(error) is not None)
@@ -414,7 +395,3 @@ def _is_no_fault_of_the_machine(record: standard_logging.LogRecord) -> bool:
 def _step_folders(folder: pathlib.Path) -> list[int]:
     paths = folder.iterdir() if folder.exists() else ()
     return sorted(int(p.name) for p in paths if re.fullmatch("0|[1-9][0-9]*", p.name))
-
-
-def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
-    return folder / str(step)

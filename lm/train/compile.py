@@ -1,4 +1,4 @@
-"""From a step to the program that all devices run, and where its states and batches lie."""
+"""Compiles a step into the program that all devices run, and says where its states lie."""
 
 import functools
 from collections.abc import Callable
@@ -17,12 +17,9 @@ from lm.train.step import TrainState
 
 
 def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
-    """How a state is cut: what the optimiser keeps of a parameter, in its shape, is cut as it is.
+    """Says how a state is cut: an optimiser's copies of a parameter like that parameter.
 
-    All else, such as counts, is whole on every device.
-
-    Raises:
-      UserError: see `params_sharding`.
+    All else, such as counts, is whole on every device. Raises UserError as `params_sharding` does.
     """
     params = params_sharding(state.params, mesh)
     flat = zip(tree_flatten_with_path(state.params)[0], jax.tree.leaves(params), strict=True)
@@ -30,6 +27,8 @@ def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
 
     def follow(path, x):
         names = path_names(path)
+        # The path of a moment ends in that of its parameter: (0, "mu", "layers", "mlp", ...). The
+        # shape decides too, since Adafactor's factored moments lack a dimension.
         for first in range(len(names)):
             shape, sharding = known.get(names[first:], (None, None))
             if shape == x.shape:
@@ -56,6 +55,7 @@ def compile_step(
       place(this process's shard of a batch, in NumPy) -> the batch as that step takes it.
     """
     if strategy == "jit":
+        # Donation lets XLA write the new state into the old one's memory, which must lie alike.
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
         return with_mesh(jitted), functools.partial(place_batch, mesh=mesh)
 
@@ -86,12 +86,13 @@ def compile_step(
 
 
 def _drop_out_by_global_rows(method, args, kwargs, context):
-    """Under `jax.pmap`: drops what `jit` drops, by the part of one draw that is this device's."""
+    """Intercepts dropout under `jax.pmap`, so that it drops what it drops under `jit`."""
     module = context.module
     if not isinstance(module, nn.Dropout) or module.deterministic or not module.rate:
         return method(*args, **kwargs)
     (x,) = args
     num_rows, keep = x.shape[0], 1.0 - module.rate
+    # One draw for the rows of all devices, from the same key on each; then this device's part.
     shape = (num_rows * jax.lax.axis_size("devices"), *x.shape[1:])
     kept = jax.random.bernoulli(module.make_rng(module.rng_collection), keep, shape)
     first = num_rows * jax.lax.axis_index("devices")

@@ -24,7 +24,7 @@ def check(folder: pathlib.Path, num_bytes: int) -> None:
 
 
 def check_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
-    """The disk may have filled up since the start; asking beforehand spares a half-written step."""
+    """Raises UserError if the disk, which may have filled up since, has no room for this state."""
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     free = shutil.disk_usage(existing_part(folder)).free
     if free < needed:
@@ -32,9 +32,10 @@ def check_to_save(folder: pathlib.Path, step: int, state: Any) -> None:
 
 
 def save_error(folder: pathlib.Path, step: int, error: Exception) -> Exception:
-    """What a save that failed raises: a UserError where the machine is to blame."""
+    """Returns what a save that failed raises: a UserError where the machine is to blame."""
     text = " ".join(str(error).split())[:200]
     number = faults.errno_of(error)
+    # TensorStore's errors have no errno; this is its status for a full disk.
     if number == errno.ENOSPC or (number is None and "RESOURCE_EXHAUSTED" in text):
         return _full(folder, step, text)
     said = faults.one_line(error)

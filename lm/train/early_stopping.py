@@ -1,5 +1,6 @@
 """Which evaluation was the best, and whether to wait for a better one."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ MODES = ("min", "max")
 
 
 def ranked(values: Sequence[tuple[int, float]], mode: str) -> list[int]:
-    """The steps, the one with the best value first, the earlier of two equal ones; NaN comes last.
+    """Sorts steps by their values, the best first; NaN comes last.
 
     Args:
       values: (step, value) of each evaluation.
@@ -15,35 +16,31 @@ def ranked(values: Sequence[tuple[int, float]], mode: str) -> list[int]:
     """
 
     def badness(pair):
-        step, value = pair
+        step, value = pair  # Of two equal values, the earlier step is the better one.
         return (math.inf if math.isnan(value) else value if mode == "min" else -value, step)
 
     return [step for step, _ in sorted(values, key=badness)]
 
 
+@dataclasses.dataclass
 class EarlyStopping:
-    """The evaluations of a run by one metric, for early stopping (Prechelt 1998).
+    """Decides from the evaluations of a run when it is over (Prechelt 1998)."""
 
-    Args:
-      values: (step, value) of those before; continued in place.
-      mode: see `ranked`.
-      patience: evaluations in a row without a better one after which it is over; 0: it never is.
-    """
-
-    def __init__(self, values: Sequence[tuple[int, float]], *, mode: str, patience: int):
-        self.values = [(step, value) for step, value in values]
-        self._mode, self._patience = mode, patience
+    values: list[tuple[int, float]]  # (step, value) of each evaluation so far; grows.
+    _: dataclasses.KW_ONLY
+    mode: str  # See `ranked`.
+    patience: int  # Evaluations in a row without a better one after which it is over; 0: never.
 
     def add(self, step: int, value: float) -> None:
         self.values.append((step, value))
 
     def best_step(self) -> int:
-        """Of what was added so far."""
-        return ranked(self.values, self._mode)[0]
+        """Returns the step of the best evaluation so far."""
+        return ranked(self.values, self.mode)[0]
 
     def is_over(self) -> bool:
         """Whether the best is `patience` evaluations ago."""
-        if not self._patience or not self.values:
+        if not self.patience or not self.values:
             return False
-        since = sum(step > self.best_step() for step, _ in self.values)
-        return since >= self._patience
+        best = self.best_step()
+        return sum(step > best for step, _ in self.values) >= self.patience

@@ -1,5 +1,6 @@
 """Evaluation: the same number for any batch size, because only sums are ever added."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ def evaluate(
     *,
     num_bytes: int | None,
 ) -> dict[str, float]:
-    """Runs over every batch once.
+    """Evaluates a language model on every batch once.
 
     Args:
       params: what `eval_step` takes.
@@ -30,12 +31,9 @@ def evaluate(
       num_bytes: UTF-8 bytes of text that the split's predicted tokens stand for; None where these
         do not make up the text.
 
-    Returns:
-      "eval/loss" in nats a token, "eval/perplexity", and, given `num_bytes`, "eval/bits_per_byte",
-      which does not depend on the tokenizer.
-
-    Raises:
-      UserError: nothing is predicted.
+    Returns "eval/loss" in nats a token, "eval/perplexity", and, given `num_bytes`,
+    "eval/bits_per_byte", which does not depend on the tokenizer. Raises UserError where nothing is
+    predicted.
     """
     return _metrics(fetched(eval_step(params, batch) for batch in batches), num_bytes)
 
@@ -47,11 +45,10 @@ def evaluate_members(
     *,
     num_bytes: int | None,
 ) -> list[dict[str, float]]:
-    """As `evaluate`, of several runs at once: params and sums are stacked on a first dimension."""
+    """Does as `evaluate` for several runs, whose params and sums are stacked in front."""
     all_sums = list(fetched(eval_step(params, batch) for batch in batches))
-    num_members = len(all_sums[0]["nll"])
-    of_one = lambda i: [{name: x[i] for name, x in sums.items()} for sums in all_sums]
-    return [_metrics(of_one(i), num_bytes) for i in range(num_members)]
+    member_sums = lambda i: [{name: x[i] for name, x in sums.items()} for sums in all_sums]
+    return [_metrics(member_sums(i), num_bytes) for i in range(len(all_sums[0]["nll"]))]
 
 
 def _metrics(all_sums: Iterable[Sums], num_bytes: int | None) -> dict[str, float]:
@@ -67,7 +64,7 @@ def _metrics(all_sums: Iterable[Sums], num_bytes: int | None) -> dict[str, float
         "eval/perplexity": math.exp(min(loss, 700.0)),  # exp(710) is no longer a float64.
     }
     if num_bytes is not None:
-        metrics["eval/bits_per_byte"] = nll / math.log(2) / num_bytes
+        metrics["eval/bits_per_byte"] = nll / math.log(2) / num_bytes  # Nats to bits.
     return metrics
 
 
@@ -75,19 +72,19 @@ def evaluate_examples(
     eval_step: Callable[[Any], tuple[Sums, dict[str, jax.Array]]],
     batches: Iterable[tuple[np.ndarray, Any]],
 ) -> tuple[float, dict[int, dict[str, np.ndarray]]]:
-    """The loss over all examples, and what the model says of each.
+    """Returns the loss over all examples, and the model's outputs by the example's index.
+
+    The loss is a mean over targets, NaN where none has any weight.
 
     Args:
       eval_step: batch -> sums, and outputs with a leading batch axis: a few numbers an example.
       batches: the index of each example of a batch, and the batch, whose other rows weigh nothing.
-
-    Returns:
-      The loss a target, NaN where none has any weight, and the outputs by the example's index.
     """
     outputs, all_sums = {}, []
     with_index = ((index, eval_step(batch)) for index, batch in batches)
     for index, (sums, rows) in fetched(with_index):
         all_sums.append(sums)
+        # `index` is shorter than the last batch, whose empty rows fall away here.
         outputs |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
     nll, num_tokens = _totals(all_sums)
     return nll / num_tokens if num_tokens else math.nan, outputs
@@ -95,16 +92,13 @@ def evaluate_examples(
 
 def fetched(results: Iterable[Any]) -> Iterator[Any]:
     """Brings results to the host, each while the next one is being computed."""
-    pending = None
-    for result in results:
-        if pending is not None:
-            yield jax.device_get(pending)
-        pending = result
-    yield jax.device_get(pending)
+    # A pair is there once its second result was dispatched, which the device computes meanwhile.
+    for pending, _ in itertools.pairwise(itertools.chain(results, [None])):
+        yield jax.device_get(pending)
 
 
 def _totals(all_sums: Iterable[Sums]) -> tuple[float, float]:
-    """Added exactly and in float64: a float32 total over many batches would lose the last ones."""
     all_sums = list(all_sums)
+    # Exact, in float64: a float32 total over many batches would lose what the last ones add.
     total = lambda name: math.fsum(float(sums[name]) for sums in all_sums)
     return total("nll"), total("num_tokens")

@@ -1,4 +1,4 @@
-"""A language model's step, the loss that it follows, and the plain one that evaluations ask for."""
+"""A language model's training step and loss, and its evaluation."""
 
 from collections.abc import Callable
 
@@ -71,12 +71,10 @@ def make_loss_fn(
 def make_eval_step(
     model: nn.Module, objective: Objective, mesh: Mesh, num_blocks: int = 1
 ) -> Callable[[Params, Rows], likelihood.Sums]:
-    """The plain negative log-likelihood: no dropout, no smoothing, no penalties.
-
-    What is random in an objective depends on the row alone, so that every evaluation asks the same.
-    """
+    """Returns eval_step(params, rows) -> sums, without dropout, smoothing or penalties."""
 
     def eval_step(params, rows):
+        # One key for all: what is masked depends on the row alone, so evaluations ask the same.
         batch = objective(rows, jax.random.key(0))
         output = model.apply({"params": params}, **batch.inputs)
         return likelihood.output_cross_entropy(
@@ -87,5 +85,6 @@ def make_eval_step(
 
 
 def objective_key(key: jax.Array, step: jax.Array) -> jax.Array:
-    """The key that the objective of a step draws from; no micro-batch's dropout has it."""
+    """Returns the key that the objective of a step draws from."""
+    # Micro-batches fold 0, 1, 2, ... into the step's key for their dropout, and never this number.
     return jax.random.fold_in(jax.random.fold_in(key, step), 2**31 - 1)

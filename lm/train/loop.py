@@ -14,13 +14,13 @@ from jax.experimental import multihost_utils
 from lm.system import interrupts
 from lm.train.step import Metrics, StepFn, TrainState
 
-# Of all runs of this process, since JAX may choose to stop behind the last step of the run at hand.
+# Counts over all runs of this process, since JAX may choose to stop behind the last step of one.
 _TIMES_ASKED = itertools.count(1)
 _OTHERS = (signal.SIGINT, signal.SIGHUP)
 
 
 class Hook(NamedTuple):
-    """What needs the state after steps n, 2n, 3n, ... and after the last (0: only then)."""
+    """Takes the state after steps n, 2n, 3n, ... and after the last (0: only then)."""
 
     every_steps: int
     call: Callable[[int, TrainState], None]
@@ -66,12 +66,12 @@ def fit(
         nonlocal pending
         if pending is not None:
             step, metrics = pending
-            report(step, jax.device_get(metrics))
+            report(step, jax.device_get(metrics))  # The one place where the host waits for devices.
             pending = None
 
     for step in range(int(state.step) + 1, num_steps + 1):
-        state, metrics = step_fn(state, next(batches))
-        flush()
+        state, metrics = step_fn(state, next(batches))  # Dispatched; the old state is donated.
+        flush()  # The step before, while this one runs.
         pending = (step, metrics)
         for hook in hooks:
             if hook.is_due(step, num_steps):
@@ -95,11 +95,11 @@ def stop_on_signals() -> Iterator[Callable[[int], bool]]:
         with interrupts.handled(lambda *_: os.kill(os.getpid(), signal.SIGTERM), _OTHERS):
             yield lambda step: multihost_utils.reached_preemption_sync_point(next(_TIMES_ASKED))
         return
-    received: list[int] = []
+    received: list[int] = []  # A list: appending is safe inside a handler.
 
     def note(signum, _):
         received.append(signum)
-        signal.signal(signum, previous[signum])
+        signal.signal(signum, previous[signum])  # So that a second one kills.
 
     with interrupts.handled(note) as previous:
         yield lambda step: bool(received)

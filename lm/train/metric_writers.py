@@ -1,12 +1,12 @@
 """Where metrics go: metrics.jsonl, TensorBoard, the terminal; Weights & Biases if asked."""
 
 import contextlib
+import html
 import importlib
 import importlib.util
 import json
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ Scalars = Mapping[str, float]
 
 
 class Writer(Protocol):
-    """One place that metrics go to."""
+    """One place that metrics go to; it may ignore texts, and have nothing to close."""
 
     def scalars(self, step: int, values: Scalars) -> None: ...
 
@@ -35,19 +35,19 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-class Writers:
+class Writers(Writer):
     """Several places that look like one."""
 
     def __init__(self, writers: list[Writer]):
         self._writers = writers
 
     def scalars(self, step: int, values: Scalars) -> None:
-        """Names are train/loss, eval/loss, ...; a value that is not finite is null in JSON."""
+        """Writes values by name (train/loss, eval/loss, ...); JSON has null for NaN."""
         for writer in self._writers:
             writer.scalars(step, values)
 
     def text(self, step: int, name: str, text: str) -> None:
-        """A sample, or anything else that is not a number."""
+        """Writes a sample, or anything else that is not a number."""
         for writer in self._writers:
             writer.text(step, name, text)
 
@@ -65,7 +65,7 @@ def opened(
     config: Mapping[str, Any],
     wandb_project: str,
 ) -> Iterator[Writers]:
-    """All writers of a run that goes on from `step`; what was logged after it is taken back.
+    """Opens all writers of a run that goes on from `step`, and takes back what was logged after.
 
     Only the first process writes.
 
@@ -83,21 +83,16 @@ def opened(
     writers = [
         JsonLines(workdir / METRICS, step, num_steps),
         TensorBoard(workdir / "tensorboard", step),
+        Terminal(console, step, num_steps) if console.is_terminal else Plain(num_steps),
     ]
-    writers.append(
-        Terminal(console, step, num_steps) if console.is_terminal else Plain(step, num_steps)
-    )
     if wandb_project:
         writers.append(WeightsAndBiases(workdir, wandb_project, config))
-    together = Writers(writers)
-    try:
+    with contextlib.closing(Writers(writers)) as together:
         yield together
-    finally:
-        together.close()
 
 
 def mark(workdir: pathlib.Path, how: str, step: int | None = None) -> None:
-    """Says in metrics.jsonl what became of the run, as `status.mark`; the first process does."""
+    """Has the first process say in metrics.jsonl what became of the run; see `status.mark`."""
     if hosts.is_first():
         status.mark(workdir, how, step)
 
@@ -108,20 +103,18 @@ def check_wandb(project: str) -> None:
         raise UserError(f"log.wandb_project={project!r} needs Weights & Biases: pip install wandb")
 
 
-class JsonLines:
-    """metrics.jsonl: one JSON object a line, none half-written or newer than the restored step.
+class JsonLines(Writer):
+    """Writes metrics.jsonl, numbers alone: a JSON object a line, none newer than the restored step.
 
-    Its first line, and the first after each restart, say where the run will end; a run that is done
-    gets none, unless it is to be longer than it was.
+    Its first line, and the first after each restart, say where the run will end.
     """
 
     def __init__(self, path: pathlib.Path, step: int, num_steps: int):
         text = path.read_bytes() if path.exists() else b""
         lines = text.splitlines()
         found = [status.record_of(line) for line in lines]
-        kept = [
-            i for i, record in enumerate(found) if record is not None and record["step"] <= step
-        ]
+        # What was logged after the restored step will be logged again, to the bit.
+        kept = [i for i, record in enumerate(found) if record and record["step"] <= step]
         whole = b"".join(lines[i] + b"\n" for i in kept)
         # The last line is half-written where the process was killed, which need not be said.
         damaged = [i for i, record in enumerate(found[:-1], start=1) if record is None]
@@ -141,30 +134,25 @@ class JsonLines:
         self._path, self._file = path, path.open("a")
         records = [found[i] for i in kept]
         ends = [record[NUM_STEPS] for record in records if NUM_STEPS in record]
+        # A run that is done gets no such line, unless it is to be longer than it was.
         if not status.is_done(records) or ends[-1:] != [num_steps]:
             self.scalars(step, {NUM_STEPS: num_steps})
 
     def scalars(self, step: int, values: Scalars) -> None:
-        record = {"step": step} | {name: _finite(value) for name, value in values.items()}
+        # JSON knows no NaN. Floats keep all their bits, since `repr` is exact.
+        finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
+        record = {"step": step} | finite
         with faults.naming(self._path):
             self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
-
-    def text(self, step: int, name: str, text: str) -> None:
-        """Samples are for TensorBoard; this file holds numbers."""
+            self._file.flush()  # A whole line at once, for whoever follows the file.
 
     def close(self) -> None:
         with faults.naming(self._path):
             self._file.close()
 
 
-def _finite(value: float) -> float | None:
-    """JSON knows no NaN. Floats keep all their bits: repr is exact."""
-    return value if math.isfinite(value) else None
-
-
-class TensorBoard:
-    """Event files, from which TensorBoard drops what a restored run will log again."""
+class TensorBoard(Writer):
+    """Writes event files, of which TensorBoard drops what a restored run will log again."""
 
     def __init__(self, folder: pathlib.Path, step: int):
         import tensorboardX  # Seconds where torch is installed, which it imports; training alone.
@@ -189,11 +177,11 @@ class TensorBoard:
             self._writer.close()
 
 
-class Plain:
-    """A line for each record, for log files and pipes."""
+class Plain(Writer):
+    """Prints a line for each record, for log files and pipes."""
 
-    def __init__(self, step: int, num_steps: int):
-        self._clock = _Clock(step, num_steps)
+    def __init__(self, num_steps: int):
+        self._clock = _Clock(num_steps)
 
     def scalars(self, step: int, values: Scalars) -> None:
         print(f"step {step:>6}  {_summary(values)}{self._clock.time_left(step)}", flush=True)
@@ -201,15 +189,12 @@ class Plain:
     def text(self, step: int, name: str, text: str) -> None:
         print(f"step {step:>6}  {name}:\n{safe_text.escaped(text)}", flush=True)
 
-    def close(self) -> None:
-        sys.stdout.flush()
 
-
-class Terminal:
-    """A progress line that stays at the bottom; evaluations and samples scroll above it."""
+class Terminal(Writer):
+    """Draws a progress line at the bottom, above which evaluations and samples scroll."""
 
     def __init__(self, console: rich.console.Console, step: int, num_steps: int):
-        self._clock = _Clock(step, num_steps)
+        self._clock = _Clock(num_steps)
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn("[bold]step {task.completed:.0f}/{task.total:.0f}"),
             rich.progress.BarColumn(bar_width=24),
@@ -228,14 +213,15 @@ class Terminal:
 
     def text(self, step: int, name: str, text: str) -> None:
         self._progress.console.print(f"[bold]step {step}  {name}")
+        # A sample may hold brackets, which would be read as markup.
         self._progress.console.print(safe_text.escaped(text), markup=False, highlight=False)
 
     def close(self) -> None:
         self._progress.stop()
 
 
-class WeightsAndBiases:
-    """One run on the server, however often it is restarted."""
+class WeightsAndBiases(Writer):
+    """Logs to one run on the server, however often it is restarted."""
 
     def __init__(self, workdir: pathlib.Path, project: str, config: Mapping[str, Any]):
         self._wandb = importlib.import_module("wandb")
@@ -256,30 +242,27 @@ class WeightsAndBiases:
         self._run.log(dict(values), step=step)
 
     def text(self, step: int, name: str, text: str) -> None:
-        self._run.log({name: self._wandb.Html(f"<pre>{_escape(text)}</pre>")}, step=step)
+        page = self._wandb.Html(f"<pre>{html.escape(text, quote=False)}</pre>")
+        self._run.log({name: page}, step=step)
 
     def close(self) -> None:
         self._run.finish()
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
 class _Clock:
-    """How long the rest will take, at the pace so far."""
+    """Estimates how long the rest will take, at the pace so far."""
 
-    def __init__(self, step: int, num_steps: int):
-        self._start_seconds, self._start_step, self._num_steps = None, step, num_steps
+    def __init__(self, num_steps: int):
+        self._start, self._num_steps = None, num_steps
 
     def time_left(self, step: int) -> str:
         now = time.perf_counter()
-        if self._start_seconds is None:  # The first record: compilation lies behind, pace unknown.
-            self._start_seconds, self._start_step = now, step
+        if self._start is None:  # The first record: compilation lies behind it, and no pace yet.
+            self._start = now, step
+        start_seconds, start_step = self._start
+        if step <= start_step:
             return ""
-        if step <= self._start_step:
-            return ""
-        pace_seconds = (now - self._start_seconds) / (step - self._start_step)
+        pace_seconds = (now - start_seconds) / (step - start_step)
         seconds = round(pace_seconds * (self._num_steps - step))
         return f"  {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
 

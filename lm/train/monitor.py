@@ -21,10 +21,10 @@ _MOST_SECONDS = 600.0  # Then the history is halved, so that a slow disk still s
 
 
 class StepMonitor:
-    """Watches the batches of a run, and what happens between them; nothing waits because of it.
+    """Measures what a run waits for and compiles; a context manager, which costs no waiting.
 
-    A context manager, which counts what JAX compiles while it is open. Warns, once for each cause,
-    of a run that waits for data and of a step that is compiled anew after the first ones.
+    Warns, once for each cause, of a run that waits for data and of a step that is compiled anew
+    after the first ones.
     """
 
     def __init__(self):
@@ -32,10 +32,9 @@ class StepMonitor:
         self._num_compiled, self._num_batches = 0, 0
         self._warned: set[str] = set()
         self._last_batch: Any = None
-        # Since the last record: of each step, and of waiting for data.
-        self._step_seconds: list[float] = []
-        self._waited_seconds = 0.0
-        # After the first steps, and of late.
+        self._step_seconds: list[float] = []  # Of each step since the last record.
+        self._waited_seconds = 0.0  # For data, since the last record.
+        # Since the first steps, with the older past halved away.
         self._late_seconds = self._late_waited_seconds = 0.0
 
     def __enter__(self) -> "StepMonitor":
@@ -46,7 +45,7 @@ class StepMonitor:
         jax.monitoring.unregister_event_duration_listener(self._note_compilation)
 
     def batches(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; takes the seconds that each is waited for, and notes what compiles."""
+        """Passes batches on, measures the wait for each, and notes what compiles in between."""
         while True:
             start_seconds = time.perf_counter()
             try:
@@ -67,13 +66,13 @@ class StepMonitor:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What is compiled inside is no step: an evaluation, a checkpoint, what is logged."""
+        """Ignores what is compiled inside: an evaluation, a checkpoint, what is logged."""
         before = self._num_compiled
         yield
         self._num_compiled = before
 
     def step_took(self, seconds: float) -> None:
-        """Takes the seconds from the end of one step to that of the next."""
+        """Takes the seconds from the end of one step to the end of the next."""
         self._step_seconds.append(seconds)
         if self._num_batches <= _FIRST_STEPS:
             return
@@ -89,11 +88,11 @@ class StepMonitor:
                 "LM_CACHE on a faster disk",
             )
         if self._late_seconds > _MOST_SECONDS:
-            self._late_seconds /= 2
+            self._late_seconds /= 2  # Both, so that their ratio stays what it is.
             self._late_waited_seconds /= 2
 
     def scalars(self) -> dict[str, float]:
-        """What was seen since the last call, by the name in metrics.jsonl; NaN where unknown.
+        """Returns what was measured since the last call, by metric name; NaN where unknown.
 
         Seconds of a step: the median and the longest; share of them spent waiting for data;
         seconds of compilation so far; bytes on the fullest device, now and at most so far.
@@ -102,7 +101,7 @@ class StepMonitor:
         waited, self._waited_seconds = self._waited_seconds, 0.0
         total = sum(steps)
         return {
-            "train/step_seconds": statistics.median(steps),
+            "train/step_seconds": statistics.median(steps),  # A mean would follow one stall.
             "train/step_seconds_max": max(steps),
             "train/data_wait": waited / total if total else float("nan"),
             "train/compile_seconds": self.compile_seconds,
@@ -111,7 +110,7 @@ class StepMonitor:
         }
 
     def _note_compilation(self, event: str, seconds: float, **_) -> None:
-        if event.startswith("/jax/core/compile/"):
+        if event.startswith("/jax/core/compile/"):  # Tracing, lowering and XLA's own part.
             self.compile_seconds += seconds
         self._num_compiled += event == "/jax/core/compile/backend_compile_duration"
 
@@ -164,7 +163,7 @@ def _why_compiled(before: dict[str, str], now: dict[str, str]) -> str:
 
 
 def _memory(name: str) -> float:
-    """Of the fullest device of this process; NaN where the devices do not say, as CPUs."""
+    """Returns a statistic of the fullest device of this process; NaN where none has it, as CPUs."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     known = [s[name] for s in stats if s is not None and name in s]
     return float(max(known)) if known else float("nan")

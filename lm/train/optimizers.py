@@ -1,4 +1,4 @@
-"""Optimisers from one block of the config: clipping, rule, decay, schedule, averaged weights."""
+"""Makes optimisers from settings: clipping, rule, decay, schedule, averaged weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def _decay_mask(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), params)
 
 
-# Each takes the rate, what decays, and what stands between its updates and the decay.
+# Rules. Each takes the rate, what decays, and what stands between its updates and the decay.
 
 
 def adamw(lr, mask: Mask, *between, b1: float, b2: float, eps: float, weight_decay: float):
@@ -46,6 +46,7 @@ def sgd(lr, mask: Mask, *between, momentum: float, weight_decay: float):
 
 
 def _decayed(lr, mask: Mask, *directions, decay: float):
+    # Decay comes behind the moments, which do not see it, and before the rate, which scales it.
     return optax.chain(
         *directions, optax.add_decayed_weights(decay, mask), optax.scale_by_learning_rate(lr)
     )
@@ -63,14 +64,7 @@ def adafactor(lr, mask: Mask, *, weight_decay: float):
 
 
 def muon(
-    lr,
-    mask: Mask,
-    *between,
-    beta: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    weight_decay: float,
+    lr, mask: Mask, *between, beta: float, b1: float, b2: float, eps: float, weight_decay: float
 ):
     """Jordan et al. 2024 on the layers' matrices, AdamW on all else.
 
@@ -90,14 +84,14 @@ def muon(
 
 
 def _muon_matrices(params: Params) -> Params:
-    """Which dimensions of each kernel a matrix multiplies, behind the leading one of the layers."""
+    """Says which dimensions of each kernel are a matrix's rows, and which its columns."""
 
     def numbers(path, x):
         names = tuple(part.key for part in path)
         if names[-1] != "kernel" or "layers" not in names:
-            return None
+            return None  # AdamW's. Muon is for matrices between hidden layers.
         num_in = kernel_dims(names, x.ndim).inputs
-        dims = tuple(range(1, x.ndim))
+        dims = tuple(range(1, x.ndim))  # Dimension 0 counts the layers: a batch of matrices.
         return contrib.MuonDimensionNumbers(dims[:num_in], dims[num_in:])
 
     return jax.tree_util.tree_map_with_path(numbers, params)
@@ -125,8 +119,7 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, schedules.Schedule]:
     """Builds the optimiser and returns its schedule beside it, for the log.
 
-    What `SCALARS` names may be numbers or scalar arrays, traced ones too; the arithmetic is float32
-    for both, so that 1 - b2 is the same to the bit.
+    What `SCALARS` names may be numbers or scalar arrays, traced ones too.
 
     Args:
       name: adamw, lion, adafactor, muon or sgd.
@@ -155,11 +148,8 @@ def make_optimizer(
         num_steps, warmup_steps=warmup_steps, warmup_share=warmup_share
     )
     peak_lr = _float32(peak_lr)
-    known = {
-        "peak_lr": peak_lr,
-        "warmup_steps": warmup_steps,
-        "num_steps": num_steps - warmup_steps,
-    }
+    num_left = num_steps - warmup_steps  # A schedule starts where the warmup ends.
+    known = {"peak_lr": peak_lr, "warmup_steps": warmup_steps, "num_steps": num_left}
     of_rule, of_schedule = keywords(rule).keys(), keywords(make_schedule).keys()
     wanted = (of_rule | of_schedule) - known.keys()
     for key in settings.keys() - wanted:
@@ -176,31 +166,26 @@ def make_optimizer(
         peak_lr=peak_lr,
         warmup_steps=warmup_steps,
     )
-    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    between = [] if growth is None else [scale_by_width(name, growth)]
+    between = []
+    if growth is not None:  # Before the decay, which muP leaves independent of the width.
+        mup.check_optimizer(name)
+        between = [optax.stateless(lambda updates, _: mup.scaled_updates(updates, name, growth))]
     settings = {k: v for k, v in settings.items() if k in of_rule}
+    # This order is that of the states in a checkpoint: another one would not restore old runs.
+    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []  # The raw gradient's norm.
     chain += [rule(rate, _decay_mask, *between, **settings)]
     chain += [scale_by_depth(layer_decay)] if layer_decay < 1 else []
-    chain += [average_weights(ema_decay)] if ema_decay else []
+    chain += [average_weights(ema_decay)] if ema_decay else []  # Last: it needs the final update.
     return optax.chain(*chain), rate
 
 
 def _float32(x: float | jax.Array) -> np.float32 | jax.Array:
+    # For numbers and arrays alike, so that 1 - b2 is the same to the bit under vmap.
     return x.astype(jnp.float32) if isinstance(x, jax.Array) else np.float32(x)
 
 
-def scale_by_width(optimizer: str, growth: mup.Growth) -> optax.GradientTransformation:
-    """The rates of muP for what this optimizer makes of gradients.
-
-    Raises:
-      UserError: there are none.
-    """
-    mup.check_optimizer(optimizer)
-    return optax.stateless(lambda updates, _: mup.scaled_updates(updates, optimizer, growth))
-
-
 def scale_by_depth(decay: float) -> optax.GradientTransformation:
-    """Layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.1; Clark et al. 2020).
+    """Decays the learning rate by layer (Howard & Ruder 2018, section 3.1; Clark et al. 2020).
 
     Behind a rule, it scales the updates: those of what stands above the layers by 1, of the last of
     N layers by `decay`, of the first by decay^N, and of embeddings by decay^(N + 1).
@@ -226,7 +211,7 @@ def _in_layers(path: tuple) -> bool:
 
 
 def _is_below_layers(path: tuple) -> bool:
-    """Embeddings that are read, their norm, and what relative positions add in every layer."""
+    # Embeddings that are read, their norm, and what relative positions add in every layer.
     names = [key.key for key in path]
     return any(
         name in ("embedding_norm", "relative_bias")
@@ -236,16 +221,16 @@ def _is_below_layers(path: tuple) -> bool:
 
 
 class AverageState(NamedTuple):
-    """The averaged weights: they travel in the optimiser's state, and so in every checkpoint."""
+    """Averaged weights, which travel in the optimiser's state, and so in every checkpoint."""
 
     average: Params
 
 
 def average_weights(decay: float) -> optax.GradientTransformation:
-    """Exponential moving average of the weights after each update; leaves the update as it is."""
+    """Keeps an exponential moving average of the weights; leaves the update as it is."""
 
     def update(updates, state, params):
-        step = lambda a, p, u: decay * a + (1 - decay) * (p + u)
+        step = lambda a, p, u: decay * a + (1 - decay) * (p + u)  # Of the weights after the update.
         return updates, AverageState(jax.tree.map(step, state.average, params, updates))
 
     # A copy: the state is donated, and one buffer cannot be given away twice.
@@ -255,7 +240,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
 
 def evaluation_params(params: Params, opt_state: optax.OptState) -> Params:
-    """The averaged weights where the optimiser keeps them, else the weights."""
+    """Returns the averaged weights where the optimiser keeps them, else the weights."""
     states = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, AverageState))
     averages = [s.average for s in states if isinstance(s, AverageState)]
     return averages[0] if averages else params

@@ -11,13 +11,9 @@ Schedule = Callable[[int], float]
 
 
 def warmup_of(num_steps: int, *, warmup_steps: int, warmup_share: float) -> int:
-    """How many steps of a run its warmup takes.
+    """Returns how many steps of a run its warmup takes: so many, or such a share of the run.
 
-    So many, or such a share of the run. A run that has no more steps than its warmup, as of a
-    recipe that was shortened, warms up for a tenth of them.
-
-    Raises:
-      UserError: both are set, or less than no steps.
+    Raises UserError where both are set, or the steps are negative.
     """
     if warmup_steps and warmup_share:
         raise UserError(
@@ -27,21 +23,22 @@ def warmup_of(num_steps: int, *, warmup_steps: int, warmup_share: float) -> int:
     if warmup_steps < 0:
         raise UserError(f"optimizer.warmup_steps={warmup_steps} must be at least 0")
     warmup_steps = warmup_steps or round(warmup_share * num_steps)
+    # A recipe that was shortened to fewer steps than its warmup still reaches the peak.
     return warmup_steps if warmup_steps < num_steps else num_steps // 10
 
 
 def constant(*, peak_lr: float, num_steps: int) -> Schedule:
-    """The peak, for ever."""
+    """Stays at the peak."""
     return optax.constant_schedule(peak_lr)
 
 
 def linear(*, peak_lr: float, num_steps: int, final_lr_ratio: float) -> Schedule:
-    """A straight line from the peak to `final_lr_ratio` of it."""
+    """Falls in a straight line from the peak to `final_lr_ratio` of it."""
     return optax.linear_schedule(peak_lr, peak_lr * final_lr_ratio, num_steps)
 
 
 def cosine(*, peak_lr: float, num_steps: int, final_lr_ratio: float) -> Schedule:
-    """Half a cosine from the peak to `final_lr_ratio` of it (Loshchilov & Hutter 2017, eq. 5)."""
+    """Falls as half a cosine to `final_lr_ratio` of the peak (Loshchilov & Hutter 2017, eq. 5)."""
     return optax.cosine_decay_schedule(peak_lr, num_steps, alpha=final_lr_ratio)
 
 
@@ -58,15 +55,14 @@ def with_warmup(schedule: Schedule, *, peak_lr: float, warmup_steps: int) -> Sch
     """Rises linearly to the peak, which step `warmup_steps` reaches, then follows `schedule`."""
     if not warmup_steps:
         return schedule
+    # Not from 0, which would make the first step, at the cost of a batch, do nothing.
     rise = optax.linear_schedule(peak_lr / (warmup_steps + 1), peak_lr, warmup_steps)
     return optax.join_schedules([rise, schedule], [warmup_steps])
 
 
 def rsqrt(*, peak_lr: float, warmup_steps: int) -> Schedule:
-    """The peak, then falling as 1/sqrt(step) (Vaswani et al. 2017, section 5.3).
-
-    It starts where the warmup ends, so it counts from there: peak * sqrt(w / (w + step)).
-    """
+    """Falls as 1/sqrt(step) from the peak (Vaswani et al. 2017, section 5.3)."""
+    # Steps count from the end of the warmup: sqrt(w / (w + step)) is 1 there.
     start = max(warmup_steps, 1)
     # During the warmup optax asks for steps before the first, and throws the answer away.
     return lambda step: peak_lr * jnp.sqrt(start / (start + jnp.maximum(step, 0)))

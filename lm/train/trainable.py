@@ -1,4 +1,4 @@
-"""Which parameters of a model are trained: all, those that no pattern freezes, or adapters."""
+"""Chooses which parameters are trained: all, those that no pattern freezes, or adapters."""
 
 import hashlib
 import re
@@ -55,7 +55,7 @@ class Trainable:
             raise UserError(f"train.frozen={frozen!r} leaves nothing to train")
 
     def partition(self, params: Params) -> tuple[Params, Params]:
-        """Parameters that are trained themselves, and the others."""
+        """Parts the parameters in those that are trained themselves, and the others."""
         flat = flatten_dict(params)
         part = lambda wanted: {p: x for p, x in flat.items() if self._is_trained(p) == wanted}
         return unflatten_dict(part(True)), unflatten_dict(part(False))
@@ -66,7 +66,7 @@ class Trainable:
         return not (self._frozen and self._frozen.search("/".join(path)))
 
     def init(self, params: Params, key: jax.Array) -> Params:
-        """What is trained, before the first step.
+        """Makes what is trained, as it is before the first step.
 
         Args:
           params: of the whole model; shapes are enough without DoRA.
@@ -78,26 +78,26 @@ class Trainable:
         return trained
 
     def shapes(self, params: Params) -> Params:
-        """What is trained, without any array; shapes are enough for `params`."""
+        """Returns the shapes of what is trained; shapes are enough for `params`."""
         return jax.eval_shape(self.init, params, jax.random.key(0))
 
     def combine(self, trained: Params, frozen: Params) -> Params:
-        """The model's parameters."""
+        """Puts the model's parameters together, adapters merged in."""
         params = self.base(trained, frozen)
         return lora.merge(params, trained["adapters"], self.lora) if self.lora else params
 
     def base(self, trained: Params, frozen: Params) -> Params:
-        """The parameters that adapters are merged into."""
+        """Puts together the parameters that adapters are merged into."""
         return unflatten_dict(flatten_dict(trained["params"]) | flatten_dict(frozen))
 
 
 def checksum(params: Params) -> str:
-    """SHA-256 of the names and bytes of a tree of arrays; "" of an empty one."""
+    """Hashes the names and bytes of a tree of arrays with SHA-256; gives "" for an empty one."""
     flat = flatten_dict(params)
     if not flat:
         return ""
     total = hashlib.sha256()
-    for path in sorted(flat):
+    for path in sorted(flat):  # Not in the order of the dict, which differs between sources.
         array: Any = np.ascontiguousarray(flat[path])
         total.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
         total.update(array.data)

@@ -1,8 +1,7 @@
-"""Many runs as one program: states stacked along a first dimension, over which a step is mapped.
+"""Trains many runs as one program: a step is mapped over states that are stacked in front.
 
 Devices cut that dimension and no other: each trains whole runs, and sends the others nothing. An
-accelerator computes its runs at once, a core of a CPU one after the other. The step count is one
-for all.
+accelerator computes its runs at once, a core of a CPU one after the other.
 """
 
 import dataclasses
@@ -21,13 +20,13 @@ _AXIS = "members"
 
 
 def make_mesh(num_members: int) -> Mesh:
-    """As many of this process's devices as there is work for."""
+    """Makes a mesh of as many of this process's devices as there is work for."""
     devices = jax.local_devices()[:num_members]
     return jax.make_mesh((len(devices),), (_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def padded(items: Sequence[Any], mesh: Mesh) -> list[Any]:
-    """The items and the last one again and again, until each device has equally many."""
+    """Repeats the last item until each device has equally many."""
     return [*items, *[items[-1]] * (-len(items) % mesh.size)]
 
 
@@ -46,7 +45,7 @@ def compile_step(step: Callable, mesh: Mesh) -> Callable:
         after, metrics = _mapped(step_one, mesh)(states.params, states.opt_state, batch, more)
         return dataclasses.replace(after, step=after.step[0]), metrics
 
-    many = TrainState(P(), P(_AXIS), P(_AXIS))
+    many = TrainState(P(), P(_AXIS), P(_AXIS))  # The step count is one for all.
     on_devices = jax.shard_map(
         step_all,
         mesh=mesh,
@@ -63,12 +62,12 @@ def compile_step(step: Callable, mesh: Mesh) -> Callable:
 
 
 def place(stacked: Any, mesh: Mesh) -> Any:
-    """Puts what is stacked in NumPy on the devices, each with that of its runs."""
+    """Puts what is stacked in NumPy on the devices, each of which gets that of its runs."""
     return jax.device_put(stacked, _cut(mesh))
 
 
 def compile_evaluation(eval_step: Callable, mesh: Mesh) -> Callable:
-    """(stacked params, batch) -> stacked sums, where `eval_step` takes the params of one run."""
+    """Maps `eval_step` over runs: (stacked params, batch) -> stacked sums."""
 
     def evaluate_all(params, batch):
         return _mapped(lambda one: eval_step(one, batch), mesh)(params)
@@ -80,22 +79,20 @@ def compile_evaluation(eval_step: Callable, mesh: Mesh) -> Callable:
 
 
 def is_in_turn(mesh: Mesh) -> bool:
-    """Whether a device computes its runs one after the other.
-
-    On a CPU a step takes as long as all at once, and evaluation less: docs/performance.md.
-    """
+    """Whether a device computes its runs one after the other."""
+    # On a CPU a step takes as long as all at once, and evaluation less: docs/performance.md.
     return mesh.devices.flat[0].platform == "cpu"
 
 
 def _mapped(act: Callable, mesh: Mesh) -> Callable:
-    """`act` over what is stacked."""
     if is_in_turn(mesh):
         return lambda *stacked: jax.lax.map(lambda one: act(*one), stacked)
     return jax.vmap(act)
 
 
 def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
-    """States of one step -> one, cut over the devices; they go by the host."""
+    """Stacks states of one step into one, cut over the devices."""
+    # By the host, since the states may lie on meshes of their own.
     join = lambda *xs: jax.device_put(np.stack(jax.device_get(xs)), _cut(mesh))
     step = jax.device_put(jax.device_get(states[0].step), NamedSharding(mesh, P()))
     params, opt_state = jax.tree.map(join, *((s.params, s.opt_state) for s in states))
@@ -103,7 +100,7 @@ def stack(states: Sequence[TrainState], mesh: Mesh) -> TrainState:
 
 
 def pick(states: TrainState, i: int, like: TrainState) -> TrainState:
-    """The state of run i; shardings are those of `like`, of which shapes are enough."""
+    """Returns the state of run i in the shardings of `like`, of which shapes are enough."""
     state = TrainState(states.step, *_at((states.params, states.opt_state), i))
     return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), state, like)
 
@@ -114,7 +111,8 @@ def _at(tree: Any, i: int) -> Any:
 
 
 def stacked_batches(iterators: Sequence[Iterator[Any]]) -> Iterator[Any]:
-    """The batches of each step, stacked; an iterator that stands twice gives both runs the same."""
+    """Stacks the batches of each step."""
+    # An iterator that stands twice is advanced once, and gives both runs the same batch.
     distinct = {id(iterator): iterator for iterator in iterators}
     for batches in zip(*distinct.values(), strict=True):
         by_id = dict(zip(distinct, batches, strict=True))
