@@ -4,6 +4,7 @@ Dimension key:
   B batch    L length    A candidate answers    E lengths of an answer
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -53,52 +54,48 @@ _NUM_CANDIDATES = 8  # Of each window.
 _SCORES = {"squad": squad.squad_metrics, "cmrc": squad.cmrc_metrics}
 
 
+@dataclasses.dataclass(frozen=True)
 class AnswerSpans(TaskObjective):
-    """Learns where an answer starts and ends.
+    """Learns where an answer starts and ends."""
 
-    Args:
-      inputs: frames the texts.
-      max_answer_len: pieces of the longest answer that is predicted.
-    """
-
-    def __init__(self, inputs: TextInputs, max_answer_len: int):
-        self._inputs, self._max_answer_len = inputs, max_answer_len
+    inputs: TextInputs
+    max_answer_len: int  # Pieces of the longest answer that is predicted.
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         return heads.TokenHead(family.body(model_config), 2)
 
     def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
+        return model.init(key, self.inputs.inputs(self.inputs.empty()))["params"]
 
     def _logits(
         self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
     ) -> tuple[jax.Array, jax.Array]:
         """B x L twice: of each position to be the start, and the end."""
-        logits_BL2 = apply(model, params, dropout_key, self._inputs.inputs(batch))
-        allowed_BL = _in_context(batch, logits_BL2.shape[1])
-        none_BL = jnp.arange(logits_BL2.shape[1])[None] == batch["none_B"][:, None]
-        hide = lambda x_BL: jnp.where(allowed_BL | none_BL, x_BL, -1e30)
+        logits_BL2 = apply(model, params, dropout_key, self.inputs.inputs(batch))
+        at_L = jnp.arange(logits_BL2.shape[1])[None]
+        start_B1, length_B1 = batch["context_B"][:, None], batch["num_context_B"][:, None]
+        is_context_BL = (at_L >= start_B1) & (at_L < start_B1 + length_B1)
+        is_none_BL = at_L == batch["none_B"][:, None]
+        # Finite, since a row that is all -inf would have NaN for its softmax.
+        hide = lambda x_BL: jnp.where(is_context_BL | is_none_BL, x_BL, -1e30)
         return hide(logits_BL2[..., 0]), hide(logits_BL2[..., 1])
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
-        """The mean of start's and end's cross-entropy, a target being a window."""
-        both = [
-            likelihood.cross_entropy(
-                logits[:, None], batch[name][:, None], batch["weight_B"][:, None]
-            )
-            for name, logits in zip(
-                ("start_B", "end_B"), self._logits(model, params, batch, dropout_key), strict=True
-            )
-        ]
+        """Averages the cross-entropies of start and end; a target is a window."""
+        start_BL, end_BL = self._logits(model, params, batch, dropout_key)
+        nll = lambda logits_BL, target_B: likelihood.cross_entropy(
+            logits_BL[:, None], target_B[:, None], batch["weight_B"][:, None]
+        )
+        both = nll(start_BL, batch["start_B"]), nll(end_BL, batch["end_B"])
         return jax.tree.map(lambda a, b: (a + b) / 2, *both)
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        """Of each window the best answers in pieces of the context, and the score of none."""
+        """Gives each window's best answers, in pieces of the context, and the score of none."""
         spans = best_spans(
             *self._logits(model, params, batch, None),
             batch["context_B"],
             batch["num_context_B"],
-            max_length=self._max_answer_len,
+            max_length=self.max_answer_len,
             num_best=_NUM_CANDIDATES,
             none_at_B=batch["none_B"],
         )
@@ -108,8 +105,7 @@ class AnswerSpans(TaskObjective):
 class QuestionAnswering(Task):
     """A `Task` on records as SQuAD has them (Devlin et al. 2019, sections 4.2 and 4.3).
 
-    A question and a window of its context are read as a pair. Where the window does not hold the
-    answer, the answer is the first token; in a decoder the last, which alone has seen all.
+    A question and a window of its context are read as a pair.
 
     Args:
       inputs: frames the texts.
@@ -142,17 +138,24 @@ class QuestionAnswering(Task):
         self.objective = AnswerSpans(inputs, max_answer_len)
         self._inputs, self._stride, self._max_answer_len = inputs, stride, max_answer_len
         self._unanswerable, self._score = unanswerable, _SCORES[scorer]
+        # What "no answer here" points at: the first token, or a decoder's last, which has seen all.
         self._none_is_last = inputs.family.architecture == "decoder"
 
     def encode(self, record: Record) -> list[Features]:
-        answer = self._answer(record)
-        if answer is None:
+        answers = answers_of(record)
+        if not answers and not self._unanswerable:
+            raise UserError(
+                f"{record.name}: has no answer, as in SQuAD 2.0; set task.unanswerable=True"
+            )
+        if not answers:
             return self.read(record)
+        answer = answers[0]  # Training sees the first; scores take the best of all.
         offsets = self._inputs.tokenizer.encode_with_offsets(text_field(*record, "context"))
         span = answer_span(offsets.starts, offsets.ends, answer["answer_start"], answer["text"])
         if span is None:
             raise UserError(f"{record.name}: the tokenizer drops all of the answer")
         examples = [self._example(window, span) for window in self._windows(record, offsets)]
+        # No window may hold all of an answer that is longer than windows overlap.
         if all(example["start_B"] == example["none_B"] for example in examples):
             self.notes["answers that no window holds"] += 1
         if span[1] - span[0] >= self._max_answer_len:
@@ -167,7 +170,7 @@ class QuestionAnswering(Task):
         raise needs_fields(name, "question", "context")
 
     def _windows(self, record: Record, offsets: Offsets) -> list[Window]:
-        """The question with each part of its context, whose pieces have these offsets."""
+        """Makes pairs of the question and parts of its context, whose pieces have these offsets."""
         question, tokenizer = text_field(*record, "question"), self._inputs.tokenizer
         return windows(
             tokenizer.encode_batch([question])[0],
@@ -191,25 +194,13 @@ class QuestionAnswering(Task):
             "weight_B": 1.0,
         }
 
-    def _answer(self, record: Record) -> dict[str, Any] | None:
-        """The first gold answer, checked; None where there is none."""
-        answers = answers_of(record)
-        if not answers and not self._unanswerable:
-            raise UserError(
-                f"{record.name}: has no answer, as in SQuAD 2.0; set task.unanswerable=True"
-            )
-        return answers[0] if answers else None
-
     def predictions(
         self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
     ) -> list[Prediction]:
-        return [
-            self._prediction(record, of_windows)
-            for record, of_windows in zip(records, outputs, strict=True)
-        ]
+        return [self._prediction(*pair) for pair in zip(records, outputs, strict=True)]
 
     def _prediction(self, record: Record, of_windows: Sequence[Outputs]) -> Prediction:
-        """Over all windows: the best answer, or none where that scores more."""
+        """Chooses the best answer over all windows, or none where that scores more."""
         rows = lambda name: np.stack([window[name] for window in of_windows])
         spans = BestSpans(*map(rows, BestSpans._fields))
         answers, none_score = best_answers(rows("shift_B"), spans, num_best=1)
@@ -234,7 +225,7 @@ class QuestionAnswering(Task):
         return self._score(texts, golds)
 
     def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
-        """The word of the context that holds the most letters of the question's words."""
+        """Answers with the word of the context that holds most letters of the question's words."""
 
         def guess(record: Record) -> str:
             asked = {word.lower() for word in re.findall(r"\w+", record.fields["question"])}
@@ -245,19 +236,15 @@ class QuestionAnswering(Task):
 
 
 def answers_of(record: Record) -> list[dict[str, Any]]:
-    """The gold answers of a record, none if it says that there is none.
+    """Returns the gold answers of a record as {"text", "answer_start"}, as in SQuAD's files.
 
-    They are {"text", "answer_start"} each, as in SQuAD's files; or together, as TFDS and Hugging
-    Face have them, two lists by these names.
-
-    Raises:
-      UserError: they are neither, or one does not stand in the context where it says.
+    Raises UserError where they are none, or one is not in the context where it says.
     """
     if record.fields.get("is_impossible"):
         return []
     context, answers = text_field(*record, "context"), record.fields.get("answers", [])
     try:
-        if isinstance(answers, dict):
+        if isinstance(answers, dict):  # Two lists by these names, as of TFDS and Hugging Face.
             pairs = list(zip(answers["text"], answers["answer_start"], strict=True))
         else:
             pairs = [(answer["text"], answer["answer_start"]) for answer in answers]
@@ -268,7 +255,6 @@ def answers_of(record: Record) -> list[dict[str, Any]]:
             f"{record.name}: answers={answers!r} are not as in SQuAD, a list of "
             '{"text": ..., "answer_start": ...}'
         )
-    answers = [{"text": text, "answer_start": start} for text, start in pairs]
     for text, start in pairs:
         found = context[start : start + len(text)] if start >= 0 else ""
         if not text or found != text:
@@ -276,11 +262,4 @@ def answers_of(record: Record) -> list[dict[str, Any]]:
                 f"{record.name}: the answer {text!r} is not at character {start}, where the "
                 f"context has {found!r}; mend it, or set data.on_error=skip"
             )
-    return answers
-
-
-def _in_context(batch: Batch, L: int) -> jax.Array:
-    """B x L: whether a position holds a piece of the context."""
-    at_B1, count_B1 = batch["context_B"][:, None], batch["num_context_B"][:, None]
-    at_L = jnp.arange(L)[None]
-    return (at_L >= at_B1) & (at_L < at_B1 + count_B1)
+    return [{"text": text, "answer_start": start} for text, start in pairs]

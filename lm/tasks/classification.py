@@ -6,6 +6,7 @@ Dimension key:
 
 import abc
 import collections
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -69,40 +70,35 @@ class Target(Report, Protocol):
     def prediction(self, output_S: np.ndarray) -> Prediction: ...
 
 
+@dataclasses.dataclass(frozen=True)
 class TextHead(TaskObjective):
     """Learns a target by a head on the body of a family."""
 
-    def __init__(self, inputs: TextInputs, target: Target):
-        self._inputs, self._target = inputs, target
+    inputs: TextInputs
+    target: Target
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         pool = _POOLS[family.architecture](jnp.dtype(model_config.dtype))
-        return heads.SequenceHead(family.body(model_config), pool, self._target.num_outputs)
+        return heads.SequenceHead(family.body(model_config), pool, self.target.num_outputs)
 
     def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        return model.init(key, self._inputs.inputs(self._inputs.empty()))["params"]
+        return model.init(key, self.inputs.inputs(self.inputs.empty()))["params"]
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
-        if self._inputs.family.architecture == "decoder":
-            # It stays 0, for heads of `transformers` have none there.
+        if self.inputs.family.architecture == "decoder":
+            # It stays 0, since heads of `transformers` have none there: they could not hold it.
             bias_S = jax.lax.stop_gradient(params["head"]["bias"])
             params = {**params, "head": {**params["head"], "bias": bias_S}}
-        logits_BS = apply(model, params, dropout_key, self._inputs.inputs(batch))
-        return self._target.loss(logits_BS, batch)
+        logits_BS = apply(model, params, dropout_key, self.inputs.inputs(batch))
+        return self.target.loss(logits_BS, batch)
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        logits_BS = apply(model, params, None, self._inputs.inputs(batch))
-        return {"output_BS": self._target.output(logits_BS)}
+        logits_BS = apply(model, params, None, self.inputs.inputs(batch))
+        return {"output_BS": self.target.output(logits_BS)}
 
 
 class TextTask:
-    """Says something of one text or two; a `Task`, whose report is its target's.
-
-    Args:
-      inputs: frames the texts.
-      target: what is said.
-      text, pair: the fields that hold them; `pair` is "" for single texts.
-    """
+    """Predicts a target for one text, or for two in fields `text` and `pair`; a `Task`."""
 
     def __init__(self, inputs: TextInputs, target: Target, *, text: str, pair: str):
         self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes
@@ -132,28 +128,47 @@ class TextTask:
         return [self._target.prediction(example["output_BS"]) for (example,) in outputs]
 
 
-class OneLabel(Target):
-    """One label out of S: softmax cross-entropy, its examples weighted by their class.
+class _Labels(Target):
+    """What targets share whose outputs are labels.
 
     Args:
       labels: in the order of the outputs.
       class_weights: one for each label; the loss is then a weighted mean.
-      label: the field that holds it.
+      label: the field that holds one label, or several; see `labels_of`.
     """
 
-    metrics = classification.SINGLE_LABEL
+    kind: str
 
     def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
         self.num_outputs = len(labels)
         self._labels, self._label = list(labels), label
-        self._index = index_of("classification", labels)
+        self._index = index_of(self.kind, labels)
         self._weights_S = np.asarray(class_weights, np.float32)
 
+    def _known(self, record: Record, label: str) -> int:
+        """Returns the index of a label that training knows."""
+        if label not in self._index:
+            raise UserError(
+                f"{record.name}: the label {label!r} is none of training's: "
+                f"{', '.join(self._index)}"
+            )
+        return self._index[label]
+
+    def _probabilities(self, output_S: np.ndarray) -> dict[str, float]:
+        return {label: round(float(x), 6) for label, x in zip(self._labels, output_S, strict=True)}
+
+
+class OneLabel(_Labels):
+    """One label out of S: softmax cross-entropy, its examples weighted by their class."""
+
+    metrics, kind = classification.SINGLE_LABEL, "classification"
+
     def features(self, record: Record) -> Features:
-        return {"label_B": _known(record, label_of(record, self._label), self._index)}
+        return {"label_B": self._known(record, label_of(record, self._label))}
 
     def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
         label_B = batch["label_B"]
+        # As PyTorch's weighted loss does, both sums have the weights: the mean's divisor too.
         weight_B = batch["weight_B"] * jnp.asarray(self._weights_S)[label_B]
         return likelihood.cross_entropy(logits_BS[:, None], label_B[:, None], weight_B[:, None])
 
@@ -161,18 +176,13 @@ class OneLabel(Target):
         return jax.nn.softmax(logits_BS)
 
     def prediction(self, output_S: np.ndarray) -> Prediction:
-        best = int(np.argmax(output_S))
-        probabilities = _probabilities(self._labels, output_S)
-        label = self._labels[best]
-        return {
-            "label": label,
-            "probability": probabilities[label],
-            "probabilities": probabilities,
-        }
+        label = self._labels[int(np.argmax(output_S))]
+        probabilities = self._probabilities(output_S)
+        best = {"label": label, "probability": probabilities[label]}
+        return best | {"probabilities": probabilities}
 
     def gold(self, record: Record) -> Prediction:
-        label = label_of(record, self._label)
-        return {"label": self._labels[_known(record, label, self._index)]}
+        return {"label": self._labels[self._known(record, label_of(record, self._label))]}
 
     def score(self, records: Records, predictions: Predictions) -> Scores:
         return classification.single_label(self._confusion(records, predictions))
@@ -199,30 +209,20 @@ class OneLabel(Target):
         return classification.confusion(gold_N, predicted_N, self.num_outputs)
 
 
-class ManyLabels(Target):
-    """Any number of S labels: sigmoid cross-entropy; those are given that are likelier than not.
+class ManyLabels(_Labels):
+    """Any number of S labels: sigmoid cross-entropy; predicts those that are likelier than not."""
 
-    Args:
-      labels, class_weights: see `OneLabel`.
-      label: the field that holds them; see `labels.labels_of`.
-    """
-
-    metrics = classification.MULTI_LABEL
-
-    def __init__(self, *, labels: Sequence[str], class_weights: Sequence[float], label: str):
-        self.num_outputs = len(labels)
-        self._labels, self._label = list(labels), label
-        self._index = index_of("multi_label", labels)
-        self._weights_S = np.asarray(class_weights, np.float32)
+    metrics, kind = classification.MULTI_LABEL, "multi_label"
 
     def features(self, record: Record) -> Features:
         labels_S = np.zeros(self.num_outputs, np.float32)
-        for label in self.gold(record)["labels"]:
-            labels_S[self._index[label]] = 1
+        labels_S[[self._index[label] for label in self.gold(record)["labels"]]] = 1
         return {"labels_BS": labels_S}
 
     def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
+        # `collate` pads this dimension, as if it were a length, to a multiple.
         labels_BS = batch["labels_BS"][:, : self.num_outputs]
+        # -log sigmoid(-x) is -log(1 - sigmoid(x)), without its overflow for large x.
         signed_BS = jnp.where(labels_BS > 0, logits_BS, -logits_BS)
         weights_BS = batch["weight_B"][:, None] * jnp.asarray(self._weights_S)[None]
         nll = -jnp.sum(jax.nn.log_sigmoid(signed_BS) * weights_BS)
@@ -232,15 +232,12 @@ class ManyLabels(Target):
         return jax.nn.sigmoid(logits_BS)
 
     def prediction(self, output_S: np.ndarray) -> Prediction:
-        chosen = [s for s in range(self.num_outputs) if output_S[s] > 0.5]
-        return {
-            "labels": [self._labels[s] for s in chosen],
-            "probabilities": _probabilities(self._labels, output_S),
-        }
+        chosen = [label for label, x in zip(self._labels, output_S, strict=True) if x > 0.5]
+        return {"labels": chosen, "probabilities": self._probabilities(output_S)}
 
     def gold(self, record: Record) -> Prediction:
         labels = labels_of(record, self._label, self._labels)
-        return {"labels": [self._labels[_known(record, x, self._index)] for x in labels]}
+        return {"labels": [self._labels[self._known(record, label)] for label in labels]}
 
     def score(self, records: Records, predictions: Predictions) -> Scores:
         return classification.multi_label(*self._one_hot(records, predictions))
@@ -264,18 +261,13 @@ class ManyLabels(Target):
         return {"labels of most examples": [prediction] * len(records)}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Number(Target):
-    """One number: the squared error.
-
-    Args:
-      label: the field that holds it.
-    """
+    """One number: the squared error."""
 
     metrics = regression.REGRESSION
     num_outputs = 1
-
-    def __init__(self, *, label: str):
-        self._label = label
+    label: str  # The field that holds it.
 
     def features(self, record: Record) -> Features:
         return {"target_B": np.float32(self.gold(record)["value"])}
@@ -292,13 +284,13 @@ class Number(Target):
         return {"value": float(output_S[0])}
 
     def gold(self, record: Record) -> Prediction:
-        value = field(record, self._label)
+        value = field(record, self.label)
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= float(np.finfo(np.float32).max):  # Nor is NaN.
-            raise UserError(f"{record.name}: {self._label}={value!r} is no number to learn")
+            raise UserError(f"{record.name}: {self.label}={value!r} is no number to learn")
         return {"value": number}
 
     def score(self, records: Records, predictions: Predictions) -> Scores:
@@ -311,10 +303,6 @@ class Number(Target):
         return {"the mean": [{"value": mean}] * len(records)}
 
 
-def _probabilities(labels: Sequence[str], output_S: np.ndarray) -> dict[str, float]:
-    return {label: round(float(output_S[s]), 6) for s, label in enumerate(labels)}
-
-
 def balanced_weights(counts: dict[str, int]) -> list[float]:
     """Weights by which each class counts as much as any other: n / (S * count).
 
@@ -322,11 +310,3 @@ def balanced_weights(counts: dict[str, int]) -> list[float]:
     """
     total = sum(counts.values())
     return [total / (len(counts) * count) for count in counts.values()]
-
-
-def _known(record: Record, label: str, index: dict[str, int]) -> int:
-    if label not in index:
-        raise UserError(
-            f"{record.name}: the label {label!r} is none of training's: {', '.join(index)}"
-        )
-    return index[label]

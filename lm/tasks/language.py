@@ -4,6 +4,7 @@ Dimension key:
   B batch    L length    M encoder length
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,29 +60,31 @@ class DecoderText:
         self.fill = {"tokens_BL": tokenizer.pad_id or 0}
 
     def features(self, ids: Sequence[np.ndarray], is_answer: Sequence[bool]) -> Features:
-        """Of the parts of a text, each of which is to be learned or not."""
+        """Makes a row of the parts of a text, each of which is to be learned or not."""
         return self.row(np.concatenate(ids), np.repeat(is_answer, list(map(len, ids))))
 
     def row(self, tokens_L: np.ndarray, learned_L: np.ndarray) -> Features:
-        """Of a text, each token of which is to be learned or not."""
+        """Makes a row of a text, each token of which is to be learned or not."""
         tokens_L = tokens_L.astype(np.int32)
+        # Shifted: position i predicts token i + 1, and the last one nothing.
         weights_L = np.append(learned_L[1:], False).astype(np.float32)
         return {"tokens_BL": tokens_L, "weights_BL": weights_L, "length_B": len(tokens_L)}
 
     def start(self) -> np.ndarray:
-        """What a row begins with."""
+        """Returns the ids that a row begins with."""
         ids = [] if self._tokenizer.bos_id is None else [self._tokenizer.bos_id]
         return np.array(ids, np.int32)
 
     def output(
         self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
     ) -> Predicted:
-        """The model's output for what follows each token, what does follow, and its weight."""
+        """Returns the output for what follows each token, what does follow, and its weight."""
         tokens_BL = batch["tokens_BL"]
         segment_ids_BL = _segments(batch["length_B"], tokens_BL.shape[1])
         positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
         inputs = dict(tokens_BL=tokens_BL, positions_BL=positions_BL, segment_ids_BL=segment_ids_BL)
         output = apply(model, params, dropout_key, **inputs)
+        # The roll brings the first token to the end, where the weight is 0.
         return output, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
 
 
@@ -93,7 +96,7 @@ class EncoderDecoderText:
         self.fill = {"encoder_tokens_BM": self._start_id, "targets_BL": self._start_id}
 
     def features(self, source: np.ndarray, target: np.ndarray) -> Features:
-        """Of what is read and what is written, both with their last token."""
+        """Makes features of what is read and what is written, both with their last token."""
         return {
             "encoder_tokens_BM": np.asarray(source, np.int32),
             "encoder_length_B": len(source),
@@ -104,9 +107,10 @@ class EncoderDecoderText:
     def output(
         self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
     ) -> Predicted:
-        """The model's output for each token given those before it, the token, its weight."""
+        """Returns the output for each token given those before it, the token, its weight."""
         targets_BL = batch["targets_BL"]
         segment_ids_BL = _segments(batch["length_B"], targets_BL.shape[1])
+        # T5's decoder starts from the pad token (Raffel et al. 2020); inputs are targets, shifted.
         start_B1 = jnp.full((targets_BL.shape[0], 1), self._start_id, targets_BL.dtype)
         M = batch["encoder_tokens_BM"].shape[1]
         inputs = {
@@ -119,24 +123,14 @@ class EncoderDecoderText:
         return output, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
 
 
+@dataclasses.dataclass(frozen=True)
 class NextToken(TaskObjective):
-    """Learns each token of an answer from those before it.
+    """Learns each token of an answer from those before it."""
 
-    Args:
-      text: how examples are laid out.
-      label_smoothing: see `likelihood.cross_entropy`; it is in the loss alone.
-      has_outputs: whether `outputs` are the likelihoods of answers, or none.
-    """
-
-    def __init__(
-        self,
-        text: DecoderText | EncoderDecoderText,
-        *,
-        label_smoothing: float = 0.0,
-        has_outputs: bool,
-    ):
-        self._text, self._label_smoothing = text, label_smoothing
-        self._has_outputs = has_outputs
+    text: DecoderText | EncoderDecoderText  # How examples are laid out.
+    _: dataclasses.KW_ONLY
+    has_outputs: bool  # Whether `outputs` are the likelihoods of answers, or none.
+    label_smoothing: float = 0.0  # In the loss alone; see `likelihood.cross_entropy`.
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
         return family.module(model_config)
@@ -145,14 +139,14 @@ class NextToken(TaskObjective):
         return init_params(model, key)
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
-        predicted = self._text.output(model, params, batch, dropout_key)
-        return likelihood.output_cross_entropy(*predicted, label_smoothing=self._label_smoothing)
+        predicted = self.text.output(model, params, batch, dropout_key)
+        return likelihood.output_cross_entropy(*predicted, label_smoothing=self.label_smoothing)
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        if not self._has_outputs:
+        if not self.has_outputs:
             return {}
-        output, *targets = self._text.output(model, params, batch, None)
-        rows = [x[:, None] for x in (output.logits(), *targets)]
+        output, *targets = self.text.output(model, params, batch, None)
+        rows = [x[:, None] for x in (output.logits(), *targets)]  # Each a batch of one, for vmap.
         sums = jax.vmap(likelihood.cross_entropy)(*rows)
         return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
 
@@ -213,8 +207,8 @@ class Seq2Seq(Task):
                 "examples with data.truncate=True"
             )
         self.notes["cut to task.target_len"] += len(target) >= self._target_len
-        target = target[: self._target_len - 1]
-        target = np.append(target, self._tokenizer.eos_id)
+        # A cut target ends like a whole one, so that no model learns to go on for ever.
+        target = np.append(target[: self._target_len - 1], self._tokenizer.eos_id)
         prompt = self._prompt_ids(record.name, text_field(*record, self._source))
         if self._has_encoder:
             return [self._text.features(prompt, target)]
@@ -228,15 +222,11 @@ class Seq2Seq(Task):
         return Record(name, {self._source: text})
 
     def prompt_ids(self, source: str) -> np.ndarray:
-        """What is read of a source."""
+        """Returns what is read of a source."""
         return self._prompt_ids("the prompt", source)
 
     def _references(self, record: Record) -> list[str]:
-        """What may be written, one text or several; the first is learned.
-
-        Raises:
-          UserError: it is neither a text nor a list of some.
-        """
+        """Returns the texts that may be written, of which the first is learned."""
         try:
             value = lookup(record.fields, self._target)
         except KeyError:
@@ -249,7 +239,8 @@ class Seq2Seq(Task):
         return [text_field(f"{record.name}, {self._target}", numbered, key) for key in numbered]
 
     def _prompt_ids(self, name: str, source: str) -> np.ndarray:
-        """Cut so that the longest target has room behind it."""
+        """Tokenizes a prompt, its source cut so that the longest target has room behind it."""
+        # Each by itself: as one text, pieces might reach over the source's edges.
         before, after = self._prompt.split("{source}", 1)
         before, source, after = self._tokenizer.encode_batch([before, source, after])
         if self._has_encoder:
@@ -300,7 +291,7 @@ class Chat(Task):
     """Learns what an assistant says; a `Task` for decoders.
 
     Args:
-      inputs: of a decoder; longer conversations than `inputs.seq_len` are cut at their end.
+      inputs: of a decoder; conversations longer than `inputs.seq_len` are cut at their end.
       template: turns conversations into tokens.
       messages: the field of a record that holds them; see `conversations.read_conversation`.
     """
@@ -330,7 +321,7 @@ class Chat(Task):
                 self.notes[CUT] += 1
             cut = slice(self._seq_len)
             row = self._text.row(example.ids[cut], example.is_answer[cut])
-            if row["weights_BL"].any():
+            if row["weights_BL"].any():  # A cut may leave nothing but a user's words.
                 rows.append(row)
             self.notes.update(example.notes)
         if not rows:
@@ -345,16 +336,15 @@ class Chat(Task):
         return Record(name, {self._messages: [{"role": "user", "content": text}]})
 
     def asked_ids(self, record: Record) -> np.ndarray:
-        """What precedes the answer to the last message of a record.
+        """Returns what precedes the answer to a record's last message.
 
-        Raises:
-          UserError: that is an assistant's, or there is none.
+        Raises UserError where that is an assistant's, or there is none.
         """
         conversation = asked(record.name, record.fields, self._messages, self.template.takes_role)
         return self.template.prompt(record.name, conversation)
 
     def prompt_ids(self, message: str) -> np.ndarray:
-        """What precedes the answer to a user's first message."""
+        """Returns what precedes the answer to a user's first message."""
         messages = [{"role": "user", "content": message}]
         return self.template.prompt("the prompt", Conversation(messages))
 
@@ -372,7 +362,7 @@ class Chat(Task):
     def score(self, records: Records, predictions: Predictions) -> Scores:
         nll = math.fsum(prediction["nll"] for prediction in predictions)
         num_tokens = sum(prediction["num_tokens"] for prediction in predictions)
-        return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}
+        return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}  # exp(710) overflows.
 
 
 def _segments(length_B: jax.Array, L: int) -> jax.Array:

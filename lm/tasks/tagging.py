@@ -5,6 +5,7 @@ Dimension key:
 """
 
 import collections
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,77 +48,75 @@ from lm.tasks.text import TextInputs, text_field
 ON_ILL_FORMED = ("raise", "repair", "keep")
 
 
+@dataclasses.dataclass(frozen=True)
 class SoftmaxTags(TaskObjective):
     """Learns the tag of each word by itself."""
 
-    def __init__(self, inputs: TextInputs, labels: Sequence[str]):
-        self._inputs, self._labels = inputs, labels
+    inputs: TextInputs
+    labels: tuple[str, ...]
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
-        return heads.TokenHead(family.body(model_config), len(self._labels))
+        return heads.TokenHead(family.body(model_config), len(self.labels))
 
     def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        inputs, at_BW = self._inputs.inputs(self._inputs.empty()), jnp.zeros((1, 1), jnp.int32)
+        inputs, at_BW = self.inputs.inputs(self.inputs.empty()), jnp.zeros((1, 1), jnp.int32)
         return model.init(key, inputs, at_BW)["params"]
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
-        inputs = self._inputs.inputs(batch)
+        inputs = self.inputs.inputs(batch)
         logits_BWS = apply(model, params, dropout_key, inputs, batch["first_BW"])
         weights_BW = _mask(batch).astype(jnp.float32)
         return likelihood.cross_entropy(logits_BWS, batch["tags_BW"], weights_BW)
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        logits_BWS = apply(model, params, None, self._inputs.inputs(batch), batch["first_BW"])
+        logits_BWS = apply(model, params, None, self.inputs.inputs(batch), batch["first_BW"])
         probabilities_BWS = jax.nn.softmax(logits_BWS)
         best = jnp.argmax(probabilities_BWS, axis=-1), jnp.max(probabilities_BWS, axis=-1)
         return _outputs(batch, *best)
 
 
+@dataclasses.dataclass(frozen=True)
 class CRFTags(TaskObjective):
     """Learns the tags of all words together; with a scheme, only well-formed paths."""
 
-    def __init__(self, inputs: TextInputs, labels: Sequence[str], scheme: str | None):
-        self._inputs, self._labels, self._scheme = inputs, tuple(labels), scheme
+    inputs: TextInputs
+    labels: tuple[str, ...]
+    scheme: str | None
 
     def module(self, family: Family, model_config: Any) -> nn.Module:
-        return heads.CRFTagger(family.body(model_config), self._labels, self._scheme)
+        return heads.CRFTagger(family.body(model_config), self.labels, self.scheme)
 
     def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        inputs, at_BW = self._inputs.inputs(self._inputs.empty()), jnp.zeros((1, 1), jnp.int32)
+        inputs, at_BW = self.inputs.inputs(self.inputs.empty()), jnp.zeros((1, 1), jnp.int32)
         mask_BW = jnp.ones_like(at_BW, bool)
         return model.init(key, inputs, at_BW, at_BW, mask_BW, method="log_likelihood")["params"]
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
         mask_BW = _mask(batch)
-        words = self._inputs.inputs(batch), batch["first_BW"], batch["tags_BW"], mask_BW
+        words = self.inputs.inputs(batch), batch["first_BW"], batch["tags_BW"], mask_BW
         nll = -jnp.sum(apply(model, params, dropout_key, *words, method="log_likelihood"))
         return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(mask_BW, dtype=jnp.float32)}
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        words = self._inputs.inputs(batch), batch["first_BW"], _mask(batch)
+        words = self.inputs.inputs(batch), batch["first_BW"], _mask(batch)
         # No `deterministic` here: it is never trained through.
         return _outputs(batch, *model.apply({"params": params}, *words, method="best_tags"))
 
 
 def _outputs(batch: Batch, tags_BW: jax.Array, probabilities_BW: jax.Array) -> dict[str, jax.Array]:
-    return {
-        "tags_BW": tags_BW,
-        "probabilities_BW": probabilities_BW,
-        "num_words_B": batch["num_words_B"],
-    }
+    tags = {"tags_BW": tags_BW, "probabilities_BW": probabilities_BW}
+    return tags | {"num_words_B": batch["num_words_B"]}
 
 
 class _Words(NamedTuple):
-    """The words of a record; where they stand in its text, if it is text that they come from."""
+    """The words of a record."""
 
     texts: list[str]
-    offsets: list[tuple[int, int]] | None
+    offsets: list[tuple[int, int]] | None  # Where they stand in its text, if it has one.
 
 
 class Tagging(Task):
     """A tag for each word of a text; a `Task`.
-
-    The first piece of each word stands for it.
 
     Args:
       inputs: frames the texts.
@@ -154,21 +153,18 @@ class Tagging(Task):
         if scheme:
             for label in ("O", *labels):
                 split_tag(label, scheme)
-        self.fill = inputs.fill
-        self.metrics = ("f1_micro", "precision_micro", "recall_micro") if scheme else ()
-        self.metrics += ("token_accuracy",)
-        self.notes = inputs.notes
-        self._inputs, self._labels = inputs, list(labels)
-        self._index = index
+        self.fill, self.notes = inputs.fill, inputs.notes
+        entity_names = ("f1_micro", "precision_micro", "recall_micro") if scheme else ()
+        self.metrics = (*entity_names, "token_accuracy")
+        self._inputs, self._labels, self._index = inputs, list(labels), index
         self._scheme, self._on_ill_formed = scheme or None, on_ill_formed
         self._tokens, self._tags = tokens, tags
-        self.objective: TaskObjective = SoftmaxTags(inputs, labels)
+        self.objective: TaskObjective = SoftmaxTags(inputs, tuple(labels))
         if crf:
-            self.objective = CRFTags(inputs, labels, self._scheme)
+            self.objective = CRFTags(inputs, tuple(labels), self._scheme)
 
     def encode(self, record: Record) -> list[Features]:
-        _, tags = self._words_and_tags(record)
-        tags = self._well_formed(record, tags)
+        tags = self._well_formed(record, self._words_and_tags(record)[1])
         for tag in tags:
             if tag not in self._index:
                 raise UserError(
@@ -176,8 +172,8 @@ class Tagging(Task):
                     f"{', '.join(self._labels)}"
                 )
         (read,) = self.read(record)
-        num_words = read["num_words_B"]
-        tags_W = np.array([self._index[tag] for tag in tags[:num_words]], np.int32)
+        kept = tags[: read["num_words_B"]]  # A text that is cut has fewer words than tags.
+        tags_W = np.array([self._index[tag] for tag in kept], np.int32)
         return [read | {"tags_BW": tags_W}]
 
     def read(self, record: Record) -> list[Features]:
@@ -187,6 +183,7 @@ class Tagging(Task):
         if words.offsets is None:
             spaces = _space_before(record, len(words.texts))
             ids, word_of = encode_words(tokenizer, words.texts, spaces)
+            # The first piece of a word stands for it (Devlin et al. 2019, section 5.3).
             first_W = first_pieces(word_of)
         else:
             ids, _, ends = tokenizer.encode_with_offsets(record.fields["text"])
@@ -234,28 +231,24 @@ class Tagging(Task):
     def predictions(
         self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
     ) -> list[Prediction]:
-        """Words that were cut off get the first label, O where there is one."""
         pairs = zip(records, outputs, strict=True)
         return [self._prediction(self._words(record), example) for record, (example,) in pairs]
 
     def _prediction(self, words: _Words, example: Outputs) -> Prediction:
         num_read = int(example["num_words_B"])
         num_cut = len(words.texts) - num_read
-        tags = [self._labels[int(i)] for i in example["tags_BW"][:num_read]]
-        tags += [self._cut_tag()] * num_cut
+        # Every word has a tag: one that was cut off gets O, or the first where tags have no O.
+        cut_tag = "O" if "O" in self._index else self._labels[0]
+        tags = [self._labels[int(i)] for i in example["tags_BW"][:num_read]] + [cut_tag] * num_cut
         probabilities = [round(float(p), 6) for p in example["probabilities_BW"][:num_read]]
+        probabilities += [None] * num_cut
         prediction: Prediction = {"tags": tags, "probabilities": probabilities}
-        prediction["probabilities"] += [None] * num_cut
         if words.offsets is not None:
             prediction |= {"tokens": words.texts, "offsets": words.offsets}
         if self._scheme is not None:
-            prediction["entities"] = [
-                _entity(words, entity, probabilities) for entity in entities(tags)
-            ]
+            found = [_entity(words, entity, probabilities) for entity in entities(tags)]
+            prediction["entities"] = found
         return prediction
-
-    def _cut_tag(self) -> str:
-        return "O" if "O" in self._index else self._labels[0]
 
     def gold(self, record: Record) -> Prediction:
         tags = self._words_and_tags(record)[1]
@@ -273,7 +266,7 @@ class Tagging(Task):
         return {"token_accuracy": sum(right) / len(right)}
 
     def by_label(self, records: Records, predictions: Predictions) -> dict[str, Scores]:
-        """Of each entity type; without a scheme, of each tag."""
+        """Scores each entity type; without a scheme, each tag."""
         gold = [self.gold(record)["tags"] for record in records]
         predicted = [prediction["tags"] for prediction in predictions]
         if self._scheme is not None:
@@ -284,13 +277,14 @@ class Tagging(Task):
         return averages.by_label(self._labels, *counts)
 
     def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
-        """Each word's commonest tag; of a word that training never saw, the commonest of all."""
+        """Predicts each word's commonest tag, or the commonest of all for an unseen word."""
         seen: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         everywhere: collections.Counter = collections.Counter()
         for record in train:
             for word, tag in zip(*self._words_and_tags(record), strict=True):
                 seen[word][tag] += 1
                 everywhere[tag] += 1
+        # Of equally common tags the last by name, so that no order of records decides.
         commonest = lambda counts: max(counts, key=lambda tag: (counts[tag], tag))
         best = {word: commonest(counts) for word, counts in seen.items()}
         other = commonest(everywhere)
@@ -300,13 +294,10 @@ class Tagging(Task):
 
 
 def _entity(words: _Words, entity: Entity, probabilities: Sequence[float]) -> dict[str, Any]:
-    """As JSON has it; its probability is the mean of those of its words' tags."""
+    """Describes an entity as JSON; its probability is the mean of those of its words' tags."""
     of_words = probabilities[entity.start : entity.end]
-    found: dict[str, Any] = {
-        "type": entity.kind,
-        "words": [entity.start, entity.end],
-        "probability": round(sum(of_words) / len(of_words), 6),
-    }
+    found: dict[str, Any] = {"type": entity.kind, "words": [entity.start, entity.end]}
+    found["probability"] = round(sum(of_words) / len(of_words), 6)
     if words.offsets is not None:
         found["start"] = words.offsets[entity.start][0]
         found["end"] = words.offsets[entity.end - 1][1]
@@ -316,17 +307,14 @@ def _entity(words: _Words, entity: Entity, probabilities: Sequence[float]) -> di
 def find_tags(
     records: Iterable[Record], tokens: str, tags: str, scheme: str, on_ill_formed: str
 ) -> list[str]:
-    """All tags that occur, after repair where that is asked for, O first.
-
-    Bad records, and those whose tags are of another scheme, are left to `Tagging.encode` to report.
-    """
+    """Returns all tags that occur, after repair where that is asked for, O first."""
     found = set()
     for record in records:
         try:
             names = words_and_tags(record, tokens, tags, scheme)[1]
             repaired = repair(names, scheme)[0] if scheme else names
             found.update(repaired if on_ill_formed == "repair" else names)
-        except UserError:
+        except UserError:  # A bad record, or one of another scheme: `encode` will report it.
             continue
     return sorted(found, key=lambda tag: (tag != "O", tag.partition("-")[::-1]))
 
@@ -334,10 +322,9 @@ def find_tags(
 def words_and_tags(
     record: Record, tokens: str, tags: str, scheme: str | None
 ) -> tuple[list[str], list[str]]:
-    """Two lists of equal length; tags of BILOU and BMES as BIOES has them, if that is the scheme.
+    """Returns the words and tags of a record, those of BILOU and BMES as BIOES has them.
 
-    Raises:
-      UserError: they are missing, empty, not lists of strings, or of unequal lengths.
+    Raises UserError where they are missing, empty, not strings, or of unequal numbers.
     """
     words, names = _strings(record, tokens), _strings(record, tags)
     if len(words) != len(names):
@@ -358,7 +345,7 @@ def _strings(record: Record, key: str) -> list[str]:
 
 
 def _space_before(record: Record, num_words: int) -> list[bool] | None:
-    """Whether a space precedes each word; None where the record does not say."""
+    """Says whether a space precedes each word; None where the record does not say."""
     spaces = record.fields.get("space_before")
     is_list = isinstance(spaces, list) and all(isinstance(space, bool) for space in spaces)
     if spaces is not None and not (is_list and len(spaces) == num_words):
@@ -370,5 +357,5 @@ def _space_before(record: Record, num_words: int) -> list[bool] | None:
 
 
 def _mask(batch: Batch) -> jax.Array:
-    """B x W: where there is a word."""
+    """Returns B x W: where there is a word."""
     return jnp.arange(batch["first_BW"].shape[1])[None] < batch["num_words_B"][:, None]
