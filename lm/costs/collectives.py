@@ -15,14 +15,10 @@ _CARRIERS = {"get-tuple-element", "bitcast", "copy", "transpose", "reshape", "co
 
 
 class Traffic(NamedTuple):
-    """What one device takes part in during a step, over one kind of collective and group.
+    """What one device takes part in during a step, over one kind of collective and group."""
 
-    count: arrays.
-    payload_bytes: their size together: of what an all-gather gives, and of what all others take.
-    """
-
-    count: float
-    payload_bytes: float
+    count: float  # Of arrays.
+    payload_bytes: float  # Together: of what an all-gather gives, and of what all others take.
 
 
 # By kind, and by the axes of the mesh along which the devices of a group lie.
@@ -30,12 +26,10 @@ Collectives = dict[tuple[str, tuple[str, ...]], Traffic]
 
 
 class _Instruction(NamedTuple):
-    """`operands` holds names, or what else stands there, such as the number of a parameter."""
-
     name: str
     type: str
     opcode: str
-    operands: list[str]
+    operands: list[str]  # Names, or what else stands there, such as the number of a parameter.
     attributes: str
 
 
@@ -56,24 +50,23 @@ def collectives_of(hlo: str, axis_sizes: Mapping[str, int]) -> Collectives:
         num_devices = math.prod(axis_sizes[axis] for axis in axes)
         for index, num_bytes in enumerate(_element_bytes(instruction.type)):
             kind = instruction.opcode
-            if kind == "reduce-scatter":
+            if kind == "reduce-scatter":  # Its type is what it gives, a slice of what it takes.
                 num_bytes *= num_devices
             elif kind == "all-reduce" and _is_sliced(
                 computations, computation, instruction, index, num_bytes / num_devices
             ):
                 kind = "reduce-scatter"
-            before = found[kind, axes]
-            found[kind, axes] = Traffic(
-                before.count + times, before.payload_bytes + times * num_bytes
-            )
+            count, payload_bytes = found[kind, axes]
+            found[kind, axes] = Traffic(count + times, payload_bytes + times * num_bytes)
+    # A group of one device, which no axis spans, sends nothing.
     return {key: traffic for key, traffic in found.items() if key[1]}
 
 
 def sent_bytes(kind: str, payload_bytes: float, num_devices: int) -> float:
-    """What each of the devices of a group sends, in rings, which no algorithm undercuts but for
-    collective-permute (Patarasuk & Yuan 2009; NCCL tests' PERFORMANCE.md)."""
+    """Returns what each device of a group sends (Patarasuk & Yuan 2009; NCCL's PERFORMANCE.md)."""
     if kind == "collective-permute":
         return payload_bytes
+    # In rings, which no algorithm undercuts. All-reduce is a reduce-scatter and an all-gather.
     passes = 2 if kind == "all-reduce" else 1
     return passes * payload_bytes * (num_devices - 1) / num_devices
 
@@ -91,17 +84,15 @@ def _parse(hlo: str) -> tuple[dict[str, list[_Instruction]], str]:
             entry = name if header[1] else entry
         elif match := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)", line):
             operands, attributes = _split_operands(match[4])
-            computations[name].append(
-                _Instruction(match[1], match[2], match[3], operands, attributes)
-            )
+            computations[name].append(_Instruction(*match.groups()[:3], operands, attributes))
     assert entry is not None, hlo[:200]
     return computations, entry
 
 
 def _split_operands(text: str) -> tuple[list[str], str]:
-    """What stands before the closing parenthesis, and what after it."""
+    """Splits at the closing parenthesis: operands before it, attributes behind it."""
     end = depth = 0
-    while depth >= 0:
+    while depth >= 0:  # The types of operands may hold parentheses of their own.
         depth += {"(": 1, ")": -1}.get(text[end], 0)
         end += 1
     inside = text[: end - 1]
@@ -111,7 +102,7 @@ def _split_operands(text: str) -> tuple[list[str], str]:
 def _walk(
     computations: dict[str, list[_Instruction]], name: str, times: int
 ) -> Iterator[tuple[int, str, _Instruction]]:
-    """Every collective that runs, how often, and the computation in which it stands."""
+    """Yields every collective that runs, how often, and the computation in which it stands."""
     for instruction in computations[name]:
         if instruction.opcode in KINDS:
             yield times, name, instruction
@@ -128,7 +119,7 @@ def _walk(
 
 
 def _element_bytes(text: str) -> list[int]:
-    """Of a type such as `(f32[2,3]{1,0}, pred[])`: 24 and 1."""
+    """Returns the sizes in a type: 24 and 1 of `(f32[2,3]{1,0}, pred[])`."""
     return [
         math.prod(int(n) for n in shape.split(",") if n)
         * (1 if dtype == "pred" else int(re.search(r"\d+", dtype)[0]) // 8)
@@ -137,7 +128,7 @@ def _element_bytes(text: str) -> list[int]:
 
 
 def _axes(attributes: str, axis_sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """The axes of the mesh along which the devices of one group differ."""
+    """Returns the axes of the mesh along which the devices of one group differ."""
     shape = tuple(axis_sizes.values())
     if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes):
         groups = np.array(re.findall(r"(\d+),(\d+)", pairs[1]), int)
@@ -150,27 +141,25 @@ def _axes(attributes: str, axis_sizes: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _groups(attributes: str, num_devices: int) -> np.ndarray:
-    """Groups x members, in any of the three ways in which XLA writes them."""
+    """Returns groups x members, in any of the three ways in which XLA writes them."""
     text = re.search(r"replica_groups=(.*)", attributes)[1]
     if named := re.match(r"mesh\[(.*?)\](?:, device_ids=\((.*?\))\))? \{(.*?)\}", text):
         names, sizes = zip(*re.findall(r"'(\w+)'=(\d+)", named[1]), strict=True)
         sizes = [int(n) for n in sizes]
-        ids = _iota(
-            f"[{num_devices}]<={named[2]}" if named[2] else f"[{num_devices}]<=[{num_devices}]"
-        )
+        ids = _iota(f"[{num_devices}]<={named[2] or f'[{num_devices}]'}")
         inside = [names.index(name) for name in re.findall(r"'(\w+)'", named[3])]
         grid = np.moveaxis(ids.reshape(sizes), inside, range(-len(inside), 0))
         return grid.reshape(-1, math.prod(sizes[i] for i in inside))
     if text.startswith("["):
         return _iota(text)
     groups = re.findall(r"\{([\d,]+)\}", text.split("}}")[0] + "}")
-    if not groups:
+    if not groups:  # `replica_groups={}` is one group of all.
         return np.arange(num_devices)[None]
     return np.array([[int(n) for n in group.split(",")] for group in groups])
 
 
 def _iota(text: str) -> np.ndarray:
-    """`[4,2]<=[2,2,2]T(2,1,0)`: the numbers up to 8 as 2 x 2 x 2, transposed, then as 4 x 2."""
+    """Reads `[4,2]<=[2,2,2]T(2,1,0)`: 0 to 7 as 2 x 2 x 2, transposed, then as 4 x 2."""
     numbers = lambda part: [int(n) for n in part.split(",")]
     shape, source, order = re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()
     ids = np.arange(math.prod(numbers(source))).reshape(numbers(source))

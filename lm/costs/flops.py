@@ -1,4 +1,4 @@
-"""Floating-point operations: what a token costs, and what devices could do at best."""
+"""Counts floating-point operations: what a token costs, and what devices could do at best."""
 
 import math
 from collections.abc import Sequence
@@ -33,33 +33,33 @@ _PEAKS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bfloat16 FLOP/s of a device; None where no figure is known, as for CPUs."""
+    """Returns a device's dense bfloat16 FLOP/s; None where no figure is known, as for CPUs."""
     matches = [name for name in _PEAKS if device_kind.startswith(name)]
     return _PEAKS[max(matches, key=len)] if matches else None
 
 
 def total_peak_flops(devices: Sequence[jax.Device]) -> float | None:
-    """Of all devices together; None if any is unknown."""
+    """Returns `peak_flops` of all devices together; None if any is unknown."""
     peaks = [peak_flops(device.device_kind) for device in devices]
     return None if None in peaks else sum(peaks)
 
 
 def train_flops(matrices: Sequence[tuple[int, int]], attention: Sequence[tuple[int, ...]]) -> float:
-    """Forward and backward FLOPs of a row (Chowdhery et al. 2022, appendix B).
+    """Counts forward and backward FLOPs of a row (Chowdhery et al. 2022, appendix B).
 
     For a decoder of N parameters, that is 6N + 12 x layers x d x T a token. Every parameter counts,
     embeddings too, because the tied one is multiplied as the output; d is heads x head width.
-    Attention counts all T keys, also those that a mask hides: that is the convention, and it makes
-    figures comparable.
 
     Args:
       matrices: how many parameters, and how many tokens of the row they are multiplied with.
       attention: layers, d, queries and keys of the row.
     """
+    # 2 for a multiply and an add, times 3: one forward and two backward, by input and by weight.
     products = sum(6 * size * num_tokens for size, num_tokens in matrices)
+    # 6 for each of QK and AV. Masked keys count too, by convention, so that figures compare.
     return products + sum(12 * math.prod(counts) for counts in attention)
 
 
 def mfu(tokens_per_second: float, flops_per_token: float, peak: float) -> float:
-    """Model FLOPs utilisation: the share of the peak that went into the model's own arithmetic."""
+    """Returns model FLOPs utilisation: the share of the peak that the model's arithmetic took."""
     return tokens_per_second * flops_per_token / peak

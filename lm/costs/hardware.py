@@ -12,21 +12,14 @@ from lm.costs.flops import peak_flops
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device.
+    """One device."""
 
-    name: as `flops.peak_flops` knows it.
-    memory_bytes, memory_bandwidth: of its HBM; bytes/s.
-    link_bandwidth: bytes/s that it can send to devices of its domain over all links together.
-    domain: how many devices such links join.
-    network_bandwidth: bytes/s that it can send beyond; None where no figure is known.
-    """
-
-    name: str
-    memory_bytes: float
-    memory_bandwidth: float
-    link_bandwidth: float
-    domain: int
-    network_bandwidth: float | None = None
+    name: str  # As `flops.peak_flops` knows it.
+    memory_bytes: float  # Of its HBM.
+    memory_bandwidth: float  # Of its HBM, in bytes/s.
+    link_bandwidth: float  # bytes/s that all its links together can send to its domain.
+    domain: int  # How many devices such links join.
+    network_bandwidth: float | None = None  # bytes/s that it can send beyond; None: unknown.
 
 
 # Google gives bandwidths of links for both directions together, NVIDIA of NVLink too: half is sent.
@@ -57,23 +50,18 @@ CHIPS = (
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step at published peaks, which no program reaches.
+    """Seconds of a step at published peaks, which no program reaches."""
 
-    compute_seconds: the arithmetic.
-    memory_seconds: what must pass through HBM.
-    hidden_seconds: collectives over data and fsdp. They move parameters and gradients, which wait
-      for no activation, so a good schedule runs them beside the arithmetic.
-    waiting_seconds: collectives over tensor and sequence, for which the next layer waits.
-    """
-
-    compute_seconds: float
-    memory_seconds: float
+    compute_seconds: float  # The arithmetic.
+    memory_seconds: float  # What must pass through HBM.
+    # Collectives over data and fsdp. They move parameters and gradients, which wait for no
+    # activation, so a good schedule runs them beside the arithmetic.
     hidden_seconds: float
-    waiting_seconds: float
+    waiting_seconds: float  # Collectives over tensor and sequence, for which the next layer waits.
 
     @property
     def seconds(self) -> float:
-        """The largest of what can go on at once, and after it what nothing can hide."""
+        """Adds up the largest of what can go on at once, and what nothing can hide."""
         at_once = max(self.compute_seconds, self.memory_seconds, self.hidden_seconds)
         return at_once + self.waiting_seconds
 
@@ -86,7 +74,7 @@ def step_time(
     collectives: Collectives,
     axis_sizes: Mapping[str, int],
 ) -> StepTime | None:
-    """The least time of a step; None where it needs a network of which no figure is known.
+    """Returns the least time of a step; None where it needs a network of unknown bandwidth.
 
     Args:
       chip: all devices are of this kind.
@@ -111,11 +99,7 @@ def step_time(
 
 
 def _bandwidth(chip: Chip, axes: tuple[str, ...], axis_sizes: Mapping[str, int]) -> float | None:
-    """Bytes/s that each device of a group can send.
-
-    What leaves a domain leaves it by the adapters of all members of the group there (one ring each,
-    as NCCL builds them), so a group of which more members live together is faster.
-    """
+    """Returns the bytes/s that each device of a group can send."""
     shape = tuple(axis_sizes.values())
     ids = np.arange(math.prod(shape)).reshape(shape)
     group = ids[tuple(slice(None) if axis in axes else 0 for axis in axis_sizes)]
@@ -124,4 +108,6 @@ def _bandwidth(chip: Chip, axes: tuple[str, ...], axis_sizes: Mapping[str, int])
         return chip.link_bandwidth
     if chip.network_bandwidth is None:
         return None
+    # What leaves a domain leaves it by the adapters of all members of the group there (one ring
+    # each, as NCCL builds them), so a group of which more members live together is faster.
     return min(chip.link_bandwidth, neighbours * chip.network_bandwidth)

@@ -1,4 +1,4 @@
-"""Several processes that train together: they find each other, agree, and do not wait for the dead.
+"""Lets several processes train together: they meet, agree, and do not wait for the dead.
 
 Every process runs the same program on the same config. The first one alone writes into the workdir,
 which all of them can read.
@@ -52,7 +52,7 @@ def connected(
     """
     _check(coordinator, num_processes, process_id)
     for name, seconds in (("connect", connect_seconds), ("heartbeat", heartbeat_seconds)):
-        if seconds < 1:  # JAX would wait forever.
+        if seconds < 1:  # JAX would wait for ever.
             raise UserError(f"--{name}_seconds={seconds} must be at least 1")
     if coordinator is None:
         yield
@@ -81,7 +81,7 @@ def connected(
             yield
         multihost_utils.sync_global_devices("the end")
         jax.distributed.shutdown()
-    except UserError:
+    except UserError:  # All processes raise it, by `together`, so that all come to this barrier.
         jax.distributed.shutdown()
         raise
     except jax.errors.JaxRuntimeError as error:
@@ -116,7 +116,7 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
 
 
 def _check_devices() -> None:
-    """JAX's collectives between processes take equal numbers for granted."""
+    # JAX's collectives between processes take equal numbers of devices for granted.
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         (most, n), (least, m) = counts.most_common()[0], counts.most_common()[-1]
@@ -127,7 +127,8 @@ def _check_devices() -> None:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Where XLA gives up waiting, it ends the process behind a stack trace that tells nothing."""
+    # Where XLA gives up waiting, it prints a stack trace that tells nothing, from C++: past
+    # sys.stderr, to the file descriptor.
     kept = os.dup(2)
     with pathlib.Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -145,15 +146,13 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What one process cannot do, none does: a UserError inside is raised by all of them.
-
-    Nothing inside may wait for another process.
-    """
+    """Raises a UserError of one process in all of them; inside, none may wait for another."""
     error = None
     try:
         yield
     except UserError as caught:
         error = caught
+    # Here all wait for all. One that had left alone would hang the others at their next collective.
     texts = _gather(str(error or ""))
     if error is not None:
         raise error
@@ -163,11 +162,7 @@ def together() -> Iterator[None]:
 
 
 def check_same(what: str, values: Mapping[str, Any]) -> None:
-    """Compares what every process must have alike with the first one's.
-
-    Raises:
-      UserError: in all of them, the first difference, named.
-    """
+    """Raises UserError in all processes, at the first value that one has unlike process 0."""
     own = {key: repr(value) for key, value in values.items()}
     first, *others = map(json.loads, _gather(json.dumps(own)))
     for process, other in enumerate(others, start=1):
@@ -180,15 +175,16 @@ def check_same(what: str, values: Mapping[str, Any]) -> None:
 
 
 def from_first(text: str) -> str:
-    """What the first process says."""
+    """Returns the text of the first process, in all of them."""
     return _gather(text)[0]
 
 
 def _gather(text: str) -> list[str]:
-    """The text of every process, in their order."""
+    """Returns the text of every process, in their order."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
+    # Twice, since collectives take equal shapes: the lengths, then the texts, filled up.
     sizes = multihost_utils.process_allgather(np.array(len(data)))
     padded = np.pad(data, (0, int(sizes.max()) - len(data)))
     rows = multihost_utils.process_allgather(padded)

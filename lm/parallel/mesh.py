@@ -44,7 +44,7 @@ def make_mesh(
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1:
         raise UserError(f"{' and '.join(asked)}: only one axis can be what is left")
-    if free:
+    if free:  # The product has the -1 as a factor, whose sign is taken off again.
         sizes[free[0]] = num_devices // max(1, -math.prod(sizes.values()))
     if min(sizes.values()) < 1 or math.prod(sizes.values()) != num_devices:
         raise UserError(
@@ -58,6 +58,7 @@ def make_mesh(
             f"parallel.strategy=pmap copies the parameters to every device, and "
             f"{' x '.join(asked)} cuts them; take parallel.strategy=jit"
         )
+    # Neighbouring devices differ along the last axes, tensor and sequence, which send most often.
     grid = tuple(sizes.values()), tuple(sizes)
     axis_types = (AxisType.Auto,) * len(sizes)
     if isinstance(devices, int):
@@ -71,16 +72,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def with_mesh(jitted: Callable) -> Callable:
-    """Traces under the mesh of its first argument; Pallas and cuDNN kernels need it.
-
-    They divide their own work, which XLA cannot; see `lm.models.kernels`.
-    """
+    """Traces under the mesh of its first argument; Pallas and cuDNN kernels need it."""
 
     @functools.wraps(jitted)
     def call(first, *rest, **more):
         sharding = getattr(jax.tree.leaves(first)[0], "sharding", None)
         if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
             return jitted(first, *rest, **more)
+        # Kernels divide their own work by it, which XLA cannot; see `lm.models.kernels`.
         with jax.set_mesh(sharding.mesh):
             return jitted(first, *rest, **more)
 
@@ -93,7 +92,7 @@ def num_batch_shards(mesh: Mesh) -> int:
 
 
 def divisible(num_rows: int, mesh: Mesh) -> int:
-    """Rounds a number of rows up to what shards divide: for where more rows change no result."""
+    """Rounds a number of rows up to what shards divide, where empty rows change no result."""
     parts = num_batch_shards(mesh)
     return -(-num_rows // parts) * parts
 
@@ -101,11 +100,11 @@ def divisible(num_rows: int, mesh: Mesh) -> int:
 def process_shard(mesh: Mesh) -> tuple[int, int]:
     """Returns which shard of a batch's rows this process reads, and of how many.
 
-    Raises:
-      UserError: the processes cannot have parts of one size.
+    Raises UserError where the processes cannot have shards of one size.
     """
     parts = num_batch_shards(mesh)
     parts_of: dict[int, set[int]] = {}
+    # Devices along tensor and sequence share their rows: processes that hold them read the same.
     for part, devices in enumerate(mesh.devices.reshape(parts, -1)):
         for device in devices:
             parts_of.setdefault(device.process_index, set()).add(part)

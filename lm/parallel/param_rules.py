@@ -1,4 +1,4 @@
-"""Where parameters live: one table of rules from a path to the axes that shard its dimensions.
+"""Shards parameters by one table of rules from a path to the axes that cut its dimensions.
 
 The model never mentions a device; this folder does.
 
@@ -27,7 +27,9 @@ Path = tuple[str, ...]
 
 
 # The end of a parameter's path, its dimensions, and the axis of the mesh that cuts each. Under
-# "layers" a first dimension, which counts them, is never cut.
+# "layers" a first dimension, which counts them, is never cut: the scan over layers reads a slice of
+# it at a time. H and F on `tensor`, as columns and then as rows, leave one all-reduce for each
+# attention and MLP (Shoeybi et al. 2019, section 3).
 _RULES = {
     "(token|output)_embedding": "V:tensor D:fsdp",
     "output_bias": "V:tensor",
@@ -61,10 +63,9 @@ _KEYS = {
 
 
 def params_sharding(params: Params, mesh: Mesh) -> Any:
-    """How each parameter, or adapter of one, is cut; shapes are enough.
+    """Returns the sharding of each parameter, or adapter of one; shapes are enough.
 
-    Raises:
-      UserError: no rule covers a parameter, or the mesh cannot divide it.
+    Raises UserError where no rule covers a parameter, or the mesh cannot divide it.
     """
     return tree_map_with_path(
         lambda path, x: NamedSharding(mesh, _spec(path_names(path), x.shape, mesh)), params
@@ -72,14 +73,11 @@ def params_sharding(params: Params, mesh: Mesh) -> Any:
 
 
 def place_params(params: Params, mesh: Mesh) -> Params:
-    """Parameters -> the same, cut over the mesh.
-
-    Raises:
-      UserError: see `params_sharding`.
-    """
+    """Cuts parameters over the mesh, as `params_sharding` says."""
     shardings = params_sharding(params, mesh)
     if jax.process_count() == 1:
         return jax.device_put(params, shardings)
+    # Every process has all of them and hands over its own parts, so that nothing is sent.
     place = lambda x, s: jax.make_array_from_callback(x.shape, s, lambda at: x[at])
     return jax.tree.map(place, jax.device_get(params), shardings)
 
@@ -93,7 +91,8 @@ def _spec(path: Path, shape: tuple[int, ...], mesh: Mesh) -> P:
     if path[-1] in ("a", "b", "magnitude_scale"):  # Of an adapter; see `lm.models.lora`.
         rule = _rule(path[:-1])
         inputs = kernel_dims(path[:-1], len(rule) + ("layers" in path)).inputs
-        rank = ("r", None)
+        rank = ("r", None)  # Never cut: it is smaller than any axis is worth.
+        # A (in x r) and B (r x out) are cut like the kernel (in x out), so that adding is local.
         rule = {"a": [*rule[:inputs], rank], "b": [rank, *rule[inputs:]]}.get(
             path[-1], rule[inputs:]
         )
@@ -109,13 +108,12 @@ def _spec(path: Path, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def _rule(path: Path) -> list[tuple[str, str | None]]:
-    """The name and the axis of each dimension, but for that of the layers."""
+    """Returns the name and the axis of each dimension, but for that of the layers."""
     name = "/".join(path)
     for ending, rule in _RULES.items():
         if re.search(f"{ending}$", name):
-            return [
-                (dim, axis or None) for dim, _, axis in (d.partition(":") for d in rule.split())
-            ]
+            dims = [dim.partition(":") for dim in rule.split()]
+            return [(dim, axis or None) for dim, _, axis in dims]
     raise UserError(f"the parameter {name} has no rule that says how to cut it; see {__file__}")
 
 
@@ -137,23 +135,23 @@ def constrain_batch_sharding(apply: Callable, mesh: Mesh) -> Callable:
     """Wraps (params, ...) -> outputs, so that under `fsdp` each device computes its own rows.
 
     Under FSDP, XLA may shard activations along D like the weights, and then every device computes
-    on the rows of all. So parameters outside the layers are all-gathered first, and what each
-    module gives is constrained to batch sharding, which has the layers' parameters gathered one by
-    one.
+    on the rows of all.
     """
     if mesh.shape["fsdp"] == 1:  # Nothing competes with the rows for that axis.
         return apply
 
     def gather(path: tuple, x: jax.Array) -> jax.Array:
         names = path_names(path)
-        if "layers" in names:
+        if "layers" in names:  # Gathered one by one inside the loop, and let go of after it.
             return x
+        # Without fsdp: an all-gather before the forward pass, a reduce-scatter of the gradient.
         spec = P(*(None if axis == "fsdp" else axis for axis in _spec(names, x.shape, mesh)))
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     def keep(x: Any) -> Any:
         if np.ndim(x) < 3 or x.shape[0] % num_batch_shards(mesh):
-            return x
+            return x  # No activation of B x L x D, or not of rows that shards divide.
+        # Rows by shards, and all else as XLA likes, which `tensor` and `sequence` may cut.
         spec = P(("data", "fsdp"), *[P.UNCONSTRAINED] * (x.ndim - 1))
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 

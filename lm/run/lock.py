@@ -1,4 +1,4 @@
-"""The lock of a folder, or of a part of it: one process at a time, and which one it is."""
+"""Locks a folder, or a part of it, for one process at a time, and says which one that is."""
 
 import contextlib
 import fcntl
@@ -28,13 +28,11 @@ def held(
       file_name: another one than NAME for a part of the folder.
       wait: until whoever has the lock lets go of it, in place of an error.
 
-    The kernel lets go of the lock however a process ends, so that none is ever stale; what a dead
-    one left in the file is overwritten. Other hosts are kept out where the file system passes
-    flock on to them: docs/sweeps.md says which do.
-
     Raises:
       UserError: another process has the lock, and is named; or the file cannot be opened.
     """
+    # The kernel lets go of the lock however a process ends, so that none is ever stale. Other hosts
+    # are kept out where the file system passes flock on to them: docs/sweeps.md says which do.
     path = folder / file_name
     if not path.is_file() and (path.is_symlink() or path.exists()):
         raise UserError(f"{path} is no file, but a folder, a pipe or a link to nothing; remove it")
@@ -47,7 +45,7 @@ def held(
             fcntl.flock(file, fcntl.LOCK_EX)
         else:
             _take(name or f"--workdir={folder}", file)
-        file.truncate(0)
+        file.truncate(0)  # What a dead process left.
         with faults.naming(path):  # Past the buffer, which would fail again where the file closes.
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
@@ -57,11 +55,7 @@ def held(
 
 
 def is_held(folder: pathlib.Path) -> bool | None:
-    """Whether a process has the lock of a folder; None where one on another host may have it.
-
-    That is where its name stands in the file and the lock is free as seen from here: it died, or
-    its lock does not reach this host.
-    """
+    """Whether a process has the lock of a folder; None where one on another host may have it."""
     path = folder / NAME
     if not path.is_file():  # A pipe would be waited for.
         return False
@@ -73,6 +67,8 @@ def is_held(folder: pathlib.Path) -> bool | None:
         return True
     except OSError:
         return False
+    # Free as seen from here. Where another host is named, its process died, or its lock does not
+    # reach this one.
     return False if holder is None or holder[1] == socket.gethostname() else None
 
 

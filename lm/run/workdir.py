@@ -1,4 +1,4 @@
-"""A run's folder: which config it belongs to, how it was started, who is using it."""
+"""Keeps a run's folder: which config it belongs to, how it was started, who is using it."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ _SECRET_OPTION = re.compile(
 
 
 def existing_part(folder: pathlib.Path) -> pathlib.Path:
-    """The folder itself if it exists, or else the nearest one above it that does."""
+    """Returns the folder itself if it exists, or else the nearest one above it that does."""
     return next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
 
 
@@ -56,8 +56,7 @@ def check_usable(folder: pathlib.Path) -> None:
 def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether.
 
-    What may change between the starts of a run is not compared, such as its mesh. With `extend`
-    there must be a run, which may be given more steps or epochs than it was.
+    With `extend` there must be a run, which may be given more steps or epochs than it was.
     """
     check_usable(workdir)
     if extend and not (workdir / CONFIG).exists():
@@ -70,6 +69,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
                 f"--workdir={workdir} holds other files and no run; name another folder"
             )
         return
+    # By way of JSON, which makes lists of tuples, as in the file.
     ours, theirs = flat(json.loads(_dump(config))), flat(load_config(workdir))
     differing = sorted(
         key
@@ -140,7 +140,7 @@ def opened(
                 f"data and tokenizer now give ({data_hash}); restore them, or choose another "
                 "--workdir"
             )
-        start = {"command": list(sys.argv if command is None else command), "data_hash": data_hash}
+        start = {"command": list(command or sys.argv), "data_hash": data_hash}
         if not (workdir / CONFIG).exists():
             atomic_files.write(workdir / CONFIG, _dump(config))
         kept = load_config(workdir)
@@ -161,11 +161,7 @@ def plan(workdir: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def load_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """The config that made a run.
-
-    Raises:
-      UserError: this is not the folder of a run.
-    """
+    """Reads the config that made a run; raises UserError if this is not the folder of one."""
     path = workdir / CONFIG
     if not (path.exists() or path.is_symlink()):
         raise UserError(f"{workdir} is not a run's folder: it has no {CONFIG}")
@@ -178,20 +174,16 @@ def load_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _is_deep(tree: Any) -> bool:
-    nodes = [tree]
+    nodes = [tree]  # Level by level, since recursion would end at Python's limit first.
     for _ in range(_MOST_DEEP + 1):
         nodes = [x for node in nodes if isinstance(node, dict) for x in node.values()]
     return bool(nodes)
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What a file holds.
-
-    Raises:
-      UserError: it is no JSON, or cannot be read.
-    """
+    """Reads a file of JSON; raises UserError if it is none, or cannot be read."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))  # Editors may add a BOM.
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}; restore it") from None
     except OSError as error:
@@ -199,11 +191,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Every start of this run so far, as provenance.json has it; one that was resumed has several.
-
-    Raises:
-      UserError: the file is damaged.
-    """
+    """Reads every start of this run from provenance.json; raises UserError if that is damaged."""
     path = workdir / _PROVENANCE
     found = read_json(path) if path.exists() else []
     if not isinstance(found, list) or not all(
@@ -216,14 +204,16 @@ def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def _add_provenance(
     workdir: pathlib.Path, before: list[dict[str, Any]], start: dict[str, Any]
 ) -> None:
-    """Appends this start, with where and by what it was made."""
+    """Appends this start to provenance.json, with where and by what it was made."""
     import jax  # Here, since a launcher, which trains nothing, is quicker without it.
 
     root = pathlib.Path(__file__).parent.parent.parent
     devices = jax.devices()
     start = start | {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [_without_secrets(arg) for arg in start["command"]],
+        "command": [
+            safe_text.redacted(_SECRET_OPTION.sub(r"\1<redacted>", arg)) for arg in start["command"]
+        ],
         "git_commit": _git(root, "rev-parse", "HEAD"),
         "git_dirty": bool(_git(root, "status", "--porcelain")),
         "python": platform.python_version(),
@@ -237,8 +227,9 @@ def _add_provenance(
 
 def _say_other_cores(workdir: pathlib.Path) -> None:
     """Prints a line where the last two starts were on a CPU with unequal numbers of cores."""
-    counts = [start.get("cores") for start in starts(workdir)[-2:]]  # Older versions kept none.
-    is_cpu = starts(workdir)[-1]["devices"].endswith(" x cpu")
+    last = starts(workdir)[-2:]
+    counts = [start.get("cores") for start in last]  # Older versions kept none.
+    is_cpu = last[-1]["devices"].endswith(" x cpu")
     if is_cpu and None not in counts and len(set(counts)) > 1:
         print(
             f"goes on with {counts[1]} cores, after {counts[0]}: sums are grouped by their number, "
@@ -248,7 +239,7 @@ def _say_other_cores(workdir: pathlib.Path) -> None:
 
 
 def _git(root: pathlib.Path, *args: str) -> str | None:
-    """What git prints, or None outside a checkout."""
+    """Returns what git prints, or None outside a checkout."""
     try:
         done = subprocess.run(
             # Without the lock by which git would refresh its index: a kill would leave it there.
@@ -266,12 +257,8 @@ def _dump(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=1, sort_keys=True)
 
 
-def _without_secrets(argument: str) -> str:
-    return safe_text.redacted(_SECRET_OPTION.sub(r"\1<redacted>", argument))
-
-
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Joins keys by dots: {"a": {"b": 1}} -> {"a.b": 1}."""
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
     return {k: v for key, child in tree.items() for k, v in flat(child, f"{prefix}{key}.").items()}

@@ -1,4 +1,4 @@
-"""What the C library does with memory that was freed."""
+"""Tells the C library what to do with memory that was freed."""
 
 import ctypes
 import importlib.metadata
@@ -16,14 +16,15 @@ def keep_freed_memory() -> None:
     """Tells glibc not to hand freed memory back to the kernel, where JAX will run on the CPU.
 
     XLA's CPU client allocates its workspace anew at every step: a third of a step went into page
-    faults (docs/performance.md). Call this before JAX starts its threads: one that has made an
-    arena of its own keeps it. With another C library nothing happens.
+    faults (docs/performance.md). Call this before JAX starts its threads.
     """
     global _keeps
+    # None with another C library than glibc: then nothing happens.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and _only_cpus():
         _keeps = True
-        mallopt(_M_ARENA_MAX, 1)  # Other arenas cannot hold blocks of this size.
+        # Other arenas cannot hold blocks of this size. A thread that has one already keeps it.
+        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_MAX, 0)  # No block bypasses the heap.
         mallopt(_M_TRIM_THRESHOLD, -1)  # The heap never shrinks.
 
@@ -31,9 +32,9 @@ def keep_freed_memory() -> None:
 def fill_holes() -> None:
     """Takes up, for good, the small free blocks that the compiler left between those it keeps.
 
-    Thousands of them, all of other sizes: the kernels' workspaces, which are allocated at every
-    step, are then searched for in long lists, under the one lock that all threads wait for; that
-    took a quarter of a step (docs/performance.md). Does nothing but after `keep_freed_memory`.
+    The kernels' workspaces, which are allocated at every step, would be searched for in long lists
+    of such blocks, under the one lock that all threads wait for; that took a quarter of a step
+    (docs/performance.md). Does nothing but after `keep_freed_memory`.
     """
     if not _keeps:
         return
@@ -46,10 +47,7 @@ def fill_holes() -> None:
 
 
 def _holes(libc: ctypes.CDLL) -> list[tuple[int, int]]:
-    """Of the lists of free blocks of the first heap: bytes of the smallest, and how many there are.
-
-    As malloc_info(3) has them, by size.
-    """
+    """Returns malloc_info(3)'s lists of free blocks: bytes of the smallest, and their number."""
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     libc.open_memstream.restype = ctypes.c_void_p
     libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]

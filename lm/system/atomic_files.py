@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the program or the machine meanwhile."""
+"""Writes files that are there whole or not at all, whatever ends the program or the machine."""
 
 import contextlib
 import os
@@ -14,21 +14,20 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a file to write, beside `path`, which takes its place once the block has ended well.
 
     Otherwise `path` stays as it was, and nothing is left behind. A reader sees the old file or the
-    new one, and so does whoever looks after a power cut. A link stays, and what it leads to is
-    replaced; what is no regular file, such as a pipe or /dev/null, is yielded itself.
+    new one, and so does whoever looks after a power cut.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file():  # A pipe, or /dev/null.
         with faults.naming(path):
             yield path
         return
-    target = pathlib.Path(os.path.realpath(path))
+    target = pathlib.Path(os.path.realpath(path))  # A link stays; what it leads to is replaced.
     temporary = target.with_name(f"{target.name}.tmp")
     try:
         with faults.naming(path):
             yield temporary
             if target.exists():
                 shutil.copymode(target, temporary)
-            _sync(temporary)
+            _sync(temporary)  # Before the rename, which may otherwise reach the disk first.
             temporary.replace(target)
             _sync_names(target.parent)
     except BaseException as error:
@@ -62,14 +61,12 @@ def sync_folder(folder: pathlib.Path) -> None:
 
 
 def _sync(path: pathlib.Path) -> None:
-    """Returns when the disk has what was written to a file, by whomever."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _sync_names(folder: pathlib.Path) -> None:
-    """The same of a folder's names, where the file system can."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # Of file systems that cannot sync a folder.
         opened = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(opened)

@@ -1,4 +1,4 @@
-"""Where prepared data and compiled programs are kept between runs."""
+"""Keeps prepared data and compiled programs between runs."""
 
 import os
 import pathlib
@@ -13,10 +13,9 @@ _LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.
 
 
 def cache_folder(name: str) -> pathlib.Path:
-    """The folder `name` of the cache: $LM_CACHE, or ~/.cache/lm where that is not set.
+    """Makes the folder `name` of the cache, which is $LM_CACHE, or else ~/.cache/lm.
 
-    Raises:
-      UserError: it cannot be made, or nothing says where.
+    Raises UserError where it cannot be made, or nothing says where.
     """
     try:
         folder = pathlib.Path(os.environ.get("LM_CACHE") or "~/.cache/lm").expanduser() / name

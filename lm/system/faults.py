@@ -1,4 +1,4 @@
-"""Faults of the machine, each said in a line: full disks, files that cannot be read, no memory."""
+"""Says faults of the machine in a line each: full disks, files that cannot be read, no memory."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ _MOST_CHARS = 400
 
 
 def one_line(error: BaseException) -> str | None:
-    """What is said of an exception that the machine caused; None of any other, which is a bug."""
+    """Describes an exception that the machine caused; None for any other, which is a bug."""
     text = " ".join(str(error).split())[:_MOST_CHARS]
     number = errno_of(error)
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
@@ -41,16 +41,16 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(error, RuntimeError) and text.startswith("RESOURCE_EXHAUSTED"):
             return f"not enough memory ({text}); {_MEMORY}"  # Of XLA, about that of a device.
         return text if _is_os_error(error) and text else None
-    where = getattr(error, "filename", None)
+    where = getattr(error, "filename", None)  # A number where a file descriptor was given.
     reason = os.strerror(number) if where is not None else text
     said = f"the disk is full: {reason}" if number == errno.ENOSPC else reason
     if where is not None:
         said = f"{os.fsdecode(where) if isinstance(where, str | bytes) else where}: {said}"
-    return "; ".join([said, *([_REMEDIES[number]] if number in _REMEDIES else [])])
+    return f"{said}; {_REMEDIES[number]}" if number in _REMEDIES else said
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The system's number of an error, also of one that a library has but in its text."""
+    """Returns the system's number of an error, which some libraries have only in their text."""
     if _is_os_error(error) and error.errno is not None:
         return error.errno
     if isinstance(error, Exception) and not isinstance(error, UserError):
@@ -77,7 +77,7 @@ def _is_os_error(error: BaseException) -> bool:
 
 
 def in_bytes(size: float) -> str:
-    """A size as people read it: "0 bytes", "700 KB", "1.25 GB"."""
+    """Writes a size as people read it: "0 bytes", "700 KB", "1.25 GB"."""
     units = ("bytes", "KB", "MB", "GB", "TB")
     power = 0
     while size >= 1000 and power < len(units) - 1:

@@ -1,4 +1,4 @@
-"""The files of a folder that others made, of which some may be absent."""
+"""Looks for files that may be absent in a folder that others made."""
 
 import pathlib
 
@@ -6,13 +6,10 @@ from lm.errors import UserError
 
 
 def has(path: pathlib.Path) -> bool:
-    """Whether there is a file, or a link to one.
-
-    Raises:
-      UserError: there is something else, which to take for an absent file would hide.
-    """
+    """Whether there is a file, or a link to one; raises UserError for anything else."""
     if path.is_file():
         return True
+    # To take these for absent files would hide what is wrong.
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to nothing; get what it should link to, or remove it")
     if path.exists():

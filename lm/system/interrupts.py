@@ -1,4 +1,4 @@
-"""Signals that end a program: none is lost, and each ends it in order."""
+"""Handles signals that end a program: none is lost, and each ends it in order."""
 
 import _thread
 import contextlib
@@ -29,10 +29,10 @@ class Terminated(KeyboardInterrupt):
 def keep() -> None:
     """From here on, SIGTERM and SIGHUP raise `Terminated`, as ctrl-C raises KeyboardInterrupt.
 
-    A second one kills at once. What a callback swallows of these exceptions comes once more: JAX
-    has one that is called at each garbage collection, so that a program that makes many objects
-    would otherwise now and then go on.
+    A second one kills at once.
     """
+    # What a callback swallows of these exceptions comes once more: JAX has one that is called at
+    # each garbage collection, after which a program would otherwise now and then go on.
     others = sys.unraisablehook
 
     def hook(unraisable):
@@ -53,11 +53,9 @@ def keep() -> None:
 def handled(
     handler: Handler, signums: Sequence[int] = (signal.SIGINT, *TO_STOP)
 ) -> Iterator[dict[int, Handler]]:
-    """Gives signals to a handler inside the block; yields the handlers before it.
-
-    A signal that is ignored stays so, as `nohup` has it of SIGHUP; but for ctrl-C, which a shell
-    without a terminal has its background processes ignore.
-    """
+    """Gives signals to a handler inside the block; yields the handlers before it."""
+    # What is ignored stays so, as `nohup` has it of SIGHUP; but for ctrl-C, which a shell without a
+    # terminal has its background processes ignore.
     heard = [s for s in signums if s == signal.SIGINT or not _is_ignored(s)]
     previous = {signum: signal.signal(signum, handler) for signum in heard}
     try:
@@ -72,7 +70,7 @@ def _is_ignored(signum: int) -> bool:
 
 
 def _terminate(signum: int, _) -> None:
-    if signum in _obeyed:
+    if signum in _obeyed:  # The second one: the default action ends the process at once.
         signal.signal(signum, signal.SIG_DFL)
         signal.raise_signal(signum)
     _obeyed.add(signum)

@@ -1,4 +1,4 @@
-"""A list of a folder's files with their sizes and checksums, by which damage is found later.
+"""Lists a folder's files with their sizes and checksums, by which damage is found later.
 
     manifest.json: {"state/d/1": [2048, SHA-256 in hex], "rows": [2097152, null], ...}
 
@@ -19,11 +19,8 @@ NAME = "manifest.json"
 
 
 def write(folder: pathlib.Path, *, unread: str = "") -> None:
-    """Lists all files of a folder, once the disk has them.
-
-    Those whose name matches the glob `unread` are listed by size alone.
-    """
-    atomic_files.sync_folder(folder)
+    """Lists all files of a folder, those whose name matches the glob `unread` by size alone."""
+    atomic_files.sync_folder(folder)  # A manifest must not reach the disk before what it lists.
     listed = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in (NAME, f"{NAME}.tmp"):  # A killed write left it.
@@ -33,10 +30,9 @@ def write(folder: pathlib.Path, *, unread: str = "") -> None:
 
 
 def problem(folder: pathlib.Path) -> str | None:
-    """What is wrong with the files of a folder that has a manifest, or None.
+    """Says what is wrong with the files of a folder that has a manifest, or gives None.
 
-    Raises:
-      OSError: a file may not be read, which is no damage.
+    Raises OSError where a file may not be read, which is no damage.
     """
     try:
         listed = json.loads((folder / NAME).read_bytes())
@@ -51,7 +47,7 @@ def problem(folder: pathlib.Path) -> str | None:
         try:
             if not file.is_file():
                 return f"{name} is missing"
-            if file.stat().st_size != size:
+            if file.stat().st_size != size:  # Before the checksum, which takes a read.
                 return f"{name} has {file.stat().st_size} bytes instead of {size}"
             if checksum is not None and _sha256(file) != checksum:
                 return f"{name} has changed since it was written"
@@ -61,17 +57,9 @@ def problem(folder: pathlib.Path) -> str | None:
 
 
 def _is_manifest(listed: Any) -> bool:
-    return (
-        isinstance(listed, dict)
-        and bool(listed)
-        and all(
-            isinstance(entry, list)
-            and len(entry) == 2
-            and type(entry[0]) is int
-            and isinstance(entry[1], str | None)
-            for entry in listed.values()
-        )
-    )
+    kinds = [int, str], [int, type(None)]
+    is_entry = lambda entry: isinstance(entry, list) and [*map(type, entry)] in kinds
+    return isinstance(listed, dict) and bool(listed) and all(map(is_entry, listed.values()))
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -1,4 +1,4 @@
-"""What a program prints must not end it: readers go away, terminals close, disks fill up."""
+"""Keeps printing from ending a program: readers go away, terminals close, disks fill up."""
 
 import contextlib
 import errno
@@ -11,15 +11,11 @@ _NAMES = {1: "standard output", 2: "standard error"}
 
 
 class _Stream(io.RawIOBase):
-    """A file descriptor that goes on as /dev/null once it cannot be written any more.
-
-    Args:
-      fd: 1 or 2.
-      raises: of which failures the writer is told: "all", "but readers" that went away, "none".
-    """
+    """A file descriptor, 1 or 2, that goes on as /dev/null once it cannot be written any more."""
 
     def __init__(self, fd: int, raises: str):
-        self._fd, self.raises, self.has_lost_reader = fd, raises, False
+        self._fd, self.has_lost_reader = fd, False
+        self.raises = raises  # Of which failures: "all", "but readers" that went away, or "none".
         # Not isatty, which says no of a terminal that was closed.
         self._may_be_terminal = stat.S_ISCHR(os.fstat(fd).st_mode)
 
@@ -38,6 +34,7 @@ class _Stream(io.RawIOBase):
         except BlockingIOError:
             return None
         except OSError as error:
+            # For all that write to this descriptor, of C++ and child processes too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._fd)
             # EIO is what a terminal gives once it was closed.
             is_hangup = error.errno == errno.EIO and self._may_be_terminal
@@ -54,11 +51,10 @@ _streams: dict[int, _Stream] = {}
 def guard() -> None:
     """Makes stdout and stderr of this process such that a reader that goes away is no failure.
 
-    Of stdout, only after `outlive_readers`: until then whoever prints gets a BrokenPipeError. A
-    stream that was closed before the start is opened on /dev/null, since the next file that is
-    opened would otherwise get its number, and what C++ prints. A character that the terminal's
-    encoding has not is printed as its escape.
+    Of stdout, only after `outlive_readers`: until then whoever prints gets a BrokenPipeError.
     """
+    # A stream that was closed before the start is opened on /dev/null: the next file that is opened
+    # would get its number, and what C++ prints.
     for fd in (0, 1, 2):
         with contextlib.suppress(OSError):
             os.fstat(fd)
@@ -70,7 +66,7 @@ def guard() -> None:
         stream = io.TextIOWrapper(
             io.BufferedWriter(_streams[fd]),
             encoding=before.encoding if before is not None else "utf-8",
-            errors="backslashreplace",
+            errors="backslashreplace",  # For what the terminal's encoding lacks.
             line_buffering=fd == 2 or _streams[fd].isatty(),
             write_through=before is not None and before.write_through,
         )

@@ -1,4 +1,4 @@
-"""What people see while a corpus is prepared: a moving bar on a terminal, plain lines elsewhere."""
+"""Shows how a corpus is prepared: a moving bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import time

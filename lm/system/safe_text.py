@@ -1,4 +1,4 @@
-r"""Text of others as it may be shown: it moves no cursor, reorders no line and tells no password.
+r"""Makes text of others fit to be shown: it moves no cursor, reorders no line, tells no password.
 
 "a\x1b[2Jb\u202ec" -> "a\\x1b[2Jb\\u202ec"
 "https://me:secret@host/a" -> "https://<redacted>@host/a"
@@ -14,29 +14,24 @@ _USER_IN_URL = re.compile(r"(://)[^/\s'\"]*@")
 
 
 def escaped(text: str) -> str:
-    """The text with control characters, those that order text, and half characters as escapes.
-
-    Line ends and tabs stay.
-    """
+    """Escapes control characters except line ends and tabs, ordering ones, and lone surrogates."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def redacted(text: str) -> str:
-    """The text without the names and passwords in its URLs."""
+    """Takes names and passwords out of the URLs of a text."""
     return _USER_IN_URL.sub(r"\1<redacted>@", text)
 
 
 def shown(text: str) -> str:
-    """Both."""
+    """Does both: `escaped` and `redacted`."""
     return escaped(redacted(text))
 
 
 def one_line(text: str) -> str:
-    """Both, as one line that people can read: for errors, which may quote a user's file.
-
-    The middle of a very long one is left out, since its end says what helps.
-    """
+    """Does both and makes one line of it: for errors, which may quote a user's file."""
     line = " ".join(text.splitlines())
+    # The middle of a very long line is left out, since its end says what helps.
     if len(line) > 2 * _MOST_CHARS:
         left_out = f" [{len(line) - 2 * _MOST_CHARS:,} characters] "
         line = f"{line[:_MOST_CHARS]}{left_out}{line[-_MOST_CHARS:]}"

@@ -1,4 +1,4 @@
-"""A process that is watched by another, which says in a line what ended it.
+"""Has a process watched by another, which says in a line what ended it.
 
 Where a peer is lost or does not come, XLA ends a process from within, by SIGABRT behind a stack
 trace, and no code of Python's runs any more in it.
@@ -26,15 +26,11 @@ def is_watched() -> bool:
 
 
 def dying_with_this(command: list[str], cores: Collection[int]) -> list[str]:
-    """The command, as a process that is killed when the one that starts it ends, however it does.
+    """Makes of a command one that is killed when this process ends, however it does.
 
-    It becomes so by a small program of its own, this file, since code between fork and exec may
-    deadlock where there are threads.
-
-    Args:
-      command: what to run.
-      cores: of the CPU that it may use; all where empty.
+    It may use these `cores` of the CPU; all where there are none.
     """
+    # By a program of its own, this file: between fork and exec, code may deadlock under threads.
     listed = ",".join(map(str, sorted(cores)))
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), listed, *command]
 
@@ -42,6 +38,7 @@ def dying_with_this(command: list[str], cores: Collection[int]) -> list[str]:
 def die_with(parent: int) -> None:
     """Has this process killed when `parent`, which started it, ends; at once if it has ended."""
     _ask_to_die()
+    # Asked afterwards: a parent that ended before sends no signal any more.
     if _PRCTL is not None and os.getppid() != parent:
         os._exit(1)
 
@@ -75,7 +72,7 @@ def watch(coordinator: str, connect_seconds: int) -> int:
     process = subprocess.Popen(
         sys.orig_argv, env=os.environ | {_PIPE: str(writer)}, pass_fds=[writer]
     )
-    os.close(writer)
+    os.close(writer)  # So that reading ends where the other one never writes.
     with interrupts.handled(lambda *_: process.send_signal(signal.SIGTERM)):
         code = process.wait()
     has_joined = bool(os.read(reader, 1))

@@ -1,4 +1,4 @@
-"""From a complete `task` block to a task, and from a model and a tokenizer to what it reads."""
+"""Makes a task from a complete `task` block, and its inputs from a model and a tokenizer."""
 
 import datetime
 import functools
@@ -22,11 +22,7 @@ from lm.tokenizers.tokenizers import Tokenizer
 
 
 def make_task(block: dict[str, Any], inputs: TextInputs) -> Task:
-    """The task of a complete block.
-
-    Raises:
-      UserError: an unknown kind, or settings that it does not take.
-    """
+    """Makes the task of a complete block; raises UserError for an unknown kind or setting."""
     settings = dict(block)
     make = lookup("task.kind", settings.pop("kind"), _KINDS)
     if "class_weights" in settings:
@@ -37,16 +33,9 @@ def make_task(block: dict[str, Any], inputs: TextInputs) -> Task:
 def text_inputs(
     model: Mapping[str, Any], tokenizer: Tokenizer, *, seq_len: int, truncate: bool
 ) -> TextInputs:
-    """Says how texts become what a model reads; see `TextInputs`.
+    """Makes the `TextInputs` of the `model` block of a config; the rest is of its `data` block.
 
-    Args:
-      model: the `model` block of its config.
-      tokenizer: of the run.
-      seq_len: of its `data` block.
-      truncate: of its `data` block.
-
-    Raises:
-      UserError: the data's rows do not fit the model, or the tokenizer does not.
+    Raises UserError where the rows or the tokenizer do not fit the model.
     """
     max_len = model.get("max_len")
     if max_len is not None and seq_len > max_len:
@@ -69,11 +58,7 @@ def text_inputs(
 
 
 def read_weights(text: str) -> list[float]:
-    """Reads `task.class_weights`: numbers with commas between.
-
-    Raises:
-      UserError: it is something else.
-    """
+    """Reads `task.class_weights`, which are numbers with commas between, or raises UserError."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -128,17 +113,13 @@ def _write(
     num_beams: int,
     length_penalty: float,
 ) -> list[list[int]]:
-    """What follows each prompt: by beam search, or the likeliest token each time for one beam."""
-    settings = dict(
-        vocab_size=tokenizer.vocab_size,
-        max_new_tokens=max_new_tokens,
-        stop_ids=tokenizer.stop_ids,
-        start_id=tokenizer.pad_id or 0,
-    )
+    """Writes what follows each prompt: by beam search, or greedily where there is one beam."""
+    settings = dict(vocab_size=tokenizer.vocab_size, max_new_tokens=max_new_tokens)
+    settings |= dict(stop_ids=tokenizer.stop_ids, start_id=tokenizer.pad_id or 0)
     if num_beams > 1:
         settings |= dict(num_beams=num_beams, length_penalty=length_penalty, early_stopping=False)
         return [best[0].tokens for best in beam.search(model, params, prompts, **settings)]
-    settings |= dict(temperature=0.0, top_k=0, top_p=1.0)
+    settings |= dict(temperature=0.0, top_k=0, top_p=1.0)  # At which no key is read.
     return sampling.generate(model, params, prompts, jax.random.key(0), **settings)
 
 
@@ -152,12 +133,12 @@ def _translation_scores(
 
 
 def _chat(*, inputs: TextInputs, template: str, messages: str, date: str | None = None) -> Task:
-    """`date` is missing in runs of before it was a key, which encoded each answer by itself."""
     sources = template_files.choose(template, None, "").sources
     try:
         now = datetime.datetime.fromisoformat(date) if date else datetime.datetime.now()
     except ValueError:
         raise UserError(f"task.date={date!r} is no day, such as 2026-01-31") from None
+    # Runs of before `date` was a key encoded each answer by itself.
     make = parts_apart.ChatTemplateApart if date is None else chat_template.ChatTemplate
     laid_out_by = make(sources, inputs.tokenizer, now=now)
     return language.Chat(inputs, template=laid_out_by, messages=messages)

@@ -1,4 +1,4 @@
-"""Labels in the spellings that people have for them: one, several, rows of 0 and 1."""
+"""Reads labels in the spellings that people have for them: one, several, rows of 0 and 1."""
 
 import ast
 import collections
@@ -17,52 +17,43 @@ _INVISIBLE = "\u200b\u2060\ufeff"  # Without width, and no white space to Python
 
 
 def clean(label: str) -> str:
-    """A label as it is compared: composed (NFC), and without white space around it.
+    """Brings a label into the form that is compared: NFC, without white space around it.
 
     " pos" is "pos", and "e" with an accent behind it is "é"; case is kept.
     """
     text = unicodedata.normalize("NFC", label)
+    # Again and again: white space may stand inside of invisible characters, and these in it.
     while text != (text := text.strip().strip(_INVISIBLE)):
         pass
     return text
 
 
 def index_of(kind: str, labels: Sequence[str], scheme: str | None = None) -> dict[str, int]:
-    """The place of each label, by all names that data of this kind of task may have for it.
-
-    A config may spell labels with spaces around them; tags are spelled as their scheme has them.
-    """
+    """Returns the index of each label, by all names that data of this kind of task may use."""
     if kind == "tagging":
         return {name: i for i, name in enumerate(spelled(labels, scheme))}
     index = {str(i): i for i in range(len(labels))} if takes_numbers(kind, labels) else {}
     index |= {name: i for i, name in enumerate(labels)}
-    for i, name in enumerate(labels):
+    for i, name in enumerate(labels):  # A config may spell labels with spaces around them.
         index.setdefault(clean(name), i)
     return index
 
 
 def takes_numbers(kind: str, labels: Sequence[str]) -> bool:
-    """Whether 0, 1, ... in the data are LABEL_0, LABEL_1, ..., as `transformers` calls labels that
-    nobody has named.
-
-    Not where a record may have several: [0, 1] would be both labels, or a row that has the second.
-    """
-    unnamed = [f"LABEL_{i}" for i in range(len(labels))]
+    """Whether 0, 1, ... in the data are LABEL_0, LABEL_1, ..., which nobody has named."""
+    unnamed = [f"LABEL_{i}" for i in range(len(labels))]  # As `transformers` calls them.
+    # Not with several to a record: [0, 1] would be both labels, or a row that has the second.
     return kind == "classification" and bool(labels) and list(labels) == unnamed
 
 
 def what_numbers_mean(labels: Sequence[str]) -> str:
-    """What is to be said of labels without names."""
+    """Explains numbers that stand for labels without names."""
     last = len(labels) - 1
     return f"0 to {last} in the data are the head's LABEL_0 to LABEL_{last}, which have no names"
 
 
 def label_of(record: Record, key: str) -> str:
-    """The one label of a record.
-
-    Raises:
-      UserError: there is none, or several.
-    """
+    """Returns the one label of a record; raises UserError where there is none, or several."""
     value = field(record, key)
     if isinstance(value, str) and isinstance(_parsed(value.strip()), list):
         raise UserError(
@@ -78,7 +69,7 @@ def _one(record: Record, key: str, value: Any) -> str:
 
 
 def labels_of(record: Record, key: str, names: Sequence[str] = ()) -> list[str]:
-    """The labels of a record, of which there may be one, several or none.
+    """Returns the labels of a record, of which there may be one, several or none.
 
     A field holds a list, the text of one ('["x", "y"]', "['x', 'y']"), an object of labels with 0
     or 1 each, or one label. Where all labels are known, it may be a row of 0 and 1, a number for
@@ -99,7 +90,7 @@ def labels_of(record: Record, key: str, names: Sequence[str] = ()) -> list[str]:
         value = field(record, key)
     if isinstance(value, str):
         value = _read_text(record, key, value.strip(), names)
-    if isinstance(value, dict) and value and is_row(list(value.values()), at_least=1):
+    if isinstance(value, dict) and is_row(list(value.values()), at_least=1):
         value = [name for name, number in value.items() if _number(number)]
     if not isinstance(value, list | tuple):
         return [_one(record, key, value)]
@@ -120,18 +111,19 @@ _GLUED = re.compile(r"""['"]\s+['"]""")  # As NumPy prints a list; Python would 
 
 
 def _parsed(text: str) -> list | tuple | dict | None:
-    """The list or object that text spells, as JSON or Python does; None where it spells none."""
+    """Returns the list or object that text spells, in JSON or Python; None where there is none."""
     if text[:1] + text[-1:] in ("[]", "()", "{}") and not _GLUED.search(text):
         for parse in (json.loads, ast.literal_eval):
             with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 value = parse(text)
+                # The order of a set differs between processes.
                 value = sorted(value, key=str) if isinstance(value, set) else value
                 return value if isinstance(value, list | tuple | dict) else None
     return None
 
 
 def _read_text(record: Record, key: str, text: str, names: Sequence[str] = ()) -> Any:
-    """What text stands for: one label, as any of `names` is, or the list that it spells."""
+    """Reads text as the list that it spells, or else as one label, as any of `names` is."""
     if clean(text) in names:
         return text
     if (value := _parsed(text)) is not None:
@@ -160,19 +152,18 @@ def is_row(value: Any, at_least: int = 2) -> bool:
 
 
 def refuse_rows(records: Iterable[Record], key: str) -> None:
-    """Raises UserError if all records have rows of 0 and 1 of one length: which labels are they?"""
+    """Raises UserError if all records have rows of 0 and 1 of one length, of unknown labels."""
     lengths, first = set(), None
     for record in records:
-        try:
+        value = None
+        with contextlib.suppress(UserError):
             value = field(record, key)
             value = _read_text(record, key, value.strip()) if isinstance(value, str) else value
-        except UserError:
-            return
         if not is_row(value):
             return
         first = first or record
         lengths.add(len(value))
-    if first is not None and len(lengths) == 1:
+    if len(lengths) == 1:
         raise UserError(
             f"{first.name}: {key}={field(first, key)!r}, and all records have such a row of 0 and "
             "1, a number for each label; name the labels in their order: "
@@ -183,20 +174,17 @@ def refuse_rows(records: Iterable[Record], key: str) -> None:
 def find_labels(
     records: Iterable[Record], read: Callable[[Record], Sequence[str]]
 ) -> collections.Counter:
-    """How often each label occurs, in their order: of numbers if all are, else of text.
-
-    Records of which `read` refuses the labels are left to `Target.features` to report.
-    """
+    """Counts how often each label occurs, in their order: of numbers if all are, else of text."""
     counts: collections.Counter[str] = collections.Counter()
     for record in records:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError):  # `Target.features` will report it.
             counts.update(read(record))
     order = sorted(counts, key=int) if all(map(str.isdecimal, counts)) else sorted(counts)
     return collections.Counter({name: counts[name] for name in order})
 
 
 def near_equal(labels: Iterable[str]) -> list[list[str]]:
-    """Labels that may be meant to be one: they differ in case, in - and _ and spaces, as 1 and 1.0.
+    """Groups labels that may be meant to be one: they differ in case, in -, _, spaces, as 1, 1.0.
 
     ["Yes", "yes", "no", "1", "1.0"] gives [["Yes", "yes"], ["1", "1.0"]].
     """
@@ -212,11 +200,7 @@ def near_equal(labels: Iterable[str]) -> list[list[str]]:
 
 
 def field(record: Record, key: str) -> Any:
-    """A field of a record, or of one inside another.
-
-    Raises:
-      UserError: it is missing.
-    """
+    """Returns a field of a record, or of one inside another; raises UserError if it is missing."""
     try:
         return lookup(record.fields, key)
     except KeyError:

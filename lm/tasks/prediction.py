@@ -1,4 +1,4 @@
-"""Predictions for records without labels: in their order, while more of them are still to come."""
+"""Predicts records without labels, in their order, while more of them are still to come."""
 
 import collections
 import itertools
@@ -15,16 +15,11 @@ _MOST_BATCHES = 16
 
 
 class Predicted(NamedTuple):
-    """What is said of a record.
+    """A record and its prediction, or why there is none."""
 
-    record: the record, or why it could not be read.
-    prediction: as JSON has it; of a record that does not suit the task, why.
-    is_cut: whether the task read but a part of its text.
-    """
-
-    record: Record | UserError
-    prediction: Any | UserError
-    is_cut: bool
+    record: Record | UserError  # Why it could not be read.
+    prediction: Any | UserError  # As JSON has it; why the record does not suit the task.
+    is_cut: bool  # Whether the task read but a part of its text.
 
 
 def predictions(
@@ -36,10 +31,7 @@ def predictions(
     *,
     batch_size: int,
 ) -> Iterator[Predicted]:
-    """One for each record, in their order.
-
-    As many records are held as one batch has; then twice as many each time, up to 16 batches, so
-    that the first predictions come at once and examples of like length share a batch later on.
+    """Predicts each record, in their order.
 
     Args:
       records: without labels, as far as the task needs none.
@@ -51,12 +43,13 @@ def predictions(
     records, size = iter(records), batch_size
     while chunk := list(itertools.islice(records, size)):
         yield from _of_chunk(chunk, read, notes, outputs_of, predict)
+        # The first predictions come at once; later, examples of like length share a batch.
         size = min(2 * size, _MOST_BATCHES * batch_size)
 
 
 def _of_chunk(chunk, read, notes, outputs_of, predict) -> Iterator[Predicted]:
-    errors: dict[int, UserError] = {}
-    spans: dict[int, tuple[int, int]] = {}  # The examples of a record.
+    said: dict[int, Any] = {}  # By the place of the record in the chunk.
+    spans: dict[int, slice] = {}  # The examples of a record.
     examples: list[Features] = []
     cut: set[int] = set()
     for i, record in enumerate(chunk):
@@ -66,15 +59,16 @@ def _of_chunk(chunk, read, notes, outputs_of, predict) -> Iterator[Predicted]:
                 raise record
             found = read(record)
         except UserError as error:
-            errors[i] = error
+            said[i] = error
             continue
-        spans[i] = len(examples), len(examples) + len(found)
+        spans[i] = slice(len(examples), len(examples) + len(found))
         examples += found
         if notes[CUT] > num_cut:
             cut.add(i)
-    outputs = outputs_of(examples) if examples else []
-    good = [chunk[i] for i in spans]
-    of_each = [[outputs[e] for e in range(*span)] for span in spans.values()]
-    values = dict(zip(spans, predict(good, of_each) if good else [], strict=True))
+    outputs = outputs_of(examples) if examples else []  # All at once, so that batches are full.
+    if spans:
+        good = [chunk[i] for i in spans]
+        values = predict(good, [list(outputs[span]) for span in spans.values()])
+        said |= zip(spans, values, strict=True)
     for i, record in enumerate(chunk):
-        yield Predicted(record, errors[i] if i in errors else values[i], i in cut)
+        yield Predicted(record, said[i], i in cut)

@@ -1,4 +1,4 @@
-"""What fine-tuning must know of a task: what its model does, and what people see of it.
+"""Protocols of a task of fine-tuning: what its model does, and what people see of it.
 
 Dimension key: B batch.
 """
@@ -53,12 +53,9 @@ class TaskObjective(Protocol):
 
 
 class Report(Protocol):
-    """What people see of predictions, each of which is an object as JSON has it.
+    """What people see of predictions, each of which is an object as JSON has it."""
 
-    metrics: the names that `score` gives in any case; the first is what most papers report.
-    """
-
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...]  # What `score` gives in any case; the first is what papers report.
 
     @abc.abstractmethod
     def gold(self, record: Record) -> Prediction:
@@ -82,50 +79,34 @@ class Report(Protocol):
 
 
 class Task(Report, Protocol):
-    """A task on labelled records: what its examples hold, what learns them, and what people see.
+    """A task on labelled records: what its examples hold, what learns them, and what people see."""
 
-    fill: what fills up a batch; see `examples.collate`.
-    notes: what was counted on the way, such as examples that were cut, by what it is called.
-    """
-
-    fill: dict[str, int]
-    notes: collections.Counter[str]
+    fill: dict[str, int]  # What fills up a batch; see `examples.collate`.
+    notes: collections.Counter[str]  # What was counted on the way, such as examples that were cut.
     objective: TaskObjective
 
     @abc.abstractmethod
     def encode(self, record: Record) -> list[Features]:
-        """The examples of a record, mostly one.
-
-        Raises:
-          UserError: the record does not suit the task, by its name.
-        """
+        """Makes the examples of a record, mostly one; raises UserError where it does not suit."""
 
     @abc.abstractmethod
     def read(self, record: Record) -> list[Features]:
-        """As `encode`, of a record without labels; none where the model writes its prediction.
-
-        Raises:
-          UserError: the record lacks what the task reads, by its name.
-        """
+        """Does as `encode` for a record without labels; gives none where the model writes."""
 
     @abc.abstractmethod
     def from_text(self, name: str, text: str) -> Record:
-        """A record without labels, of nothing but a text.
-
-        Raises:
-          UserError: the task reads more than one text.
-        """
+        """Makes a record of a text alone; raises UserError where the task reads more than one."""
 
     @abc.abstractmethod
     def predictions(
         self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
     ) -> list[Prediction]:
-        """One prediction a record, from the outputs of each of its examples."""
+        """Makes one prediction a record, from the outputs of each of its examples."""
 
 
 def apply(
     model: nn.Module, params: Params, dropout_key: DropoutKey, *inputs: Any, **more: Any
 ) -> Any:
-    """What a model says of its inputs; without a key there is no dropout."""
+    """Calls a model on its inputs; without a key there is no dropout."""
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     return model.apply({"params": params}, *inputs, deterministic=rngs is None, rngs=rngs, **more)

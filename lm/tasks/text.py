@@ -29,14 +29,11 @@ class TextInputs:
     a pair `<s> a </s> b </s>`; one without a first token leaves it out.
 
     Args:
-      tokenizer: must have an end-of-text token.
+      tokenizer: raises UserError without an end-of-text token.
       family: whose body will read.
       num_types: of the body's segments; 1 where it has none.
       seq_len: the most tokens of an example, special ones included.
       truncate: whether longer ones are cut (and counted) or refused.
-
-    Raises:
-      UserError: the tokenizer has no end-of-text token.
     """
 
     def __init__(
@@ -47,16 +44,17 @@ class TextInputs:
         self.tokenizer, self.family = tokenizer, family
         self.seq_len, self.truncate = seq_len, truncate
         self.notes: collections.Counter[str] = collections.Counter()
+        # T5 has relative positions, by which its attention knows where a token stands.
         self._with_positions = family.architecture != "encoder_decoder"
         self._with_types = num_types > 1
 
     def encode(self, name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The features of one or two texts; `name` is what errors call the example."""
+        """Returns the features of one or two texts; `name` is what errors call the example."""
         return self.frame(name, [self._ids(name, text) for text in texts])
 
     def _ids(self, name: str, text: str) -> np.ndarray:
-        """The ids of a text, or of as much of a long one as can have room."""
-        if len(text) > LONG_CHARS:
+        """Tokenizes a text, or as much of a long one as can have room."""
+        if len(text) > LONG_CHARS:  # Tokenizers take time and memory for all of it, also to cut it.
             (first, *_) = cut_long([Document(text, "")])
             ids = self.tokenizer.encode_batch([first.text])[0]
             if len(ids) > self.seq_len:
@@ -66,7 +64,7 @@ class TextInputs:
         return self.tokenizer.encode_batch([text])[0]
 
     def frame(self, name: str, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """The features of one or two texts that are tokenized already."""
+        """Returns the features of one or two texts that are tokenized already."""
         frame = self.tokenizer.frame(len(parts))
         parts = self._cut(name, parts, self.seq_len - frame.num_special)
         tokens_L, types_L = frame.join(parts)
@@ -75,16 +73,14 @@ class TextInputs:
         return self.features(tokens_L, types_L)
 
     def features(self, tokens_L: np.ndarray, types_L: np.ndarray) -> dict[str, np.ndarray]:
-        """The features of texts that have their special tokens."""
+        """Returns the features of texts that have their special tokens."""
         features = {"tokens_BL": tokens_L, "length_B": len(tokens_L)}
         return features | ({"types_BL": types_L} if self._with_types else {})
 
     def frame_words(
         self, name: str, ids: np.ndarray, first_W: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The features of one text in words, and where in it each word's first piece stands.
-
-        Where a text is cut, it ends with the last word that begins in what is left.
+        """Returns the features of one text in words, and where in it each word's first piece is.
 
         Args:
           name: what errors call the example.
@@ -94,12 +90,11 @@ class TextInputs:
         features = self.frame(name, [ids])
         frame = self.tokenizer.frame(1)
         num_start, num_kept = len(frame.special_ids[0]), features["length_B"] - frame.num_special
+        # A text that is cut ends with the last word that begins in what is left.
         return features, first_W[first_W < num_kept] + num_start
 
     def _cut(self, name: str, parts: Sequence[np.ndarray], room: int) -> list[np.ndarray]:
-        """Leaves `room` tokens, taken from the end of the longer part until both are equal; an odd
-        one stays with the longer, the second of equals, as in `transformers`.
-        """
+        """Leaves `room` tokens, taken from the end of the longer part until both are equal."""
         lengths = [len(part) for part in parts]
         if sum(lengths) <= room:
             return list(parts)
@@ -113,15 +108,17 @@ class TextInputs:
         self.notes[CUT] += 1
         if len(parts) == 1:
             return [parts[0][:room]]
+        # An odd token stays with the longer part, the second of equals, as in `transformers`.
         shorter = lengths.index(min(lengths))
         kept = min(lengths[shorter], room // 2)
         lengths = [kept if i == shorter else room - kept for i in range(2)]
         return [part[:n] for part, n in zip(parts, lengths, strict=True)]
 
     def inputs(self, batch: Mapping[str, jax.Array]) -> dict[str, Any]:
-        """A batch of `encode`'s features -> the keyword arguments of a body."""
+        """Makes the keyword arguments of a body from a batch of `encode`'s features."""
         tokens_BL = batch["tokens_BL"]
         at_L = jnp.arange(tokens_BL.shape[1])
+        # One text is one segment; padding is segment 0, which nothing attends to.
         segment_ids_BL = (at_L[None] < batch["length_B"][:, None]).astype(jnp.int32)
         inputs = {"tokens_BL": tokens_BL, "segment_ids_BL": segment_ids_BL}
         if self._with_positions:
@@ -131,7 +128,7 @@ class TextInputs:
         return inputs
 
     def empty(self) -> dict[str, jax.Array]:
-        """A batch of one token, by which parameters get their shapes."""
+        """Makes a batch of one token, by which parameters get their shapes."""
         nothing_BL = jnp.zeros((1, 1), jnp.int32)
         return {"tokens_BL": nothing_BL, "types_BL": nothing_BL, "length_B": jnp.ones(1, jnp.int32)}
 
@@ -142,7 +139,7 @@ class TextInputs:
 
 
 def too_long(name: str, length: int | str, seq_len: int) -> UserError:
-    """What is said of an example that does not fit."""
+    """Makes the error of an example that does not fit."""
     return UserError(
         f"{name}: {length} tokens do not fit data.seq_len={seq_len}; raise it, or cut long "
         "examples with data.truncate=True"
@@ -150,7 +147,7 @@ def too_long(name: str, length: int | str, seq_len: int) -> UserError:
 
 
 def needs_fields(name: str, *fields: str) -> UserError:
-    """What is said of plain text where a task reads more than one."""
+    """Makes the error of plain text where a task reads more than one field."""
     return UserError(
         f"{name}: plain text is not enough for this task; write JSON Lines with the fields "
         f"{' and '.join(map(repr, fields))}"
@@ -158,11 +155,7 @@ def needs_fields(name: str, *fields: str) -> UserError:
 
 
 def text_field(name: str, fields: Mapping[str, Any], key: str) -> str:
-    """A field of a record that must hold some text.
-
-    Raises:
-      UserError: it is missing, no text, or empty.
-    """
+    """Returns a field that must hold text; raises UserError if it is missing, no text, or empty."""
     try:
         text = lookup(fields, key)
         found = f"is a {type(text).__name__}"
