@@ -1,6 +1,5 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
-import contextlib
 import pathlib
 import signal
 import sys
@@ -67,8 +66,7 @@ def main(argv: list[str]) -> int:
 
     0: done. 1: --verify found a promise that is not kept. 2: a mistake that the user can mend, or a
     fault of the machine; one line of it on stderr. 75: told to stop, and saved; the same command
-    goes on from there. 130, 143, 129: interrupted by ctrl-C, SIGTERM, SIGHUP where nothing could be
-    saved.
+    goes on. 130, 143, 129: ended by ctrl-C, SIGTERM, SIGHUP where nothing could be saved.
     """
     interrupts.keep()
     try:
@@ -113,7 +111,16 @@ def _run(argv: list[str]) -> int:
     if _SWEEP.value is not None or _LAUNCHER.value is not None:
         output.outlive_readers()
         return _launch()
-    with _hosts():
+    # Imported here, so that a mistyped flag is answered at once.
+    from lm.parallel import hosts
+
+    with hosts.connected(
+        _COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        connect_seconds=_CONNECT_SECONDS.value,
+        heartbeat_seconds=_HEARTBEAT_SECONDS.value,
+    ):
         return _dispatch(config)
 
 
@@ -184,20 +191,6 @@ def _launch() -> int:
         _LAUNCHER.value.to_dict(),
         can_search=name == "local",
         dry_run=_DRY_RUN.value,
-    )
-
-
-def _hosts() -> contextlib.AbstractContextManager:
-    """The other processes, where there are any."""
-    # Imported here, so that a mistyped flag is answered at once.
-    from lm.parallel import hosts
-
-    return hosts.connected(
-        _COORDINATOR.value,
-        num_processes=_NUM_PROCESSES.value,
-        process_id=_PROCESS_ID.value,
-        connect_seconds=_CONNECT_SECONDS.value,
-        heartbeat_seconds=_HEARTBEAT_SECONDS.value,
     )
 
 

@@ -112,11 +112,7 @@ def import_folder(
     allow_missing: bool,
     allow_unknown: bool,
 ) -> None:
-    """A folder of `transformers` -> a run at step 0 that can be sampled, evaluated and trained on.
-
-    Raises:
-      UserError: see `lm.interop.hugging_face`.
-    """
+    """A folder of `transformers` -> a run at step 0, to be sampled, evaluated or trained on."""
     # Where weights may be left out, the head of a task is among them.
     if task_model.is_task_model(source) and not (allow_unknown or allow_missing):
         model = _read_task_model(source)
@@ -144,11 +140,7 @@ def merge_adapters(
     allow_missing: bool,
     allow_unknown: bool,
 ) -> None:
-    """A folder of `peft` and the model that it adapts -> a run at step 0, merged.
-
-    Raises:
-      UserError: see `lm.interop.peft`.
-    """
+    """A folder of `peft` and the model that it adapts -> a run at step 0, merged."""
     if not base:
         raise UserError(
             f"source={source} holds adapters; name the run, or the folder of transformers, that "

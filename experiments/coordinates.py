@@ -63,7 +63,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             for width in config.coordinates.widths:
                 print(f"{name}, {width} times as wide", flush=True)
                 points += measured(config, width, name, prepared)
-        _write(points, workdir / "coordinates.csv")
+        table = workdir / "coordinates.csv"
+        with atomic_files.replacing(table) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([Point._fields, *points])
         draw(points, workdir / "coordinates.png")
     flat = _report(points, config.coordinates.bound)
     print(f"see {workdir}/coordinates.png")
@@ -178,12 +180,6 @@ def _report(points: list[Point], bound: float) -> bool:
     flat = is_flat(ours, bound)
     print(f"muP: {'flat' if flat else 'not flat'}, bound {bound:g}")
     return flat
-
-
-def _write(points: list[Point], path: pathlib.Path) -> None:
-    with atomic_files.replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerows([Point._fields, *points])
 
 
 def draw(points: list[Point], path: pathlib.Path) -> None:

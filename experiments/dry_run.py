@@ -26,10 +26,7 @@ def run(config: ml_collections.ConfigDict, num_devices: int | None = None) -> No
     """Prints parameters by block, FLOPs a token, memory a device, and the first batch, decoded.
 
     Where a mesh has several devices, also what they send one another, and the least time of a step.
-
-    Args:
-      config: of a training experiment.
-      num_devices: as if there were so many accelerators; None for the devices that are here.
+    With `num_devices` it is as if there were so many accelerators.
 
     Raises:
       UserError: what would stop the run; a number of devices that is none, or for fine-tuning.
@@ -116,6 +113,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
         key = jax.random.key(0)
         return data.task.objective.loss(parts.model, params, batch, key)["loss"]
 
+    # Shapes alone, as whole as one device has them: parameters carry their shardings.
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params
     inputs = frozen, batch
@@ -135,7 +133,7 @@ def _show(prepared: Prepared, objective: Objective, batch_size: int, seed: int, 
 def _show_examples(batches: ExampleBatches, data: task_data.TaskData, step: int) -> None:
     batch = batches.batch_at(step)
     print(f"\nstep {step + 1} sees")
-    for b, example in enumerate(batches.rows_at(step)[:MAX_ROWS].tolist()):
+    for b, example in enumerate(batches.rows_at(step)[:MAX_ROWS].tolist()):  # As `render` shows.
         record = data.train.records[data.train.owners[example]]
         gold = json.dumps(data.task.gold(record), ensure_ascii=False)
         print(f"row {b}: {record.name}, gold {gold}")

@@ -66,11 +66,13 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     """A fine-tuned run on its own validation split, or on other labelled data."""
     predictions_file = pathlib.Path(config.predictions)
+    # Before hours of evaluation, of which nothing would be left.
     if config.predictions and (predictions_file.is_dir() or not predictions_file.parent.is_dir()):
         raise UserError(
             f"predictions={config.predictions}: name a file, in a folder that exists already"
         )
     mesh = make_mesh(**config.parallel)
+    # What is None in the config stays as the run was trained with.
     given = {name: value for name, value in config.task.items() if value is not None}
     run = task_model.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
     if "source" in run.config and not (config.data.source or config.data.validation):

@@ -203,11 +203,9 @@ def _as_begun(task: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
 def read(
     config: ml_collections.ConfigDict, workdir: pathlib.Path | None = None
 ) -> tuple[ml_collections.ConfigDict, task_data.TaskData]:
-    """The config with its model and task complete, and the data.
+    """The config of a run with its model and task complete, and the data.
 
-    Args:
-      config: of a run.
-      workdir: of the run, which may go on there; None where it is not to be trained.
+    A run that is to be trained may go on in `workdir`, and then keeps the tokenizer that is there.
 
     Raises:
       UserError: what cannot be read, or does not go together.

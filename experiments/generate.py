@@ -36,6 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     loaded = load(folder_of(config.checkpoint), mesh=mesh)
     writer = _writer(loaded, config.raw, config.system)
     ids = [writer.prompt_ids(prompt) for prompt in asked]
+    # All prompts are read before the first is answered: one that is too long stops the command.
     samples = write(writer, ids, **{name: config[name] for name in keywords(write)})
     if config.output:
         _save(pathlib.Path(config.output), asked, samples)
@@ -44,6 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         for j, sample in enumerate(written, start=1):
             if len(asked) * config.num_samples > 1:
                 print(f"--- prompt {i}, sample {j}")
+            # What goes on with a text begins with it; an answer does not repeat the question.
             print(prompt.text + sample.text if writer.goes_on else sample.text)
     return 0
 
@@ -92,6 +94,7 @@ def read_prompts(prompt: str, prompts_file: str, data: ml_collections.ConfigDict
 
 
 def _read_file(path: pathlib.Path, max_bytes: int) -> Iterator[Prompt | UserError]:
+    # That of prompts.jsonl.gz is .jsonl.
     *_, suffix = [s.lower() for s in ("", *path.suffixes) if s.lower() not in files.PACKED]
     if suffix == ".json":
         yield UserError(f"prompts_file={path}: write one object a line, and call the file .jsonl")

@@ -67,9 +67,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             batch_size=task_model.batch_size,
         )
         counts = dict.fromkeys(("predicted", "bad", "cut"), 0)
-        with _output(config.output, printed) as write:
+        with _output(config.output, printed) as file:
             for each in found:
-                write(_line(each, config.data.on_error, counts))
+                file.write(_line(each, config.data.on_error, counts))
+                file.flush()  # Whoever reads a pipe waits for each line.
     # On standard error, as all but the predictions.
     said = [f"{counts['predicted']:,} predictions"]
     said += [f"{counts['cut']:,} of text that was cut to data.seq_len"] * bool(counts["cut"])
@@ -144,6 +145,7 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
         return [found[i] for i in range(len(examples))]
 
     read, predict = task.read, functools.partial(task.predictions, model=model, params=params)
+    # Decoding runs one layer after the other, from weights that are not stacked.
     if isinstance(task, language.Seq2Seq | language.Chat):
         prompting.say_what_is_unused(folder, run.tokenizer)
         written_by = unstack_for_decoding(params, model.config.dtype)
@@ -223,16 +225,11 @@ def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
 
 
 @contextlib.contextmanager
-def _output(path: str, printed: IO[str]) -> Iterator[Callable[[bytes], None]]:
-    """A function that writes: to a file which becomes `path` at the end, or to standard output."""
+def _output(path: str, printed: IO[str]) -> Iterator[IO[bytes]]:
+    """What is written to: a file which becomes `path` at the end, or standard output."""
     if not path:
         printed.flush()
-        yield functools.partial(_write, printed.buffer)
+        yield printed.buffer
         return
     with atomic_files.replacing(pathlib.Path(path)) as part, part.open("wb") as file:
-        yield functools.partial(_write, file)
-
-
-def _write(file: IO[bytes], line: bytes) -> None:
-    file.write(line)
-    file.flush()  # Whoever reads a pipe waits for each line.
+        yield file

@@ -62,7 +62,7 @@ def run(
         experiment = Pretraining(
             config, workdir, parts, prepared, abstract, shard, command=sys.argv, extend=extend
         )
-        if config.init_from:
+        if config.init_from:  # Its shapes and ids; parameters are read once the workdir is ours.
             goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
             tokenizer = None if goes_on else prepared.tokenizer
             init_from.check(config.init_from, parts.model, abstract.params, tokenizer)
@@ -108,7 +108,7 @@ class Pretraining:
             parts, self.objective, abstract, config.data.seq_len
         )
         self._make_state = init_from.make_state(config.init_from, parts, abstract)
-        self._evaluate = make_evaluation(
+        self.evaluate = make_evaluation(
             parts,
             self.objective,
             prepared,
@@ -154,9 +154,6 @@ class Pretraining:
         step, place = pretraining.make_step(self.parts, self.objective, self.abstract)
         # One key for all steps: each folds its number in, so that no checkpoint need hold it.
         return functools.partial(step, key=jax.random.key(self.config.seed)), place
-
-    def evaluate(self, params: Params) -> dict[str, float]:
-        return self._evaluate(params)
 
     def sample(self, params: Params) -> str | None:
         """What the model writes by itself, from the start of a document."""

@@ -96,12 +96,14 @@ def _print_start(
     }
     for name, text in (lines | more).items():
         line = f"{name:>14}: {safe_text.shown(text)}"
+        # Paths and commands stay in one piece, to be copied.
         print(textwrap.fill(line, 100, subsequent_indent=" " * 16, break_long_words=False))
     print(flush=True)
 
 
 def _decay_line(weight_decay: float, params: Params) -> str:
     by_decay = {True: [], False: []}
+    # By the very function that the optimiser asks, so that the line cannot be wrong.
     for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         by_decay[decays(path)].append(name)
@@ -153,10 +155,7 @@ def start_fine_tuning(
 
 
 def border_warnings(notes: Mapping[str, int], num_examples: int) -> list[str]:
-    """Warns where answers begin inside of a token, as behind a prompt that ends in a space.
-
-    `notes` are the counts of a chat task, by what is counted.
-    """
+    """Warns where answers begin inside of a token, as behind a prompt that ends in a space."""
     count = notes.get(chat_template.SPLIT, 0)
     if count * 2 < num_examples:  # An odd answer is no fault of the template.
         return []

@@ -26,12 +26,8 @@ def train(
 ) -> int:
     """Trains to the end of the config, going on from the newest checkpoint in `workdir`.
 
-    Returns 0, or 75 when a signal ended it early, after saving.
-
-    Args:
-      experiment: what is to be trained.
-      requested_config: the one that the workdir belongs to, as yet without what data completes.
-      profile_steps: first and last step to trace.
+    The workdir belongs to `requested_config`, which lacks what the data completes. `profile_steps`
+    are the first and the last to trace. Returns 0, or 75 when a signal ended it after saving.
 
     Raises:
       UserError: before anything is written, for a workdir that cannot be used.
@@ -86,10 +82,7 @@ def check(
 ) -> None:
     """Checks the intervals of evaluation, checkpoints and logging. Reads no data.
 
-    Args:
-      config: of a training experiment; `train.num_steps` is set.
-      metrics: what an evaluation gives, among which the best checkpoint may be chosen.
-      profile_steps: first and last step to trace.
+    `train.num_steps` is set; `metrics` are those that an evaluation gives.
 
     Raises:
       UserError: a choice that cannot be followed.

@@ -38,14 +38,12 @@ _NUM_LAYERS = (2, 3)
 
 
 def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]) -> Collectives:
-    """What a step of `config` sends on a mesh of these sizes, estimated in a process of its own.
-
-    The number of simulated devices is chosen when JAX starts, and this process has started it.
-    """
+    """What a step of `config` sends on a mesh of these sizes, estimated in a process of its own."""
     small = variants.small_sizes(axis_sizes)
     twin = variants.for_mesh(config, axis_sizes, small)
     if twin.model.dtype == "bfloat16":  # Which the compiler for CPUs widens; this is as large.
         twin.model.dtype = "float16"
+    # The number of simulated devices is chosen when JAX starts, and this process has started it.
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(math.prod(small.values())),
@@ -108,8 +106,7 @@ def main() -> None:
     """Reads a twin's config from stdin; prints kind, axes and traffic of its collectives."""
     jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
     config = ml_collections.ConfigDict(json.loads(sys.stdin.read()))
-    with_layers = lambda n: variants.changed(config, {"model.num_layers": n})
-    of_layers = lambda n: compiled(with_layers(n), jax.devices())
+    of_layers = lambda n: compiled(variants.changed(config, {"model.num_layers": n}), jax.devices())
     found = of_all_layers(config.model.num_layers, of_layers)
     print(json.dumps([[kind, axes, traffic] for (kind, axes), traffic in found.items()]))
 
@@ -124,14 +121,7 @@ def show(
     held: dict[str, int],
     flops: float,
 ) -> None:
-    """Prints what the devices send one another, and the least time of a step by chip.
-
-    Args:
-      found: the collectives of a step.
-      parts: of the run.
-      held: bytes a device by category; see `memory.held_bytes`.
-      flops: of a step.
-    """
+    """Prints the collectives of a step that were found, and its least time by chip."""
     sizes = dict(parts.mesh.shape)
     rich.print(_collectives_table(found, sizes))
     rich.print(_time_table(parts, held, flops, found))

@@ -46,13 +46,9 @@ class Commands:
             *more,
         )
 
-    def describe(self) -> list[str]:
-        """Prints the VM as JSON."""
-        return self._command("tpu-vm", "describe", self.name, "--format=json")
-
-    def describe_queued(self) -> list[str]:
-        """Prints the queued resource as JSON."""
-        return self._command("queued-resources", "describe", self.name, "--format=json")
+    def describe(self, kind: str = "tpu-vm") -> list[str]:
+        """Prints the VM, or its "queued-resources", as JSON."""
+        return self._command(kind, "describe", self.name, "--format=json")
 
     def delete(self) -> list[str]:
         """Deletes the VM, and its queued resource."""
@@ -143,17 +139,16 @@ class GcloudError(Exception):
 
 
 def described(commands: Commands, runner: Runner) -> tuple[str, dict[str, Any]]:
-    """The state of a VM, and what gcloud says of it.
+    """The state of a VM, and what gcloud says of it, "labels" included.
 
-    Returns:
-      ABSENT; WAITING for it to come; READY; or another word for one that will not be of use again,
-      gcloud's own as PREEMPTED. What gcloud says has "labels".
+    The state is ABSENT, WAITING, READY, or another word for one that will not be of use again, such
+    as gcloud's own PREEMPTED.
 
     Raises:
       GcloudError: gcloud cannot say.
     """
     if commands.is_queued:
-        request = _described(commands.describe_queued(), runner)
+        request = _described(commands.describe("queued-resources"), runner)
         if request is None:
             return ABSENT, {}
         state = request["state"]["state"]

@@ -37,13 +37,14 @@ def run(
         for other in by_kind["running"]:
             board.say(f"running  {other.name}  {board_lib.differences(other)}  in another process")
         while pool.runs or (waiting and not stop.is_told):
-            stop.obey(pool)
+            stop.obey(pool)  # Here and not in the signal's handler, which may interrupt a start.
             while waiting and pool.has_room() and not stop.is_told:
                 kinds += _start(waiting.pop(0), pool, board)
             board.read()
             for end in pool.ended():
-                kinds.append(end.kind)
+                kinds.append(end.kind)  # Its slot is free again.
                 board.ended(end.run, end.kind, end.why or _result(end.run))
+    # Runs that a signal kept from starting have still to go on.
     return exit_code(kinds + ["stopped"] * len(waiting), stop.is_told)
 
 

@@ -70,17 +70,12 @@ def _git(*args: str) -> str:
 
 
 def moved(run: PlannedRun, folder: pathlib.Path, remote_folder: str) -> PlannedRun:
-    """The run with the workdir that it has on other machines.
-
-    Args:
-      run: as planned here.
-      folder: --workdir, in which the run's own is.
-      remote_folder: what `folder` is there; "" where it is the same path.
+    """The run with the workdir that it has where `folder` is `remote_folder`, "" for the same path.
 
     Raises:
       UserError: the path is not absolute.
     """
-    workdir = run.workdir
+    workdir = run.workdir  # As it is here, where all machines share it.
     if remote_folder:
         workdir = pathlib.Path(remote_folder) / workdir.relative_to(folder)
     if not workdir.is_absolute():

@@ -96,9 +96,7 @@ def fetch(commands: gcloud.Commands, there: PlannedRun, one: PlannedRun) -> list
 def judge(codes: Sequence[int | None], state: str) -> str:
     """What to do after the processes of a run have ended: "done", "failed" or "again".
 
-    Args:
-      codes: of each worker; None where it could not be reached.
-      state: of the VM.
+    A worker's exit code is None where it could not be reached; the state is the VM's.
     """
     if set(codes) == {0}:
         return "done"
@@ -204,11 +202,7 @@ class TpuMachine:
         return False
 
     def _make_ready(self) -> None:
-        """Has a VM with the tree on it.
-
-        Raises:
-          _NoVmError: there is none to be had, or a signal came.
-        """
+        """Has a VM with the tree on it; _NoVmError: there is none to be had, or a signal came."""
         for attempt in range(self._asked.create_attempts):
             self._pause(self._asked.retry_seconds if attempt else 0.0)
             state = self._state()

@@ -34,6 +34,7 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> in
     """
     asked = _checked(settings)
     waiting = [one for one in runs if state_of(one.workdir).kind != "done"]
+    # All that can be refused comes before a VM is asked for, since that costs money.
     moved = {one.name: remote.moved(one, folder, asked.remote_folder) for one in waiting}
     secrets = remote.secrets(asked.env_names)
     commit = remote.commit()
@@ -43,14 +44,16 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> in
     logs.mkdir(parents=True, exist_ok=True)
     bundle = _bundle(folder, commit)
     bundle.parent.mkdir(exist_ok=True)
-    todo: queue.SimpleQueue[PlannedRun] = queue.SimpleQueue()
+    todo: queue.SimpleQueue[PlannedRun] = (
+        queue.SimpleQueue()
+    )  # Of all VMs: the next free one takes.
     for one in waiting:
         todo.put(one)
     names = asked.names(len(waiting))
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(gcloud.held(name))
-        stop = stack.enter_context(process_pool.stop_on_signals())
+        stop = stack.enter_context(process_pool.stop_on_signals())  # So that VMs are deleted.
         vms = [
             vm_lib.TpuMachine(name, asked, logs, bundle, commit, secrets, stop) for name in names
         ]
@@ -58,10 +61,11 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> in
         with concurrent.futures.ThreadPoolExecutor(len(vms)) as pool:
             served = [pool.submit(vm.serve, todo, moved) for vm in vms]
             while concurrent.futures.wait(served, timeout=_LOOK_SECONDS).not_done:
-                pass
+                pass  # In between, this thread handles signals.
     kinds = [kind for one in served for kind in one.result()]
     if "failed" in kinds:
         return 1
+    # Fewer ends than runs: for some there was no VM.
     return 0 if len(kinds) == len(waiting) and set(kinds) == {"done"} else STOPPED
 
 
@@ -84,7 +88,9 @@ def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> s
     lines = [shlex.join(remote.bundle_command(bundle))]
     for i, name in enumerate(names):
         commands = asked.commands(name)
-        lines += ["", *([shlex.join(commands.describe_queued())] if asked.queued else [])]
+        lines.append("")
+        if asked.queued:
+            lines.append(shlex.join(commands.describe("queued-resources")))
         lines += [
             shlex.join(commands.describe()),
             shlex.join(vm_lib.create(commands, asked)),

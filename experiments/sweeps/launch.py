@@ -6,16 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from experiments import cli
-from experiments.sweeps.plan import (
-    Base,
-    PlannedRun,
-    counted,
-    make_planner,
-    plain_parts,
-    plan,
-    plan_alone,
-    read,
-)
+from experiments.sweeps import plan
+from experiments.sweeps.plan import Base, PlannedRun
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
 from lm.run.status import state_of
@@ -48,6 +40,9 @@ def launch(
 ) -> int:
     """Has a launcher train what is not done yet, or prints what it would do.
 
+    Returns 0 where all are done, 1 where some failed, 75 where it was stopped, and the same command
+    goes on.
+
     Args:
       base: the config of the command line.
       sweep_file: has `sweep()`; None for the one run of the command line.
@@ -56,27 +51,24 @@ def launch(
       can_search: whether it is one that a search can use.
       dry_run: start nothing.
 
-    Returns:
-      The exit code: 0 all done, 1 some failed, 75 stopped, and the same command goes on.
-
     Raises:
       UserError: before anything is started or written.
     """
     workdir_lib.check_usable(workdir)
     cli.check_settings(getattr(launcher, "Settings", launcher.run), settings)
     if sweep_file is None:
-        runs, folder = [plan_alone(base, workdir)], workdir.parent
+        runs, folder = [plan.plan_alone(base, workdir)], workdir.parent
     else:
         if (workdir / workdir_lib.CONFIG).exists():
             raise UserError(f"--workdir={workdir} is the folder of a run; name another for a sweep")
-        found, folder = read(sweep_file), workdir
+        found, folder = plan.read(sweep_file), workdir
         if isinstance(found, dict):
             if not can_search:
                 raise UserError(
                     "a search needs --launcher=local, which sees evaluations as they are logged"
                 )
             return _search(base, found, folder, settings, dry_run)
-        runs = plan(base, found, folder)
+        runs = plan.plan(base, found, folder)
     if dry_run:
         from experiments.sweeps import costs  # It needs JAX, and a launcher is quick without.
 
@@ -88,7 +80,7 @@ def launch(
     if sweep_file is not None:
         launcher.plan(runs, folder, **settings)  # It refuses what cannot work; now one may write.
         _show_planned(runs)
-    print(f"runs in {folder}: {counted(states)}", flush=True)
+    print(f"runs in {folder}: {plan.counted(states)}", flush=True)
     return launcher.run(runs, folder, **settings)
 
 
@@ -103,9 +95,9 @@ def _search(
 
     # As `plan` does with overrides: a range of NumPy's is no list of values of a config.
     if isinstance(spec["space"], dict):
-        spec = spec | {"space": {key: plain_parts(one) for key, one in spec["space"].items()}}
+        spec = spec | {"space": {key: plan.plain_parts(x) for key, x in spec["space"].items()}}
     search = call(search_lib.Search, "search", spec)
-    make_run = make_planner(base, folder)
+    make_run = plan.make_planner(base, folder)
     if not dry_run:
         return search_lib.run(search, make_run, folder, **settings)
     from experiments.sweeps import costs

@@ -60,13 +60,8 @@ def run(
     """Trains trials on the devices of this machine until there are enough; shows the best one.
 
     The trials are kept in FOLDER/search.journal, and a search that was stopped goes on from there.
-    Returns 0 where all trials ended, 1 where some failed, 75 where it was stopped.
-
-    Args:
-      search: what is searched for, and how.
-      make_run: overrides -> the run that they stand for; raises UserError where they cannot work.
-      folder: of the search; made if need be.
-      num_parallel, devices_per_run: see `device_slots.slots`.
+    Returns 0 where all trials ended, 1 where some failed, 75 where it was stopped. See `plan` for
+    `make_run`, and `device_slots` for the last two arguments.
 
     Raises:
       UserError: before anything starts; also where `optuna` is missing, or the folder holds another

@@ -86,11 +86,7 @@ class VmappedRun:
 
 
 class VmappedGroup:
-    """Runs of one program.
-
-    Args:
-      runs: see `grouped`.
-      folder: gets logs/NAME.log of each.
+    """Runs of one program; FOLDER/logs/NAME.log has what each says.
 
     Raises:
       UserError: what would stop one of the runs; nothing is written.
@@ -146,7 +142,8 @@ class VmappedGroup:
                 self._active.append(member)
                 board.started(member.run, f"this process, 1 of {len(self._members)}")
                 member.open_log()
-                state = self._attempt(member, member.start, self._experiment(member))
+                own = member.config, member.run.workdir, member.parts, member.command
+                state = self._attempt(member, member.start, self._first.of_run(*own))
                 if state is not None:
                     by_step[int(state.step)].append((member, state))
             if len(by_step) > 1:  # As after a kill in the middle of saving one after the other.
@@ -154,9 +151,6 @@ class VmappedGroup:
             for step in sorted(by_step):
                 self._train_from(step, by_step.pop(step), stop_requested)  # Popped: donated there.
         return list(self._kinds.values())
-
-    def _experiment(self, member: VmappedRun) -> pretrain.Pretraining:
-        return self._first.of_run(member.config, member.run.workdir, member.parts, member.command)
 
     def _train_from(
         self,

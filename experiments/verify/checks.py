@@ -33,10 +33,6 @@ class Result(NamedTuple):
         return not self.skipped and not self.measured <= self.bound  # NaN fails.
 
 
-def _skip(reason: str) -> Result:
-    return Result(math.nan, math.nan, reason)
-
-
 def accumulation(subject: ShrunkRun) -> Result:
     """A batch gives what its micro-batches give together."""
     variants = [Variation(subject.home, accumulate_steps=n, plain=True) for n in (1, 2)]
@@ -62,7 +58,7 @@ def packing(subject: ShrunkRun) -> Result:
     params = _params(subject)
     costs = subject.costs(params)
     if isinstance(costs, str):
-        return _skip(costs)
+        return Result(math.nan, math.nan, costs)
     together, alone = costs
     # Relative to a nat at least: a document that costs nothing is all rounding.
     return Result(float(np.max(np.abs(together - alone) / np.maximum(alone, 1.0))), _ROUNDING)
@@ -104,7 +100,7 @@ def devices(subject: ShrunkRun) -> Result:
 def first_loss(subject: ShrunkRun) -> Result:
     """A model that has learned nothing is no better than chance, and no worse."""
     if isinstance(subject.chance, str):
-        return _skip(subject.chance)
+        return Result(math.nan, math.nan, subject.chance)
     # Logits of unit variance, as T5's are at first, cost half a nat more than equal ones.
     return Result(abs(_losses(subject)[0] / subject.chance - 1), 0.15)
 
@@ -112,7 +108,7 @@ def first_loss(subject: ShrunkRun) -> Result:
 def overfitting(subject: ShrunkRun) -> Result:
     """What is seen often enough is learned."""
     if subject.not_overfit:
-        return _skip(subject.not_overfit)
+        return Result(math.nan, math.nan, subject.not_overfit)
     losses = _losses(subject)
     return Result(losses[-1] / losses[0], 0.3)
 

@@ -119,6 +119,7 @@ def _shrunk(
     config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
     config.eval.sample_tokens = 0
     data = config.data
+    # Now, since below each split becomes a file of its own.
     if both := sources.in_both(data.source, data.train, data.validation):
         report.warn([f"data.train and data.validation both have {', '.join(both[:5])}"])
     for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
@@ -129,7 +130,7 @@ def _shrunk(
         if split == "train" and "vocab_size" in config.tokenizer:
             wanted = _num_pieces(config.tokenizer, texts)
             config.tokenizer.vocab_size = min(config.tokenizer.vocab_size, wanted)
-            parts = math.lcm(64, grid.shape["tensor"])
+            parts = math.lcm(64, grid.shape["tensor"])  # The table is cut over `tensor`.
             config.model.vocab_size = multiple(config.tokenizer.vocab_size, parts)
         path = folder / f"{split}.jsonl"
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -155,12 +156,10 @@ def _num_pieces(tokenizer: ml_collections.ConfigDict, texts: list[str]) -> int:
 
 
 def _uneven(prepared: Prepared, batches: Batches, batch_size: int) -> Any:
-    """A training batch whose last rows, not quite half of them, are padding.
-
-    Micro-batches take rows in turn, so that their numbers of targets differ.
-    """
+    """A training batch whose last rows, not quite half of them, are padding."""
     ids = batches.rows_at(0)
     pieces = batches.reader.read(ids)
+    # Micro-batches take rows in turn: of an even number of padded rows each would have half.
     pieces[batch_size // 2 + 1 :] = [[] for _ in pieces[batch_size // 2 + 1 :]]
     return rows_from_pieces(pieces, prepared.seq_len, prepared.tokenizer.pad_id or 0, ids)
 

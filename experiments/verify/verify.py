@@ -43,9 +43,6 @@ def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
 
     That is the run's own where there are several accelerators, or else one of simulated devices.
 
-    Args:
-      config: of a training experiment.
-
     Raises:
       UserError: what a run would raise before it trains.
     """

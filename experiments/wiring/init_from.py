@@ -14,14 +14,7 @@ from experiments.wiring import pretraining
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.interop.weights import Path
-from lm.loading import language_model, task_model
-from lm.loading.run_folder import (
-    has_tokenizer,
-    head_of,
-    load_config,
-    on_this_machine,
-    tokenizer_block,
-)
+from lm.loading import language_model, run_folder, task_model
 from lm.models import mup
 from lm.models.factory import family_named, make_model
 from lm.models.families import family_of, init_params, param_shapes
@@ -78,7 +71,7 @@ def _is_of_output(path: Path, model: nn.Module) -> bool:
 
 def _choices(folder: pathlib.Path, model: nn.Module) -> dict[str, Any]:
     """What a folder of `transformers` may lack and have, with the head of a task or with none."""
-    is_body = head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
+    is_body = run_folder.head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
     may_lack = lambda path: is_body and _is_of_output(path, model)
     return {"may_lack": may_lack, "leave_out": "heads"}
 
@@ -99,8 +92,8 @@ def own_tokenizer(
 ) -> ml_collections.ConfigDict:
     """This `tokenizer` block; or, where a run goes on that read a file, that of its copy there."""
     # So a run keeps its ids and special tokens, whatever becomes of the file.
-    if tokenizer.kind == "file" and has_tokenizer(workdir):
-        return ml_collections.ConfigDict(tokenizer_block(workdir))
+    if tokenizer.kind == "file" and run_folder.has_tokenizer(workdir):
+        return ml_collections.ConfigDict(run_folder.tokenizer_block(workdir))
     return tokenizer
 
 
@@ -127,7 +120,7 @@ def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     block |= {name: value for name, value in config.model.items() if name in block}
     with config.unlocked():
         config.model = ml_collections.ConfigDict(block)
-        config.tokenizer = ml_collections.ConfigDict(tokenizer_block(folder))
+        config.tokenizer = ml_collections.ConfigDict(run_folder.tokenizer_block(folder))
     return config
 
 
@@ -138,8 +131,8 @@ def model_block(folder: pathlib.Path) -> dict[str, Any]:
       UserError: it is neither, or one of `transformers` without a tokenizer.
     """
     if not hugging_face.is_folder(folder):
-        return load_config(folder)["model"]
-    tokenizer_block(folder)  # Raises where there is none.
+        return run_folder.load_config(folder)["model"]
+    run_folder.tokenizer_block(folder)  # Raises where there is none.
     return hugging_face.load_model_block(folder)
 
 
@@ -148,17 +141,14 @@ def check(
 ) -> None:
     """Compares `init_from` with the parameters and the tokenizer that a config asks for.
 
-    Args:
-      init_from: the folder of a run, or of `transformers`.
-      model, params: of the config; of parameters, shapes are enough.
-      tokenizer: of this config's data; None where it is not compared.
+    Of parameters, shapes are enough; a tokenizer that is None is not compared.
 
     Raises:
       UserError: `init_from` is neither, or its parameters or its tokenizer are others.
     """
     folder = pathlib.Path(init_from)
     is_run = not hugging_face.is_folder(folder)
-    other = make_model(on_this_machine(model_block(folder)), causal=True)
+    other = make_model(run_folder.on_this_machine(model_block(folder)), causal=True)
     # Read in any case, so that a folder without one is refused.
     theirs = tokenizers.load(folder / "tokenizer") if is_run else tokenizers.load_file(folder)
     # They are no parameters, so that no shape would show the difference.
@@ -185,7 +175,7 @@ def check(
                 "config's model needs; name what it was fine-tuned from"
             )
     if tokenizer is not None and theirs.fingerprint != tokenizer.fingerprint:
-        block = tokenizer_block(folder)
+        block = run_folder.tokenizer_block(folder)
         raise UserError(
             f"init_from={folder} knows another tokenizer's ids; take that one: "
             f"--config=FILE.py:tokenizer={block.get('path', block['kind'])}"

@@ -51,11 +51,7 @@ class PretrainingParts:
 def make_parts(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | int | None = None
 ) -> PretrainingParts:
-    """Builds and cross-checks model, loss, optimiser and mesh.
-
-    Args:
-      config: of pretraining.
-      devices: of the mesh, or how many; see `mesh.make_mesh`.
+    """Builds and cross-checks model, loss, optimiser, and a mesh of these devices or so many.
 
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
@@ -128,6 +124,7 @@ def make_data(
     """
     # How rows are drawn is no part of the cache's key: all batch sizes share what is prepared.
     block = {k: v for k, v in data.items() if not k.startswith("batch_size")}
+    # Through `call`, so that an unknown or missing key of the block raises.
     prepared = call(
         preparation.prepare,
         "data",
@@ -208,6 +205,7 @@ def check_batch(
     data: ml_collections.ConfigDict, accumulate_steps: int, eval_batch_size: int, mesh: Mesh
 ) -> None:
     """Raises UserError unless the mesh can cut rows, and every micro-batch into rows."""
+    # Each device has equally many rows of a micro-batch, and equal parts of a row.
     parts, sequence = num_batch_shards(mesh), mesh.shape["sequence"]
     if data.seq_len % sequence:
         raise UserError(

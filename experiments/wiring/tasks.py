@@ -40,10 +40,7 @@ def complete(
 ) -> dict[str, Any]:
     """The `task` block with its labels and their weights, so that a task needs no training data.
 
-    Args:
-      block: that of a config; empty labels mean those of the records.
-      records: of training; one without a proper label is for `encode` to report.
-      templates: of chats; see `chat_templates`.
+    Empty labels mean those of the records of training; `templates` are of chats.
 
     Raises:
       UserError: fewer than two labels, or weights that do not fit them.
@@ -61,7 +58,7 @@ def complete(
         read = lambda record: labels_lib.labels_of(record, block["label"], block["labels"])
     else:  # One, whatever it holds.
         read = lambda record: [labels_lib.label_of(record, block["label"])]
-    counts = labels_lib.find_labels(records, read)
+    counts = labels_lib.find_labels(records, read)  # `encode` reports records without one.
     labels = block["labels"] or tuple(counts)
     names = [labels_lib.clean(label) for label in labels]
     # Other spellings of a label, such as its number, count as it.
