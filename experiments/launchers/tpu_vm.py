@@ -44,9 +44,7 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> in
     logs.mkdir(parents=True, exist_ok=True)
     bundle = _bundle(folder, commit)
     bundle.parent.mkdir(exist_ok=True)
-    todo: queue.SimpleQueue[PlannedRun] = (
-        queue.SimpleQueue()
-    )  # Of all VMs: the next free one takes.
+    todo: queue.SimpleQueue[PlannedRun] = queue.SimpleQueue()  # The next VM that is free takes one.
     for one in waiting:
         todo.put(one)
     names = asked.names(len(waiting))
