@@ -13,8 +13,8 @@ from experiments.wiring import tasks
 from lm.chat import template_files
 from lm.corpus import preparation
 from lm.corpus.sources import Document
-from lm.data import records, train_overlap
-from lm.data.examples import Features
+from lm.data import records
+from lm.data.examples import Features, num_seen
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats.files import RestUnread
@@ -164,7 +164,7 @@ def _warnings(
 ) -> list[str]:
     lines = [f"the rest of a file was not read: {e}" for e in skipped if isinstance(e, RestUnread)]
     num_records = len(validation.records)
-    if num := train_overlap.num_seen(train.examples, validation.examples, validation.owners):
+    if num := num_seen(train.examples, validation.examples, validation.owners):
         lines.append(
             f"{num:,} of {num_records:,} validation examples ({num / num_records:.2%}) read just "
             "as one of training does, so that scores are not those of new text"

@@ -16,7 +16,7 @@ from lm.corpus.rows import Rows, rows_from_pieces
 from lm.errors import UserError
 
 _ROWS_AT_ONCE = 128
-_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
 def permute(indices: np.ndarray, size: int, key: str) -> np.ndarray:
@@ -106,7 +106,7 @@ class Batches:
         batches = grain.MapDataset.range(first_step, end_step, many).map(
             lambda i: self._read(range(i, min(i + many, end_step)), shard, num_shards)
         )
-        for several in batches.to_iter_dataset(_READ_OPTIONS):
+        for several in batches.to_iter_dataset(READ_OPTIONS):
             yield from several
 
     def _read(self, steps: range, shard: int, num_shards: int) -> list[Rows]:

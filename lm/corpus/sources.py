@@ -8,6 +8,7 @@ import difflib
 import filecmp
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import sysconfig
@@ -18,7 +19,7 @@ from lm.corpus.documents import LONG_CHARS, Document
 from lm.errors import UserError
 from lm.formats import files as files_lib
 from lm.formats import formats
-from lm.formats.fields import lookup
+from lm.formats.fields import Record, lookup
 
 
 class Source(NamedTuple):
@@ -32,6 +33,17 @@ class Source(NamedTuple):
 
     documents: Callable[[], Iterable[Document | UserError]]
     fingerprint: Callable[[], str]
+
+
+class RecordSource(NamedTuple):
+    """One split of records, with the same promises as `Source`.
+
+    features: what a data set says of its fields, such as the names of classes; None for files.
+    """
+
+    records: Callable[[], Iterable[Record | UserError]]
+    fingerprint: Callable[[], str]
+    features: Any = None
 
 
 def make_source(
@@ -96,7 +108,7 @@ def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source
     _refuse("python_stdlib", {"data.source": argument, f"data.{split}": spec, "data.field": field})
     root, names = stdlib_files()
     wanted = [name for name in names if is_held_out(name) == (split == "validation")]
-    return _files([root / name for name in wanted], root, _whole_file)
+    return _whole_files([root / name for name in wanted], root=root)
 
 
 def stdlib_files() -> tuple[pathlib.Path, list[str]]:
@@ -106,13 +118,14 @@ def stdlib_files() -> tuple[pathlib.Path, list[str]]:
     names = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = set(subfolders) - others  # What is left out is not even walked through.
-        relative = pathlib.Path(folder).relative_to(root)
+        relative = pathlib.Path(folder).relative_to(root)  # Hashed, so the same on any machine.
         names += [(relative / file).as_posix() for file in files if file.endswith(".py")]
     return root, sorted(names)
 
 
 def is_held_out(name: str) -> bool:
     """Whether what has this name is for validation: a twentieth, chosen by hash."""
+    # SHA-256, since Python's own hash of a string differs between processes.
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
 
 
@@ -122,42 +135,52 @@ def is_held_out(name: str) -> bool:
 def text_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
     """Files by glob, one document a file; packed ones are unpacked."""
     _refuse("text", {"data.source": argument, "data.field": field})
-    return _files(files_lib.find(split, spec), None, lambda path: _whole_file(path, max_bytes))
+    return _whole_files(files_lib.find(split, spec), max_bytes)
 
 
 def json_lines(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
     """JSON Lines by glob, one document a line; packed ones are unpacked."""
     _refuse("jsonl", {"data.source": argument})
     files_lib.require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
-    read = functools.partial(
-        _records_of, field=field, max_bytes=max_bytes, reader_of=lambda path: formats.json_lines
-    )
-    return _files(files_lib.find(split, spec), None, read)
+    # Whatever the suffix is: a name such as corpus.txt is allowed here.
+    return _texts(open_files(split, spec, max_bytes, lambda path: formats.json_lines), field)
 
 
 def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
     """Files by glob, one document a record, in any format of `formats` by its suffix."""
     _refuse("files", {"data.source": argument})
     files_lib.require("files", "data.field", field, 'the field of the text, such as "text"')
-    paths = files_lib.find(split, spec)
-    for path in paths:
-        formats.reader_of(path)
-    read = functools.partial(
-        _records_of, field=field, max_bytes=max_bytes, reader_of=formats.reader_of
+    return _texts(open_files(split, spec, max_bytes), field)
+
+
+def open_files(
+    split: str,
+    spec: str | Sequence[str],
+    max_bytes: int,
+    reader_of: Callable[[pathlib.Path], formats.ReadFn] = formats.reader_of,
+) -> RecordSource:
+    """Finds files by glob, whose records are read one file after the other.
+
+    Raises:
+      UserError: no file is there, or `reader_of` does not know the format of one.
+    """
+    readers = {path: reader_of(path) for path in files_lib.find(split, spec)}
+    each = lambda: (formats.read(path, max_bytes, reader) for path, reader in readers.items())
+    return RecordSource(
+        lambda: itertools.chain.from_iterable(each()), lambda: files_lib.hash_files(readers)
     )
-    return _files(paths, None, read)
 
 
 def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[str]) -> list[str]:
-    """Validation files, as they are shown, that are training files too or hold just what one does.
+    """Names the validation files that are training files too, or hold just what one does.
 
-    None for sources that are no files. Of documents in both, `SplitCounter` knows.
+    There are none for sources that are no files. `SplitCounter` finds shared documents.
     """
     if SOURCES.get(source) not in _OF_FILES:
         return []
     specs = {"train": train, "validation": validation}
     paths = {split: files_lib.find(split, spec) for split, spec in specs.items()}
-    by_size: dict[int, list[pathlib.Path]] = {}
+    by_size: dict[int, list[pathlib.Path]] = {}  # Only files of one size need be compared.
     for path in paths["train"]:
         by_size.setdefault(path.stat().st_size, []).append(path)
 
@@ -168,31 +191,29 @@ def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[
     return [files_lib.shown(path) for path in paths["validation"] if is_in(path)]
 
 
-def _files(
+def _whole_files(
     paths: list[pathlib.Path],
-    root: pathlib.Path | None,
-    read: Callable[[pathlib.Path], Iterator[Document | UserError]],
+    max_bytes: int = files_lib.MAX_DOCUMENT_BYTES,
+    root: pathlib.Path | None = None,
 ) -> Source:
     return Source(
-        documents=lambda: (document for path in paths for document in read(path)),
+        documents=lambda: (document for path in paths for document in _whole_file(path, max_bytes)),
         fingerprint=lambda: files_lib.hash_files(paths, root),
     )
 
 
-def _whole_file(
-    path: pathlib.Path, max_bytes: int = files_lib.MAX_DOCUMENT_BYTES
-) -> Iterator[Document | UserError]:
-    """One document; a long one in parts, after a first reading has found no fault in it."""
+def _whole_file(path: pathlib.Path, max_bytes: int) -> Iterator[Document | UserError]:
+    """Yields one document, or a long one in parts."""
     name, held, size = files_lib.shown(path), [], 0
     try:
         for text in files_lib.decoded(path, max_bytes):
             size += len(text)
             held.append(text)
             if size > LONG_CHARS:
-                held.clear()
+                held.clear()  # From here on this reading only looks for faults.
         if size <= LONG_CHARS:
             yield Document("".join(held), name)
-        else:
+        else:  # A second reading, since parts could not be taken back at a later fault.
             for text in files_lib.decoded(path, max_bytes):
                 yield Document(text, name, goes_on=True)
             yield Document("", name)
@@ -202,40 +223,34 @@ def _whole_file(
         yield error
 
 
-def _records_of(
-    path: pathlib.Path,
-    *,
-    field: str,
-    max_bytes: int,
-    reader_of: Callable[[pathlib.Path], formats.ReadFn],
-) -> Iterator[Document | UserError]:
-    for item in formats.read(path, max_bytes, reader_of(path)):
-        yield item if isinstance(item, UserError) else _text_of(item.fields, field, item.name)
-        del item  # It may be long.
+def _texts(source: RecordSource, field: str) -> Source:
+    """Makes a document of the text in a field of each record."""
+    # `map`, since the variable of a loop would hold a long record while its text is in use.
+    documents = lambda: map(functools.partial(_text_of, field), source.records())
+    return Source(documents, source.fingerprint)
 
 
-def _text_of(record: Any, field: str, name: str) -> Document | UserError:
-    """The document in a record, which is a JSON object, a TFDS example or a Hugging Face row."""
+def _text_of(field: str, record: Record | UserError) -> Document | UserError:
+    if isinstance(record, UserError):
+        return record
     try:
-        text = lookup(record, field)
-    except KeyError:
-        there = ", ".join(map(repr, record)) or "none"
-        return UserError(f"{name}: data.field={field!r} is missing; there are {there}")
-    if isinstance(text, bytes):  # TFDS keeps text as UTF-8.
-        try:
+        text = lookup(record.fields, field)
+        if isinstance(text, bytes):  # TFDS keeps text as UTF-8.
             text = text.decode()
-        except UnicodeDecodeError as error:
-            return files_lib.not_utf8(name, text, error, error.start)
-    if not isinstance(text, str):
-        return UserError(
-            f"{name}: data.field={field!r} is a {type(text).__name__}; "
-            f"there are {', '.join(map(repr, record))}"
-        )
-    return Document(text, name)
+    except KeyError:
+        fault = "missing"
+    except UnicodeDecodeError as error:
+        return files_lib.not_utf8(record.name, text, error, error.start)
+    else:
+        if isinstance(text, str):
+            return Document(text, record.name)
+        fault = f"a {type(text).__name__}"
+    there = ", ".join(map(repr, record.fields)) or "none"
+    return UserError(f"{record.name}: data.field={field!r} is {fault}; there are {there}")
 
 
 def _refuse(kind: str, settings: dict[str, str]) -> None:
-    """A key that a source does not read must be empty, so that none is set in vain."""
+    """Raises UserError where a key is set that the source does not read."""
     for key, value in settings.items():
         if value:
             raise UserError(f"{key}: {value!r} means nothing to the source {kind!r}; leave it out")
@@ -247,15 +262,11 @@ def _refuse(kind: str, settings: dict[str, str]) -> None:
 def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
     """`tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
     files_lib.require("tfds", "data.field", field, "the feature that holds the text")
-    records, files = open_tfds(argument, split, spec)
-    return Source(
-        documents=lambda: _records(records, field, f"tfds:{argument}[{spec}]"),
-        fingerprint=lambda: files_lib.hash_together(files),
-    )
+    return _texts(open_tfds(argument, split, spec), field)
 
 
-def open_tfds(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.Path]]:
-    """A TFDS data set as a sequence of dicts with `dataset_info`, and the files that it lies in.
+def open_tfds(argument: str, split: str, spec: str) -> RecordSource:
+    """Opens a TFDS data set; its text is bytes, its classes are numbers.
 
     Raises:
       UserError: there is no such data set or split.
@@ -265,13 +276,15 @@ def open_tfds(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.P
     files_lib.require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
     files_lib.require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
+        # The one format with random access, which `as_data_source` needs.
         builder = tfds.builder(argument, file_format="array_record")
         builder.download_and_prepare()
         records = builder.as_data_source(split=spec)
     except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]  # TFDS goes on with all names that it knows.
         raise UserError(f"data.source='tfds:{argument}', data.{split}={spec!r}: {reason}") from None
-    return records, [pathlib.Path(path) for path in builder.info.splits[spec].filepaths]
+    paths = builder.info.splits[spec].filepaths
+    return _by_name(f"tfds:{argument}[{spec}]", records, paths, records.dataset_info.features)
 
 
 def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
@@ -280,15 +293,11 @@ def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
     The folder holds files that `datasets` can load, or what its `save_to_disk` wrote.
     """
     files_lib.require("hf", "data.field", field, "the column that holds the text")
-    records, files = open_hugging_face(argument, split, spec)
-    return Source(
-        documents=lambda: _records(records, field, f"hf:{argument}[{spec}]"),
-        fingerprint=lambda: files_lib.hash_together(files),
-    )
+    return _texts(open_hugging_face(argument, split, spec), field)
 
 
-def open_hugging_face(argument: str, split: str, spec: str) -> tuple[Any, list[pathlib.Path]]:
-    """A Hugging Face data set as a sequence of dicts with `features`, and the files it lies in.
+def open_hugging_face(argument: str, split: str, spec: str) -> RecordSource:
+    """Opens a Hugging Face data set; its classes are numbers.
 
     Raises:
       UserError: there is no such data set or split, or `datasets` is not installed.
@@ -303,7 +312,9 @@ def open_hugging_face(argument: str, split: str, spec: str) -> tuple[Any, list[p
     files_lib.require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
     files_lib.require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
-        if _is_saved(pathlib.Path(argument)):
+        # Of a dictionary of splits, and of a single data set.
+        marks = [pathlib.Path(argument, name) for name in ("dataset_dict.json", "state.json")]
+        if any(mark.is_file() for mark in marks):  # `load_dataset` would read its JSON as data.
             records = _part_of_saved(datasets.load_from_disk(argument), spec)
         else:
             name, _, config = argument.partition(":")
@@ -311,16 +322,22 @@ def open_hugging_face(argument: str, split: str, spec: str) -> tuple[Any, list[p
     except (ValueError, KeyError, OSError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"data.source='hf:{argument}', data.{split}={spec!r}: {reason}") from None
-    return records, [pathlib.Path(file["filename"]) for file in records.cache_files]
+    paths = [file["filename"] for file in records.cache_files]
+    return _by_name(f"hf:{argument}[{spec}]", records, paths, records.features)
 
 
-def _is_saved(folder: pathlib.Path) -> bool:
-    """Whether `save_to_disk` of a data set, or of a dictionary of its splits, wrote a folder."""
-    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+def _by_name(
+    name: str, items: Iterable[dict[str, Any]], paths: Iterable[str | os.PathLike], features: Any
+) -> RecordSource:
+    return RecordSource(
+        lambda: (Record(f"{name}:{i}", item) for i, item in enumerate(items)),
+        lambda: files_lib.hash_together(map(pathlib.Path, paths)),
+        features,
+    )
 
 
 def _part_of_saved(saved: Any, spec: str) -> Any:
-    """The split, or the slice of one, of what `load_from_disk` gave: "train[:90%]".
+    """Slices what `load_from_disk` gave as `load_dataset` would: "train[:90%]".
 
     Raises:
       ValueError: there is no such split; one that was saved without its name is called train.
@@ -340,11 +357,6 @@ def _part_of_saved(saved: Any, spec: str) -> Any:
         ) from None
     found = [saved[part.splitname].select(range(part.from_, part.to)) for part in parts]
     return found[0] if len(found) == 1 else datasets.concatenate_datasets(found)
-
-
-def _records(records: Iterable[dict], field: str, name: str) -> Iterator[Document | UserError]:
-    for index, record in enumerate(records):
-        yield _text_of(record, field, f"{name}:{index}")
 
 
 SOURCES: dict[str, Callable[..., Source]] = {

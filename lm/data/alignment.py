@@ -15,18 +15,14 @@ from lm.tokenizers.vocabulary import is_chinese
 def encode_words(
     tokenizer: Tokenizer, words: Sequence[str], space_before: Sequence[bool] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces of words, and the word of each piece; every word has one piece at least.
-
-    Each word is encoded by itself, behind its space if it has one, so that no piece is of two:
+    """Encodes words each by itself; every word has one piece at least, and no piece is of two.
 
         words         the   unbelievable         北     京
         space_before  False True                 True   False
         pieces        the   ▁un   believ   able  ▁北    京
         word_of_L     0     1     1        1     2      3
 
-    Where no piece of the whole text is of two words, these are its pieces: only the first word gets
-    the space that some tokenizers put before a text. A word that is nothing to the tokenizer, such
-    as a lone accent to one that drops accents, is its unknown token, or else a space.
+    Where no piece of the whole text is of two words, these are its pieces.
 
     Args:
       tokenizer: any.
@@ -42,26 +38,27 @@ def encode_words(
         f" {word}" if spaced else word for word, spaced in zip(words, space_before, strict=True)
     ]
     encoded = tokenizer.encode_inside(texts)
+    # Only the first word gets the space that some tokenizers put before a text.
     if words and not space_before[0]:
         encoded[0] = tokenizer.encode_batch(texts[:1])[0]
+    # In place of a word that is nothing to the tokenizer, as a lone accent to one that drops them.
     nothing = tokenizer.encode_inside([" "])[0][:1]
     if tokenizer.unk_id is not None:
         nothing = np.array([tokenizer.unk_id], np.int32)
     encoded = [ids if len(ids) else nothing for ids in encoded]
     word_of_L = np.repeat(np.arange(len(words), dtype=np.int32), list(map(len, encoded)))
-    return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L
+    return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L  # Of no word, (0,) twice.
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text stand, as BERT's tokenizers find them before they cut them up.
+    """Finds where the words of a text stand, as BERT's tokenizers do before they cut them up.
 
-    Spaces and control characters part words; punctuation and Chinese characters are words by
-    themselves. `Köln, 北京!` has the words Köln `,` 北 京 `!`: (0, 4) (4, 5) (6, 7) (7, 8) (8, 9).
+    `Köln, 北京!` has the words Köln `,` 北 京 `!`: (0, 4) (4, 5) (6, 7) (7, 8) (8, 9).
     """
     words: list[tuple[int, int]] = []
     for i, character in enumerate(text):
         if character.isspace() or unicodedata.category(character) == "Cc":
-            continue
+            continue  # Control characters part words as spaces do.
         goes_on = words and words[-1][1] == i and not _is_alone(character)
         if goes_on and not _is_alone(text[i - 1]):
             words[-1] = (words[-1][0], i + 1)
@@ -71,6 +68,7 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def _is_alone(character: str) -> bool:
+    """Whether a character is a word by itself: punctuation, or Chinese."""
     is_punctuation = unicodedata.category(character).startswith("P") or character in _SYMBOLS
     return is_punctuation or is_chinese(character)
 
@@ -83,4 +81,5 @@ def first_pieces(word_of_L: np.ndarray) -> np.ndarray:
 
     Of a text that is cut at its end, these are the words that begin in what is left.
     """
+    # Before the first word stands -1, so that its first piece is a change too.
     return np.flatnonzero(np.diff(word_of_L, prepend=-1)).astype(np.int32)

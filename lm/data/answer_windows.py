@@ -47,7 +47,7 @@ def windows(
     frame: Frame,
     name: str,
 ) -> list[Window]:
-    """A question with each part of its context; parts overlap, and together are all of it.
+    """Joins a question with each part of its context; parts overlap, and together are all of it.
 
     The question `q r` and the context `a b c d e`, with seq_len=8 and stride=2:
 
@@ -66,7 +66,7 @@ def windows(
       UserError: the question leaves no room, or a stride would leave out tokens between windows.
     """
     at = len(frame.special_ids[0]) + len(question_ids) + len(frame.special_ids[1])
-    size = seq_len - len(question_ids) - frame.num_special
+    size = seq_len - len(question_ids) - frame.num_special  # Of each part of the context.
     if size < 1:
         raise UserError(
             f"{name}: {len(question_ids)} tokens of question leave no room for the context in "
@@ -79,6 +79,7 @@ def windows(
             "stand beside this question; change it, or raise data.seq_len"
         )
     found = []
+    # The last window is the first that reaches the end; an empty context has one window too.
     for first in range(0, max(num_tokens - size + stride, 1), stride):
         end = min(first + size, num_tokens)
         ids_L, types_L = frame.join([question_ids, context_ids[first:end]])
@@ -89,20 +90,20 @@ def windows(
 def answer_span(
     starts_C: np.ndarray, ends_C: np.ndarray, answer_start: int, answer_text: str
 ) -> tuple[int, int] | None:
-    """The first and the last token of those that hold a character of the answer.
+    """Finds the first and the last of the tokens that hold a character of the answer.
 
-    In `a bc d` of tokens `a`, `▁b`, `c`, `▁d`, the answer "bc" at 2 is (1, 2), and so is "bc " with
-    a space that a token behind it holds. None where there is none: the answer is nothing but
-    spaces, or the tokenizer dropped all of it.
+    In `a bc d` of tokens `a`, `▁b`, `c`, `▁d`, the answer "bc" at 2 is (1, 2), and so is "bc ".
+    None where the answer is nothing but spaces, or the tokenizer dropped all of it.
 
     Args:
       starts_C, ends_C: the characters that each token stands for; see `Offsets`.
       answer_start: index of the answer's first character in the context.
       answer_text: the answer as it stands there.
     """
-    text = answer_text.strip()
+    text = answer_text.strip()  # A space at its end is held by the token behind it.
     start = answer_start + len(answer_text) - len(answer_text.lstrip())
     end = start + len(text)
+    # Half-open ranges that overlap; the last term drops tokens that stand for no character.
     at = np.flatnonzero((starts_C < end) & (ends_C > start) & (starts_C < ends_C))
     return (int(at[0]), int(at[-1])) if text and len(at) else None
 
@@ -110,23 +111,18 @@ def answer_span(
 def span_in_window(
     window: Window, span: tuple[int, int] | None, *, none: int = 0
 ) -> tuple[int, int]:
-    """The positions of an answer's first and last token in a window.
-
-    Both are `none` where the window does not hold all of it, or there is no answer.
-    """
+    """Gives the positions of an answer's first and last token in a window, or `none` twice."""
+    # Half an answer would teach a wrong end, so a window has all of it or none.
     if span is None or span[0] < window.first or span[1] >= window.end:
         return none, none
     return span[0] - window.shift, span[1] - window.shift
 
 
 def span_characters(context: str, offsets: Offsets, first: int, last: int) -> tuple[int, int]:
-    """Where in the context the text of tokens `first` to `last` begins, and behind what it ends.
-
-    Spaces at its ends, which may be parts of tokens, are left out.
-    """
+    """Finds where in the context the text of tokens `first` to `last` starts and ends."""
     start = int(offsets.starts[first])
     text = context[start : offsets.ends[last]]
-    start += len(text) - len(text.lstrip())
+    start += len(text) - len(text.lstrip())  # Spaces may be parts of tokens, but not of an answer.
     return start, start + len(text.strip())
 
 
@@ -154,11 +150,10 @@ def best_spans(
     num_best: int,
     none_at_B: jax.Array | None = None,
 ) -> BestSpans:
-    """What is needed of the logits of windows (Devlin et al. 2019, sections 4.2 and 4.3).
+    """Ranks the answers of each window by start's logit plus end's (Devlin et al. 2019, 4.2, 4.3).
 
-    The score of an answer is the sum of two logits: that it starts at its first token, and that it
-    ends at its last. Jittable; each window's result depends on nothing but its own logits, and of
-    equal scores the earlier answer is first, then the shorter.
+    Jittable; each window's result depends on nothing but its own logits, and of equal scores the
+    earlier answer is first, then the shorter.
 
     Args:
       start_BL, end_BL: any float type; the arithmetic is float32.
@@ -178,12 +173,15 @@ def best_spans(
     start_BL = jnp.where(in_context_BL, start_BL, -jnp.inf)
     end_BL = jnp.where(in_context_BL, end_BL, -jnp.inf)
     max_length = min(max_length, L)
+    # Scores by start and length, L x E and not L x L: the row of a start gathers the next E ends.
+    # Behind the last position stand E ends of -inf, so that no gather is clamped into the window.
     padded_BL = jnp.pad(end_BL, ((0, 0), (0, max_length)), constant_values=-jnp.inf)
     end_at_LE = jnp.arange(L)[:, None] + jnp.arange(max_length)[None]
     scores_BLE = start_BL[:, :, None] + padded_BL[:, end_at_LE]
     # To top_k, -0.0 is less than 0.0, and the tie would not go to the earlier answer.
     scores_BLE = jnp.where(scores_BLE == 0, 0.0, scores_BLE)
     num_best = min(num_best, L * max_length)
+    # Flat, a start is before the next and a shorter before a longer, as top_k breaks ties.
     scores_BA, index_BA = jax.lax.top_k(scores_BLE.reshape(len(scores_BLE), -1), num_best)
     starts_BA = index_BA // max_length
     return BestSpans(starts_BA, starts_BA + index_BA % max_length, scores_BA, none_scores_B1[:, 0])
@@ -202,9 +200,7 @@ def best_answers(
 ) -> tuple[list[Answer], float]:
     """The best answers to one question over all of its windows, and the score of none.
 
-    An answer that several windows hold has its best score. None has its least, since what one
-    window does not hold, another may. The caller compares it with the best answer (Devlin et al.
-    2019, section 4.3).
+    The caller compares the two (Devlin et al. 2019, section 4.3).
 
     Args:
       shifts: of the question's windows; see `Window`.
@@ -214,12 +210,11 @@ def best_answers(
     scores: dict[tuple[int, int], float] = {}
     for shift, starts_A, ends_A, scores_A in zip(shifts, *spans[:3], strict=True):
         for start, end, score in zip(starts_A, ends_A, scores_A, strict=True):
-            if np.isfinite(score):
+            if np.isfinite(score):  # -inf fills up windows with fewer answers than A.
                 key = int(start) + int(shift), int(end) + int(shift)
+                # Windows overlap: an answer that several hold has its best score.
                 scores[key] = max(float(score), scores.get(key, -np.inf))
-    answers = sorted((Answer(*key, score) for key, score in scores.items()), key=_order)
+    answers = [Answer(*key, score) for key, score in scores.items()]
+    answers.sort(key=lambda answer: (-answer.score, answer.first, answer.last))
+    # None has its least score, since what one window does not hold, another may.
     return answers[:num_best], float(np.min(spans.none_B))
-
-
-def _order(answer: Answer) -> tuple[float, int, int]:
-    return -answer.score, answer.first, answer.last

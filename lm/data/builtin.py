@@ -1,9 +1,8 @@
 """Labelled examples that every machine has, made of the running Python's own standard library.
 
 They are real text with gold labels that the language itself gives, so that each task can be tried,
-and a model's score compared with a baseline's, without any download. Where no other is named, files
-are for validation as in the corpus `python_stdlib`, so that no model that was pretrained on it has
-read them.
+and a model's score compared with a baseline's, without any download. Unless said otherwise, files
+are for validation as in the corpus `python_stdlib`, so that no model pretrained on that read them.
 """
 
 import ast
@@ -42,12 +41,9 @@ def _read(task: str) -> list[tuple[bool, Item]]:
 
 
 def docstrings() -> Iterator[tuple[bool, Item]]:
-    """The first paragraph of a docstring, and the package it is from: {"text", "label"}.
-
-    Names of the package's own functions and terms are what gives it away. See `_by_package`.
-    """
+    """The first paragraph of a docstring, and the package it is from: {"text", "label"}."""
     found: dict[str, list[Item]] = collections.defaultdict(list)
-    for name, tree in _trees(1.0):
+    for name, _, tree in _trees(1.0):
         package = name.split("/")[0].removesuffix(".py")
         for node in ast.walk(tree):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -62,7 +58,7 @@ def docstrings() -> Iterator[tuple[bool, Item]]:
 def snippets() -> Iterator[tuple[bool, Item]]:
     """Eight lines of source in a row, and the package that they are from: {"text", "label"}.
 
-    There are thousands, so that one can ask how many a model needs. See `_by_package`.
+    There are thousands, so that one can ask how many a model needs.
     """
     root, names = sources.stdlib_files()
     found: dict[str, list[Item]] = collections.defaultdict(list)
@@ -82,15 +78,13 @@ def snippets() -> Iterator[tuple[bool, Item]]:
 
 
 def _by_package(found: dict[str, list[Item]]) -> Iterator[tuple[bool, Item]]:
-    """The items of the eight packages with the most, of texts that occur once.
-
-    A tenth is for validation, whichever file it is from: some packages are a single one. So these
-    are what a model that was pretrained on the library may have read, though without its package.
-    """
+    """Yields the items of the eight packages with the most, of texts that occur once."""
     texts = collections.Counter(item["text"] for items in found.values() for _, item in items)
     found = {p: [i for i in items if texts[i[1]["text"]] == 1] for p, items in found.items()}
     largest = sorted(found, key=lambda package: (-len(found[package]), package))[:_NUM_PACKAGES]
     for item in itertools.chain.from_iterable(found[package] for package in sorted(largest)):
+        # By text and not by file, since some packages are a single file. A model pretrained on the
+        # library may have read these texts, though not which package they are from.
         yield _chosen(item[1]["text"], 0.1), item
 
 
@@ -103,13 +97,11 @@ def token_roles() -> Iterator[tuple[bool, Item]]:
         B-target  O  B-call  I-call  I-call  I-call  I-call  O  O  O  B-argument  O  O  O
 
     Roles are function and class (the name of what is defined), parameter, argument (a keyword's),
-    call, target, decorator, module and imported. The tree that Python parses gives them. The same
-    name has different ones: what it is called by does not say what it does.
+    call, target, decorator, module and imported. One name has different ones in different places.
     """
-    for name, tree in _trees(1 / 6):
+    for name, source, tree in _trees(1 / 6):  # Of all lines there would be too many to train on.
         roles = _roles(tree)
-        root, _ = sources.stdlib_files()
-        for line in _logical_lines((root / name).read_text(encoding="utf-8")):
+        for line in _logical_lines(source):
             if not _chosen(f"{name} {line[0].start}", 1 / 5):
                 continue
             tags = _tags(line, roles)
@@ -128,15 +120,14 @@ def summaries() -> Iterator[tuple[bool, Item]]:
     """
     for name, functions in _functions():
         for line, source, sentence in functions:
-            fields = {"source": source, "target": sentence}
-            yield sources.is_held_out(name), (f"{name}:{line}", fields)
+            item = f"{name}:{line}", {"source": source, "target": sentence}
+            yield sources.is_held_out(name), item
 
 
 def questions() -> Iterator[tuple[bool, Item]]:
-    """Which function of some does what a sentence says: as SQuAD has it, the answer is its name.
+    """Which of up to four functions does what a docstring's sentence says, as SQuAD has it.
 
-    The context is the source of up to four functions of a file, without their docstrings, and the
-    question is the first sentence of the docstring of one.
+    The context is their source, the question the first sentence, the answer the function's name.
     """
     for name, functions in _functions():
         for first in range(0, len(functions), 4):
@@ -149,7 +140,7 @@ def questions() -> Iterator[tuple[bool, Item]]:
                 fields = {"id": f"{name}:{line}", "context": context, "question": sentence}
                 fields |= {"answers": [answer], "is_impossible": False}
                 yield sources.is_held_out(name), (f"{name}:{line}", fields)
-                start += len(source) + 2
+                start += len(source) + 2  # Behind the empty line that joins them.
 
 
 def conversations() -> Iterator[tuple[bool, Item]]:
@@ -164,11 +155,11 @@ def conversations() -> Iterator[tuple[bool, Item]]:
 
 
 def _functions() -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
-    """Of each file: its functions of up to 400 characters that say in a sentence what they do.
+    """Yields of each file the functions of up to 400 characters whose docstring is a sentence.
 
-    The line, the source without the docstring, and the docstring's first sentence.
+    With each its line, the source without the docstring, and the docstring's first sentence.
     """
-    for name, tree in _trees(1.0):
+    for name, _, tree in _trees(1.0):
         found = []
         for node in ast.walk(tree):
             if not isinstance(node, ast.FunctionDef) or len(node.body) < 2:
@@ -176,9 +167,9 @@ def _functions() -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
             sentence = _first_sentence(ast.get_docstring(node) or "")
             if not 4 <= len(sentence.split()) <= 20:
                 continue
-            bare = copy.copy(node)
+            bare = copy.copy(node)  # Shallow: the tree keeps its docstrings.
             bare.body = node.body[1:]
-            source = ast.unparse(bare)
+            source = ast.unparse(bare)  # Without comments, which would give the answer away.
             if len(source) <= 400:
                 found.append((node.lineno, source, sentence))
         yield name, sorted(found)
@@ -201,14 +192,15 @@ def _chosen(text: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def _trees(share: float) -> Iterator[tuple[str, ast.Module]]:
-    """About a share of the library's files, parsed; those that are no valid Python are left out."""
+def _trees(share: float) -> Iterator[tuple[str, str, ast.Module]]:
+    """Yields name, text and tree of about a share of the library's files that are valid Python."""
     root, names = sources.stdlib_files()
     for name in names:
         if _chosen(name, share):
             try:
-                yield name, ast.parse((root / name).read_text(encoding="utf-8"))
-            except (SyntaxError, UnicodeDecodeError, ValueError):
+                text = (root / name).read_text(encoding="utf-8")
+                yield name, text, ast.parse(text)
+            except (SyntaxError, ValueError):  # Also of text that is no UTF-8, or has NUL in it.
                 continue
 
 
@@ -231,25 +223,21 @@ def _roles(tree: ast.Module) -> dict[_Place, tuple[_Place, str]]:
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                for decorator in filter(_is_dotted, map(_callee, node.decorator_list)):
-                    add(decorator, "decorator")
+                for decorator in node.decorator_list:
+                    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+                    if _is_dotted(name):
+                        add(name, "decorator")  # Before its call is walked: the first role stays.
             case ast.Call() if _is_dotted(node.func):
                 add(node.func, "call")
-            case ast.keyword(arg=str()):
+            case ast.keyword(arg=str()) | ast.arg():  # Their own ends are too far.
                 end = (node.lineno, node.col_offset + len(node.arg.encode()))
-                roles[node.lineno, node.col_offset] = (end, "argument")
-            case ast.arg():
-                end = (node.lineno, node.col_offset + len(node.arg.encode()))
-                roles[node.lineno, node.col_offset] = (end, "parameter")
+                role = "parameter" if isinstance(node, ast.arg) else "argument"
+                roles[node.lineno, node.col_offset] = (end, role)
             case ast.Name(ctx=ast.Store()):
                 add(node, "target")
             case ast.Attribute(ctx=ast.Store()) if _is_dotted(node):
                 add(node, "target")
     return roles
-
-
-def _callee(node: ast.AST) -> ast.AST:
-    return node.func if isinstance(node, ast.Call) else node
 
 
 def _is_dotted(node: ast.AST) -> bool:
@@ -264,7 +252,7 @@ _KEPT = {tokenize.NAME, tokenize.OP, tokenize.NUMBER, tokenize.STRING}
 
 
 def _logical_lines(text: str) -> Iterator[list[tokenize.TokenInfo]]:
-    """The tokens of each statement's line, of 3 to 40 tokens none of which is long."""
+    """Yields the tokens of each logical line that has 3 to 40 tokens, none of them long."""
     line: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NEWLINE:
@@ -273,13 +261,13 @@ def _logical_lines(text: str) -> Iterator[list[tokenize.TokenInfo]]:
                 yield line
             line = []
         elif token.type not in _SKIPPED:
-            line.append(token)
+            line.append(token)  # One of neither set, as the parts of f-strings, spoils the line.
 
 
 def _tags(line: list[tokenize.TokenInfo], roles: dict[_Place, tuple[_Place, str]]) -> list[str]:
-    """The tag of each token: of the role whose name starts at it or goes on over it."""
+    """Tags each token by the role of the name that starts at it or goes on over it."""
     tags = _definition_tags(line)
-    inside: tuple[_Place, str] | None = None
+    inside: tuple[_Place, str] | None = None  # Where the current name ends, and its role.
     for i, token in enumerate(line):
         start = _in_bytes(token, token.start)
         if inside and start >= inside[0]:
@@ -293,7 +281,7 @@ def _tags(line: list[tokenize.TokenInfo], roles: dict[_Place, tuple[_Place, str]
 
 
 def _definition_tags(line: list[tokenize.TokenInfo]) -> list[str]:
-    """Of what the tree gives no place for: names that are defined, and those that are imported."""
+    """Tags names that are defined or imported, for which the tree gives no place."""
     words = [token.string for token in line]
     tags = ["O"] * len(line)
     for i, word in enumerate(words[:-1]):
@@ -314,5 +302,6 @@ def _definition_tags(line: list[tokenize.TokenInfo]) -> list[str]:
 
 
 def _in_bytes(token: tokenize.TokenInfo, place: tuple[int, int]) -> _Place:
+    # `tokenize` counts columns in characters; a token of several lines starts in the first.
     line = token.line.splitlines(keepends=True)[0] if token.line else ""
     return place[0], len(line[: place[1]].encode())

@@ -3,6 +3,7 @@
 Dimension key: B batch; any other letter is a length that examples differ in.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import grain
 import numpy as np
 
-from lm.corpus.batches import rows_at
+from lm.corpus.batches import READ_OPTIONS, rows_at
 from lm.errors import UserError
 
 # One example: arrays by the name that a batch gives them. A name ends in B and the letters of the
 # array's own dimensions, so `tokens_BL` is of shape (L,) here.
 Features = Mapping[str, Any]
-_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_MODEL_INPUTS = ("tokens_BL", "encoder_tokens_BM")
 
 
 def collate(
@@ -42,21 +43,22 @@ def collate(
     for example in examples:
         for name, value in example.items():
             for letter, n in zip(_letters(name), np.shape(value), strict=True):
+                # One letter is one length, whichever arrays share it; none is empty.
                 lengths[letter] = max(lengths.get(letter, 1), n)
     lengths = {letter: -(-n // multiple) * multiple for letter, n in lengths.items()}
     batch = {}
     for name, first in examples[0].items():
         shape = [lengths[letter] for letter in _letters(name)]
+        # As JAX has them without 64-bit types; Python's own numbers come as 64 bits.
         dtype = np.float32 if np.asarray(first).dtype.kind == "f" else np.int32
         batch[name] = np.full((size, *shape), fill.get(name, 0), dtype)
         for b, example in enumerate(examples):
-            value = example[name]
-            batch[name][(b, *map(slice, np.shape(value)))] = value
+            batch[name][(b, *map(slice, np.shape(example[name])))] = example[name]
     return batch
 
 
 def _letters(name: str) -> str:
-    """The dimensions of an example's array: "L" for tokens_BL."""
+    """Reads the dimensions of an example's array off its name: "L" for tokens_BL."""
     return re.search(r"_B([A-Z]*)$", name)[1]
 
 
@@ -90,6 +92,7 @@ class ExampleBatches:
 
     def batch_at(self, step: int, shard: int = 0, num_shards: int = 1) -> dict[str, np.ndarray]:
         """The batch of a step, or one host's part of it, which is as wide as the whole."""
+        # Every host lays out the whole batch, since the longest example of all gives its width.
         examples = [self._examples[i] for i in self.rows_at(step)]
         batch = collate(examples, fill=self._fill, multiple=self._multiple, size=self._batch_size)
         return _part(batch, shard, num_shards)
@@ -101,7 +104,7 @@ class ExampleBatches:
         batches = grain.MapDataset.range(first_step, end_step).map(
             lambda step: self.batch_at(step, shard, num_shards)
         )
-        yield from batches.to_iter_dataset(_READ_OPTIONS)
+        yield from batches.to_iter_dataset(READ_OPTIONS)
 
 
 def _part(batch: dict[str, np.ndarray], shard: int, num_shards: int) -> dict[str, np.ndarray]:
@@ -123,8 +126,32 @@ def evaluation_batches(
     of the whole.
     """
     size = lambda i: max((np.size(value) for value in examples[i].values()), default=0)
-    order = sorted(range(len(examples)), key=lambda i: (size(i), i))
+    order = sorted(range(len(examples)), key=size)  # Stable: of equal sizes in their own order.
     for first in range(0, len(order), batch_size):
         here = order[first : first + batch_size]
         batch = collate([examples[i] for i in here], fill=fill, multiple=multiple, size=batch_size)
         yield np.array(here), _part(batch, shard, num_shards)
+
+
+def num_seen(
+    train: Sequence[Features], validation: Sequence[Features], owners: Sequence[int]
+) -> int:
+    """Counts the validation records of which a model reads just what it reads in training.
+
+    Args:
+      train, validation: the examples of all records.
+      owners: the record of each validation example.
+    """
+    seen, known = set(map(_input_digest, train)), dict.fromkeys(owners, True)
+    for example, owner in zip(validation, owners, strict=True):
+        known[owner] &= _input_digest(example) in seen  # All windows of a record, or it is new.
+    return sum(known.values())
+
+
+def _input_digest(example: Features) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in _MODEL_INPUTS:  # No label and no id: a text is known, whatever is said of it.
+        if name in example:
+            # The name parts the two sequences, so that no token can move from one to the other.
+            digest.update(name.encode() + np.asarray(example[name], np.int32).tobytes())
+    return digest.digest()

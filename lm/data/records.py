@@ -1,23 +1,19 @@
 """Labelled data: records of fields, from files and from data sets by name."""
 
+import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm.corpus import sources
-from lm.data import arithmetic, builtin
+from lm.corpus.sources import RecordSource
+from lm.data import builtin
 from lm.errors import UserError
-from lm.formats import files, formats
+from lm.formats import files
 from lm.formats.fields import Record
 from lm.settings import choose, lookup
-
-
-class RecordSource(NamedTuple):
-    """One split of labelled data; see `sources.Source`, which is the same for documents."""
-
-    records: Callable[[], Iterable[Record | UserError]]
-    fingerprint: Callable[[], str]
 
 
 def read_records(
@@ -53,103 +49,76 @@ def readable(source: RecordSource, on_error: str, skipped: list[UserError]) -> I
 
 def checked(items: Iterable[Record | UserError]) -> Iterator[Record | UserError]:
     """Yields what is valid Unicode; in place of a record that is not, the error."""
-    for item in items:
+    for item in items:  # `half_character` gives an error or None; the first error wins.
         texts = () if isinstance(item, UserError) else texts_of(item)
         yield next(filter(None, (files.half_character(item.name, text) for text in texts)), item)
 
 
 def hold_out(records: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
-    """Splits records in two by a hash of what they hold: about a `share` of them is the second.
+    """Splits records in two by a hash of what they hold; about a `share` of them is the second.
 
-    The same record is always on the same side, whatever the order and the others are, so that no
-    duplicate is on both.
+    The same record is always on the same side, whatever the order and the others are.
     """
-    second = [_place(record) < share for record in records]
-    return (
-        [r for r, held_out in zip(records, second, strict=True) if not held_out],
-        [r for r, held_out in zip(records, second, strict=True) if held_out],
-    )
+    sides: tuple[list[Record], list[Record]] = [], []
+    for record in records:  # No duplicate is on both sides, since a hash knows no index.
+        sides[_place(record) < share].append(record)
+    return sides
 
 
 def take(records: Sequence[Record], num: int) -> list[Record]:
-    """So many of the records, in their order, chosen by a hash: more of them hold the fewer ones.
-
-    It is another hash than that of `hold_out`, which may have chosen among them before.
+    """Takes `num` records by a hash and keeps their order; a larger `num` adds to a smaller one.
 
     Raises:
       UserError: there are not so many.
     """
     if num > len(records):
         raise UserError(f"data.num_examples={num}, and there are {len(records)} training records")
+    # Salted, since the plain places of what `hold_out` leaves say which share it was asked for.
+    # Duplicates have equal places, and go by index.
     order = sorted(range(len(records)), key=lambda i: (_place(records[i], "take"), i))
     return [records[i] for i in sorted(order[:num])]
 
 
 def _place(record: Record, salt: str = "") -> float:
-    """Where a record stands between 0 and 1, by a hash of what it holds."""
+    """Gives a record a place in [0, 1), by a hash of what it holds."""
+    # Not of its name, which says in which file and line it stood.
     text = json.dumps(record.fields, sort_keys=True, default=str) + salt
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 
 def texts_of(record: Record) -> list[str]:
-    """Every text in a record, also in lists: what a tokenizer can be trained on."""
+    """Lists every text in a record, however deep, for a tokenizer to be trained on."""
 
     def texts(value: Any) -> Iterator[str]:
         if isinstance(value, str):
             yield value
-        elif isinstance(value, dict):
-            yield from (text for child in value.values() for text in texts(child))
-        elif isinstance(value, list | tuple):
-            if all(isinstance(child, str) for child in value):
-                yield " ".join(value)
-            else:
-                yield from (text for child in value for text in texts(child))
+        elif isinstance(value, list | tuple) and all(isinstance(child, str) for child in value):
+            yield " ".join(value)  # Words of one text, as records of tagging have them.
+        elif isinstance(value, dict | list | tuple):
+            for child in value.values() if isinstance(value, dict) else value:
+                yield from texts(child)
 
     return list(texts(record.fields))
 
 
-# Files -----------------------------------------------------------------------------------------
-
-
-def _files(
-    argument: str,
-    split: str,
-    spec: str | Sequence[str],
-    max_bytes: int = files.MAX_DOCUMENT_BYTES,
-) -> RecordSource:
+def _files(argument: str, split: str, spec: str | Sequence[str], max_bytes: int) -> RecordSource:
     """Files by glob; the suffix, without that of a packed file, says the format."""
     if argument:
         raise UserError(f"data.source='files:{argument}': the files are named by data.{split}")
-    paths = files.find(split, spec)
-    readers = [formats.reader_of(path) for path in paths]
-    return RecordSource(
-        lambda: (
-            item
-            for path, reader in zip(paths, readers, strict=True)
-            for item in formats.read(path, max_bytes, reader)
-        ),
-        lambda: files.hash_files(paths),
-    )
+    return sources.open_files(split, spec, max_bytes)
 
 
-# Data sets by name, and the embedded ones ---------------------------------------------------------
-
-
-def _tfds(argument: str, split: str, spec: str) -> RecordSource:
-    """Any TFDS data set: bytes become text, class labels their names."""
-    items, paths = sources.open_tfds(argument, split, spec)
-    features = items.dataset_info.features
-    return RecordSource(
-        lambda: (
-            Record(f"tfds:{argument}[{spec}]:{i}", _plain(item, features))
-            for i, item in enumerate(items)
-        ),
-        lambda: files.hash_together(paths),
-    )
+def _data_set(
+    open_by_name: Callable[..., RecordSource], argument: str, split: str, spec: str
+) -> RecordSource:
+    """A data set of TFDS or Hugging Face: bytes become text, class labels their names."""
+    raw = open_by_name(argument, split, spec)
+    plain = lambda record: Record(record.name, _plain(record.fields, raw.features))
+    return RecordSource(lambda: map(plain, raw.records()), raw.fingerprint)
 
 
 def _plain(value: Any, feature: Any = None) -> Any:
-    """NumPy's and TFDS's values as Python's own, and class labels as their names."""
+    """Turns values of NumPy and TFDS into Python's own, and class labels into their names."""
     # A sequence passes on what its elements' feature has; and of a sequence of dicts, the values
     # come as a dict of sequences.
     feature = getattr(feature, "feature", feature)
@@ -163,20 +132,8 @@ def _plain(value: Any, feature: Any = None) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(child, feature) for child in value]
     if hasattr(feature, "int2str") and isinstance(value, int):
-        return feature.int2str(value) if value >= 0 else value
+        return feature.int2str(value) if value >= 0 else value  # -1: a test set without labels.
     return value
-
-
-def _hugging_face(argument: str, split: str, spec: str) -> RecordSource:
-    """Any data set of the Hugging Face Hub; class labels become their names."""
-    items, paths = sources.open_hugging_face(argument, split, spec)
-    return RecordSource(
-        lambda: (
-            Record(f"hf:{argument}[{spec}]:{i}", _plain(item, items.features))
-            for i, item in enumerate(items)
-        ),
-        lambda: files.hash_together(paths),
-    )
 
 
 def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
@@ -192,22 +149,29 @@ def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
 
 
 def _modular_addition(argument: str, split: str, spec: str) -> RecordSource:
-    """All sums of `arithmetic.modular_addition`; the modulus is what `data.train` says."""
-    if argument or not spec.isdigit() or not 2 <= int(spec) <= arithmetic.NUM_SYMBOLS:
+    """All sums of two numbers modulo the one in `data.train` (Power et al. 2022, appendix A.1.1).
+
+    A number is a character, 0 is `!`. Modulo 5, 1 + 3 = 4 is {"text": "\"$", "label": "%"}.
+    """
+    if argument or not spec.isdigit() or not 2 <= int(spec) <= len(_SYMBOLS):
         raise UserError(
-            f"data.{split}={spec!r} must be the modulus, 2 to {arithmetic.NUM_SYMBOLS}, of "
+            f"data.{split}={spec!r} must be the modulus, 2 to {len(_SYMBOLS)}, of "
             "data.source=modular_addition"
         )
-    return RecordSource(
-        lambda: (Record(*item) for item in arithmetic.modular_addition(int(spec))),
-        lambda: f"modular_addition {spec}",
-    )
+
+    def sums(modulus: int) -> Iterator[Record]:
+        for a, b in itertools.product(range(modulus), repeat=2):
+            fields = {"text": _SYMBOLS[a] + _SYMBOLS[b], "label": _SYMBOLS[(a + b) % modulus]}
+            yield Record(f"{a} + {b} modulo {modulus}", fields)
+
+    return RecordSource(lambda: sums(int(spec)), lambda: f"modular_addition {spec}")
 
 
+_SYMBOLS = bytes(range(ord("!"), ord("~") + 1)).decode()  # A byte each, so that bytes are numbers.
 _KINDS = {
     "files": _files,
-    "tfds": _tfds,
-    "hf": _hugging_face,
+    "tfds": functools.partial(_data_set, sources.open_tfds),
+    "hf": functools.partial(_data_set, sources.open_hugging_face),
     "python_stdlib": _python_stdlib,
     "modular_addition": _modular_addition,
 }

@@ -22,8 +22,6 @@ _SHADES = (
     ("bright_magenta", "medium_orchid3"),
     ("bright_green", "green4"),
 )
-
-
 MAX_ROWS = 4
 
 
@@ -46,12 +44,11 @@ class Stream(NamedTuple):
 def render(
     streams: Sequence[Stream], tokenizer: Tokenizer, max_rows: int = MAX_ROWS
 ) -> rich.console.Group:
-    """The first rows of a batch as something that `rich.print` shows, with or without colour.
+    """Makes what `rich.print` shows of the first rows of a batch, with or without colour.
 
-    Each segment stands on its own under its number, in its own colour. Tokens that carry no loss
-    are dimmed and stand in angle brackets; other weights than 0 and 1 follow their token. A token
-    that another must be said for is followed by an arrow and that one. Spaces are those of the
-    text, whatever the tokenizer writes for them, and a character in several tokens is whole.
+    Each segment stands under its number, in its own colour. A token without loss is dimmed and in
+    angle brackets; a weight other than 0 and 1 follows its token, and so does, behind an arrow, the
+    target that must be said in its place. A character in several tokens is whole.
     """
     num_rows = streams[0].tokens_BL.shape[0]
     parts: list[rich.console.RenderableType] = []
@@ -78,6 +75,7 @@ def _row(stream: Stream, b: int, tokenizer: Tokenizer) -> list[rich.console.Rend
     parts: list[rich.console.RenderableType] = [rich.rule.Rule(title, align="left", characters="─")]
     for segment in range(1, segments.max() + 1):
         here = segments == segment
+        # Positions begin anew in each segment, as the model counts them.
         label = f"[{segment}] positions 0 to {np.sum(here) - 1}"
         parts.append(rich.text.Text(label, style="bold reverse"))
         parts.append(_segment(tokens[here], weights[here], targets[here], segment, tokenizer))
@@ -104,7 +102,7 @@ def _segment(
         if NEWLINE_MARK in piece:  # Lines stay lines, so that code reads as code.
             text.append("\n")
     if text.plain.endswith("\n"):
-        text.right_crop(1)
+        text.right_crop(1)  # The group ends each of its lines by itself.
     return text
 
 
@@ -117,13 +115,10 @@ def _piece(token: int, tokenizer: Tokenizer) -> str:
 def _pieces(
     tokens: np.ndarray, weights: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer
 ) -> Iterator[tuple[str, float, int]]:
-    """What is shown as one, with its weight and target: a token, or those that share a character.
+    """Yields text, weight and target of each token, or of tokens that share a character."""
+    waiting: list[tuple[int, float]] = []  # The tokens of a character that is not whole yet.
 
-    Tokens of a character that differ in weight, or have targets, are shown as bytes.
-    """
-    waiting: list[tuple[int, float]] = []
-
-    def apart() -> Iterator[tuple[str, float, int]]:
+    def apart() -> Iterator[tuple[str, float, int]]:  # As bytes, since no text has half of it.
         yield from ((_piece(token, tokenizer), weight, -1) for token, weight in waiting)
         waiting.clear()
 
@@ -132,14 +127,14 @@ def _pieces(
             yield from apart()
             yield _piece(token, tokenizer), weight, target
             continue
-        if waiting and waiting[-1][1] != weight:
+        if waiting and waiting[-1][1] != weight:  # One piece has one weight.
             yield from apart()
         waiting.append((token, weight))
         data = b"".join(tokenizer.raw(token) for token, _ in waiting)
         try:
             data.decode()
         except UnicodeDecodeError as error:
-            if error.reason != "unexpected end of data":
+            if error.reason != "unexpected end of data":  # Else the next token may complete it.
                 yield from apart()
         else:
             yield printable(data), weight, -1

@@ -6,6 +6,7 @@ alone.
 """
 
 import difflib
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ def split_tag(tag: str, scheme: str | None = None) -> tuple[str, str]:
     return prefix, kind
 
 
+# U and W are entities of one word, L and E their last, M and I inside.
 _AS_BIOES = {"L": "E", "U": "S", "M": "I", "W": "S"}
 
 
@@ -78,6 +80,7 @@ def entities(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     return [
         Entity(split[start][1], start, end)
         for start, end in _runs(split)
+        # Between its ends a stretch has nothing but I, so that they tell whether it is well-formed.
         if scheme is None or split[start][0] + split[end - 1][0] in _WHOLE[scheme]
     ]
 
@@ -103,25 +106,28 @@ def repair(tags: Sequence[str], scheme: str) -> tuple[list[str], int]:
 
 
 def _runs(split: list[tuple[str, str]]) -> list[tuple[int, int]]:
-    """Start and end of each entity, where any prefix may begin one."""
-    cuts = [i for i in range(1, len(split)) if _is_cut(split[i - 1], split[i])]
+    """Gives start and end of each entity, where any prefix may begin one."""
+    # As `conlleval` has it: E and S end one, B and S begin one, and so do another type and I
+    # behind O, so that ill-formed tags count too.
+    cuts = [
+        i
+        for i, (before, after) in enumerate(itertools.pairwise(split), start=1)
+        if before[0] in "OES" or after[0] in "OBS" or before[1] != after[1]
+    ]
     bounds = zip([0, *cuts], [*cuts, len(split)], strict=True)
+    # `start < end` but for a row without words, whose one stretch is empty.
     return [(start, end) for start, end in bounds if start < end and split[start][0] != "O"]
 
 
-def _is_cut(before: tuple[str, str], after: tuple[str, str]) -> bool:
-    return before[0] in "OES" or after[0] in "OBS" or before[1] != after[1]
-
-
 def spelled(tags: Iterable[str], scheme: str | None) -> list[str]:
-    """Tags as the scheme spells them: those of BILOU and BMES as BIOES does, if it is that."""
+    """Spells tags as the scheme does: those of BILOU and BMES in BIOES, if it is that."""
     return [as_bioes(tag) if scheme == "BIOES" else tag for tag in tags]
 
 
 def scheme_of(labels: tuple[str, ...]) -> str:
-    """BIO or BIOES where all tags are O or begin as such tags do, else "", for no entities."""
+    """Names BIO or BIOES where all tags are O or begin as such tags do, else ""."""
     starts = {as_bioes(label).partition("-")[0] for label in labels if label != "O"}
     named = all(label == "O" or (label[1:2] == "-" and label[2:]) for label in labels)
     if not named or not starts or "B" not in starts:
         return ""
-    return next((s for s in ("BIO", "BIOES") if starts <= {*s}), "")
+    return next((s for s in ("BIO", "BIOES") if starts <= {*s}), "")  # The narrower one first.

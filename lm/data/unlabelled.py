@@ -35,29 +35,19 @@ def read(
     else:
         lines = formats.read(path, max_bytes, files.text_lines)
         if text_format == "auto":
-            before, lines = _until_text(lines)
-            text_format = "jsonl" if before[-1:] and _is_object(before[-1]) else "text"
+            before, text = [], ""
+            for line in lines:  # Up to the first that has text.
+                before.append(line)
+                text = "" if isinstance(line, UserError) else line.text.lstrip()
+                if text:
+                    break
+            text_format = "jsonl" if text.startswith("{") else "text"
+            # Standard input cannot be read twice, so what was looked at is put back.
             lines = itertools.chain(before, lines)
         said = {"jsonl": "JSON Lines", "text": "plain text, a record a line"}
         say(f"{files.shown(path)} is read as {said[text_format]}")
         items = _records(path, lines, text_format, from_text)
     yield from checked(items)
-
-
-def _until_text(
-    lines: Iterator[files.TextLine | UserError],
-) -> tuple[list[files.TextLine | UserError], Iterator[files.TextLine | UserError]]:
-    """The lines up to the first that has text, that one included; and the others."""
-    before = []
-    for line in lines:
-        before.append(line)
-        if isinstance(line, files.TextLine) and line.text.strip():
-            break
-    return before, lines
-
-
-def _is_object(line: files.TextLine | UserError) -> bool:
-    return isinstance(line, files.TextLine) and line.text.lstrip().startswith("{")
 
 
 def _records(
@@ -73,5 +63,5 @@ def _records(
         name = f"{files.shown(path)}:{line.number}"
         if text_format == "text":
             yield from_text(name, line.text)
-        elif line.text.strip():
+        elif line.text.strip():  # An empty line is no record of JSON Lines, but one of plain text.
             yield formats.json_object(name, line.text)

@@ -223,7 +223,7 @@ def test_a_tfds_name_is_a_source(tmp_path, monkeypatch):
 class FakeDataset(list):
     def __init__(self, path, records):
         super().__init__(records)
-        self.cache_files = [{"filename": str(path)}]
+        self.cache_files, self.features = [{"filename": str(path)}], {}
 
 
 def test_hugging_face_data_sets_are_sources(tmp_path, monkeypatch):
