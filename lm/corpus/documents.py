@@ -25,11 +25,9 @@ class Document(NamedTuple):
 
 
 def cut_long(documents: Iterable[Document]) -> Iterator[Document]:
-    """Documents of at most LONG_CHARS; longer ones become parts, of which the last does not go on.
+    """Cuts documents into parts of at most LONG_CHARS, of which the last does not go on.
 
-    The parts make up the text, and depend on nothing else, however it came in parts before. They
-    are cut before the last space between two words, else behind the last line, else anywhere but
-    inside of what is one character to a reader.
+    The parts make up the text, and depend on nothing else, however it came in parts before.
     """
     held: list[str] = []
     size = 0
@@ -37,7 +35,7 @@ def cut_long(documents: Iterable[Document]) -> Iterator[Document]:
         held.append(document.text)
         size += len(document.text)
         if document.goes_on and size <= LONG_CHARS:
-            continue
+            continue  # Joined only once there is enough: to join at each part would be quadratic.
         text = "".join(held)
         start = 0
         while len(text) - start > LONG_CHARS:
@@ -53,7 +51,9 @@ def cut_long(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 def _place(text: str, start: int) -> int:
-    """Where a text is cut that is longer than LONG_CHARS from there: behind the half of these."""
+    """Chooses where to cut a text that is longer than LONG_CHARS from `start` on."""
+    # Before the last space between two words, else behind the last line, first near the end and
+    # then in the second half; else anywhere but inside of what is one character to a reader.
     end, half = start + LONG_CHARS, start + LONG_CHARS // 2
     for first in (end - _NEAR, half):
         for pattern in (_BEFORE_A_SPACE, _BEHIND_A_LINE):
@@ -62,7 +62,7 @@ def _place(text: str, start: int) -> int:
             if found and found[-1] < end:
                 return found[-1]
     at = end
-    while at > half and _belongs_to(text[at - 1], text[at]):
+    while at > half and _belongs_to(text[at - 1], text[at]):  # Half, lest a part be empty.
         at -= 1
     return at
 

@@ -12,31 +12,21 @@ from lm.tokenizers import tokenizers
 
 
 def is_lossless(tokenizer: tokenizers.Tokenizer) -> bool:
-    """Whether any text comes back from its tokens, to be seen by how the tokenizer is made.
-
-    Where it is not seen, `find` still finds nothing in a text that does come back.
-    """
+    """Whether the tokenizer is of a make by which any text comes back from its tokens."""
+    # False means not known: then `find` looks at each text.
     match tokenizer:
         case tokenizers.ByteTokenizer():
             return True
         case tokenizers.SentencePieceTokenizer():
-            return _sentencepiece_is_lossless(tokenizer.model)
+            from sentencepiece import sentencepiece_model_pb2
+
+            proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+            changes = proto.normalizer_spec  # A space that is put in front is no change.
+            changes_text = changes.precompiled_charsmap or changes.remove_extra_whitespaces
+            return proto.trainer_spec.byte_fallback and not changes_text
         case tokenizers.HuggingFaceTokenizer():
             return _hugging_face_is_lossless(tokenizer.tokenizer_json)
     return False
-
-
-def _sentencepiece_is_lossless(model: bytes) -> bool:
-    """Byte fallback, and no normalisation but for a space that is put in front."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
-    normalizer = proto.normalizer_spec
-    return (
-        proto.trainer_spec.byte_fallback
-        and not normalizer.precompiled_charsmap
-        and not normalizer.remove_extra_whitespaces
-    )
 
 
 def _hugging_face_is_lossless(tokenizer_json: str) -> bool:
@@ -45,7 +35,7 @@ def _hugging_face_is_lossless(tokenizer_json: str) -> bool:
 
     parts = json.loads(tokenizer_json)
     step = parts["pre_tokenizer"] or {}
-    steps = step.get("pretokenizers", [step])
+    steps = step.get("pretokenizers", [step])  # A sequence of steps, or one alone.
     model, added = parts["model"], parts["added_tokens"]
     return (
         parts["normalizer"] is None
@@ -56,17 +46,16 @@ def _hugging_face_is_lossless(tokenizer_json: str) -> bool:
         and not any(step.get("add_prefix_space") for step in steps)
         and model.get("type", "BPE") == "BPE"
         and model["vocab"].keys() >= set(pre_tokenizers.ByteLevel.alphabet())
-        and not any(token["lstrip"] or token["rstrip"] for token in added)
+        and not any(token["lstrip"] or token["rstrip"] for token in added)  # They eat spaces.
     )
 
 
 def find(
     tokenizer: tokenizers.Tokenizer, text: str, ids: Sequence[int], *, inside: bool = False
 ) -> collections.Counter[str]:
-    """The characters of a text that do not come back from its tokens, and how often.
+    """Counts the characters of a text that do not come back from its tokens.
 
-    Of "Éa☃" a tokenizer that makes "É" an "e" and knows no "☃" loses one of each. Where characters
-    are but added, it is these; where all are there in another order, the first: never nothing.
+    Of "Éa☃" a tokenizer that makes "É" an "e" and knows no "☃" loses one of each.
 
     Args:
       tokenizer: what made the tokens.
@@ -80,11 +69,13 @@ def find(
     if given in (text, f" {text}"):  # A space that is put before each text, tells nothing of it.
         return collections.Counter()
     had, has = collections.Counter(text), collections.Counter(given)
+    # Those that are gone; else those that were added; else, in another order, the first of all:
+    # never nothing, or the text would pass as one that comes back.
     return (had - has) or (has - had) or collections.Counter(text[:1])
 
 
 def commonest(characters: collections.Counter[str], most: int = 8) -> str:
-    """The commonest of some characters, as people can read them: "'A', 'é', U+000A"."""
+    """Lists the commonest of some characters, as people can read them: "'A', 'é', U+000A"."""
     order = sorted(characters, key=lambda c: (-characters[c], c))[:most]
     return ", ".join(_name(character) for character in order)
 

@@ -1,7 +1,7 @@
 """Packed rows on disk: ArrayRecord files, written and read through TFDS.
 
 A row is one byte string: the number of its pieces, their lengths, the tokens that follow them, and
-all their tokens. TFDS reads one such string about fifty times faster than sequences of numbers.
+all their tokens.
 """
 
 import contextlib
@@ -19,18 +19,20 @@ from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.system import faults
 
-_INT = np.dtype("<i4")
+_INT = np.dtype("<i4")  # "<": the same bytes on every machine, so that a cache can be copied.
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest type that holds every id."""
+    """Chooses the smallest type that holds every id."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 def encode_row(row: Sequence[Piece], dtype: np.dtype) -> bytes:
-    """[Piece([7, 8, 9], 4), Piece([5], -1)] is 2 | 3 1 | 4 -1 | 7 8 9 5."""
+    """Encodes [Piece([7, 8, 9], 4), Piece([5], -1)] as 2 | 3 1 | 4 -1 | 7 8 9 5."""
+    # TFDS reads one such string about fifty times faster than sequences of numbers.
     header = [len(row), *(len(p.tokens) for p in row), *(p.next_token for p in row)]
     tokens = np.concatenate([p.tokens for p in row])
+    # Next tokens stand in the header, whose type has a sign: NO_NEXT is -1.
     return np.array(header, _INT).tobytes() + tokens.astype(dtype).tobytes()
 
 
@@ -66,7 +68,7 @@ class PackedRows(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict({"row": tfds.features.Scalar(np.object_)}),
-            disable_shuffling=True,
+            disable_shuffling=True,  # A row is found by its index, in the order of packing.
         )
 
     def _split_generators(self, dl_manager):
@@ -84,18 +86,16 @@ class PackedRows(tfds.core.GeneratorBasedBuilder):
 
 
 class _Waiting:
-    """What `Shuffler` is to the writer of TFDS: rows wait here until their number is known.
+    """Holds rows for the writer of TFDS, in a file, until their number is known."""
 
-    That one holds up to 1 GB of a split in memory, also where it does not shuffle, and beyond it
-    needs TensorFlow. These wait in a file, in the order in which they came.
-    """
-
+    # In place of its `Shuffler`, which holds up to 1 GB of a split in memory, also where it does
+    # not shuffle, and beyond that needs TensorFlow.
     def __init__(self, dirpath: os.PathLike, **_):
         self._file = tempfile.TemporaryFile(dir=dirpath)  # noqa: SIM115 - read by __iter__.
         self.size = self.num_examples = 0
 
     @property
-    def bucket_lengths(self) -> list[int]:
+    def bucket_lengths(self) -> list[int]:  # TFDS sorts by buckets of keys; here is one.
         return [self.num_examples]
 
     def add(self, key: int, data: bytes) -> None:
@@ -108,7 +108,7 @@ class _Waiting:
         with self._file as file:
             file.seek(0)
             for key in range(self.num_examples):
-                yield key, file.read(int.from_bytes(file.read(8), "little"))
+                yield key, file.read(int.from_bytes(file.read(8), "little"))  # Inner one first.
 
 
 @contextlib.contextmanager
@@ -124,10 +124,7 @@ class RowReader:
     """The rows of one split, by index."""
 
     def __init__(self, folder: pathlib.Path, split: str, vocab_size: int):
-        """
-        Raises:
-          UserError: the files are damaged, here or when rows are read.
-        """
+        """Raises UserError if the files are damaged, here or when rows are read."""
         self._folder = folder
         with naming_damage(folder):
             builder = tfds.builder_from_directory(folder / "packed_rows" / str(PackedRows.VERSION))
@@ -138,12 +135,12 @@ class RowReader:
         return len(self._source)
 
     def records(self, indices: Sequence[int]) -> list[bytes]:
-        """These rows as they are on disk."""
+        """Reads rows as they are on disk."""
         with naming_damage(self._folder):
             return [r["row"] for r in self._source.__getitems__(list(map(int, indices)))]
 
     def read(self, indices: Sequence[int]) -> list[list[Piece]]:
-        """The pieces of each of these rows."""
+        """Reads the pieces of rows."""
         records = self.records(indices)
         with naming_damage(self._folder):
             return [decode_row(record, self._dtype) for record in records]
@@ -154,18 +151,13 @@ _MISPLACED = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 @contextlib.contextmanager
 def naming_damage(folder: pathlib.Path) -> Iterator[None]:
-    """Raises what is raised inside as a UserError that names the folder of the prepared data.
-
-    But for what the machine refuses, such as memory or a permission. TFDS and ArrayRecord raise
-    nothing narrower than Exception.
-    """
+    """Raises what is raised inside as a UserError that names the folder of the prepared data."""
     try:
         yield
     except (PermissionError, MemoryError):
-        raise
-    except Exception as error:
-        is_of_machine = faults.errno_of(error) is not None
-        if is_of_machine and not isinstance(error, _MISPLACED):
+        raise  # The machine's refusals are no damage, and delete-and-prepare is no remedy for them.
+    except Exception as error:  # TFDS and ArrayRecord raise nothing narrower.
+        if faults.errno_of(error) is not None and not isinstance(error, _MISPLACED):
             raise
         is_said = isinstance(error, UserError)
         reason = error.culprit if is_said else f"{type(error).__name__}: {error}"
@@ -173,7 +165,7 @@ def naming_damage(folder: pathlib.Path) -> Iterator[None]:
 
 
 def damaged(folder: pathlib.Path, reason: str) -> UserError:
-    """What is said of prepared data that is not as it was written."""
+    """Makes the error about prepared data that is not as it was written."""
     return UserError(
         f"the prepared data in {folder} is damaged ({' '.join(reason.split())[:300]}); delete that "
         "folder, and the same command prepares it anew"

@@ -27,7 +27,7 @@ def split(parts: Iterable[np.ndarray], seq_len: int) -> Iterator[Piece]:
         end = max(len(held) - 1, 0) // seq_len * seq_len  # The last piece waits for its next token.
         for start in range(0, end, seq_len):
             yield Piece(held[start : start + seq_len], int(held[start + seq_len]))
-        held = held[end:]
+        held = held[end:]  # Never empty once a token came, or that one would lose its NO_NEXT.
     if len(held):
         yield Piece(held, NO_NEXT)
 
@@ -38,9 +38,9 @@ def pack(
     """Packs documents into rows by streaming best fit.
 
     A piece goes into the fullest of the open rows that has room for it, or else opens a row; the
-    fullest row is closed when more than `max_open` are open. So memory is bounded, and the rows
-    depend on nothing but the documents and their order. Without that bound this is best fit as in
-    Johnson et al. (1974), which needs at most 1.7 times the rows of an optimal packing.
+    fullest row is closed when more than `max_open` are open. The rows depend on nothing but the
+    documents and their order. Without that bound this is best fit as in Johnson et al. (1974),
+    which needs at most 1.7 times the rows of an optimal packing.
 
         documents   [1 2 3 4 5] [6 7] [8]       seq_len 4
         rows        [1 2 3 4] [5 6 7 8]
@@ -59,7 +59,7 @@ def pack(
     for document in documents:
         for piece in split(document, seq_len):
             row, left = [], seq_len
-            fitting = bisect.bisect_left(room, len(piece.tokens))
+            fitting = bisect.bisect_left(room, len(piece.tokens))  # The least room that suffices.
             if fitting < len(room):
                 row, left = rows.pop(fitting), room.pop(fitting)
             row.append(piece)
@@ -67,10 +67,10 @@ def pack(
             if left == 0:
                 yield row
                 continue
-            place = bisect.bisect_left(room, left)
+            place = bisect.bisect_left(room, left)  # Before equal ones: ties go to the newest row.
             room.insert(place, left)
             rows.insert(place, row)
             if len(rows) > max_open:
-                del room[0]
+                del room[0]  # The fullest, whose room is least likely to be filled.
                 yield rows.pop(0)
     yield from rows

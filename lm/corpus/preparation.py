@@ -63,7 +63,7 @@ def prepare(
     num_processes: int | None = None,
     only: Sequence[str] = SPLITS,
 ) -> Prepared:
-    """Opens the corpus in the cache, after putting it there if it is new.
+    """Prepares a corpus if the cache does not have it, and opens it there.
 
     Args:
       source, train, validation, field: see `sources.make_source`.
@@ -87,6 +87,7 @@ def prepare(
     sources = {s: make_source(source, split=s, spec=specs[s], **settings) for s in specs}
     make_tokenizer, tokenizer_hash = tokenizer_kind(**tokenizer)
     is_limited = max_document_bytes != files.MAX_DOCUMENT_BYTES
+    # All that shapes a row is in here, and nothing else: an unused key would prepare data twice.
     identity = json.dumps(
         {
             "format": _FORMAT,
@@ -158,9 +159,7 @@ def _prepare(
                 if not counters[split].num_predicted_bytes:
                     raise _no_text(split)
 
-            splits = {
-                split: functools.partial(rows, split) for split in counters if split in sources
-            }
+            splits = {s: functools.partial(rows, s) for s in counters if s in sources}
             with faults.naming(unfinished):
                 PackedRows(
                     folder=unfinished, splits=splits, vocab_size=tokenizer.vocab_size
@@ -171,6 +170,7 @@ def _prepare(
             splits["validation"] = dataclasses.replace(splits["validation"], **unknown)
         for split in sources:
             written = len(RowReader(unfinished, split, tokenizer.vocab_size))
+            # Read back before the folder gets its name, or a bad one would be trusted for good.
             assert written == splits[split].num_rows, (split, written, splits[split])
         meta = {"seq_len": seq_len, "splits": {s: dataclasses.asdict(splits[s]) for s in splits}}
         atomic_files.write(unfinished / _META, json.dumps(meta, indent=1))
@@ -188,8 +188,8 @@ def _with_specials(
     end: list[int],
     counter: SplitCounter,
 ) -> Iterator[Iterator[np.ndarray]]:
-    """Of each document its ids with its special tokens, in as many arrays as it has parts."""
-    parts = iter(parts)
+    """Yields the ids of each document with its special tokens, in an array for each part."""
+    parts = iter(parts)  # Shared: `whole` takes further parts of its document from it.
 
     def whole(part: Tokenized) -> Iterator[np.ndarray]:
         # Nothing predicts a document's first token. Its bytes must not make the rest look cheap.
@@ -199,7 +199,7 @@ def _with_specials(
         while part.goes_on:
             counter.add(part)
             yield np.concatenate([before, part.tokens])
-            before, part = before[:0], next(parts)
+            before, part = before[:0], next(parts)  # Before its first part alone.
         counter.add(part)
         yield np.concatenate([before, part.tokens, np.array(end, np.int32)])
 
@@ -209,7 +209,7 @@ def _with_specials(
 def _special_tokens(
     tokenizer: tokenizers.Tokenizer, add_bos: bool, add_eos: bool
 ) -> tuple[list[int], list[int]]:
-    """What stands before and after each document."""
+    """Gives the tokens that stand before and after each document."""
     for key, wanted, token_id in (
         ("data.add_bos", add_bos, tokenizer.bos_id),
         ("data.add_eos", add_eos, tokenizer.eos_id),
@@ -219,7 +219,7 @@ def _special_tokens(
                 f"{key}=True, but the tokenizer has no such token; if it lost its special tokens, "
                 f"restore tokenizer_config.json beside it, or else set {key}=False"
             )
-    return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos
+    return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos  # Each of one token or none.
 
 
 def _no_text(split: str) -> UserError:
@@ -233,8 +233,8 @@ def _report_skipped(split: str, skipped: Sequence[UserError]) -> None:
     rest = [error for error in skipped if isinstance(error, files.RestUnread)]
     if num := len(skipped) - len(rest):
         say(f"{split}: left out {num} documents that cannot be read, the first of which:")
-        for error in [error for error in skipped if error not in rest][:5]:
-            say(f"  {error}")
+    for error in [error for error in skipped if error not in rest][:5]:
+        say(f"  {error}")
     for error in rest[:5]:
         say(f"{split}: the rest of a file was not read: {error}")
 
@@ -246,19 +246,11 @@ def _open(folder: pathlib.Path) -> Prepared:
     with naming_damage(folder):
         meta = json.loads((folder / _META).read_bytes())
         tokenizer = tokenizers.load(folder / "tokenizer")
-        return Prepared(
-            folder=folder,
-            hash=folder.name,
-            seq_len=meta["seq_len"],
-            tokenizer=tokenizer,
-            splits={split: read_info(info, tokenizer) for split, info in meta["splits"].items()},
-        )
+        splits = {split: read_info(info, tokenizer) for split, info in meta["splits"].items()}
+        return Prepared(folder, folder.name, meta["seq_len"], tokenizer, splits)
 
 
-# Tokenizers by kind: each gives a function from the training documents to a tokenizer, and a string
-# that changes whenever the tokenizer would.
-
-
+# By kind: a function from training documents to a tokenizer, and a string that names what it makes.
 def _bytes() -> tuple[MakeTokenizerFn, str]:
     return lambda documents: tokenizers.ByteTokenizer(), tokenizers.ByteTokenizer.fingerprint
 
@@ -276,13 +268,9 @@ def _sentencepiece(
     mask: bool,
     num_sentinels: int,
 ) -> tuple[MakeTokenizerFn, str]:
-    options = dict(
-        algorithm=algorithm,
-        vocab_size=vocab_size,
-        user_symbols=list(user_symbols),
-        mask=mask,
-        num_sentinels=num_sentinels,
-    )
+    # In this order always, since their JSON is in the hash that names the cache.
+    options = dict(algorithm=algorithm, vocab_size=vocab_size, user_symbols=list(user_symbols))
+    options |= dict(mask=mask, num_sentinels=num_sentinels)
 
     def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
         documents = track(documents, "reading train", lambda document: len(document.text.encode()))
@@ -303,7 +291,7 @@ _KINDS: dict[str, Callable[..., tuple[MakeTokenizerFn, str]]] = {
 
 
 def tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
-    """What makes the tokenizer of a config's block from documents, and a string that names it.
+    """Gives what makes a block's tokenizer from documents, and a string that names it.
 
     Raises:
       UserError: the kind is unknown, or the options are not those that it takes.
@@ -323,11 +311,12 @@ def _version(package: str) -> str:
 
 
 def sample(documents: Iterable[Document], max_chars: int) -> list[str]:
-    """Pieces of documents, about half of `max_chars` or more where there is more, all otherwise.
+    """Samples pieces of documents: about half of `max_chars` or more, or all where there is less.
 
-    In one pass, in bounded memory, and the same for the same documents: pieces are kept whose hash
-    lies below a limit, which is halved whenever too many are held.
+    In one pass and in bounded memory.
     """
+    # Those whose hash lies below a limit, which is halved whenever too many are held: the same for
+    # the same documents, without a random state and without knowing how many there will be.
     limit, kept, size = 2**64, [], 0
     for key, text in _pieces(documents):
         rank = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
@@ -342,10 +331,11 @@ def sample(documents: Iterable[Document], max_chars: int) -> list[str]:
 
 
 def _pieces(documents: Iterable[Document]) -> Iterator[tuple[str, str]]:
-    """Of each document so many characters, by its name and where they start, and so on."""
+    """Cuts documents into pieces of one size, each with a name that says where it starts."""
     start, rest = 0, ""
     for document in documents:
         text = rest + document.text
+        # What is left of a part waits for the next, so that parts of any size give these pieces.
         end = len(text) // _PIECE_CHARS * _PIECE_CHARS if document.goes_on else len(text)
         for at in range(0, end, _PIECE_CHARS):
             yield f"{document.name} {start + at}", text[at : min(at + _PIECE_CHARS, end)]

@@ -48,16 +48,17 @@ def rows_from_pieces(
         for segment, (tokens, next_token) in enumerate(row, start=1):
             end = start + len(tokens)
             tokens_BL[b, start:end] = tokens
+            # Within a piece the next token stands in it; behind its last, it was stored for this.
             next_BL[b, start : end - 1] = tokens[1:]
             next_BL[b, end - 1] = next_token
             segment_ids_BL[b, start:end] = segment
-            positions_BL[b, start:end] = np.arange(len(tokens))
+            positions_BL[b, start:end] = np.arange(len(tokens))  # From 0 in each piece.
             start = end
     ids_B = np.asarray(ids, np.int32)
     return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL, ids_B)
 
 
 def abstract_rows(batch_size: int, seq_len: int) -> Rows:
-    """Shapes and dtypes of a batch, without any array."""
+    """Describes the shapes and dtypes of a batch, without any array."""
     shape = jax.ShapeDtypeStruct((batch_size, seq_len), np.int32)
     return Rows(shape, shape, shape, shape, jax.ShapeDtypeStruct((batch_size,), np.int32))

@@ -1,8 +1,4 @@
-"""Sources: where documents come from. One function a kind, listed in SOURCES.
-
-A source of one's own is a function that returns a `Source`, and a line in SOURCES; docs/data.md
-shows one in ten lines.
-"""
+"""Sources: where documents come from. One function a kind, listed in SOURCES; see docs/data.md."""
 
 import difflib
 import filecmp
@@ -125,7 +121,6 @@ def stdlib_files() -> tuple[pathlib.Path, list[str]]:
 
 def is_held_out(name: str) -> bool:
     """Whether what has this name is for validation: a twentieth, chosen by hash."""
-    # SHA-256, since Python's own hash of a string differs between processes.
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
 
 
@@ -276,8 +271,7 @@ def open_tfds(argument: str, split: str, spec: str) -> RecordSource:
     files_lib.require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
     files_lib.require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
-        # The one format with random access, which `as_data_source` needs.
-        builder = tfds.builder(argument, file_format="array_record")
+        builder = tfds.builder(argument, file_format="array_record")  # Has random access.
         builder.download_and_prepare()
         records = builder.as_data_source(split=spec)
     except (ValueError, OSError) as error:
@@ -312,7 +306,6 @@ def open_hugging_face(argument: str, split: str, spec: str) -> RecordSource:
     files_lib.require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
     files_lib.require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
     try:
-        # Of a dictionary of splits, and of a single data set.
         marks = [pathlib.Path(argument, name) for name in ("dataset_dict.json", "state.json")]
         if any(mark.is_file() for mark in marks):  # `load_dataset` would read its JSON as data.
             records = _part_of_saved(datasets.load_from_disk(argument), spec)

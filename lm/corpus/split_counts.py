@@ -41,13 +41,9 @@ class SplitInfo:
     num_shared: int | None
     num_shared_bytes: int | None
 
-    def padding(self, seq_len: int) -> float:
-        """The fraction of the rows that is left empty."""
-        return 1 - self.num_tokens / (self.num_rows * seq_len)
-
 
 def read_info(info: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> SplitInfo:
-    """A `SplitInfo` from its fields, some of which an older version did not count."""
+    """Makes a `SplitInfo` of its fields, some of which an older version did not count."""
     uncounted = {field.name: None for field in dataclasses.fields(SplitInfo)} | {"lost_chars": ""}
     if "num_lost_chars" not in info and lost_characters.is_lossless(tokenizer):
         uncounted["num_lost_chars"] = 0
@@ -73,13 +69,13 @@ class SplitCounter:
         self._size = 0
 
     def begin(self, num_given_bytes: int, num_specials: int) -> None:
-        """A document begins, of which nothing predicts the first bytes."""
+        """Begins a document, of which nothing predicts the first bytes."""
         self._counts["num_documents"] += 1
         self._counts["num_tokens"] += num_specials
         self.num_predicted_bytes -= num_given_bytes
 
     def add(self, part: Tokenized) -> None:
-        """The document's text, or the next part of it."""
+        """Counts the document's text, or the next part of it."""
         self._counts["num_tokens"] += len(part.tokens)
         self._counts["num_bytes"] += part.num_bytes
         self._counts["num_chars"] += part.num_chars
@@ -90,9 +86,9 @@ class SplitCounter:
         if part.goes_on:
             return
         digest = part.digest
-        if len(self._digests) > 1:
+        if len(self._digests) > 1:  # Long documents are cut at equal places, so equal ones agree.
             digest = hashlib.blake2b(b"".join(self._digests), digest_size=len(digest)).digest()
-        if digest == _EMPTY:
+        if digest == _EMPTY:  # Not looked for in the other split: all empty ones are alike.
             self._counts["num_empty"] += 1
         elif self._beside is None:
             count, size = self._texts.get(digest, (0, 0))
@@ -102,13 +98,13 @@ class SplitCounter:
         self._digests, self._size = [], 0
 
     def end(self, skipped: Sequence[UserError]) -> None:
-        """All documents have been read, but for those that could not."""
+        """Ends the count with what could not be read."""
         num_unread = sum(isinstance(error, RestUnread) for error in skipped)
         self._counts["num_unread"] = num_unread
         self._counts["num_skipped"] = len(skipped) - num_unread
 
     def info(self) -> SplitInfo:
-        """What was counted, once the training split has been looked through too, if it is read."""
+        """Sums up what was counted, once the training split has been looked through too."""
         shared = [self._texts[digest] for digest in self._shared]
         names = ("num_tokens", "num_documents", "num_bytes", "num_skipped", "num_unread")
         return SplitInfo(
@@ -126,7 +122,7 @@ _EMPTY = hashlib.blake2b(b"", digest_size=16).digest()
 
 
 def notes(splits: dict[str, SplitInfo]) -> list[str]:
-    """What people must know of a corpus before they believe its numbers, in lines."""
+    """Says in lines what people must know of a corpus before they believe its numbers."""
     lines = []
     for split, info in splits.items():
         if info.num_skipped:
@@ -158,7 +154,7 @@ def notes(splits: dict[str, SplitInfo]) -> list[str]:
 
 
 def no_bits_per_byte(info: SplitInfo) -> str:
-    """Why a split's loss in nats a token is none in bits a byte; "" where it is."""
+    """Says why a split's loss in nats a token is none in bits a byte; "" where it is."""
     if info.num_lost_chars is None:
         return (
             "an older version prepared the data and did not count the characters without a token; "

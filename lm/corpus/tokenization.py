@@ -26,20 +26,14 @@ _CHUNK_CHARS = 2**18  # Enough work to outweigh sending it; small enough that no
 
 
 class Tokenized(NamedTuple):
-    """The token ids of one document, or of a part of a long one, without specials.
-
-    num_bytes: of its text in UTF-8.
-    num_chars: of its text; `lost` are those that its tokens do not give back.
-    digest: the same for the same text, but for white space around it.
-    goes_on: whether the next one is of the same document.
-    """
+    """The token ids of one document, or of a part of a long one, without specials."""
 
     tokens: np.ndarray
-    num_bytes: int
+    num_bytes: int  # Of its text in UTF-8.
     num_chars: int
-    lost: collections.Counter[str]
-    digest: bytes
-    goes_on: bool
+    lost: collections.Counter[str]  # Characters that its tokens do not give back.
+    digest: bytes  # The same for the same text, but for white space around it.
+    goes_on: bool  # Whether the next one is of the same document.
 
 
 TokenizeFn = Callable[[Iterable[Document]], Iterator[Tokenized]]
@@ -49,8 +43,7 @@ TokenizeFn = Callable[[Iterable[Document]], Iterator[Tokenized]]
 def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]:
     """Yields a function that tokenizes documents in order, with the tokenizer in `folder`.
 
-    The processes are spawned: forking one in which JAX runs its threads can deadlock. With one
-    process, the caller's own is used.
+    With one process, the caller's own is used.
 
     Raises:
       UserError: a process was killed.
@@ -61,6 +54,7 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
             result for parts in _chunks(documents) for result in encoder.encode(parts)
         )
         return
+    # Spawned, since to fork a process in which JAX runs its threads can deadlock.
     context = multiprocessing.get_context("spawn")
     with faults.naming("/dev/shm"):  # Where Linux keeps what processes share.
         all_started = context.Barrier(num_processes)
@@ -84,11 +78,9 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
 
 
 def _start(pool: concurrent.futures.Executor, num_processes: int) -> None:
-    """Starts all processes, without the caller's main module.
-
-    A spawned process would import that again, and with it JAX, for seconds; and a script without
-    `if __name__ == "__main__"` would start processes without end.
-    """
+    """Starts all processes, without the caller's main module."""
+    # A spawned process would import that again, and with it JAX, for seconds; and a script without
+    # `if __name__ == "__main__"` would start processes without end.
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -99,7 +91,7 @@ def _start(pool: concurrent.futures.Executor, num_processes: int) -> None:
 
 
 def _in_order(pool, documents: Iterable[Document], max_waiting: int) -> Iterator[Tokenized]:
-    """The pool's own `map` would read the whole corpus before the first result."""
+    # Not by the pool's own `map`, which would read the whole corpus before the first result.
     waiting = collections.deque()
     for parts in _chunks(documents):
         waiting.append(pool.submit(_tokenize_in_worker, parts))
@@ -110,10 +102,8 @@ def _in_order(pool, documents: Iterable[Document], max_waiting: int) -> Iterator
 
 
 class _Part(NamedTuple):
-    """A document, or what stands inside of a long one."""
-
     text: str
-    inside: bool
+    inside: bool  # Of a long document, behind its first part.
     goes_on: bool
 
 
@@ -131,8 +121,6 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[_Part]]:
 
 
 class _Encoder:
-    """A tokenizer, and what has to be known of it once."""
-
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
         self._is_lossless = lost_characters.is_lossless(tokenizer)
@@ -151,6 +139,7 @@ class _Encoder:
             lost = lost_characters.find(
                 self._tokenizer, part.text, tokens.tolist(), inside=part.inside
             )
+        # Stripped: a last line end makes no other document.
         digest = hashlib.blake2b(data.strip(), digest_size=16).digest()
         return Tokenized(tokens, len(data), len(part.text), lost, digest, part.goes_on)
 
@@ -160,10 +149,9 @@ class _Encoder:
 
     @functools.cached_property
     def _after_a_space(self) -> Callable[[list[str]], list[np.ndarray]]:
-        """Encodes what follows a cut before a space, so that no token tells of the cut.
-
-        Tokenizers differ in the space that they put before a text, and in whether it is one more.
-        """
+        """Encodes what follows a cut before a space, so that no token tells of the cut."""
+        # Tokenizers differ in the space that they put before a text, and in whether it is one more,
+        # so the ways are tried on a text of which the tokens are known.
         before, after = "One word", " and  two\n\nor more, 3."
         whole = self._tokenizer.encode_batch([before + after])[0].tolist()
         kept = self._tokenizer.encode_batch([before])[0].tolist()

@@ -18,19 +18,13 @@ from lm.tokenizers.offsets import Offsets
 
 
 class Window(NamedTuple):
-    """A question with a part of its context.
+    """A question with a part of its context, within special tokens; see `Frame`."""
 
-    ids_L, types_L: int32, of the question and the part within special tokens; see `Frame`.
-    at: where in it the part begins.
-    first: which token of the context that is.
-    end: the one behind the last that the window holds.
-    """
-
-    ids_L: np.ndarray
+    ids_L: np.ndarray  # int32, as types_L is.
     types_L: np.ndarray
-    at: int
-    first: int
-    end: int
+    at: int  # Where in it the part begins.
+    first: int  # Which token of the context that is.
+    end: int  # The one behind the last that the window holds.
 
     @property
     def shift(self) -> int:
@@ -127,17 +121,12 @@ def span_characters(context: str, offsets: Offsets, first: int, last: int) -> tu
 
 
 class BestSpans(NamedTuple):
-    """The best answers in each of some windows, best first, and the score of there being none.
+    """The best answers in each of some windows, best first, and the score of there being none."""
 
-    starts_BA, ends_BA: positions of the first and the last token.
-    scores_BA: -inf where a window has fewer answers than A.
-    none_B: the score of the position that stands for none.
-    """
-
-    starts_BA: jax.Array
+    starts_BA: jax.Array  # Positions of the first token, and of the last.
     ends_BA: jax.Array
-    scores_BA: jax.Array
-    none_B: jax.Array
+    scores_BA: jax.Array  # -inf where a window has fewer answers than A.
+    none_B: jax.Array  # The score of the position that stands for none.
 
 
 def best_spans(
@@ -210,7 +199,7 @@ def best_answers(
     scores: dict[tuple[int, int], float] = {}
     for shift, starts_A, ends_A, scores_A in zip(shifts, *spans[:3], strict=True):
         for start, end, score in zip(starts_A, ends_A, scores_A, strict=True):
-            if np.isfinite(score):  # -inf fills up windows with fewer answers than A.
+            if np.isfinite(score):
                 key = int(start) + int(shift), int(end) + int(shift)
                 # Windows overlap: an answer that several hold has its best score.
                 scores[key] = max(float(score), scores.get(key, -np.inf))

@@ -152,6 +152,5 @@ def _input_digest(example: Features) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for name in _MODEL_INPUTS:  # No label and no id: a text is known, whatever is said of it.
         if name in example:
-            # The name parts the two sequences, so that no token can move from one to the other.
             digest.update(name.encode() + np.asarray(example[name], np.int32).tobytes())
     return digest.digest()

@@ -81,8 +81,7 @@ def take(records: Sequence[Record], num: int) -> list[Record]:
 
 def _place(record: Record, salt: str = "") -> float:
     """Gives a record a place in [0, 1), by a hash of what it holds."""
-    # Not of its name, which says in which file and line it stood.
-    text = json.dumps(record.fields, sort_keys=True, default=str) + salt
+    text = json.dumps(record.fields, sort_keys=True, default=str) + salt  # Not of its name.
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 

@@ -26,19 +26,13 @@ MAX_ROWS = 4
 
 
 class Stream(NamedTuple):
-    """One array of tokens that a model reads or writes.
+    """One array of tokens that a model reads or writes; all arrays are B x L."""
 
-    title: said before it; "" for none.
-    tokens_BL, segment_ids_BL: B x L.
-    weights_BL: loss weights by position; None where the loss is not about these tokens.
-    targets_BL: what must be said in place of a token; -1 where it is not asked, None for nowhere.
-    """
-
-    title: str
+    title: str  # Said before it; "" for none.
     tokens_BL: np.ndarray
     segment_ids_BL: np.ndarray
-    weights_BL: np.ndarray | None = None
-    targets_BL: np.ndarray | None = None
+    weights_BL: np.ndarray | None = None  # Of the loss; None where it is not about these tokens.
+    targets_BL: np.ndarray | None = None  # To say in place of a token; -1 or None for none.
 
 
 def render(
@@ -75,7 +69,6 @@ def _row(stream: Stream, b: int, tokenizer: Tokenizer) -> list[rich.console.Rend
     parts: list[rich.console.RenderableType] = [rich.rule.Rule(title, align="left", characters="─")]
     for segment in range(1, segments.max() + 1):
         here = segments == segment
-        # Positions begin anew in each segment, as the model counts them.
         label = f"[{segment}] positions 0 to {np.sum(here) - 1}"
         parts.append(rich.text.Text(label, style="bold reverse"))
         parts.append(_segment(tokens[here], weights[here], targets[here], segment, tokenizer))
@@ -107,9 +100,8 @@ def _segment(
 
 
 def _piece(token: int, tokenizer: Tokenizer) -> str:
-    return (
-        tokenizer.piece(token) if tokenizer.is_special(token) else printable(tokenizer.raw(token))
-    )
+    is_special = tokenizer.is_special(token)
+    return tokenizer.piece(token) if is_special else printable(tokenizer.raw(token))
 
 
 def _pieces(

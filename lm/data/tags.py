@@ -1,8 +1,7 @@
 """Tags of words: what they say in BIO and in BIOES, and which entities a row of them spells.
 
 A tag is O, or a prefix and a type: B-PER begins a person, I-PER goes on. In BIOES, E-PER ends one
-and S-PER is one of a single word. A tag without a type, as in word segmentation, is the prefix
-alone.
+and S-PER is one of a single word. In word segmentation a tag is the prefix alone.
 """
 
 import difflib
@@ -80,7 +79,7 @@ def entities(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
     return [
         Entity(split[start][1], start, end)
         for start, end in _runs(split)
-        # Between its ends a stretch has nothing but I, so that they tell whether it is well-formed.
+        # Between its ends a stretch has nothing but I.
         if scheme is None or split[start][0] + split[end - 1][0] in _WHOLE[scheme]
     ]
 
@@ -115,7 +114,6 @@ def _runs(split: list[tuple[str, str]]) -> list[tuple[int, int]]:
         if before[0] in "OES" or after[0] in "OBS" or before[1] != after[1]
     ]
     bounds = zip([0, *cuts], [*cuts, len(split)], strict=True)
-    # `start < end` but for a row without words, whose one stretch is empty.
     return [(start, end) for start, end in bounds if start < end and split[start][0] != "O"]
 
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         _run(_parse(argv))
     except UserError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # Whoever read this has seen enough.
+    except BrokenPipeError:  # Whoever read this has seen enough; nor may the flush at exit fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         return _fail(faults.one_line(error) or str(error))
@@ -43,6 +43,7 @@ def _run(args: argparse.Namespace) -> None:
         return _compare(args)
     with_train = args.command in ("plot", "report")
     found = read(args.folder, args.metric or _LOSSES[: 1 + with_train])
+    # Only a mistake is worth a second reading, of all metrics, to name those that are there.
     for metric in args.metric:
         if not any(metric in run.series for run in found.runs):
             groups.check_metric(metric, read(args.folder, None).runs)
@@ -54,12 +55,12 @@ def _run(args: argparse.Namespace) -> None:
     if args.command == "best":
         _best(args, found, choice)
     elif args.command == "plot":
-        from lm.results import fonts, plots  # What draws takes longer to import than all else.
+        from lm.results import plots  # What draws takes longer to import than all else.
 
         folder = args.output or args.folder / "plots"
         files, missing = plots.save(found.runs, choice, folder)
         if missing:
-            found.warnings.append(fonts.hint(missing))
+            found.warnings.append(plots.font_hint(missing))
         _print_files(args, files, found)
     elif args.command == "report":
         from lm.results import report
@@ -74,7 +75,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _default_metrics(command: str, runs: Sequence[RunRecord]) -> list[str]:
-    """The loss, and what the runs choose their best checkpoint by; as far as it was logged."""
+    """Names the loss, and what runs choose their best checkpoint by, as far as it was logged."""
     if command == "best":
         return ["eval/loss"]
     chosen_by = {run.config[BEST_METRIC] for run in runs if run.config.get(BEST_METRIC)}
@@ -91,16 +92,14 @@ def _tables(args: argparse.Namespace, found: Found, choice: views.Choice) -> Non
     if args.command in ("overview", "table"):
         table, parts["configs"] = views.results(found.runs, choice)
         shown.append(table)
-    _print(args, parts, shown, found.warnings)
+    _print(args, parts, found.warnings, shown=shown)
 
 
 def _best(args: argparse.Namespace, found: Found, choice: views.Choice) -> None:
     if len(choice.metrics) != 1:
         raise UserError(f"best goes by one metric, not {len(choice.metrics)}: say --metric=NAME")
     text, data = views.best(found.runs, choice)
-    if not args.json:
-        print(safe_text.shown(text))
-    _print(args, data, [], found.warnings)
+    _print(args, data, found.warnings, text=text)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -109,28 +108,30 @@ def _compare(args: argparse.Namespace) -> None:
         if len(one.runs) > 1:
             raise UserError(f"{folder} holds {len(one.runs)} runs; name the folder of one")
     shown, data = views.compare(*(one.runs[0] for one in found))
-    _print(args, data, shown, [line for one in found for line in one.warnings])
+    _print(args, data, [line for one in found for line in one.warnings], shown=shown)
 
 
 def _print_files(args: argparse.Namespace, files: Sequence[pathlib.Path], found: Found) -> None:
-    if not args.json:
-        for path in files:
-            print(safe_text.shown(f"written to {path}"))
-    _print(args, {"files": [str(path) for path in files]}, [], found.warnings)
+    text = "\n".join(f"written to {path}" for path in files)
+    _print(args, {"files": [str(path) for path in files]}, found.warnings, text=text)
 
 
 def _print(
     args: argparse.Namespace,
     data: dict[str, Any],
-    shown: Sequence[tables.Table],
     warnings: Sequence[str],
+    *,
+    text: str = "",
+    shown: Sequence[tables.Table] = (),
 ) -> None:
     if args.json:
         print(json.dumps(data | {"warnings": warnings}), flush=True)
         return
+    if text:
+        print(safe_text.shown(text))
     for table in shown:
         tables.show(table)
-    sys.stdout.flush()
+    sys.stdout.flush()  # Before stderr, which is not buffered, so that one file has both in order.
     for line in warnings:
         print(safe_text.one_line(f"warning: {line}"), file=sys.stderr)
 
@@ -143,7 +144,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    if not argv or argv[0] not in (*_COMMANDS, "-h", "--help"):
+    if not argv or argv[0] not in (*_COMMANDS, "-h", "--help"):  # RUNS_FOLDER alone.
         argv = ["overview", *argv]
     parser = _Parser(prog="python -m lm.results", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -4,11 +4,12 @@ Dimension key: R runs, T steps.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from lm.results.groups import Group, grouped, mode_of, ranking
+from lm.results.groups import Group, grouped
 from lm.results.reading import RunRecord
 from lm.results.views import Choice
 
@@ -17,48 +18,40 @@ MOST_NAMED = 10  # As many colours as an eye tells apart.
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A metric over the steps at which every one of some runs has it.
+    """A metric over the steps at which every one of some runs has it."""
 
-    label: what the config has of its own, the folders, and what is odd about a run.
-    runs: their names.
-    mean_T: NaN where one of them is.
-    error_T: the standard error; None for one run.
-    is_finished: all of them are done.
-    """
-
-    label: str
-    runs: tuple[str, ...]
+    label: str  # What the config has of its own, the folders, and what is odd about a run.
+    runs: tuple[str, ...]  # Their names.
     steps_T: np.ndarray
-    mean_T: np.ndarray
-    error_T: np.ndarray | None
-    is_finished: bool
+    mean_T: np.ndarray  # NaN where one of them is.
+    error_T: np.ndarray | None  # The standard error; None for one run.
+    is_finished: bool  # All of them are done.
 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """Configs to draw, the best first where it is known what is better.
+    """Configs to draw, the best first where it is known what is better."""
 
-    named: those that get a colour and a name.
-    others: those that are too many for it.
-    """
+    named: list[Group]  # Those that get a colour and a name.
+    others: list[Group]  # Those that are too many for it.
 
-    named: list[Group]
-    others: list[Group]
+    def curves(self, metric: str, with_unfinished: bool) -> list[tuple[Curve, int | None]]:
+        """Gives each curve with the index of its config; first those of `others`, with None."""
+        numbered = [*((group, None) for group in self.others)]  # Drawn first, so below the rest.
+        numbered += [(group, i) for i, group in enumerate(self.named)]
+        made = lambda group: curves_of(group, metric, with_unfinished)
+        return [(curve, i) for group, i in numbered for curve in made(group)]
 
 
 def choose(runs: Sequence[RunRecord], choice: Choice) -> Chosen:
-    """Which configs to name, by the first metric, so that every plot gives one the same colour."""
+    """Chooses the configs to name, by the first metric: one has the same colour in every plot."""
     groups = grouped(runs, choice.over)
-    order = list(range(len(groups)))
-    if mode := mode_of(choice.metrics[0], choice.mode):
-        best = ranking(choice.estimates(groups, choice.metrics[0]), mode)
-        order = [*best, *(i for i in order if i not in set(best))]
-    ordered = [groups[i] for i in order]
+    ordered = [groups[i] for i in choice.order(groups, {})]
     return Chosen(ordered[:MOST_NAMED], ordered[MOST_NAMED:])
 
 
 def curves_of(group: Group, metric: str, with_unfinished: bool) -> list[Curve]:
-    """The mean of the finished runs, and each other run by itself; all in one if so wished."""
+    """Averages the finished runs, or all if so wished; each other run is a curve by itself."""
     runs = [run for run in group.runs if metric in run.series]
     counted = [run for run in runs if with_unfinished or run.state.kind == "done"]
     apart = [run for run in runs if run not in counted]
@@ -70,16 +63,18 @@ def curves_of(group: Group, metric: str, with_unfinished: bool) -> list[Curve]:
 
 
 def finite_parts(curve: Curve) -> list[slice]:
-    """The stretches of a curve without NaN."""
+    """Finds the stretches of a curve without NaN."""
     finite_T = np.isfinite(curve.mean_T)
+    # False at both ends makes rises and falls alternate: each stretch has one of either.
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite_T, [False]]).astype(int)))
     return [slice(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def thinned(curve: Curve, most: int) -> Curve:
-    """A curve of at most so many of its points, evenly chosen, with the first and the last."""
+    """Keeps at most so many points of a curve, evenly chosen, with the first and the last."""
     if len(curve.steps_T) <= most:
         return curve
+    # Points as they are, and no averages, which would hide spikes of a loss.
     kept = np.linspace(0, len(curve.steps_T) - 1, most).round().astype(int)
     return dataclasses.replace(
         curve,
@@ -98,18 +93,15 @@ def is_wide(curves: Sequence[Curve]) -> bool:
 
 def _mean(label: str, runs: Sequence[RunRecord], metric: str) -> Curve:
     series = [run.series[metric] for run in runs]
-    steps_T = series[0].steps
-    for other in series[1:]:
-        steps_T = np.intersect1d(steps_T, other.steps, assume_unique=True)
+    # Steps that all have: a mean over other runs at each step would jump where one ends.
+    steps_T = functools.reduce(np.intersect1d, [x.steps for x in series])
     values_RT = np.stack([x.values[np.isin(x.steps, steps_T)] for x in series])
-    error_T = None
-    if len(runs) > 1:
-        error_T = values_RT.std(axis=0, ddof=1) / len(runs) ** 0.5
+    has_error = len(runs) > 1  # s / sqrt(R), where s divides by R - 1.
     return Curve(
         label=label,
         runs=tuple(run.name for run in runs),
         steps_T=steps_T,
         mean_T=values_RT.mean(axis=0),
-        error_T=error_T,
+        error_T=values_RT.std(axis=0, ddof=1) / len(runs) ** 0.5 if has_error else None,
         is_finished=all(run.state.kind == "done" for run in runs),
     )

@@ -31,39 +31,25 @@ _MORE_IS_BETTER = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A metric over the runs of a group.
+    """A metric over the runs of a group, which are called by their names."""
 
-    values: of the runs that count, by name; finite.
-    nan: the names of runs that would count but for their value, which is not finite.
-    at_times_nan: those that count with their best value and have logged some that are not finite.
-    unfinished: those that are not done, whether they count or not.
-    missing: those that never logged it.
-    mean, standard_error: None of nothing, and of one run.
-    interval: of the mean; see `bootstrap_interval`.
-    """
-
-    values: dict[str, float]
-    nan: tuple[str, ...]
-    at_times_nan: tuple[str, ...]
-    unfinished: tuple[str, ...]
-    missing: tuple[str, ...]
-    mean: float | None
-    standard_error: float | None
-    interval: tuple[float, float] | None
+    values: dict[str, float]  # Of the runs that count; finite.
+    nan: tuple[str, ...]  # Those that would count, but for their value, which is not finite.
+    at_times_nan: tuple[str, ...]  # Those that count with their best value, and have logged NaN.
+    unfinished: tuple[str, ...]  # Those that are not done, whether they count or not.
+    missing: tuple[str, ...]  # Those that never logged it.
+    mean: float | None  # None of no run.
+    standard_error: float | None  # None of one run, or none.
+    interval: tuple[float, float] | None  # Of the mean; see `bootstrap_interval`.
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one config but for what is grouped over.
+    """Runs of one config but for what is grouped over."""
 
-    settings: the keys that differ between groups; one that the config lacks is left out.
-    copies: the names of runs that are left out: another has the same config, seed and all, and came
-      as far. To count it twice would halve the error for nothing.
-    """
-
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # Those that differ between groups; without keys that it lacks.
     runs: tuple[RunRecord, ...]
-    copies: tuple[str, ...]
+    copies: tuple[str, ...]  # Names of those left out: another has the same config, seed and all.
 
     @property
     def label(self) -> str:
@@ -94,27 +80,28 @@ def grouped(runs: Sequence[RunRecord], over: Collection[str]) -> list[Group]:
     made = []
     for of in groups.values():
         settings = {key: of[0].config[key] for key in keys if key in of[0].config}
-        kept = _furthest(of)
+        kept = _furthest(of)  # To count a copy would lower the error for nothing.
         copies = tuple(run.name for run in of if run not in kept)
         made.append(Group(settings, tuple(kept), copies))
     return sorted(made, key=lambda group: [_order(group.settings, key) for key in keys])
 
 
 def final(run: RunRecord, metric: str, at: str, mode: str | None) -> float | None:
-    """A run's last value, or its best by `mode`; NaN where that is not finite, None without any."""
+    """Gives a run's last value, or its best by `mode`; NaN if not finite, None without any."""
     series = run.series.get(metric)
     if series is None:
         return None
     if at == "last":
         return float(series.values[-1])
     by_step = dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
+    # By the rule that chooses a run's best checkpoint: NaN is best only where all are.
     return by_step[ranked([*by_step.items()], mode)[0]]
 
 
 def estimate(
     group: Group, metric: str, *, at: str, mode: str | None, with_unfinished: bool
 ) -> Estimate:
-    """A metric over the runs of a group that are done, or over all of them.
+    """Averages a metric over the runs of a group that are done, or over all of them.
 
     Args:
       at: "last" or "best", see `final`.
@@ -124,6 +111,7 @@ def estimate(
     values, nan, at_times_nan, unfinished, missing = {}, [], [], [], []
     for run in group.runs:
         value = final(run, metric, at, mode)
+        # A run that is not done has trained for less, so that its value is another quantity.
         if run.state.kind != "done":
             unfinished.append(run.name)
             if not with_unfinished:
@@ -131,30 +119,21 @@ def estimate(
         if value is None:
             missing.append(run.name)
         elif math.isnan(value):
-            nan.append(run.name)
+            nan.append(run.name)  # Out of the mean, but said, and ranked behind by `ranking`.
         else:
             values[run.name] = value
             if at == "best" and np.isnan(run.series[metric].values).any():
                 at_times_nan.append(run.name)
-    of_all = (
-        seed_average.over_runs([*values.values()]) if values else seed_average.Estimate(None, None)
-    )
-    return Estimate(
-        values=values,
-        nan=tuple(nan),
-        at_times_nan=tuple(at_times_nan),
-        unfinished=tuple(unfinished),
-        missing=tuple(missing),
-        mean=of_all.mean,
-        standard_error=of_all.standard_error,
-        interval=bootstrap_interval([*values.values()]),
-    )
+    counted = [*values.values()]
+    mean, error = seed_average.over_runs(counted) if counted else (None, None)
+    names = [tuple(found) for found in (nan, at_times_nan, unfinished, missing)]
+    return Estimate(values, *names, mean, error, bootstrap_interval(counted))
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The percentile interval of the mean at `LEVEL` (Efron & Tibshirani 1993, chapter 13).
+    """Computes the percentile interval of the mean at `LEVEL`; None for fewer than two values.
 
-    The same numbers for the same values; None for fewer than two.
+    Efron & Tibshirani 1993, chapter 13.
     """
     if len(values) < 2:
         return None
@@ -165,22 +144,23 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
         np.mean,
         confidence_level=LEVEL,
         n_resamples=_NUM_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
+        method="percentile",  # BCa, SciPy's default, is NaN where all values are equal.
+        rng=np.random.default_rng(0),  # The same interval for the same values.
     )
     low, high = found.confidence_interval
     return float(low), float(high)
 
 
 def ranking(estimates: Sequence[Estimate], mode: str) -> list[int]:
-    """The indices of groups with a mean, best first; those with a run of NaN come behind others."""
+    """Ranks the groups that have a mean, the best first, as indices."""
     with_mean = [i for i, e in enumerate(estimates) if e.mean is not None]
     sign = 1 if mode == "min" else -1
+    # One with a run of NaN is behind all others: its mean is of the lucky seeds alone.
     return sorted(with_mean, key=lambda i: (bool(estimates[i].nan), sign * estimates[i].mean))
 
 
 def mode_of(metric: str, asked: str | None) -> str | None:
-    """Whether less ("min") or more ("max") of a metric is better; None where nobody knows."""
+    """Says whether less ("min") or more ("max") of a metric is better; None if nobody knows."""
     if asked is not None:
         return asked
     name = metric.partition("/")[2]
@@ -190,15 +170,10 @@ def mode_of(metric: str, asked: str | None) -> str | None:
 
 
 def needed_mode(metric: str, asked: str | None) -> str:
-    """As `mode_of`.
-
-    Raises:
-      UserError: nobody knows.
-    """
-    mode = mode_of(metric, asked)
-    if mode is None:
-        raise UserError(f"--metric={metric}: say --mode=min if less of it is better, or --mode=max")
-    return mode
+    """Calls `mode_of`, and raises UserError where nobody knows."""
+    if mode := mode_of(metric, asked):
+        return mode
+    raise UserError(f"--metric={metric}: say --mode=min if less of it is better, or --mode=max")
 
 
 def check_key(key: str, runs: Sequence[RunRecord]) -> None:
@@ -229,30 +204,23 @@ def shown(value: Any) -> str:
 
 
 def _furthest(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """One run of each config: the one that came furthest."""
-    by_config: dict[str, RunRecord] = {}
+    """Keeps one run of each config, the one that came furthest."""
+    by_config: dict[str, list[RunRecord]] = {}
     for run in runs:
-        identity = json.dumps(run.config, sort_keys=True)
-        other = by_config.setdefault(identity, run)
-        if _progress(run) > _progress(other):
-            by_config[identity] = run
-    return [*by_config.values()]
-
-
-def _progress(run: RunRecord) -> tuple[bool, int]:
-    return run.state.kind == "done", run.state.step
+        by_config.setdefault(json.dumps(run.config, sort_keys=True), []).append(run)
+    progress = lambda run: (run.state.kind == "done", run.state.step)
+    return [max(copies, key=progress) for copies in by_config.values()]  # The first of equal ones.
 
 
 def _identity(config: dict[str, Any], key: str) -> str | None:
-    """Of a value; True, 1 and 1.0 are three, though equal."""
+    # As JSON: True, 1 and 1.0 are three values, though equal; and lists can be keys of a dict.
     return json.dumps(config[key], sort_keys=True) if key in config else None
 
 
 def _order(settings: dict[str, Any], key: str) -> tuple:
-    """Absent ones first, then numbers, then all else as text."""
+    """Makes a sort key: absent values first, then numbers, then all else as text."""
     if key not in settings:
         return (0,)
     value = settings[key]
-    if type(value) in (int, float):
-        return (1, value)
-    return (2, natural(shown(value)))
+    is_number = type(value) in (int, float)  # And no bool, which is an int to `isinstance`.
+    return (1, value) if is_number else (2, natural(shown(value)))

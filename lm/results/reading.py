@@ -14,12 +14,13 @@ import numpy as np
 
 from lm.errors import UserError
 from lm.run.status import METRICS, NUM_STEPS, State, is_record, record_of, seeds_of, state_from
-from lm.run.workdir import CONFIG, load_config
+from lm.run.workdir import CONFIG, flat, load_config
 
 BEST_METRIC = "checkpoint.best_metric"  # A key of configs.
 _SUBFOLDERS = {"checkpoints", "tensorboard", "tokenizer", "profile"}  # Of a run; none holds runs.
 _RATE = "train/tokens_per_second"
 # Lines as a run writes them: nothing in them can be missing but in a name or a number.
+# "*+" keeps no way back, so that a broken line fails at once.
 _PLAIN = re.compile(rb'(?:\{"step": \d+[^{}\n]*+\}\n)*+')
 _MOST = 1e150  # The square of what is more is no float, and so no variance is.
 MOST_NAMED = 3  # Of what a line is about.
@@ -35,23 +36,15 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What the folder of a run says.
+    """What the folder of a run says."""
 
-    name: its folder, as seen from the one that was asked for.
-    config: flat, such as {"optimizer.peak_lr": 0.003}.
-    series: the metrics that were asked for, of those that it has.
-    tokens_per_second: as logged last; None where it never was.
-    silent_seconds: since something was logged, by the file's time; None where nothing was.
-    is_cut: the last line was not written whole, and is ignored.
-    """
-
-    name: str
-    config: dict[str, Any]
+    name: str  # Its folder, as seen from the one that was asked for.
+    config: dict[str, Any]  # Flat, such as {"optimizer.peak_lr": 0.003}.
     state: State
-    series: dict[str, Series]
-    tokens_per_second: float | None
-    silent_seconds: float | None
-    is_cut: bool
+    series: dict[str, Series]  # The metrics that were asked for, of those that it has.
+    tokens_per_second: float | None  # As logged last; None where it never was.
+    silent_seconds: float | None  # Since something was logged, by the file's time; None if nothing.
+    is_cut: bool  # The last line was not written whole, and is ignored.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +61,7 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
     Args:
       root: followed if it is a link; links below it are not.
       metrics: whose series to read, besides the one by which a run chooses its best checkpoint;
-        None for all. Of a line as runs write them only what holds these is parsed, which is what
-        makes reading many runs fast.
+        None for all. Few are read much faster.
 
     Raises:
       UserError: there is no run, or what was asked for is a run without a readable config.
@@ -114,16 +106,16 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
-    """A key that sorts lr-9 before lr-10, and lr-0.003 before lr-0.01."""
+    """Makes a key that sorts lr-9 before lr-10, and lr-0.003 before lr-0.01."""
     parts = re.findall(r"[0-9]+(?:\.[0-9]+)?|[^0-9]+", text)
     return [(0, float(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts]
 
 
 def _folders(root: pathlib.Path, on_error: Callable[[OSError], None]) -> Iterable[pathlib.Path]:
-    """Those with a file of a run, in the order of their names."""
+    """Walks the folders with a file of a run, in the order of their names."""
     for path, subfolders, files in os.walk(root, onerror=on_error):
         is_run = METRICS in files or CONFIG in files
-        subfolders[:] = sorted(
+        subfolders[:] = sorted(  # In place: `os.walk` goes where this list says.
             (name for name in subfolders if not (is_run and name in _SUBFOLDERS)), key=natural
         )
         if is_run:
@@ -133,17 +125,6 @@ def _folders(root: pathlib.Path, on_error: Callable[[OSError], None]) -> Iterabl
 def _said(error: Exception) -> str:
     is_os = isinstance(error, OSError)
     return f"{error.filename} cannot be read: {error.strerror}" if is_os else str(error)
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; an empty block stays as {}."""
-    found = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def _read_run(
@@ -158,13 +139,15 @@ def _read_run(
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file; remove it")
     text, silent_seconds = b"", None
-    if path.exists():
+    if path.exists():  # Clocks of two machines may differ, hence the 0.
         text, silent_seconds = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
     end = text.rfind(b"\n") + 1
     if record_of(text[end:]) is not None:  # Whole, but for its end.
         text += b"\n"
         end = len(text)
     is_cut, text = end < len(text), text[:end]
+    # As `status.state_of`, which parses every line: those of its starts and the last one suffice.
+    known = [*map(record_of, _beginnings(text, NUM_STEPS)), _last_record(text, "step")]
     settings = flat(config)
     chosen_by = settings.get(BEST_METRIC)
     if metrics is not None and chosen_by:
@@ -173,29 +156,22 @@ def _read_run(
     run = RunRecord(
         name=name,
         config=settings,
-        state=_state(folder, text, len(broken) + is_cut),
+        state=state_from(folder, list(filter(None, known)), len(broken) + is_cut),
         series=series,
         tokens_per_second=_last_record(text, _RATE).get(_RATE),
         silent_seconds=silent_seconds,
         is_cut=is_cut,
     )
-    if not broken:
-        return run, []
-    if len(broken) == 1:
-        return run, [f"{path}:{broken[0]} is broken and ignored"]
-    return run, [f"{path}: {len(broken)} lines are broken and ignored, the first is {broken[0]}"]
-
-
-def _state(folder: pathlib.Path, text: bytes, num_broken: int) -> State:
-    """As `status.state_of`, which parses every line."""
-    known = [*map(record_of, _beginnings(text, NUM_STEPS)), _last_record(text, "step")]
-    return state_from(folder, [record for record in known if record], num_broken)
+    if len(broken) > 1:
+        said = f"{path}: {len(broken)} lines are broken and ignored, the first is {broken[0]}"
+        return run, [said]
+    return run, [f"{path}:{number} is broken and ignored" for number in broken]
 
 
 def _parse(text: bytes, metrics: Collection[str] | None) -> tuple[dict[str, Series], list[int]]:
-    """Series by metric, and the numbers of broken lines."""
+    """Reads series by metric, and the numbers of broken lines."""
     records = [None]
-    # Of others, JSON may write the name in several ways.
+    # A name in other characters may be spelled in JSON in several ways.
     are_plain = metrics is not None and all(map(str.isascii, metrics))
     if are_plain and _PLAIN.fullmatch(text):
         records = _records([part for name in metrics for part in _beginnings(text, name)])
@@ -205,26 +181,28 @@ def _parse(text: bytes, metrics: Collection[str] | None) -> tuple[dict[str, Seri
     for record in filter(None, records):
         for name in record if metrics is None else metrics:
             if name in record:
-                values.setdefault(name, {})[record["step"]] = _number(record[name])
-    series = {name: _series(by_step) for name, by_step in values.items() if _is_metric(name)}
+                # null stands for all that is not finite, and what is as good as that joins it.
+                number = math.nan if record[name] is None else record[name]
+                number = number if abs(number) < _MOST else math.nan
+                # Of a step that was done twice, as after a kill, the later value stays.
+                values.setdefault(name, {})[record["step"]] = number
+    values = {x: v for x, v in values.items() if x != "step" and not x.startswith("run/")}
+    series = {name: _series(by_step) for name, by_step in values.items()}
     return series, [number for number, record in enumerate(records, 1) if record is None]
 
 
 def _beginnings(text: bytes, name: str) -> list[bytes]:
-    """Of the lines that hold a name in quotes: the record up to its value, and no further.
-
-    {"step": 1, "a": 2, "b": 3}, "a" -> {"step": 1, "a": 2}. Far faster than to look at each line.
-    """
+    """Cuts lines that hold a name: {"step": 1, "a": 2, "b": 3}, "a" -> {"step": 1, "a": 2}."""
     needle, found, end = f'"{name}"'.encode(), [], 0
-    while (at := text.find(needle, end)) >= 0:
+    while (at := text.find(needle, end)) >= 0:  # In C over the bytes: no line is looked at in vain.
         start, end = text.rfind(b"\n", 0, at) + 1, text.find(b"\n", at)
-        comma = text.find(b",", at, end)
+        comma = text.find(b",", at, end)  # No value has one: they are numbers and nulls.
         found.append(text[start:end] if comma < 0 else text[start:comma] + b"}")
     return found
 
 
 def _last_record(text: bytes, name: str) -> dict[str, Any]:
-    """The last one that holds a name; {} without any."""
+    """Finds the last record that holds a name; {} without any."""
     needle, start = f'"{name}"'.encode(), len(text)
     while (at := text.rfind(needle, 0, start)) >= 0:
         start = text.rfind(b"\n", 0, at) + 1
@@ -233,23 +211,14 @@ def _last_record(text: bytes, name: str) -> dict[str, Any]:
     return {}
 
 
-def _is_metric(name: str) -> bool:
-    return name != "step" and not name.startswith("run/")
-
-
-def _number(value: float | None) -> float:
-    """NaN for null, which stands for all that is not finite, and for what is as good as that."""
-    return value if value is not None and abs(value) < _MOST else math.nan
-
-
 def _series(by_step: dict[int, float]) -> Series:
     steps = np.array(sorted(by_step), dtype=np.int64)
     return Series(steps, np.array([by_step[step] for step in steps.tolist()], dtype=np.float64))
 
 
 def _records(lines: list[bytes]) -> list[dict[str, Any] | None]:
-    """What each line holds; None for one that is no record."""
-    try:  # In one go, which is faster.
+    """Parses lines; None stands for one that is no record."""
+    try:  # In one go, which is faster. A line may hold "1, 2", hence the count below.
         records = json.loads(b"[" + b",".join(lines) + b"]")
     except (ValueError, RecursionError):
         records = []

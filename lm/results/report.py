@@ -1,5 +1,6 @@
 """Everything about some runs as one HTML file that needs nothing else, no network either."""
 
+import dataclasses
 import datetime
 import html
 import json
@@ -9,7 +10,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from lm.results import tables, views
-from lm.results.curves import Chosen, Curve, choose, curves_of, finite_parts, is_wide, thinned
+from lm.results.curves import Chosen, Curve, choose, finite_parts, is_wide, thinned
 from lm.results.groups import mode_of
 from lm.results.reading import Found
 from lm.results.views import Choice
@@ -37,15 +38,10 @@ def save(folder: pathlib.Path, found: Found, choice: Choice, path: pathlib.Path)
     time = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     parts = [f"<h1>{_html(str(folder))}</h1>\n<p>As of {time}.</p>"]
     if choice.metrics and mode_of(choice.metrics[0], choice.mode):
-        one = Choice(
-            choice.metrics[:1], choice.at, choice.mode, choice.over, choice.with_unfinished
-        )
-        text, _ = views.best(found.runs, one)
+        text, _ = views.best(found.runs, dataclasses.replace(choice, metrics=choice.metrics[:1]))
         parts.append(f"<h2>Best</h2>\n<pre>{_html(text)}</pre>")
-    plots = []
-    if choice.metrics:
-        chosen = choose(found.runs, choice)
-        plots = [_plot(chosen, metric, choice.with_unfinished) for metric in choice.metrics]
+    chosen = choose(found.runs, choice)
+    plots = [_plot(chosen, metric, choice.with_unfinished) for metric in choice.metrics]
     for i, metric in enumerate(choice.metrics):
         parts.append(f"<h2>{_html(metric)}</h2>\n<div id=plot{i}></div>")
     parts.append(tables.page(views.results(found.runs, choice)[0]))
@@ -57,7 +53,7 @@ def save(folder: pathlib.Path, found: Found, choice: Choice, path: pathlib.Path)
     atomic_files.write(path, _page(str(folder), "\n".join(parts), plots))
 
 
-def _html(text: str) -> str:
+def _html(text: str) -> str:  # Both: HTML knows nothing of characters that reorder a line.
     return html.escape(safe_text.shown(text))
 
 
@@ -87,28 +83,25 @@ plots.forEach((plot, i) => Plotly.newPlot(
 
 def _plot(chosen: Chosen, metric: str, with_unfinished: bool) -> dict[str, Any]:
     """Data and layout as Plotly has them; a click on a name hides a curve with its band."""
-    grey = [curve for group in chosen.others for curve in curves_of(group, metric, with_unfinished)]
-    colored = [
-        (curve, _COLORS[i])
-        for i, group in enumerate(chosen.named)
-        for curve in curves_of(group, metric, with_unfinished)
-    ]
-    curves = [*grey, *(curve for curve, _ in colored)]
+    drawn = chosen.curves(metric, with_unfinished)
+    curves = [curve for curve, _ in drawn]
+    num_grey = sum(config is None for _, config in drawn)
     share = _MOST_POINTS // max(len(curves), 1)
     most = min(max(share, _FEWEST_POINTS_OF_CURVE), _MOST_POINTS_OF_CURVE)
     data = []
-    for i, curve in enumerate(grey):
-        name = f"{len(chosen.others)} other configs"
-        data.append(_line(thinned(curve, most), _GREY, safe_text.shown(curve.label), "others"))
-        data[-1] |= {"name": name, "showlegend": i == 0}
-    for i, (curve, color) in enumerate(colored):
-        curve = thinned(curve, most)
-        if curve.error_T is not None:
-            data.append(_band(curve, color, f"curve{i}"))
-        data.append(_line(curve, color, safe_text.shown(curve.label), f"curve{i}"))
-    is_cut = any(len(curve.steps_T) > most for curve in curves)
-    layout = _layout(metric, curves, num_names=len(colored) + bool(grey))
-    if is_cut:
+    for i, (curve, config) in enumerate(drawn):
+        curve, text = thinned(curve, most), safe_text.shown(curve.label)
+        if config is None:
+            name = f"{len(chosen.others)} other configs"  # One entry of the legend for all of them.
+            line = _line(curve, _GREY, text, "others")
+            data.append(line | {"name": name, "showlegend": i == 0})
+            continue
+        group = f"curve{i - num_grey}"
+        if curve.error_T is not None:  # Before its line, so that it lies below.
+            data.append(_band(curve, _COLORS[config], group))
+        data.append(_line(curve, _COLORS[config], text, group))
+    layout = _layout(metric, curves, num_names=len(curves) - num_grey + bool(num_grey))
+    if any(len(curve.steps_T) > most for curve in curves):
         layout["xaxis"]["title"]["text"] += f" (at most {most} points of each curve are drawn)"
     return {"data": data, "layout": layout}
 
@@ -151,6 +144,8 @@ def _band(curve: Curve, color: str, group: str) -> dict[str, Any]:
 def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
     scale = "log" if is_wide(curves) else "linear"
     has_band = any(curve.error_T is not None for curve in curves)
+    y_title = f"{safe_text.shown(metric)}{', mean ± standard error' if has_band else ''}"
+    grid = {"gridcolor": "#eeeeee", "zeroline": False}
     buttons = [
         {"label": f"{kind} axis", "method": "relayout", "args": [{"yaxis.type": kind}]}
         for kind in ("linear", "log")
@@ -159,15 +154,8 @@ def _layout(metric: str, curves: list[Curve], num_names: int) -> dict[str, Any]:
         "height": 460 + 20 * num_names,  # A line of the legend takes 19.
         "margin": {"t": 60, "l": 70, "r": 20},
         "template": {"layout": {"colorway": _COLORS}},
-        "xaxis": {"title": {"text": "step"}, "gridcolor": "#eeeeee", "zeroline": False},
-        "yaxis": {
-            "title": {
-                "text": f"{safe_text.shown(metric)}{', mean ± standard error' if has_band else ''}"
-            },
-            "type": scale,
-            "gridcolor": "#eeeeee",
-            "zeroline": False,
-        },
+        "xaxis": {"title": {"text": "step"}, **grid},
+        "yaxis": {"title": {"text": y_title}, "type": scale, **grid},
         "plot_bgcolor": "white",
         "legend": {"x": 0, "y": -0.15, "yanchor": "top", "tracegroupgap": 0},
         "showlegend": True,

@@ -35,10 +35,7 @@ class Law(NamedTuple):
 
 
 def fit(num_params_P: np.ndarray, num_tokens_P: np.ndarray, losses_P: np.ndarray) -> Law:
-    """The law that is nearest to these points: Hoffmann et al. 2022, section 3.3, approach 3.
-
-    Huber's loss of log L is added up over points, and minimised to the end, as Besiroglu et al.
-    2024, section 3, found to be needed: averaged over points it is so small that BFGS stops early.
+    """Fits the law to points: Hoffmann et al. 2022, section 3.3, approach 3.
 
     Raises:
       ValueError: fewer points than unknowns, or a number that is not positive.
@@ -58,7 +55,7 @@ def bootstrap(
     num_samples: int,
     seed: int,
 ) -> list[Law]:
-    """Fits to as many points drawn with replacement, each begun from `law`, the fit to all.
+    """Fits `num_samples` laws to points drawn with replacement, each begun from the fit to all.
 
     Raises:
       ValueError: see `fit`.
@@ -74,7 +71,6 @@ def bootstrap(
 
 
 def _points(*arrays_P: np.ndarray) -> list[np.ndarray]:
-    """Logarithms of what is given."""
     given = [np.asarray(x_P, np.float64) for x_P in arrays_P]
     if len(given[0]) < len(Law._fields):
         raise ValueError(f"{len(given[0])} points cannot give the {len(Law._fields)} unknowns")
@@ -97,6 +93,7 @@ def _minimise(start: np.ndarray, points: list[np.ndarray]) -> optimize.OptimizeR
 def _huber(x: np.ndarray, log_n_P, log_d_P, log_loss_P) -> tuple[float, np.ndarray]:
     """Summed Huber loss of log L(N, D) - log L, and its gradient by the five unknowns."""
     log_a, log_b, log_e, alpha, beta = x
+    # log L(N, D) as logsumexp of the three terms' logarithms: eq. 3, whose unknowns need no bounds.
     terms = np.stack([log_a - alpha * log_n_P, log_b - beta * log_d_P, 0 * log_n_P + log_e])
     top_P = terms.max(axis=0)
     exps = np.exp(terms - top_P)  # SciPy's logsumexp takes ten times as long on so few numbers.
@@ -104,14 +101,11 @@ def _huber(x: np.ndarray, log_n_P, log_d_P, log_loss_P) -> tuple[float, np.ndarr
     small_P = np.abs(residual_P) <= _DELTA
     huber_P = np.where(small_P, residual_P**2 / 2, _DELTA * (np.abs(residual_P) - _DELTA / 2))
     slope_P = np.clip(residual_P, -_DELTA, _DELTA)
-    of_a_P, of_b_P, of_e_P = exps / exps.sum(axis=0) * slope_P
-    gradient = [
-        of_a_P.sum(),
-        of_b_P.sum(),
-        of_e_P.sum(),
-        -(of_a_P * log_n_P).sum(),
-        -(of_b_P * log_d_P).sum(),
-    ]
+    of_a_P, of_b_P, of_e_P = exps / exps.sum(axis=0) * slope_P  # Logsumexp's gradient: softmax.
+    of_alpha_P, of_beta_P = -of_a_P * log_n_P, -of_b_P * log_d_P
+    gradient = [x_P.sum() for x_P in (of_a_P, of_b_P, of_e_P, of_alpha_P, of_beta_P)]
+    # A sum, and no mean over points, which is so small that BFGS stops early (Besiroglu et al.
+    # 2024, section 3).
     return float(huber_P.sum()), np.array(gradient)
 
 

@@ -33,10 +33,6 @@ class Table(NamedTuple):
 def show(table: Table, file: TextIO | None = None, width: int | None = None) -> None:
     """Prints a table: with lines on a terminal, as aligned text anywhere else.
 
-    What is too wide for the terminal gets its headers broken at dots, slashes and spaces; where
-    that is not enough, columns go on below, beside the names of the rows again; and where not even
-    these fit, each row becomes lines of its own.
-
     Args:
       file: stdout if not given.
       width: of the terminal; its own if not given.
@@ -46,11 +42,12 @@ def show(table: Table, file: TextIO | None = None, width: int | None = None) -> 
     if not console.is_terminal:
         console.file.write(_plain(table) + "\n\n")
         return
-    for break_headers in (False, True):
+    for break_headers in (False, True):  # At dots, slashes and spaces.
         grid = _grid(table, range(len(table.columns)), break_headers)
         if _fits(grid, console):
             console.print(grid)
             return
+    # Columns go on below, beside the names of the rows again; else each row becomes lines.
     grids = [_grid(table, columns, break_headers=True) for columns in _parts(table, console)]
     if all(_fits(grid, console) for grid in grids):
         console.print(*grids, sep="\n")
@@ -62,16 +59,9 @@ def page(table: Table) -> str:
     """The table as HTML."""
     table = _safe(table)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
-    right = _right_aligned(table)
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=number' if r else ''}>{html.escape(cell)}</td>"
-            for cell, r in zip(row, right, strict=True)
-        )
-        + "</tr>"
-        for row in table.rows
-    )
+    tags = ["<td class=number>" if right else "<td>" for right in _right_aligned(table)]
+    cell = lambda tag, text: f"{tag}{html.escape(text)}</td>"
+    body = "\n".join(f"<tr>{''.join(map(cell, tags, row))}</tr>" for row in table.rows)
     return (
         f"<h2>{html.escape(table.title)}</h2>\n<div class=wide><table>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
@@ -79,14 +69,13 @@ def page(table: Table) -> str:
 
 
 def _safe(table: Table) -> Table:
-    """With text that reorders no line; see `lm.system.safe_text`."""
-    rows = [list(map(safe_text.shown, row)) for row in table.rows]
+    rows = [list(map(safe_text.shown, row)) for row in table.rows]  # From files of others.
     columns = list(map(safe_text.shown, table.columns))
     return Table(safe_text.shown(table.title), columns, rows, table.num_names)
 
 
 def _grid(table: Table, columns: Sequence[int], break_headers: bool) -> rich.table.Table:
-    """Some columns; the title stands above the first part of a table alone."""
+    """Lays out some columns; the title stands above the first part of a table alone."""
     is_first = table.num_names in columns or len(columns) == len(table.columns)
     grid = rich.table.Table(
         title=Text(table.title, style="bold") if is_first else None,
@@ -106,16 +95,17 @@ def _grid(table: Table, columns: Sequence[int], break_headers: bool) -> rich.tab
 
 
 def _fits(grid: rich.table.Table, console: rich.console.Console) -> bool:
-    # Of the columns alone: a title may take several lines.
+    # Asked without a limit, or rich would say what it would fold. A title may take several lines.
     options = console.options.update(width=10**6)
     return rich.measure.Measurement.get(console, options, grid).maximum <= console.width
 
 
 def _parts(table: Table, console: rich.console.Console) -> list[list[int]]:
-    """Columns that fit beside those of names, as many as do each time."""
+    """Splits the columns into as few parts as fit, each beside those of names."""
     names = list(range(table.num_names))
     parts = [names]
     for i in range(table.num_names, len(table.columns)):
+        # One column at least, though it may not fit: a part of names alone says nothing.
         if parts[-1] == names or _fits(_grid(table, [*parts[-1], i], True), console):
             parts[-1] = [*parts[-1], i]
         else:
@@ -124,7 +114,7 @@ def _parts(table: Table, console: rich.console.Console) -> list[list[int]]:
 
 
 def _print_by_row(table: Table, console: rich.console.Console) -> None:
-    """A line for each cell that says something; the terminal wraps what is still too long."""
+    """Prints a line for each cell that says something; the terminal wraps long ones."""
     console.print(Text(table.title, style="bold"))
     indent = max(map(cell_len, table.columns))
     for row in table.rows:
@@ -149,12 +139,12 @@ def _plain(table: Table) -> str:
 
 
 def _padded(cell: str, width: int, right: bool = False) -> str:
-    space = " " * (width - cell_len(cell))
+    space = " " * (width - cell_len(cell))  # `str.ljust` counts a Chinese character as one cell.
     return space + cell if right else cell + space
 
 
 def _right_aligned(table: Table) -> list[bool]:
-    """Of each column: whether all that stands in it are numbers."""
+    """Says of each column whether all that stands in it are numbers."""
     columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
     return [
         any(column) and all(not cell or _NUMBER.fullmatch(cell) for cell in column)

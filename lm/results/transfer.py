@@ -50,18 +50,14 @@ class Curve(NamedTuple):
 
 
 def finished(folder: pathlib.Path) -> tuple[list[TransferPoint], list[str]]:
-    """The finished runs below a folder, and a line for each thing that is left out.
+    """Reads the finished runs below a folder, and a line for each thing that is left out.
 
     Raises:
       UserError: there is none, or one is no pretraining of a model that muP has rules for.
     """
     found = reading.read(folder, [_LOSS])
-    runs, num_unfinished = [], 0
-    for run in found.runs:
-        if run.state.kind != "done" or _LOSS not in run.series:
-            num_unfinished += 1
-            continue
-        runs.append(point(run))
+    runs = [point(r) for r in found.runs if r.state.kind == "done" and _LOSS in r.series]
+    num_unfinished = len(found.runs) - len(runs)
     if not runs:
         raise UserError(f"{folder} has no finished run with {_LOSS}; train some first")
     unfinished = [f"runs that are not finished: {num_unfinished}"] if num_unfinished else []
@@ -69,7 +65,7 @@ def finished(folder: pathlib.Path) -> tuple[list[TransferPoint], list[str]]:
 
 
 def point(run: reading.RunRecord) -> TransferPoint:
-    """What counts of a run here; its `_LOSS` was read, and is there.
+    """Takes from a run, which has logged `_LOSS`, what counts here.
 
     Raises:
       UserError: it is no pretraining of a model that muP has rules for.
@@ -77,7 +73,7 @@ def point(run: reading.RunRecord) -> TransferPoint:
     missing = [key for key in _KEYS if key not in run.config]
     if missing:
         raise UserError(f"{run.name} has no {missing[0]}; name a folder of pretraining runs")
-    mup_width, *settings = (run.config[key] for key in _KEYS)
+    mup_width, *settings = (run.config[key] for key in _KEYS)  # A width of 0 is without muP.
     loss = float(run.series[_LOSS].values[-1])
     return TransferPoint(mup_width > 0, *settings, loss if math.isfinite(loss) else math.inf)
 
@@ -91,26 +87,28 @@ def curves(runs: Iterable[TransferPoint]) -> dict[tuple[bool, int], Curve]:
 
 
 def curve(by_rate: Mapping[float, Sequence[float]]) -> Curve:
-    """Losses of seeds by rate -> their curve; a rate at which one diverged counts as infinite."""
+    """Makes the curve of losses of seeds by rate; a rate at which one diverged is infinite."""
     rates = np.array(sorted(by_rate))
     means, errors = np.full(len(rates), math.inf), np.zeros(len(rates))
     for i, rate in enumerate(rates):
         losses = np.array(by_rate[rate])
         if np.isfinite(losses).all():
             means[i] = losses.mean()
-            errors[i] = losses.std(ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else 0.0
+            if len(losses) > 1:  # s / sqrt(n), where s divides by n - 1.
+                errors[i] = losses.std(ddof=1) / len(losses) ** 0.5
     lowest = int(np.argmin(means))
     is_inside = 0 < lowest < len(rates) - 1
     best_rate = float(rates[lowest])
     if is_inside and np.isfinite(means[lowest - 1 : lowest + 2]).all():
         near = slice(lowest - 1, lowest + 2)
+        # Relative to the best rate: x is near 0, where the fit is exact and -b / 2a is the shift.
         a, b, _ = np.polyfit(np.log2(rates[near] / best_rate), means[near], 2)
         best_rate *= float(2 ** (-b / (2 * a))) if a > 0 else 1.0
     return Curve(rates, means, errors, best_rate, is_inside)
 
 
 def shift(found: Mapping[tuple[bool, int], Curve], has_mup: bool) -> float:
-    """By how many octaves the best rate moves from the narrowest to the widest model.
+    """Computes by how many octaves the best rate moves from narrowest to widest model.
 
     Raises:
       UserError: fewer than two widths.

@@ -28,31 +28,29 @@ _BETTER = {"min": "less is better", "max": "more is better"}
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How runs become numbers.
+    """How runs become numbers."""
 
-    metrics: the names of those that are shown.
-    at: "last" or "best"; see `groups.final`.
-    mode: "min" or "max"; None for what is known of the metric.
-    over: keys of the config that are averaged over.
-    with_unfinished: whether runs that are not done count.
-    """
-
-    metrics: tuple[str, ...]
-    at: str
-    mode: str | None
-    over: tuple[str, ...]
-    with_unfinished: bool
-
-    def final(self, run: RunRecord, metric: str) -> float | None:
-        mode = needed_mode(metric, self.mode) if self.at == "best" else None
-        return final(run, metric, self.at, mode)
+    metrics: tuple[str, ...]  # The names of those that are shown.
+    at: str  # "last" or "best"; see `groups.final`.
+    mode: str | None  # "min" or "max"; None for what is known of the metric.
+    over: tuple[str, ...]  # Keys of the config that are averaged over.
+    with_unfinished: bool  # Whether runs that are not done count.
 
     def estimates(self, groups: Sequence[Group], metric: str) -> list[Estimate]:
+        # A last value can be had of a metric of which nobody knows what is better.
         mode = needed_mode(metric, self.mode) if self.at == "best" else None
         return [
             estimate(group, metric, at=self.at, mode=mode, with_unfinished=self.with_unfinished)
             for group in groups
         ]
+
+    def order(self, groups: Sequence[Group], known: dict[str, list[Estimate]]) -> list[int]:
+        """Ranks groups by the first metric, where it is known what is better; the rest follow."""
+        first = self.metrics[0] if self.metrics else ""
+        mode, ranked = mode_of(first, self.mode) if first else None, []
+        if mode:  # An estimate takes thousands of resamples, so that it is not made twice.
+            ranked = ranking(known.get(first) or self.estimates(groups, first), mode)
+        return [*ranked, *sorted({*range(len(groups))} - {*ranked})]
 
 
 def counts(runs: Sequence[RunRecord]) -> dict[str, int]:
@@ -61,7 +59,7 @@ def counts(runs: Sequence[RunRecord]) -> dict[str, int]:
 
 
 def status(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
-    """A row a run: its state, how far it is, how fast, how long silent, its last values."""
+    """Makes a row of each run: its state, how far, how fast, how long silent, its last values."""
     columns = ["run", "state", "step", "tokens/s", "last line", *choice.metrics]
     rows = [
         [
@@ -87,32 +85,24 @@ def status(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict[
         for run in runs
     ]
     counted = ", ".join(f"{n} {_KIND_NAMES[kind]}" for kind, n in counts(runs).items() if n)
-    return Table(f"{_runs(len(runs))}: {counted}", columns, rows, num_names=1), data
+    return Table(f"{_count(len(runs), 'run')}: {counted}", columns, rows, num_names=1), data
 
 
 def results(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict[str, Any]]]:
-    """A row a group of runs: what its config has of its own, and its metrics over seeds.
-
-    The best come first, by the first metric, where it is known what is better. A row of one run
-    names it, others say how many they are and name a few.
-    """
+    """Makes a row of each group: what its config has of its own, and its metrics over seeds."""
     groups = grouped(runs, choice.over)
     by_metric = {metric: choice.estimates(groups, metric) for metric in choice.metrics}
-    order = range(len(groups))
-    if choice.metrics and (mode := mode_of(choice.metrics[0], choice.mode)):
-        ranked = ranking(by_metric[choice.metrics[0]], mode)
-        order = [*ranked, *(i for i in order if i not in ranked)]
-    keys = _keys(groups)
-    has_several = any(len(group.runs) > 1 for group in groups)
+    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
+    has_several = any(len(group.runs) > 1 for group in groups)  # One run has no error.
     columns = [*keys, "runs"]
     for metric in choice.metrics:
         of = f"{metric} " if len(choice.metrics) > 1 else ""
         columns += [metric, f"{of}± s.e.", of + _INTERVAL] if has_several else [metric]
     rows, data = [], []
-    for i in order:
+    for i in choice.order(groups, by_metric):
         estimates = {metric: by_metric[metric][i] for metric in choice.metrics}
         names = [run.name for run in groups[i].runs]
-        cells = [_setting(groups[i], key) for key in keys]
+        cells = [_setting(groups[i].settings, key) for key in keys]
         cells.append(names[0] if len(names) == 1 else f"{len(names)}: {some(names)}")
         for one in estimates.values():
             cells += _estimate_cells(one) if has_several else [_mean(one)]
@@ -122,7 +112,7 @@ def results(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict
 
 
 def best(runs: Sequence[RunRecord], choice: Choice) -> tuple[str, dict[str, Any]]:
-    """The best group by the one metric, beside the second."""
+    """Says which group is best by the one metric, beside the second."""
     (metric,) = choice.metrics
     mode = needed_mode(metric, choice.mode)
     groups = grouped(runs, choice.over)
@@ -132,7 +122,7 @@ def best(runs: Sequence[RunRecord], choice: Choice) -> tuple[str, dict[str, Any]
     if not order:
         return f"no finished run has a finite {metric}; --unfinished counts the others", data
     lines = [f"{_title(choice, len(groups))}; {_BETTER[mode]}"]
-    for rank, i in zip(("best", "second"), order, strict=False):
+    for rank, i in zip(("best", "second"), order, strict=False):  # There may be no second.
         lines.append(f"{rank + ':':8}{groups[i].label}")
         lines.append(f"        {metric} {' '.join(filter(None, _estimate_cells(estimates[i])))}")
         lines.append(f"        {_values(estimates[i], mode)}")
@@ -144,9 +134,9 @@ def best(runs: Sequence[RunRecord], choice: Choice) -> tuple[str, dict[str, Any]
 
 
 def compare(a: RunRecord, b: RunRecord) -> tuple[list[Table], dict[str, Any]]:
-    """What differs between the configs of two runs, and the last values of their metrics."""
+    """Says what differs between the configs of two runs, and their last values."""
     keys = differences([a.config, b.config])
-    configs = [[key, *(_setting_of(run.config, key) for run in (a, b))] for key in keys]
+    configs = [[key, *(_setting(run.config, key) for run in (a, b))] for key in keys]
     rows, metrics = [], {}
     for metric in sorted(a.series.keys() | b.series.keys(), key=natural):
         values = [final(run, metric, "last", None) for run in (a, b)]
@@ -182,7 +172,7 @@ def _state(run: RunRecord) -> str:
 
 def _ago(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
+        if seconds >= 2 * length:  # From two on, a rounded number is not far off.
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
 
@@ -192,6 +182,7 @@ def _number(value: float | None) -> str:
         return ""
     if math.isnan(value):
         return "NaN"
+    # "#" keeps the zeros, so that digits show how exact a number is; 1e15 and more has an exponent.
     return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:#.5g}".removesuffix(".")
 
 
@@ -202,26 +193,23 @@ def _mean(one: Estimate) -> str:
 def _estimate_cells(one: Estimate) -> list[str]:
     """Mean, standard error, interval."""
     error = "" if one.standard_error is None else f"±{one.standard_error:.2g}"
-    interval = (
-        "" if one.interval is None else f"{_number(one.interval[0])} to {_number(one.interval[1])}"
-    )
-    return [_mean(one), error, interval]
+    return [_mean(one), error, " to ".join(map(_number, one.interval or ()))]
 
 
 def _values(one: Estimate, mode: str) -> str:
     """The runs with their values, the best first."""
     names = sorted(one.values, key=one.values.get, reverse=mode == "max")
     values = [f"{name} {_number(one.values[name])}" for name in names]
-    return f"{_runs(len(values))}: {', '.join(values)}"
+    return f"{_count(len(values), 'run')}: {', '.join(values)}"
 
 
-def _runs(num: int) -> str:
-    return "1 run" if num == 1 else f"{num} runs"
+def _count(num: int, noun: str) -> str:
+    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
 
 
 def _note(group: Group, estimates: dict[str, Estimate]) -> str:
-    """Which runs are not in a mean, and why; once where all metrics say the same."""
-    notes = {}
+    """Says which runs are not in a mean, and why."""
+    notes = {}  # From what is said to the metrics that it is said of.
     for metric, one in estimates.items():
         about = {
             "not done": [name for name in one.unfinished if name not in one.values],
@@ -232,42 +220,34 @@ def _note(group: Group, estimates: dict[str, Estimate]) -> str:
         }
         text = "; ".join(f"{len(of)} {why}: {some(of)}" for why, of in about.items() if of)
         notes.setdefault(text, []).append(metric)
-    if len(notes) > 1:
+    if len(notes) > 1:  # Else all metrics say the same, and need no name.
         notes = {f"{', '.join(of)}: {text}": of for text, of in notes.items() if text}
     if group.copies:
         notes[f"{len(group.copies)} copied: {some(group.copies)}"] = []
     return "; ".join(filter(None, notes))
 
 
-def _keys(groups: Sequence[Group]) -> list[str]:
-    return list({key: None for group in groups for key in group.settings})
-
-
-def _setting(group: Group, key: str) -> str:
-    return _setting_of(group.settings, key)
-
-
-def _setting_of(config: dict[str, Any], key: str) -> str:
+def _setting(config: dict[str, Any], key: str) -> str:
     return shown(config[key]) if key in config else "(no such key)"
 
 
 def _title(choice: Choice, num_groups: int) -> str:
     who = "all runs, unfinished ones too" if choice.with_unfinished else "finished runs"
-    configs = "1 config" if num_groups == 1 else f"{num_groups} configs"
     return (
-        f"{configs}; {choice.at} values of {who}, mean over {', '.join(choice.over)}; intervals by "
-        "percentile bootstrap"
+        f"{_count(num_groups, 'config')}; {choice.at} values of {who}, mean over "
+        f"{', '.join(choice.over)}; intervals by percentile bootstrap"
     )
 
 
 def _verdict(first: Estimate, second: Estimate | None = None) -> tuple[str, dict[str, Any]]:
-    """How certain the order of the two is, in words and as data; None where nothing tells."""
+    """Says how certain the order of the two is, in words and as data."""
     data = {"second_is_within_interval_of_best": None, "intervals_overlap": None}
     if second is None:
         return "there is no second config to compare with", data
     if first.interval is None:
         return "one run has no interval: more seeds would tell whether the second is worse", data
     low, high = first.interval
+    # The second may have one run, so its mean is asked first: it needs no interval.
     is_within = low <= second.mean <= high
     place = "within" if is_within else "outside"
     text = f"the second's mean is {place} the {_INTERVAL} of the best"

@@ -258,7 +258,7 @@ def _dump(config: dict[str, Any]) -> str:
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Joins keys by dots: {"a": {"b": 1}} -> {"a.b": 1}."""
-    if not isinstance(tree, dict):
+    """Joins keys by dots: {"a": {"b": 1}} -> {"a.b": 1}; an empty block stays as {}."""
+    if not isinstance(tree, dict) or (prefix and not tree):
         return {prefix[:-1]: tree}
     return {k: v for key, child in tree.items() for k, v in flat(child, f"{prefix}{key}.").items()}

@@ -6,7 +6,7 @@ import warnings
 import matplotlib
 import pytest
 
-from lm.results import fonts
+from lm.results import plots
 from lm.results.__main__ import main
 from tests.run_folders import config, losses, write
 
@@ -28,11 +28,11 @@ def font(name):
 )
 def test_fonts_are_added_until_they_have_all_characters(monkeypatch, text, expected, missing):
     characters = {"Usual": "rate ", "Other": "r", "Han": "学", "Again": "学", "Hangul": "한"}
-    monkeypatch.setattr(fonts, "_installed", lambda: [*map(font, characters)])
-    monkeypatch.setattr(fonts, "_characters", lambda path: set(characters[path[:-4]]))
-    monkeypatch.setattr(fonts.font_manager, "findfont", lambda _: "Usual.ttf")
+    monkeypatch.setattr(plots, "_installed", lambda: [*map(font, characters)])
+    monkeypatch.setattr(plots, "_characters", lambda path: set(characters[path[:-4]]))
+    monkeypatch.setattr(plots.font_manager, "findfont", lambda _: "Usual.ttf")
     with matplotlib.rc_context({"font.family": ["Usual"]}):
-        with fonts.covering(["", text]) as found:
+        with plots.covering(["", text]) as found:
             assert (matplotlib.rcParams["font.family"], found) == (expected, missing)
         assert matplotlib.rcParams["font.family"] == ["Usual"]
 
@@ -40,7 +40,7 @@ def test_fonts_are_added_until_they_have_all_characters(monkeypatch, text, expec
 def test_a_picture_whose_text_no_font_has_is_drawn_and_said_once(tmp_path, capsys, monkeypatch):
     for seed, name in enumerate(("rate", HAN)):
         write(tmp_path / name, config(seed, note=name), losses(3.0, 2.0))
-    monkeypatch.setattr(fonts, "_installed", lambda: [])
+    monkeypatch.setattr(plots, "_installed", lambda: [])
 
     with warnings.catch_warnings(action="error"):
         assert main(["plot", str(tmp_path)]) == 0
@@ -52,6 +52,6 @@ def test_a_picture_whose_text_no_font_has_is_drawn_and_said_once(tmp_path, capsy
 
 
 def test_the_fonts_of_this_machine_are_found():
-    with fonts.covering(["plain"]) as missing:
+    with plots.covering(["plain"]) as missing:
         assert missing == ""
-    assert all(fonts._characters(each.fname) for each in fonts._installed())
+    assert all(plots._characters(each.fname) for each in plots._installed())
