@@ -42,8 +42,9 @@ def encode_words(
     if words and not space_before[0]:
         encoded[0] = tokenizer.encode_batch(texts[:1])[0]
     # In place of a word that is nothing to the tokenizer, as a lone accent to one that drops them.
-    has_unknown = tokenizer.unk_id is not None
-    nothing = [tokenizer.unk_id] if has_unknown else tokenizer.encode_inside([" "])[0][:1]
+    nothing = tokenizer.encode_inside([" "])[0][:1]
+    if tokenizer.unk_id is not None:
+        nothing = np.array([tokenizer.unk_id], np.int32)
     encoded = [ids if len(ids) else nothing for ids in encoded]
     word_of_L = np.repeat(np.arange(len(words), dtype=np.int32), list(map(len, encoded)))
     return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L  # Of no word, (0,) twice.
