@@ -29,10 +29,11 @@ def write(folder: pathlib.Path, *, unread: str = "") -> None:
     atomic_files.write(folder / NAME, json.dumps(listed, indent=1))
 
 
-def problem(folder: pathlib.Path) -> str | None:
+def problem(folder: pathlib.Path, *, only: str = "") -> str | None:
     """Says what is wrong with the files of a folder that has a manifest, or gives None.
 
-    Raises OSError where a file may not be read, which is no damage.
+    With `only`, it reads no other file. Raises OSError where a file may not be read, which is no
+    damage.
     """
     try:
         listed = json.loads((folder / NAME).read_bytes())
@@ -42,7 +43,8 @@ def problem(folder: pathlib.Path) -> str | None:
         return _unless_permission(error, NAME)
     if not _is_manifest(listed):
         return f"{NAME} cannot be read"
-    for name, (size, checksum) in listed.items():
+    for name in [only] if only in listed else listed:
+        size, checksum = listed[name]
         file = folder / name
         try:
             if not file.is_file():

@@ -37,6 +37,7 @@ from lm.train.early_stopping import ranked
 
 _DATA_FILE_BYTES = 2**26  # What is not yet written of a file is held in memory.
 _STATE, _HOST, _MANIFEST, _DAMAGED = "state", "host.json", manifest.NAME, "damaged"
+_NEVER_WHOLE = "it has no manifest: the process ended while it was being written, or writes it now"
 _READ_ATTEMPTS = 5  # Of others, since a run that goes on deletes its older steps.
 
 
@@ -166,7 +167,7 @@ class Checkpoints:
             path / _STATE,
             args=ocp.args.PyTreeRestore(item=abstract_state, restore_args=restore_args),
         )
-        return int(path.name), state, json.loads((path / _HOST).read_text())["host"]
+        return int(path.name), state, _host_file(path)["host"]
 
     def _delete_old(self) -> None:
         steps = self.steps()
@@ -199,7 +200,7 @@ class Checkpoints:
 
     def metrics(self, step: int) -> dict[str, float]:
         """Returns the metrics that a step was saved with."""
-        return _metrics(self._folder, step)
+        return _host_file(self._folder / str(step))["metrics"]
 
 
 def write_numpy_as_it_is() -> None:
@@ -256,7 +257,7 @@ def _read_params(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
         )
     for key in where:
         restored = restored[key]
-    return restored, json.loads((path / _HOST).read_text())["host"]
+    return restored, _host_file(path)["host"]
 
 
 def _agreed(
@@ -276,8 +277,12 @@ def _intact(
     """Finds the newest step that its manifest proves, or the best; warns of damaged ones."""
     steps = _step_folders(folder)
     damaged = []
-    first = _best_first(folder, steps, best_metric, best_mode) if best_metric else steps[::-1]
-    for step in first:
+    order = steps[::-1]
+    if best_metric:
+        # A step whose metrics are damaged has no rank: it is tried, and so named, before others.
+        has_rank = lambda s: _problem(folder / str(s), only=_HOST) in (None, _NEVER_WHOLE)
+        order = sorted(_best_first(folder, steps, best_metric, best_mode), key=has_rank)
+    for step in order:
         path = folder / str(step)
         problem = _problem(path)
         if problem is None:
@@ -314,15 +319,17 @@ def _set_aside(path: pathlib.Path) -> pathlib.Path:
 
 
 def _best_first(folder: pathlib.Path, steps: list[int], metric: str, mode: str) -> list[int]:
-    values = [(step, _metrics(folder, step).get(metric)) for step in steps]
+    values = [(step, _host_file(folder / str(step))["metrics"].get(metric)) for step in steps]
     return ranked([(s, v if isinstance(v, float | int) else math.nan) for s, v in values], mode)
 
 
-def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
+def _host_file(path: pathlib.Path) -> dict[str, Any]:
+    """Reads host.json of a step; empty blocks of one that is damaged, which `_problem` says."""
     try:
-        return dict(json.loads((folder / str(step) / _HOST).read_bytes())["metrics"])
+        found = json.loads((path / _HOST).read_bytes())
+        return found | {name: dict(found[name]) for name in ("host", "metrics")}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}  # It was not saved to its end; `_problem` says so.
+        return {"host": {}, "metrics": {}, "step": None}
 
 
 def _average_path(tree: Any, path: tuple) -> tuple | None:
@@ -336,14 +343,17 @@ def _average_path(tree: Any, path: tuple) -> tuple | None:
     return next((p for p in found if p is not None), None)
 
 
-def _problem(path: pathlib.Path) -> str | None:
-    """Says what is wrong with a step's files, if anything."""
+def _problem(path: pathlib.Path, *, only: str = "") -> str | None:
+    """Says what is wrong with a step's files, if anything; of its state, too, without `only`."""
     if not (path / _MANIFEST).exists():
-        return "it has no manifest: the process ended while it was being written, or writes it now"
-    problem = manifest.problem(path)
+        return _NEVER_WHOLE
+    if (problem := manifest.problem(path, only=only)) is not None:
+        return problem
     # A whole copy of another step is intact too. Older versions did not write their step.
-    step = None if problem else json.loads((path / _HOST).read_bytes()).get("step")
-    return problem if step in (None, int(path.name)) else f"it is a copy of step {step}"
+    step = _host_file(path).get("step", int(path.name))
+    if step is None:
+        return f"{_HOST} cannot be read"
+    return None if step == int(path.name) else f"it is a copy of step {step}"
 
 
 def _check_alike(path: pathlib.Path, saved: Any, wanted: Any) -> None:

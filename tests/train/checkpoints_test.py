@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from lm.errors import UserError
+from lm.system import manifest
 from lm.train import checkpoints as checkpoints_lib
 from lm.train import disk_room
 from lm.train.checkpoints import Checkpoints, restore_params
@@ -136,6 +137,51 @@ def test_whoever_reads_damage_uses_the_older_checkpoint_and_changes_nothing(
     assert f"{folder / '5'} is not used: " in caplog.text
     assert reason in caplog.text
     assert contents(folder) == before
+
+
+def rewrite_host(path, change):
+    host = json.loads((path / "host.json").read_text())
+    (path / "host.json").write_text(json.dumps(change(host)))
+
+
+def list_again(path, change):
+    rewrite_host(path, change)
+    manifest.write(path)
+
+
+DAMAGE_OF_METRICS = {
+    "a truncated file": (lambda p: (p / "host.json").write_text("{"), "bytes instead of"),
+    "another digit": (lambda p: rewrite_host(p, lambda x: x | {"metrics": {"eval/loss": 8.0}}), ""),
+    "no file": (lambda p: (p / "host.json").unlink(), "is missing"),
+    "a copy of another step": (lambda p: replace(p, "3"), "it is a copy of step 3"),
+    "a manifest cut short": (lambda p: (p / "manifest.json").write_text("{"), "cannot be read"),
+} | {
+    f"{text} with its checksum": (
+        lambda p, text=text: list_again(p, lambda _: json.loads(text)),
+        "host.json cannot be read",
+    )
+    for text in ("{}", "[]", "null", '{"host": 5, "metrics": {}}', '{"host": {}, "metrics": null}')
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE_OF_METRICS)
+def test_the_best_checkpoint_is_not_replaced_in_silence_where_its_metrics_are_damaged(
+    tmp_path, name, caplog
+):
+    save_all(tmp_path, [3, 5, 7], {3: 2.0, 5: 1.0, 7: 3.0})
+    assert restore_params(tmp_path, best_metric="eval/loss")[0] == 5
+    assert not caplog.text
+    (tmp_path / "9" / "state").mkdir(parents=True)  # One that is being written is no damage.
+    damage, reason = DAMAGE_OF_METRICS[name]
+    damage(tmp_path / "5")
+
+    assert restore_params(tmp_path, best_metric="eval/loss")[0] == 3
+
+    (message,) = caplog.messages
+    assert message.startswith(f"checkpoint {tmp_path / '5'} is not used: ") and reason in message
+    with Checkpoints(tmp_path, keep_last=3, best_metric="eval/loss") as checkpoints:
+        assert checkpoints.restore(abstract(make_state(0)), best=True)[0] == 3
+    assert (tmp_path / "damaged" / "5-0").is_dir()
 
 
 def test_a_reader_says_why_nothing_is_intact_and_changes_nothing(saved_twice, tmp_path):
