@@ -1,4 +1,4 @@
-"""Words in columns: CoNLL-2003 and its like, and CoNLL-U."""
+"""Reads words in columns: CoNLL-2003 and its like, and CoNLL-U."""
 
 import pathlib
 import re
@@ -12,24 +12,21 @@ from lm.formats.files import TextLine, text_lines
 
 
 def _sentences(path: pathlib.Path, max_bytes: int) -> Iterator[list[TextLine] | UserError]:
-    """The lines between empty ones; the error in place of a sentence that has a bad line.
-
-    So has one of more than `max_bytes`.
-    """
+    """Yields the lines between empty ones; in place of a sentence with a bad line, the error."""
     sentence: list[TextLine] = []
     size, is_good = 0, True
     for line in text_lines(path, max_bytes):
-        if not isinstance(line, UserError) and not line.text.strip(" \t"):
+        if isinstance(line, UserError):
+            yield line
+            sentence, is_good = [], False  # The other lines, before and behind, go with it.
+        elif not line.text.strip(" \t"):
             if sentence:
                 yield sentence
             sentence, size, is_good = [], 0, True
-        elif isinstance(line, UserError):
-            yield line
-            sentence, is_good = [], False
         elif is_good:
             size += len(line.text)
             sentence.append(line)
-            if size > max_bytes:
+            if size > max_bytes:  # A file without empty lines would be one sentence.
                 yield files.longer(f"{files.shown(path)}:{sentence[0].number}", max_bytes)
                 sentence, is_good = [], False
     if sentence:
@@ -37,7 +34,7 @@ def _sentences(path: pathlib.Path, max_bytes: int) -> Iterator[list[TextLine] | 
 
 
 def conll(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
-    """CoNLL-2003 (Tjong Kim Sang and De Meulder 2003): a word a line, its tag in the last column.
+    """Reads CoNLL-2003 (Tjong Kim Sang and De Meulder 2003): a word a line, its tag last.
 
     Fields: tokens and tags; pos and chunk too, where there are four columns. Lines of comments
     stand before a sentence: `# key = value`, `# id 7 key=value`, and others that begin with # and
@@ -52,10 +49,9 @@ def conll(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
         rows = [(number, row) for number, row in rows if row[0] != "-DOCSTART-"]
         texts = dict(sentence)
         size = next((len(row) for _, row in rows if not row[0].startswith("#")), 0)
+        # At the start alone: further down, "#" is a word.
         while rows and (_KEY.match(texts[rows[0][0]]) or _is_comment(rows[0][1], size)):
             del rows[0]
-        if not rows:
-            continue
         odd = [each for each in rows if len(each[1]) < 2 or len(each[1]) != len(rows[0][1])]
         if odd:
             number, row = odd[0]
@@ -63,33 +59,31 @@ def conll(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
                 f"{files.shown(path)}:{number}: {len(row)} columns, where a word and its tag, and "
                 "in each line of a sentence as many, are needed; mend the line"
             )
-            continue
-        columns = list(zip(*(row for _, row in rows), strict=True))
-        fields = {"tokens": list(columns[0]), "tags": list(columns[-1])}
-        if len(columns) == 4:
-            fields |= {"pos": list(columns[1]), "chunk": list(columns[2])}
-        yield Record(f"{files.shown(path)}:{rows[0][0]}", fields)
+        elif rows:
+            columns = list(map(list, zip(*(row for _, row in rows), strict=True)))
+            fields = {"tokens": columns[0], "tags": columns[-1]}
+            if len(columns) == 4:
+                fields |= {"pos": columns[1], "chunk": columns[2]}
+            yield Record(f"{files.shown(path)}:{rows[0][0]}", fields)
 
 
 _KEY = re.compile(r"#\s*[\w.:-]+\s+=(\s|$)")
 
 
 def _is_comment(row: list[str], size: int) -> bool:
-    """Whether the first line of a sentence is a comment, and not a word.
-
-    Args:
-      row: its columns.
-      size: how many columns the sentence's words have; 0 if each of its lines begins with "#".
-    """
+    """Whether the first line of a sentence is a comment, given how many columns its words have."""
     if not row[0].startswith("#"):
         return False
     if row[0] == "#" and re.fullmatch(r"\w+=.*", row[-1]):  # "# id 7 domain=en"
         return True
-    return len(row) != size if size else len(row) == 1 or (row[0] == "#" and row[-1].islower())
+    if size:
+        return len(row) != size
+    # Each line of the sentence begins with "#": tags such as O and B-PER are not in lower case.
+    return len(row) == 1 or (row[0] == "#" and row[-1].islower())
 
 
 def conllu(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
-    """CoNLL-U (Universal Dependencies): tokens, their tags (UPOS), xpos, and space_before."""
+    """Reads CoNLL-U (Universal Dependencies): tokens, their tags (UPOS), xpos, and space_before."""
     name = files.shown(path)
     for sentence in _sentences(path, max_bytes):
         if isinstance(sentence, UserError):
@@ -112,14 +106,14 @@ _ID = re.compile(r"\d{1,9}([-.]\d{1,9})?", re.ASCII)
 
 
 def _words(rows: list[list[str]]) -> dict[str, Any]:
-    """Leaves out empty nodes (8.1); of a range (3-4), only the space after it counts."""
+    """Makes the fields of a sentence from rows of ten columns."""
     fields: dict[str, Any] = {"tokens": [], "tags": [], "xpos": [], "space_before": []}
     space, range_end, space_after_range = False, 0, True
     for row in rows:
-        if "." in row[0]:
+        if "." in row[0]:  # An empty node, such as 8.1, is no word of the text.
             continue
         has_space = "SpaceAfter=No" not in row[9].split("|")
-        if "-" in row[0]:
+        if "-" in row[0]:  # Of a range, such as 3-4 for "don't", only the space after it counts.
             range_end, space_after_range = int(row[0].split("-")[1]), has_space
             continue
         fields["tokens"].append(row[1])

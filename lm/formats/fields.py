@@ -1,4 +1,4 @@
-"""Records of fields: what the files of data hold, whatever their format is."""
+"""Holds records of fields, which files of data give whatever their format is."""
 
 import re
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ _INDEX = re.compile("[0-9]{1,9}")  # Of a list.
 
 
 class Record(NamedTuple):
-    """One item, and the name that errors call it by, such as file.jsonl:12."""
+    """One item; errors call it by its name, such as file.jsonl:12."""
 
     name: str
     fields: dict[str, Any]
@@ -24,14 +24,12 @@ def has(fields: dict[str, Any], key: str) -> bool:
 
 
 def lookup(fields: dict[str, Any], key: str) -> Any:
-    """The value of a field, or by a path of a nested one: "meta.text", "turns.0.text".
-
-    A field of just that name is meant first.
+    """Returns the value of a field, or by a path of a nested one: "meta.text", "turns.0.text".
 
     Raises:
       KeyError: there is neither.
     """
-    if key in fields:
+    if key in fields:  # First: a column may be named with a dot.
         return fields[key]
     value: Any = fields
     for part in key.split("."):
@@ -45,8 +43,8 @@ def lookup(fields: dict[str, Any], key: str) -> Any:
 
 
 def is_deep(value: Any) -> bool:
-    """Whether a JSON value has more levels than those who go over it should follow."""
-    level = [value]
+    """Whether a JSON value has more than 100 levels, which recursion should not follow."""
+    level = [value]  # One after the other, and so without recursion.
     for _ in range(_MAX_DEPTH):
         level = [
             child

@@ -1,4 +1,4 @@
-"""Files of data: found by glob, unpacked, decoded, hashed, and what is said of damaged ones."""
+"""Finds files of data by glob, unpacks, decodes and hashes them, and says what is damaged."""
 
 import bz2
 import codecs
@@ -8,6 +8,7 @@ import functools
 import glob
 import gzip
 import hashlib
+import itertools
 import lzma
 import os
 import pathlib
@@ -51,15 +52,11 @@ def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
     found: dict[pathlib.Path, None] = {}
     for each in filter(None, globs):
         if not (paths := _matches(each)):
-            is_folder = pathlib.Path(each).is_dir()
-            raise UserError(
-                f"data.{split}={shown(each)!r} is a folder; name its files: "
-                f"{shown(each).rstrip('/')}/*"
-                if is_folder
-                else f"data.{split}={shown(each)!r} matches no file from {pathlib.Path.cwd()}; "
-                "mend the glob"
-            )
-        found |= dict.fromkeys(paths)
+            name = f"data.{split}={shown(each)!r}"
+            if pathlib.Path(each).is_dir():
+                raise UserError(f"{name} is a folder; name its files: {shown(each).rstrip('/')}/*")
+            raise UserError(f"{name} matches no file from {pathlib.Path.cwd()}; mend the glob")
+        found |= dict.fromkeys(paths)  # A dict keeps the order, which is that of the documents.
     if not found:
         raise UserError(f"data.{split}={spec!r} names no file; give a glob, such as 'corpus/*.txt'")
     return list(found)
@@ -99,19 +96,20 @@ _MAGIC = {  # Patterns of what such files begin with.
 
 
 def _blocks(path: pathlib.Path) -> Iterator[bytes]:
-    """A file's bytes, unpacked; a byte order mark is a block of its own.
+    """Yields a file's bytes, unpacked; a byte order mark is a block of its own.
 
     Raises:
       UserError: it is UTF-16 or UTF-32, or packed under the name of a plain file.
       DAMAGED: after all that can be read.
     """
-    with _opened(path) as file:
+    unpack = PACKED.get(path.suffix.lower(), open)
+    with open(0, "rb", closefd=False) if path == STDIN else unpack(path, "rb") as file:
         # `read` would lose what it has unpacked when the next bytes are damaged.
         block = file.read1(_BLOCK_BYTES)
         if not block and isinstance(file, gzip.GzipFile) and not path.stat().st_size:
             raise EOFError("it has no byte, and even an empty archive has some")  # Others say so.
         while 0 < len(block) < len(_BOM) and (more := file.read1(_BLOCK_BYTES)):
-            block += more
+            block += more  # A pipe may give a byte at a time, and so a part of the mark.
         _refuse_encoding(path, block)
         if block.startswith(_BOM):
             yield _BOM
@@ -121,24 +119,20 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
             block = file.read1(_BLOCK_BYTES)
 
 
-def _opened(path: pathlib.Path) -> IO[bytes]:
-    if path == STDIN:
-        return open(0, "rb", closefd=False)
-    return PACKED.get(path.suffix.lower(), open)(path, "rb")
-
-
 def _refuse_encoding(path: pathlib.Path, head: bytes) -> None:
-    """Names what begins as no UTF-8 does; UTF-16 without a mark would pass as text full of NUL."""
+    """Raises UserError for a file that begins as a packed one, UTF-16 or UTF-32 does."""
     for magic, suffix in _MAGIC.items():
         if re.match(magic, head):
             raise UserError(f"{shown(path)}: is packed; give it a name that ends in {suffix}")
     marks = {
-        "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+        "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # First: UTF-16's begins the former.
         "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     }
     found = next((name for name, starts in marks.items() if head.startswith(starts)), None)
     sample = head[:1024]
     if found is None and len(sample) >= 4 and 3 * sample.count(0) >= len(sample):
+        # Without a mark it would pass as UTF-8 full of NUL: of 4 bytes of Latin text in UTF-32, 3
+        # are 0, and 2 in UTF-16.
         found = "UTF-32" if 2 * sample.count(0) > 1.2 * len(sample) else "UTF-16"
     if found:
         raise UserError(
@@ -166,7 +160,7 @@ class LineTooLong(UserError):
 
 
 def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
-    """The lines of a file, unpacked; they end in LF, CR LF or CR.
+    """Yields the lines of a file, unpacked; they end in LF, CR LF or CR.
 
     Args:
       path: of the file.
@@ -179,7 +173,7 @@ def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
     number, offset, held = 1, 0, bytearray()
     counts: collections.Counter[bytes] | None = None  # Of a line that is too long.
     counted = lambda part: {character: part.count(character) for character in (b'"', b"\t")}
-    for part in _parts_of_lines(path):
+    for part in itertools.chain(_parts_of_lines(path), [b""]):  # b"" ends a last line without LF.
         offset += len(part)
         if offset == len(_BOM) and part == _BOM:
             continue
@@ -187,27 +181,23 @@ def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
             counts.update(counted(part))
         elif len(held) + len(part) > max_bytes:
             counts = collections.Counter(counted(held + part))
-            held = bytearray()
+            held = bytearray()  # Let go of at once: no more than max_bytes are ever held.
         else:
             held += part
-        if not part.endswith((b"\n", b"\r")):
+        if part and not part.endswith((b"\n", b"\r")):
             continue
         if counts is not None:
             yield LineTooLong(f"{shown(path)}:{number}", max_bytes, counts)
             counts = None
-        else:
+        elif held:
             found = [Line(number, offset - len(held), held)]
             held = bytearray()
-            yield found.pop()  # Here is no need of it while it is read.
+            yield found.pop()  # Not by a name, which would hold the line while it is read.
         number += 1
-    if counts is not None:
-        yield LineTooLong(f"{shown(path)}:{number}", max_bytes, counts)
-    elif held:
-        yield Line(number, offset - len(held), held)
 
 
 def _parts_of_lines(path: pathlib.Path) -> Iterator[bytes]:
-    """Lines, those that are cut by the end of a block in several parts; none cuts a CR LF."""
+    """Yields lines, those that the end of a block cuts in several parts; none cuts a CR LF."""
     before = b""
     for block in _blocks(path):
         parts = (before + block).splitlines(keepends=True)
@@ -227,7 +217,7 @@ class TextLine(NamedTuple):
 
 
 def text_lines(path: pathlib.Path, max_bytes: int) -> Iterator[TextLine | UserError]:
-    """The lines of a file as text; in place of one that is not UTF-8 or too long, the error."""
+    """Yields a file's lines as text; in place of one that is no UTF-8 or too long, the error."""
     # Not by a loop, whose variable would hold the bytes for as long as the text is used.
     return map(functools.partial(_text_line, path), lines(path, max_bytes))
 
@@ -245,40 +235,34 @@ def _text_line(path: pathlib.Path, line: Line | UserError) -> TextLine | UserErr
 
 
 def decoded(path: pathlib.Path, max_bytes: int) -> Iterator[str]:
-    """The text of a file, unpacked, in blocks.
+    """Yields the text of a file, unpacked, in blocks.
 
     Raises:
       UserError: it is no UTF-8, or has more than `max_bytes`.
       DAMAGED: it cannot be unpacked or read.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    size, end = 0, False
-    for block in _with_end(_blocks(path)):
+    size = 0
+    for block in itertools.chain(_blocks(path), [b""]):  # At b"", half a character is an error.
         if size == 0 and block == _BOM:
             size = len(_BOM)
             continue
-        pending = len(decoder.getstate()[0])
-        end = block is None
+        pending = len(decoder.getstate()[0])  # Bytes of a character that the last block cut.
         try:
-            text = decoder.decode(block or b"", final=end)
+            text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             raise not_utf8(shown(path), error.object, error, size - pending + error.start) from None
-        size += len(block or b"")
+        size += len(block)
         if size > max_bytes:
             raise longer(shown(path), max_bytes)
         if text:
             yield text
 
 
-def _with_end(blocks: Iterable[bytes]) -> Iterator[bytes | None]:
-    yield from blocks
-    yield None
-
-
 def hash_files(paths: Iterable[pathlib.Path], root: pathlib.Path | None = None) -> str:
-    """SHA-256 over the names (from `root` on, if given) and the bytes of files, read in threads."""
+    """Returns SHA-256 of the names (from `root` on, if given) and bytes of files, in threads."""
 
-    def one(path: pathlib.Path) -> bytes:
+    def entry(path: pathlib.Path) -> bytes:
         with path.open("rb") as file:
             # A mark is no text any more, so what was prepared when it was is other data.
             mark = b"\0mark" if file.read(len(_BOM)) == _BOM else b""
@@ -289,13 +273,13 @@ def hash_files(paths: Iterable[pathlib.Path], root: pathlib.Path | None = None) 
 
     total = hashlib.sha256()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for line in pool.map(one, paths):
+        for line in pool.map(entry, paths):  # In the order of paths, whichever is hashed first.
             total.update(line)
     return total.hexdigest()
 
 
 def hash_together(paths: Iterable[pathlib.Path]) -> str:
-    """`hash_files` of files that make up one data set, wherever it lies."""
+    """Hashes files that make up one data set, wherever it lies; see `hash_files`."""
     paths = list(paths)
     root = os.path.commonpath([path.parent for path in paths])
     return hash_files(paths, pathlib.Path(root))
@@ -304,18 +288,17 @@ def hash_together(paths: Iterable[pathlib.Path]) -> str:
 def not_utf8(
     name: str, data: bytes | bytearray, error: UnicodeDecodeError, offset: int
 ) -> UserError:
-    """What is said of bytes that are no text; `offset` is in the file."""
+    """Makes the error for bytes that are no text; `offset` is in the file."""
     return UserError(
         f"{name}: byte 0x{data[error.start]:02x} at offset {offset} is not UTF-8 ({error.reason}); "
-        'convert the file, or set data.on_error="skip"'
+        f"convert the file, or set {SKIP}"
     )
 
 
 def longer(name: str, max_bytes: int) -> UserError:
-    """What is said of a document or record that exceeds the limit."""
+    """Makes the error for a document or record that exceeds the limit."""
     return UserError(
-        f"{name}: is longer than data.max_document_bytes={max_bytes:,}; raise that, or set "
-        'data.on_error="skip"'
+        f"{name}: is longer than data.max_document_bytes={max_bytes:,}; raise that, or set {SKIP}"
     )
 
 
@@ -323,17 +306,17 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def half_character(name: str, text: str) -> UserError | None:
-    """JSON can spell half a surrogate pair, which no UTF-8 can hold."""
-    if text.isascii() or not (found := _HALF.search(text)):
+    """Returns an error if a text has half a surrogate pair, as JSON can spell and UTF-8 cannot."""
+    if text.isascii() or not (found := _HALF.search(text)):  # `isascii` is O(1): most need no more.
         return None
     return UserError(
-        f"{name}: character {found.start()} is half a surrogate pair, not Unicode text; "
-        'mend it, or set data.on_error="skip"'
+        f"{name}: character {found.start()} is half a surrogate pair, not Unicode text; mend it, "
+        f"or set {SKIP}"
     )
 
 
 def unreadable(path: pathlib.Path, error: Exception, num_read: int | None = None) -> UserError:
-    """What is said of a file that one of DAMAGED came from, after so many records if it has any."""
+    """Makes the error for a file that raised one of DAMAGED, after `num_read` records, if any."""
     reason = str(error) or type(error).__name__
     if num_read is None:
         return UserError(f"{shown(path)}: cannot be read ({reason}); mend it, or set {SKIP}")
@@ -347,7 +330,7 @@ def unreadable(path: pathlib.Path, error: Exception, num_read: int | None = None
 def without_errors(
     items: Iterable[T | UserError], on_error: str, skipped: list[UserError]
 ) -> Iterator[T]:
-    """What could be read.
+    """Yields what could be read.
 
     Args:
       items: with the UserError of each that could not, in its place.

@@ -1,4 +1,4 @@
-"""The formats that data comes in: files as records of fields."""
+"""Reads files of any known format as records of fields."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ def read(
     max_bytes: int,
     reader: Callable[[pathlib.Path, int], Iterator[T | UserError]],
 ) -> Iterator[T | UserError]:
-    """The records or lines of a file; in place of what cannot be read the error.
+    """Yields the records or lines of a file; in place of what cannot be read, the error.
 
     Args:
       path: of the file, which may be packed.
@@ -31,15 +31,15 @@ def read(
         for item in reader(path, max_bytes):
             num_read += not isinstance(item, UserError)
             yield item
-            del item  # It may be long.
+            del item  # It may be long, and would be held while the next one is made.
     except files.DAMAGED as error:
         yield files.unreadable(path, error, num_read)
-    except UserError as error:
+    except UserError as error:  # Of the file as a whole, as when it is UTF-16.
         yield error
 
 
 def reader_of(path: pathlib.Path) -> ReadFn:
-    """What reads the format that a suffix names, whatever packs the file.
+    """Returns the reader of the format that a suffix names, whatever packs the file.
 
     Raises:
       UserError: the format is unknown.
@@ -58,13 +58,13 @@ def is_known(path: pathlib.Path) -> bool:
     return _suffix(path) in FORMATS
 
 
-def _suffix(path: pathlib.Path) -> str:
+def _suffix(path: pathlib.Path) -> str:  # "a.json.GZ" -> ".json"
     suffixes = [s.lower() for s in path.suffixes if s.lower() not in files.PACKED]
     return suffixes[-1] if suffixes else ""
 
 
 def json_lines(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
-    """An object a line. Of a key that an object has twice, the last one counts."""
+    """Reads an object a line. Of a key that an object has twice, the last one counts."""
     # Not by loops, whose variables would hold a line for as long as its record is used.
     lines = files.text_lines(path, max_bytes)
     return filter(None, map(functools.partial(_json_line, files.shown(path)), lines))
@@ -78,7 +78,7 @@ def _json_line(name: str, line: files.TextLine | UserError) -> Record | UserErro
 
 
 def json_object(name: str, text: str) -> Record | UserError:
-    """The record that a line of JSON Lines is, or why it is none."""
+    """Returns the record that a line of JSON Lines is, or why it is none."""
     try:
         return _record(name, json.loads(text))
     except (ValueError, RecursionError) as error:
@@ -86,12 +86,11 @@ def json_object(name: str, text: str) -> Record | UserError:
 
 
 def _reason(error: Exception) -> str:
-    """Why `json` cannot read a text."""
+    """Says why `json` cannot read a text."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON ({error.msg} at column {error.colno})"
-    if isinstance(error, RecursionError):
-        return _TOO_DEEP
-    return "a number of thousands of digits"
+    # Python refuses to turn more than 4,300 digits into an int, by a plain ValueError.
+    return _TOO_DEEP if isinstance(error, RecursionError) else "a number of thousands of digits"
 
 
 _TOO_DEEP = "lists and objects in one another, deeper than can be read"
@@ -106,21 +105,17 @@ def _record(name: str, fields: Any) -> Record | UserError:
 
 
 def _json(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
-    """A list of objects, or the questions of SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018).
-
-    Objects on lines of their own are JSON Lines under another name.
-    """
+    """Reads a list of objects, or questions of SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018)."""
     name = files.shown(path)
     try:
         tree = json.loads("".join(files.decoded(path, max_bytes)))
+    except UserError:  # A ValueError, too; `read` yields it.
+        raise
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        is_json = isinstance(error, json.JSONDecodeError)
-        if is_json and error.msg == "Extra data":
+        if getattr(error, "msg", "") == "Extra data":  # JSON Lines under another name.
             yield from json_lines(path, max_bytes)
         else:
-            at = f"{name}:{error.lineno}" if is_json else name
+            at = f"{name}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else name
             yield UserError(f"{at}: {_reason(error)}; mend it")
         return
     if isinstance(tree, dict) and isinstance(tree.get("data"), list):
@@ -133,7 +128,7 @@ def _json(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
 
 
 def _squad(path: str, articles: list) -> Iterator[Record | UserError]:
-    """One record a question: id, title, context, question, answers, is_impossible."""
+    """Yields a record a question: id, title, context, question, answers, is_impossible."""
     for a, article in enumerate(articles):
         at = f"{path}: data[{a}]"
         if not _has(article, paragraphs=list):
@@ -154,7 +149,7 @@ def _squad(path: str, articles: list) -> Iterator[Record | UserError]:
                     "context": paragraph["context"],
                     "question": question["question"],
                     "answers": question.get("answers", []),
-                    "is_impossible": bool(question.get("is_impossible", False)),
+                    "is_impossible": bool(question.get("is_impossible", False)),  # SQuAD 2.0 only.
                 }
                 yield Record(f"{path}: question {fields['id']}", fields)
 

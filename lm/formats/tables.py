@@ -1,4 +1,4 @@
-"""Tables as text: values between commas or tabs, under a header."""
+"""Reads tables: values between commas or tabs, under a header."""
 
 import collections
 import csv
@@ -12,12 +12,7 @@ from lm.formats.fields import Record
 
 
 class _TextLines:
-    """The lines of a table as text with their ends, and how far they have been read.
-
-    A line that is too long is raised, and the next call goes on behind it; `opens_quote` says then
-    whether it opens a quote that it does not close. What is no UTF-8 becomes half characters, for a
-    value may go on behind it; `bad` says what it was, by the line's number.
-    """
+    """Iterates over the lines of a table as text with their ends; `number` counts those read."""
 
     def __init__(self, path: pathlib.Path, max_bytes: int):
         self.name, self.number = files.shown(path), 0
@@ -35,8 +30,9 @@ class _TextLines:
         if isinstance(line, str):
             return line
         if isinstance(line, UserError):
+            # Whether it opens a quote that it does not close, in which lines behind it are then.
             self.opens_quote = isinstance(line, files.LineTooLong) and line.num_quotes % 2 == 1
-            raise line
+            raise line  # The next call goes on behind it.
         self.number = line.number
         try:
             return line.data.decode()
@@ -44,10 +40,10 @@ class _TextLines:
             name = f"{self.name}:{line.number}"
             offset = line.offset + error.start
             self.bad[line.number] = files.not_utf8(name, line.data, error, offset)
-            return line.data.decode(errors="surrogateescape")
+            return line.data.decode(errors="surrogateescape")  # A value may go on behind it.
 
     def peek(self) -> str | UserError | None:
-        """The next line, which is still to be read, or what will be raised; None at the end."""
+        """Returns the next line without reading it, or what will be raised; None at the end."""
         try:
             line = next(self, None)
         except UserError as error:
@@ -56,75 +52,82 @@ class _TextLines:
         return line
 
     def give_back(self, lines: list[str | UserError]) -> None:
-        """They are read again, as the next ones."""
+        """Puts lines back, to be read again as the next ones."""
         self.number -= len(lines)
         self._held.extendleft(reversed(lines))
 
 
 def comma_separated(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
-    """Comma-separated values under a header, quoted where they need it (RFC 4180)."""
+    """Reads comma-separated values under a header, quoted where they need it (RFC 4180)."""
     lines = _TextLines(path, max_bytes)
-    csv.field_size_limit(max_bytes)
+    csv.field_size_limit(max_bytes)  # Of the process; by default 131,072 characters a value.
     return _table(lines, csv.reader(lines, strict=True))
 
 
 def _table(lines: _TextLines, rows: Iterator[list[str]]) -> Iterator[Record | UserError]:
     header: list[str] | None = None
+    for name, row in _named_rows(lines, rows):
+        if isinstance(row, UserError):
+            yield row
+            if header is None:  # Nobody knows what the values below it are called.
+                return
+        elif header is None:
+            header = row or None  # Blank lines may come first.
+            if twice := [column for column in row if column and row.count(column) > 1]:
+                yield UserError(f"{name}: two columns are named {twice[0]!r}")
+                return
+        elif row and len(row) != len(header):
+            yield UserError(
+                f"{name}: {len(row)} values under a header of {len(header)}; mend the line, or set "
+                f"{files.SKIP}"
+            )
+        elif row:
+            yield Record(name, dict(zip(header, row, strict=True)))
+
+
+def _named_rows(
+    lines: _TextLines, rows: Iterator[list[str]]
+) -> Iterator[tuple[str, list[str] | UserError]]:
+    """Yields each row, or why it is none, by the file and line that it begins at.
+
+    Ends at an error inside of quotes, behind which nobody knows what is quoted.
+    """
     while True:
         first = lines.number + 1
+        name = f"{lines.name}:{first}"
+        row: list[str] | UserError
         try:
             row = next(rows)
         except StopIteration:
             return
-        except csv.Error as error:
+        except csv.Error as error:  # The module tells these apart by their texts alone.
             if str(error).startswith("unexpected end"):
-                yield files.RestUnread(
-                    f"{lines.name}:{first}: a quote is opened and never closed, so that the rest "
-                    f"of the file was not read; mend the line, or set {files.SKIP}"
+                row = files.RestUnread(
+                    f"{name}: a quote is opened and never closed, so that the rest of the file was "
+                    f"not read; mend the line, or set {files.SKIP}"
                 )
-                return
-            if lines.number > first and "field limit" in str(error):
-                too_long = files.longer(f"{lines.name}:{first}", lines.max_bytes)
-                yield files.RestUnread(f"{too_long} to go without the rest of the file, too")
-                return
-            yield UserError(f"{lines.name}:{first}: {error}; mend the line, or set {files.SKIP}")
-            if header is None:
-                return
-            continue
+            elif lines.number > first and "field limit" in str(error):
+                too_long = files.longer(name, lines.max_bytes)
+                row = files.RestUnread(f"{too_long} to go without the rest of the file, too")
+            else:
+                row = UserError(f"{name}: {error}; mend the line, or set {files.SKIP}")
         except UserError as error:
+            row = error
             if lines.number > first or lines.opens_quote:
-                yield files.RestUnread(f"{error} to go without the rest of the file, too")
-                return
-            yield error
-            if header is None:
-                return
-            continue
-        if bad := [n for n in range(first, lines.number + 1) if n in lines.bad]:
-            yield lines.bad[bad[0]]
-            if header is None:
-                return
-        elif header is None and not row:
-            continue  # Blank lines may come first.
-        elif header is None:
-            header = row
-            if twice := [name for name in header if name and header.count(name) > 1]:
-                yield UserError(f"{lines.name}:{first}: two columns are named {twice[0]!r}")
-                return
-        elif row and len(row) != len(header):
-            yield UserError(
-                f"{lines.name}:{first}: {len(row)} values under a header of {len(header)}; mend "
-                f"the line, or set {files.SKIP}"
-            )
-        elif row:
-            yield Record(f"{lines.name}:{first}", dict(zip(header, row, strict=True)))
+                row = files.RestUnread(f"{error} to go without the rest of the file, too")
+        else:  # A line that is no UTF-8 was read as if it were, to find the end of its row.
+            row = next(filter(None, map(lines.bad.get, range(first, lines.number + 1))), row)
+        yield name, row
+        if isinstance(row, files.RestUnread):
+            return
 
 
 def tab_separated(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
-    """Tab-separated values under a header; quotes are text, as in GLUE's files.
+    """Reads tab-separated values under a header; quotes are text, as in GLUE's files.
 
-    Where they must be more than that they are (RFC 4180): in a file whose header is quoted; in a
-    value with doubled quotes between its own; where a row has other columns than the header, or a
-    last one that goes on on lines that are no rows, and has as many once its quotes are obeyed.
+    They quote (RFC 4180) where they must: in a file whose header is quoted; in a value with doubled
+    quotes between its own; and where a row has another number of columns than the header, or its
+    last one goes on on lines that are no rows, and the numbers agree once quotes count.
     """
     lines = _TextLines(path, max_bytes)
     csv.field_size_limit(max_bytes)
@@ -143,7 +146,7 @@ _DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
 
 class _TabRows:
-    """Rows of so many columns; an iterator that goes on after an error."""
+    """Iterates over rows of so many columns, and goes on after an error."""  # No generator could.
 
     def __init__(self, lines: _TextLines, num_columns: int):
         self._lines, self._num_columns = lines, num_columns
@@ -154,7 +157,7 @@ class _TabRows:
     def __next__(self) -> list[str]:
         try:
             line = next(self._lines)
-        except files.LineTooLong as error:  # As below, as far as is known of it.
+        except files.LineTooLong as error:  # By the rules below, as far as it is known.
             fits = error.num_tabs == self._num_columns - 1
             self._lines.opens_quote &= not (fits and self._is_row_next())
             raise
@@ -176,7 +179,7 @@ class _TabRows:
         return not isinstance(line, str) or line.count("\t") == self._num_columns - 1
 
     def _quoted(self, line: str) -> list[str] | None:
-        """The row that begins with this line, if it is one of quoted values."""
+        """Returns the row that begins with this line, if it is one of quoted values."""
         taken, size, num_quotes = [line], len(line), line.count('"')
         while num_quotes % 2 and len(taken) < _MAX_LINES and isinstance(self._lines.peek(), str):
             taken.append(next(self._lines))
