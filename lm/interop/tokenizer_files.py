@@ -55,7 +55,7 @@ def save(
     config = {"clean_up_tokenization_spaces": False}
     match tokenizer:
         case HuggingFaceTokenizer():
-            files = tokenizer.files()
+            files = tokenizer.files
             library = tokenizers.Tokenizer.from_str(files[TOKENIZER].decode())
             config = json.loads(files.get(CONFIG, b"{}")) | config
         case ByteTokenizer():

@@ -1,6 +1,8 @@
-"""Looks for files that may be absent in a folder that others made."""
+"""Reads the files of a folder that others made, of which some may be absent."""
 
+import json
 import pathlib
+from typing import Any
 
 from lm.errors import UserError
 
@@ -15,3 +17,18 @@ def has(path: pathlib.Path) -> bool:
     if path.exists():
         raise UserError(f"{path} is no file; put the file in its place, or remove it")
     return False
+
+
+def json_object(name: str | pathlib.Path, contents: bytes) -> dict[str, Any]:
+    """Returns the JSON object that a file holds; errors call the file by `name`.
+
+    Raises:
+      UserError: it holds none.
+    """
+    try:
+        found = json.loads(contents)
+    except (ValueError, RecursionError) as error:  # The latter for lists in lists, by thousands.
+        raise UserError(f"{name} is no JSON ({error}); restore it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{name} holds no object of JSON; restore it")
+    return found

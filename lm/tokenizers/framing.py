@@ -1,4 +1,4 @@
-"""What a tokenizer of `transformers` puts before, between and behind texts."""
+"""Puts special tokens before, between and behind texts, as tokenizers of `transformers` do."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class Frame(NamedTuple):
 
     @property
     def num_special(self) -> int:
-        """How many tokens it adds."""
+        """Counts the tokens that it adds."""
         return sum(map(len, self.special_ids))
 
     def join(self, texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all, and their types, which tell a model one text from the other."""
+        """Returns the ids of all, and their types, which tell a model one text from the other."""
         ids, types = [self.special_ids[0]], [self.special_types[0]]
         rest = zip(
             texts, self.text_types, self.special_ids[1:], self.special_types[1:], strict=True
@@ -39,17 +39,14 @@ class Frame(NamedTuple):
 
 
 def around(start: tuple[int, ...], end: tuple[int, ...], num_texts: int) -> Frame:
-    """`start a end`, or `start a end b end`: what ends one text is of its type."""
+    """Makes the frame `start a end`, or `start a end b end`: what ends a text is of its type."""
     types = tuple(range(num_texts))
-    return Frame(
-        (start, *[end] * num_texts),
-        ((0,) * len(start), *((i,) * len(end) for i in types)),
-        types,
-    )
+    special_types = ((0,) * len(start), *((i,) * len(end) for i in types))
+    return Frame((start, *[end] * num_texts), special_types, types)
 
 
 def plain(bos_id: int | None, eos_id: int, num_texts: int) -> Frame:
-    """`<s> a </s>`, or `<s> a </s> b </s>`; without the first token where there is none."""
+    """Makes `<s> a </s>`, or `<s> a </s> b </s>`; without `<s>` where there is none."""
     return around(() if bos_id is None else (bos_id,), (eos_id,), num_texts)
 
 
@@ -73,7 +70,7 @@ def frame_of(tokenizer: Any, num_texts: int) -> Frame:
 
 
 def _any_text(tokenizer: Any) -> str:
-    """A text that has tokens: an alphabet may lack any given letter."""
+    """Returns a text that has tokens."""
     tokens = filter(None, map(tokenizer.id_to_token, range(tokenizer.get_vocab_size())))
-    texts = itertools.chain(["a"], tokens)
+    texts = itertools.chain(["a"], tokens)  # A vocabulary may lack any given letter.
     return next(t for t in texts if tokenizer.encode(t, add_special_tokens=False).ids)

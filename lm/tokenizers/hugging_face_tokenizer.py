@@ -1,4 +1,4 @@
-"""Tokenizers of the `tokenizers` library, as `lm.tokenizers.tokenizers` has them."""
+"""Wraps tokenizers of the `tokenizers` library, as `lm.tokenizers.tokenizers` has them."""
 
 import functools
 import hashlib
@@ -11,34 +11,27 @@ import tokenizers
 
 from lm.errors import UserError
 from lm.system import atomic_files, folder_files
-from lm.tokenizers import framing, special_tokens, stop_ids, whitespace
+from lm.tokenizers import framing, special_tokens, stop_ids
 from lm.tokenizers import offsets as offsets_lib
-from lm.tokenizers.json_files import json_object
 from lm.tokenizers.pieces import KIND, SPACE_MARK, byte_of, first, of_byte_level, printable
-from lm.tokenizers.tokenizer_folder import CONFIG, TOKENIZER, USUAL_NAMES
+from lm.tokenizers.tokenizer_folder import CONFIG, TOKENIZER, TOKENS_MAP, USUAL_NAMES
 
-_MAP = "special_tokens_map.json"
-# Where `bos_token` is none, what begins a sequence is `cls_token`: [CLS] of a BERT.
-_NAMES = {
-    "pad": ("pad_token",),
-    "bos": ("bos_token", "cls_token"),
-    "eos": ("eos_token", "sep_token"),
-    "mask": ("mask_token",),
-}
+# Of pad_id, bos_id, eos_id and mask_id. Without `bos_token`, `cls_token` begins a sequence: BERT's
+# [CLS].
+_NAMES = [("pad_token",), ("bos_token", "cls_token"), ("eos_token", "sep_token"), ("mask_token",)]
 
 
 class HuggingFaceTokenizer:
-    """A `tokenizer.json`, with its special tokens found by name.
+    """A `tokenizer.json`, with its special tokens found by the names of tokenizer_config.json.
 
-    The names are those of tokenizer_config.json; a name that it does not have is the usual one.
     Text that spells a special token is encoded as text, which is not so in `transformers`.
 
     Args:
-      files: contents by name.
+      files: contents by name; all that the tokenizer is made of.
       is_of_task: whether it is that of a model with a head, which reads texts within what the
         post-processor puts around them, be it nothing.
       older_names: of a run that was made before tokenizer_config.json named all; its tasks read
-        texts within the first and the last token, and not what the post-processor puts around them.
+        texts within bos and eos, and not what the post-processor puts around them.
     """
 
     def __init__(
@@ -48,7 +41,7 @@ class HuggingFaceTokenizer:
         is_of_task: bool = False,
         older_names: dict[str, str] | None = None,
     ):
-        self._files, self._is_of_task = files, is_of_task
+        self.files, self._is_of_task = files, is_of_task
         self._is_older = older_names is not None
         self._tokenizer = library = tokenizers.Tokenizer.from_str(files[TOKENIZER].decode())
         parts = json.loads(files[TOKENIZER])
@@ -65,29 +58,30 @@ class HuggingFaceTokenizer:
         self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())
         names = json.loads(files.get(CONFIG, b"{}")) if older_names is None else older_names
         self.pad_id, self.bos_id, self.eos_id, self.mask_id = (
-            self._find(names, keys) for keys in _NAMES.values()
+            self._find(names, keys) for keys in _NAMES
         )
         self._is_byte_level = "ByteLevel" in json.dumps(parts.get("decoder"))
         self._continuing_prefix = parts["model"].get("continuing_subword_prefix")
         unk = parts["model"].get("unk_token") or ""  # Unigram gives the id, the others a name.
         self.unk_id = parts["model"].get("unk_id", library.token_to_id(unk))
-        self._added = {i: token.content for i, token in _added(library) if not token.special}
-        self._special = {i for i, token in _added(library) if token.special}
+        added = library.get_added_tokens_decoder()
+        self._added = {i for i, token in added.items() if not token.special}
+        self._special = added.keys() - self._added
         named = stop_ids.parse(files.get(stop_ids.FILE, b"{}"))
         known = range(self.vocab_size)
         self.stop_ids = tuple(dict.fromkeys(i for i in (self.eos_id, *named) if i in known))
-        about_text = sorted(files.keys() - {stop_ids.FILE})
+        about_text = sorted(files.keys() - {stop_ids.FILE})  # Stop ids change no data.
         digest = hashlib.sha256(b"".join(files[name] for name in about_text)).hexdigest()
         self.special_ids = {library.id_to_token(i): i for i in sorted(self._special)}
         if not self._is_older and names.get("split_special_tokens"):
             self.special_ids = {}
-        beside = [json.loads(files.get(name, b"{}")) for name in (_MAP, CONFIG)]
+        beside = [json.loads(files.get(name, b"{}")) for name in (TOKENS_MAP, CONFIG)]
         self.named_tokens = special_tokens.named(self, library.id_to_token, beside)
         self.fingerprint = f"tokenizer.json {digest}"
 
     def _find(self, names: dict[str, str | None], keys: tuple[str, ...]) -> int | None:
         said = [names[key] for key in keys if key in names]
-        usual = [] if said else USUAL_NAMES[keys[0]]
+        usual = [] if said else USUAL_NAMES[keys[0]]  # A name that is null is none at all.
         return first(self._tokenizer.token_to_id(name) for name in (*said, *usual) if name)
 
     def frame(self, num_texts):
@@ -109,15 +103,16 @@ class HuggingFaceTokenizer:
 
     @functools.cached_property
     def _inside(self):
-        inside = whitespace.keep_hugging_face(self.tokenizer_json)
-        return HuggingFaceTokenizer(self._files | {TOKENIZER: inside})
+        parts = json.loads(self.tokenizer_json)
+        steps = {key: _keep_spaces(parts.get(key)) for key in ("normalizer", "pre_tokenizer")}
+        return HuggingFaceTokenizer(self.files | {TOKENIZER: json.dumps(parts | steps).encode()})
 
     def encode_with_offsets(self, text):
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return offsets_lib.from_hugging_face(text, encoding.ids, encoding.tokens, encoding.offsets)
 
     def encode_written(self, text, as_text=()):
-        if not self.special_ids:
+        if not self.special_ids:  # Also where its files ask for `split_special_tokens`.
             return self.encode_with_offsets(text)
         return self._written.encode(text, as_text)
 
@@ -164,20 +159,38 @@ class HuggingFaceTokenizer:
     def text_of(self, token_id):
         return self.raw(token_id).decode(errors="replace")
 
-    def files(self) -> dict[str, bytes]:
-        """All that it was made of, by name."""
-        return dict(self._files)
-
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, contents in self._files.items():
+        for name, contents in self.files.items():
             atomic_files.write(folder / name, contents)
         kind = "transformers, of a task" if self._is_of_task else "transformers"
         atomic_files.write(folder / KIND, "file\n" if self._is_older else f"{kind}\n")
 
 
-def _added(library: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:
-    return list(library.get_added_tokens_decoder().items())
+def _keep_spaces(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns a normalizer or pre-tokenizer that keeps the spaces at a text's start; None for none.
+
+    WordPiece, which has no token for a space, stays as it is.
+    """
+    match part:
+        case {"type": "Sequence"}:
+            key = "normalizers" if "normalizers" in part else "pretokenizers"
+            steps = [step for step in map(_keep_spaces, part[key]) if step is not None]
+            if any(step["type"] == "Metaspace" for step in steps):
+                # It drops the spaces that Metaspace would mark, which marks every word's start.
+                steps = [step for step in steps if step["type"] != "WhitespaceSplit"]
+            return part | {key: steps}
+        case {"type": "ByteLevel"}:
+            return part | {"add_prefix_space": False}
+        case {"type": "Metaspace"}:
+            return part | {"prepend_scheme": "never"}
+        case {"type": "Strip"}:
+            return part | {"strip_left": False}
+        case {"type": "Prepend"}:
+            return None
+        case {"type": "Replace", "pattern": {"Regex": regex}} if regex.startswith(r"\A"):
+            return None  # What SentencePiece does to the spaces at the start of a text.
+    return part
 
 
 def load(
@@ -194,14 +207,14 @@ def load(
     Raises:
       UserError: a file is damaged.
     """
-    names = (TOKENIZER, CONFIG, stop_ids.FILE, *[_MAP] * (not names_all))
+    names = (TOKENIZER, CONFIG, stop_ids.FILE, *[TOKENS_MAP] * (not names_all))
     files = {
         name: (folder / name).read_bytes() for name in names if folder_files.has(folder / name)
     }
     if TOKENIZER not in files:
         raise UserError(f"{folder / TOKENIZER} is missing; restore it")
     for name in files.keys() - {TOKENIZER}:
-        json_object(folder / name, files[name])
+        folder_files.json_object(folder / name, files[name])  # For its error.
     try:
         found = HuggingFaceTokenizer(files, is_of_task=is_of_task)
         if names_all:
@@ -214,14 +227,13 @@ def load(
 
 
 def _check_knows_all(parts: dict[str, Any]) -> None:
-    """Raises UserError for a Unigram that `tokenizers` would fail with, at the first character that
-    it has no piece for. Where text becomes bytes first, there may be none.
-    """
+    """Raises UserError for a Unigram that has no token for what it does not know, and needs one."""
     vocabulary = parts["model"]["vocab"]
     if not isinstance(vocabulary, list) or parts["model"].get("unk_id") is not None:
         return
     steps = json.dumps([parts.get("normalizer"), parts.get("pre_tokenizer")])
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    # Where text becomes bytes first, all of which have a piece, nothing is unknown.
     if "ByteLevel" not in steps or not {piece for piece, _ in vocabulary} >= {*alphabet}:
         raise UserError(
             f"the Unigram of {TOKENIZER} has no token for what it does not know, and would fail "
@@ -230,9 +242,9 @@ def _check_knows_all(parts: dict[str, Any]) -> None:
 
 
 def _older_names(files: dict[str, bytes], tokenizer: HuggingFaceTokenizer) -> dict[str, str]:
-    """What is null, or no token, is left to the usual names."""
+    """Reads names as older runs did: what is null, or no token, is left to the usual names."""
     said = {}
-    for name in (_MAP, CONFIG):  # The latter has the last word.
+    for name in (TOKENS_MAP, CONFIG):  # The latter has the last word.
         for key, token in json.loads(files.get(name, b"{}")).items():
             text = token["content"] if isinstance(token, dict) else token
             if key in USUAL_NAMES and text is not None and tokenizer.id_of(text) is not None:

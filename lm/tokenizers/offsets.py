@@ -1,4 +1,4 @@
-"""Which characters of a text each of its tokens stands for, whatever its library counts.
+"""Says which characters of a text each of its tokens stands for, whatever its library counts.
 
 Dimension key: L tokens.
 """
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Range = tuple[int, int]
+from lm.tokenizers.pieces import SPACE_MARK
 
-_SPACE_MARK = "\u2581"  # As SentencePiece spells a space,
-_BYTE_SPACE = "Ġ"  # and as byte-level BPE does.
+Range = tuple[int, int]  # Characters from the first up to, not including, the second.
+_BYTE_SPACE = "Ġ"  # As byte-level BPE spells a space.
 
 
 class Offsets(NamedTuple):
@@ -38,31 +38,31 @@ class Offsets(NamedTuple):
 
 
 def from_ranges(ids: Sequence[int], ranges: Sequence[Range]) -> Offsets:
-    """From one (start, end) a token."""
+    """Makes offsets from one (start, end) a token."""
     ranges_L2 = np.array(ranges, np.int32).reshape(-1, 2)
     return Offsets(np.asarray(ids, np.int32), ranges_L2[:, 0], ranges_L2[:, 1])
 
 
 def characters_of_bytes(text: str) -> list[int]:
-    """The index of the character that each byte of UTF-8 is in. "aé" gives 0 1 1."""
+    """Returns the index of the character that each byte of UTF-8 is in. "aé" gives 0 1 1."""
     return [index for index, char in enumerate(text) for _ in char.encode()]
 
 
 def from_sentencepiece(
     text: str, serialize: Callable[[str], bytes], mark_ids: Sequence[int]
 ) -> Offsets:
-    """From SentencePiece.
+    """Encodes with SentencePiece.
 
     Args:
-      text: what is encoded.
+      text: to encode.
       serialize: a text -> its SentencePieceText.
       mark_ids: what a U+2581 in the text is encoded as, beside the library.
     """
     from sentencepiece import sentencepiece_pb2
 
     ids, tokens, ranges, start = [], [], [], 0
-    for part in re.split(f"({_SPACE_MARK})", text):
-        if part == _SPACE_MARK:
+    for part in re.split(f"({SPACE_MARK})", text):
+        if part == SPACE_MARK:
             ids += mark_ids
             tokens += [""] * len(mark_ids)
             ranges += [(start, start + 1)] * len(mark_ids)
@@ -76,7 +76,7 @@ def from_sentencepiece(
 
 
 def _of_pieces(text: str, pieces: Sequence[Any]) -> list[Range]:
-    """Ranges in characters, from those of SentencePiece, which are in bytes."""
+    """Returns ranges in characters, from those of SentencePiece, which are in bytes."""
     character = [*characters_of_bytes(text), len(text)]
     ranges, end = [], len(character) - 1
     # Of the parts of one character, the last alone has its range; the others are empty, at its
@@ -91,7 +91,7 @@ def _of_pieces(text: str, pieces: Sequence[Any]) -> list[Range]:
 def from_hugging_face(
     text: str, ids: Sequence[int], tokens: Sequence[str], ranges: Sequence[Range]
 ) -> Offsets:
-    """From an Encoding of `tokenizers` whose ranges no post-processor trimmed."""
+    """Makes offsets from an Encoding of `tokenizers` whose ranges no post-processor trimmed."""
     return from_ranges(ids, _split_bytes(text, tokens, _mend(text, tokens, ranges)))
 
 
@@ -99,22 +99,20 @@ def _mend(text: str, tokens: Sequence[str], ranges: Sequence[Range]) -> list[Ran
     """Gives dropped characters to tokens, and takes them from spaces that were added."""
     ranges = _give_dropped(text, ranges)
     for j in range(len(tokens) - 1):
-        if tokens[j] in (_SPACE_MARK, _BYTE_SPACE) and ranges[j][0] == ranges[j + 1][0]:
+        if tokens[j] in (SPACE_MARK, _BYTE_SPACE) and ranges[j][0] == ranges[j + 1][0]:
             ranges[j] = (ranges[j][0], ranges[j][0])  # The library gave it the next one's range.
     return ranges
 
 
 def _give_dropped(text: str, ranges: Sequence[Range]) -> list[Range]:
-    """Characters without a token go to one that they touch."""
+    """Gives each character without a token to one that it touches: before it, or else behind."""
     ranges_L2 = np.array(ranges, np.int64).reshape(-1, 2)
     starts_L, ends_L = ranges_L2[:, 0], ranges_L2[:, 1]  # Views.
     size = len(text) + 1
-    num_held = np.cumsum(
-        np.bincount(starts_L, minlength=size) - np.bincount(ends_L, minlength=size)
-    )
-    free_at = np.array(
-        [i for i in np.flatnonzero(num_held[:-1] == 0) if not text[i].isspace()], int
-    )
+    # How many tokens hold each character: +1 where one starts, -1 where it ends.
+    num_begun, num_ended = (np.bincount(x, minlength=size) for x in (starts_L, ends_L))
+    free = np.flatnonzero(np.cumsum(num_begun - num_ended)[:-1] == 0)
+    free_at = np.array([i for i in free if not text[i].isspace()], int)
     if not len(free_at):
         return list(ranges)
     for run in np.split(free_at, np.flatnonzero(np.diff(free_at) > 1) + 1):
@@ -126,7 +124,7 @@ def _give_dropped(text: str, ranges: Sequence[Range]) -> list[Range]:
 
 
 def _split_bytes(text: str, tokens: Sequence[str], ranges: Sequence[Range]) -> list[Range]:
-    """The bytes of several unknown characters in a row, which all have the range of the row."""
+    """Tells apart the bytes of unknown characters in a row, which all have the range of the row."""
     if not any(token.startswith("<0x") for token in tokens):
         return list(ranges)
     split = []

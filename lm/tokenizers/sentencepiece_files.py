@@ -1,7 +1,8 @@
-"""SentencePiece models as tokenizers of the `tokenizers` library."""
+"""Reads SentencePiece models, and makes tokenizers of the `tokenizers` library of them."""
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import sentencepiece
@@ -11,14 +12,15 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from lm.errors import UserError
-from lm.tokenizers.tokenizer_classes import SPACE_MARK, Vocabulary
+from lm.tokenizers.pieces import SPACE_MARK
+from lm.tokenizers.tokenizer_classes import Vocabulary
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # Types of pieces; 2 is the unknown one.
 _UNIGRAM, _BPE = 1, 2  # Types of models.
 
 
 def parse(path: pathlib.Path) -> Any:
-    """The ModelProto of a file.
+    """Returns the ModelProto of a file.
 
     Raises:
       UserError: it holds something else.
@@ -38,34 +40,46 @@ def is_model(contents: bytes) -> bool:
         return False
 
 
+def keep_spaces(model: bytes) -> bytes:
+    """Returns the same model, which neither adds nor removes spaces around a text."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto.normalizer_spec.add_dummy_prefix = False
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    return proto.SerializeToString()
+
+
 def vocabulary(proto: Any, model: str) -> Vocabulary:
-    """The pieces of a model, for a class of `transformers` whose vocabulary is a `model`."""
+    """Returns a model's pieces, for a class of `transformers` whose vocabulary is a `model`."""
     special = [
         AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
         for piece in proto.pieces
         if piece.type in (_CONTROL, _USER_DEFINED)
     ]
-    charsmap = proto.normalizer_spec.precompiled_charsmap or None
     if model == "Unigram":
         pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+        charsmap = proto.normalizer_spec.precompiled_charsmap or None
         return Vocabulary(pieces, None, charsmap, special)
     pieces = {piece.piece: i for i, piece in enumerate(proto.pieces)}
-    merges = [
-        (pieces[piece], len(left), len(right), left, right)
-        for piece in pieces
-        for left, right in _splits(piece)
-        if left in pieces and right in pieces
-    ]
-    return Vocabulary(pieces, [(left, right) for *_, left, right in sorted(merges)], None, special)
+    return Vocabulary(pieces, _merges(pieces), None, special)
+
+
+def _merges(ranks: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lists the pairs of pieces that join to a piece, in the order of that piece's rank."""
+    # A .model holds no merges: each way to cut a piece into two pieces counts as one.
+    splits = ((p[:k], p[k:]) for p in sorted(ranks, key=ranks.get) for k in range(1, len(p)))
+    return [(left, right) for left, right in splits if left in ranks and right in ranks]
 
 
 def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Tokenizer:
-    """What the model itself asks for: its pieces, normalisation and rules for spaces.
+    """Makes what the model itself asks for: its pieces, normalisation and rules for spaces.
 
     Args:
       proto: see `parse`.
       names: of pieces by id, where they are not the model's.
       legacy: whether a space is put before the text behind every added token, or before all of it.
+
+    Raises:
+      UserError: it is no unigram and no BPE.
     """
     spec, trainer = proto.normalizer_spec, proto.trainer_spec
     pieces = [names.get(i, piece.piece) for i, piece in enumerate(proto.pieces)]
@@ -74,20 +88,15 @@ def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Toke
         scored = [(name, p.score) for name, p in zip(pieces, proto.pieces, strict=True)]
         model = models.Unigram(scored, trainer.unk_id, trainer.byte_fallback)
     elif trainer.model_type == _BPE:
+        # Scores of a BPE count down in the order of merges; bytes and special pieces take no part.
         normal = {pieces[i]: (-p.score, i) for i, p in enumerate(proto.pieces) if p.type == _NORMAL}
-        merges = sorted(
-            (*rank, left, right)
-            for piece, rank in normal.items()
-            for left, right in _splits(piece)
-            if left in normal and right in normal
-        )
         model = models.BPE(
             {name: i for i, name in enumerate(pieces)},
-            [(left, right) for *_, left, right in merges],
+            _merges(normal),
             unk_token=pieces[trainer.unk_id],
             fuse_unk=True,
             byte_fallback=trainer.byte_fallback,
-            ignore_merges=bool(user_defined),
+            ignore_merges=bool(user_defined),  # They are split off below, and no merge makes them.
         )
     else:
         raise UserError(
@@ -105,12 +114,16 @@ def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Toke
         steps.append(pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"))
     if steps:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    tokenizer.decoder = decoders.Sequence(_decoders(spec, trainer.byte_fallback))
+    back = [decoders.Replace(SPACE_MARK, " "), *[decoders.ByteFallback()] * trainer.byte_fallback]
+    # What is read byte by byte, or trimmed at its start, must be one string by then.
+    back += [decoders.Fuse()] * (spec.add_dummy_prefix or trainer.byte_fallback)
+    back += [decoders.Strip(" ", 1, 0)] * spec.add_dummy_prefix
+    tokenizer.decoder = decoders.Sequence(back)
     return tokenizer
 
 
 def normalizers_of(spec: Any, legacy: bool) -> list[Any]:
-    """What a text goes through, in SentencePiece's order; see `build`."""
+    """Lists what a text goes through, in SentencePiece's order; see `build`."""
     steps = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
@@ -123,14 +136,3 @@ def normalizers_of(spec: Any, legacy: bool) -> list[Any]:
         # Metaspace puts no mark before one that is there; SentencePiece does.
         steps.append(normalizers.Replace(tokenizers.Regex(rf"\A{SPACE_MARK}"), SPACE_MARK * 2))
     return steps
-
-
-def _decoders(spec: Any, byte_fallback: bool) -> list[Any]:
-    steps = [decoders.Replace(SPACE_MARK, " "), *[decoders.ByteFallback()] * byte_fallback]
-    if spec.add_dummy_prefix:
-        return [*steps, decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    return [*steps, *[decoders.Fuse()] * byte_fallback]
-
-
-def _splits(piece: str) -> list[tuple[str, str]]:
-    return [(piece[:k], piece[k:]) for k in range(1, len(piece))]

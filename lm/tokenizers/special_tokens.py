@@ -1,14 +1,11 @@
-"""Texts in which special tokens count as such, as those that a chat template writes.
+"""Encodes texts in which special tokens count as such, as those that a chat template writes.
 
-The other way round from `Tokenizer.encode_batch`, to which they are text. Some of them may still be
-text: those that stand in what a user wrote.
+To `Tokenizer.encode_batch` they are text. Here, too, those may be that a user wrote.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from lm.errors import UserError
 from lm.tokenizers import offsets as offsets_lib
@@ -18,52 +15,41 @@ _WITH_ID = ("pad", "bos", "eos", "mask")
 _PRIVATE = range(0x100000, 0x10FFFE)  # Characters that no standard gives a meaning.
 
 
-def encode_split(
-    text: str,
-    as_text: Sequence[Range],
-    ids_by_name: Mapping[str, int],
-    encode: Callable[[str], Offsets],
-) -> Offsets:
-    """Of a tokenizer that knows none of its special tokens in a text: what is between is encoded.
+def encode_split(tokenizer: Any, text: str, as_text: Sequence[Range]) -> Offsets:
+    """Encodes what stands between special tokens with a tokenizer that knows none in a text.
 
     Args:
+      tokenizer: one of `lm.tokenizers.tokenizers`.
       text: to encode.
       as_text: ranges of characters in which no special token counts.
-      ids_by_name: of the special tokens.
-      encode: a text without special tokens -> its ids.
     """
-    ids: list[np.ndarray] = []
-    ranges: list[np.ndarray] = []
+    ids: list[int] = []
+    ranges: list[Range] = []
 
     def add(start: int, end: int) -> None:
         if start < end:
-            plain = encode(text[start:end])
-            ids.append(plain.ids)
-            ranges.append(np.stack([plain.starts, plain.ends], axis=1) + start)
+            plain = tokenizer.encode_with_offsets(text[start:end])
+            ids.extend(plain.ids.tolist())
+            starts, ends = ((edges + start).tolist() for edges in (plain.starts, plain.ends))
+            ranges.extend(zip(starts, ends, strict=True))
 
     end = 0
-    for match in pattern_of(ids_by_name).finditer(text):
+    for match in pattern_of(tokenizer.special_ids).finditer(text):
         if not overlaps(match.span(), as_text):
             add(end, match.start())
-            ids.append(np.array([ids_by_name[match[0]]], np.int32))
-            ranges.append(np.array([match.span()], np.int32))
+            ids.append(tokenizer.special_ids[match[0]])
+            ranges.append(match.span())
             end = match.end()
     add(end, len(text))
-    empty = np.zeros(0, np.int32)
-    return offsets_lib.from_ranges(
-        np.concatenate([empty, *ids]), np.concatenate([empty.reshape(0, 2), *ranges])
-    )
+    return offsets_lib.from_ranges(ids, ranges)
 
 
 class SplitAtSpecialTokens:
-    """A tokenizer of the `tokenizers` library that finds its special tokens in a text.
-
-    Args:
-      library: it is copied.
-    """
+    """Encodes with a copy of a tokenizer of the `tokenizers` library that finds special tokens."""
 
     def __init__(self, library):
-        self._library, self._with_stand_ins = _copy(library), _copy(library)
+        json = library.to_str()
+        self._library, self._with_stand_ins = (type(library).from_str(json) for _ in range(2))
         added = library.get_added_tokens_decoder()
         self._special = {i: token for i, token in added.items() if token.special}
         self._library.encode_special_tokens = False
@@ -78,7 +64,7 @@ class SplitAtSpecialTokens:
         )
 
     def encode(self, text: str, as_text: Sequence[Range]) -> Offsets:
-        """Its ids and their characters; special tokens that overlap `as_text` are text.
+        """Returns ids and their characters; special tokens that overlap `as_text` are text.
 
         Raises:
           UserError: the text holds private-use characters where some of its tokens are to be text.
@@ -94,7 +80,7 @@ class SplitAtSpecialTokens:
     def _without_spaces(
         self, text: str, ids: Sequence[int], ranges: Sequence[Range]
     ) -> list[Range]:
-        """Special tokens may take the spaces around them, which are no part of what they say."""
+        """Takes from special tokens the spaces around them, which are no part of what they say."""
         taking = {i for i, token in self._special.items() if token.lstrip or token.rstrip}
         trimmed = []
         for token_id, (start, end) in zip(ids, ranges, strict=True):
@@ -105,7 +91,7 @@ class SplitAtSpecialTokens:
         return trimmed
 
     def _encode_with_stand_ins(self, text, encoding, as_text):
-        """Puts others in the place of those that count, and has none of its own count."""
+        """Encodes stand-ins for the tokens that count; to this copy all its own are text."""
         replaced = list(text)
         ids: dict[int, int] = {}  # By the first character.
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -127,18 +113,18 @@ class SplitAtSpecialTokens:
             next((ids.pop(i) for i in range(start, end) if i in ids), token_id)
             for token_id, (start, end) in zip(found.ids, found.offsets, strict=True)
         ]
-        assert not ids, ids
+        assert not ids, ids  # Each stand-in is one token, and found again.
         return of_token, found.tokens, found.offsets
 
 
 def named(
     tokenizer: Any, text_of_id: Callable[[int], str], beside: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, str]:
-    """The special tokens that have a name, as `transformers` hands them to a chat template.
+    """Returns the special tokens that have a name, as `transformers` hands them to a chat template.
 
     Args:
       tokenizer: has the ids of the usual ones, or None.
-      text_of_id: their spelling.
+      text_of_id: gives their spelling.
       beside: what the files of a folder say, the last of them with the last word.
     """
     found: dict[str, str] = {}
@@ -167,11 +153,7 @@ def overlaps(span: Range, ranges: Sequence[Range]) -> bool:
     return any(start < span[1] and span[0] < end for start, end in ranges)
 
 
-def _copy(library):
-    return type(library).from_str(library.to_str())
-
-
 def _alike(token, content: str):
-    """An added token of the same behaviour, which counts in any text."""
+    """Returns an added token of the same behaviour, which counts in any text."""
     flags = dict(lstrip=token.lstrip, rstrip=token.rstrip, single_word=token.single_word)
     return type(token)(content, normalized=token.normalized, special=False, **flags)

@@ -1,4 +1,4 @@
-"""Which tokens end what a model writes, as folders of `transformers` say it."""
+"""Reads which tokens end what a model writes, as folders of `transformers` say it."""
 
 import json
 import pathlib
@@ -6,22 +6,20 @@ from typing import Any
 
 from lm.errors import UserError
 from lm.system import folder_files
-from lm.tokenizers.json_files import json_object
+from lm.system.folder_files import json_object
 
 FILE = "generation_config.json"
 
 
 def read(folder: pathlib.Path) -> dict[str, bytes]:
-    """The file of a folder that names such tokens, by the name to keep it by; nothing without one.
-
-    As in `transformers`, config.json speaks only where there is no generation_config.json.
+    """Returns the file that names such tokens, by the name to keep it by; {} without one.
 
     Raises:
       UserError: config.json speaks, and names no ids.
     """
     if folder_files.has(folder / FILE):
         return {FILE: (folder / FILE).read_bytes()}
-    path = folder / "config.json"
+    path = folder / "config.json"  # It speaks where there is no other, as in `transformers`.
     try:
         config = json_object(path, path.read_bytes())
     except (OSError, UserError):  # Whoever reads the model says what it is.
@@ -33,7 +31,7 @@ def read(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def parse(contents: bytes) -> tuple[int, ...]:
-    """The ids that `eos_token_id` names: one, a list of them, or none.
+    """Returns the ids that `eos_token_id` names: one, a list of them, or none.
 
     Raises:
       UserError: the file is damaged, or names something else.
@@ -49,19 +47,17 @@ def _ids(name: str, found: Any) -> tuple[int, ...]:
 
 
 def unused_settings(folder: pathlib.Path, vocab_size: int) -> str:
-    """What generation_config.json asks for and does not get, in a line; "" for nothing.
+    """Says in a line what generation_config.json asks for and does not get; "" for nothing.
 
-    Some of it would change even greedy text and is not done here; some of it is options here; and
-    an end of text may be beyond the vocabulary, of which `vocab_size` is the size.
+    That is what would change even greedy text and is not done here; what counts here only as an
+    option; and an end of text that is no id below `vocab_size`.
     """
-    contents = read(folder).get(FILE, b"{}")
-    found = json_object(FILE, contents)
+    found, contents = unread(folder), read(folder).get(FILE, b"{}")
     asked = {k: x for k, x in found.items() if x is not None and x != _NEUTRAL.get(k)}
-    asked = {k: x for k, x in asked.items() if k not in (*_IDS, *_ABOUT, "do_sample")}
-    if not found.get("do_sample"):  # Else these mean nothing.
-        asked = {k: x for k, x in asked.items() if k not in _OF_SAMPLES}
+    if not asked.pop("do_sample", False):  # `transformers` ignores these, too, in greedy text.
+        asked = {k: x for k, x in asked.items() if k not in _SAMPLING}
     if "num_beams" not in asked:
-        asked = {k: x for k, x in asked.items() if k not in _OF_BEAMS}
+        asked = {k: x for k, x in asked.items() if k not in _BEAM_SEARCH}
     shown = {k: text if len(text := str(x)) <= 60 else f"{text[:60]}..." for k, x in asked.items()}
     said = lambda names, start: ", ".join(f"{start}{k}={shown[k]}" for k in names if k in asked)
     lines = []
@@ -76,7 +72,7 @@ def unused_settings(folder: pathlib.Path, vocab_size: int) -> str:
 
 
 def unread(folder: pathlib.Path) -> dict[str, object]:
-    """All of generation_config.json but ids and what is about the file: an export keeps it."""
+    """Returns generation_config.json without ids and what is about the file: an export keeps it."""
     found = json_object(FILE, read(folder).get(FILE, b"{}"))
     return {k: x for k, x in found.items() if k not in (*_IDS, *_ABOUT)}
 
@@ -85,56 +81,32 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"
 _ABOUT = ("_from_model_config", "transformers_version")
 # What transformers 5.24.0 takes where a key is missing; but a top_k of 50 would count.
 _NEUTRAL = {
-    "max_length": 20,
-    "early_stopping": False,
-    "num_return_sequences": 1,
-    "num_beam_groups": 1,
-    "diversity_penalty": 0.0,
-    "use_cache": True,
-    "output_scores": False,
-    "output_logits": False,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "return_dict_in_generate": False,
-    "remove_invalid_values": False,
-    "low_memory": False,
-    "token_healing": False,
-    "disable_compile": False,
-    "is_assistant": False,
-    "num_assistant_tokens": 20,
-    "num_assistant_tokens_schedule": "constant",
-    "assistant_confidence_threshold": 0.4,
-    "assistant_lookbehind": 10,
-    "target_lookbehind": 10,
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "renormalize_logits": False,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "num_beams": 1,
-    "length_penalty": 1.0,
+    name: value
+    for value, names in (
+        (
+            False,
+            "early_stopping output_scores output_logits output_attentions output_hidden_states "
+            "return_dict_in_generate remove_invalid_values low_memory token_healing "
+            "disable_compile is_assistant renormalize_logits",
+        ),
+        (True, "use_cache"),
+        (
+            0,
+            "no_repeat_ngram_size encoder_no_repeat_ngram_size min_length min_new_tokens top_k "
+            "diversity_penalty epsilon_cutoff eta_cutoff",
+        ),
+        (
+            1,
+            "num_return_sequences num_beam_groups num_beams length_penalty repetition_penalty "
+            "encoder_repetition_penalty temperature top_p typical_p",
+        ),
+        (10, "assistant_lookbehind target_lookbehind"),
+        (20, "max_length num_assistant_tokens"),
+        (0.4, "assistant_confidence_threshold"),
+        ("constant", "num_assistant_tokens_schedule"),
+    )
+    for name in names.split()
 }
-_OF_SAMPLES = (
-    "min_p",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-_OF_BEAMS = (
-    "length_penalty",
-    "early_stopping",
-    "num_beam_groups",
-    "diversity_penalty",
-)
+_SAMPLING = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "temperature", "top_k", "top_p")
+_BEAM_SEARCH = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 _OPTIONS = ("temperature", "top_k", "top_p", "num_beams", "length_penalty", "max_new_tokens")

@@ -1,4 +1,4 @@
-"""Which tokenizer class `transformers` 5 takes for a folder."""
+"""Chooses the tokenizer class that `transformers` 5 takes for a folder."""
 
 import pathlib
 from typing import Any
@@ -32,22 +32,15 @@ _OF_MODEL = {
 # Model types whose folders are known to name a wrong class, so that the one above is taken.
 _FORCED = {"qwen2", "phi3", "phimoe", "modernbert", "modernbert-decoder", "nemotron", "jamba"}
 _FORCED |= {"ernie4_5", "internlm2", "internlm3", "minicpm3", "llava"}
-_SAME = {
-    "DistilBertTokenizer": "BertTokenizer",
-    "ElectraTokenizer": "BertTokenizer",
-    "MobileBertTokenizer": "BertTokenizer",
-    "ConvBertTokenizer": "BertTokenizer",
-    "LayoutLMTokenizer": "BertTokenizer",
-    "BartTokenizer": "RobertaTokenizer",
-    "LongformerTokenizer": "RobertaTokenizer",
-    "PreTrainedTokenizer": GENERIC,
-    "PythonBackend": GENERIC,
-    "BloomTokenizer": GENERIC,
-}
+# Classes that are another one by now.
+_SAME = dict.fromkeys(("PreTrainedTokenizer", "PythonBackend", "BloomTokenizer"), GENERIC)
+_SAME |= dict.fromkeys(("BartTokenizer", "LongformerTokenizer"), "RobertaTokenizer")
+_BERTS = ("DistilBert", "Electra", "MobileBert", "ConvBert", "LayoutLM")
+_SAME |= {f"{name}Tokenizer": "BertTokenizer" for name in _BERTS}
 
 
 def class_of(path: pathlib.Path, config: dict[str, Any], said: dict[str, Any]) -> str:
-    """The name of the class that AutoTokenizer takes for a folder.
+    """Returns the name of the class that AutoTokenizer takes for a folder.
 
     Args:
       path: of its tokenizer.json, if there is one.

@@ -1,4 +1,4 @@
-"""The tokenizer classes of `transformers` 5 that make their own tokenizer of a folder's vocabulary.
+"""Defines the tokenizer classes of `transformers` 5 that make their own tokenizer of a vocabulary.
 
 Such a class takes the vocabulary, the merges and the post-processor of a tokenizer.json, or reads
 older files; how text is normalised and split is the class's own, whatever tokenizer.json says.
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-SPACE_MARK = "\u2581"
+from lm.tokenizers.pieces import SPACE_MARK
+
 GENERIC = "TokenizersBackend"  # The class that takes tokenizer.json as it stands.
 
 
@@ -36,13 +37,13 @@ class TokenizerClass(NamedTuple):
     files: where the vocabulary is, where there is no tokenizer.json.
     model: the kind of its vocabulary.
     names: of special tokens that the folder does not name otherwise.
-    build: all but tokens that are added, and what stands around a text.
-    frame: the class's own post-processor, of the tokenizer, its names and settings; None: that of
-      tokenizer.json.
-    extra: special tokens besides those with names, unless the folder lists its own; given those of
-      a SentencePiece model.
+    build: makes all but tokens that are added, and what stands around a text.
+    frame: makes the class's own post-processor of the tokenizer, its names and settings; None: that
+      of tokenizer.json.
+    extra: lists special tokens besides those with names, unless the folder lists its own; given
+      those of a SentencePiece model.
+    from_sentencepiece: puts the pieces of a .model in the order of ids that the class has.
     input_names: of the model that the class is for, where they are not the usual ones.
-    from_sentencepiece: the pieces of a .model in the order of ids that the class has.
     """
 
     files: tuple[str, ...]
@@ -71,14 +72,9 @@ def _bert(vocabulary, settings, names):
 
 
 def _byte_level(vocabulary, settings, names):
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(
-            vocabulary.pieces,
-            vocabulary.merges or [],
-            continuing_subword_prefix="",
-            end_of_word_suffix="",
-        )
-    )
+    pieces, merges = vocabulary.pieces, vocabulary.merges or []
+    model = models.BPE(pieces, merges, continuing_subword_prefix="", end_of_word_suffix="")
+    tokenizer = tokenizers.Tokenizer(model)
     prefix = bool(settings.get("add_prefix_space"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     tokenizer.decoder = decoders.ByteLevel()
@@ -111,59 +107,52 @@ def _qwen2(vocabulary, settings, names):
     return tokenizer
 
 
+def _byte_fallback(vocabulary, prefix: bool, **unk):
+    """Makes a BPE that spells what it does not know in bytes; decoding takes off a prefix space."""
+    pieces, merges = vocabulary.pieces, vocabulary.merges or []
+    model = models.BPE(pieces, merges, fuse_unk=True, byte_fallback=True, **unk)
+    tokenizer = tokenizers.Tokenizer(model)
+    steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * prefix])
+    return tokenizer
+
+
 def _llama(vocabulary, settings, names):
     prefix = settings.get("add_prefix_space")
-    prefix = True if prefix is None else prefix
+    prefix = prefix is None or bool(prefix)  # null is the default, not False.
+    tokenizer = _byte_fallback(vocabulary, prefix)
+    # Legacy: a space behind each added token, too, though the text merely goes on there.
     scheme = ("always" if settings.get("legacy", False) else "first") if prefix else "never"
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocabulary.pieces, vocabulary.merges or [], fuse_unk=True, byte_fallback=True)
-    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-    steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * bool(prefix)])
     return tokenizer
 
 
 def _gemma(vocabulary, settings, names):
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(
-            vocabulary.pieces,
-            vocabulary.merges or [],
-            unk_token=str(names["unk_token"]),
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    tokenizer.normalizer = normalizers.Replace(" ", SPACE_MARK)
+    tokenizer = _byte_fallback(vocabulary, False, unk_token=str(names["unk_token"]))
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE_MARK)  # And no space in front.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
     return tokenizer
 
 
 def _words(vocabulary, unk_id: int, prefix: bool):
-    """A Unigram over words, whose spaces are marked and otherwise lost."""
+    """Makes a Unigram over words, whose spaces are marked and otherwise lost."""
     tokenizer = tokenizers.Tokenizer(models.Unigram(vocabulary.pieces, unk_id, False))
     if vocabulary.charsmap:
         tokenizer.normalizer = normalizers.Precompiled(vocabulary.charsmap)
     scheme = "always" if prefix else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Metaspace(prepend_scheme=scheme),
-        ]
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)]
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
     return tokenizer
 
 
 def _t5(vocabulary, settings, names):
-    return _words(vocabulary, 2, True)
+    return _words(vocabulary, 2, True)  # The id of unk, behind pad and eos.
 
 
 def _xlm_roberta(vocabulary, settings, names):
-    return _words(vocabulary, 3, settings.get("add_prefix_space", True))
+    return _words(vocabulary, 3, settings.get("add_prefix_space", True))  # See `_fairseq`.
 
 
 def _mbart(vocabulary, settings, names):
@@ -176,9 +165,9 @@ def _camembert(vocabulary, settings, names):
 
 
 def _albert(vocabulary, settings, names):
-    tokenizer = _words(
-        vocabulary._replace(charsmap=None), 1, settings.get("add_prefix_space", True)
-    )
+    prefix = settings.get("add_prefix_space", True)
+    tokenizer = _words(vocabulary._replace(charsmap=None), 1, prefix)
+    # LaTeX's quotes first, in ALBERT's order; its own charsmap comes last.
     steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
     if not settings.get("keep_accents", False):
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
@@ -192,7 +181,7 @@ def _albert(vocabulary, settings, names):
 
 
 def _template(single: str, pair: str) -> Callable[..., Any]:
-    """A frame in the notation of `tokenizers`, with {cls}, {sep}, {bos} and {eos}."""
+    """Makes a frame from the notation of `tokenizers`, with {cls}, {sep}, {bos} and {eos}."""
 
     def frame(tokenizer, names, settings):
         texts = {name.removesuffix("_token"): str(text) for name, text in names.items()}
@@ -211,24 +200,18 @@ _T5_FRAME = _template("$A {eos}", "$A {eos} $B {eos}")
 
 
 def frame_by_flags(tokenizer, names, settings):
-    """bos and eos as `add_bos_token` and `add_eos_token` of tokenizer_config.json ask for them."""
-    around = []
-    for flag, name in (("add_bos_token", "bos"), ("add_eos_token", "eos")):
-        here = settings.get(flag) and names.get(f"{name}_token") is not None
-        around.append(f"{{{name}}}" if here else "")
-    bos, eos = around
-    single, pair = f"{bos} $A {eos}", f"{bos}:0 $A:0 {eos}:0 {bos}:1 $B:1 {eos}:1"
-    return _template(single, re.sub(r"(?<!\S):\d", "", pair))(tokenizer, names, settings)
+    """Puts bos and eos where `add_bos_token` and `add_eos_token` of tokenizer_config.json ask."""
+    has = lambda name: settings.get(f"add_{name}") and names.get(name) is not None
+    bos, eos = "{bos}" * bool(has("bos_token")), "{eos}" * bool(has("eos_token"))
+    pair = f"{bos}:0 $A:0 {eos}:0 {bos}:1 $B:1 {eos}:1"
+    pair = re.sub(r"(?<!\S):\d", "", pair)  # A type alone is left where there is no token.
+    return _template(f"{bos} $A {eos}", pair)(tokenizer, names, settings)
 
 
 def _roberta_frame(tokenizer, names, settings):
     pair = lambda name: (str(names[name]), tokenizer.token_to_id(str(names[name])))
-    return processors.RobertaProcessing(
-        pair("sep_token"),
-        pair("cls_token"),
-        settings.get("trim_offsets", True),
-        settings.get("add_prefix_space", False),
-    )
+    trims, prefix = settings.get("trim_offsets", True), settings.get("add_prefix_space", False)
+    return processors.RobertaProcessing(pair("sep_token"), pair("cls_token"), trims, prefix)
 
 
 def _mbart_frame(tokenizer, names, settings):
@@ -260,7 +243,7 @@ def _with_sentinels(pieces, settings, names):
 
 
 def _fairseq(behind: list[str]) -> Callable[..., list]:
-    """Fairseq counts four special tokens first, of which SentencePiece has three."""
+    """Counts four special tokens first, as fairseq does, of which SentencePiece has three."""
 
     def order(pieces, settings, names):
         first = [str(names[f"{name}_token"]) for name in ("bos", "pad", "eos", "unk")]
@@ -271,28 +254,20 @@ def _fairseq(behind: list[str]) -> Callable[..., list]:
 
 
 def _camembert_order(pieces, settings, names):
-    """Its special tokens come first; those of SentencePiece stay, out of use."""
+    """Puts its special tokens first; those of SentencePiece stay, out of use."""
     first = [("<s>NOTUSED", 0.0), (str(names["pad_token"]), 0.0), ("</s>NOTUSED", 0.0)]
     first += [(str(names["unk_token"]), 0.0), ("<unk>NOTUSED", -100.0)]
     return [*first, *pieces[1:], (str(names["mask_token"]), 0.0)]
 
 
-_BERT_NAMES = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-_ROBERTA_NAMES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "sep_token": "</s>",
-    "cls_token": "<s>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-    "mask_token": "<mask>",
-}
+def _special(**names: str | None) -> dict[str, str | None]:
+    return {f"{name}_token": text for name, text in names.items()}
+
+
+_BERT_NAMES = _special(unk="[UNK]", sep="[SEP]", pad="[PAD]", cls="[CLS]", mask="[MASK]")
+_ROBERTA_NAMES = _special(
+    bos="<s>", eos="</s>", sep="</s>", cls="<s>", unk="<unk>", pad="<pad>", mask="<mask>"
+)
 _END = "<|endoftext|>"
 _BPE_FILES = ("vocab.json", "merges.txt")
 
@@ -306,10 +281,7 @@ CLASSES = {
         input_names=("input_ids", "token_type_ids", "attention_mask"),
     ),
     "GPT2Tokenizer": TokenizerClass(
-        _BPE_FILES,
-        "BPE",
-        {"unk_token": _END, "bos_token": _END, "eos_token": _END, "pad_token": None},
-        _byte_level,
+        _BPE_FILES, "BPE", _special(unk=_END, bos=_END, eos=_END, pad=None), _byte_level
     ),
     "RobertaTokenizer": TokenizerClass(
         _BPE_FILES, "BPE", _ROBERTA_NAMES, _byte_level, _roberta_frame
@@ -317,38 +289,26 @@ CLASSES = {
     "GPTNeoXTokenizer": TokenizerClass(
         _BPE_FILES,
         "BPE",
-        {"unk_token": _END, "bos_token": _END, "eos_token": _END, "pad_token": "<|padding|>"},
+        _special(unk=_END, bos=_END, eos=_END, pad="<|padding|>"),
         _gpt_neox,
         frame_by_flags,
     ),
     "Qwen2Tokenizer": TokenizerClass(
-        _BPE_FILES,
-        "BPE",
-        {"unk_token": _END, "bos_token": None, "eos_token": _END, "pad_token": _END},
-        _qwen2,
+        _BPE_FILES, "BPE", _special(unk=_END, bos=None, eos=_END, pad=_END), _qwen2
     ),
     "LlamaTokenizer": TokenizerClass(
-        ("tokenizer.model",),
-        "BPE",
-        {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
-        _llama,
+        ("tokenizer.model",), "BPE", _special(unk="<unk>", bos="<s>", eos="</s>"), _llama
     ),
     "GemmaTokenizer": TokenizerClass(
         ("tokenizer.model",),
         "BPE",
-        {
-            "unk_token": "<unk>",
-            "bos_token": "<bos>",
-            "eos_token": "<eos>",
-            "pad_token": "<pad>",
-            "mask_token": "<mask>",
-        },
+        _special(unk="<unk>", bos="<bos>", eos="<eos>", pad="<pad>", mask="<mask>"),
         _gemma,
     ),
     "T5Tokenizer": TokenizerClass(
         ("spiece.model",),
         "Unigram",
-        {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+        _special(eos="</s>", unk="<unk>", pad="<pad>"),
         _t5,
         _T5_FRAME,
         _sentinels,
@@ -385,15 +345,7 @@ CLASSES = {
     "AlbertTokenizer": TokenizerClass(
         ("spiece.model",),
         "Unigram",
-        {
-            "bos_token": "[CLS]",
-            "eos_token": "[SEP]",
-            "unk_token": "<unk>",
-            "sep_token": "[SEP]",
-            "pad_token": "<pad>",
-            "cls_token": "[CLS]",
-            "mask_token": "[MASK]",
-        },
+        _BERT_NAMES | _special(bos="[CLS]", eos="[SEP]", unk="<unk>", pad="<pad>"),
         _albert,
     ),
 }

@@ -1,7 +1,7 @@
-"""The tokenizer of a folder of `transformers`, whichever files it has, as two files.
+"""Reads the tokenizer of a folder of `transformers`, whichever files it has, as two files.
 
-What is read is what `AutoTokenizer` of `transformers` 5 makes of the same folder: which class it
-takes, and which of the files that class believes.
+They are what `AutoTokenizer` of `transformers` 5 makes of the same folder: which class it takes,
+and which of the files that class believes.
 """
 
 import base64
@@ -17,7 +17,6 @@ from lm.errors import UserError
 from lm.system import folder_files
 from lm.system.progress_bar import say
 from lm.tokenizers import sentencepiece_files, tokenizer_choice
-from lm.tokenizers.json_files import json_object
 from lm.tokenizers.tokenizer_classes import (
     CLASSES,
     GENERIC,
@@ -28,7 +27,7 @@ from lm.tokenizers.tokenizer_classes import (
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-_MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
+TOKENS_MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
 _FILES = (TOKENIZER, "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 _FILES += ("sentencepiece.bpe.model",)
 USUAL_NAMES = {
@@ -53,9 +52,7 @@ def has_tokenizer(folder: pathlib.Path) -> bool:
 
 
 def is_of_task(folder: pathlib.Path) -> bool:
-    """Whether the folder's model has the head of a task, which has read what the post-processor of
-    the folder's tokenizer makes of texts.
-    """
+    """Whether the folder's model has a task's head, and so has read post-processed texts."""
     named = _json(folder / "config.json").get("architectures")
     name = named[0] if isinstance(named, list) and len(named) == 1 else ""
     return isinstance(name, str) and name.endswith(HEADS)
@@ -66,7 +63,7 @@ HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnsw
 
 
 def read(folder: pathlib.Path, tokenizer_json: str = TOKENIZER) -> dict[str, bytes]:
-    """A tokenizer.json, and a tokenizer_config.json that names every special token, or null.
+    """Returns a tokenizer.json, and a tokenizer_config.json that names each special token, or null.
 
     Raises:
       UserError: the folder has no tokenizer, or a file of it is damaged or of an unknown kind.
@@ -86,7 +83,7 @@ def read(folder: pathlib.Path, tokenizer_json: str = TOKENIZER) -> dict[str, byt
         library, names, tokenizer_class, _ = made
         library.add_tokens(_tokens_to_add(made, said))
         texts = {name: None if token is None else _text(token) for name, token in names.items()}
-        if tokenizer_class and tokenizer_class.frame:
+        if tokenizer_class and tokenizer_class.frame:  # Once all tokens have ids.
             library.post_processor = tokenizer_class.frame(library, texts, said.settings)
         elif said.settings.keys() & {"add_bos_token", "add_eos_token"}:
             library.post_processor = frame_by_flags(library, texts, said.settings)
@@ -103,20 +100,20 @@ def read(folder: pathlib.Path, tokenizer_json: str = TOKENIZER) -> dict[str, byt
 
 
 class _Said(NamedTuple):
-    """What the files beside a vocabulary say.
-
-    settings: tokenizer_config.json, with what older files say besides.
-    added: tokens beside the vocabulary, by id.
-    """
+    """What the files beside a vocabulary say: settings by name, and added tokens by id."""
 
     settings: dict[str, Any]
     added: dict[int, AddedToken]
 
 
+def _extra(settings: Mapping[str, Any], kind: type) -> Any:
+    """Returns extra special tokens: files have a list of them, or a dict by name."""
+    found = settings.get("extra_special_tokens")
+    return found if isinstance(found, kind) else kind()
+
+
 def _said(path: pathlib.Path) -> _Said:
-    """special_tokens_map.json and added_tokens.json count only where tokenizer_config.json lists no
-    added tokens; but then the former has the last word.
-    """
+    """Reads tokenizer_config.json, with what older files say besides."""
     folder, settings = path.parent, dict(_json(path.parent / CONFIG))
     if path.is_file():  # Its post-processor counts, not these.
         settings.pop("add_bos_token", None)
@@ -127,16 +124,14 @@ def _said(path: pathlib.Path) -> _Said:
     if "added_tokens_decoder" in settings:
         decoder = settings.pop("added_tokens_decoder")
         added = {int(i): _token(folder / CONFIG, token) for i, token in decoder.items()}
-    else:
-        of_map = dict(_json(folder / _MAP))
+    else:  # Only now do these two count; but then special_tokens_map.json has the last word.
+        of_map = dict(_json(folder / TOKENS_MAP))
         if isinstance(more := of_map.get("extra_special_tokens"), list):
-            known = settings.get("extra_special_tokens")
-            known = known if isinstance(known, list) else []
+            known = _extra(settings, list)
             of_map["extra_special_tokens"] = [*known, *(x for x in more if x not in known)]
         settings |= of_map
         special = {_text(settings[name]) for name in NAMES if settings.get(name)}
-        extra = settings.get("extra_special_tokens")
-        special |= set(map(_text, extra if isinstance(extra, list) else []))
+        special |= set(map(_text, _extra(settings, list)))
         for text, token_id in _json(folder / _ADDED).items():
             is_special = text in special
             added[token_id] = AddedToken(text, normalized=not is_special, special=is_special)
@@ -160,27 +155,23 @@ class _Made(NamedTuple):
 
 
 def _names(said: _Said, defaults: Mapping[str, str | None]) -> dict[str, AddedToken | str | None]:
-    """Special tokens by name. What a folder says is null is none, whatever the class would take."""
+    """Returns special tokens by name. What a folder says is null is none, whatever the defaults."""
     by_text = {token.content: token for token in said.added.values()}
-    more = {
+    given = {
         name: value
         for name, value in said.settings.items()
-        if name.endswith("_token") and name not in NAMES and isinstance(value, str | dict)
-    }
-    extra = said.settings.get("extra_special_tokens")
-    more |= extra if isinstance(extra, dict) else {}
+        if name in NAMES or (name.endswith("_token") and isinstance(value, str | dict))
+    } | _extra(said.settings, dict)
     names: dict[str, AddedToken | str | None] = dict.fromkeys(NAMES) | dict(defaults)
-    for name in [*NAMES, *more]:
-        if name in said.settings or name in more:
-            value = more[name] if name in more else said.settings[name]
-            token = _token(None, value) if isinstance(value, dict) else value
-            names[name] = None if value is None else by_text.get(_text(value), token)
+    for name, value in given.items():
+        token = _token(None, value) if isinstance(value, dict) else value
+        names[name] = None if value is None else by_text.get(_text(value), token)
     return names
 
 
 def _of_json(path: pathlib.Path, class_name: str, said: _Said) -> _Made:
-    """tokenizer.json as it stands, or its vocabulary by the rules of the class."""
-    library = load_json(path)
+    """Takes tokenizer.json as it stands, or its vocabulary by the rules of the class."""
+    library = _load_json(path)
     defaults = {"pad_token": library.padding["pad_token"]} if library.padding else {}
     parts, tokenizer_class = _json(path), CLASSES.get(class_name)
     if tokenizer_class and (kind := _kind_of(parts)) != tokenizer_class.model:
@@ -190,17 +181,12 @@ def _of_json(path: pathlib.Path, class_name: str, said: _Said) -> _Made:
         return _Made(library, _names(said, defaults), None)
     names = _names(said, {**tokenizer_class.names, **defaults})
     built = tokenizer_class.build(_vocabulary_of(parts), said.settings, names)
-    if library.post_processor is not None:
+    if library.post_processor is not None:  # The one step that the class leaves to the file.
         built.post_processor = library.post_processor
     return _Made(built, names, tokenizer_class)
 
 
-def load_json(path: pathlib.Path) -> tokenizers.Tokenizer:
-    """A tokenizer.json.
-
-    Raises:
-      UserError: it is none.
-    """
+def _load_json(path: pathlib.Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_buffer(path.read_bytes())
     except Exception as error:  # `tokenizers` raises nothing narrower.
@@ -208,34 +194,28 @@ def load_json(path: pathlib.Path) -> tokenizers.Tokenizer:
 
 
 def _kind_of(parts: dict[str, Any]) -> str:
-    """The kind of model of a tokenizer.json; old ones do not name it."""
+    """Returns the kind of model of a tokenizer.json; old ones do not name it."""
     model = parts["model"]
     kind = "Unigram" if isinstance(model["vocab"], list) else "WordPiece"
     return model.get("type") or ("BPE" if "merges" in model else kind)
 
 
 def _vocabulary_of(parts: dict[str, Any]) -> Vocabulary:
-    """What a class takes from a tokenizer.json."""
+    """Returns what a class takes from a tokenizer.json."""
     model = parts["model"]
     if isinstance(model["vocab"], list):
-        charsmaps = [
-            base64.b64decode(step["precompiled_charsmap"])
-            for step in _steps(parts.get("normalizer"))
-            if step["type"] == "Precompiled"
-        ]
-        return Vocabulary(list(map(tuple, model["vocab"])), None, next(iter(charsmaps), None))
+        normalizer = parts.get("normalizer") or {}
+        steps = normalizer.get("normalizers", [normalizer])
+        charsmaps = (x["precompiled_charsmap"] for x in steps if "precompiled_charsmap" in x)
+        charsmap = next(map(base64.b64decode, charsmaps), None)
+        return Vocabulary(list(map(tuple, model["vocab"])), None, charsmap)
+    # Older files have "a b" for ["a", "b"], in which no piece can hold a space.
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model.get("merges", [])]
     return Vocabulary(model["vocab"], merges)
 
 
-def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if normalizer is None:
-        return []
-    return normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
-
-
 def _of_vocabulary(path: pathlib.Path, class_name: str, said: _Said) -> _Made:
-    """The files that there were before tokenizer.json."""
+    """Reads the files that there were before tokenizer.json."""
     folder = path.parent
     if class_name == GENERIC and not (folder / "tokenizer.model").is_file():
         # No class is named: the usual one of the file.
@@ -251,6 +231,7 @@ def _of_vocabulary(path: pathlib.Path, class_name: str, said: _Said) -> _Made:
         names = _names(said, tokenizer_class.names)
         vocabulary = sentencepiece_files.vocabulary(proto, tokenizer_class.model)
         if tokenizer_class.model == "Unigram":
+            # Ids are places in the list, which is not always SentencePiece's.
             ordered = tokenizer_class.from_sentencepiece(vocabulary.pieces, said.settings, names)
             vocabulary = vocabulary._replace(pieces=ordered)
         library = tokenizer_class.build(vocabulary, said.settings, names)
@@ -274,10 +255,10 @@ def _of_text_files(folder: pathlib.Path, tokenizer_class: TokenizerClass) -> Voc
     try:
         if tokenizer_class.model == "WordPiece":
             return Vocabulary(models.WordPiece.read_file(str(first)))
-        models.BPE(_json(first), [])
+        models.BPE(_json(first), [])  # Fails for the first file alone.
         wrong = folder / tokenizer_class.files[1]
         pieces, merges = models.BPE.read_file(str(first), str(wrong))
-        models.BPE(pieces, merges)
+        models.BPE(pieces, merges)  # Fails for merges of pieces that the vocabulary lacks.
         return Vocabulary(pieces, merges)
     except UserError:
         raise
@@ -286,16 +267,12 @@ def _of_text_files(folder: pathlib.Path, tokenizer_class: TokenizerClass) -> Voc
 
 
 def _of_sentencepiece(proto: Any, said: _Said) -> _Made:
-    """A tokenizer.model whose folder names no class of its own."""
+    """Reads a tokenizer.model whose folder names no class of its own."""
     trainer = proto.trainer_spec
     defaults = {
-        name: text
-        for name, token_id, text in (
-            ("bos_token", trainer.bos_id, trainer.bos_piece or "<s>"),
-            ("eos_token", trainer.eos_id, trainer.eos_piece or "</s>"),
-            ("unk_token", trainer.unk_id, trainer.unk_piece or "<unk>"),
-        )
-        if token_id >= 0
+        f"{name}_token": getattr(trainer, f"{name}_piece") or usual
+        for name, usual in (("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"))
+        if getattr(trainer, f"{name}_id") >= 0  # -1 for none.
     }
     pieces = {piece.piece for piece in proto.pieces}
     renamed = {i: t.content for i, t in said.added.items() if t.content not in pieces}
@@ -307,7 +284,7 @@ def _of_sentencepiece(proto: Any, said: _Said) -> _Made:
 def _usual(
     library: tokenizers.Tokenizer, names: dict[str, str | None], settings: dict[str, Any]
 ) -> dict[str, str]:
-    """Special tokens that the folder says nothing of, by the names that they usually have."""
+    """Finds special tokens that the folder says nothing of, by the names that they usually have."""
     says_ends = any(names[name] or name in settings for name in _ENDS)
     return {
         name: found[0]
@@ -318,14 +295,15 @@ def _usual(
 
 
 def _tokens_to_add(made: _Made, said: _Said) -> list[AddedToken]:
-    """What stands beside the vocabulary, in the order in which it gets its ids."""
+    """Lists what stands beside the vocabulary, in the order in which it gets its ids."""
     tokens = [token for _, token in sorted(said.added.items())]
     named = [token for token in made.names.values() if token is not None]
-    extra = said.settings.get("extra_special_tokens")
-    if not isinstance(extra, list):  # An object gives names, which are held already.
+    if isinstance(said.settings.get("extra_special_tokens"), list):
+        extra = _extra(said.settings, list)
+    elif made.tokenizer_class:  # A dict gives names, which are held already.
+        extra = made.tokenizer_class.extra(said.settings, made.special)
+    else:
         extra = made.special
-        if made.tokenizer_class:
-            extra = made.tokenizer_class.extra(said.settings, made.special)
     held = {token.content for token in made.library.get_added_tokens_decoder().values()}
     held |= {token.content for token in tokens}
     for token in [*named, *extra]:
@@ -339,11 +317,11 @@ def _tokens_to_add(made: _Made, said: _Said) -> list[AddedToken]:
 
 
 def _contents(path: pathlib.Path, library: tokenizers.Tokenizer) -> bytes:
-    """tokenizer.json as it was, to the byte, where it already says what is read of it."""
-    library.no_padding()
+    """Returns tokenizer.json as it was, to the byte, where it already says what is read of it."""
+    library.no_padding()  # Nor cut: both change the ids of a text.
     library.no_truncation()
     contents = library.to_str().encode()
-    if path.is_file() and load_json(path).to_str().encode() == contents:
+    if path.is_file() and _load_json(path).to_str().encode() == contents:
         return path.read_bytes()
     return contents
 
@@ -351,7 +329,7 @@ def _contents(path: pathlib.Path, library: tokenizers.Tokenizer) -> bytes:
 def _config(
     settings: dict[str, Any], names: dict[str, str | None], tokenizer_class: TokenizerClass | None
 ) -> bytes:
-    """For a class that takes tokenizer.json as it stands."""
+    """Makes tokenizer_config.json for a class that takes tokenizer.json as it stands."""
     spent = ("added_tokens_decoder", "auto_map", "add_bos_token", "add_eos_token", *names)
     config = {name: value for name, value in settings.items() if name not in spent}
     config |= {name: text for name, text in names.items() if name.endswith("_token")}
@@ -366,16 +344,12 @@ def _line(error: Exception) -> str:
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
-    """An object; an empty one where there is no file.
-
-    Raises:
-      UserError: it is none.
-    """
-    return json_object(path, path.read_bytes()) if folder_files.has(path) else {}
+    """Returns a file's object, {} where there is no file; raises UserError if it holds none."""
+    return folder_files.json_object(path, path.read_bytes()) if folder_files.has(path) else {}
 
 
 def _token(path: pathlib.Path | None, said: AddedToken | str | dict[str, Any]) -> AddedToken:
-    """As one of the spellings that files have: text, or an object."""
+    """Reads one of the spellings that files have: text, or an object."""
     if isinstance(said, AddedToken):
         return said
     if isinstance(said, str):

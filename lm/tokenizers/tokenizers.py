@@ -1,4 +1,4 @@
-"""Tokenizers: text to ids and back, whatever library stands behind them.
+"""Turns text into ids and back, whatever library stands behind a tokenizer.
 
 `decode` inverts `encode_batch` for bytes and SentencePiece on any Unicode text. Text that merely
 looks like a special token stays text.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
+import sentencepiece
 
 from lm.errors import UserError
 from lm.system import atomic_files, manifest
@@ -21,7 +22,6 @@ from lm.tokenizers import (
     special_tokens,
     stop_ids,
     tokenizer_folder,
-    whitespace,
 )
 from lm.tokenizers import offsets as offsets_lib
 from lm.tokenizers.framing import Frame
@@ -31,7 +31,7 @@ from lm.tokenizers.pieces import KIND, SPACE_MARK, first, printable
 
 
 class Tokenizer(Protocol):
-    """What every tokenizer can do. A special id is None where the tokenizer has no such token."""
+    """Says what every tokenizer can do. A special id is None where it has no such token."""
 
     vocab_size: int
     pad_id: int | None
@@ -47,40 +47,40 @@ class Tokenizer(Protocol):
     fingerprint: str
 
     def frame(self, num_texts: int) -> Frame:
-        """What stands around one text or two that a task reads."""
+        """Says what stands around one text or two that a task reads."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, int32, without special tokens around them."""
+        """Returns the ids of each text, int32, without special tokens around them."""
 
     def encode_inside(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """As `encode_batch`, of texts inside a longer one: no space is added or taken away."""
+        """Encodes texts inside a longer one: no space is added or taken away."""
 
     def encode_with_offsets(self, text: str) -> Offsets:
-        """The ids that `encode_batch` gives, and which characters each of them stands for."""
+        """Returns the ids that `encode_batch` gives, and the characters that each stands for."""
 
     def encode_written(self, text: str, as_text: Sequence[Range] = ()) -> Offsets:
-        """As `encode_with_offsets`, but special tokens count as such, except in these ranges."""
+        """Encodes a text in which special tokens count as such, except in these ranges."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text; special tokens leave nothing, bytes that are no UTF-8 become U+FFFD."""
+        """Returns the text; special tokens leave nothing, bytes that are no UTF-8 become U+FFFD."""
 
     def piece(self, token_id: int) -> str:
-        """One printable token, as people read it in a table."""
+        """Returns a token as people read it in a table."""
 
     def raw(self, token_id: int) -> bytes:
-        """The UTF-8 that a token of text adds to a text, its space included."""
+        """Returns the UTF-8 that a token of text adds to a text, its space included."""
 
     def num_bytes(self, token_id: int) -> int:
-        """How many UTF-8 bytes of text the token stands for."""
+        """Counts the UTF-8 bytes of text that the token stands for."""
 
     def id_of(self, name: str) -> int | None:
-        """The id of a token by its name, such as "<extra_id_0>"."""
+        """Returns the id of a token by its name, such as "<extra_id_0>"."""
 
     def is_special(self, token_id: int) -> bool:
         """Whether the token is no text."""
 
     def text_of(self, token_id: int) -> str:
-        """The text of a token; U+FFFD for a part of a character."""
+        """Returns the text of a token; U+FFFD for a part of a character."""
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the files that `load` reads."""
@@ -101,9 +101,8 @@ class ByteTokenizer:
         return framing.plain(self.bos_id, self.eos_id, num_texts)
 
     def encode_batch(self, texts):
-        return [
-            np.frombuffer(text.encode(), np.uint8).astype(np.int32) + np.int32(3) for text in texts
-        ]
+        data = (np.frombuffer(text.encode(), np.uint8) for text in texts)
+        return [bytes_L.astype(np.int32) + np.int32(3) for bytes_L in data]  # uint8 ends at 255.
 
     encode_inside = encode_batch
 
@@ -112,8 +111,7 @@ class ByteTokenizer:
         return offsets_lib.from_ranges(self.encode_batch([text])[0], ranges)
 
     def encode_written(self, text, as_text=()):
-        encode = self.encode_with_offsets
-        return special_tokens.encode_split(text, as_text, self.special_ids, encode)
+        return special_tokens.encode_split(self, text, as_text)
 
     def decode(self, ids):
         return bytes(i - 3 for i in map(int, ids) if i >= 3).decode(errors="replace")
@@ -135,7 +133,7 @@ class ByteTokenizer:
         return token_id < 3
 
     def text_of(self, token_id):
-        return bytes([token_id - 3]).decode(errors="replace") if token_id >= 3 else ""
+        return self.raw(token_id).decode(errors="replace") if token_id >= 3 else ""
 
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,8 +144,6 @@ class SentencePieceTokenizer:
     """A SentencePiece model (Kudo and Richardson 2018)."""
 
     def __init__(self, model: bytes):
-        import sentencepiece
-
         self.model = model
         if not model:  # The library would take it, and have no pieces.
             raise RuntimeError("the model is empty")
@@ -160,7 +156,7 @@ class SentencePieceTokenizer:
         self.unk_id = processor.unk_id()
         self.prefix_ids = () if self.bos_id is None else (self.bos_id,)
         self.suffix_ids = () if self.eos_id is None else (self.eos_id,)
-        self.stop_ids = () if self.eos_id is None else (self.eos_id,)
+        self.stop_ids = self.suffix_ids
         self.mask_id = first(map(self.id_of, _MASK_NAMES))
         special = filter(self.is_special, range(self.vocab_size))
         self.special_ids = {processor.id_to_piece(i): i for i in special}
@@ -183,7 +179,7 @@ class SentencePieceTokenizer:
 
     @functools.cached_property
     def _inside(self):
-        return SentencePieceTokenizer(whitespace.keep_sentencepiece(self.model))
+        return SentencePieceTokenizer(sentencepiece_files.keep_spaces(self.model))
 
     def encode_with_offsets(self, text):
         # SentencePiece spells a space as U+2581; one in the text must not come back as a space.
@@ -194,8 +190,7 @@ class SentencePieceTokenizer:
         return offsets_lib.from_sentencepiece(text, serialize, mark)
 
     def encode_written(self, text, as_text=()):
-        encode = self.encode_with_offsets
-        return special_tokens.encode_split(text, as_text, self.special_ids, encode)
+        return special_tokens.encode_split(self, text, as_text)
 
     def decode(self, ids):
         return self._processor.decode([int(i) for i in ids])
@@ -212,12 +207,7 @@ class SentencePieceTokenizer:
         return piece.replace(SPACE_MARK, " ").encode()
 
     def num_bytes(self, token_id):
-        token_id = int(token_id)
-        if self._processor.is_control(token_id):
-            return 0
-        if self._processor.is_byte(token_id):
-            return 1
-        return len(self._processor.id_to_piece(token_id).replace(SPACE_MARK, " ").encode())
+        return 0 if self._processor.is_control(int(token_id)) else len(self.raw(token_id))
 
     def id_of(self, name):
         token_id = self._processor.piece_to_id(name)
@@ -275,14 +265,11 @@ def _load(folder: pathlib.Path) -> Tokenizer:
             if not sentencepiece_files.is_model(contents):
                 raise ValueError(f"{_MODEL} is no SentencePiece model")
             return SentencePieceTokenizer(contents)
-        case "file":
-            return hugging_face_tokenizer.load(folder, names_all=False)
-        case "transformers":
-            return hugging_face_tokenizer.load(folder, names_all=True)
-        case "transformers, of a task":
-            return hugging_face_tokenizer.load(folder, names_all=True, is_of_task=True)
-        case _:
-            raise UserError(f"{folder / KIND} says {kind!r}, which is unknown; restore the folder")
+        case "file" | "transformers" | "transformers, of a task":  # The first is an older run's.
+            is_of_task = kind == "transformers, of a task"
+            names_all = kind != "file"
+            return hugging_face_tokenizer.load(folder, names_all=names_all, is_of_task=is_of_task)
+    raise UserError(f"{folder / KIND} says {kind!r}, which is unknown; restore the folder")
 
 
 def load_file(path: str | pathlib.Path) -> Tokenizer:
@@ -302,7 +289,8 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
         )
     folder = path if path.is_dir() else path.parent
     if path.is_file() and path.suffix not in (".json", ".txt"):
-        return _sentencepiece(path)
+        sentencepiece_files.parse(path)  # For its error.
+        return SentencePieceTokenizer(path.read_bytes())
     usual = tokenizer_folder.TOKENIZER
     names_all = path.is_file() and path.suffix == ".json" and path.name not in ("vocab.json", usual)
     if (folder / KIND).is_file() and not names_all:
@@ -313,8 +301,3 @@ def load_file(path: str | pathlib.Path) -> Tokenizer:
         return HuggingFaceTokenizer(files, is_of_task=tokenizer_folder.is_of_task(folder))
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
-
-
-def _sentencepiece(path: pathlib.Path) -> SentencePieceTokenizer:
-    sentencepiece_files.parse(path)
-    return SentencePieceTokenizer(path.read_bytes())

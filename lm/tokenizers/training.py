@@ -3,6 +3,8 @@
 import io
 from collections.abc import Iterable, Sequence
 
+import sentencepiece
+
 from lm.errors import UserError
 from lm.settings import choose
 from lm.tokenizers.tokenizers import SentencePieceTokenizer
@@ -34,8 +36,6 @@ def train_sentencepiece(
     Raises:
       UserError: the algorithm is unknown, or the vocabulary does not fit the texts.
     """
-    import sentencepiece
-
     choose("tokenizer.algorithm", algorithm, ("bpe", "unigram"))
     model, raised = io.BytesIO(), []
 
@@ -67,7 +67,7 @@ def train_sentencepiece(
             allow_whitespace_only_pieces=True,
             max_sentence_length=2**30,  # Longer texts would be left out without a word.
             num_threads=2,  # A constant: unigram's sums depend on it.
-            minloglevel=2,
+            minloglevel=2,  # Errors; by default it logs each step to stderr.
         )
     except RuntimeError as error:
         if raised:

@@ -1,4 +1,4 @@
-"""What objectives must know of a tokenizer: which ids are special, and how tokens make words.
+"""Tells objectives which ids of a tokenizer are special, and how tokens make words.
 
 Dimension key: V vocabulary.
 """
@@ -33,7 +33,7 @@ class Vocabulary:
 
     @property
     def ordinary(self) -> np.ndarray:
-        """The ids of text."""
+        """Returns the ids of text."""
         return np.flatnonzero(~self.special_V)
 
 
@@ -59,12 +59,8 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     )
 
 
-_CHINESE = [  # Ideographs, by block; Hiragana and Katakana join, as letters do.
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x323AF),
-]
+# Ideographs, by block; Hiragana and Katakana join, as letters do.
+_CHINESE = [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)]
 
 
 def is_chinese(character: str) -> bool:
