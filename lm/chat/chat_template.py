@@ -1,4 +1,4 @@
-"""Conversations as tokens, laid out by a chat template.
+"""Turns conversations into tokens, laid out by a chat template.
 
 The ids are those that `transformers` gives for the same conversation (`apply_chat_template`), with
 one exception: special tokens count as such only where the template itself writes them, and a
@@ -10,14 +10,14 @@ import contextlib
 import datetime
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lm.chat.conversations import ROLES, Conversation, map_texts, text_of, texts
 from lm.chat.rendering import TRIALS, USED, Renderer
-from lm.chat.template_program import Span, unused_characters
+from lm.chat.template_program import unused_characters
 from lm.errors import UserError
 from lm.tokenizers import special_tokens
 from lm.tokenizers.offsets import Offsets, Range
@@ -37,7 +37,7 @@ DEFAULT = """\
 {% if add_generation_prompt %}Assistant:{{ "\\n" }}{% endif %}"""
 
 
-# What is worth a count at the start of a run.
+# Notes, which are worth a count at the start of a run.
 SPLIT = "answers with a token across their border"
 ASKED_BY_MORE = "answers asked for by more than stands before them"
 ASKED_OTHERWISE = "answers before which earlier turns stand as they are asked"
@@ -67,7 +67,7 @@ class End(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Of the rendering of so many messages, asking for an answer or not, what begins there."""
+    """What begins at a character of the rendering of so many messages, with `ask` or without."""
 
     num_messages: int
     ask: bool
@@ -75,11 +75,11 @@ class _Part(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """One turn of an assistant: a text that ends with it, what that is made of, where it stands."""
+    """An assistant's turn: a text that ends with it, the parts of that, and where it stands."""
 
     text: str
     parts: Sequence[_Part]
-    spans: list[Span]
+    spans: list[Range]
     notes: Sequence[str] = ()
 
 
@@ -113,13 +113,11 @@ class ChatTemplate:
     def examples(self, name: str, conversation: Conversation) -> list[Example]:
         """Returns what is learned of a conversation: its tokens, and which of them are answers.
 
-        Where the template has a generation tag, answers are what the tag holds. Where it has none,
-        an answer is the suffix that it adds to the rendering of the messages before it with
-        `add_generation_prompt`.
-
-        A template that only ever adds to what it wrote gives one example, with all answers. One
-        that rewrites earlier turns, such as by leaving out their thoughts, gives several: each
-        answer is learned in one of them, behind the text that a model is asked for it with.
+        Answers are what the template's generation tag holds or, without such a tag, what it adds to
+        the rendering of the messages before them with `add_generation_prompt`. A template that only
+        ever adds to what it wrote gives one example, with all answers. One that rewrites earlier
+        turns, such as by leaving out their thoughts, gives several: each answer is learned in one
+        of them, behind the text that a model is asked for it with.
 
         With the template above, `hi` and the answer `hello` give `<s>User:⏎hi⏎Assistant:⏎`, and the
         answer `hello</s>⏎`.
@@ -132,7 +130,7 @@ class ChatTemplate:
         examples, rest = [], [answer for answer in answers if answer.spans]
         if not rest:
             raise UserError(f"{name}: the chat template's generation tag marks no answer")
-        while rest:
+        while rest:  # From the last on, whose text may hold the answers before it.
             *rest, last = rest
             spans, notes = list(last.spans), list(last.notes)
             while rest and (shared := self._shared_spans(rest[-1], last.text)):
@@ -147,19 +145,18 @@ class ChatTemplate:
         return examples[::-1]
 
     def prompt(self, name: str, conversation: Conversation) -> np.ndarray:
-        """The ids of what precedes the answer to the last message.
+        """Returns the ids of what precedes the answer to the last message.
 
         Raises:
           UserError: the template refuses the messages.
         """
         text = self._render(name, conversation, True).text
-        return self._encode(
-            name, conversation, [_Part(len(conversation.messages), True, 0)], text
-        ).ids
+        parts = [_Part(len(conversation.messages), True, 0)]
+        return self._encode(name, conversation, parts, text).ids
 
     def text(self, name: str, conversation: Conversation, *, is_continued: bool) -> str:
-        """What precedes the answer to the last message; or, where that message is to be continued,
-        the text up to its end, as `continue_final_message` of `transformers` has it.
+        """Returns what precedes the answer to the last message or, if that is to be continued, the
+        text up to its end, as `continue_final_message` of `transformers` has it.
 
         Raises:
           UserError: the template refuses the messages, or leaves out the end of the last one.
@@ -177,8 +174,8 @@ class ChatTemplate:
 
     @functools.cached_property
     def end(self) -> End:
-        """What the template writes behind an answer; without any, a model never learns to stop."""
-        for trial in reversed(TRIALS):
+        """Finds what the template writes behind an answer; without any, no model learns to stop."""
+        for trial in reversed(TRIALS):  # The one without a system's turn first.
             with contextlib.suppress(UserError):
                 last = self._answer("a trial", Conversation(trial), len(trial) - 1)
                 break
@@ -190,10 +187,9 @@ class ChatTemplate:
         end = len(start + found)
         encoded = self._tokenizer.encode_written(last.text)
         learned = _is_answer(encoded, last.spans) & (encoded.starts >= end)
-        ids = encoded.ids[learned].tolist()
-        for token_id in ids:
-            if self._tokenizer.is_special(token_id):
-                return End(token_id, "")
+        special = filter(self._tokenizer.is_special, encoded.ids[learned].tolist())
+        if (token_id := next(special, None)) is not None:
+            return End(token_id, "")
         return End(None, _ending_text(last.text[end : last.spans[-1][1]]))
 
     def takes_role(self, role: Any) -> bool:
@@ -202,12 +198,12 @@ class ChatTemplate:
         return role in ROLES or any(f"{q}{role}{q}" in s for q in "'\"" for s in sources)
 
     def _answer(self, name: str, conversation: Conversation, turn: int) -> _Answer:
-        """Where the answer stands in the text that ends with it."""
+        """Finds an answer in the text that ends with it."""
         where = f"{name}, message {turn + 1}"
         render = lambda num, ask: self._render(where, conversation.first(num), ask)
         after, parts = render(turn + 1, False), [_Part(turn + 1, False, 0)]
         text = after.text
-        if after.answers is not None:
+        if after.answers is not None:  # The template marks them itself.
             done = render(turn, False).text if turn else ""
             start = len(done)
             if not text.startswith(done):  # Earlier turns are written otherwise by now.
@@ -230,23 +226,20 @@ class ChatTemplate:
     ) -> int:
         """Returns where an answer begins in a rendering that rewrites the turns before it.
 
-        The prompt is no prefix of that rendering, but its end, such as an assistant's header, still
-        stands before the answer. So the answer begins behind the longest suffix of the prompt that
-        is in the part of the rendering which does not depend on what the answer says. That suffix
-        must have all that `add_generation_prompt` adds or, where this adds nothing, a special
-        token: a shorter one may be there by chance.
-
         Args:
           where: what errors call the answer.
           asked: the messages before it.
           before: their rendering with `add_generation_prompt`; done: the one without.
           after: the rendering that ends with the answer.
         """
+        # The prompt is no prefix of `after`, but its end, such as an assistant's header, still
+        # stands before the answer: the longest suffix that is in what no answer would change.
         same = after[: self._end_of_shared(where, asked, after)]
         lengths = range(1, len(before) + 1)
         length = bisect.bisect_left(lengths, True, key=lambda n: before[-n:] not in same)
         end = before[len(before) - length :]
         header = before.removeprefix(done)
+        # A suffix without all of that header, or else without a special token, may be chance.
         if len(end) < len(header) or not (header or self._special.search(end)):
             raise UserError(
                 f"{where}: the chat template writes what is before this answer differently once "
@@ -256,19 +249,16 @@ class ChatTemplate:
         return same.rfind(end) + len(end)
 
     def _end_of_shared(self, where: str, asked: Conversation, after: str) -> int:
-        """Up to where a text that ends with an answer is the same whatever the answer says."""
+        """Returns up to where a text with an answer at its end is the same whatever that says."""
         [mark] = unused_characters(1, [after])
         other = asked._replace(messages=[*asked.messages, {"role": "assistant", "content": mark}])
         return self._shared(after, self._render(where, other, False).text)
 
-    def _shared_spans(self, answer: _Answer, text: str) -> list[Span] | None:
-        """Where an answer stands in a later text that has it unchanged; None for another text.
-
-        What only the last answer has behind its end, such as a final </s>, is left out.
-        """
+    def _shared_spans(self, answer: _Answer, text: str) -> list[Range] | None:
+        """Finds an answer in a later text that has it unchanged; None for another text."""
         *spans, (start, end) = answer.spans
         shared = self._shared(answer.text, text)
-        if shared < end:
+        if shared < end:  # Only special tokens may be missing, such as the </s> of the last answer.
             learned, missing = answer.text[start:shared], answer.text[shared:end]
             *before, behind = self._special.split(learned)
             is_ended = before and not behind.strip()
@@ -277,8 +267,8 @@ class ChatTemplate:
         return [*spans, (start, min(end, shared))]
 
     def _shared(self, a: str, b: str) -> int:
-        """How many characters two texts have in common from their start, no token being cut."""
-        lengths = range(1, min(len(a), len(b)) + 1)
+        """Counts the characters that two texts share from their start, cutting no special token."""
+        lengths = range(1, min(len(a), len(b)) + 1)  # By bisection: texts may have megabytes.
         shared = bisect.bisect_left(lengths, True, key=lambda n: a[:n] != b[:n])
         for text in (a, b):
             for match in self._special.finditer(text):
@@ -299,26 +289,22 @@ class ChatTemplate:
         return self._tokenizer.encode_written(text, as_text)
 
     def _spelt(self, name: str, conversation: Conversation, ask: bool) -> tuple[str, list[Range]]:
-        """A rendering, and where it has what a message or a tool spells like a special token.
-
-        These are found by other renderings, in which they are spelt otherwise: marked before and
-        behind, so that the template still finds them, or by other characters, so that lengths are
-        the same.
-        """
+        """Returns a rendering, and where in it a message or a tool spells a special token."""
         given, text = conversation._asdict(), self._render(name, conversation, ask).text
         before, after, other = unused_characters(3, [text, *texts(given)])
-        other_wise = lambda replace: (
-            self._render(
-                name,
-                Conversation(**map_texts(given, lambda s: self._special.sub(replace, s))),
-                ask,
-            ).text
-        )
-        marked = other_wise(lambda match: f"{before}{match[0]}{after}")
+
+        # Renderings show where, in which these are spelt otherwise.
+        def render_with(replace: Callable[[re.Match], str]) -> str:
+            replaced = map_texts(given, lambda text: self._special.sub(replace, text))
+            return self._render(name, Conversation(**replaced), ask).text
+
+        # Marked before and behind, so that a template which looks for one still finds it.
+        marked = render_with(lambda match: f"{before}{match[0]}{after}")
         ranges, plain = _marked_ranges(marked, before, after, self._special)
         if plain == text:
             return text, ranges
-        replaced = other_wise(lambda match: other * len(match[0]))
+        # Or by as many other characters, for a template that trims or counts.
+        replaced = render_with(lambda match: other * len(match[0]))
         ranges = [match.span() for match in re.finditer(f"{other}+", replaced)]
         if _without(text, ranges) == replaced.replace(other, "") and len(text) == len(replaced):
             return text, ranges
@@ -330,25 +316,23 @@ class ChatTemplate:
 
 
 def _ending_text(written: str) -> str:
-    """What of a text behind an answer tells its end from what an answer may say itself.
-
-    A marker such as `<end>` does wherever it stands, another text with the white space around it,
-    if it begins with some: a full stop does not.
-    """
+    """Returns what, of a text behind an answer, no answer would say itself; "" for nothing."""
+    # A marker such as <end> is none anywhere; other text, such as a full stop, may be one unless
+    # white space stands before it.
     if re.fullmatch(r"\s*(<[^\s<>]+>|\[[^\s\[\]]+\])\s*", written):
         return written.strip()
     return written if written[:1].isspace() and not written.isspace() else ""
 
 
-def _is_answer(encoded: Offsets, spans: Sequence[Span]) -> np.ndarray:
-    """Tokens with a character inside of these, and those that were added before one of them."""
+def _is_answer(encoded: Offsets, spans: Sequence[Range]) -> np.ndarray:
+    """Marks tokens with a character inside of these, and those added before one of them."""
     is_answer = np.zeros(len(encoded.ids), bool)
-    for start, end in spans:
+    for start, end in spans:  # An added token has an empty range, in which start == end.
         is_answer |= (encoded.starts < end) & ((encoded.ends > start) | (encoded.starts >= start))
     return is_answer
 
 
-def _example(encoded: Offsets, spans: Sequence[Span], notes: Sequence[str]) -> Example:
+def _example(encoded: Offsets, spans: Sequence[Range], notes: Sequence[str]) -> Example:
     starts_L1, ends_L1 = encoded.starts[:, None], encoded.ends[:, None]
     edges_E2 = np.array(spans)
     is_inside = lambda edge_E: ((starts_L1 < edge_E) & (edge_E < ends_L1)).any(axis=0)
@@ -359,7 +343,7 @@ def _example(encoded: Offsets, spans: Sequence[Span], notes: Sequence[str]) -> E
 def _marked_ranges(
     marked: str, before: str, after: str, special: re.Pattern
 ) -> tuple[list[Range], str]:
-    """Where, in the text without marks, what stands between two of them is; and that text."""
+    """Returns where, in the text without marks, stands what two of them held; and that text."""
     ranges, parts, length, end = [], [], 0, 0
     for match in re.finditer(f"{before}({special.pattern}){after}|[{before}{after}]", marked):
         parts += [marked[end : match.start()], match[1] or ""]

@@ -1,8 +1,9 @@
-"""Conversations as data has them: messages, the tools and documents beside them.
+"""Reads conversations: messages, and the tools and documents beside them.
 
 What `transformers` does to them before a template sees them is done here, too.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,13 +33,13 @@ class Conversation(NamedTuple):
     variables: Mapping[str, Any] = {}
 
     def first(self, num: int) -> "Conversation":
-        """With so many of its messages."""
+        """Returns the conversation with so many of its messages."""
         return self._replace(messages=self.messages[:num])
 
     def with_contents(
         self, function: Callable[[Message], Any], of: Callable[[Message], bool]
     ) -> "Conversation":
-        """With another content in each of these messages that has one."""
+        """Puts another content in each of these messages that has one."""
         change = lambda m: m | {"content": function(m)} if "content" in m and of(m) else m
         return self._replace(messages=list(map(change, self.messages)))
 
@@ -46,7 +47,7 @@ class Conversation(NamedTuple):
 def read_conversation(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
 ) -> Conversation:
-    """The conversation of a record, with an answer to learn.
+    """Reads the conversation of a record, with an answer to learn.
 
     Beside its messages it may have "tools" and "documents", lists of objects (or JSON texts of
     such), and "chat_template_kwargs", an object of whatever else the template knows.
@@ -70,10 +71,7 @@ def read_conversation(
 def asked(
     name: str, fields: Mapping[str, Any], messages: str, takes_role: Callable[[Any], bool]
 ) -> Conversation:
-    """The conversation of a record, the last message of which is to be answered.
-
-    Args:
-      name, fields, messages, takes_role: as of `read_conversation`.
+    """Reads a conversation as `read_conversation` does, but its last message is to be answered.
 
     Raises:
       UserError: as there, or the last message is an assistant's.
@@ -93,22 +91,17 @@ def _read(
     variables = _json(fields.get("chat_template_kwargs"))
     if not isinstance(variables, dict | None):
         raise UserError(f"{name}: chat_template_kwargs must be an object, such as {{}}")
+    found = lookup(fields, messages) if has(fields, messages) else None
     return Conversation(
-        check_messages(
-            name, lookup(fields, messages) if has(fields, messages) else None, takes_role
-        ),
+        _check_messages(name, found, takes_role),
         _objects(name, "tools", fields),
         _objects(name, "documents", fields),
         variables or {},
     )
 
 
-def check_messages(name: str, messages: Any, takes_role: Callable[[Any], bool]) -> list[Message]:
-    """Messages, as they were given.
-
-    Raises:
-      UserError: no list of {"role", "content"}, or an unknown role.
-    """
+def _check_messages(name: str, messages: Any, takes_role: Callable[[Any], bool]) -> list[Message]:
+    """Returns messages as they are, if they are a list of {"role", "content"} of known roles."""
     if not isinstance(messages, list) or not messages:
         raise UserError(f'{name}: messages must be a list of {{"role": ..., "content": ...}}')
     for i, message in enumerate(messages, start=1):
@@ -126,7 +119,7 @@ def check_messages(name: str, messages: Any, takes_role: Callable[[Any], bool]) 
 
 
 def text_of(message: Message) -> str:
-    """What a message says, without what else it holds."""
+    """Returns what a message says, without what else it holds."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(part["text"] for part in content)
@@ -134,7 +127,7 @@ def text_of(message: Message) -> str:
 
 
 def parts_of(message: Message) -> list[dict[str, str]]:
-    """What a message says, as parts."""
+    """Returns what a message says, as parts."""
     content = message["content"]
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
@@ -146,36 +139,29 @@ def _has_content(message: Message) -> bool:
         case None:
             return bool(message.get("tool_calls"))
         case list(parts) if parts:
-            return all(
-                isinstance(part, dict)
-                and part.get("type") == "text"
-                and isinstance(part.get("text"), str)
-                for part in parts
-            )
+            is_text = lambda part: part.get("type") == "text" and isinstance(part.get("text"), str)
+            return all(isinstance(part, dict) and is_text(part) for part in parts)
     return False
 
 
 def _objects(name: str, key: str, fields: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     value = _json(fields.get(key))
-    is_objects = isinstance(value, list) and all(isinstance(item, dict) for item in value)
-    if value is not None and not is_objects:
+    if not (isinstance(value, list | None) and all(isinstance(x, dict) for x in value or ())):
         raise UserError(f"{name}: {key} must be a list of objects")
     return value
 
 
 def _json(value: Any) -> Any:
-    """A value that some files keep as JSON in a text; a text that is none is left as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return value if is_deep(found) else found
+    """Reads a value that some files keep as JSON in a text; a text that is none stays as it is."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            if not is_deep(found := json.loads(value)):  # Templates go over it by recursion.
+                return found
+    return value
 
 
 def as_given(message: Message) -> Message:
-    """As `transformers` hands it to a template: without nulls, and reasoning under each name."""
+    """Returns what `transformers` gives a template: no nulls, and a thought under each name."""
     message = {key: value for key, value in message.items() if value is not None}
     thought = next((message[name] for name in _REASONING if name in message), None)
     if thought is None:
@@ -184,7 +170,7 @@ def as_given(message: Message) -> Message:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, keys excepted."""
+    """Yields every text in a JSON value, keys excepted."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -194,7 +180,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def map_texts(value: Any, function: Callable[[str], str]) -> Any:
-    """The JSON value with each of its texts replaced by what the function makes of it."""
+    """Replaces each text of a JSON value, keys excepted, by what the function makes of it."""
     if isinstance(value, str):
         return function(value)
     if isinstance(value, Mapping):

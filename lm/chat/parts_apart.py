@@ -1,8 +1,7 @@
-"""Conversations as runs of before `task.date` was a key learned them: each part by itself.
+"""Encodes conversations as runs of before `task.date` was a key learned them: each part by itself.
 
-An answer and what stands between two of them are encoded as texts of their own, so that no token
-has characters of both. Contents are put in once the template has run, which neither trims nor
-reads them.
+No token has characters of both an answer and what stands before it. Contents are put in once the
+template has run, which neither trims nor reads them.
 """
 
 import re
@@ -19,10 +18,10 @@ _MARK = re.compile("\ue0f0(\\d+)\ue0f1")
 
 
 class ChatTemplateApart(ChatTemplate):
-    """A chat template whose parts are encoded one by one, behind a first token."""
+    """Encodes the parts of a chat template one by one, behind a first token."""
 
     def examples(self, name: str, conversation: Conversation) -> list[Example]:
-        """One, of all answers.
+        """Returns one example, of all answers.
 
         Raises:
           UserError: the template refuses the messages, or writes earlier turns otherwise later on.
@@ -48,14 +47,9 @@ class ChatTemplateApart(ChatTemplate):
         return [Example(np.concatenate(ids), np.repeat(is_answer, list(map(len, ids))), [])]
 
     def prompt(self, name: str, conversation: Conversation) -> np.ndarray:
-        """The ids of what precedes the answer to the last message.
-
-        Raises:
-          UserError: the template refuses the messages.
-        """
-        messages = conversation.messages
-        text = self._marked(name, messages, True)
-        return np.concatenate([self._start(), self._ids(text, messages)])
+        """Returns the ids of what precedes the answer; see `ChatTemplate.prompt`."""
+        text = self._marked(name, conversation.messages, True)
+        return np.concatenate([self._start(), self._ids(text, conversation.messages)])
 
     def text(self, name: str, conversation: Conversation, *, is_continued: bool) -> str:
         text = super().text(name, conversation, is_continued=is_continued)
@@ -66,7 +60,7 @@ class ChatTemplateApart(ChatTemplate):
         return np.array([] if bos_id is None else [bos_id], np.int32)
 
     def _marked(self, name: str, messages: Sequence[Message], ask: bool) -> str:
-        """The text, with a mark in the place of each message's content."""
+        """Renders the text with a mark in the place of each message's content."""
         marked = [m | {"content": f"\ue0f0{i}\ue0f1"} for i, m in enumerate(messages)]
         return self._render.as_given(name, Conversation(marked), ask).text
 

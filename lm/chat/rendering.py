@@ -1,4 +1,4 @@
-"""Which template lays a conversation out, and in which form it gets the contents."""
+"""Chooses which template lays a conversation out, and in which form it gets the contents."""
 
 import contextlib
 import datetime
@@ -26,14 +26,7 @@ TRIALS = (
 class Renderer:
     """Renders conversations, whether the template reads contents as texts or as parts.
 
-    Args:
-      sources: Jinja by name; "tool_use" is for conversations with tools, "default" for all others.
-      tokens: special tokens by what templates call them.
-      now: the time that a template may ask for.
-      origin: where the template is from, for errors.
-
-    Raises:
-      UserError: a template is no Jinja.
+    `tokens` are special tokens by what templates call them; the rest is as of `ChatTemplate`.
     """
 
     def __init__(
@@ -60,6 +53,7 @@ class Renderer:
         conversation = conversation._replace(messages=list(map(as_given, conversation.messages)))
         reads_parts = lambda message: message["role"] in self._roles_of_parts
         conversation = conversation.with_contents(parts_of, reads_parts)
+        # Other roles' lists may be written as they are, which is seen by the text.
         unsure = [m for m in conversation.messages if not reads_parts(m)]
         with_parts = [m["content"] for m in unsure if isinstance(m.get("content"), list)]
         if not with_parts:
@@ -83,11 +77,11 @@ class Renderer:
                 text = self.as_given("a trial", conversation, False).text
                 said = [text_of(message) for message in conversation.messages]
                 return any(x not in text or f"'{x}'" in text for x in said)  # As a list is written.
-            return True
+            return True  # It refuses the trial.
 
         for trial in TRIALS:
             roles = [message["role"] for message in trial]
-            for as_parts in itertools.product([False, True], repeat=len(roles)):
+            for as_parts in itertools.product([False, True], repeat=len(roles)):  # All texts first.
                 of_parts = frozenset(itertools.compress(roles, as_parts))
                 wanted = lambda message, of_parts=of_parts: message["role"] in of_parts
                 if not is_lost(Conversation(trial).with_contents(parts_of, wanted)):
@@ -102,7 +96,7 @@ class Renderer:
         """
         with_tools = conversation.tools is not None and "tool_use" in self._programs
         program = self._programs["tool_use" if with_tools else "default"]
-        variables = {
+        variables = {  # The later win: no variable can hide the messages.
             **self._tokens,
             **conversation.variables,
             "messages": conversation.messages,

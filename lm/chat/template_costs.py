@@ -1,4 +1,4 @@
-"""How many characters an operation of a template would make, at most, told from its operands.
+"""Bounds how many characters an operation of a template makes, told from its operands.
 
 Strings grow by products: of a text and a count, of what is replaced and what it is replaced by, of
 a width. These are asked for before the operation is done; sums of lengths are counted afterwards.
@@ -13,14 +13,14 @@ from typing import Any
 
 
 def size_of(value: Any) -> int:
-    """Characters of a text or items of a list; of a number, its bytes."""
+    """Counts the characters of a text or items of a list; of a number, its bytes."""
     if isinstance(value, str | bytes | list | tuple | dict | range):
         return len(value)
     return _int_bytes(value)
 
 
 def operator_cost(operator: str, left: Any, right: Any) -> int:
-    """Of `left operator right`, for + * ** and %."""
+    """Bounds `left operator right`, for + * ** and %."""
     match operator:
         case "*":
             for one, other in ((left, right), (right, left)):
@@ -29,7 +29,7 @@ def operator_cost(operator: str, left: Any, right: Any) -> int:
             return _int_bytes(left) * _int_bytes(right)  # The time of a long multiplication.
         case "**":
             grows = isinstance(left, int) and isinstance(right, int) and right > 0
-            return (_int_bytes(left) * right) ** 2 if grows else 0
+            return (_int_bytes(left) * right) ** 2 if grows else 0  # The time of its last squaring.
         case "%" if isinstance(left, str | bytes):
             return _percent(left, right)
     return size_of(left) + size_of(right)
@@ -40,22 +40,22 @@ def _int_bytes(value: Any) -> int:
 
 
 def _percent(text: Any, values: Any) -> int:
-    """`"%5d" % values`: each field holds all of the values at most, or its width."""
+    """Bounds `"%5d" % values`: a field holds all of the values at most, or its width."""
     text = text.decode("latin-1") if isinstance(text, bytes) else text
     widths = _sum_of_ints(_NUMBER.findall(text))
-    if "*" in text:
+    if "*" in text:  # Widths may be among the values, as in "%*d".
         widths += _sum_of_ints(_numbers(values if isinstance(values, tuple) else [values]))
     return len(text) + widths + text.count("%") * len(str(values))
 
 
 def _format(text: str, *args: Any, **kwargs: Any) -> int:
-    """`"{:5}".format(...)`."""
+    """Bounds `"{:5}".format(...)`."""
     widths = _sum_of_ints(_NUMBER.findall(text)) + _given_widths(text, args, kwargs)
     return len(text) + widths + text.count("{") * len(str((args, kwargs)))
 
 
 def _given_widths(text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Of fields in a field's format, as in "{:{w[0]}}": all numbers that what they name holds."""
+    """Sums all numbers in what the fields of a field's format name, as in "{:{w[0]}}"."""
     widths, unnamed = 0, itertools.count()
     # What is no format is refused where it begins to be none, and what stands before is made.
     with contextlib.suppress(ValueError):
@@ -63,7 +63,7 @@ def _given_widths(text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
             if field is None:
                 continue
             if not _FIRST_NAME.match(field)[0]:
-                next(unnamed)
+                next(unnamed)  # Before the fields of its own format, as `format` counts.
             for _, name, _, _ in _FORMATTER.parse(spec):
                 if name is None:
                     continue
@@ -78,7 +78,8 @@ def _format_map(text: str, mapping: Mapping[str, Any]) -> int:
 
 
 def _sum_of_ints(values: Any) -> int:
-    """Of what can be read as a whole number; digits that are too many for a width count as one."""
+    """Sums what can be read as a whole number."""
+    # 19 digits are past any budget; Python would refuse to read thousands.
     numbers = [int(x[:19]) if isinstance(x, str) else x for x in values]
     return sum(max(x, 0) for x in numbers if isinstance(x, int))
 
@@ -88,7 +89,7 @@ def _widths(value: Any, *args: Any, **kwargs: Any) -> int:
 
 
 def _width_of_each(value: Any, *args: Any, **kwargs: Any) -> int:
-    """A width, or a text, for each line or item of the value."""
+    """Bounds a width, or a text, for each line or item of the value."""
     given = [*args, *kwargs.values()]
     texts = sum(len(str(x)) for x in given if not isinstance(x, int))
     return (1 + len(str(value))) * (1 + texts + _sum_of_ints(_numbers(given)))

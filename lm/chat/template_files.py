@@ -1,5 +1,6 @@
-"""The chat templates of a folder, as `transformers` keeps them beside a tokenizer's files."""
+"""Reads and writes the chat templates that `transformers` keeps beside a tokenizer's files."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -24,9 +25,7 @@ class Templates(NamedTuple):
 
 
 def read(folder: pathlib.Path) -> Templates | None:
-    """The templates of a run, or of a folder of `transformers`; None where there is none.
-
-    Files of their own go before what is in tokenizer_config.json, all of them together.
+    """Returns the templates of a run, or of a folder of `transformers`; None where there is none.
 
     Raises:
       UserError: a file cannot be read, or holds no template.
@@ -35,7 +34,7 @@ def read(folder: pathlib.Path) -> Templates | None:
         paths = {path.stem: path for path in sorted((place / _OTHERS).glob("*.jinja"))}
         if folder_files.has(place / FILE):
             paths["default"] = place / FILE
-        if paths:
+        if paths:  # Then those in tokenizer_config.json do not count, whatever their names.
             return Templates({name: _text(path) for name, path in paths.items()}, str(place))
     for name in _IN_JSON:
         if folder_files.has(folder / name) and (sources := _in_json(folder / name)):
@@ -44,7 +43,7 @@ def read(folder: pathlib.Path) -> Templates | None:
 
 
 def choose(template: str, found: Templates | None, folder: str) -> Templates:
-    """The templates that a run lays its conversations out by, "default" among them.
+    """Returns the templates that a run lays its conversations out by, "default" among them.
 
     Args:
       template: `task.template`: a template's text, or what `dumps` gives of several; the name of
@@ -56,7 +55,7 @@ def choose(template: str, found: Templates | None, folder: str) -> Templates:
       UserError: the folder has no template of this name, or none that is its default.
     """
     if found is not None and template in found.sources:
-        # Whatever tools a conversation has, and whoever reads an export of it.
+        # As the default, whatever tools a conversation has and whoever reads an export.
         others = {k: v for k, v in found.sources.items() if k not in ("default", "tool_use")}
         return Templates(
             {"default": found.sources[template]} | others, f"{template!r} of {found.origin}"
@@ -83,7 +82,7 @@ def choose(template: str, found: Templates | None, folder: str) -> Templates:
 
 
 def dumps(sources: Mapping[str, str]) -> str:
-    """Templates as one text; a single one is its own."""
+    """Returns templates as one text; a single one is its own."""
     if sources.keys() == {"default"}:
         return sources["default"]
     return json.dumps([{"name": name, "template": text} for name, text in sources.items()])
@@ -98,18 +97,17 @@ def write(folder: pathlib.Path, sources: Mapping[str, str]) -> None:
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """The templates of one folder to another, if it has any."""
+    """Copies the templates of one folder to another, if it has any."""
     if (found := read(source)) is not None:
         write(target, found.sources)
 
 
 def _as_list(template: str) -> list[Any]:
-    """What `dumps` gave of several templates; nothing for a text, even one such as "[{{ x }}]"."""
-    try:
-        tree = json.loads(template)
-    except (ValueError, RecursionError):
-        return []
-    return tree if isinstance(tree, list) else []
+    """Reads what `dumps` gave of several templates; [] for a text, even one such as "[{{ x }}]"."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(tree := json.loads(template), list):
+            return tree
+    return []
 
 
 def _text(path: pathlib.Path) -> str:
@@ -134,7 +132,7 @@ def _in_json(path: pathlib.Path) -> dict[str, str]:
 
 
 def _named(templates: Any, where: str) -> dict[str, str]:
-    """[{"name": "default", "template": ...}, ...] -> {"default": ..., ...}."""
+    """Maps [{"name": "default", "template": ...}, ...] to {"default": ..., ...}."""
     is_named = lambda x: (
         isinstance(x, dict) and all(isinstance(x.get(key), str) for key in ("name", "template"))
     )

@@ -1,8 +1,8 @@
-"""Chat templates as `transformers` renders them: Jinja in an immutable sandbox, with bounds.
+"""Renders chat templates as `transformers` does: Jinja in an immutable sandbox, with bounds.
 
 What a template is given follows `transformers` 5.24: blocks are trimmed, `break` and `continue`
 work, `{% generation %}` says what an assistant wrote, and `tojson` escapes nothing that JSON does
-not. A template is somebody else's program, so that its work is counted and its errors are one line.
+not. A template is somebody else's program: its work is counted, and its errors are one line.
 """
 
 import datetime
@@ -20,8 +20,7 @@ from jinja2.visitor import NodeTransformer
 
 from lm.chat.template_costs import FILTER_COSTS, METHOD_COSTS, operator_cost, size_of
 from lm.errors import UserError
-
-Span = tuple[int, int]  # Characters from the first up to, not including, the second.
+from lm.tokenizers.offsets import Range
 
 _MAX_WORK = 2**24  # Characters made by a rendering, beside 64 for each that it is given.
 _STEP = 64  # What a loop's step or a call costs, in characters.
@@ -37,15 +36,11 @@ class Rendered(NamedTuple):
     """
 
     text: str
-    answers: list[Span] | None
+    answers: list[Range] | None
 
 
 class Program:
-    """A compiled template.
-
-    Args:
-      source: Jinja.
-      label: what errors call it.
+    """A compiled template, of Jinja that errors call by its label.
 
     Raises:
       UserError: it is no Jinja.
@@ -55,6 +50,7 @@ class Program:
         self.source, self.label = source, label
         self._environment = _Environment()
         with _OneLine(f"{label} is no Jinja"):
+            # Set anew: nodes that a visitor adds have no environment of their own.
             tree = _Counted().visit(self._environment.parse(source))
             self._template = self._environment.from_string(tree.set_environment(self._environment))
         self.marks_answers = any(
@@ -63,7 +59,7 @@ class Program:
         )
 
     def render(self, name: str, variables: Mapping[str, Any], now: datetime.datetime) -> Rendered:
-        """The text for these variables.
+        """Renders the text for these variables.
 
         Args:
           name: what errors call the conversation.
@@ -77,6 +73,7 @@ class Program:
         if not self.marks_answers:
             return Rendered(text, None)
         marks = unused_characters(2, [text, self.source])
+        # Once more with marks: the text alone does not say where a tag began.
         marked = self._run(name, variables, now, (marks[0], marks[1]))
         plain, spans = _without_marks(marked, *marks)
         if plain != text:
@@ -88,7 +85,7 @@ class Program:
 
     def _run(self, name, variables, now, marks) -> str:
         environment = self._environment
-        given = len(self.source) + sum(map(_total, variables.values()))
+        given = len(self.source) + sum(map(_total, variables.values()))  # Long chats may do more.
         environment.start(_MAX_WORK + 64 * given, now, marks)
         with _OneLine(f"{name}: {self.label} fails"):
             text = "".join(self._template.generate(**variables))
@@ -110,7 +107,7 @@ class _OneLine:
         if not isinstance(error, Exception):
             return
         line = getattr(error, "lineno", None)
-        while traceback is not None:
+        while traceback is not None:  # The innermost frame of the template counts.
             if traceback.tb_frame.f_code.co_filename in ("<template>", "<unknown>"):
                 line = traceback.tb_lineno
             traceback = traceback.tb_next
@@ -126,7 +123,7 @@ class _TooMuch(Exception):
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}`: what an assistant wrote."""
+    """Marks `{% generation %}...{% endgeneration %}`: what an assistant wrote."""
 
     tags: ClassVar = {"generation"}
 
@@ -141,7 +138,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """The sandbox of `transformers`, in which all that can grow is counted before it does."""
+    """Sandboxes as `transformers` does, and counts all that can grow before it does."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
@@ -167,7 +164,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.start(0, datetime.datetime.min, None)
 
     def start(self, max_work: int, now: datetime.datetime, marks: tuple[str, str] | None) -> None:
-        """Before each rendering."""
+        """Sets the budget of a rendering; called before each."""
         self.left, self.until = max_work, time.monotonic() + _MAX_SECONDS
         self.max_work, self.now, self.marks = max_work, now, marks
 
@@ -185,7 +182,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             args = tuple(list(x) if _is_iterator(x) else x for x in args)
             named = {k: v for k, v in kwargs.items() if k not in _OF_JINJA}
             self.spend(METHOD_COSTS[name](owner, *args, **named))
-        self.spend(0)
+        self.spend(0)  # A step, for calls that make nothing: else recursion would be free.
         result = super().call(context, obj, *args, **kwargs)
         self.spend(size_of(result))
         return result
@@ -196,7 +193,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value):
         wrapped = super().wrap_str_format(value)
-        if wrapped is None:
+        if wrapped is None:  # Not a method `format` of a text.
             return None
         cost, text = METHOD_COSTS[value.__name__], value.__self__
 
@@ -208,7 +205,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     @jinja2.pass_eval_context
     def concatenate(self, eval_context, *parts):
-        """What `~` does."""
+        """Does what `~` does."""
         self.spend(sum(map(size_of, parts)))
         join = runtime.markup_join if eval_context.autoescape else runtime.str_join
         return join(parts)
@@ -217,10 +214,10 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         cost = FILTER_COSTS.get(name)
         # Context, environment or nothing comes before the value, as the filter asks for.
         passed = getattr(function, "jinja_pass_arg", None)
-        at = 0 if passed is None else 1
+        at = int(passed is not None)
 
         def counted(*args, **kwargs):
-            args = tuple(list(x) if _is_iterator(x) else x for x in args)
+            args = tuple(list(x) if _is_iterator(x) else x for x in args)  # To be counted first.
             self.spend(size_of(args[at]) if cost is None else cost(*args[at:], **kwargs))
             result = function(*args, **kwargs)
             self.spend(size_of(result))
@@ -237,7 +234,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 class _Counted(NodeTransformer):
     """Has each loop's step, each macro and each `~` counted."""
 
-    def visit_Concat(self, node):
+    def visit_Concat(self, node):  # Jinja compiles `~` to a join, which nothing intercepts.
         self.generic_visit(node)
         function = nodes.EnvironmentAttribute("concatenate")
         return nodes.Call(function, node.nodes, [], None, None).set_lineno(node.lineno)
@@ -248,6 +245,7 @@ class _Counted(NodeTransformer):
         return node
 
     def _body(self, node):
+        # Literal text of a body costs its length in each of its turns.
         literal = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
         self.generic_visit(node)
         spend = nodes.EnvironmentAttribute("spend")
@@ -259,7 +257,7 @@ class _Counted(NodeTransformer):
 
 
 class _Dict:
-    """`dict` of templates: makes one, and shows nothing of Python's own class."""
+    """Serves as `dict` of templates: makes one, and shows nothing of Python's own class."""
 
     def __call__(self, *args, **kwargs):
         return dict(*args, **kwargs)
@@ -269,10 +267,10 @@ class _Dict:
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """`namespace` of templates, without private names."""
+    """Serves as `namespace` of templates, without private names."""
 
     def __init__(*args, **kwargs):
-        self, *args = args
+        self, *args = args  # As in Jinja, so that a template may give a value named self.
         values = dict(*args, **kwargs)
         for name in values:
             _check_public(name)
@@ -290,7 +288,7 @@ def _check_public(name: Any) -> None:
 
 @jinja2.pass_context
 def _written(context, value: Any) -> Any:
-    """What `{{ value }}` writes; given the context, Jinja computes no constant beforehand."""
+    """Counts what `{{ value }}` writes."""  # The context keeps Jinja from computing constants.
     context.environment.spend(size_of(value))
     return value
 
@@ -302,7 +300,7 @@ def _to_json(x, ensure_ascii=False, indent=None, separators=None, sort_keys=Fals
 
 
 def _raise(message: str) -> None:
-    """What templates call to refuse a conversation."""
+    """Refuses a conversation, as templates ask for."""
     raise jinja2.TemplateError(message)
 
 
@@ -311,7 +309,7 @@ def _is_iterator(value: Any) -> bool:
 
 
 def _total(value: Any) -> int:
-    """The characters of a JSON value, and one for each of its parts."""
+    """Counts the characters of a JSON value, and one for each of its parts."""
     if isinstance(value, Mapping):
         return 1 + sum(len(str(key)) + _total(child) for key, child in value.items())
     if isinstance(value, list | tuple):
@@ -320,16 +318,16 @@ def _total(value: Any) -> int:
 
 
 def unused_characters(num: int, texts: Iterable[str]) -> list[str]:
-    """So many private-use characters that stand in none of these texts."""
+    """Returns so many private-use characters that stand in none of these texts."""
     used = set().union(*texts)
     unused = (chr(code) for code in _PRIVATE if chr(code) not in used)
     return [next(unused) for _ in range(num)]
 
 
-def _without_marks(marked: str, before: str, after: str) -> tuple[str, list[Span]]:
-    """The text without the marks, and what stood between them; inner marks count as the outer."""
+def _without_marks(marked: str, before: str, after: str) -> tuple[str, list[Range]]:
+    """Returns the text without marks, and what stood between them; inner marks count as outer."""
     parts: list[str] = []
-    spans: list[Span] = []
+    spans: list[Range] = []
     starts: list[int] = []
     length = 0
     for part in re.split(f"([{before}{after}])", marked):
