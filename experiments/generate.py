@@ -63,7 +63,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
     if config.system and config.raw:
         raise UserError("system is a message of a conversation, and raw=True reads none")
-    check_output(config.output, config.prompts_file)
+    check_output(config.output, config.prompts_file, config.checkpoint)
 
 
 def read_prompts(prompt: str, prompts_file: str, data: ml_collections.ConfigDict) -> list[Prompt]:

@@ -93,7 +93,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"input={config.input} is a folder; name a file")
     if source != files.STDIN and not source.exists():
         raise UserError(f"input={config.input}: there is no such file")
-    check_output(config.output, config.input)
+    check_output(config.output, config.input, config.checkpoint)
 
 
 def _path(name: str) -> pathlib.Path:

@@ -71,15 +71,39 @@ def test_an_output_needs_a_folder_that_may_be_written_to_unless_it_is_a_pipe(tmp
     (tmp_path / "link").symlink_to(tmp_path / "open/file")
 
     for name in ("", "/dev/null", tmp_path / "pipe", tmp_path / "link", tmp_path / "open/file"):
-        check_output(str(name), "none")
+        check_output(str(name), "none", "none")
     for name, says in {"open": "is a folder", "none/x": "make it first", "x": "may not be"}.items():
         with pytest.raises(UserError, match=says):
-            check_output(str(tmp_path / name), "none")
+            check_output(str(tmp_path / name), "none", "none")
 
 
 def test_an_output_does_not_replace_what_is_read(tmp_path):
     (tmp_path / "in").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "in")
+    given, standard_input = os.open(tmp_path / "in", os.O_RDONLY), os.dup(0)
 
     with pytest.raises(UserError, match="is what is read; name another file"):
-        check_output(str(tmp_path / "link"), str(tmp_path / "in"))
+        check_output(str(tmp_path / "link"), str(tmp_path / "in"), "none")
+    os.dup2(given, 0)
+    try:
+        with pytest.raises(UserError, match="is what is read; name another file"):
+            check_output(str(tmp_path / "link"), "-", "none")
+    finally:
+        os.dup2(standard_input, 0)
+
+
+@pytest.mark.parametrize("name", ["config.json", "new.jsonl", "checkpoints/2/host.json"])
+def test_an_output_lies_outside_of_the_model_that_it_comes_from(tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+
+    for folder in ("run", "link"):
+        with pytest.raises(UserError, match="is inside of checkpoint="):
+            check_output(str(path), "none", str(tmp_path / folder))
+    check_output(str(tmp_path / "run.jsonl"), "none", str(tmp_path / "run"))
+
+
+def test_standard_output_is_written_where_no_output_is_named():
+    with pytest.raises(UserError, match="leave output out to write to standard output"):
+        check_output("-", "none", "none")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lm.errors import UserError
+from lm.formats import files
 from lm.run import workdir as workdir_lib
 
 _Rule = tuple[Callable[[float], bool], str]
@@ -131,19 +132,27 @@ def folder_of(checkpoint: str) -> pathlib.Path:
     return pathlib.Path(checkpoint)
 
 
-def check_output(name: str, source: str) -> None:
+def check_output(name: str, source: str, checkpoint: str) -> None:
     """Checks that the file `name`, if any, can be written while `source` is read.
 
     Raises:
-      UserError: it is a folder, would lie in none that can be written to, or is what is read.
+      UserError: it is a folder, would lie in none that can be written to, is what is read, or lies
+        among the files of the model in the folder `checkpoint`.
     """
+    if name == "-":
+        raise UserError("output=- names no file; leave output out to write to standard output")
     place = pathlib.Path(os.path.realpath(name))  # Behind links, which may lead elsewhere.
     if name and place.is_dir():
         raise UserError(f"output={name} is a folder; name a file")
     if not name or (place.exists() and not place.is_file()):
         return  # A pipe, or /dev/null.
-    if place.exists() and os.path.exists(source) and place.samefile(source):
+    read = 0 if pathlib.Path(source) == files.STDIN else source  # 0, standard input, may be a file.
+    if place.exists() and os.path.exists(read) and os.path.samefile(place, read):
         raise UserError(f"output={name} is what is read; name another file")
+    if place.is_relative_to(os.path.realpath(checkpoint)):
+        raise UserError(
+            f"output={name} is inside of checkpoint={checkpoint}; name a file elsewhere"
+        )
     if not place.parent.is_dir():
         raise UserError(f"output={name}: {place.parent} is no folder; make it first")
     if not os.access(place.parent, os.W_OK | os.X_OK):
