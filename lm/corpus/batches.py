@@ -68,7 +68,7 @@ def rows_at(step: int, batch_size: int, num_rows: int, seed: int) -> np.ndarray:
     epochs, indices = np.divmod(examples, num_rows)
     rows = np.empty_like(indices)
     for epoch in np.unique(epochs):
-        here = epochs == epoch  # One or two epochs, or more if a batch has more rows than the data.
+        here = epochs == epoch
         rows[here] = permute(indices[here], num_rows, f"{seed} {epoch}")
     return rows
 

@@ -12,7 +12,7 @@ from lm.tokenizers import tokenizers
 
 
 def is_lossless(tokenizer: tokenizers.Tokenizer) -> bool:
-    """Whether the tokenizer is of a make by which any text comes back from its tokens."""
+    """Says whether the way a tokenizer is made gives any text back from its tokens."""
     # False means not known: then `find` looks at each text.
     match tokenizer:
         case tokenizers.ByteTokenizer():
@@ -30,12 +30,12 @@ def is_lossless(tokenizer: tokenizers.Tokenizer) -> bool:
 
 
 def _hugging_face_is_lossless(tokenizer_json: str) -> bool:
-    """Byte-level BPE that has all bytes, and changes no text before."""
+    """Asks for byte-level BPE that has all bytes, and changes no text before."""
     from tokenizers import pre_tokenizers
 
     parts = json.loads(tokenizer_json)
     step = parts["pre_tokenizer"] or {}
-    steps = step.get("pretokenizers", [step])  # A sequence of steps, or one alone.
+    steps = step.get("pretokenizers", [step])
     model, added = parts["model"], parts["added_tokens"]
     return (
         parts["normalizer"] is None

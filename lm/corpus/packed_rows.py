@@ -95,7 +95,7 @@ class _Waiting:
         self.size = self.num_examples = 0
 
     @property
-    def bucket_lengths(self) -> list[int]:  # TFDS sorts by buckets of keys; here is one.
+    def bucket_lengths(self) -> list[int]:
         return [self.num_examples]
 
     def add(self, key: int, data: bytes) -> None:
@@ -108,7 +108,7 @@ class _Waiting:
         with self._file as file:
             file.seek(0)
             for key in range(self.num_examples):
-                yield key, file.read(int.from_bytes(file.read(8), "little"))  # Inner one first.
+                yield key, file.read(int.from_bytes(file.read(8), "little"))
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def pack(
     for document in documents:
         for piece in split(document, seq_len):
             row, left = [], seq_len
-            fitting = bisect.bisect_left(room, len(piece.tokens))  # The least room that suffices.
+            fitting = bisect.bisect_left(room, len(piece.tokens))
             if fitting < len(room):
                 row, left = rows.pop(fitting), room.pop(fitting)
             row.append(piece)

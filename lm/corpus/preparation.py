@@ -199,7 +199,7 @@ def _with_specials(
         while part.goes_on:
             counter.add(part)
             yield np.concatenate([before, part.tokens])
-            before, part = before[:0], next(parts)  # Before its first part alone.
+            before, part = before[:0], next(parts)
         counter.add(part)
         yield np.concatenate([before, part.tokens, np.array(end, np.int32)])
 
@@ -219,7 +219,7 @@ def _special_tokens(
                 f"{key}=True, but the tokenizer has no such token; if it lost its special tokens, "
                 f"restore tokenizer_config.json beside it, or else set {key}=False"
             )
-    return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos  # Each of one token or none.
+    return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos
 
 
 def _no_text(split: str) -> UserError:

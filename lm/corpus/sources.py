@@ -50,7 +50,7 @@ def make_source(
     field: str,
     max_document_bytes: int = files_lib.MAX_DOCUMENT_BYTES,
 ) -> Source:
-    """One split of the source that a config names.
+    """Opens one split of the source that a config names.
 
     Args:
       source: `data.source`: a kind, or kind:argument.
@@ -76,7 +76,7 @@ def make_source(
 
 
 def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterator[Document]:
-    """The documents that can be read and are valid Unicode.
+    """Yields the documents that can be read and are valid Unicode.
 
     Args:
       source: what to read.
@@ -108,7 +108,7 @@ def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source
 
 
 def stdlib_files() -> tuple[pathlib.Path, list[str]]:
-    """The folder of the running Python's standard library, and its source files in it, sorted."""
+    """Finds the folder of the standard library, and its source files in it, sorted."""
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     others = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
     names = []
@@ -120,7 +120,7 @@ def stdlib_files() -> tuple[pathlib.Path, list[str]]:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether what has this name is for validation: a twentieth, chosen by hash."""
+    """Holds out a twentieth of all names for validation, chosen by hash."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
 
 
@@ -175,7 +175,7 @@ def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[
         return []
     specs = {"train": train, "validation": validation}
     paths = {split: files_lib.find(split, spec) for split, spec in specs.items()}
-    by_size: dict[int, list[pathlib.Path]] = {}  # Only files of one size need be compared.
+    by_size: dict[int, list[pathlib.Path]] = {}
     for path in paths["train"]:
         by_size.setdefault(path.stat().st_size, []).append(path)
 

@@ -47,7 +47,7 @@ def encode_words(
         nothing = np.array([tokenizer.unk_id], np.int32)
     encoded = [ids if len(ids) else nothing for ids in encoded]
     word_of_L = np.repeat(np.arange(len(words), dtype=np.int32), list(map(len, encoded)))
-    return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L  # Of no word, (0,) twice.
+    return np.concatenate([*encoded, np.array([], np.int32)]), word_of_L
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
@@ -58,7 +58,7 @@ def split_words(text: str) -> list[tuple[int, int]]:
     words: list[tuple[int, int]] = []
     for i, character in enumerate(text):
         if character.isspace() or unicodedata.category(character) == "Cc":
-            continue  # Control characters part words as spaces do.
+            continue
         goes_on = words and words[-1][1] == i and not _is_alone(character)
         if goes_on and not _is_alone(text[i - 1]):
             words[-1] = (words[-1][0], i + 1)
@@ -77,7 +77,7 @@ _SYMBOLS = "$+<=>^`|~"  # Of ASCII: punctuation to BERT, and not to Unicode.
 
 
 def first_pieces(word_of_L: np.ndarray) -> np.ndarray:
-    """(L,) -> (W,), int32: where each word's first piece stands. 0 0 1 2 2 gives 0 2 3.
+    """Finds each word's first piece, (L,) -> (W,), int32: 0 0 1 2 2 gives 0 2 3.
 
     Of a text that is cut at its end, these are the words that begin in what is left.
     """

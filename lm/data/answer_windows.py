@@ -28,7 +28,7 @@ class Window(NamedTuple):
 
     @property
     def shift(self) -> int:
-        """What turns a position of the window into a token of the context."""
+        """Turns a position of the window, by addition, into a token of the context."""
         return self.first - self.at
 
 
@@ -60,7 +60,7 @@ def windows(
       UserError: the question leaves no room, or a stride would leave out tokens between windows.
     """
     at = len(frame.special_ids[0]) + len(question_ids) + len(frame.special_ids[1])
-    size = seq_len - len(question_ids) - frame.num_special  # Of each part of the context.
+    size = seq_len - len(question_ids) - frame.num_special
     if size < 1:
         raise UserError(
             f"{name}: {len(question_ids)} tokens of question leave no room for the context in "
@@ -187,7 +187,7 @@ class Answer(NamedTuple):
 def best_answers(
     shifts: Sequence[int], spans: BestSpans, *, num_best: int
 ) -> tuple[list[Answer], float]:
-    """The best answers to one question over all of its windows, and the score of none.
+    """Ranks the answers to one question over all of its windows, and gives the score of none.
 
     The caller compares the two (Devlin et al. 2019, section 4.3).
 

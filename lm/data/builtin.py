@@ -31,7 +31,7 @@ def fingerprint() -> str:
 
 
 def read(task: str, split: str) -> list[Item]:
-    """The items of one of TASKS that are for training, or for validation."""
+    """Lists the items of one of TASKS that are for training, or for validation."""
     return [item for held_out, item in _read(task) if held_out == (split == "validation")]
 
 
@@ -41,7 +41,7 @@ def _read(task: str) -> list[tuple[bool, Item]]:
 
 
 def docstrings() -> Iterator[tuple[bool, Item]]:
-    """The first paragraph of a docstring, and the package it is from: {"text", "label"}."""
+    """Yields first paragraphs of docstrings with their packages: {"text", "label"}."""
     found: dict[str, list[Item]] = collections.defaultdict(list)
     for name, _, tree in _trees(1.0):
         package = name.split("/")[0].removesuffix(".py")
@@ -56,7 +56,7 @@ def docstrings() -> Iterator[tuple[bool, Item]]:
 
 
 def snippets() -> Iterator[tuple[bool, Item]]:
-    """Eight lines of source in a row, and the package that they are from: {"text", "label"}.
+    """Yields eight lines of source in a row with their package: {"text", "label"}.
 
     There are thousands, so that one can ask how many a model needs.
     """
@@ -99,7 +99,7 @@ def token_roles() -> Iterator[tuple[bool, Item]]:
     Roles are function and class (the name of what is defined), parameter, argument (a keyword's),
     call, target, decorator, module and imported. One name has different ones in different places.
     """
-    for name, source, tree in _trees(1 / 6):  # Of all lines there would be too many to train on.
+    for name, source, tree in _trees(1 / 6):
         roles = _roles(tree)
         for line in _logical_lines(source):
             if not _chosen(f"{name} {line[0].start}", 1 / 5):
@@ -114,10 +114,7 @@ def token_roles() -> Iterator[tuple[bool, Item]]:
 
 
 def summaries() -> Iterator[tuple[bool, Item]]:
-    """A function without its docstring, and that one's first sentence: {"source", "target"}.
-
-    Functions of up to 400 characters.
-    """
+    """Yields functions without their docstring, and its first sentence: {"source", "target"}."""
     for name, functions in _functions():
         for line, source, sentence in functions:
             item = f"{name}:{line}", {"source": source, "target": sentence}
@@ -125,7 +122,7 @@ def summaries() -> Iterator[tuple[bool, Item]]:
 
 
 def questions() -> Iterator[tuple[bool, Item]]:
-    """Which of up to four functions does what a docstring's sentence says, as SQuAD has it.
+    """Asks which of up to four functions does what a sentence says, as SQuAD has it.
 
     The context is their source, the question the first sentence, the answer the function's name.
     """
@@ -144,7 +141,7 @@ def questions() -> Iterator[tuple[bool, Item]]:
 
 
 def conversations() -> Iterator[tuple[bool, Item]]:
-    """Someone asks what a function does, and is told its docstring's first sentence."""
+    """Yields a question what a function does, and its docstring's first sentence."""
     for name, functions in _functions():
         for line, source, sentence in functions:
             messages = [
@@ -169,7 +166,7 @@ def _functions() -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
                 continue
             bare = copy.copy(node)  # Shallow: the tree keeps its docstrings.
             bare.body = node.body[1:]
-            source = ast.unparse(bare)  # Without comments, which would give the answer away.
+            source = ast.unparse(bare)
             if len(source) <= 400:
                 found.append((node.lineno, source, sentence))
         yield name, sorted(found)
@@ -187,7 +184,7 @@ TASKS: dict[str, Callable[[], Iterator[tuple[bool, Item]]]] = {
 
 
 def _chosen(text: str, share: float) -> bool:
-    """True for about a share of all texts, always the same ones."""
+    """Chooses about a share of all texts, always the same ones."""
     digest = hashlib.sha256(text.encode(errors="replace")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
@@ -213,7 +210,7 @@ _Place = tuple[int, int]  # Line, and column in bytes, as `ast` counts.
 
 
 def _roles(tree: ast.Module) -> dict[_Place, tuple[_Place, str]]:
-    """Where each name with a role starts -> where it ends, and the role."""
+    """Maps where each name with a role starts to where it ends, and the role."""
     roles: dict[_Place, tuple[_Place, str]] = {}
 
     def add(node: ast.AST, role: str) -> None:
@@ -229,7 +226,7 @@ def _roles(tree: ast.Module) -> dict[_Place, tuple[_Place, str]]:
                         add(name, "decorator")  # Before its call is walked: the first role stays.
             case ast.Call() if _is_dotted(node.func):
                 add(node.func, "call")
-            case ast.keyword(arg=str()) | ast.arg():  # Their own ends are too far.
+            case ast.keyword(arg=str()) | ast.arg():  # The tree's end is a value's.
                 end = (node.lineno, node.col_offset + len(node.arg.encode()))
                 role = "parameter" if isinstance(node, ast.arg) else "argument"
                 roles[node.lineno, node.col_offset] = (end, role)
@@ -241,7 +238,7 @@ def _roles(tree: ast.Module) -> dict[_Place, tuple[_Place, str]]:
 
 
 def _is_dotted(node: ast.AST) -> bool:
-    """Whether it is a name, or names with dots between."""
+    """Tells a name, or names with dots between, from any other expression."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return isinstance(node, ast.Name)

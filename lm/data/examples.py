@@ -87,11 +87,11 @@ class ExampleBatches:
         self._batch_size, self._seed = batch_size, seed
 
     def rows_at(self, step: int) -> np.ndarray:
-        """Which examples turn the state of step `step` into the next, int64 of shape (B,)."""
+        """Says which examples turn the state of `step` into the next, int64 of shape (B,)."""
         return rows_at(step, self._batch_size, len(self._examples), self._seed)
 
     def batch_at(self, step: int, shard: int = 0, num_shards: int = 1) -> dict[str, np.ndarray]:
-        """The batch of a step, or one host's part of it, which is as wide as the whole."""
+        """Lays out the batch of a step, or one host's part of it, as wide as the whole."""
         # Every host lays out the whole batch, since the longest example of all gives its width.
         examples = [self._examples[i] for i in self.rows_at(step)]
         batch = collate(examples, fill=self._fill, multiple=self._multiple, size=self._batch_size)
@@ -100,7 +100,7 @@ class ExampleBatches:
     def iterate(
         self, first_step: int, end_step: int, shard: int = 0, num_shards: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
-        """`batch_at` of first_step, first_step + 1, ..., end_step - 1, made ahead in threads."""
+        """Yields `batch_at` of first_step, ..., end_step - 1, made ahead in threads."""
         batches = grain.MapDataset.range(first_step, end_step).map(
             lambda step: self.batch_at(step, shard, num_shards)
         )
@@ -120,7 +120,7 @@ def evaluation_batches(
     shard: int = 0,
     num_shards: int = 1,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Every example once, with its index; examples of like length share a batch.
+    """Yields every example once, with its index; examples of like length share a batch.
 
     The last batch is filled up with empty rows. One host's part of a batch comes with the indices
     of the whole.

@@ -23,7 +23,7 @@ def read_records(
     spec: str | Sequence[str],
     max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
 ) -> RecordSource:
-    """One split of the labelled data that a config names.
+    """Opens one split of the labelled data that a config names.
 
     Args:
       source: `data.source`: files; tfds:NAME; hf:NAME; python_stdlib:TASK, an embedded example; or
@@ -43,13 +43,13 @@ def read_records(
 
 
 def readable(source: RecordSource, on_error: str, skipped: list[UserError]) -> Iterator[Record]:
-    """The records that can be read and are valid Unicode; see `files.without_errors`."""
+    """Yields the records that can be read and are valid Unicode; see `files.without_errors`."""
     return files.without_errors(checked(source.records()), on_error, skipped)
 
 
 def checked(items: Iterable[Record | UserError]) -> Iterator[Record | UserError]:
     """Yields what is valid Unicode; in place of a record that is not, the error."""
-    for item in items:  # `half_character` gives an error or None; the first error wins.
+    for item in items:
         texts = () if isinstance(item, UserError) else texts_of(item)
         yield next(filter(None, (files.half_character(item.name, text) for text in texts)), item)
 
@@ -110,7 +110,7 @@ def _files(argument: str, split: str, spec: str | Sequence[str], max_bytes: int)
 def _data_set(
     open_by_name: Callable[..., RecordSource], argument: str, split: str, spec: str
 ) -> RecordSource:
-    """A data set of TFDS or Hugging Face: bytes become text, class labels their names."""
+    """Opens a data set by name; its bytes become text, its class labels their names."""
     raw = open_by_name(argument, split, spec)
     plain = lambda record: Record(record.name, _plain(record.fields, raw.features))
     return RecordSource(lambda: map(plain, raw.records()), raw.fingerprint)
@@ -136,7 +136,7 @@ def _plain(value: Any, feature: Any = None) -> Any:
 
 
 def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
-    """An embedded example, made of the running Python's own standard library."""
+    """Makes an embedded example of the running Python's own standard library."""
     choices = [f"python_stdlib:{name}" for name in builtin.TASKS]
     choose("data.source", f"python_stdlib:{argument}", choices)
     if spec:
@@ -148,7 +148,7 @@ def _python_stdlib(argument: str, split: str, spec: str) -> RecordSource:
 
 
 def _modular_addition(argument: str, split: str, spec: str) -> RecordSource:
-    """All sums of two numbers modulo the one in `data.train` (Power et al. 2022, appendix A.1.1).
+    """Adds all pairs of numbers modulo the one in `data.train` (Power et al. 2022, app. A.1.1).
 
     A number is a character, 0 is `!`. Modulo 5, 1 + 3 = 4 is {"text": "\"$", "label": "%"}.
     """

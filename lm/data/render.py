@@ -119,7 +119,7 @@ def _pieces(
             yield from apart()
             yield _piece(token, tokenizer), weight, target
             continue
-        if waiting and waiting[-1][1] != weight:  # One piece has one weight.
+        if waiting and waiting[-1][1] != weight:
             yield from apart()
         waiting.append((token, weight))
         data = b"".join(tokenizer.raw(token) for token, _ in waiting)

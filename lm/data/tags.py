@@ -25,7 +25,7 @@ class Entity(NamedTuple):
 
 
 def split_tag(tag: str, scheme: str | None = None) -> tuple[str, str]:
-    """Prefix and type: "B-PER" -> ("B", "PER"), "O" -> ("O", "").
+    """Splits off prefix and type: "B-PER" -> ("B", "PER"), "O" -> ("O", "").
 
     Args:
       tag: of one word.
@@ -56,13 +56,13 @@ _AS_BIOES = {"L": "E", "U": "S", "M": "I", "W": "S"}
 
 
 def as_bioes(tag: str) -> str:
-    """A tag of BILOU (Ratinov and Roth 2009) or BMES as BIOES spells it: "U-PER" -> "S-PER"."""
+    """Spells a tag of BILOU (Ratinov and Roth 2009) or BMES as BIOES does: "U-PER" -> "S-PER"."""
     prefix, dash, kind = tag.partition("-")
     return _AS_BIOES.get(prefix, prefix) + dash + kind
 
 
 def entities(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
-    """The entities of one row.
+    """Finds the entities of one row.
 
     Args:
       tags: of the row's words.
@@ -85,7 +85,7 @@ def entities(tags: Sequence[str], scheme: str | None = None) -> list[Entity]:
 
 
 def repair(tags: Sequence[str], scheme: str) -> tuple[list[str], int]:
-    """Well-formed tags for the entities that `conlleval` sees, and how many tags had to change.
+    """Writes well-formed tags for the entities that `conlleval` sees, and counts those changed.
 
     BIO: `O I-A I-A B-A I-B` -> `O B-A I-A B-A B-B`, 2 changed.
     BIOES: `B-A O I-A E-A` -> `S-A O B-A E-A`, 2 changed.

@@ -19,7 +19,7 @@ def read(
     from_text: Callable[[str, str], Record],
     say: Callable[[str], None],
 ) -> Iterator[Record | UserError]:
-    """The records of a file, as they are read; in place of what cannot be read, the error.
+    """Yields the records of a file; in place of what cannot be read, the error.
 
     Args:
       path: of the file; `files.STDIN` for standard input.
@@ -36,7 +36,7 @@ def read(
         lines = formats.read(path, max_bytes, files.text_lines)
         if text_format == "auto":
             before, text = [], ""
-            for line in lines:  # Up to the first that has text.
+            for line in lines:
                 before.append(line)
                 text = "" if isinstance(line, UserError) else line.text.lstrip()
                 if text:

@@ -144,7 +144,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    if not argv or argv[0] not in (*_COMMANDS, "-h", "--help"):  # RUNS_FOLDER alone.
+    if not argv or argv[0] not in (*_COMMANDS, "-h", "--help"):
         argv = ["overview", *argv]
     parser = _Parser(prog="python -m lm.results", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -53,7 +53,7 @@ class Group:
 
     @property
     def label(self) -> str:
-        """Such as "optimizer.peak_lr=0.003"; "all" where nothing differs."""
+        """Says what differs, as "optimizer.peak_lr=0.003"; "all" where nothing does."""
         parts = [f"{key}={shown(x)}" for key, x in self.settings.items()]
         if len(parts) > MOST_NAMED:
             parts[MOST_NAMED:] = [f"and {len(parts) - MOST_NAMED} more"]
@@ -66,7 +66,7 @@ class Group:
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys of flat configs whose values are not the same in all, absent ones included."""
+    """Lists the keys of flat configs whose values differ, absent ones included."""
     keys = {key: None for config in configs for key in config}
     return [key for key in keys if len({_identity(config, key) for config in configs}) > 1]
 
@@ -197,7 +197,7 @@ def check_metric(metric: str, runs: Sequence[RunRecord]) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value of a config on one line."""
+    """Writes a value of a config on one line."""
     if isinstance(value, str) and value.isprintable() and value.strip() == value != "":
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -78,7 +78,7 @@ def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
 
 def _draw(axes: Axes, curve: Curve, color, label: str, width: float) -> None:
     style = "-" if curve.is_finished else "--"
-    marker = "o" if len(curve.steps_T) == 1 else None  # A line needs two points.
+    marker = "o" if len(curve.steps_T) == 1 else None
     how = dict(color=color, label=label, linewidth=width, marker=marker, markersize=4)
     axes.plot(curve.steps_T, curve.mean_T, style, **how)
     if curve.error_T is not None:

@@ -130,7 +130,7 @@ def _said(error: Exception) -> str:
 def _read_run(
     folder: pathlib.Path, name: str, config: dict[str, Any], metrics: Collection[str] | None
 ) -> tuple[RunRecord, list[str]]:
-    """The run, and a warning where lines are broken.
+    """Reads a run, and gives a warning where lines are broken.
 
     Raises:
       UserError: what is named metrics.jsonl is no file.
@@ -228,6 +228,6 @@ def _records(lines: list[bytes]) -> list[dict[str, Any] | None]:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and whether there are more."""
+    """Lists the first few names, and says whether there are more."""
     more = ", ..." if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more

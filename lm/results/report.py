@@ -53,7 +53,7 @@ def save(folder: pathlib.Path, found: Found, choice: Choice, path: pathlib.Path)
     atomic_files.write(path, _page(str(folder), "\n".join(parts), plots))
 
 
-def _html(text: str) -> str:  # Both: HTML knows nothing of characters that reorder a line.
+def _html(text: str) -> str:
     return html.escape(safe_text.shown(text))
 
 
@@ -82,7 +82,7 @@ plots.forEach((plot, i) => Plotly.newPlot(
 
 
 def _plot(chosen: Chosen, metric: str, with_unfinished: bool) -> dict[str, Any]:
-    """Data and layout as Plotly has them; a click on a name hides a curve with its band."""
+    """Makes Plotly's data and layout; a click on a name hides a curve with its band."""
     drawn = chosen.curves(metric, with_unfinished)
     curves = [curve for curve, _ in drawn]
     num_grey = sum(config is None for _, config in drawn)
@@ -92,7 +92,7 @@ def _plot(chosen: Chosen, metric: str, with_unfinished: bool) -> dict[str, Any]:
     for i, (curve, config) in enumerate(drawn):
         curve, text = thinned(curve, most), safe_text.shown(curve.label)
         if config is None:
-            name = f"{len(chosen.others)} other configs"  # One entry of the legend for all of them.
+            name = f"{len(chosen.others)} other configs"
             line = _line(curve, _GREY, text, "others")
             data.append(line | {"name": name, "showlegend": i == 0})
             continue
@@ -121,7 +121,7 @@ def _line(curve: Curve, color: str, text: str, group: str) -> dict[str, Any]:
 
 
 def _band(curve: Curve, color: str, group: str) -> dict[str, Any]:
-    """Mean ± standard error as a closed shape for each stretch without NaN."""
+    """Draws mean ± standard error as a closed shape for each stretch without NaN."""
     low_T, high_T = curve.mean_T - curve.error_T, curve.mean_T + curve.error_T
     x, y = [], []
     for part in finite_parts(curve):

@@ -30,7 +30,7 @@ class Law(NamedTuple):
     beta: float
 
     def loss(self, num_params_P: np.ndarray, num_tokens_P: np.ndarray) -> np.ndarray:
-        """P numbers of parameters and of tokens -> P losses."""
+        """Predicts P losses from P numbers of parameters and of tokens."""
         return self.E + self.A / num_params_P**self.alpha + self.B / num_tokens_P**self.beta
 
 
@@ -91,7 +91,7 @@ def _minimise(start: np.ndarray, points: list[np.ndarray]) -> optimize.OptimizeR
 
 
 def _huber(x: np.ndarray, log_n_P, log_d_P, log_loss_P) -> tuple[float, np.ndarray]:
-    """Summed Huber loss of log L(N, D) - log L, and its gradient by the five unknowns."""
+    """Sums the Huber loss of log L(N, D) - log L; also gives its gradient by the five unknowns."""
     log_a, log_b, log_e, alpha, beta = x
     # log L(N, D) as logsumexp of the three terms' logarithms: eq. 3, whose unknowns need no bounds.
     terms = np.stack([log_a - alpha * log_n_P, log_b - beta * log_d_P, 0 * log_n_P + log_e])

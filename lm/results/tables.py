@@ -56,7 +56,7 @@ def show(table: Table, file: TextIO | None = None, width: int | None = None) -> 
 
 
 def page(table: Table) -> str:
-    """The table as HTML."""
+    """Writes the table as HTML."""
     table = _safe(table)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
     tags = ["<td class=number>" if right else "<td>" for right in _right_aligned(table)]

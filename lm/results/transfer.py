@@ -79,7 +79,7 @@ def point(run: reading.RunRecord) -> TransferPoint:
 
 
 def curves(runs: Iterable[TransferPoint]) -> dict[tuple[bool, int], Curve]:
-    """By (with muP, width), in that order."""
+    """Makes a curve for each (with muP, width), in that order."""
     groups: dict[tuple[bool, int], dict[float, list[float]]] = {}
     for run in sorted(runs):
         groups.setdefault((run.has_mup, run.width), {}).setdefault(run.rate, []).append(run.loss)
@@ -123,12 +123,12 @@ def shift(found: Mapping[tuple[bool, int], Curve], has_mup: bool) -> float:
 
 
 def is_known(found: Mapping[tuple[bool, int], Curve], has_mup: bool) -> bool:
-    """Whether no best rate lies at an end of the rates, so that the shift is what it seems."""
+    """Says whether no best rate lies at an end of the rates, where the shift is but a bound."""
     return all(c.is_inside for (kind, _), c in found.items() if kind == has_mup)
 
 
 def report(found: Mapping[tuple[bool, int], Curve], octaves: float) -> tuple[list[str], int]:
-    """The table, what it says, and the exit code.
+    """Writes the table and what it says, and gives the exit code.
 
     Raises:
       UserError: see `shift`.

@@ -54,7 +54,7 @@ class Choice:
 
 
 def counts(runs: Sequence[RunRecord]) -> dict[str, int]:
-    """How many runs are in each state."""
+    """Counts the runs in each state."""
     return {kind: sum(run.state.kind == kind for run in runs) for kind in KINDS}
 
 
@@ -122,7 +122,7 @@ def best(runs: Sequence[RunRecord], choice: Choice) -> tuple[str, dict[str, Any]
     if not order:
         return f"no finished run has a finite {metric}; --unfinished counts the others", data
     lines = [f"{_title(choice, len(groups))}; {_BETTER[mode]}"]
-    for rank, i in zip(("best", "second"), order, strict=False):  # There may be no second.
+    for rank, i in zip(("best", "second"), order, strict=False):
         lines.append(f"{rank + ':':8}{groups[i].label}")
         lines.append(f"        {metric} {' '.join(filter(None, _estimate_cells(estimates[i])))}")
         lines.append(f"        {_values(estimates[i], mode)}")
@@ -172,7 +172,7 @@ def _state(run: RunRecord) -> str:
 
 def _ago(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:  # From two on, a rounded number is not far off.
+        if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
 
@@ -191,13 +191,13 @@ def _mean(one: Estimate) -> str:
 
 
 def _estimate_cells(one: Estimate) -> list[str]:
-    """Mean, standard error, interval."""
+    """Writes mean, standard error and interval."""
     error = "" if one.standard_error is None else f"±{one.standard_error:.2g}"
     return [_mean(one), error, " to ".join(map(_number, one.interval or ()))]
 
 
 def _values(one: Estimate, mode: str) -> str:
-    """The runs with their values, the best first."""
+    """Lists the runs with their values, the best first."""
     names = sorted(one.values, key=one.values.get, reverse=mode == "max")
     values = [f"{name} {_number(one.values[name])}" for name in names]
     return f"{_count(len(values), 'run')}: {', '.join(values)}"
@@ -261,8 +261,7 @@ def _verdict(first: Estimate, second: Estimate | None = None) -> tuple[str, dict
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON knows no NaN."""
-    return None if value is None or math.isnan(value) else value
+    return None if value is None or math.isnan(value) else value  # JSON knows no NaN.
 
 
 def _group_data(group: Group, estimates: dict[str, Estimate]) -> dict[str, Any]:
