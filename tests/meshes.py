@@ -1,8 +1,8 @@
 """Trains one family on several meshes of eight simulated devices, and prints what came out.
 
 A process of its own, since the number of devices is chosen when JAX starts:
-`python -m tests.meshes gpt2 FOLDER` prints JSON, the losses of 20 steps by mesh; those named
-"a -> b" are from step 10 on those of a checkpoint of mesh a that went on on mesh b.
+`python -m tests.meshes gpt2 FOLDER` prints JSON, the losses of eight steps by mesh; those named
+"a -> b" are from step 4 on those of a checkpoint of mesh a that went on on mesh b.
 """
 
 import json
@@ -26,7 +26,7 @@ MESHES = {
     "data 2 x fsdp 2 x sequence 2": dict(data=2, fsdp=2, sequence=2),
     "pmap": dict(strategy="pmap", data=8),
 }
-NUM_STEPS, SAVED = 20, 10
+NUM_STEPS, SAVED = 8, 4
 
 
 def make_config(family: str, corpus: dict[str, str]):
@@ -41,7 +41,7 @@ def make_config(family: str, corpus: dict[str, str]):
     config.data.update(corpus, source="text", seq_len=128, batch_size=16)
     config.train.update(num_steps=NUM_STEPS, num_epochs=0.0, accumulate_steps=2)
     # Where larger steps make the loss jump about, they also magnify the last bits.
-    config.optimizer.update(warmup_steps=4, peak_lr=1e-3)
+    config.optimizer.update(warmup_steps=2, peak_lr=1e-3)
     return config
 
 
