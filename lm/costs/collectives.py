@@ -75,7 +75,7 @@ def sent_bytes(kind: str, payload_bytes: float, num_devices: int) -> float:
 
 
 def _parse(hlo: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """Instructions by computation, and the name of the one that the program starts in."""
+    """Returns instructions by computation, and the name of the one the program starts in."""
     computations, entry, name = {}, None, None
     for line in hlo.splitlines():
         if header := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):

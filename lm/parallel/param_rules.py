@@ -25,7 +25,6 @@ from lm.parallel.mesh import num_batch_shards
 
 Path = tuple[str, ...]
 
-
 # The end of a parameter's path, its dimensions, and the axis of the mesh that cuts each. Under
 # "layers" a first dimension, which counts them, is never cut: the scan over layers reads a slice of
 # it at a time. H and F on `tensor`, as columns and then as rows, leave one all-reduce for each
@@ -51,7 +50,6 @@ _RULES = {
     "crf/transition_bias": "S S",
     "crf/(start|end)_bias": "S",
 }
-
 
 _KEYS = {
     "V": "model.vocab_size",

@@ -168,7 +168,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _state_of_seeds(workdir: pathlib.Path, seeds: list[State]) -> State:
-    """Of a run that trains one seed after the other, in folders of their own."""
+    """Makes the state of a run that trains one seed after the other, in folders of their own."""
     last = seeds[-1]
     # It is there already while a run that was done goes on to more steps.
     if (workdir / "seeds.json").exists() and all(seed.kind == "done" for seed in seeds):

@@ -48,26 +48,21 @@ _POOLS = {
 
 
 class Target(Report, Protocol):
-    """What is to be said of a text, from `num_outputs` numbers.
-
-    features: of a record, beside those of its texts.
-    output: B x S numbers of the model -> what a prediction is made of, of the same shape.
-    prediction: of one example's output.
-    """
+    """What a model says of a text, from `num_outputs` numbers."""
 
     num_outputs: int
 
     @abc.abstractmethod
-    def features(self, record: Record) -> Features: ...
+    def features(self, record: Record) -> Features: ...  # Beside those of its texts.
 
     @abc.abstractmethod
     def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums: ...
 
     @abc.abstractmethod
-    def output(self, logits_BS: jax.Array) -> jax.Array: ...
+    def output(self, logits_BS: jax.Array) -> jax.Array: ...  # B x S, for predictions.
 
     @abc.abstractmethod
-    def prediction(self, output_S: np.ndarray) -> Prediction: ...
+    def prediction(self, output_S: np.ndarray) -> Prediction: ...  # Of one example.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +106,7 @@ class TextTask:
     def encode(self, record: Record) -> list[Features]:
         features = self._target.features(record)
         (read,) = self.read(record)
-        return [read | features | {"weight_B": 1.0}]
+        return [read | features | {"weight_B": 1.0}]  # Rows that fill up a batch have 0.
 
     def read(self, record: Record) -> list[Features]:
         texts = [text_field(record.name, record.fields, key) for key in self._fields]
@@ -129,7 +124,7 @@ class TextTask:
 
 
 class _Labels(Target):
-    """What targets share whose outputs are labels.
+    """A target whose outputs are labels, each with its own weight.
 
     Args:
       labels: in the order of the outputs.
@@ -194,7 +189,7 @@ class OneLabel(_Labels):
 
     def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
         counts = collections.Counter(self.gold(record)["label"] for record in train)
-        label = max(self._labels, key=counts.__getitem__)
+        label = max(self._labels, key=counts.__getitem__)  # Of equal counts the first in order.
         share = round(counts[label] / len(train), 6)
         return {"the commonest label": [{"label": label, "probability": share}] * len(records)}
 
@@ -203,7 +198,7 @@ class OneLabel(_Labels):
         return {"confusion.svg": classification.confusion_svg(counts_SS, self._labels)}
 
     def _confusion(self, records: Records, predictions: Predictions) -> np.ndarray:
-        """S x S counts, gold labels by predicted ones."""
+        """Counts S x S, gold labels by predicted ones."""
         gold_N = np.array([self._index[self.gold(record)["label"]] for record in records])
         predicted_N = np.array([self._index[p["label"]] for p in predictions])
         return classification.confusion(gold_N, predicted_N, self.num_outputs)
@@ -248,7 +243,7 @@ class ManyLabels(_Labels):
         return averages.by_label(self._labels, *counts)
 
     def _one_hot(self, records: Records, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """N x S booleans, of gold and of predictions."""
+        """Returns N x S booleans, of gold and of predictions."""
         one_hot = lambda labels: [name in labels for name in self._labels]
         gold_NS = np.array([one_hot(self.gold(record)["labels"]) for record in records])
         return gold_NS, np.array([one_hot(p["labels"]) for p in predictions])
@@ -304,7 +299,7 @@ class Number(Target):
 
 
 def balanced_weights(counts: dict[str, int]) -> list[float]:
-    """Weights by which each class counts as much as any other: n / (S * count).
+    """Returns weights by which each class counts as much as any other: n / (S * count).
 
     Counts of 30 and 10 give 0.67 and 2 (King and Zeng 2001, section 4).
     """

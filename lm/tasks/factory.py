@@ -51,7 +51,7 @@ def text_inputs(
     return TextInputs(
         tokenizer,
         family_named(model["name"]),
-        num_types=model.get("num_types", 1),
+        num_types=model.get("num_types", 1),  # Most families have no segments.
         seq_len=seq_len,
         truncate=truncate,
     )

@@ -137,7 +137,7 @@ def _read_text(record: Record, key: str, text: str, names: Sequence[str] = ()) -
 
 
 def _number(value: Any) -> int:
-    return int(float(value))
+    return int(float(value))  # `int` alone refuses "1.0".
 
 
 def is_row(value: Any, at_least: int = 2) -> bool:
@@ -147,6 +147,7 @@ def is_row(value: Any, at_least: int = 2) -> bool:
         and len(value) >= at_least
         and all(isinstance(each, bool | int | float | str) for each in value)
         and all(str(each).strip() in ("0", "1", "0.0", "1.0", "False", "True") for each in value)
+        # As text, these may be labels.
         and not any(isinstance(each, str) and each in ("False", "True") for each in value)
     )
 

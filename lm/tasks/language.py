@@ -120,6 +120,7 @@ class EncoderDecoderText:
             "segment_ids_BL": segment_ids_BL,
         }
         output = apply(model, params, dropout_key, **inputs)
+        # All of a target is learned, its end included.
         return output, targets_BL, (segment_ids_BL > 0).astype(jnp.float32)
 
 
@@ -216,7 +217,7 @@ class Seq2Seq(Task):
 
     def read(self, record: Record) -> list[Features]:
         self._prompt_ids(record.name, text_field(*record, self._source))  # Raises, and counts.
-        return []
+        return []  # `predictions` writes from the record itself.
 
     def from_text(self, name: str, text: str) -> Record:
         return Record(name, {self._source: text})
@@ -259,6 +260,7 @@ class Seq2Seq(Task):
         if len(ids) <= room:
             return ids
         if not self._truncate:
+            # As many as the whole row would have, special tokens and target included.
             raise too_long(name, len(ids) - room + self._seq_len, self._seq_len)
         self.notes[CUT] += 1
         return ids[:room]

@@ -95,6 +95,7 @@ class CRFTags(TaskObjective):
         mask_BW = _mask(batch)
         words = self.inputs.inputs(batch), batch["first_BW"], batch["tags_BW"], mask_BW
         nll = -jnp.sum(apply(model, params, dropout_key, *words, method="log_likelihood"))
+        # A path's likelihood is that of all its words, so that the loss is a word's, as by softmax.
         return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(mask_BW, dtype=jnp.float32)}
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
@@ -128,8 +129,7 @@ class Tagging(Task):
         cannot learn.
       tokens, tags: the fields of a record, two lists of equal length.
 
-    Raises:
-      UserError: settings that do not go together.
+    Raises UserError where settings do not go together.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Tagging(Task):
         index, labels = index_of("tagging", labels, scheme), spelled(labels, scheme)
         if scheme:
             for label in ("O", *labels):
-                split_tag(label, scheme)
+                split_tag(label, scheme)  # Raises for a tag of another scheme.
         self.fill, self.notes = inputs.fill, inputs.notes
         entity_names = ("f1_micro", "precision_micro", "recall_micro") if scheme else ()
         self.metrics = (*entity_names, "token_accuracy")
@@ -316,6 +316,7 @@ def find_tags(
             found.update(repaired if on_ill_formed == "repair" else names)
         except UserError:  # A bad record, or one of another scheme: `encode` will report it.
             continue
+    # O, and then by type: B-LOC, I-LOC, B-PER, ...
     return sorted(found, key=lambda tag: (tag != "O", tag.partition("-")[::-1]))
 
 

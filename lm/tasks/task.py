@@ -37,19 +37,19 @@ class TaskObjective(Protocol):
 
     @abc.abstractmethod
     def module(self, family: Family, model_config: Any) -> nn.Module:
-        """The model, such as a head on the body of a family."""
+        """Makes the model, such as a head on the body of a family."""
 
     @abc.abstractmethod
     def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        """Random parameters; under `jax.eval_shape`, their shapes."""
+        """Draws random parameters; gives their shapes under `jax.eval_shape`."""
 
     @abc.abstractmethod
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
-        """Summed loss and the number of targets; without a key there is no dropout."""
+        """Sums the loss and the number of targets; without a key there is no dropout."""
 
     @abc.abstractmethod
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        """What predictions are made of, arrays with a leading B."""
+        """Computes what predictions are made of, arrays with a leading B."""
 
 
 class Report(Protocol):
@@ -59,22 +59,22 @@ class Report(Protocol):
 
     @abc.abstractmethod
     def gold(self, record: Record) -> Prediction:
-        """What a prediction should have been."""
+        """Returns what a prediction should have been."""
 
     @abc.abstractmethod
     def score(self, records: Records, predictions: Predictions) -> Scores:
-        """Metrics by name."""
+        """Computes metrics by name."""
 
     def by_label(self, records: Records, predictions: Predictions) -> dict[str, Scores]:
-        """Precision, recall, F1 and support of each label; none where there are no labels."""
+        """Computes precision, recall, F1 and support of each label, where there are labels."""
         return {}
 
     def baselines(self, train: Records, records: Records) -> dict[str, list[Prediction]]:
-        """Predictions that take no model, by what they are called."""
+        """Makes predictions that take no model, by what they are called."""
         return {}
 
     def pictures(self, records: Records, predictions: Predictions) -> dict[str, str]:
-        """SVG by file name, as far as the task has any."""
+        """Draws SVG by file name, as far as the task has any."""
         return {}
 
 

@@ -20,8 +20,6 @@ class Trainable:
     What is trained is the tree {"params": ...}, and with LoRA also {"adapters": ...}: then of the
     parameters only a new head is trained. Checkpoints and the optimiser hold nothing else.
 
-    Its `lora` is what the adapters are, or None.
-
     Args:
       lora_settings: of `LoraConfig`; a `rank` of 0 means no adapters.
       frozen: a regular expression, searched in the path of each parameter; "" freezes none.
@@ -39,6 +37,7 @@ class Trainable:
             raise UserError(
                 f"lora.targets={targets!r}, but lora.rank=0 makes no adapters; set both"
             )
+        # What the adapters are, if any.
         self.lora = call(lora.LoraConfig, "lora", lora_settings) if rank else None
         self._head = params.keys() - {"body"} if "body" in params else set()
         try:
