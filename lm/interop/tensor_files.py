@@ -20,7 +20,7 @@ from lm.run.workdir import read_json
 from lm.system import folder_files
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-_CHECKSUMS = "crc32"  # In the metadata of a file: by the name of a tensor.
+_CHECKSUMS = "lm.crc32"  # In the metadata of a file: by the name of a tensor.
 _FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -70,34 +70,12 @@ class TensorFiles:
                 raise UserError(f"{self.folder}: {name} ({dtype}) {quantized(None)}")
 
     def dtype(self, name: str) -> str:
-        """Names a tensor's dtype as NumPy does.
-
-        Raises:
-          UserError: it is none that weights here may have.
-        """
-        header = self.headers[name]
-        if header.dtype not in _FLOATS:
-            raise UserError(
-                f"{header.file}: {name} has dtype {header.dtype}, and weights here may be "
-                f"{', '.join(_FLOATS)}; convert it with transformers: load the model with "
-                "dtype=torch.float32 (dequantized, if it is quantized), and save it again"
-            )
-        return _FLOATS[header.dtype]
+        """Names a tensor's dtype as NumPy does; raises UserError as `read_tensor` does."""
+        return _float_dtype(name, self.headers[name])
 
     def read(self, name: str) -> np.ndarray:
-        """Reads one tensor.
-
-        Raises:
-          UserError: it has another dtype, cannot be read, or holds numbers that are not finite.
-        """
-        self.dtype(name)
-        tensor = read_tensor(self.headers[name].file, name)
-        if not np.isfinite(tensor).all():
-            raise UserError(
-                f"{self.headers[name].file}: {name} holds numbers that are not finite (NaN or "
-                "infinity), and no model works with them; get the file again"
-            )
-        return tensor
+        """Reads one tensor; raises UserError as `read_tensor` does."""
+        return read_tensor(self.headers[name].file, name)
 
 
 # Ends of names beside a matrix, or in its place, in the formats that people publish.
@@ -146,24 +124,48 @@ def read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
     """Reads one tensor of a file of safetensors.
 
     Raises:
-      UserError: it is damaged, also where only the checksum that `write_tensors` left tells so.
+      UserError: it has a dtype that no weights here have, cannot be read, is damaged, also where
+        only the checksum that `write_tensors` left tells so, or holds numbers that are not finite.
     """
+    header = headers_of(path)[name]
+    _float_dtype(name, header)
     with _open(path) as file:
         try:
             tensor = file.get_tensor(name)
         except safetensors.SafetensorError as error:
             raise UserError(f"{path}: {error}; get it again") from None
-    if headers_of(path)[name].checksum not in (None, _checksum(tensor)):
+    if header.checksum not in (None, _checksum(tensor)):
+        raise _not_as_written(path, name)
+    if not np.isfinite(tensor).all():
         raise UserError(
-            f"{path} is damaged ({name} has changed since it was written); get it again"
+            f"{path}: {name} holds numbers that are not finite (NaN or infinity), and no model "
+            "works with them; get the file again"
         )
     return tensor
+
+
+def _float_dtype(name: str, header: TensorHeader) -> str:
+    if header.dtype not in _FLOATS:
+        raise UserError(
+            f"{header.file}: {name} has dtype {header.dtype}, and weights here may be "
+            f"{', '.join(_FLOATS)}; convert it with transformers: load the model with "
+            "dtype=torch.float32 (dequantized, if it is quantized), and save it again"
+        )
+    return _FLOATS[header.dtype]
+
+
+def _not_as_written(path: pathlib.Path, what: str) -> UserError:
+    return UserError(
+        f"{path} is damaged, or was changed after it was written: its checksums do not fit {what}; "
+        "get it again, or, if it was changed on purpose, save it without the metadata "
+        f"{_CHECKSUMS}"
+    )
 
 
 def write_tensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes a file of safetensors as `transformers` loads it, with a checksum of each tensor.
 
-    Others pass over the checksums; whoever saves the tensors anew drops them.
+    Others pass over the checksums; most who save the tensors anew drop them.
     """
     checksums = json.dumps({name: _checksum(tensor) for name, tensor in tensors.items()})
     metadata = {"format": "pt", _CHECKSUMS: checksums}
@@ -242,14 +244,19 @@ def _headers_of(path: pathlib.Path, state: tuple[int, ...]) -> dict[str, TensorH
     with _open(path) as file:
         # A slice knows its shape and dtype; none of the tensor is read.
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        try:
-            checksums = json.loads((file.metadata() or {}).get(_CHECKSUMS, "{}"))
-            return {
-                name: TensorHeader(path, tuple(s.get_shape()), s.get_dtype(), checksums.get(name))
-                for name, s in slices.items()
-            }
-        except (ValueError, AttributeError):
-            raise UserError(f"{path} is damaged (its checksums); get it again") from None
+        text = (file.metadata() or {}).get(_CHECKSUMS)
+    try:
+        # Lower, as they are written: hex in capitals says the same.
+        checksums = {k: v.lower() for k, v in json.loads(text).items()} if text is not None else {}
+    except (ValueError, AttributeError, RecursionError):
+        raise _not_as_written(path, "any tensor") from None
+    # A damaged name must not leave a tensor unchecked.
+    if text is not None and (other := sorted(checksums.keys() ^ slices.keys())):
+        raise _not_as_written(path, other[0])
+    return {
+        name: TensorHeader(path, tuple(s.get_shape()), s.get_dtype(), checksums.get(name))
+        for name, s in slices.items()
+    }
 
 
 def _open(path: pathlib.Path) -> safetensors.safe_open:
