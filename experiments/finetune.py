@@ -123,7 +123,7 @@ class FineTuning:
         self.shard = process_shard(parts.mesh)
         self.data_hash = data.hash
         self.flops_per_token = flops_per_token(parts.model, parts.params, config.data.seq_len)
-        self.kept = {  # Checkpoints hold what is trained alone, and fit to these frozen ones.
+        self.kept = {  # A checkpoint holds what is trained, and fits these frozen parameters only.
             "frozen parameters": checksum(to_host(parts.frozen)),
             "data.batch_size": config.data.batch_size,
         }
@@ -307,7 +307,7 @@ def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
         def loss_fn(params, batch, key):
             return loss(parts.trained.combine(params, frozen), batch, key)
 
-        # An encoder's too, and no padding: what tokens a second are counted by.
+        # Tokens that are read, an encoder's too, without padding.
         lengths = [x for name, x in batch.items() if name.endswith("length_B")]
         return train_step(
             state,

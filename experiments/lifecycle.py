@@ -38,7 +38,8 @@ class RunLifecycle:
 
     def __init__(self, experiment: Experiment, requested_config: dict[str, Any]):
         config, workdir = experiment.config, experiment.workdir
-        policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}  # The loop's.
+        # `every_steps` is for the loop.
+        policy = {k: v for k, v in config.checkpoint.items() if k != "every_steps"}
         self._checkpoints = Checkpoints(workdir / "checkpoints", **policy)
         self.num_steps = config.train.num_steps
         needed = self._checkpoints.bytes_needed(

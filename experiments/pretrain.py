@@ -170,7 +170,7 @@ class Pretraining:
             vocab_size=tokenizer.vocab_size,
             max_new_tokens=self.config.eval.sample_tokens,
             temperature=0.8,
-            top_k=0,  # None.
+            top_k=0,  # Draws among all tokens.
             top_p=0.95,
             stop_ids=tokenizer.stop_ids,
         )

@@ -114,7 +114,7 @@ def check(
 
 
 def check_finite(metrics: dict[str, float], names: tuple[str, ...], on_error: str) -> None:
-    """Raises UserError, or with `on_error` "skip" prints it, where one of these is no number."""
+    """Raises UserError where one of these is NaN or infinite; `on_error` "skip" only prints it."""
     odd = [name for name in names if not math.isfinite(metrics[name])]
     if not odd:
         return
