@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm.results.groups import Group, grouped
+from lm.results.groups import Group, grouped, telling
 from lm.results.reading import RunRecord
 from lm.results.views import Choice
 
@@ -39,7 +39,8 @@ class Chosen:
         """Gives each curve with the index of its config; first those of `others`, with None."""
         numbered = [*((group, None) for group in self.others)]  # Drawn first, so below the rest.
         numbered += [(group, i) for i, group in enumerate(self.named)]
-        made = lambda group: curves_of(group, metric, with_unfinished)
+        having = [g for g, _ in numbered if any(metric in run.series for run in g.runs)]
+        made = functools.partial(curves_of, telling(having), metric, with_unfinished)
         return [(curve, i) for group, i in numbered for curve in made(group)]
 
 
@@ -50,15 +51,18 @@ def choose(runs: Sequence[RunRecord], choice: Choice) -> Chosen:
     return Chosen(ordered[:MOST_NAMED], ordered[MOST_NAMED:])
 
 
-def curves_of(group: Group, metric: str, with_unfinished: bool) -> list[Curve]:
-    """Averages the finished runs, or all if so wished; each other run is a curve by itself."""
+def curves_of(keys: Sequence[str], metric: str, with_unfinished: bool, group: Group) -> list[Curve]:
+    """Averages the finished runs, or all if so wished; each other run is a curve by itself.
+
+    Curves are named by these keys.
+    """
     runs = [run for run in group.runs if metric in run.series]
     counted = [run for run in runs if with_unfinished or run.state.kind == "done"]
     apart = [run for run in runs if run not in counted]
     names = [run.name for run in counted]
-    made = [_mean(group.named(names), counted, metric)] if counted else []
+    made = [_mean(group.named(keys, names), counted, metric)] if counted else []
     for run in apart:
-        made.append(_mean(group.named([f"{run.name}: {run.state.kind}"]), [run], metric))
+        made.append(_mean(group.named(keys, [f"{run.name}: {run.state.kind}"]), [run], metric))
     return made
 
 

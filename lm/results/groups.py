@@ -51,24 +51,44 @@ class Group:
     runs: tuple[RunRecord, ...]
     copies: tuple[str, ...]  # Names of those left out: another has the same config, seed and all.
 
-    @property
-    def label(self) -> str:
-        """Says what differs, as "optimizer.peak_lr=0.003"; "all" where nothing does."""
-        parts = [f"{key}={shown(x)}" for key, x in self.settings.items()]
+    def label(self, keys: Sequence[str]) -> str:
+        """Names it by some keys, as "optimizer.peak_lr=0.003"; "all" where it has none of them."""
+        parts = [f"{key}={shown(self.settings[key])}" for key in keys if key in self.settings]
         if len(parts) > MOST_NAMED:
             parts[MOST_NAMED:] = [f"and {len(parts) - MOST_NAMED} more"]
         return " ".join(parts) or "all"
 
-    def named(self, folders: Sequence[str]) -> str:
+    def named(self, keys: Sequence[str], folders: Sequence[str]) -> str:
         """Names some of its runs, as "optimizer.peak_lr=0.003 (2 runs: 0a1b, 9f8e)"."""
         names = f"{len(folders)} runs: {some(folders)}" if len(folders) > 1 else folders[0]
-        return f"{self.label} ({names})" if self.settings else names
+        return f"{self.label(keys)} ({names})" if keys else names
 
 
 def differences(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Lists the keys of flat configs whose values differ, absent ones included."""
     keys = {key: None for config in configs for key in config}
     return [key for key in keys if len({_identity(config, key) for config in configs}) > 1]
+
+
+def telling(groups: Sequence[Group]) -> list[str]:
+    """Chooses the keys that tell groups apart; the first few alone do so as far as so few can.
+
+    A key that some lack, as those of another task, counts only among groups that nothing else tells
+    apart.
+    """
+    settings = [group.settings for group in groups]
+    keys = differences(settings)
+    common = [key for key in keys if all(key in one for one in settings)]
+    alike: dict[tuple, list[dict[str, Any]]] = {}
+    for one in settings:
+        alike.setdefault(tuple(_identity(one, key) for key in common), []).append(one)
+    needed = {*common, *(key for some in alike.values() for key in differences(some))}
+    values = {key: [_identity(one, key) for one in settings] for key in keys if key in needed}
+    first: list[str] = []
+    for _ in range(min(MOST_NAMED, len(values))):  # The one that parts them most.
+        num_parts = lambda key: len({*zip(*(values[x] for x in [*first, key]), strict=True)})
+        first.append(max((key for key in values if key not in first), key=num_parts))
+    return [*dict.fromkeys([*first, *values])]
 
 
 def grouped(runs: Sequence[RunRecord], over: Collection[str]) -> list[Group]:

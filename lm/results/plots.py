@@ -36,24 +36,25 @@ def save(
     chosen = choose(runs, choice)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    texts = [safe_text.escaped(x) for x in (*choice.metrics, *(g.label for g in chosen.named))]
+    drawn = {metric: chosen.curves(metric, choice.with_unfinished) for metric in choice.metrics}
+    labels = (x.label for curves in drawn.values() for x, config in curves if config is not None)
+    texts = [safe_text.escaped(x) for x in (*choice.metrics, *labels)]
     with covering(texts) as missing, warnings.catch_warnings():
         if missing:
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # It is said once.
-        for metric in choice.metrics:
+        for metric, curves in drawn.items():
             paths.append(folder / f"{safe_text.escaped(metric).replace('/', '_')}.png")
-            figure = _figure(chosen, metric, choice.with_unfinished)
+            figure = _figure(chosen, metric, curves)
             with atomic_files.replacing(paths[-1]) as temporary:
                 figure.savefig(temporary, dpi=150, format="png")
     return paths, missing
 
 
-def _figure(chosen: Chosen, metric: str, with_unfinished: bool) -> Figure:
+def _figure(chosen: Chosen, metric: str, drawn: list[tuple[Curve, int | None]]) -> Figure:
     # Not by pyplot, which keeps every figure and looks for a screen.
     names = len(chosen.named) + 1
     figure = Figure(figsize=(8, 4 + 0.2 * names), layout="constrained")
     axes = figure.add_subplot()
-    drawn = chosen.curves(metric, with_unfinished)
     for curve, i in drawn:
         if i is None:  # Without a band, for many of them would hide everything.
             curve = dataclasses.replace(curve, error_T=None)

@@ -1,5 +1,6 @@
 """Reads the folders of runs: their config.json and metrics.jsonl, and nothing else of them."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
 
     Args:
       root: followed if it is a link; links below it are not.
-      metrics: whose series to read, besides the one by which a run chooses its best checkpoint;
-        None for all. Few are read much faster.
+      metrics: whose series to read, of all runs, besides those by which any of them chooses its
+        best checkpoint; None for all. Few are read much faster.
 
     Raises:
       UserError: there is no run, or what was asked for is a run without a readable config.
@@ -70,28 +71,29 @@ def read(root: pathlib.Path, metrics: Collection[str] | None) -> Found:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; name one that holds runs")
     runs, warnings, without = [], [], []
+    configs: dict[pathlib.Path, dict[str, Any]] = {}
     unreadable: list[OSError] = []
+    name_of = lambda folder: (
+        root.resolve().name if folder == root else str(folder.relative_to(root))
+    )
     for folder in _folders(root, unreadable.append):
-        name = root.resolve().name if folder == root else str(folder.relative_to(root))
-        try:
-            if not (folder / CONFIG).exists():
-                if folder == root:
-                    raise UserError(f"{root} has {METRICS} and no {CONFIG}; copy that too")
-                without.append(name)
-                continue
-            config = load_config(folder)
-            if not (folder / METRICS).exists() and "train" not in config:
-                continue  # It is of some other program.
-            if seeds_of(folder):
-                continue  # Each seed is a run of its own here.
-            run, broken = _read_run(folder, name, config, metrics)
-        except (UserError, OSError) as error:
-            if folder == root:
-                raise
-            warnings.append(f"left out: {_said(error)}")
-            continue
-        runs.append(run)
-        warnings += broken
+        with _left_out(warnings, is_optional=folder != root):
+            if (folder / CONFIG).exists():
+                config = load_config(folder)
+                is_other = not (folder / METRICS).exists() and "train" not in config
+                if not is_other and not seeds_of(folder):  # Each seed is a run of its own here.
+                    configs[folder] = flat(config)
+            elif folder == root:
+                raise UserError(f"{root} has {METRICS} and no {CONFIG}; copy that too")
+            else:
+                without.append(name_of(folder))
+    if metrics is not None:
+        metrics = {*metrics, *filter(None, (x.get(BEST_METRIC) for x in configs.values()))}
+    for folder, config in configs.items():
+        with _left_out(warnings, is_optional=folder != root):
+            run, broken = _read_run(folder, name_of(folder), config, metrics)
+            runs.append(run)
+            warnings += broken
     warnings += [f"left out: {_said(error)}" for error in unreadable]
     if without:
         warnings.append(f"left out for want of {CONFIG}: {some(without)} ({len(without)} in all)")
@@ -122,6 +124,17 @@ def _folders(root: pathlib.Path, on_error: Callable[[OSError], None]) -> Iterabl
             yield pathlib.Path(path)
 
 
+@contextlib.contextmanager
+def _left_out(warnings: list[str], is_optional: bool) -> Iterator[None]:
+    """Warns of a folder that cannot be read, if it need not be."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        if not is_optional:
+            raise
+        warnings.append(f"left out: {_said(error)}")
+
+
 def _said(error: Exception) -> str:
     is_os = isinstance(error, OSError)
     return f"{error.filename} cannot be read: {error.strerror}" if is_os else str(error)
@@ -148,14 +161,10 @@ def _read_run(
     is_cut, text = end < len(text), text[:end]
     # As `status.state_of`, which parses every line: those of its starts and the last one suffice.
     known = [*map(record_of, _beginnings(text, NUM_STEPS)), _last_record(text, "step")]
-    settings = flat(config)
-    chosen_by = settings.get(BEST_METRIC)
-    if metrics is not None and chosen_by:
-        metrics = {*metrics, chosen_by}
     series, broken = _parse(text, metrics)
     run = RunRecord(
         name=name,
-        config=settings,
+        config=config,
         state=state_from(folder, list(filter(None, known)), len(broken) + is_cut),
         series=series,
         tokens_per_second=_last_record(text, _RATE).get(_RATE),

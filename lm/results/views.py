@@ -17,6 +17,7 @@ from lm.results.groups import (
     needed_mode,
     ranking,
     shown,
+    telling,
 )
 from lm.results.reading import RunRecord, natural, some
 from lm.results.tables import Table
@@ -92,7 +93,7 @@ def results(runs: Sequence[RunRecord], choice: Choice) -> tuple[Table, list[dict
     """Makes a row of each group: what its config has of its own, and its metrics over seeds."""
     groups = grouped(runs, choice.over)
     by_metric = {metric: choice.estimates(groups, metric) for metric in choice.metrics}
-    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
+    keys = telling(groups)
     has_several = any(len(group.runs) > 1 for group in groups)  # One run has no error.
     columns = [*keys, "runs"]
     for metric in choice.metrics:
@@ -117,13 +118,16 @@ def best(runs: Sequence[RunRecord], choice: Choice) -> tuple[str, dict[str, Any]
     mode = needed_mode(metric, choice.mode)
     groups = grouped(runs, choice.over)
     estimates = choice.estimates(groups, metric)
-    order = ranking(estimates, mode)[:2]
+    ranked = ranking(estimates, mode)
+    order = ranked[:2]
+    # First what tells these two apart, then what tells them from the others that have the metric.
+    keys = [*telling([groups[i] for i in order]), *telling([groups[i] for i in ranked])]
     data = {"metric": metric, "mode": mode, "at": choice.at, "best": None, "second": None}
     if not order:
         return f"no finished run has a finite {metric}; --unfinished counts the others", data
     lines = [f"{_title(choice, len(groups))}; {_BETTER[mode]}"]
     for rank, i in zip(("best", "second"), order, strict=False):
-        lines.append(f"{rank + ':':8}{groups[i].label}")
+        lines.append(f"{rank + ':':8}{groups[i].label([*dict.fromkeys(keys)])}")
         lines.append(f"        {metric} {' '.join(filter(None, _estimate_cells(estimates[i])))}")
         lines.append(f"        {_values(estimates[i], mode)}")
         if note := _note(groups[i], {metric: estimates[i]}):
@@ -148,7 +152,9 @@ def compare(a: RunRecord, b: RunRecord) -> tuple[list[Table], dict[str, Any]]:
         ["step", str(a.state.step), str(b.state.step), ""],
     ]
     tables = [
-        Table(f"{len(keys)} keys of the configs differ", ["key", a.name, b.name], configs, 1),
+        Table(
+            f"{_count(len(keys), 'difference')} of the configs", ["key", a.name, b.name], configs, 1
+        ),
         Table("last values", ["metric", a.name, b.name, "difference"], states + rows, 1),
     ]
     data = {

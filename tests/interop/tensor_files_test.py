@@ -88,7 +88,9 @@ def test_checksums_that_do_not_fit_the_tensors_are_a_line_that_says_what_helps(
     text = json.dumps(changed[text]) if text in changed else text
     safetensors.numpy.save_file(tensors, tmp_path / WEIGHTS, metadata=with_checksums(text))
 
-    with pytest.raises(UserError, match=r"get it again, or.* save it without the metadata") as error:
+    with pytest.raises(
+        UserError, match=r"get it again, or.* save it without the metadata"
+    ) as error:
         read(tmp_path)
 
     assert len(str(error.value)) < 500

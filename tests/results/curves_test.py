@@ -18,7 +18,7 @@ CHOICE = Choice(("eval/loss",), "last", None, ("seed",), False)
 
 def curves_of(root, with_unfinished=False):
     (group,) = grouped(read(root, ("eval/loss",)).runs, ("seed",))
-    return curves.curves_of(group, "eval/loss", with_unfinished)
+    return curves.curves_of([], "eval/loss", with_unfinished, group)
 
 
 def test_a_curve_is_the_mean_of_finished_runs_at_the_steps_that_all_have(tmp_path):

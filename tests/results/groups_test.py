@@ -42,16 +42,30 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tmp_path):
 
     found = groups.grouped(runs_of(tmp_path), ["seed"])
 
-    assert [(g.label, [run.name for run in g.runs]) for g in found] == [
+    keys = groups.telling(found)
+    assert [(g.label(keys), [run.name for run in g.runs]) for g in found] == [
         ("optimizer.peak_lr=0.003", ["c0", "c1"]),
         ("optimizer.peak_lr=0.01", ["b0", "b1"]),
         ("optimizer.peak_lr=0.1", ["a0", "a1"]),
         ("optimizer.peak_lr=0.1 extra.on=true", ["d"]),
     ]
-    assert found[0].named(["c0", "c1"]) == "optimizer.peak_lr=0.003 (2 runs: c0, c1)"
-    assert found[3].named(["d: dead"]) == "optimizer.peak_lr=0.1 extra.on=true (d: dead)"
+    assert found[0].named(keys, ["c0", "c1"]) == "optimizer.peak_lr=0.003 (2 runs: c0, c1)"
+    assert found[3].named(keys, ["d: dead"]) == "optimizer.peak_lr=0.1 extra.on=true (d: dead)"
     assert len(groups.grouped(runs_of(tmp_path), ["optimizer.peak_lr"])) == 3
     assert len(groups.grouped(runs_of(tmp_path), [])) == 7
+
+
+def test_groups_are_told_apart_by_the_first_few_keys(tmp_path):
+    odd = dict(zip("abcdef", range(6), strict=True))  # What another task has of its own.
+    for i, (lr, more) in enumerate(((0.1, {}), (0.3, {}), (0.3, odd), (0.3, odd | {"f": 9}))):
+        other = dict.fromkeys("uvwxyz", "f" in more)
+        write(tmp_path / str(i), config(0, lr, **other, **more), [])
+
+    found = groups.grouped(runs_of(tmp_path), ["seed"])
+    keys = groups.telling(found)
+
+    assert {"optimizer.peak_lr", "f"} <= set(keys[:3]) and not {*"abcde"} & set(keys)
+    assert len({group.label(keys) for group in found}) == 4
 
 
 def test_a_copy_of_a_run_does_not_count_twice(tmp_path):

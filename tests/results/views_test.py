@@ -77,6 +77,31 @@ def test_runs_without_seeds_are_named_and_have_no_error(tmp_path):
     }
 
 
+def test_runs_that_have_a_metric_show_it_also_where_others_choose_their_best_by_it(tmp_path):
+    write(tmp_path / "plain", config(lr=0.1), losses(3.0, name="eval/perplexity"))
+    chooses = dict(checkpoint={"best_metric": "eval/perplexity"}, task={"kind": "chat"})
+    write(tmp_path / "task", config(lr=0.1, **chooses), losses(2.0, name="eval/perplexity"))
+
+    shown = columns(views.results(runs_of(tmp_path), choice("eval/perplexity"))[0])
+
+    assert dict(zip(shown["runs"], shown["eval/perplexity"], strict=True)) == {
+        "plain": "3.0000",
+        "task": "2.0000",
+    }
+
+
+def test_the_best_and_the_second_are_told_apart_whatever_else_is_there(tmp_path):
+    task = dict.fromkeys("abcd", 1)
+    for name, lr, more in (("x", 0.1, {}), ("y", 0.3, {}), ("task", 0.1, task)):
+        others = dict.fromkeys("efgh", more == {})
+        write(tmp_path / name, config(lr=lr, **others, **more), losses(1.0 + 9 * lr + len(more)))
+
+    lines = views.best(runs_of(tmp_path), choice())[0].splitlines()
+
+    assert any(line.startswith("best:   optimizer.peak_lr=0.1 ") for line in lines)
+    assert any(line.startswith("second: optimizer.peak_lr=0.3 ") for line in lines)
+
+
 def test_status_has_a_row_a_run(tmp_path):
     write(tmp_path / "a", config(), [{"step": 4, "train/tokens_per_second": 12345.6}])
     write(tmp_path / "b", config(), losses(2.0, None), done=False)
