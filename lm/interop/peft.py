@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,7 +33,13 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."  # Of every name: peft wraps the model twice.
 _TASKS = {"decoder": "CAUSAL_LM", "encoder": None, "encoder_decoder": "SEQ_2_SEQ_LM"}
-_READ = {"r", "lora_alpha", "use_rslora", "use_dora"}
+_READ: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "r": (lambda x: type(x) is int and 0 < x < 2**31, "a whole number above 0"),
+    # What float32 holds, in which adapters are merged.
+    "lora_alpha": (lambda x: type(x) in (int, float) and 0 < x < 2**127, "a finite number above 0"),
+    "use_rslora": (lambda x: isinstance(x, bool), "true or false"),
+    "use_dora": (lambda x: isinstance(x, bool), "true or false"),
+}
 # These say how adapters were found or trained, not what they do.
 _IGNORED = {
     "auto_mapping",
@@ -82,11 +89,12 @@ def load_adapters(
     kernels = [e for e in _kernels(model) if e.ours[0] in shapes]
     entry_of = {key.removesuffix(".weight"): e for key, e, _ in weights.keys(kernels, shapes)}
     prefix = FAMILIES[model_type_of(model)].prefix
-    found = by_full_name(file, headers_of(file), lambda name: _full_name(name, prefix, entry_of))
+    headers = headers_of(file)
+    found = by_full_name(file, headers, lambda name: _full_name(name, prefix, entry_of))
     # Which modules are adapted, the tensors say: `target_modules` may be a pattern.
     adapted = {entry_of[m] for m in map(_module, found) if m in entry_of}
     kernels = [e for e in kernels if e in adapted]
-    config = _config(folder, settings, [path for e in kernels for path in e.ours])
+    config = _config(settings, [path for e in kernels for path in e.ours])
     structs = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in shapes.items()}
     ours = shapes_by_path(adapter_shapes(unflatten_dict(structs), config)) if adapted else {}
     table = [row for e in kernels for row in _rows(e, config.dora)]
@@ -100,15 +108,16 @@ def load_adapters(
             f"{', '.join(unknown) or 'none'}; it does not fit a {model_type_of(model)} with these "
             "settings"
         )
-    adapters = {path: np.empty(shape, np.float32) for path, shape in ours.items()}
-    for key, row, index in wanted:
-        tensor, expected = read_tensor(file, found[key]), weights.shape_of(row, ours)
-        if tensor.shape != expected:
+    for key, row, _ in wanted:  # Before memory is taken for what the settings ask for.
+        shape, expected = headers[found[key]].shape, weights.shape_of(row, ours)
+        if shape != expected:
             raise UserError(
-                f"{file}: {found[key]} has shape {tensor.shape}, and the model and {_CONFIG} ask "
+                f"{file}: {found[key]} has shape {shape}, and the model and {_CONFIG} ask "
                 f"for {expected}"
             )
-        for path, array in weights.split(row, tensor, ours):
+    adapters = {path: np.empty(shape, np.float32) for path, shape in ours.items()}
+    for key, row, index in wanted:
+        for path, array in weights.split(row, read_tensor(file, found[key]), ours):
             adapters[path][index] = array
     return config, unflatten_dict(adapters)
 
@@ -176,17 +185,18 @@ def save_adapters(
 
 def _load_settings(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / _CONFIG
-    try:
-        settings = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} holds no {_CONFIG}; give a folder that peft wrote") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); restore the file") from None
+    if not folder_files.has(path):
+        raise UserError(f"{folder} holds no {_CONFIG}; give a folder that peft wrote")
+    settings = {"use_rslora": False, "use_dora": False}
+    settings |= folder_files.json_object(path, path.read_bytes())
+    for key, (is_right, what) in _READ.items():
+        if not is_right(settings.get(key)):
+            raise UserError(f"{path}: {key}={settings.get(key)!r} is not {what}; restore the file")
     for key, allowed in _ONLY.items():
         if settings.get(key, allowed[0]) not in allowed:
             known = ", ".join(map(repr, allowed))
             raise UserError(f"{path}: {key}={settings[key]!r} is not supported; only {known} is")
-    for key in settings.keys() - _READ - _IGNORED - _ONLY.keys():
+    for key in settings.keys() - _READ.keys() - _IGNORED - _ONLY.keys():
         if settings[key]:
             raise UserError(
                 f"{path}: {key}={settings[key]!r} is not supported; merge the adapters into the "
@@ -195,18 +205,15 @@ def _load_settings(folder: pathlib.Path) -> dict[str, Any]:
     return settings
 
 
-def _config(folder: pathlib.Path, settings: dict[str, Any], paths: list[Path]) -> LoraConfig:
+def _config(settings: dict[str, Any], paths: list[Path]) -> LoraConfig:
     names = "|".join(re.escape("/".join(path)) for path in paths)
-    try:
-        return LoraConfig(
-            rank=settings["r"],
-            alpha=settings["lora_alpha"],
-            targets=f"^({names})$",
-            rank_stabilized=settings.get("use_rslora", False),
-            dora=settings.get("use_dora", False),
-        )
-    except KeyError as error:
-        raise UserError(f"{folder / _CONFIG} lacks {error}; restore the file") from None
+    return LoraConfig(
+        rank=settings["r"],
+        alpha=settings["lora_alpha"],
+        targets=f"^({names})$",
+        rank_stabilized=settings["use_rslora"],
+        dora=settings["use_dora"],
+    )
 
 
 def _check_weights(folder: pathlib.Path) -> pathlib.Path:

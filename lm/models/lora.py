@@ -51,8 +51,8 @@ class LoraConfig:
     def __post_init__(self):
         if self.rank < 1:
             raise UserError(f"lora.rank={self.rank} must be at least 1")
-        if self.alpha <= 0:
-            raise UserError(f"lora.alpha={self.alpha} must be more than 0")
+        if not 0 < self.alpha < math.inf:
+            raise UserError(f"lora.alpha={self.alpha} must be more than 0, and finite")
         try:
             re.compile(self.targets)
         except re.error as error:

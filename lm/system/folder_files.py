@@ -26,7 +26,7 @@ def json_object(name: str | pathlib.Path, contents: bytes) -> dict[str, Any]:
       UserError: it holds none.
     """
     try:
-        found = json.loads(contents)
+        found = json.loads(contents.decode("utf-8-sig"))  # Else Python guesses an encoding.
     except (ValueError, RecursionError) as error:  # The latter for lists in lists, by thousands.
         raise UserError(f"{name} is no JSON ({error}); restore it") from None
     if not isinstance(found, dict):

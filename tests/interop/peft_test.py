@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import json
+import math
 import re
 
 import jax
@@ -220,6 +221,14 @@ def name_twice(folder):
     safetensors.numpy.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def with_values(value, dtype=None):
+    return with_tensors(lambda name, x: (name, np.full_like(x, value, dtype) if name == A0 else x))
+
+
+def with_config(text):
+    return lambda folder: (folder / CONFIG).write_bytes(text)
+
+
 A0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 BAD = {
     "another method": (with_settings(peft_type="IA3"), "peft_type='IA3' is not supported"),
@@ -255,10 +264,41 @@ BAD = {
     ),
     "no settings": (lambda folder: (folder / CONFIG).unlink(), "holds no adapter_config.json"),
     "no JSON": (lambda folder: (folder / CONFIG).write_text("{"), "adapter_config.json is no JSON"),
+    "UTF-16": (with_config("{}".encode("utf-16")), "adapter_config.json is no JSON"),
+    "deep JSON": (with_config(b"[" * 100_000), "adapter_config.json is no JSON"),
+    "a link to nothing": (
+        lambda folder: [(folder / CONFIG).unlink(), (folder / CONFIG).symlink_to("/nowhere/x")],
+        "adapter_config.json is a link to nothing",
+    ),
     "no weights": (
         lambda folder: (folder / WEIGHTS).unlink(),
         "holds no adapter_model.safetensors",
     ),
+}
+
+
+BAD |= {
+    f"{text} as JSON": (with_config(text.encode()), "adapter_config.json holds no object")
+    for text in ("[]", "null", '"x"', "5")
+}
+BAD |= {
+    f"{key}={value!r:.20}": (with_settings(**{key: value}), f"adapter_config.json: {key}=.* is not")
+    for key, values in {
+        "r": ("x", None, 1.5, 2**70, 0, -1, True, []),
+        "lora_alpha": ("x", None, [], math.nan, math.inf, -math.inf, 0, True, 1e39, 10**400),
+        "use_rslora": ("no", 1, None),
+        "use_dora": ("no", 1, None),
+    }.items()
+    for value in values
+}
+BAD["a rank for which no memory is there"] = with_settings(r=2**31 - 1), "has shape .* ask for"
+BAD |= {
+    f"tensors of {value}": (with_values(value), "lora_A.weight holds numbers that are not finite")
+    for value in (math.nan, math.inf)
+}
+BAD |= {
+    f"tensors of {dtype}": (with_values(1, dtype), "lora_A.weight has dtype")
+    for dtype in ("int32", "uint8", "bool", "float64")
 }
 
 

@@ -206,6 +206,8 @@ def test_sharded_adapters_merge_to_the_same(random_like):
 BAD = {
     "a rank of nothing": (dict(rank=0), r"lora\.rank=0 must be at least 1"),
     "no scale": (dict(alpha=0.0), r"lora\.alpha=0.0 must be more than 0"),
+    "NaN": (dict(alpha=float("nan")), r"lora\.alpha=nan must be more than 0, and finite"),
+    "infinity": (dict(alpha=float("inf")), r"lora\.alpha=inf must be more than 0, and finite"),
     "no pattern": (dict(targets="(query"), r"lora\.targets='\(query' is no regular expression"),
     "a name that is not there": (
         dict(targets="q_proj"),
