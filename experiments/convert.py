@@ -93,15 +93,19 @@ def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise UserError(f"target={target} cannot be made ({error}); name another folder") from None
     partial = folder / "partial"
-    with lock.held(folder, name=f"target={target}"):
-        # What a killed process has left.
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            yield partial
-            target.parent.mkdir(parents=True, exist_ok=True)
-            atomic_files.rename_folder(partial, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with lock.held(folder, name=f"target={target}"):
+            # What a killed process has left.
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                yield partial
+                target.parent.mkdir(parents=True, exist_ok=True)
+                atomic_files.rename_folder(partial, target)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # Also of the lock, whose file may have no room; who has it raises a UserError.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def import_folder(

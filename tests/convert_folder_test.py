@@ -8,6 +8,7 @@ import pytest
 
 from experiments import convert
 from lm.errors import UserError
+from tests.file_limits import file_limit
 
 
 def test_a_target_appears_whole_and_nothing_else_does(tmp_path):
@@ -29,6 +30,13 @@ def test_a_failure_leaves_nothing(tmp_path, error):
     with pytest.raises(error), convert._unfinished(tmp_path / "target") as partial:
         partial.mkdir()
         raise error
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_without_room_leaves_nothing(tmp_path):
+    with pytest.raises(OSError), file_limit(0), convert._unfinished(tmp_path / "target"):
+        pass
 
     assert not list(tmp_path.iterdir())
 

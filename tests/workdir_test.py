@@ -165,6 +165,31 @@ def test_a_config_that_links_to_nothing_is_not_taken_for_absent(tmp_path):
         workdir.load_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name",
+    "checkpoints checkpoints/damaged tensorboard tokenizer "
+    "config.json provenance.json metrics.jsonl".split(),
+)
+@pytest.mark.parametrize("kind", ["link", "loop", "other"])
+def test_what_is_neither_there_nor_absent_is_named_before_anything_changes(tmp_path, name, kind):
+    with workdir.opened(tmp_path, CONFIG, data_hash=""):
+        pass
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "other":
+        path.mkdir() if path.suffix else path.touch()
+    else:
+        path.symlink_to(path if kind == "loop" else tmp_path / "not mounted" / "x")
+    before = sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*"))
+
+    reason = re.escape(f"{path} is ") + "(a link to nothing|no file|no folder); .* remove it"
+    with pytest.raises(UserError, match=reason):
+        workdir.check(tmp_path, CONFIG)
+
+    assert sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
+
+
 def test_a_config_that_is_nested_too_deep_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"a":' * 500 + "1" + "}" * 500)
 

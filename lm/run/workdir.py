@@ -16,9 +16,12 @@ from typing import Any
 
 from lm.errors import UserError
 from lm.run import lock
-from lm.system import atomic_files, safe_text
+from lm.run.status import METRICS
+from lm.system import atomic_files, folder_files, safe_text
 
 CONFIG, _PROVENANCE = "config.json", "provenance.json"
+_FILES = (CONFIG, _PROVENANCE, METRICS)
+_FOLDERS = ("checkpoints", "checkpoints/damaged", "tensorboard", "tokenizer")
 _OF_A_KILLED_START = {lock.NAME, f"{CONFIG}.tmp"}
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
 # On which devices a run goes on, and how long a document may be before it is an error, change
@@ -56,6 +59,8 @@ def check_usable(folder: pathlib.Path) -> None:
 def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether.
 
+    A link to nothing in the place of what a run has is refused, too: the disk may not be mounted.
+
     With `extend` there must be a run, which may be given more steps or epochs than it was.
     """
     check_usable(workdir)
@@ -63,6 +68,10 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
         raise UserError(f"--extend: --workdir={workdir} holds no run to extend; leave it out")
     if not workdir.exists():
         return
+    for name in _FOLDERS:
+        folder_files.has_folder(workdir / name)
+    for name in _FILES:
+        folder_files.has(workdir / name)
     if not (workdir / CONFIG).exists():
         if any(p.name not in _OF_A_KILLED_START for p in workdir.iterdir()):
             raise UserError(

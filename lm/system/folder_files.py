@@ -9,14 +9,21 @@ from lm.errors import UserError
 
 def has(path: pathlib.Path) -> bool:
     """Whether there is a file, or a link to one; raises UserError for anything else."""
-    if path.is_file():
-        return True
-    # To take these for absent files would hide what is wrong.
+    return _has(path, path.is_file(), "file")
+
+
+def has_folder(path: pathlib.Path) -> bool:
+    """Whether there is a folder, or a link to one; raises UserError for anything else."""
+    return _has(path, path.is_dir(), "folder")
+
+
+def _has(path: pathlib.Path, is_right: bool, kind: str) -> bool:
+    # To take others for absent ones would hide what is wrong, such as a disk that is not mounted.
     if path.is_symlink() and not path.exists():
         raise UserError(f"{path} is a link to nothing; get what it should link to, or remove it")
-    if path.exists():
-        raise UserError(f"{path} is no file; put the file in its place, or remove it")
-    return False
+    if path.exists() and not is_right:
+        raise UserError(f"{path} is no {kind}; put the {kind} in its place, or remove it")
+    return is_right
 
 
 def json_object(name: str | pathlib.Path, contents: bytes) -> dict[str, Any]:

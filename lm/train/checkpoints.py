@@ -31,7 +31,7 @@ from absl import logging
 
 from lm.errors import UserError
 from lm.parallel import hosts
-from lm.system import atomic_files, faults, manifest
+from lm.system import atomic_files, faults, folder_files, manifest
 from lm.train import disk_room
 from lm.train.early_stopping import ranked
 
@@ -403,5 +403,5 @@ def _is_no_fault_of_the_machine(record: standard_logging.LogRecord) -> bool:
 
 
 def _step_folders(folder: pathlib.Path) -> list[int]:
-    paths = folder.iterdir() if folder.exists() else ()
+    paths = folder.iterdir() if folder_files.has_folder(folder) else ()
     return sorted(int(p.name) for p in paths if re.fullmatch("0|[1-9][0-9]*", p.name))

@@ -52,8 +52,9 @@ class Writers(Writer):
             writer.text(step, name, text)
 
     def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+        with contextlib.ExitStack() as stack:  # Each, also where another one fails.
+            for writer in self._writers:
+                stack.callback(writer.close)
 
 
 @contextlib.contextmanager
@@ -152,29 +153,37 @@ class JsonLines(Writer):
 
 
 class TensorBoard(Writer):
-    """Writes event files, of which TensorBoard drops what a restored run will log again."""
+    """Writes an event file, of which TensorBoard drops what a restored run will log again."""
 
     def __init__(self, folder: pathlib.Path, step: int):
-        import tensorboardX  # Seconds where torch is installed, which it imports; training alone.
+        # Seconds where torch is installed, which it imports; training alone.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
 
-        self._folder = folder
+        self._folder, self._summary, self._event = folder, summary, event_pb2.Event
         with faults.naming(folder):
-            self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
+            folder.mkdir(exist_ok=True)
+            # No SummaryWriter: its thread dies on a full disk, and whoever waits for that hangs.
+            self._file = event_file_writer.EventsWriter(str(folder / "events"))
+        self._write(step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def _write(self, step: int, **content: Any) -> None:
+        with faults.naming(self._folder):
+            self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
 
     def scalars(self, step: int, values: Scalars) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._write(step, summary=self._summary.scalar(name, np.float32(value)))
         with faults.naming(self._folder):
-            for name, value in values.items():
-                if math.isfinite(value):
-                    self._writer.add_scalar(name, np.float32(value), step)
-            self._writer.flush()
+            self._file.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
-        with faults.naming(self._folder):
-            self._writer.add_text(name, "```\n" + text + "\n```", step)
+        self._write(step, summary=self._summary.text(name, "```\n" + text + "\n```"))
 
     def close(self) -> None:
         with faults.naming(self._folder):
-            self._writer.close()
+            self._file.close()
 
 
 class Plain(Writer):

@@ -251,6 +251,15 @@ def contents(folder):
     return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
 
 
+def test_a_link_to_nothing_is_not_taken_for_a_run_without_checkpoints(tmp_path):
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "not mounted")
+
+    with pytest.raises(UserError, match="checkpoints is a link to nothing"):
+        restore(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="checkpoints is a link to nothing"):
+        restore_params(tmp_path / "checkpoints")
+
+
 def test_when_nothing_is_intact_the_run_does_not_start_anew(tmp_path):
     save_all(tmp_path, [3])
     flip(tmp_path / "3")

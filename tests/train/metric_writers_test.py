@@ -1,7 +1,7 @@
 import io
 import json
+import subprocess
 import sys
-import time
 import types
 
 import numpy as np
@@ -190,11 +190,47 @@ def test_a_log_that_may_not_grow_is_named_with_the_remedy(tmp_path):
     assert [record["step"] for record in logged(tmp_path)] == [1, 2, 3]
 
 
-def test_an_event_file_that_may_not_grow_is_named(tmp_path):
-    writer = metric_writers.TensorBoard(tmp_path / "tensorboard", 0)
-    with pytest.raises(OSError) as caught, file_limit(200):
-        for step in range(50):  # Another thread writes, and leaves the error to a later flush.
-            writer.scalars(step, {"train/loss": 1.0})
-            time.sleep(0.01)
+@pytest.mark.parametrize("text", ["", "x" * 5_000])
+def test_an_event_file_that_may_not_grow_is_named_at_once_and_only_once(tmp_path, text):
+    """Of a program that ends by it, so that threads and what runs at the exit are seen, too."""
+    program = (
+        "import sys, pathlib\n"
+        "from lm.system import faults\n"
+        "from lm.train import metric_writers\n"
+        "from tests.file_limits import file_limit\n"
+        "writer = metric_writers.TensorBoard(pathlib.Path(sys.argv[1]), 0)\n"
+        "with file_limit(200):\n"
+        "    try:\n"
+        "        for step in range(50):\n"
+        "            if sys.argv[2]: writer.text(step, 'sample', sys.argv[2])\n"
+        "            writer.scalars(step, {f'train/{i}': 1.0 for i in range(20)})\n"
+        "    except OSError as error:\n"
+        "        print(step, faults.one_line(error))\n"
+        "    sys.exit(5)\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "tensorboard", text]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
 
-    assert faults.one_line(caught.value).startswith(f"{tmp_path}/tensorboard: ")
+    assert (done.returncode, done.stderr) == (5, "")
+    assert done.stdout.startswith(f"0 {tmp_path}/tensorboard: ") and done.stdout.count("\n") == 1
+
+
+def test_a_writer_that_cannot_be_closed_leaves_none_open():
+    closed = []
+    fail = types.SimpleNamespace(close=lambda: 1 / 0)
+    other = types.SimpleNamespace(close=lambda: closed.append(1))
+
+    with pytest.raises(ZeroDivisionError):
+        metric_writers.Writers([other, fail, other]).close()
+
+    assert closed == [1, 1]
+
+
+def test_tensorboard_drops_what_a_restored_run_logs_again(tmp_path):
+    write(tmp_path, [1, 2, 3])
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    file.rename(file.with_name(file.name.replace("tfevents.", "tfevents.0")))  # An older second.
+    write(tmp_path, [2, 3], from_step=1)
+
+    starts = [e for e in events(tmp_path) if e.session_log.status == event_pb2.SessionLog.START]
+    assert [e.step for e in starts] == [1, 2]
