@@ -167,8 +167,15 @@ def test_a_config_that_links_to_nothing_is_not_taken_for_absent(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    "checkpoints checkpoints/damaged tensorboard tokenizer "
-    "config.json provenance.json metrics.jsonl".split(),
+    [
+        "checkpoints",
+        "checkpoints/damaged",
+        "tensorboard",
+        "tokenizer",
+        "config.json",
+        "provenance.json",
+        "metrics.jsonl",
+    ],
 )
 @pytest.mark.parametrize("kind", ["link", "loop", "other"])
 def test_what_is_neither_there_nor_absent_is_named_before_anything_changes(tmp_path, name, kind):
