@@ -94,7 +94,7 @@ def test_the_best_and_the_second_are_told_apart_whatever_else_is_there(tmp_path)
     task = dict.fromkeys("abcd", 1)
     for name, lr, more in (("x", 0.1, {}), ("y", 0.3, {}), ("task", 0.1, task)):
         others = dict.fromkeys("efgh", more == {})
-        write(tmp_path / name, config(lr=lr, **others, **more), losses(1.0 + 9 * lr + len(more)))
+        write(tmp_path / name, others | config(lr=lr) | more, losses(1.0 + 9 * lr + len(more)))
 
     lines = views.best(runs_of(tmp_path), choice())[0].splitlines()
 
