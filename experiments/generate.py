@@ -12,7 +12,7 @@ from experiments.wiring.number_ranges import check_output, folder_of
 from lm.data import unlabelled
 from lm.errors import UserError
 from lm.formats import files
-from lm.formats.fields import Record
+from lm.formats.fields import Record, kind_of
 from lm.generation.ending import Written
 from lm.inference import prompting
 from lm.inference.writing import Prompt, Writer, make_writer, write
@@ -113,7 +113,7 @@ def _prompt(name: str, fields: dict[str, Any]) -> Prompt | UserError:
     if "messages" in given:
         return Prompt(name, None, fields)  # A template may read the other fields, such as "tools".
     if not isinstance(fields["prompt"], str):
-        return UserError(f"{name}: prompt is a {type(fields['prompt']).__name__}, and no text")
+        return UserError(f"{name}: prompt is {kind_of(fields['prompt'])}, and no text")
     return Prompt(name, fields["prompt"], {})
 
 

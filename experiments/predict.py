@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
     Raises:
       UserError: before anything is written, for what cannot work; later for the first bad record,
-        unless these are skipped.
+        unless these are skipped; at the end, for an input that could not be read to its end.
       BrokenPipeError: whoever reads standard output wants no more, as `head`.
     """
     del workdir
@@ -67,15 +67,20 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             batch_size=task_model.batch_size,
         )
         counts = dict.fromkeys(("predicted", "bad", "cut"), 0)
+        unread = None
         with _output(config.output, printed) as file:
             for each in found:
                 file.write(_line(each, config.data.on_error, counts))
                 file.flush()  # Whoever reads a pipe waits for each line.
+                if isinstance(each.prediction, files.RestUnread):
+                    unread = each.prediction
     # On standard error, as all but the predictions.
-    said = [f"{counts['predicted']:,} predictions"]
-    said += [f"{counts['cut']:,} of text that was cut to data.seq_len"] * bool(counts["cut"])
-    said += [f"{counts['bad']:,} records had an error"] * bool(counts["bad"])
+    said = [f"predictions: {counts['predicted']:,}"]
+    said += [f"of text that was cut to data.seq_len: {counts['cut']:,}"] * bool(counts["cut"])
+    said += [f"records with an error: {counts['bad']:,}"] * bool(counts["bad"])
     say(", ".join(said) + (f"; written to {config.output}" if config.output else ""))
+    if unread is not None:  # Whoever looks at the exit code must not think that this was all.
+        raise UserError(_HINT.sub("", str(unread)))
     return 0
 
 
@@ -213,7 +218,8 @@ def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
             fields["id"] = record.fields["id"]
     if isinstance(prediction, UserError):
         if on_error == "raise":
-            hint = "" if "on_error" in str(prediction) else "; or set data.on_error=skip"
+            is_mended = "on_error" in str(prediction) or isinstance(prediction, files.RestUnread)
+            hint = "" if is_mended else "; or set data.on_error=skip"
             raise UserError(f"{prediction}{hint}")
         counts["bad"] += 1
         error = _HINT.sub("", str(prediction))

@@ -666,7 +666,7 @@ def test_bad_records_keep_their_places_or_stop_all_and_leave_the_old_file(
 
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert "2 predictions, 3 records had an error" in printed.err
+    assert "predictions: 2, records with an error: 3;" in printed.err
     lines = output.read_text().splitlines()  # No other line break of Unicode is in them.
     found = [json.loads(line) for line in lines]
     assert ["prediction" in line for line in found] == [True, False, False, False, True]
@@ -675,6 +675,20 @@ def test_bad_records_keep_their_places_or_stop_all_and_leave_the_old_file(
         "234"
     )
     assert "is missing" in found[2]["error"] and "is empty" in found[3]["error"]
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_no_success(trained_on_labels, tmp_path, capfd):
+    packed = gzip.compress("".join(f"{i} {i * 7919 % 977}\n" for i in range(900)).encode())
+    source, output = tmp_path / "new.txt.gz", tmp_path / "out.jsonl"
+    source.write_bytes(packed[: len(packed) // 2])
+    changes = {"data.on_error": "skip", "output": str(output)}
+
+    with pytest.raises(UserError, match=r"new.txt.gz: cannot be read behind its first \d+ records"):
+        predict.run(predicting(trained_on_labels, source, tmp_path, **changes), None)
+
+    *lines, last = map(json.loads, output.read_text().splitlines())
+    assert lines and all("prediction" in line for line in lines) and "error" in last
+    assert f"predictions: {len(lines)}, " in capfd.readouterr().err
 
 
 def test_text_that_is_too_long_is_refused_or_cut_and_said(trained_on_labels, tmp_path, capfd):

@@ -374,7 +374,7 @@ FILES = {
     "no object": ("p.jsonl", b"[]\n", "p.jsonl:1: holds a list"),
     "neither": ("p.jsonl", b'{"text": "a"}\n', 'write either {"prompt"'),
     "both": ("p.jsonl", b'{"prompt": "a", "messages": []}\n', 'write either {"prompt"'),
-    "a number": ("p.jsonl", b'{"prompt": 1}\n', "is a int"),
+    "a number": ("p.jsonl", b'{"prompt": 1}\n', "is a number"),
     "half": ("p.jsonl", rb'{"prompt": "\ud800"}', "half a surrogate pair"),
     "messages": ("p.jsonl", b'{"messages": []}\n', "need a chat template"),
     "deep": ("p.jsonl", b"[" * 100_000, "deeper than can be read"),

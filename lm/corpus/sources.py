@@ -15,7 +15,7 @@ from lm.corpus.documents import LONG_CHARS, Document
 from lm.errors import UserError
 from lm.formats import files as files_lib
 from lm.formats import formats
-from lm.formats.fields import Record, lookup
+from lm.formats.fields import Record, kind_of, lookup, names_of
 
 
 class Source(NamedTuple):
@@ -239,8 +239,8 @@ def _text_of(field: str, record: Record | UserError) -> Document | UserError:
     else:
         if isinstance(text, str):
             return Document(text, record.name)
-        fault = f"a {type(text).__name__}"
-    there = ", ".join(map(repr, record.fields)) or "none"
+        fault = kind_of(text)
+    there = names_of(record.fields)
     return UserError(f"{record.name}: data.field={field!r} is {fault}; there are {there}")
 
 

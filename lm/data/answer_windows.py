@@ -64,13 +64,13 @@ def windows(
     if size < 1:
         raise UserError(
             f"{name}: {len(question_ids)} tokens of question leave no room for the context in "
-            f"data.seq_len={seq_len}; raise it, or shorten the question"
+            f"data.seq_len={seq_len}; shorten the question, or raise it in training"
         )
     num_tokens = len(context_ids)
     if stride < 1 or size < min(stride, num_tokens):
         raise UserError(
             f"{name}: task.stride={stride} must be from 1 to the {size} tokens of context that "
-            "stand beside this question; change it, or raise data.seq_len"
+            "stand beside this question; change it, or raise data.seq_len in training"
         )
     found = []
     # The last window is the first that reaches the end; an empty context has one window too.

@@ -1,10 +1,15 @@
 """Holds records of fields, which files of data give whatever their format is."""
 
 import re
+import reprlib
 from typing import Any, NamedTuple
 
 _MAX_DEPTH = 100
 _INDEX = re.compile("[0-9]{1,9}")  # Of a list.
+_KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number"}
+_KINDS |= {str: "a text", list: "a list", dict: "an object"}
+_SHORT = reprlib.Repr()  # Keys may be as long as a file.
+_SHORT.maxlist, _SHORT.maxstring = 20, 80
 
 
 class Record(NamedTuple):
@@ -40,6 +45,16 @@ def lookup(fields: dict[str, Any], key: str) -> Any:
         else:
             raise KeyError(key)
     return value
+
+
+def kind_of(value: Any) -> str:
+    """Says what a value is, as JSON has it."""
+    return _KINDS.get(type(value), f"of type {type(value).__name__}")
+
+
+def names_of(fields: dict[str, Any]) -> str:
+    """Names the fields that there are, for an error: some of many, and long ones in short."""
+    return _SHORT.repr([*fields])[1:-1] or "none"
 
 
 def is_deep(value: Any) -> bool:

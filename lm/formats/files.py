@@ -13,6 +13,7 @@ import lzma
 import os
 import pathlib
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, NamedTuple, TypeVar
@@ -102,6 +103,8 @@ def _blocks(path: pathlib.Path) -> Iterator[bytes]:
       UserError: it is UTF-16 or UTF-32, or packed under the name of a plain file.
       DAMAGED: after all that can be read.
     """
+    if path == STDIN and sys.stdin is None:  # So Python says that it was closed at the start.
+        raise UserError("standard input is closed; name a file, or give it one")
     unpack = PACKED.get(path.suffix.lower(), open)
     with open(0, "rb", closefd=False) if path == STDIN else unpack(path, "rb") as file:
         # `read` would lose what it has unpacked when the next bytes are damaged.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lm.errors import UserError
 from lm.formats import conll, files, tables
-from lm.formats.fields import Record, is_deep
+from lm.formats.fields import Record, is_deep, kind_of
 
 T = TypeVar("T")
 ReadFn = Callable[[pathlib.Path, int], Iterator[Record | UserError]]
@@ -35,7 +35,7 @@ def read(
     except files.DAMAGED as error:
         yield files.unreadable(path, error, num_read)
     except UserError as error:  # Of the file as a whole, as when it is UTF-16.
-        yield error
+        yield files.RestUnread(str(error))
 
 
 def reader_of(path: pathlib.Path) -> ReadFn:
@@ -100,7 +100,7 @@ def _record(name: str, fields: Any) -> Record | UserError:
     if is_deep(fields):
         return UserError(f"{name}: {_TOO_DEEP}; leave it out, or set {files.SKIP}")
     if not isinstance(fields, dict):
-        return UserError(f"{name}: holds a {type(fields).__name__}, not an object with fields")
+        return UserError(f"{name}: holds {kind_of(fields)}, not an object with fields")
     return Record(name, fields)
 
 

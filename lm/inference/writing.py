@@ -70,7 +70,7 @@ def make_writer(run: Run, *, raw: bool = False, system: str = "") -> Writer:
     if not isinstance(task, language.Seq2Seq | language.Chat | None):
         raise UserError(
             f"checkpoint={run.folder} was trained for {run.config['task']['kind']}, and writes"
-            " nothing; evaluate it instead"
+            " nothing; evaluate it instead, or have configs/predict.py label texts"
         )
     architecture = family_named(run.config["model"]["name"]).architecture
     if architecture == "encoder":

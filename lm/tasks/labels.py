@@ -11,7 +11,7 @@ from typing import Any
 
 from lm.data.tags import spelled
 from lm.errors import UserError
-from lm.formats.fields import Record, lookup
+from lm.formats.fields import Record, lookup, names_of
 
 _INVISIBLE = "\u200b\u2060\ufeff"  # Without width, and no white space to Python.
 
@@ -205,5 +205,5 @@ def field(record: Record, key: str) -> Any:
     try:
         return lookup(record.fields, key)
     except KeyError:
-        there = ", ".join(map(repr, record.fields))
+        there = names_of(record.fields)
         raise UserError(f"{record.name}: the field {key!r} is missing; there are {there}") from None

@@ -255,7 +255,7 @@ class Seq2Seq(Task):
         if room < 1:
             raise UserError(
                 f"task.prompt={self._prompt!r} leaves no room for a source in "
-                f"data.seq_len={self._seq_len}; shorten it, or raise data.seq_len"
+                f"data.seq_len={self._seq_len}; shorten it, or raise data.seq_len in training"
             )
         if len(ids) <= room:
             return ids

@@ -19,7 +19,7 @@ from lm.data.examples import Features
 from lm.data.records import Record
 from lm.data.tags import Entity, entities, repair, spelled, split_tag
 from lm.errors import UserError
-from lm.formats.fields import has, lookup
+from lm.formats.fields import has, lookup, names_of
 from lm.losses import likelihood
 from lm.losses.likelihood import Sums
 from lm.metrics import averages
@@ -336,7 +336,7 @@ def words_and_tags(
 def _strings(record: Record, key: str) -> list[str]:
     value = lookup(record.fields, key) if has(record.fields, key) else None
     if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
-        there = ", ".join(map(repr, record.fields))
+        there = names_of(record.fields)
         raise UserError(
             f"{record.name}: the field {key!r} is no list of strings; there are {there}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from lm.corpus.documents import LONG_CHARS, Document, cut_long
 from lm.errors import UserError
-from lm.formats.fields import lookup
+from lm.formats.fields import kind_of, lookup, names_of
 from lm.models.families import Family
 from lm.tokenizers.tokenizers import Tokenizer
 
@@ -141,8 +141,8 @@ class TextInputs:
 def too_long(name: str, length: int | str, seq_len: int) -> UserError:
     """Makes the error of an example that does not fit."""
     return UserError(
-        f"{name}: {length} tokens do not fit data.seq_len={seq_len}; raise it, or cut long "
-        "examples with data.truncate=True"
+        f"{name}: {length} tokens do not fit data.seq_len={seq_len}; cut long examples with "
+        "data.truncate=True, or raise it in training"
     )
 
 
@@ -158,11 +158,11 @@ def text_field(name: str, fields: Mapping[str, Any], key: str) -> str:
     """Returns a field that must hold text; raises UserError if it is missing, no text, or empty."""
     try:
         text = lookup(fields, key)
-        found = f"is a {type(text).__name__}"
+        found = f"is {kind_of(text)}"
     except KeyError:
         text, found = None, "is missing"
     if not isinstance(text, str):
-        there = ", ".join(map(repr, fields)) or "none"
+        there = names_of(fields)
         raise UserError(f"{name}: the field {key!r} {found}, and text is needed; there are {there}")
     if not text.strip():
         raise UserError(f"{name}: the field {key!r} is empty; remove the example, or mend it")

@@ -6,6 +6,7 @@ import pytest
 from lm.data import builtin
 from lm.data.records import Record, hold_out, read_records, readable, take, texts_of
 from lm.errors import UserError
+from lm.tasks.text import text_field
 
 
 def read(path, on_error="raise"):
@@ -110,9 +111,17 @@ def test_questions_of_squad(tmp_path):
     assert second["is_impossible"] and second["answers"] == []
 
 
+def test_errors_name_fields_of_any_length_and_kind_in_short():
+    with pytest.raises(UserError, match=r"'text' is null, .*; there are 'text', 'kkk") as caught:
+        text_field("a.jsonl:1", {"text": None, "k" * 100_000: 1} | dict.fromkeys("abc" * 9), "text")
+
+    assert len(str(caught.value)) < 300
+
+
 BAD = {
     "a.jsonl": ('{"a": 1}\n{"a": \n', ":2: not JSON"),
     "b.jsonl": ("[1]\n", ":1: holds a list"),
+    "null.jsonl": ("null\n", ":1: holds null, not"),
     "c.csv": ("a,b\n1,2,3\n", ":2: 3 values under a header of 2"),
     "d.conll": ("EU B-ORG\nrejects\n", ":2: 1 columns"),
     "e.conllu": ("1\ta\n", ":1: not ten columns"),

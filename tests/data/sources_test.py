@@ -93,7 +93,7 @@ BAD_LINES = {
     "utf8": (b'{"text": "\xe9"}', "x.jsonl:2: byte 0xe9 at offset 27 is not UTF-8"),
     "json": (b'{"text": "a",}', "x.jsonl:2: not JSON"),
     "missing": (b'{"body": "a"}', "x.jsonl:2: data.field='text' is missing; there are 'body'"),
-    "number": (b'{"text": 5}', "x.jsonl:2: data.field='text' is a int"),
+    "number": (b'{"text": 5}', "x.jsonl:2: data.field='text' is a number"),
     "list": (b"[1]", "x.jsonl:2: holds a list"),
     "half a pair": (b'{"text": "a\\ud83d"}', "x.jsonl:2: character 1 is half a surrogate pair"),
 }

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import sys
 
 import pytest
 
@@ -83,7 +84,15 @@ def test_a_cut_archive_is_said_wherever_it_is_cut(tmp_path, text_format, packer,
 def test_another_encoding_is_named_in_any_format(tmp_path, text_format):
     (tmp_path / "a.txt").write_text("text", encoding="utf-16")
     (error,) = read(tmp_path / "a.txt", text_format)
-    assert "is UTF-16, not UTF-8" in str(error)
+    assert isinstance(error, files.RestUnread) and "is UTF-16, not UTF-8" in str(error)
+
+
+def test_a_closed_standard_input_is_no_empty_one(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+
+    (error,) = read(files.STDIN)
+
+    assert isinstance(error, files.RestUnread) and "standard input is closed" in str(error)
 
 
 def test_standard_input_is_read_no_further_than_is_asked_for():
