@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lm.chat.chat_template import DEFAULT
+from lm.chat.template_program import Program
 from lm.errors import UserError
 from lm.system import atomic_files, folder_files
+from lm.system.progress_bar import say
 
 FILE = "chat_template.jinja"
 _OTHERS = "additional_chat_templates"  # A folder; each file in it is named by its template.
@@ -97,9 +99,15 @@ def write(folder: pathlib.Path, sources: Mapping[str, str]) -> None:
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies the templates of one folder to another, if it has any."""
-    if (found := read(source)) is not None:
-        write(target, found.sources)
+    """Copies the templates of one folder to another, if it has any; says which are no Jinja."""
+    if (found := read(source)) is None:
+        return
+    write(target, found.sources)
+    for name, text in found.sources.items():
+        try:
+            Program(text, f"the chat template {name!r} of {found.origin}")
+        except UserError as error:
+            say(f"{error}; it is kept as it is, and no chat can be laid out by it")
 
 
 def _as_list(template: str) -> list[Any]:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lm.errors import UserError
+
 
 class Frame(NamedTuple):
     """Special tokens around one text or two.
@@ -51,26 +53,41 @@ def plain(bos_id: int | None, eos_id: int, num_texts: int) -> Frame:
 
 
 def frame_of(tokenizer: Any, num_texts: int) -> Frame:
-    """Asks the post-processor of a `tokenizers.Tokenizer` about one text or two."""
-    text = _any_text(tokenizer)
+    """Asks the post-processor of a `tokenizers.Tokenizer` about one text or two.
+
+    Raises:
+      UserError: it leaves a text out, repeats it, or puts the second one first.
+    """
+    text, text_ids = _any_text(tokenizer)
     encoding = tokenizer.encode(*[text] * num_texts, add_special_tokens=True)
     special_ids: list[tuple[int, ...]] = [()]
     special_types: list[tuple[int, ...]] = [()]
-    text_types = []
+    texts, text_types = [], []
     items = zip(encoding.sequence_ids, encoding.ids, encoding.type_ids, strict=True)
     for sequence, run in itertools.groupby(items, key=lambda item: item[0]):
         _, ids, types = zip(*run, strict=True)
         if sequence is None:
             special_ids[-1], special_types[-1] = ids, types
         else:
+            texts.append((sequence, ids))
             text_types.append(types[0])
             special_ids.append(())
             special_types.append(())
+    num_ids = encoding.special_tokens_mask.count(0)  # Of texts; of one given twice, both count.
+    if texts != [(i, text_ids) for i in range(num_texts)] or num_ids != num_texts * len(text_ids):
+        raise UserError(
+            f"the post_processor of its tokenizer.json does not give each of {num_texts} texts "
+            "once and in order; mend it, or remove it"
+        )
     return Frame(tuple(special_ids), tuple(special_types), tuple(text_types))
 
 
-def _any_text(tokenizer: Any) -> str:
-    """Returns a text that has tokens."""
+def _any_text(tokenizer: Any) -> tuple[str, tuple[int, ...]]:
+    """Returns a text that has tokens, and their ids."""
     tokens = filter(None, map(tokenizer.id_to_token, range(tokenizer.get_vocab_size())))
-    texts = itertools.chain(["a"], tokens)  # A vocabulary may lack any given letter.
-    return next(t for t in texts if tokenizer.encode(t, add_special_tokens=False).ids)
+    processor, tokenizer.post_processor = tokenizer.post_processor, None  # It may drop all texts.
+    # A vocabulary may lack any given letter.
+    found = ((text, tuple(tokenizer.encode(text).ids)) for text in itertools.chain(["a"], tokens))
+    text_and_ids = next(((text, ids) for text, ids in found if ids), ("", ()))
+    tokenizer.post_processor = processor
+    return text_and_ids

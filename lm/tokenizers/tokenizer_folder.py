@@ -5,6 +5,7 @@ and which of the files that class believes.
 """
 
 import base64
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ _CLASS_OF_FILE = {
     "spiece.model": "T5Tokenizer",
     "sentencepiece.bpe.model": "XLMRobertaTokenizer",
 }
+_LISTS = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -114,7 +116,7 @@ def _extra(settings: Mapping[str, Any], kind: type) -> Any:
 
 def _said(path: pathlib.Path) -> _Said:
     """Reads tokenizer_config.json, with what older files say besides."""
-    folder, settings = path.parent, dict(_json(path.parent / CONFIG))
+    folder, settings = path.parent, _settings(path.parent / CONFIG)
     if path.is_file():  # Its post-processor counts, not these.
         settings.pop("add_bos_token", None)
         settings.pop("add_eos_token", None)
@@ -125,7 +127,7 @@ def _said(path: pathlib.Path) -> _Said:
         decoder = settings.pop("added_tokens_decoder")
         added = {int(i): _token(folder / CONFIG, token) for i, token in decoder.items()}
     else:  # Only now do these two count; but then special_tokens_map.json has the last word.
-        of_map = dict(_json(folder / TOKENS_MAP))
+        of_map = _settings(folder / TOKENS_MAP)
         if isinstance(more := of_map.get("extra_special_tokens"), list):
             known = _extra(settings, list)
             of_map["extra_special_tokens"] = [*known, *(x for x in more if x not in known)]
@@ -133,11 +135,39 @@ def _said(path: pathlib.Path) -> _Said:
         special = {_text(settings[name]) for name in NAMES if settings.get(name)}
         special |= set(map(_text, _extra(settings, list)))
         for text, token_id in _json(folder / _ADDED).items():
+            if type(token_id) is not int:
+                raise UserError(
+                    f"{folder / _ADDED}: the id of {text!r} is {token_id!r:.40}, which is no whole "
+                    "number; restore the file"
+                )
             is_special = text in special
             added[token_id] = AddedToken(text, normalized=not is_special, special=is_special)
-        for token in _json(path).get("added_tokens", []):
-            added[token["id"]] = _token(path, token)
+        with contextlib.suppress(TypeError, KeyError):  # Of a damaged one, as `load_json` says.
+            for token in _json(path).get("added_tokens", []):
+                added[token["id"]] = _token(path, token)
     return _Said(settings, added)
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a file of settings; raises UserError where what should be a token is none."""
+    settings = dict(_json(path))
+    for key, value in settings.items():
+        tokens = [value] if key in NAMES and value is not None else []
+        if key in _LISTS and value is not None:
+            tokens = [*value.values()] if isinstance(value, dict) else value
+        are_ids = key != "added_tokens_decoder" or (
+            isinstance(value, dict) and all(map(str.isdecimal, value))
+        )
+        if not (are_ids and isinstance(tokens, list) and all(map(_is_token, tokens))):
+            raise UserError(
+                f"{path}: {key}={value!r:.60} is not what it should be, where tokens are texts or "
+                "objects with a content; restore the file"
+            )
+    return settings
+
+
+def _is_token(said: Any) -> bool:
+    return isinstance(said.get("content") if isinstance(said, dict) else said, str)
 
 
 class _Made(NamedTuple):

@@ -135,3 +135,15 @@ def test_a_config_in_another_encoding_is_named_once(tmp_path):
     with pytest.raises(UserError, match=r"is not UTF-8 .*; restore it") as caught:
         template_files.read(tmp_path)
     assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("text", ["{% for", "{% unknown %}", "{{ x | unknown }}"])
+def test_a_template_that_is_no_jinja_is_copied_and_said(text, tmp_path, capsys):
+    template_files.write(tmp_path / "a", {"default": text, "whole": "{{ x }}"})
+
+    template_files.copy(tmp_path / "a", tmp_path / "b")
+
+    assert template_files.read(tmp_path / "b").sources == {"default": text, "whole": "{{ x }}"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"the chat template 'default' of {tmp_path}/a is no Jinja")
+    assert said.count("is kept as it is") == 1

@@ -133,6 +133,27 @@ def test_a_run_of_before_keeps_its_ids_and_its_name(tmp_path):
     assert tokenizers.load_file(source).piece(tokenizers.load_file(source).bos_id) == "<mask>"
 
 
+A, B, END = (
+    {"Sequence": {"id": "A", "type_id": 0}},
+    {"Sequence": {"id": "B", "type_id": 1}},
+    {"SpecialToken": {"id": "</s>", "type_id": 0}},
+)
+
+
+@pytest.mark.parametrize(
+    "single, pair",
+    [([], []), ([A, END], []), ([A, END, A], [A, B]), ([END], [A, B]), ([A], [B, A])],
+)
+def test_a_frame_that_does_not_hold_each_text_once_is_refused(single, pair, tmp_path):
+    KINDS["byte-level"](tmp_path)
+    parts = json.loads((tmp_path / "tokenizer.json").read_text())
+    special = {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}
+    frame = {"type": "TemplateProcessing", "single": single, "pair": pair}
+    frame["special_tokens"] = special
+    write(tmp_path, "tokenizer.json", parts | {"post_processor": frame})
+    assert f"{tmp_path}: the post_processor of its tokenizer.json" in line_of(tmp_path)
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 def test_a_text_inside_of_another_keeps_its_spaces(legacy, tmp_path):
     tokenizer_folders.llama_model(tmp_path, legacy=legacy)
@@ -164,6 +185,35 @@ DAMAGE = {
     ),
     "spiece.model": ("spiece.model", b"\x0a\x05nonsense", "spiece.model is no SentencePiece"),
     "tokenizer.model": ("tokenizer.model", b"", "tokenizer.model is no SentencePiece"),
+}
+
+
+_WRONG = {
+    **{name: [5, [1], {}, {"content": 5}, True] for name in ("bos_token", "pad_token")},
+    "added_tokens_decoder": [[1], 5, None, {"x": "a"}, {"1": 5}, {"1": {"special": True}}],
+    "extra_special_tokens": [5, "a", [1], [{}], {"a": 1}],
+    "additional_special_tokens": [5, [None]],
+}
+DAMAGE |= {
+    f"{file}, {key}={value}": (
+        "byte-level",
+        json.dumps({key: value}).encode(),
+        f"{file}: {key}={value!r} is not what it should be",
+    )
+    for key, values in _WRONG.items()
+    for value in values
+    for file in ("tokenizer_config.json", "special_tokens_map.json")
+    if file != "special_tokens_map.json" or key in ("bos_token", "extra_special_tokens")
+}
+DAMAGE |= {
+    "tokenizer_config.json, UTF-16": (
+        "byte-level",
+        "{}".encode("utf-16"),
+        "no JSON ('utf-8' codec",
+    ),
+    "added_tokens.json, ids": ("vocab.json", b'{"a": "1"}', "added_tokens.json: the id of 'a' is"),
+    "tokenizer.json, tokens": ("byte-level", b'{"added_tokens": [1]}', "tokenizer.json is no"),
+    "tokenizer.json, no id": ("byte-level", b'{"added_tokens": [{}]}', "tokenizer.json is no"),
 }
 
 
