@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from lm.errors import UserError
 from lm.formats import files
 from lm.run import workdir as workdir_lib
@@ -115,9 +117,10 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 def _check_number(key: str, value: Any, number: Any) -> None:
     if not isinstance(number, int | float) or isinstance(number, bool):  # A bool is an int.
         return
-    # Steps, sizes and ids are counted in 32 bits, on devices too.
-    if isinstance(number, int) and key not in _BEYOND_32_BITS and abs(number) >= 2**31:
-        raise UserError(f"{key}={value} is too large; it must be less than 2^31")
+    # Steps, sizes and ids are counted in 32 bits, and floats computed in them, on devices too.
+    most = 2**31 - 1 if isinstance(number, int) else float(np.finfo(np.float32).max)
+    if key not in _BEYOND_32_BITS and most < abs(number) < math.inf:
+        raise UserError(f"{key}={value} is too large; at most {most:.10g} is possible")
     holds, words = _RULES.get(key, _ANY)
     if not holds(number):
         raise UserError(f"{key}={value} must {words}")

@@ -4,7 +4,6 @@ Dimension key: B batch, L length, N new tokens, V vocabulary, W beams, C candida
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -95,8 +94,8 @@ def check(num_beams: int, length_penalty: float) -> None:
     """Raises UserError where one of these is out of its range, or no number; see `search`."""
     if num_beams < 1:
         raise UserError(f"num_beams={num_beams} must be at least 1")
-    if not math.isfinite(length_penalty):
-        raise UserError(f"length_penalty={length_penalty} must be a finite number")
+    if not abs(length_penalty) <= float(np.finfo(np.float32).max):  # Also of NaN.
+        raise UserError(f"length_penalty={length_penalty} must be a number that float32 holds")
 
 
 @struct.dataclass

@@ -4,7 +4,6 @@ Dimension key: B batch, L length, N new tokens, V vocabulary.
 """
 
 import functools
-import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -232,8 +231,11 @@ def filter_logits(logits_BV: jax.Array, top_k: jax.Array, top_p: jax.Array) -> j
 
 def check(temperature: float, top_k: int, top_p: float) -> None:
     """Raises UserError where one of these is out of its range, or no number; see `sample`."""
-    if not 0 <= temperature < math.inf:  # Also of NaN.
-        raise UserError(f"temperature={temperature} must be a number of at least 0; 0 is greedy")
+    if not 0 <= temperature <= float(np.finfo(np.float32).max):  # Also of NaN.
+        raise UserError(
+            f"temperature={temperature} must be a number of at least 0 that float32 holds; 0 is "
+            "greedy"
+        )
     if top_k < 0:
         raise UserError(f"top_k={top_k} must not be negative; 0 draws among all tokens")
     if not 0 < top_p <= 1:

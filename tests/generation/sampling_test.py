@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from lm.errors import UserError
-from lm.generation import sampling
+from lm.generation import beam, sampling
 from lm.models.gpt2 import GPT2
 from lm.models.kv_cache import unstack_for_decoding
 from tests import tiny
@@ -179,6 +179,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
         (dict(max_new_tokens=0), "max_new_tokens=0"),
         (dict(max_new_tokens=14), "16 positions"),
         (dict(temperature=-1.0), "temperature=-1.0"),
+        (dict(temperature=1e39), "temperature=1e"),
         (dict(top_p=0.0), "top_p=0.0"),
         (dict(top_k=-1), "top_k=-1"),
     ],
@@ -186,3 +187,11 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
 def test_numbers_out_of_range_are_named(params, changes, message):
     with pytest.raises(UserError, match=message):
         generate(params, [[1, 2, 3]], **changes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("penalty", [1e39, -1e300, np.inf, np.nan])
+def test_a_length_penalty_that_float32_does_not_hold_is_named(penalty):
+    with pytest.raises(UserError, match=r"length_penalty=.* that float32 holds"):
+        beam.check(2, penalty)
+    beam.check(2, 3e38)
