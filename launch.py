@@ -94,7 +94,22 @@ def _fail(message: str, code: int = 2) -> int:
     return code
 
 
+def _print_help() -> int:
+    print(f"{__doc__}\n")
+    for flag in (
+        flags.FLAGS[x.name] for x in globals().values() if isinstance(x, flags.FlagHolder)
+    ):
+        print(f"--{flag.name}: {flag.help}")
+    print(
+        "\n--config.KEY=VALUE changes a key of the config; --help_config=PART says what keys are."
+    )
+    print("The configs are listed in configs/README.md, the documents in README.md.")
+    return 0
+
+
 def _run(argv: list[str]) -> int:
+    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & {*argv}:
+        return _print_help()
     config = _parse(argv)
     if _PRINT_CONFIG.value:
         filename = config_flags.get_config_filename(flags.FLAGS["config"])

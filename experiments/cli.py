@@ -53,6 +53,16 @@ _UNSAYS = (
 )
 
 
+# Recipes of the experiments that have no config file of their name.
+_RECIPES = {"pretrain": "quickstart", "finetune": "classify"}
+# What a flag must be, by what Python says of one that is not.
+_KINDS = {
+    "invalid literal for int": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
+
+
 class RecipeParser(ConfigFileFlagParser):
     """Opens a config file so that each change that a command makes to it needs one argument.
 
@@ -76,6 +86,15 @@ class RecipeParser(ConfigFileFlagParser):
             for arg in self._arguments
             if arg.startswith(f"--{self.name}.") and "=" in arg
         )
+        for key in changes:
+            _check_key(f"--{self.name}.{key}={changes[key]}", key, config)
+        asked, own = changes.get("experiment"), config.get("experiment")
+        file = f"configs/{_RECIPES.get(asked, asked)}.py"
+        if asked != own and asked is not None and pathlib.Path(file).is_file():
+            raise UserError(
+                f"experiment={asked!r} needs other settings than {path} has, which is for "
+                f"experiment={own!r}; take --config={file}"
+            )
         for key, names in _CHOICES.items():
             # Each path holds the choices before it, so that several may be changed at once.
             for name in names if key in changes else ():
@@ -103,16 +122,30 @@ class RecipeParser(ConfigFileFlagParser):
         return (more, found) if chooses else None
 
 
+def _check_key(arg: str, key: str, config: ml_collections.ConfigDict) -> None:
+    """Raises UserError where a key is no name, or names something inside of a value."""
+    if not re.fullmatch(r"\w+(\[-?\d+\])*(\.\w+(\[-?\d+\])*)*", key):
+        raise UserError(
+            f"{arg}: {key!r} is no key; write NAME or BLOCK.NAME, as seed or data.train"
+        )
+    above, _, name = key.rpartition(".")
+    while above and "[" not in above:
+        value = flat(config).get(above)
+        if value is not None:
+            raise UserError(f"{arg}: {above}={value!r} is a value, and has no key {name!r}")
+        above = above.rpartition(".")[0]
+
+
 def _joined(argv: Sequence[str]) -> list[str]:
     """["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]."""
     found: list[str] = []
     for arg in argv:
-        opens = found and re.fullmatch(r"--(config|launcher)(\.[\w.]+)?", found[-1])
+        opens = found and re.fullmatch(r"--(config|launcher|workdir)(\.[\w.]+)?", found[-1])
         # A dash and a letter begin the next argument; a dash and a digit are a value.
         if opens and not re.match("--?[A-Za-z]", arg):
             found[-1] += f"={arg}"
         else:
-            found.append(re.sub(r"^-(?=(config|launcher)([.=]|$))", "--", arg))
+            found.append(re.sub(r"^-(?=(config|launcher|workdir)([.=]|$))", "--", arg))
     return found
 
 
@@ -125,6 +158,10 @@ def expand_short_flags(argv: list[str]) -> None:
     if "sweep" in names and "launcher" not in names:
         argv.insert(1, "--launcher=local")
     for i, arg in enumerate(argv):
+        if arg == "--help_config" and not re.match("[^-]", "".join(argv[i + 1 : i + 2])):
+            raise UserError(
+                "--help_config=PART names a part of keys' names, as --help_config=warmup"
+            )
         if arg == "--sweep=":
             raise UserError("--sweep= names no file; say --sweep for the config's own sweep()")
         if arg == "--sweep":
@@ -174,6 +211,8 @@ def mistake(error: BaseException, arguments: Sequence[str]) -> BaseException:
     paths = {v.partition(":")[0] for n, _, v in named if n in ("--config", "--launcher")}
     said, one = None, error
     while one is not None:  # The last one is the first that was raised.
+        if isinstance(one, UserError):
+            return one
         if place := _place(one, paths):
             said = f"{place}: {type(one).__name__}: {' '.join(str(one).split())}"
         one = one.__cause__ or one.__context__
@@ -205,6 +244,8 @@ def one_line(error: Exception, arguments: Sequence[str]) -> str:
         message = message.args[0]  # A KeyError inside an AttributeError, each quoted once more.
     # What a config file raises arrives with its whole traceback as text.
     text = re.sub(r"Traceback \(most.* \w+Error: ", "", " ".join(str(message).split()))
+    for start, kind in _KINDS.items():
+        text = re.sub(rf": \W*{start}.*", f" must be {kind}", text)
     text = re.sub(r"^flag (--\w+=[^: ]+)\S*: Error whilst parsing config file: ", r"\1: ", text)
     unknown = re.match(r"'(\w+)'", text)
     if unknown is None:

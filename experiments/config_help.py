@@ -236,7 +236,10 @@ def print_help(part: str) -> int:
     if not values:
         words = {*names, *(key.rpartition(".")[2] for key in names)}
         near = difflib.get_close_matches(part, sorted(words), n=3, cutoff=0)
-        raise UserError(f"--help_config={part}: no config has such a key; near: {', '.join(near)}")
+        raise UserError(
+            f"--help_config={part}: no config has such a key; near: {', '.join(near)}; "
+            "--help lists the flags"
+        )
     for (key, text), files_of in sorted(values.items()):
         print(f"{key}: {text}")
         for value, files in files_of.items():

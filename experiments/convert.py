@@ -44,28 +44,39 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
     with _unfinished(target) as partial, faults.naming(target):
-        is_imported = True  # Else it is exported.
+        made = ""  # By an export; an import makes a run.
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
         if peft.is_folder(source):
+            _refuse(config, f"source={source}, which holds adapters", "vocab_size", "adapters")
             merge_adapters(source, partial, base=config.base, **allowed)
         elif hugging_face.is_folder(source):
+            _refuse(config, f"source={source}, a folder of transformers", "base", "adapters")
             import_folder(source, partial, vocab_size=config.vocab_size, **allowed)
         elif (source / "config.json").exists():
+            _refuse(config, f"source={source}, a run", "base", "vocab_size", *allowed)
             if config.adapters:
-                export_adapters(source, partial)
+                made = f"adapters of step {export_adapters(source, partial)}"
             else:
-                export(run_lib.read(source), partial)
-            is_imported = False
+                exported = run_lib.read(source)
+                export(exported, partial)
+                kind = hugging_face.load_config(partial)["architectures"][0]
+                made = f"{kind} of step {exported.step}"
         else:
             raise UserError(
                 f"source={source} is neither a run, nor a folder of transformers or of peft"
             )
-        if is_imported:
+        if not made:
             manifest.write(partial / "tokenizer")
-    print(f"{source} -> {target}")
-    if is_imported:
+    print(f"{source} -> {target}: {made or 'a run at step 0'}")
+    if not made:
         print(_what_to_do(target))
     return 0
+
+
+def _refuse(config: ml_collections.ConfigDict, source: str, *keys: str) -> None:
+    for key in keys:
+        if config[key]:
+            raise UserError(f"{key}={config[key]} means nothing to {source}; leave it out")
 
 
 def _what_to_do(run: pathlib.Path) -> str:
@@ -235,8 +246,8 @@ def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
         checkpoints.save(0, TrainState(np.int32(0), params, ()), host, {})
 
 
-def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
-    """The adapters of a fine-tuned run, without its head -> a folder of `peft`.
+def export_adapters(source: pathlib.Path, target: pathlib.Path) -> int:
+    """The adapters of a fine-tuned run, without its head -> a folder of `peft`; returns their step.
 
     Raises:
       UserError: the run has none, or adapts what `transformers` has no name for.
@@ -260,6 +271,7 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> None:
     )
     if "head" in run.base:
         print("left out: the head, which is not in a folder of peft")
+    return run.step
 
 
 def _check_scores(folder: pathlib.Path, model: nn.Module) -> None:

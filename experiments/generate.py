@@ -57,8 +57,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"num_samples={config.num_samples} is more than num_beams={config.num_beams} find"
         )
-    if not all(isinstance(text, str) for text in config.stop):
-        raise UserError(f"stop={config.stop!r} must hold texts, such as ('END',)")
     if not all(config.stop):
         raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
     if config.system and config.raw:

@@ -34,6 +34,30 @@ def test_a_failure_leaves_nothing(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("file", "contents", "changes"),
+    [
+        ("adapter_config.json", "{}", {"vocab_size": 5000}),
+        ("adapter_config.json", "{}", {"adapters": True}),
+        ("config.json", '{"model_type": "gpt2"}', {"base": "a"}),
+        ("config.json", '{"model_type": "gpt2"}', {"adapters": True}),
+        ("config.json", '{"experiment": "pretrain"}', {"vocab_size": 5000}),
+        ("config.json", '{"experiment": "pretrain"}', {"base": "a"}),
+        ("config.json", '{"experiment": "pretrain"}', {"allow_missing": True}),
+    ],
+)
+def test_a_setting_of_another_direction_is_refused(tmp_path, file, contents, changes):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / file).write_text(contents)
+    config = convert_config.get_config()
+    config.update(source=str(tmp_path / "source"), target=str(tmp_path / "target"), **changes)
+
+    with pytest.raises(UserError, match=f"{next(iter(changes))}=.* means nothing to source="):
+        convert.run(config, None)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_a_lock_without_room_leaves_nothing(tmp_path):
     with pytest.raises(OSError), file_limit(0), convert._unfinished(tmp_path / "target"):
         pass

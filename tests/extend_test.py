@@ -55,6 +55,12 @@ def test_only_the_length_may_change_and_only_grow(made):
     assert len(workdir.starts(made)) == 1
 
 
+def test_a_refusal_names_what_may_not_change(made):
+    other = longer(optimizer={"peak_lr": 1.0})
+    with pytest.raises(UserError, match=r"config: optimizer.peak_lr is \S+ there, \S+ here;"):
+        workdir.check(made, other, extend=True)
+
+
 def test_the_folder_tells_of_its_new_length(made):
     for parallel in ({"data": 4}, {"data": 1}):  # The second time it is that long already.
         config = longer(parallel=parallel)

@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 
+import launch as launch_module
 from configs import evaluate as evaluate_config
 from configs import generate as generate_config
 from configs import quickstart
@@ -267,13 +268,24 @@ def test_the_quickstart_of_the_readme(text, tmp_path):
 
 COMMAND_LINE = {
     "an unknown key": (["--config.model.num_layer=3"], "num_layers"),
-    "a wrong type": (["--config.train.num_steps=many"], "num_steps"),
-    "a fraction for a count": (["--config.train.num_steps=2.5"], "num_steps"),
+    "a wrong type": (["--config.train.num_steps=many"], "num_steps=many must be a whole number"),
+    "a fraction for a count": (["--config.train.num_steps=2.5"], "=2.5 must be a whole number"),
+    "no rate": (["--config.optimizer.peak_lr=x"], "peak_lr=x must be a number"),
+    "no truth": (["--config.model.scan_layers=maybe"], "=maybe must be true or false"),
     "no such config": (["--config=configs/none.py"], "configs/none.py"),
     "an unknown argument": (["--config=configs/quickstart.py:size=9"], "size"),
     "an unknown flag": (["--workdirr=x"], "workdir"),
     "a word": (["train"], "train"),
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
+    "another experiment": (["--config.experiment=predict"], "take --config=configs/predict.py"),
+    "no key": (["--config.=3"], "--config.=3: '' is no key"),
+    "a key of a number": (["--config.train.num_steps.x=3"], "has no key 'x'"),
+    "a key of a text": (["--config.data.train.x=3"], "data.train='' is a value"),
+    "labels that are no texts": (
+        ["--config=configs/classify.py:debug", "--config.task.labels=(1,2)"],
+        "task.labels=(1, 2) must hold texts",
+    ),
+    "help on nothing": (["--help_config"], "--help_config=warmup"),
     "half a range": (["--profile=10"], "FIRST:LAST"),
     "a file for a folder": (["--workdir=launch.py/run"], "launch.py is a file"),
     "a check of what cannot run": (["--verify", "--config.optimizer.layer_decay=9.0"], "=9.0"),
@@ -293,6 +305,15 @@ COMMAND_LINE = {
         "--connect_seconds=0",
     ),
 }
+
+
+def test_help_lists_the_flags(capsys):
+    for flag in ("--help", "-h"):
+        assert launch_module.main(["launch.py", flag]) == 0
+
+        said = capsys.readouterr().out
+        assert all(f"\n--{name}: " in said for name in ("workdir", "extend", "verify", "profile"))
+        assert "configs/README.md" in said
 
 
 def test_ctrl_c_before_there_is_anything_to_save_is_one_line(tmp_path):

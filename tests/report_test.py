@@ -70,6 +70,23 @@ def test_json_lines_are_one_line_each_to_every_reader(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize("flag", ["--extend", "--extend=true", "--workdir=a", "-workdir=a"])
+def test_the_command_that_trains_on_starts_a_run_of_its_own(flag, tmp_path, capsys):
+    made_by = ["launch.py", "--config=configs/bert.py", flag, "--config.train.num_steps=9"]
+
+    report.end(
+        tmp_path,
+        {"eval/loss": 1.0},
+        made_by,
+        model_name="bert",
+        compressors=None,
+        no_bits_per_byte="",
+    )
+
+    _, said = capsys.readouterr().out.split("train it on")
+    assert flag not in said and "num_steps=9" in said and f"--workdir={tmp_path}-more" in said
+
+
 def test_answers_that_begin_inside_of_a_token_are_warned_of_where_they_are_many():
     assert report.border_warnings({chat_template.SPLIT: 4}, num_examples=10) == []
     (line,) = report.border_warnings({chat_template.SPLIT: 5}, num_examples=10)

@@ -102,7 +102,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 
     Raises:
       UserError: at the first number that is out of its range, NaN, infinite or beyond 32 bits, and
-        at a list that names something twice.
+        at a list that names something twice, or other things than texts or numbers.
     """
     for key, value in workdir_lib.flat(values).items():
         # A list of numbers is checked by the rule of its key, one by one.
@@ -110,6 +110,9 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         if len({repr(part) for part in parts}) < len(parts):  # By repr: 1 and True are equal.
             twice = next(part for part in parts if list(parts).count(part) > 1)
             raise UserError(f"{key} names {twice!r} twice; leave one of them out")
+        is_list = isinstance(value, tuple | list) and key not in _WHOLE
+        if is_list and not all(isinstance(part, str) for part in parts):
+            raise UserError(f"{key}={value!r} must hold texts, such as ('1', 'END')")
         for part in parts:
             _check_number(key, value, part)
 

@@ -224,5 +224,5 @@ def check_batch(
         if rows < 1 or rows % parts:
             raise UserError(
                 f"{key} = {rows} rows cannot be divided over parallel.data x parallel.fsdp = "
-                f"{parts}; choose a multiple of {parts}"
+                f"{parts}; choose at least {parts}, a multiple of {parts}"
             )

@@ -56,7 +56,9 @@ def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
             name = f"data.{split}={shown(each)!r}"
             if pathlib.Path(each).is_dir():
                 raise UserError(f"{name} is a folder; name its files: {shown(each).rstrip('/')}/*")
-            raise UserError(f"{name} matches no file from {pathlib.Path.cwd()}; mend the glob")
+            raise UserError(
+                f"{name} matches no file from {pathlib.Path.cwd()}; mend the glob (two are A,B)"
+            )
         found |= dict.fromkeys(paths)  # A dict keeps the order, which is that of the documents.
     if not found:
         raise UserError(f"data.{split}={spec!r} names no file; give a glob, such as 'corpus/*.txt'")

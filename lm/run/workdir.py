@@ -88,6 +88,8 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
     if extend and set(differing) <= set(_LENGTH):
         _check_longer(workdir, theirs, ours)
     elif differing:
+        # Of a run that is extended, its length may differ.
+        differing = [key for key in differing if not (extend and key in _LENGTH)]
         key = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(

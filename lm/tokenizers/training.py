@@ -73,6 +73,7 @@ def train_sentencepiece(
         if raised:
             raise raised[0] from None
         reason = str(error).splitlines()[0].rpartition("] ")[2]  # Without the place in its source.
+        reason = reason or "256 bytes and the special pieces alone are more"
         raise UserError(
             f"tokenizer.vocab_size={vocab_size} cannot be trained on this text: {reason}"
         ) from None
