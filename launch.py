@@ -96,14 +96,10 @@ def _fail(message: str, code: int = 2) -> int:
 
 def _print_help() -> int:
     print(f"{__doc__}\n")
-    for flag in (
-        flags.FLAGS[x.name] for x in globals().values() if isinstance(x, flags.FlagHolder)
-    ):
-        print(f"--{flag.name}: {flag.help}")
-    print(
-        "\n--config.KEY=VALUE changes a key of the config; --help_config=PART says what keys are."
-    )
-    print("The configs are listed in configs/README.md, the documents in README.md.")
+    for holder in (x for x in globals().values() if isinstance(x, flags.FlagHolder)):
+        print(f"--{holder.name}: {flags.FLAGS[holder.name].help}")
+    print("\n--config.KEY=VALUE changes a key of the config; --help_config=PART says what each is.")
+    print("configs/README.md lists the configs; README.md says where the documents are.")
     return 0
 
 

@@ -87,7 +87,7 @@ class RecipeParser(ConfigFileFlagParser):
             if arg.startswith(f"--{self.name}.") and "=" in arg
         )
         for key in changes:
-            _check_key(f"--{self.name}.{key}={changes[key]}", key, config)
+            _check_key(f"--{self.name}.{key}={changes[key]}", key, flat(config))
         asked, own = changes.get("experiment"), config.get("experiment")
         file = f"configs/{_RECIPES.get(asked, asked)}.py"
         if asked != own and asked is not None and pathlib.Path(file).is_file():
@@ -122,7 +122,7 @@ class RecipeParser(ConfigFileFlagParser):
         return (more, found) if chooses else None
 
 
-def _check_key(arg: str, key: str, config: ml_collections.ConfigDict) -> None:
+def _check_key(arg: str, key: str, values: Mapping[str, Any]) -> None:
     """Raises UserError where a key is no name, or names something inside of a value."""
     if not re.fullmatch(r"\w+(\[-?\d+\])*(\.\w+(\[-?\d+\])*)*", key):
         raise UserError(
@@ -130,9 +130,8 @@ def _check_key(arg: str, key: str, config: ml_collections.ConfigDict) -> None:
         )
     above, _, name = key.rpartition(".")
     while above and "[" not in above:
-        value = flat(config).get(above)
-        if value is not None:
-            raise UserError(f"{arg}: {above}={value!r} is a value, and has no key {name!r}")
+        if above in values:
+            raise UserError(f"{arg}: {above}={values[above]!r} is a value, with no key {name!r}")
         above = above.rpartition(".")[0]
 
 

@@ -46,14 +46,16 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     with _unfinished(target) as partial, faults.naming(target):
         made = ""  # By an export; an import makes a run.
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
+        own = dict(adapters=config.adapters)
         if peft.is_folder(source):
-            _refuse(config, f"source={source}, which holds adapters", "vocab_size", "adapters")
+            _refuse(f"source={source}, adapters", vocab_size=config.vocab_size, **own)
             merge_adapters(source, partial, base=config.base, **allowed)
         elif hugging_face.is_folder(source):
-            _refuse(config, f"source={source}, a folder of transformers", "base", "adapters")
+            _refuse(f"source={source}, of transformers", base=config.base, **own)
             import_folder(source, partial, vocab_size=config.vocab_size, **allowed)
         elif (source / "config.json").exists():
-            _refuse(config, f"source={source}, a run", "base", "vocab_size", *allowed)
+            others = dict(base=config.base, vocab_size=config.vocab_size, **allowed)
+            _refuse(f"source={source}, a run", **others)
             if config.adapters:
                 made = f"adapters of step {export_adapters(source, partial)}"
             else:
@@ -73,10 +75,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     return 0
 
 
-def _refuse(config: ml_collections.ConfigDict, source: str, *keys: str) -> None:
-    for key in keys:
-        if config[key]:
-            raise UserError(f"{key}={config[key]} means nothing to {source}; leave it out")
+def _refuse(source: str, **settings: Any) -> None:
+    for key, value in settings.items():
+        if value:
+            raise UserError(f"{key}={value} means nothing to {source}; leave it out")
 
 
 def _what_to_do(run: pathlib.Path) -> str:

@@ -297,11 +297,8 @@ def end(
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]
         print(f"sample from it  {command(*sample, '--config.prompt=def ')}")
     # The last of two equal flags would win, which hides what is meant.
-    kept = [
-        arg
-        for arg in made_by[1:]
-        if not re.match(r"--?(workdir|config\.init_from|extend$|extend=)", arg)
-    ]
+    own = re.compile(r"--?(workdir=|config\.init_from=|extend\b)")
+    kept = [arg for arg in made_by[1:] if not own.match(arg)]
     more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
     print(f"train it on     {more}", flush=True)
 

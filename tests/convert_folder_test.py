@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from configs import convert as convert_config
 from experiments import convert
 from lm.errors import UserError
 from tests.file_limits import file_limit

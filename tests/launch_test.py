@@ -279,7 +279,7 @@ COMMAND_LINE = {
     "an unknown experiment": (["--config.experiment=pretrian"], "pretrain"),
     "another experiment": (["--config.experiment=predict"], "take --config=configs/predict.py"),
     "no key": (["--config.=3"], "--config.=3: '' is no key"),
-    "a key of a number": (["--config.train.num_steps.x=3"], "has no key 'x'"),
+    "a key of a number": (["--config.train.num_steps.x=3"], "with no key 'x'"),
     "a key of a text": (["--config.data.train.x=3"], "data.train='' is a value"),
     "labels that are no texts": (
         ["--config=configs/classify.py:debug", "--config.task.labels=(1,2)"],
