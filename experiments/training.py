@@ -2,10 +2,7 @@
 
 import contextlib
 import functools
-import itertools
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -15,7 +12,6 @@ from experiments.lifecycle import RunLifecycle
 from lm.errors import UserError
 from lm.settings import choose
 from lm.train import early_stopping, loop, metric_writers, monitor
-from lm.train.step import StepFn
 
 
 def train(
@@ -26,8 +22,9 @@ def train(
 ) -> int:
     """Trains to the end of the config, going on from the newest checkpoint in `workdir`.
 
-    The workdir belongs to `requested_config`, which lacks what the data completes. `profile_steps`
-    are the first and the last to trace. Returns 0, or 75 when a signal ended it after saving.
+    The workdir records `requested_config`, which lacks what only the data tells, such as the steps
+    of an epoch. `profile_steps` are the first and the last to trace. Returns 0, or 75 when a signal
+    ended it after saving.
 
     Raises:
       UserError: before anything is written, for a workdir that cannot be used.
@@ -37,6 +34,7 @@ def train(
         loop.stop_on_signals() as stop_requested,
         RunLifecycle(experiment, requested_config) as (run, state),
     ):
+        # The state is that of the newest checkpoint, or else `experiment.first_state()`.
         start = int(state.step)  # Steps that are done; batches count from 0, reports from 1.
         batches = experiment.batches.iterate(start, run.num_steps, *experiment.shard)
         batches = map(place, run.monitor.batches(batches))  # So placing is not waiting for data.
@@ -46,7 +44,7 @@ def train(
             if not run.is_over():  # A run that stopped early may be started once more.
                 state = loop.fit(
                     state,
-                    say_compiling(step_fn, start + 1, functools.partial(print, flush=True)),
+                    step_fn,
                     batches,
                     num_steps=run.num_steps,
                     report=run.report,
@@ -55,24 +53,9 @@ def train(
                         loop.Hook(config.checkpoint.every_steps, run.save),
                     ],
                     stop_requested=lambda step: stop_requested(step) or run.is_over(),
+                    say=functools.partial(print, flush=True),
                 )
         return run.end(state)
-
-
-def say_compiling(step_fn: StepFn, first_step: int, say: Callable[[str], None]) -> StepFn:
-    """The same step, whose first call says how long it takes to be compiled and dispatched."""
-    numbers = itertools.count(first_step)
-
-    def step(state, batch):
-        if next(numbers) > first_step:
-            return step_fn(state, batch)
-        say(f"compiling step {first_step}")
-        start_seconds = time.perf_counter()
-        result = step_fn(state, batch)  # It returns once it is dispatched, not when it is done.
-        say(f"compiled step {first_step} in {time.perf_counter() - start_seconds:.1f} s")
-        return result
-
-    return step
 
 
 def check(
@@ -82,7 +65,7 @@ def check(
 ) -> None:
     """Checks the intervals of evaluation, checkpoints and logging. Reads no data.
 
-    `train.num_steps` is set; `metrics` are those that an evaluation gives.
+    `train.num_steps` is set, and `metrics` names what an evaluation gives.
 
     Raises:
       UserError: a choice that cannot be followed.
@@ -114,7 +97,7 @@ def check(
 
 
 def check_finite(metrics: dict[str, float], names: tuple[str, ...], on_error: str) -> None:
-    """Raises UserError where one of these is NaN or infinite; `on_error` "skip" only prints it."""
+    """Raises UserError where a metric of these names is no number; `on_error` "skip" prints it."""
     odd = [name for name in names if not math.isfinite(metrics[name])]
     if not odd:
         return

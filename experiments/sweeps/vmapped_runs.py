@@ -181,10 +181,9 @@ class VmappedGroup:
         batches = self._iterate(stacked, first_step, num_steps)
         for member in trained:
             batches = member.lifecycle.monitor.batches(batches)  # Each waits as long as all do.
-        step_fn = functools.partial(self._step_fn, **bound)
         state = loop.fit(
             state,
-            training.say_compiling(step_fn, first_step + 1, self._board.say),
+            functools.partial(self._step_fn, **bound),
             (vmapped.place(batch, self._mesh) for batch in batches),
             num_steps=num_steps,
             report=lambda step, metrics: self._report(trained, step, metrics),
@@ -207,6 +206,7 @@ class VmappedGroup:
             stop_requested=lambda step: (
                 stop_requested(step) or not any(m in self._active for m in trained)
             ),
+            say=self._board.say,
         )
         for i, member in enumerate(trained):
             if member in self._active:

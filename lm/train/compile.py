@@ -57,7 +57,8 @@ def compile_step(
     if strategy == "jit":
         # Donation lets XLA write the new state into the old one's memory, which must lie alike.
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-        return with_mesh(jitted), functools.partial(place_batch, mesh=mesh)
+        compiled = jitted if mesh.size == 1 else with_mesh(jitted)
+        return compiled, functools.partial(place_batch, mesh=mesh)
 
     @functools.partial(
         jax.pmap,

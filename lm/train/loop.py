@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +30,10 @@ class Hook(NamedTuple):
         return step == num_steps or (self.every_steps > 0 and step % self.every_steps == 0)
 
 
-# From here to the model it is five calls, with no other function of ours between them:
+# From here to the model it is five calls, which Python makes while `step_fn` is traced:
 #   1. `step`, of `make_step` in language_model.py: rows -> batch; this is what is jitted.
 #   2. `train_step`, in step.py: gradients -> update.
-#   3. `summed_gradients`, in step.py: micro-batches, each through `jax.grad`.
+#   3. `summed_gradients`, in step.py: micro-batches, each through `jax.grad` of its inner `loss`.
 #   4. `loss_fn`, of `make_loss_fn` in language_model.py: logits -> sums.
 #   5. `model.apply`, as of models/gpt2.py.
 # Fine-tuning has a `step` of its own in experiments/finetune.py, and its task's loss for 4 and 5. A
@@ -46,6 +47,7 @@ def fit(
     report: Callable[[int, dict[str, np.ndarray]], None],
     hooks: Sequence[Hook],
     stop_requested: Callable[[int], bool],
+    say: Callable[[str], None] = lambda line: None,
 ) -> TrainState:
     """Trains from `state.step` up to `num_steps`, or until a stop is requested.
 
@@ -59,7 +61,9 @@ def fit(
         that a device never waits for the host. At most two steps are in flight.
       hooks: called in order, with everything reported up to their step.
       stop_requested: asked after each step, with its number.
+      say: told when the first step begins to be compiled, and how long that took.
     """
+    first_step = int(state.step) + 1
     pending: tuple[int, Metrics] | None = None
 
     def flush():
@@ -69,8 +73,14 @@ def fit(
             report(step, jax.device_get(metrics))  # The one place where the host waits for devices.
             pending = None
 
-    for step in range(int(state.step) + 1, num_steps + 1):
-        state, metrics = step_fn(state, next(batches))  # Dispatched; the old state is donated.
+    for step in range(first_step, num_steps + 1):
+        batch = next(batches)
+        if step == first_step:
+            say(f"compiling step {step}")
+            start_seconds = time.perf_counter()
+        state, metrics = step_fn(state, batch)  # Dispatched; the old state is donated.
+        if step == first_step:
+            say(f"compiled step {step} in {time.perf_counter() - start_seconds:.1f} s")
         flush()  # The step before, while this one runs.
         pending = (step, metrics)
         for hook in hooks:

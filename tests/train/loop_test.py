@@ -30,6 +30,7 @@ def fit(num_steps, *, from_step=0, hooks=(), stop=lambda step: False):
         report=lambda step, metrics: events.append(("report", step, metrics["loss"])),
         hooks=[loop.Hook(n, lambda s, _, n=n: events.append(("hook", s, n))) for n in hooks],
         stop_requested=stop,
+        say=lambda line: events.append(("say", line.partition(" in ")[0])),
     )
     return int(state.step), events
 
@@ -39,7 +40,9 @@ def test_metrics_are_fetched_after_the_next_step_was_dispatched():
 
     assert step == 3
     assert [e[:2] for e in events] == [
+        ("say", "compiling step 1"),
         ("dispatch", 1),
+        ("say", "compiled step 1"),
         ("dispatch", 2),
         ("report", 1),
         ("dispatch", 3),
