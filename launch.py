@@ -116,7 +116,7 @@ def _run(argv: list[str]) -> int:
     if _COORDINATOR.value is not None and not supervisor.is_watched():
         # XLA aborts a process that loses another one, from within; a parent can say why.
         return supervisor.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
-    # Records come in all lengths without end: a heap that is never trimmed breaks up and grows.
+    # Not for predictions: rows of all lengths, without end, would let an untrimmed heap grow.
     if config.experiment != "predict":
         allocator.keep_freed_memory()
     if _SWEEP.value is not None or _LAUNCHER.value is not None:
@@ -170,11 +170,11 @@ def _parse(argv: list[str]):
 
 
 def _launch() -> int:
-    """Has other processes do it, or vmap in this one: see docs/sweeps.md."""
+    """Has a launcher run it, in other processes or by vmap in this one; see docs/sweeps.md."""
     from experiments.launchers import local, skypilot, slurm, tpu_vm, vmap
     from experiments.sweeps import plan
 
-    # As the experiments below.
+    # Spelled out, as the experiments below.
     launchers = {
         "local": local,
         "vmap": vmap,

@@ -32,7 +32,7 @@ class Experiment(Protocol):
     abstract: TrainState  # Shapes and shardings of the state.
     batches: StepBatches  # Those of training, on the host.
     shard: tuple[int, int]  # Which shard of each batch this process reads, and of how many.
-    data_hash: str  # Names the data.
+    data_hash: str  # Changes with the data and its tokenizer.
     flops_per_token: float  # For model FLOPs utilisation.
     # What each checkpoint's host data holds besides, and must hold when a run goes on.
     kept: dict[str, Any]

@@ -105,7 +105,10 @@ def _run(
 
 
 class FineTuning:
-    """A run of fine-tuning; see `experiment.Experiment`. UserError: less data than one batch."""
+    """A run of fine-tuning; see `experiment.Experiment`.
+
+    Raises UserError where there is less data than one batch.
+    """
 
     command = None
 
@@ -167,7 +170,7 @@ class FineTuning:
         return metrics
 
     def sample(self, trained_params: Params) -> None:
-        """There is none."""
+        """Returns None: a task's model writes no text by itself."""
 
     def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
         """Evaluates the best checkpoint, and writes its predictions."""
@@ -182,7 +185,7 @@ class FineTuning:
 
 
 def _as_begun(task: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
-    """A `task` block; what it leaves open is that of the run in this folder, if that is alike."""
+    """Fills what a `task` block leaves open from the run in this folder, if of the same kind."""
     # So a run goes on with its labels and their order, and of chats with its day and template.
     begun = {}
     if (workdir / workdir_lib.CONFIG).exists():
@@ -367,7 +370,7 @@ def make_evaluation(
 
 
 def flops_per_token(model: nn.Module, params: Params, seq_len: int) -> float:
-    """Of one token of a full row; see `flops.train_flops`. Frozen layers count like others."""
+    """Counts those of a token of a full row; see `flops.train_flops`. Frozen layers count, too."""
     has_body = "body" in params
     c = model.body.config if has_body else model.config
     body = params["body"] if has_body else params

@@ -74,7 +74,7 @@ def run(
 def complete(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, extend: bool = False
 ) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
-    """The config with its model and its number of steps, and as its workdir will hold it.
+    """Returns the config with model, tokenizer and number of steps, and as its workdir holds it.
 
     Raises:
       UserError: what does not go together, or a workdir of another run.
@@ -87,7 +87,10 @@ def complete(
 
 
 class Pretraining:
-    """A run of pretraining; see `experiment.Experiment`. UserError: less data than one batch."""
+    """A run of pretraining; see `experiment.Experiment`.
+
+    Raises UserError where there is less data than one batch.
+    """
 
     def __init__(
         self,
@@ -108,7 +111,7 @@ class Pretraining:
             parts, self.objective, abstract, config.data.seq_len
         )
         self._make_state = init_from.make_state(config.init_from, parts, abstract)
-        self.evaluate = make_evaluation(
+        self._evaluate = make_evaluation(
             parts,
             self.objective,
             prepared,
@@ -135,9 +138,9 @@ class Pretraining:
         return other
 
     def _set_run(self) -> None:
-        batch_size = self.config.data.batch_size
+        """Sets what follows from the rates and the seed, in which runs of one program differ."""
+        batch_size, seed = self.config.data.batch_size, self.config.seed
         self.schedule, self.kept = self.parts.schedule, {"data.batch_size": batch_size}
-        seed = self.config.seed
         self.batches = Batches(self.prepared, "train", batch_size=batch_size, seed=seed)
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
@@ -155,8 +158,11 @@ class Pretraining:
         # One key for all steps: each folds its number in, so that no checkpoint need hold it.
         return functools.partial(step, key=jax.random.key(self.config.seed)), place
 
+    def evaluate(self, params: Params) -> dict[str, float]:
+        return self._evaluate(params)
+
     def sample(self, params: Params) -> str | None:
-        """What the model writes by itself, from the start of a document."""
+        """Returns what the model writes by itself, from the start of a document."""
         if not self.config.eval.sample_tokens:
             return None
         tokenizer = self.prepared.tokenizer
@@ -211,7 +217,7 @@ def make_evaluation(
 def validation_batches(
     prepared: Prepared, batch_size: int, shard: tuple[int, int]
 ) -> Iterator[Rows]:
-    """The whole validation split; of each batch one shard."""
+    """Reads the whole validation split; `shard` is the index of one of each batch, of how many."""
     index, num_shards = shard
     return evaluation_batches(
         prepared, "validation", batch_size=batch_size, shard=index, num_shards=num_shards
@@ -219,14 +225,14 @@ def validation_batches(
 
 
 def predicted_bytes(objective_kind: str, prepared: Prepared) -> int | None:
-    """Of the validation text; None where `no_bits_per_byte` says why not."""
+    """Returns the bytes of the validation text; None where `no_bits_per_byte` says why not."""
     if no_bits_per_byte(objective_kind, prepared):
         return None
     return prepared.splits["validation"].num_predicted_bytes
 
 
 def no_bits_per_byte(objective_kind: str, prepared: Prepared) -> str:
-    """Why an evaluation gives none; "" where it does."""
+    """Says why an evaluation gives no bits per byte; "" where it does."""
     if objective_kind != "causal":
         return f"objective.kind={objective_kind} does not predict each token of a text"
     return split_counts.no_bits_per_byte(prepared.splits["validation"])

@@ -26,7 +26,10 @@ from lm.train.step import TrainState
 def make_state(
     init_from: str, parts: pretraining.PretrainingParts, abstract: TrainState
 ) -> Callable[[int], TrainState]:
-    """seed -> the state before the first step; what is compiled for it serves all seeds."""
+    """seed -> the state before the first step; what is compiled for it serves all seeds.
+
+    Its parameters are random, or those of the folder `init_from`, where there is one.
+    """
     shardings = pretraining.shardings_of(abstract)
     if not init_from:  # Each device draws its own shard of the parameters.
         init = jax.jit(pretraining.make_init(parts), out_shardings=shardings)
@@ -60,7 +63,7 @@ def make_state(
 
 
 def _is_of_output(path: Path, model: nn.Module) -> bool:
-    """Whether a parameter is no part of the body, so that a task model may lack it."""
+    """Tells whether a parameter is outside of the body, so that a task model may lack it."""
     match family_of(model).architecture:
         case "encoder":
             return path[0] != "encoder"
@@ -70,7 +73,7 @@ def _is_of_output(path: Path, model: nn.Module) -> bool:
 
 
 def _choices(folder: pathlib.Path, model: nn.Module) -> dict[str, Any]:
-    """What a folder of `transformers` may lack and have, with the head of a task or with none."""
+    """Says what a folder of `transformers` may lack, and that it may have heads of tasks."""
     is_body = run_folder.head_of(folder) is not None or hugging_face.is_bare_encoder(folder)
     may_lack = lambda path: is_body and _is_of_output(path, model)
     return {"may_lack": may_lack, "leave_out": "heads"}
@@ -90,8 +93,8 @@ def announce(init_from: str) -> None:
 def own_tokenizer(
     tokenizer: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-    """This `tokenizer` block; or, where a run goes on that read a file, that of its copy there."""
-    # So a run keeps its ids and special tokens, whatever becomes of the file.
+    """Returns this `tokenizer` block, or that of the copy in `workdir` of a file that it names."""
+    # So a run that goes on keeps its ids and special tokens, whatever became of the file.
     if tokenizer.kind == "file" and run_folder.has_tokenizer(workdir):
         return ml_collections.ConfigDict(run_folder.tokenizer_block(workdir))
     return tokenizer

@@ -51,7 +51,7 @@ class PretrainingParts:
 def make_parts(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | int | None = None
 ) -> PretrainingParts:
-    """Builds and cross-checks model, loss, optimiser, and a mesh of these devices or so many.
+    """Builds and cross-checks model, loss, optimiser, and a mesh of these, or so many, devices.
 
     Raises:
       UserError: a value or a combination that cannot work, named by its key.
@@ -79,6 +79,7 @@ def make_parts(
     settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
     make = functools.partial(make_optimizer, **settings, **config.optimizer)
     tx, schedule = make()
+    # `call` names the key of the block that is unknown, or missing.
     loss_fn = call(functools.partial(language_model.make_loss_fn, model), "loss", {**config.loss})
     return PretrainingParts(
         model=model,
@@ -93,7 +94,7 @@ def make_parts(
 
 
 def rows_of(objective_kind: str, sequence: int) -> dict[str, Any]:
-    """What packed rows ask of attention, each cut into so many parts; see `make_model`."""
+    """Says what packed rows, each cut into `sequence` parts, ask of attention; see `make_model`."""
     return dict(causal=objective_kind == "causal", packed=True, sequence_parts=sequence)
 
 
@@ -117,14 +118,13 @@ def make_data(
     Args:
       data, tokenizer: these blocks of a config of pretraining.
       vocab_size: of the model, which must have room for the tokenizer's vocabulary.
-      **where: of `preparation.prepare`, if the corpus does not go into the usual cache.
+      **where: `cache_dir`, and others, of `preparation.prepare`; not given, the usual cache.
 
     Raises:
       UserError: a source or tokenizer that does not work, or one that does not fit the model.
     """
     # How rows are drawn is no part of the cache's key: all batch sizes share what is prepared.
     block = {k: v for k, v in data.items() if not k.startswith("batch_size")}
-    # Through `call`, so that an unknown or missing key of the block raises.
     prepared = call(
         preparation.prepare,
         "data",
@@ -170,7 +170,7 @@ def shardings_of(abstract: TrainState) -> TrainState:
 def flops_per_token(
     parts: PretrainingParts, objective: Objective, abstract: TrainState, seq_len: int
 ) -> float:
-    """Of one token of a row; see `flops.train_flops`."""
+    """Counts the training FLOPs of one token of a row; see `flops.train_flops`."""
     c, params = parts.model.config, abstract.params
     # The objective says how many tokens are read and predicted: T5's are fewer than a row's.
     batch = jax.eval_shape(objective, abstract_rows(1, seq_len), jax.random.key(0))
@@ -184,7 +184,7 @@ def flops_per_token(
         ]
         # The encoder's queries and keys, the decoder's, and those of its cross-attention.
         pairs = [(num_read, num_read), (num_targets, num_targets), (num_targets, num_read)]
-    else:  # Of the output it counts the predicted tokens alone, below.
+    else:  # The output is counted below, for the predicted tokens alone.
         matrices = [(num_params(params) - output, seq_len)]
         pairs = [(seq_len, seq_len)]
     attention = [(c.num_layers, d, *pair) for pair in pairs]

@@ -51,8 +51,8 @@ def with_num_steps(
         needed, after what can be checked without it.
 
     Raises:
-      UserError: not just one of the two is set; see also `make_parts`, `abstract_state` and
-        `make_data`.
+      UserError: neither steps nor epochs are set, or both; see also `make_parts`,
+        `abstract_state` and `make_data`.
     """
     steps, epochs = config.train.num_steps, config.train.num_epochs
     if not (steps == 0 < epochs < math.inf or epochs == 0 < steps):
