@@ -58,7 +58,7 @@ class Commands:
 
     def copy(self, worker: int, *paths: pathlib.Path) -> list[str]:
         """Copies files into the home of one worker."""
-        # `--worker=all` would ask for a key in an ssh-agent, and share what it reads.
+        # gcloud refuses `--worker=all` unless the user's key is in an ssh-agent.
         target = (f"{self.name}:", f"--worker={worker}")
         return self._command("tpu-vm", "scp", *map(str, paths), *target, *self.ssh_args)
 
@@ -92,7 +92,7 @@ def held(name: str) -> contextlib.AbstractContextManager[None]:
 
 
 class Runner:
-    """Runs commands, and logs each with what it wrote, but not what it read: secrets are in that.
+    """Runs commands, and logs each with what it wrote, but not its stdin, which has secrets.
 
     A signal that ends this process in order does not reach the commands: what was begun is ended.
     """
@@ -152,24 +152,24 @@ def described(commands: Commands, runner: Runner) -> tuple[str, dict[str, Any]]:
         if request is None:
             return ABSENT, {}
         state = request["state"]["state"]
-        if state != "ACTIVE":  # Before that no VM is there to describe.
+        if state != "ACTIVE":  # There may be no VM to describe.
             node = request["tpu"]["nodeSpec"][0]["node"]
             return (state if state in _LOST_QUEUE else WAITING), {"labels": {}} | node
     node = _described(commands.describe(), runner)
-    if node is None:  # A queued resource outlives its VM, and keeps its name from a new one.
+    if node is None:  # A queued resource that is there without its VM has to be deleted first.
         return ("LOST" if commands.is_queued else ABSENT), {}
     node = {"labels": {}} | node
     return (WAITING if node["state"] in _STARTING else node["state"]), node
 
 
 def num_workers(node: dict[str, Any]) -> int:
-    """Of a VM that was described: each has an endpoint in each of its networks."""
+    """Counts the workers of a described VM: each has an endpoint in each of its networks."""
     num_networks = len(node["networkConfigs"]) if "networkConfigs" in node else 1
     return len(node["networkEndpoints"]) // max(1, num_networks)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """Returns the last line that says something."""
     return next((x.strip() for x in reversed(text.splitlines()) if x.strip()), "it said nothing")
 
 

@@ -49,13 +49,13 @@ def run(
 
 
 def check(**_) -> None:
-    """It starts no program but Python."""
+    """Checks nothing: this launcher starts no program but Python."""
 
 
 def plan(
     runs: Sequence[PlannedRun], folder: pathlib.Path, *, num_parallel: int, devices_per_run: int
 ) -> str:
-    """The command of each run that is not done, and what it would run on."""
+    """Gives the command of each run that is not done, and what it would run on."""
     waiting = board_lib.unfinished(runs)
     slots = device_slots.slots(
         len(waiting), num_parallel=num_parallel, devices_per_run=devices_per_run
@@ -80,7 +80,7 @@ def _start(
 
 
 def _result(run: PlannedRun) -> str:
-    """What a run came to, in a few words."""
+    """Says what a run came to, in a few words."""
     records, _ = read_records(run.workdir)
     step, loss = records[-1]["step"] if records else 0, board_lib.last_metric(records, "eval/loss")
     return f"step {step}" if loss is None else f"step {step}, eval/loss {loss:.4f}"

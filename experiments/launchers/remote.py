@@ -22,7 +22,7 @@ def check_program(launcher: str, name: str, install: str) -> None:
 
 
 def check_at_least(low: float, asked: Any, *names: str) -> None:
-    """Raises UserError where one of these settings is smaller."""
+    """Raises UserError where one of these settings is smaller than `low`."""
     for name in names:
         if getattr(asked, name) < low:
             raise UserError(f"--launcher.{name}={getattr(asked, name)} must be at least {low}")
@@ -70,7 +70,9 @@ def _git(*args: str) -> str:
 
 
 def moved(run: PlannedRun, folder: pathlib.Path, remote_folder: str) -> PlannedRun:
-    """The run with the workdir that it has where `folder` is `remote_folder`, "" for the same path.
+    """Gives a run the workdir that it has on other machines.
+
+    There it lies in `remote_folder` as it does in `folder` here; "" is for the same path.
 
     Raises:
       UserError: the path is not absolute.

@@ -70,7 +70,7 @@ def check(**settings: Any) -> None:
 
 
 def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> str:
-    """The task of each run, and the command that takes it."""
+    """Gives the task of each run, and the command that takes it."""
     asked = _checked(settings)
     lines = []
     for one in unfinished(runs):
@@ -148,7 +148,7 @@ def _command(there: PlannedRun, asked: Settings) -> list[str]:
     command = f".venv/bin/python launch.py {shlex.join(there.arguments)}"
     if asked.num_nodes == 1:
         return [command]
-    return [  # Node 0 is the first of the list, and the coordinator runs on it.
+    return [  # The coordinator runs on the node of rank 0, the first of the list.
         'first=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
         f"{command} --coordinator=$first:{_PORT} --num_processes=$SKYPILOT_NUM_NODES "
         "--process_id=$SKYPILOT_NODE_RANK",

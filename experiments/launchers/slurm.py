@@ -118,7 +118,7 @@ class Job:
     num_left: int  # Times that it may still be queued again.
 
     def __call__(self) -> int:
-        """Returns 0, or 75 where another process queues this again; RuntimeError: it failed."""
+        """Returns 0, or 75 if another process queues it again; raises RuntimeError if it failed."""
         import submitit
 
         environment = submitit.JobEnvironment()
@@ -160,7 +160,7 @@ class Job:
         return code
 
     def checkpoint(self):
-        """What is queued again: this, once less; None where that was the last time."""
+        """Gives submitit what to queue again; None where this was the last time."""
         from submitit.helpers import DelayedSubmission
 
         if not self.num_left:
@@ -189,10 +189,10 @@ def _arguments(one: PlannedRun, asked: Settings) -> tuple[str, ...]:
 
 
 def _executor(asked: Settings, folder: pathlib.Path):
-    """What submits jobs."""
+    """Makes what submits jobs."""
     submitit = _submitit()
     files = folder.absolute() / "slurm"
-    if asked.cluster == "local":  # It takes these parameters alone.
+    if asked.cluster == "local":  # No partition, memory or option of sbatch has a meaning there.
         local = submitit.LocalExecutor(files / "%j", max_num_timeout=asked.max_requeues)
         local.update_parameters(
             timeout_min=asked.minutes,
@@ -222,8 +222,8 @@ def _submitit():
 
 
 def _parameters(asked: Settings) -> dict[str, Any]:
-    """The settings by submitit's names."""
-    more = {"requeue": True}  # Some clusters' default is not to queue a job again.
+    """Gives the settings by submitit's names."""
+    more = {"requeue": True}  # The default is the cluster's, JobRequeue in its slurm.conf.
     for option in map(str, asked.sbatch):
         name, _, value = option.removeprefix("--").partition("=")
         if not option.startswith("--") or not name:
@@ -250,7 +250,7 @@ def _parameters(asked: Settings) -> dict[str, Any]:
         "signal_delay_s": asked.signal_seconds,
         "stderr_to_stdout": True,
         "additional_parameters": more,
-        # A process that fails ends the others; and newer ones forget what sbatch was told of cores.
+        # A process that fails ends the others; and srun(1) does not inherit sbatch's cores.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={asked.cpus_per_task}"],
         "setup": [f"cd {shlex.quote(str(remote.ROOT))}"],
     }

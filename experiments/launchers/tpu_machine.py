@@ -56,13 +56,13 @@ class Settings:
     poll_seconds: float
 
     def names(self, num_runs: int) -> list[str]:
-        """Of as many VMs as have something to do."""
+        """Names as many VMs as have something to do."""
         if self.num_vms == 1:
             return [self.name]
         return [f"{self.name}-{i}" for i in range(min(self.num_vms, num_runs))]
 
     def commands(self, name: str) -> gcloud.Commands:
-        """Of one VM."""
+        """Makes the commands of one VM."""
         return gcloud.Commands(name, self.zone, self.project, self.queued, self.ssh_args)
 
 
@@ -73,30 +73,30 @@ def create(commands: gcloud.Commands, asked: Settings) -> list[str]:
 
 
 def install(asked: Settings, commit: str) -> tuple[str, ...]:
-    """What a worker runs to have the tree and its packages."""
+    """Gives the command of a worker that installs the tree and its packages."""
     return "sh", SCRIPT.name, "install", commit, asked.python, asked.mount
 
 
 def start(there: PlannedRun, commit: str) -> tuple[str, ...]:
-    """What a worker runs to start a run, with the workdir that this has there."""
+    """Gives the command of a worker that starts a run, whose workdir is that on the VM."""
     arguments = ("--coordinator=auto", *there.arguments)
     return "sh", SCRIPT.name, "start", commit, there.name, str(there.workdir), *arguments
 
 
 def follow(one: PlannedRun, line: int) -> tuple[str, ...]:
-    """What a worker runs to show the log from a line on."""
+    """Gives the command of a worker that shows the log of a run from a line on."""
     return "sh", SCRIPT.name, "follow", one.name, str(line)
 
 
 def fetch(commands: gcloud.Commands, there: PlannedRun, one: PlannedRun) -> list[str]:
-    """The command that copies what is read of a run into its workdir here."""
+    """Gives the command that copies what is read of a run into its workdir here."""
     return commands.fetch([there.workdir / name for name in _FETCHED], one.workdir)
 
 
 def judge(codes: Sequence[int | None], state: str) -> str:
-    """What to do after the processes of a run have ended: "done", "failed" or "again".
+    """Decides how it goes on after the processes of a run ended: "done", "failed" or "again".
 
-    A worker's exit code is None where it could not be reached; the state is the VM's.
+    `codes` are their exit codes, None for a worker that could not be reached; `state` is the VM's.
     """
     if set(codes) == {0}:
         return "done"
@@ -106,14 +106,15 @@ def judge(codes: Sequence[int | None], state: str) -> str:
 
 
 class _NoVmError(Exception):
-    """There is no VM to be had, and what was said of it."""
+    """Says that no VM is to be had, and why."""
 
 
 class TpuMachine:
     """One VM, and the runs that it is given.
 
     Args:
-      name, asked: of the VM, and what kind of one it is.
+      name: of the VM.
+      asked: what kind of one it is.
       logs: folder for what runs and gcloud say.
       bundle: the tree, which is at `commit`.
       secrets: environment variables of the runs.
@@ -202,14 +203,14 @@ class TpuMachine:
         return False
 
     def _make_ready(self) -> None:
-        """Has a VM with the tree on it; _NoVmError: there is none to be had, or a signal came."""
+        """Has a VM with the tree on it; raises _NoVmError if there is none, or a signal came."""
         for attempt in range(self._asked.create_attempts):
             self._pause(self._asked.retry_seconds if attempt else 0.0)
             state = self._state()
             if state not in (READY, WAITING, ABSENT):
                 if not self._is_ours:
                     raise _NoVmError(f"it is {state}, and no launcher made it: mend it")
-                self._has_deleted()  # A preempted VM keeps its name until it is deleted.
+                self._has_deleted()  # It is of no more use, and in the way of one of its name.
             if state not in (READY, WAITING):
                 # Ours from here on, even if this fails: it may have been made all the same.
                 self._is_installed, self._is_ours = False, True
@@ -242,7 +243,7 @@ class TpuMachine:
         return self._is_installed
 
     def _on_each(self, act: Callable[[int], Any]) -> list[Any]:
-        """What `act` gives for each worker, all at once."""
+        """Calls `act` for all workers at once; returns what it gives for each."""
         with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
             return list(pool.map(act, range(self._num_workers)))
 
@@ -271,7 +272,7 @@ class TpuMachine:
         return done.returncode if done.returncode in (0, 2) else None
 
     def _follow(self, worker: int, one: PlannedRun) -> int | None:
-        """The exit code of a worker's process, whose log is copied; None where it was lost."""
+        """Copies the log of a worker's process; returns its exit code, None where it was lost."""
         path = self._logs / (f"{one.name}.{worker}.log" if worker else f"{one.name}.log")
         num_lines, code = 0, None
 
@@ -308,7 +309,7 @@ class TpuMachine:
             state, node = gcloud.described(self._commands, self._runner)
         except gcloud.GcloudError as error:
             self._say(f"not described: {error}")
-            return WAITING  # Any other state than these has the VM deleted, and it may train.
+            return WAITING  # A state that is not known would have it deleted, and it may train.
         if node:
             self._is_ours = gcloud.label() in node["labels"].items()
         if state == READY:

@@ -75,7 +75,7 @@ def check(**settings: Any) -> None:
 
 
 def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> str:
-    """Every command, in the order of a run in which nothing fails."""
+    """Lists every command, in the order of a run in which nothing fails."""
     asked = _checked(settings)
     waiting = [one for one in runs if state_of(one.workdir).kind != "done"]
     if not waiting:

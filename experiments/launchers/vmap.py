@@ -53,11 +53,11 @@ def run(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) -
 
 
 def check(**_) -> None:
-    """It starts no program."""
+    """Checks nothing: this launcher starts no program."""
 
 
 def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, *, max_members: int) -> str:
-    """Which runs are trained together."""
+    """Says which runs are trained together."""
     waiting = board_lib.unfinished(runs)
     _check(waiting, max_members)
     from experiments import training
