@@ -113,10 +113,12 @@ class Batches:
         """Reads the batches of some steps at once."""
         assert self._batch_size % num_shards == 0, (self._batch_size, num_shards)
         ids = [self.rows_at(step).reshape(num_shards, -1)[shard] for step in steps]
-        rows = iter(self.reader.read(np.concatenate(ids)))
-        split = [[next(rows) for _ in of_step] for of_step in ids]
-        lay_out = lambda of_step, i: rows_from_pieces(of_step, self._seq_len, self._pad_id, i)
-        return list(map(lay_out, split, ids))
+        rows = self.reader.read(np.concatenate(ids))
+        size = self._batch_size // num_shards
+        return [
+            rows_from_pieces(rows[i * size : (i + 1) * size], self._seq_len, self._pad_id, ids_B)
+            for i, ids_B in enumerate(ids)
+        ]
 
 
 def evaluation_batches(

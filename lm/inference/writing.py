@@ -144,7 +144,8 @@ def write(
     settings |= dict(max_new_tokens=max_new_tokens, stop_ids=stops.ids)
     if num_beams > 1:
         settings |= dict(num_beams=num_beams, length_penalty=length_penalty, early_stopping=False)
-        samples = [x[:num_samples] for x in beam.search(model, params, ids, **settings)]
+        found = beam.search(model, params, ids, **settings)
+        samples = [best[:num_samples] for best in found]
     else:
         # A prompt that is given several times gets as many samples.
         repeated = [x for x in ids for _ in range(num_samples)]
@@ -153,7 +154,10 @@ def write(
         key = jax.random.key(seed)
         flat = sampling.sample(model, params, repeated, key, is_ended=is_ended, **settings)
         samples = [flat[i : i + num_samples] for i in range(0, len(flat), num_samples)]
+    finish = lambda prompt, sample: ending.written(
+        tokenizer, before(prompt), sample.tokens, sample.stop_id, stops.strings
+    )
     return [
-        [ending.written(tokenizer, before(prompt), x.tokens, x.stop_id, stops.strings) for x in of]
-        for prompt, of in zip(ids, samples, strict=True)
+        [finish(prompt, sample) for sample in of_prompt]
+        for prompt, of_prompt in zip(ids, samples, strict=True)
     ]

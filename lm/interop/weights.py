@@ -34,9 +34,7 @@ class Entry(NamedTuple):
     theirs: str  # Its name; `{i}` counts layers, which ours has along a leading dimension N.
     ours: tuple[Path, ...]  # In the parameter tree; of several, the outputs stand side by side.
     layout: Layout
-    num_in_dims: int = (
-        1  # Dimensions of ours that are inputs: two for H x K x D, which reads heads.
-    )
+    num_in_dims: int = 1  # Dimensions of ours that are inputs: 2 of H x K x D, which reads heads.
 
 
 def entry(theirs: str, ours: str | list[str], layout: Layout, num_in_dims: int = 1) -> Entry:

@@ -230,13 +230,13 @@ def load(
             )
     language_model.check_shapes(folder, state_params, trained.shapes(shapes))
     return SavedTaskModel(
-        folder,
-        config,
-        made,
-        model,
-        step,
-        trained.combine(state_params, frozen),
-        tokenizer,
+        folder=folder,
+        config=config,
+        task=made,
+        model=model,
+        step=step,
+        params=trained.combine(state_params, frozen),
+        tokenizer=tokenizer,
         base=trained.base(state_params, frozen),
         adapters=state_params.get("adapters"),
         lora=trained.lora,

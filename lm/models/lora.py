@@ -81,7 +81,7 @@ def target_paths(params: Params, config: LoraConfig) -> list[Path]:
         )
     if not found:
         kernels = ["/".join(path) for path in paths if path[-1] == "kernel"]
-        listed = ", ".join(kernels[:8] + ["..."] * (len(kernels) > 8))
+        listed = ", ".join(kernels[:8] + (["..."] if len(kernels) > 8 else []))
         raise UserError(
             f"lora.targets={config.targets!r} matches no parameter; kernels are {listed}"
         )
@@ -164,7 +164,7 @@ def _input_dims(path: Path, ndim: int) -> tuple[int, ...]:
 
 
 def _product(path: Path, ndim: int, adapter: dict[str, jax.Array]) -> jax.Array:
-    """Multiplies A B, in the shape of the kernel."""
+    """Multiplies A by B, in the shape of the kernel."""
     a, b = adapter["a"], adapter["b"]
     # No reshape to matrices, which would gather what is sharded: the rank, last in A, is behind the
     # layers in B, and what is left stands in the kernel's order already.

@@ -69,6 +69,6 @@ def _of_chunk(chunk, read, notes, outputs_of, predict) -> Iterator[Predicted]:
     if spans:
         good = [chunk[i] for i in spans]
         values = predict(good, [list(outputs[span]) for span in spans.values()])
-        said |= zip(spans, values, strict=True)
+        said.update(zip(spans, values, strict=True))
     for i, record in enumerate(chunk):
         yield Predicted(record, said[i], i in cut)

@@ -114,10 +114,13 @@ def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Toke
         steps.append(pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"))
     if steps:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    back = [decoders.Replace(SPACE_MARK, " "), *[decoders.ByteFallback()] * trainer.byte_fallback]
-    # What is read byte by byte, or trimmed at its start, must be one string by then.
-    back += [decoders.Fuse()] * (spec.add_dummy_prefix or trainer.byte_fallback)
-    back += [decoders.Strip(" ", 1, 0)] * spec.add_dummy_prefix
+    back = [decoders.Replace(SPACE_MARK, " ")]
+    if trainer.byte_fallback:
+        back.append(decoders.ByteFallback())
+    if spec.add_dummy_prefix or trainer.byte_fallback:
+        back.append(decoders.Fuse())  # One string, of whose start alone a space is taken.
+    if spec.add_dummy_prefix:
+        back.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(back)
     return tokenizer
 

@@ -81,31 +81,42 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"
 _ABOUT = ("_from_model_config", "transformers_version")
 # What transformers 5.24.0 takes where a key is missing; but a top_k of 50 would count.
 _NEUTRAL = {
-    name: value
-    for value, names in (
-        (
-            False,
-            "early_stopping output_scores output_logits output_attentions output_hidden_states "
-            "return_dict_in_generate remove_invalid_values low_memory token_healing "
-            "disable_compile is_assistant renormalize_logits",
-        ),
-        (True, "use_cache"),
-        (
-            0,
-            "no_repeat_ngram_size encoder_no_repeat_ngram_size min_length min_new_tokens top_k "
-            "diversity_penalty epsilon_cutoff eta_cutoff",
-        ),
-        (
-            1,
-            "num_return_sequences num_beam_groups num_beams length_penalty repetition_penalty "
-            "encoder_repetition_penalty temperature top_p typical_p",
-        ),
-        (10, "assistant_lookbehind target_lookbehind"),
-        (20, "max_length num_assistant_tokens"),
-        (0.4, "assistant_confidence_threshold"),
-        ("constant", "num_assistant_tokens_schedule"),
-    )
-    for name in names.split()
+    "max_length": 20,
+    "early_stopping": False,
+    "num_return_sequences": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "use_cache": True,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict_in_generate": False,
+    "remove_invalid_values": False,
+    "low_memory": False,
+    "token_healing": False,
+    "disable_compile": False,
+    "is_assistant": False,
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "assistant_confidence_threshold": 0.4,
+    "assistant_lookbehind": 10,
+    "target_lookbehind": 10,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "renormalize_logits": False,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
 }
 _SAMPLING = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "temperature", "top_k", "top_p")
 _BEAM_SEARCH = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")

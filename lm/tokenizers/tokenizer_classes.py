@@ -113,7 +113,8 @@ def _byte_fallback(vocabulary, prefix: bool, **unk):
     model = models.BPE(pieces, merges, fuse_unk=True, byte_fallback=True, **unk)
     tokenizer = tokenizers.Tokenizer(model)
     steps = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * prefix])
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    tokenizer.decoder = decoders.Sequence([*steps, *strip])
     return tokenizer
 
 
@@ -202,7 +203,8 @@ _T5_FRAME = _template("$A {eos}", "$A {eos} $B {eos}")
 def frame_by_flags(tokenizer, names, settings):
     """Puts bos and eos where `add_bos_token` and `add_eos_token` of tokenizer_config.json ask."""
     has = lambda name: settings.get(f"add_{name}") and names.get(name) is not None
-    bos, eos = "{bos}" * bool(has("bos_token")), "{eos}" * bool(has("eos_token"))
+    bos = "{bos}" if has("bos_token") else ""
+    eos = "{eos}" if has("eos_token") else ""
     pair = f"{bos}:0 $A:0 {eos}:0 {bos}:1 $B:1 {eos}:1"
     pair = re.sub(r"(?<!\S):\d", "", pair)  # A type alone is left where there is no token.
     return _template(f"{bos} $A {eos}", pair)(tokenizer, names, settings)
