@@ -317,8 +317,8 @@ class ChatTemplate:
 
 def _ending_text(written: str) -> str:
     """Returns what, of a text behind an answer, no answer would say itself; "" for nothing."""
-    # A marker such as <end> is none anywhere; other text, such as a full stop, may be one unless
-    # white space stands before it.
+    # A marker such as <end> ends an answer wherever it stands. Other text does only behind white
+    # space: an answer may say a full stop itself.
     if re.fullmatch(r"\s*(<[^\s<>]+>|\[[^\s\[\]]+\])\s*", written):
         return written.strip()
     return written if written[:1].isspace() and not written.isspace() else ""

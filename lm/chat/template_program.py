@@ -288,7 +288,8 @@ def _check_public(name: Any) -> None:
 
 @jinja2.pass_context
 def _written(context, value: Any) -> Any:
-    """Counts what `{{ value }}` writes."""  # The context keeps Jinja from computing constants.
+    """Counts what `{{ value }}` writes."""
+    # Given the context, Jinja does not compute constants beforehand, uncounted.
     context.environment.spend(size_of(value))
     return value
 

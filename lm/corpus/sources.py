@@ -97,7 +97,7 @@ def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterato
 
 
 def python_stdlib(*, argument: str, split: str, spec: str, field: str) -> Source:
-    """The running Python's standard library, without its tests: 12 MB of text on every machine.
+    """Reads the running Python's standard library without its tests: 12 MB on every machine.
 
     A file belongs to the validation split if the hash of its relative path says so (one in twenty).
     """
@@ -120,7 +120,7 @@ def stdlib_files() -> tuple[pathlib.Path, list[str]]:
 
 
 def is_held_out(name: str) -> bool:
-    """Holds out a twentieth of all names for validation, chosen by hash."""
+    """Whether a name is held out for validation, as a twentieth of all are, chosen by hash."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 20 == 0
 
 
@@ -128,13 +128,13 @@ def is_held_out(name: str) -> bool:
 
 
 def text_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
-    """Files by glob, one document a file; packed ones are unpacked."""
+    """Reads files by glob, one document a file; packed ones are unpacked."""
     _refuse("text", {"data.source": argument, "data.field": field})
     return _whole_files(files_lib.find(split, spec), max_bytes)
 
 
 def json_lines(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
-    """JSON Lines by glob, one document a line; packed ones are unpacked."""
+    """Reads JSON Lines by glob, one document a line; packed ones are unpacked."""
     _refuse("jsonl", {"data.source": argument})
     files_lib.require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
     # Whatever the suffix is: a name such as corpus.txt is allowed here.
@@ -142,7 +142,7 @@ def json_lines(*, argument: str, split: str, spec: str, field: str, max_bytes: i
 
 
 def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
-    """Files by glob, one document a record, in any format of `formats` by its suffix."""
+    """Reads files by glob, one document a record, in any format of `formats` by its suffix."""
     _refuse("files", {"data.source": argument})
     files_lib.require("files", "data.field", field, 'the field of the text, such as "text"')
     return _texts(open_files(split, spec, max_bytes), field)
@@ -255,7 +255,7 @@ def _refuse(kind: str, settings: dict[str, str]) -> None:
 
 
 def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
-    """`tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
+    """Reads `tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
     files_lib.require("tfds", "data.field", field, "the feature that holds the text")
     return _texts(open_tfds(argument, split, spec), field)
 
@@ -282,7 +282,7 @@ def open_tfds(argument: str, split: str, spec: str) -> RecordSource:
 
 
 def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
-    """`hf:owner/name` or `hf:owner/name:config` of the Hugging Face Hub, or `hf:FOLDER`.
+    """Reads `hf:owner/name` or `hf:owner/name:config` of the Hugging Face Hub, or `hf:FOLDER`.
 
     The folder holds files that `datasets` can load, or what its `save_to_disk` wrote.
     """

@@ -15,7 +15,9 @@ from lm.tokenizers.vocabulary import is_chinese
 def encode_words(
     tokenizer: Tokenizer, words: Sequence[str], space_before: Sequence[bool] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes words each by itself; every word has one piece at least, and no piece is of two.
+    """Encodes each word by itself: returns the pieces, and the word of each piece.
+
+    Every word has one piece at least, and no piece is of two:
 
         words         the   unbelievable         北     京
         space_before  False True                 True   False
@@ -53,6 +55,7 @@ def encode_words(
 def split_words(text: str) -> list[tuple[int, int]]:
     """Finds where the words of a text stand, as BERT's tokenizers do before they cut them up.
 
+    Spaces and control characters part words; punctuation and Chinese characters are words alone.
     `Köln, 北京!` has the words Köln `,` 北 京 `!`: (0, 4) (4, 5) (6, 7) (7, 8) (8, 9).
     """
     words: list[tuple[int, int]] = []

@@ -105,8 +105,11 @@ def answer_span(
 def span_in_window(
     window: Window, span: tuple[int, int] | None, *, none: int = 0
 ) -> tuple[int, int]:
-    """Gives the positions of an answer's first and last token in a window, or `none` twice."""
-    # Half an answer would teach a wrong end, so a window has all of it or none.
+    """Gives the positions of an answer's first and last token in a window.
+
+    Both are `none` where there is no answer, or the window does not hold all of it.
+    """
+    # Half an answer would teach a wrong end.
     if span is None or span[0] < window.first or span[1] >= window.end:
         return none, none
     return span[0] - window.shift, span[1] - window.shift

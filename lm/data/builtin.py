@@ -141,7 +141,7 @@ def questions() -> Iterator[tuple[bool, Item]]:
 
 
 def conversations() -> Iterator[tuple[bool, Item]]:
-    """Yields a question what a function does, and its docstring's first sentence."""
+    """Yields a question about what a function does, answered by its docstring's first sentence."""
     for name, functions in _functions():
         for line, source, sentence in functions:
             messages = [

@@ -101,7 +101,7 @@ def texts_of(record: Record) -> list[str]:
 
 
 def _files(argument: str, split: str, spec: str | Sequence[str], max_bytes: int) -> RecordSource:
-    """Files by glob; the suffix, without that of a packed file, says the format."""
+    """Opens files by glob; the suffix, without that of a packed file, says the format."""
     if argument:
         raise UserError(f"data.source='files:{argument}': the files are named by data.{split}")
     return sources.open_files(split, spec, max_bytes)

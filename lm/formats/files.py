@@ -35,7 +35,7 @@ class RestUnread(UserError):
 
 
 def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
-    """The files that globs match, each once: sorted within a glob, the globs in their order.
+    """Finds the files that globs match, each once: sorted within a glob, the globs in their order.
 
     Args:
       split: "train" or "validation", for errors.
@@ -79,7 +79,7 @@ def require(kind: str, key: str, value: str | Sequence[str], meaning: str) -> No
 
 
 def shown(path: str | pathlib.Path) -> str:
-    r"""A path that can be printed and encoded: a byte of it that is no UTF-8 becomes \xNN."""
+    r"""Makes a path printable and encodable: a byte of it that is no UTF-8 becomes \xNN."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 

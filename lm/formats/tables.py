@@ -146,7 +146,7 @@ _DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
 
 class _TabRows:
-    """Iterates over rows of so many columns, and goes on after an error."""  # No generator could.
+    """Iterates over rows of so many columns, and goes on after an error, as no generator does."""
 
     def __init__(self, lines: _TextLines, num_columns: int):
         self._lines, self._num_columns = lines, num_columns

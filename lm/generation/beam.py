@@ -1,4 +1,4 @@
-"""Searches the likeliest continuations by beams; a length penalty divides log-probabilities.
+"""Beam search: finds the likeliest continuations, whose log-probability a length penalty divides.
 
 Dimension key: B batch, L length, N new tokens, V vocabulary, W beams, C candidates.
 """

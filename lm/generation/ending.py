@@ -27,7 +27,7 @@ def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> S
 def finder(
     tokenizer: Tokenizer, befores: Sequence[Sequence[int]], strings: Sequence[str]
 ) -> Callable[[int, Sequence[int]], bool] | None:
-    """Returns is_ended(index of a text, its new tokens): they hold a stop string. None without any.
+    """Makes is_ended(index of a text, its new tokens): do they hold a stop string? None without.
 
     Args:
       tokenizer: of the model.

@@ -46,7 +46,8 @@ def export(run: Run, target: str | os.PathLike[str]) -> None:
     target.mkdir(parents=True)
     params = jax.tree.map(np.asarray, run.params)
     model, params = mup.folded(model, params, model_config(run.model), has_output=not has_head)
-    has_own_head = has_head and "source" not in run.config  # Trained here, on texts so long.
+    # A head that was trained here has seen no text longer than data.seq_len.
+    has_own_head = has_head and "source" not in run.config
     has_pad = not task_model.ends_with_padding(run, run.tokenizer.pad_id)
     ids = {
         f"{name}_token_id": token_id

@@ -66,7 +66,7 @@ def some_of(*types: type) -> Setting:
 
 
 def only(*values: Any) -> Setting:
-    """Takes those values, of one that changes the arithmetic, that models here have."""
+    """Takes these values alone, of a setting that changes the arithmetic; the first is usual."""
 
     def problem(value: Any) -> str:
         if any(value == x and type(value) is type(x) for x in (*values, *map(_as_float, values))):
@@ -74,7 +74,7 @@ def only(*values: Any) -> Setting:
         listed = " and ".join(map(repr, values[:1] if None in values else values))
         return f"is not supported; only {listed} {'is' if ' and ' not in listed else 'are'}"
 
-    return Setting(values[0], problem, is_used=False)  # The first is the default there.
+    return Setting(values[0], problem, is_used=False)  # `transformers` has it so.
 
 
 def _as_float(value: Any) -> Any:

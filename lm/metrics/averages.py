@@ -20,7 +20,7 @@ AVERAGES = tuple(
 def precision_recall_f1(
     correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Three times S: "precision", "recall" and "f1" of each label, from 0 to 1.
+    """Computes "precision", "recall" and "f1" of each label, S each, from 0 to 1.
 
     Args:
       correct_S: how often the label was predicted rightly.
@@ -49,7 +49,7 @@ def by_label(
 def averages(
     correct_S: np.ndarray, predicted_S: np.ndarray, gold_S: np.ndarray
 ) -> dict[str, float]:
-    """`AVERAGES`: means over labels (_macro) and by `gold_S` (_weighted), and over all (_micro).
+    """Averages over labels (_macro), by `gold_S` (_weighted), and over all (_micro): `AVERAGES`.
 
     "f1_micro" is the F1 of the labels' summed counts. Without any label, all are 0.
     """

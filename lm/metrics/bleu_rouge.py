@@ -25,7 +25,7 @@ class Scored(NamedTuple):
 
 
 def bleu(predictions: Sequence[str], references: References, *, tokenizer: str = "13a") -> Scored:
-    """Corpus BLEU (Papineni et al. 2002) by `sacrebleu`, on text that is not tokenized.
+    """Computes corpus BLEU (Papineni et al. 2002) by `sacrebleu`, on text that is not tokenized.
 
     Args:
       predictions: at least one text.
@@ -50,7 +50,7 @@ def bleu(predictions: Sequence[str], references: References, *, tokenizer: str =
 
 
 def chrf(predictions: Sequence[str], references: References, *, word_order: int = 0) -> Scored:
-    """Corpus chrF by `sacrebleu`: F2 over characters in runs of up to 6 (Popović 2015).
+    """Computes corpus chrF by `sacrebleu`: F2 over characters in runs of up to 6 (Popović 2015).
 
     Args:
       predictions, references: as for `bleu`.
@@ -80,7 +80,7 @@ def rouge(
     tokenizer: str = "english",
     stem: bool = False,
 ) -> dict[str, float]:
-    """Mean F1 from 0 to 1 of "rouge1", "rouge2", "rougeL" and "rougeLsum" by `rouge-score`.
+    """Computes mean F1, 0 to 1, of "rouge1", "rouge2", "rougeL" and "rougeLsum" by `rouge-score`.
 
     Lin 2004. Of several references the best counts. For rougeLsum, sentences stand on lines of
     their own.
@@ -115,7 +115,7 @@ def rouge(
 
 
 def words_and_characters(text: str) -> list[str]:
-    """Words of any script in lower case; Chinese characters and Japanese kana one by one.
+    """Splits text of any script into words in lower case; Chinese and kana into characters.
 
     Letters, digits and the marks on them are kept, and nothing else is:
     "GPT-2在2019年发布。" -> gpt 2 在 2019 年 发 布; "Straße, naïve" -> straße naïve.
@@ -142,5 +142,5 @@ _CJK = ("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA")
 
 
 def _is_cjk(letter: str) -> bool:
-    """Han and kana, which are written without spaces; Korean has spaces."""
+    """Whether it is Han or kana, which are written without spaces; Korean has spaces."""
     return unicodedata.name(letter, "").startswith(_CJK)

@@ -30,7 +30,7 @@ def confusion(gold_N: np.ndarray, predicted_N: np.ndarray, num_labels: int) -> n
 
 
 def single_label(counts_SS: np.ndarray) -> dict[str, float]:
-    """S x S counts -> accuracy, averages of precision, recall and F1, and Matthews' coefficient.
+    """Scores S x S counts: accuracy, averages of precision, recall, F1, and Matthews' coefficient.
 
     Averages end in _macro, _micro and _weighted; as in scikit-learn, they are over the labels that
     gold or predictions have. "matthews" is that of several classes (Gorodkin 2004, eq. 8), and 0
@@ -50,7 +50,7 @@ def single_label(counts_SS: np.ndarray) -> dict[str, float]:
 
 
 def multi_label(gold_NS: np.ndarray, predicted_NS: np.ndarray) -> dict[str, float]:
-    """N x S booleans, twice -> "subset_accuracy" and averages of precision, recall and F1.
+    """Scores N x S booleans, twice: "subset_accuracy", averages of precision, recall and F1.
 
     An example is right in "subset_accuracy" if all of its labels are. Averages end in _macro,
     _micro and _weighted, and are over all labels, as in scikit-learn.
@@ -131,7 +131,7 @@ def _escape(label: str) -> str:
 
 
 def _ems(text: str) -> float:
-    """About how wide a text is, in units of its font size."""
+    """Estimates how wide a text is, in units of its font size."""
     return sum(_em(character) for character in text)
 
 

@@ -12,7 +12,7 @@ REGRESSION = ("pearson", "spearman", "mse")
 
 
 def regression(gold_N: np.ndarray, predicted_N: np.ndarray) -> dict[str, float]:
-    """N, N -> "pearson", "spearman" and "mse", in float64 and equal in any order of the examples.
+    """Computes "pearson", "spearman" and "mse" of N, N: in float64, equal in any order of examples.
 
     Correlations are those of SciPy, from -1 to 1 (Pearson 1895, Spearman 1904). One with something
     constant, or of fewer than two examples, is undefined: it is NaN, and the caller must say so. So

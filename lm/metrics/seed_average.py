@@ -13,7 +13,7 @@ class Estimate(NamedTuple):
 
 
 def over_runs(values: Sequence[float]) -> Estimate:
-    """The mean of a metric over at least one run, and s / sqrt(n), where s divides by n - 1.
+    """Averages a metric over at least one run; gives s / sqrt(n), too, where s divides by n - 1.
 
     1.0 and 2.0 give 1.5 and 0.5.
     """

@@ -18,7 +18,7 @@ from lm.metrics.averages import averages, by_label, precision_recall_f1
 def entity_metrics(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None = None
 ) -> dict[str, float]:
-    """Scores from 0 to 1 of predicted tags, row by row; equal to `seqeval` 1.2.2.
+    """Scores predicted tags, row by row, from 0 to 1; equal to `seqeval` 1.2.2.
 
     Args:
       gold: the right tags of each row.
@@ -46,7 +46,7 @@ def entity_metrics(
 def by_type(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None = None
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and support of each entity type; see `entity_metrics`."""
+    """Gives precision, recall, F1 and support of each entity type; see `entity_metrics`."""
     kinds, counts = _counts(gold, predicted, scheme)
     return by_label(kinds, *counts)
 

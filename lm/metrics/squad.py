@@ -12,7 +12,7 @@ Answers = Mapping[str, Sequence[str]]
 
 
 def squad_metrics(predictions: Mapping[str, str], golds: Answers) -> dict[str, float]:
-    """Percentages over the questions of `golds`, as the official scripts give them.
+    """Gives percentages over the questions of `golds`, as the official scripts give them.
 
     A set that has a question without an answer is taken for SQuAD 2.0 (Rajpurkar et al. 2018),
     whose script ignores gold answers that are nothing but articles and punctuation; all others for
@@ -40,7 +40,7 @@ def squad_metrics(predictions: Mapping[str, str], golds: Answers) -> dict[str, f
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1 if the prediction has the words of a gold answer, or none where no gold is given; else 0.
+    """Gives 1 if the prediction has the words of a gold answer, or none without any gold; else 0.
 
     Words are in lower case, without punctuation and English articles: "The U.S.!" is `us`.
     """
@@ -48,7 +48,7 @@ def exact_match(prediction: str, golds: Sequence[str]) -> float:
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """The best F1, from 0 to 1, of the prediction's words against those of a gold answer.
+    """Gives the best F1, from 0 to 1, of the prediction's words against those of a gold answer.
 
     "the black cat" and "a black dog" share one word of two: 0.5. Where no gold is given, it is the
     exact match.
@@ -74,7 +74,7 @@ def _words(text: str) -> list[str]:
 def _percentages(
     predictions: Mapping[str, str], golds: Answers, exact: Score, f1: Score
 ) -> dict[str, float]:
-    """Means over all questions, of which one without a prediction scores 0."""
+    """Averages over all questions, of which one without a prediction scores 0."""
     metrics = {}
     for name, score in {"exact_match": exact, "f1": f1}.items():
         scores = (score(predictions[k], golds[k]) for k in golds if k in predictions)
@@ -89,7 +89,7 @@ _CMRC_DROPPED = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’�
 
 
 def cmrc_metrics(predictions: Mapping[str, str], golds: Answers) -> dict[str, float]:
-    """ "exact_match" and "f1" in percent, with characters as units, as CMRC 2018 counts them.
+    """Gives "exact_match" and "f1" in percent, of characters as units, as CMRC 2018 counts them.
 
     The rules are those of the official script (github.com/ymcui/cmrc2018, version 5; Cui et al.
     2019). Only its search for sentences inside a run of Latin script, which needs a trained model
@@ -99,12 +99,12 @@ def cmrc_metrics(predictions: Mapping[str, str], golds: Answers) -> dict[str, fl
 
 
 def cmrc_exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1 if the prediction is a gold answer but for case and Chinese punctuation, else 0."""
+    """Gives 1 if the prediction is a gold answer but for case and Chinese punctuation, else 0."""
     return float(any(_cmrc_text(prediction) == _cmrc_text(gold) for gold in golds))
 
 
 def cmrc_f1(prediction: str, golds: Sequence[str]) -> float:
-    """The best F1, from 0 to 1, by the longest run of units that prediction and a gold share.
+    """Gives the best F1, from 0 to 1, by the longest run of units that prediction and a gold share.
 
     A unit is a Chinese character, or a word between them: "在2018年" and "2018年底" share the run
     `2018 年`, two units of three: 2/3.

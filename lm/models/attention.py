@@ -42,10 +42,10 @@ class KernelRequirements:
 
 
 def compute_capability() -> tuple[int, int] | None:
-    """The compute capability of this machine's NVIDIA GPUs, as (9, 0); None without any."""
+    """Returns the compute capability of this machine's NVIDIA GPUs, as (9, 0); None without any."""
     version = getattr(jax.devices()[0], "compute_capability", "")
     match = re.fullmatch(r"(\d+)\.(\d+)", version)  # AMD's GPUs have names there.
-    return match and (int(match[1]), int(match[2]))  # Numbers: "10.0" < "9.0".
+    return match and (int(match[1]), int(match[2]))  # As texts, "10.0" < "9.0".
 
 
 class KernelChoice(NamedTuple):

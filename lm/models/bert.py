@@ -165,7 +165,7 @@ class BERT(nn.Module):
         if self.is_initializing() and self.config.next_sentence:
             self.next_sentence_head(self.pooler(x_BLD))  # So that its parameters are made.
         if predict_BP is not None:
-            # Picked before the head: logits of all tokens would take 1/rate times as much.
+            # Picked before the head: most tokens are not masked, and need no logits.
             x_BLD = jnp.take_along_axis(x_BLD, predict_BP[:, :, None], axis=1)
         return self.unembed(x_BLD)
 

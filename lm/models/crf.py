@@ -34,7 +34,7 @@ class Transitions(NamedTuple):
 
 
 def log_partition(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array) -> jax.Array:
-    """B x L x S -> B: log of the summed exponentials of all paths' scores, in nats.
+    """Sums the exponentials of all paths' scores, B x L x S -> B: their log, in nats.
 
     The forward algorithm (Rabiner 1989, eq. 19 to 21).
     """
@@ -53,7 +53,7 @@ def log_partition(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Ar
 
 
 def marginals(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array) -> jax.Array:
-    """B x L x S -> B x L x S: each tag's probability at each word; 0 in padding.
+    """Computes each tag's probability at each word, 0 in padding: B x L x S -> B x L x S.
 
     The gradient of the log-partition by the emissions (Wainwright and Jordan 2008, prop. 3.1).
     """
@@ -65,7 +65,7 @@ def marginals(emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array)
 def log_likelihood(
     emissions_BLS: jax.Array, tags_BL: jax.Array, scores: Transitions, mask_BL: jax.Array
 ) -> jax.Array:
-    """B x L x S, B x L -> B: log-probability of a path among all paths of its length, in nats.
+    """Computes a path's log-probability among all of its length, in nats: B x L x S, B x L -> B.
 
     In padding, tags may be any number. A path with a forbidden step has about -1e30: data must be
     repaired or refused before.
@@ -88,7 +88,7 @@ def log_likelihood(
 def viterbi(
     emissions_BLS: jax.Array, scores: Transitions, mask_BL: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """B x L x S -> the best path (B x L, int32, 0 in padding) and its score (B).
+    """Finds the best path (B x L, int32, 0 in padding) and its score (B): B x L x S -> both.
 
     Viterbi's algorithm (Rabiner 1989, eq. 32 to 35).
     """

@@ -31,13 +31,13 @@ class FirstToken(nn.Module):
 
 
 def last_token(x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-    """The last token's state, in a decoder the only one that has seen all: B x L x D -> B x D."""
+    """Picks the last token's state, in a decoder alone in having seen all: B x L x D -> B x D."""
     last_B = jnp.maximum(jnp.sum(segment_ids_BL > 0, axis=1) - 1, 0)  # Padding stands at the end.
     return jnp.take_along_axis(x_BLD, last_B[:, None, None], axis=1)[:, 0]
 
 
 def mean(x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-    """The mean of the states of all tokens (Ni et al. 2022, section 3): B x L x D -> B x D."""
+    """Averages the states of all tokens (Ni et al. 2022, section 3): B x L x D -> B x D."""
     weights_BL = (segment_ids_BL > 0).astype(jnp.float32)
     # In float32: a sum over a long text would lose bits in 16.
     sum_BD = jnp.einsum("BLD,BL->BD", x_BLD.astype(jnp.float32), weights_BL)

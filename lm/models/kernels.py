@@ -20,7 +20,7 @@ from lm.models.sites import Site
 def einsum_attention(
     q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, bias_HLM=None, scale=None, dropout=None
 ):
-    """The reference: readable, any device, any mask, memory of B x H x L x M.
+    """Computes the reference: readable, any device, any mask, memory of B x H x L x M.
 
     Its probabilities, before dropout, pass the site "probs"; see `lm.models.sites`.
     """
@@ -67,7 +67,7 @@ _NUM_BLOCKS = 4  # More would skip more of the hidden half, in smaller products.
 
 
 def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, scale=None):
-    """Causal self-attention in blocks of queries, each computing only the keys before its end.
+    """Computes causal self-attention in blocks of queries, each with only the keys before its end.
 
     The same numbers as `einsum_attention` faster on a CPU (docs/performance.md).
     """
@@ -88,7 +88,7 @@ def blocked_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, scale=N
 
 
 def cudnn_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, **more):
-    """cuDNN's fused kernel. Packed documents cost it one B x L x M array, in 16 bits."""
+    """Calls cuDNN's fused kernel. Packed documents cost it one B x L x M array, in 16 bits."""
     # Causality is a flag and no array, so that the kernel skips the hidden half.
     skips = visible.causal and visible.prefix_BM is None
     rest = visible.replace(causal=False) if skips else visible
@@ -99,7 +99,7 @@ def cudnn_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, **more):
 
 
 def cudnn_lengths_attention(q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, **more):
-    """cuDNN's fused kernel for rows of one document with padding at its end; no L x M array.
+    """Calls cuDNN's kernel for rows of one document with padding at its end; no L x M array.
 
     A padded query gives anything finite.
     """
@@ -141,7 +141,7 @@ _LANES = 128  # Of a TPU's vector registers: what the kernel's blocks are made o
 def splash_attention(
     q_BLHK, k_BMGK, v_BMGK, *, visible: AttentionMask, scale=None, interpret: bool = False
 ):
-    """The fused kernel of TPUs, which reads segment ids and skips blocks that are hidden.
+    """Calls the fused kernel of TPUs, which reads segment ids and skips blocks that are hidden.
 
     Under `jax.set_mesh` each device computes its own rows and heads.
 

@@ -28,7 +28,7 @@ class AttentionMask:
     window: int = struct.field(pytree_node=False, default=0)
 
     def mask_BLM(self, L: int, M: int) -> jax.Array:
-        """B x L x M, or 1 x L x M where all rows are alike; True for what is seen."""
+        """Spells it out: B x L x M, or 1 x L x M where rows are alike; True for what is seen."""
         # By places in the row; documents lie in one piece, so a distance within one is right.
         distance_LM = jnp.arange(L)[:, None] - jnp.arange(M)[None, :]
         mask_BLM = (distance_LM >= 0 if self.causal else jnp.ones((L, M), bool))[None]
@@ -49,12 +49,12 @@ class AttentionMask:
 
 
 def itself(segment_ids_BL: jax.Array | None, **rules) -> AttentionMask:
-    """The mask of self-attention, whose keys are the queries' own sequence."""
+    """Makes the mask of self-attention, whose keys are the queries' own sequence."""
     return AttentionMask(segment_ids_BL, segment_ids_BL, **rules)
 
 
 def causal(
     segment_ids_BL: jax.Array | None, prefix_BL: jax.Array | None = None, window: int = 0
 ) -> AttentionMask:
-    """The mask of a decoder: a query sees its own document up to itself; see `AttentionMask`."""
+    """Makes the mask of a decoder: a query sees its document up to itself; see `AttentionMask`."""
     return itself(segment_ids_BL, prefix_BM=prefix_BL, causal=True, window=window)

@@ -87,7 +87,7 @@ def growth(c: Any) -> Growth | None:
 
 
 def output_multiplier(c: Any) -> float:
-    """What hidden states are multiplied by for logits: table 8's 1/fan_in, 1 at the base shape."""
+    """Returns the factor of hidden states for logits: table 8's 1/fan_in, 1 at the base shape."""
     grown = growth(c)
     return 1 / grown["D"] if grown else 1.0
 
@@ -99,7 +99,7 @@ def for_output(c: Any, x_BLD: jax.Array) -> jax.Array:
 
 
 def attention_scale(c: Any) -> float | None:
-    """What attention multiplies scores by; None where that is 1/sqrt(K)."""
+    """Returns what attention multiplies scores by; None where that is 1/sqrt(K)."""
     grown = growth(c)
     # 1/K and no longer 1/sqrt(K) (definition 4.1), but alike at the base shape:
     # 1/sqrt(K) x sqrt(base K / K) = sqrt(base K) / K.

@@ -209,7 +209,7 @@ class Stack(nn.Module):
 
         Args:
           x_BLD: the residual stream.
-          positions_BL: with `caches`, of the new tokens.
+          positions_BL: with `caches`, of the new tokens; all rows are as far.
           mask, encoded_BMD, cross_mask: see `Block`; None with `caches`.
           caches: see `GPT2.blocks`.
           deterministic: no dropout.

@@ -18,7 +18,7 @@ from lm.tokenizers.vocabulary import Vocabulary
 
 
 def counts(seq_len: int, noise_density: float, mean_span_length: float) -> tuple[int, int]:
-    """Numbers of corrupted tokens and of spans in a full row, rounded as T5 does."""
+    """Counts the corrupted tokens and the spans of a full row, rounded as T5 does."""
     num_noise = min(max(round(seq_len * noise_density), 1), seq_len - 1)
     num_spans = max(round(num_noise / mean_span_length), 1)
     return num_noise, min(num_spans, num_noise, seq_len - num_noise)
@@ -53,7 +53,7 @@ def span_corruption(
       vocabulary: has sentinels and an end-of-text token.
       noise_density: the share of tokens that is chosen.
       mean_span_length: in tokens.
-      lengths: M and T, where they must be longer than a full row asks for.
+      lengths: M and T; by default what a full row fills: L - noise + spans, noise + spans + 1.
 
     Raises:
       UserError: more spans than sentinels.
@@ -233,7 +233,7 @@ def _choose_spans(key, maskable_L, segments_L, *, num_noise, num_spans):
 
 def _random_parts(key, L, total, parts, max_parts):
     """Divides `total` into random sizes of `parts` parts, each at least 1; zeros follow."""
-    # All choices of parts - 1 places to cut at are alike likely.
+    # All choices of parts - 1 places to cut at are equally likely.
     places_L = jnp.arange(L)
     can_cut_L = (places_L >= 1) & (places_L < total)
     score_L = jnp.where(can_cut_L, jax.random.uniform(key, (L,)), 2.0)

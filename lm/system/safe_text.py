@@ -24,12 +24,12 @@ def redacted(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Does both: `escaped` and `redacted`."""
+    """Escapes and redacts a text."""
     return escaped(redacted(text))
 
 
 def one_line(text: str) -> str:
-    """Does both and makes one line of it: for errors, which may quote a user's file."""
+    """Escapes and redacts a text, as one line: for errors, which may quote a user's file."""
     line = " ".join(text.splitlines())
     # The middle of a very long line is left out, since its end says what helps.
     if len(line) > 2 * _MOST_CHARS:

@@ -70,7 +70,7 @@ class AnswerSpans(TaskObjective):
     def _logits(
         self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
     ) -> tuple[jax.Array, jax.Array]:
-        """B x L twice: of each position to be the start, and the end."""
+        """Gives the logits of each position to be the start, and the end: B x L each."""
         logits_BL2 = apply(model, params, dropout_key, self.inputs.inputs(batch))
         at_L = jnp.arange(logits_BL2.shape[1])[None]
         start_B1, length_B1 = batch["context_B"][:, None], batch["num_context_B"][:, None]
@@ -240,7 +240,8 @@ class QuestionAnswering(Task):
 def answers_of(record: Record) -> list[dict[str, Any]]:
     """Returns the gold answers of a record as {"text", "answer_start"}, as in SQuAD's files.
 
-    Raises UserError where they are none, or one is not in the context where it says.
+    There are none where the record says `is_impossible`. Raises UserError where the field is no
+    such list, or an answer is not in the context where it says.
     """
     if record.fields.get("is_impossible"):
         return []

@@ -91,7 +91,10 @@ class Task(Report, Protocol):
 
     @abc.abstractmethod
     def read(self, record: Record) -> list[Features]:
-        """Does as `encode` for a record without labels; gives none where the model writes."""
+        """Does as `encode` for a record without labels; gives none where the model writes.
+
+        Raises UserError where the record lacks what the task reads.
+        """
 
     @abc.abstractmethod
     def from_text(self, name: str, text: str) -> Record:

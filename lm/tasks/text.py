@@ -134,7 +134,7 @@ class TextInputs:
 
     @property
     def fill(self) -> dict[str, int]:
-        """What fills up a batch; see `examples.collate`."""
+        """Says what fills up a batch; see `examples.collate`."""
         return {"tokens_BL": self.tokenizer.pad_id or 0}
 
 

@@ -1,6 +1,6 @@
 """Encodes texts in which special tokens count as such, as those that a chat template writes.
 
-To `Tokenizer.encode_batch` they are text. Here, too, those may be that a user wrote.
+To `Tokenizer.encode_batch` they are text, and so are here those that a user wrote.
 """
 
 import re

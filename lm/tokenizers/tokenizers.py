@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
         """Returns the ids of each text, int32, without special tokens around them."""
 
     def encode_inside(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Encodes texts inside a longer one: no space is added or taken away."""
+        """Does as `encode_batch` for texts inside a longer one: adds and takes away no space."""
 
     def encode_with_offsets(self, text: str) -> Offsets:
         """Returns the ids that `encode_batch` gives, and the characters that each stands for."""

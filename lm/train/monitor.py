@@ -34,7 +34,7 @@ class StepMonitor:
         self._last_batch: Any = None
         self._step_seconds: list[float] = []  # Of each step since the last record.
         self._waited_seconds = 0.0  # For data, since the last record.
-        # Since the first steps, with the older past halved away.
+        # Since the first steps; halved now and then, so that what is recent weighs more.
         self._late_seconds = self._late_waited_seconds = 0.0
 
     def __enter__(self) -> "StepMonitor":

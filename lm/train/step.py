@@ -23,7 +23,7 @@ class TrainState:
 
     @classmethod
     def create(cls, params: Params, tx: optax.GradientTransformation) -> "TrainState":
-        """The state before the first step."""
+        """Makes the state before the first step."""
         return cls(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 

@@ -17,7 +17,7 @@ class StepLog:
     """Collects every step's metrics and writes them every n steps."""
 
     write: Callable[[int, dict[str, float]], None]  # Takes the scalars of a logged step.
-    on_skip: Callable[[int, dict[str, float]], None]  # Takes the metrics of one not finite.
+    on_skip: Callable[[int, dict[str, float]], None]  # Takes those of a skipped step.
     _: dataclasses.KW_ONLY
     every_steps: int  # How often to write; the last step is always written.
     num_steps: int
