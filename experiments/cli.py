@@ -109,7 +109,7 @@ class RecipeParser(ConfigFileFlagParser):
         return config
 
     def _chosen(self, path, key, argument):
-        """The path with this argument, and its config; None where it does not choose the key."""
+        """Adds an argument to a path, with its config; None where that does not choose the key."""
         more = f"{path}{',' if ':' in path else ':'}{argument}"
         try:
             found = super().parse(more)
@@ -136,7 +136,7 @@ def _check_key(arg: str, key: str, values: Mapping[str, Any]) -> None:
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]."""
+    """Joins ["--config", "F.py", "-config.seed", "1"] -> ["--config=F.py", "--config.seed=1"]."""
     found: list[str] = []
     for arg in argv:
         opens = found and re.fullmatch(r"--(config|launcher|workdir)(\.[\w.]+)?", found[-1])
@@ -178,12 +178,12 @@ def profile_steps(text: str) -> tuple[int, int]:
 
 
 def of_config(filename: str, changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The arguments that make a config: ("--config=F.py:arg", "--config.seed=1", ...)."""
+    """Gives the arguments that make a config: ("--config=F.py:arg", "--config.seed=1", ...)."""
     return (f"--config={filename}", *(f"--config.{k}={_text(v)}" for k, v in changes.items()))
 
 
 def resolve(arguments: Sequence[str]) -> ml_collections.ConfigDict:
-    """The locked config that a process with these arguments has.
+    """Makes the locked config that a process with these arguments has.
 
     Raises:
       UserError: one line about the argument that cannot be followed.
@@ -201,7 +201,7 @@ def resolve(arguments: Sequence[str]) -> ml_collections.ConfigDict:
 
 
 def mistake(error: BaseException, arguments: Sequence[str]) -> BaseException:
-    """The UserError for an error of the flag or config library, or of a config file's own code.
+    """Makes a UserError of an error of the flag or config library, or of a config file's code.
 
     It names the line of a config file where one is to blame. What is neither is a bug, and is
     returned as it is.
@@ -221,7 +221,7 @@ def mistake(error: BaseException, arguments: Sequence[str]) -> BaseException:
 
 
 def _place(error: BaseException, paths: set[str]) -> str:
-    """Where in one of these config files it was raised; "" where elsewhere."""
+    """Says where in one of these config files it was raised; "" where elsewhere."""
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     for path in paths:
         whole = pathlib.Path(path).resolve()
@@ -237,7 +237,7 @@ def _place(error: BaseException, paths: set[str]) -> str:
 
 
 def one_line(error: Exception, arguments: Sequence[str]) -> str:
-    """An error of the flag or config library as one line that shows the argument it is about."""
+    """Says an error of the flag or config library in one line, with the argument it is about."""
     message = error
     while isinstance(message, Exception) and message.args:
         message = message.args[0]  # A KeyError inside an AttributeError, each quoted once more.
@@ -273,7 +273,7 @@ def _is_of(kind: type, value: Any) -> bool:
 
 
 def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The values of a config by dotted key, as JSON has them: tuples are lists."""
+    """Gives the values of a config by dotted key, as JSON has them: tuples are lists."""
     return workdir_lib.flat(json.loads(config.to_json()))
 
 

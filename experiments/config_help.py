@@ -32,7 +32,7 @@ class Explanation(NamedTuple):
 
 
 def explanations(path: pathlib.Path) -> list[Explanation]:
-    """Those in all code that the `get_config` of a config file refers to, in any file."""
+    """Finds those in all code that the `get_config` of a config file refers to, in any file."""
     modules: dict[pathlib.Path, _Module] = {}
     found, seen, left = [], set(), [(path.resolve(), "get_config")]
     while left:
@@ -48,7 +48,7 @@ def explanations(path: pathlib.Path) -> list[Explanation]:
 
 
 def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str, str]:
-    """The text of each of the dotted keys of a config that has one."""
+    """Gives the text for each dotted key of a config that is explained."""
     texts, ranks = {}, {}
     names = {key: _general(key) for key in keys}
     parents = {key.rpartition(".")[0] for key in names.values()}
@@ -90,7 +90,7 @@ class _Module:
                             self._imported[alias.asname or alias.name] = (file, name)
 
     def references(self, name: str) -> Iterator[tuple[pathlib.Path, str]]:
-        """The definitions, here and in files that are imported, that one speaks of."""
+        """Lists the definitions that one refers to, here and in imported files."""
         if name not in self.defined and self._imported.get(name, (None, None))[1]:
             yield self._imported[name]
         for node in ast.walk(self.defined[name]) if name in self.defined else ():
@@ -104,7 +104,7 @@ class _Module:
                         yield self._imported[module][0], other
 
     def explanations(self, name: str) -> Iterator[Explanation]:
-        """Those inside of one definition: of keys that have a line, and a comment, of their own."""
+        """Yields those inside of a definition: of keys with a line, and a comment, of their own."""
         definition = self.defined.get(name)
         if definition is None:
             return
@@ -131,7 +131,7 @@ class _Module:
             yield Explanation(key, self._comments[line].strip("# "), siblings, place)
 
     def _block(self, definition: ast.stmt, statement: ast.stmt) -> str:
-        """The block whose keys a statement makes, if any."""
+        """Names the block whose keys a statement makes, if any."""
         targets = getattr(statement, "targets", [None])
         if _is_config(statement):  # `config.NAME = dict(...)`
             return targets[0].attr
@@ -163,7 +163,7 @@ def _dotted(block: str, key: str) -> str:
 
 
 def config_text(config: ml_collections.ConfigDict, filename: str) -> str:
-    """The config of --config=`filename` as YAML, with a comment behind each key."""
+    """Writes the config of --config=`filename` as YAML, with a comment behind each key."""
     text = cli.config_text(config)
     found = explanations(pathlib.Path(filename.partition(":")[0]))
     texts = explained(cli.flat(config), found)
@@ -175,7 +175,7 @@ def config_text(config: ml_collections.ConfigDict, filename: str) -> str:
 
 
 def _key_lines(node: yaml.MappingNode, above: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """Each dotted key, and the line of YAML behind which a comment is about its value."""
+    """Yields each dotted key, and the line of YAML behind which a comment is about its value."""
     for name, value in node.value:
         path = (*above, name.value)
         if isinstance(value, yaml.MappingNode) and value.value:
@@ -186,7 +186,7 @@ def _key_lines(node: yaml.MappingNode, above: tuple[str, ...]) -> Iterator[tuple
 
 
 def variants(path: pathlib.Path) -> Iterator[tuple[str, ml_collections.ConfigDict]]:
-    """The configs of a file, by its name with arguments: the plain one, then one per argument."""
+    """Yields a file's configs by its name with arguments: the plain one, then one per argument."""
     spec = importlib.util.spec_from_file_location(f"configs.{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -208,7 +208,7 @@ def _arguments(get_config: Callable) -> Iterator[str]:
 
 
 def _choices(get_config: Callable, argument: str) -> list[str]:
-    """What may stand for a wrong argument; what it says itself where that is none."""
+    """Lists what may stand for a wrong argument, by what `get_config` says of it."""
     try:
         get_config(argument)
     except ValueError as error:  # Its message lists them, as `configs.common` writes it.

@@ -32,12 +32,12 @@ ACTIVATIONS = ("embedding", "attention scores", "attention out", "mlp out", "log
 
 
 class Point(NamedTuple):
-    """Mean absolute size of an activation after `step` updates, and of what they changed of it."""
+    """Mean absolute size of an activation after `step` updates, and of its change by them."""
 
     parametrisation: str
     activation: str
     step: int
-    width: int  # As many times the base shape's.
+    width: int  # A multiple of the base shape's.
     size: float
     change: float
 
@@ -103,7 +103,7 @@ def measured(
 def activations(
     model: nn.Module, params: Params, inputs: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """The activations of a decoder by name, those of layers along a first dimension; float32."""
+    """Gives a decoder's activations by name in float32, those of layers along a first dimension."""
     names = ("attention", "mlp", "query", "key")
     output, kept = model.apply(
         {"params": params},
@@ -124,7 +124,7 @@ def activations(
 
 
 def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
-    """N x B x H x L x M, hidden pairs too; without Llama's rotation, which changes no sizes."""
+    """Gives scores, N x B x H x L x M, masked pairs too; Llama's rotation changes no sizes."""
     scale = mup.attention_scale(c)  # None: the usual one, by the root of the head width.
     k_NBMHK = jnp.repeat(k_NBMGK, c.num_heads // k_NBMGK.shape[3], axis=3)
     scores_NBHLM = jnp.einsum("NBLHK,NBMHK->NBHLM", q_NBLHK, k_NBMHK)
@@ -132,14 +132,14 @@ def _scores(c: Any, q_NBLHK: jax.Array, k_NBMGK: jax.Array) -> jax.Array:
 
 
 class Slope(NamedTuple):
-    """Of log size, and of log change, by log width. 0 is flat."""
+    """Slopes of log size, and of log change, by log width. 0 is flat."""
 
     size: float
     change: float
 
 
 def slopes(points: list[Point], parametrisation: str) -> dict[str, Slope]:
-    """The slopes of one parametrisation by activation."""
+    """Fits the slopes of one parametrisation by activation."""
     found = {}
     for activation in ACTIVATIONS:
         here = [
@@ -154,13 +154,13 @@ def slopes(points: list[Point], parametrisation: str) -> dict[str, Slope]:
 
 
 def is_flat(found: Mapping[str, Slope], bound: float) -> bool:
-    """Whether no size grows, and no change grows or shrinks, by a slope above `bound`."""
+    """Tells whether no size grows, and no change grows or shrinks, by a slope above `bound`."""
     # What has overflown is NaN, for which nothing holds.
     return all(slope.size <= bound and abs(slope.change) <= bound for slope in found.values())
 
 
 def _slopes(points: list[Point], measure: str) -> Iterator[float]:
-    """Of each step."""
+    """Yields the slope of each step."""
     for step in sorted({p.step for p in points}):
         here = [p for p in points if p.step == step]
         with np.errstate(divide="ignore", invalid="ignore"):  # What never changes has no slope.
@@ -183,7 +183,7 @@ def _report(points: list[Point], bound: float) -> bool:
 
 
 def draw(points: list[Point], path: pathlib.Path) -> None:
-    """Sizes and changes by width, a line for each step, as a PNG."""
+    """Draws sizes and changes by width, a line for each step, as a PNG."""
     # Imported here, since no other experiment needs it.
     from matplotlib.figure import Figure
 

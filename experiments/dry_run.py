@@ -113,7 +113,7 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
         key = jax.random.key(0)
         return data.task.objective.loss(parts.model, params, batch, key)["loss"]
 
-    # Shapes alone, as whole as one device has them: parameters carry their shardings.
+    # Without shardings, so that all of the frozen ones count; those that are trained have theirs.
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parts.frozen)
     params = parts.abstract.params
     inputs = frozen, batch
@@ -141,7 +141,7 @@ def _show_examples(batches: ExampleBatches, data: task_data.TaskData, step: int)
 
 
 def _example_streams(batch: dict[str, np.ndarray]) -> list[Stream]:
-    """What the model reads and writes; the parts of a pair are two segments."""
+    """Shows what the model reads and writes; the parts of a pair are two segments."""
 
     def segments(length_B, tokens, types=0):
         return (np.arange(tokens.shape[1])[None] < length_B[:, None]) * (1 + types)
@@ -159,7 +159,7 @@ def _example_streams(batch: dict[str, np.ndarray]) -> list[Stream]:
 
 
 def _streams(batch: Batch) -> list[Stream]:
-    """What the model reads, and what it must write."""
+    """Shows what the model reads, and what it must write."""
     inputs = batch.inputs
     if "predict_BP" in inputs:
         targets_BL = np.full(inputs["tokens_BL"].shape, -1)  # -1: nothing is asked here.

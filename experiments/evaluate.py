@@ -64,7 +64,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
-    """A fine-tuned run on its own validation split, or on other labelled data."""
+    """Evaluates a fine-tuned run on its own validation split, or on other labelled data."""
     predictions_file = pathlib.Path(config.predictions)
     # Before hours of evaluation, of which nothing would be left.
     if config.predictions and (predictions_file.is_dir() or not predictions_file.parent.is_dir()):
@@ -109,7 +109,7 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
 
 
 def _objective(loaded: language_model.SavedRun) -> dict[str, Any]:
-    """What the run was trained for; of an imported model, what its paper trained it for."""
+    """Returns what the run was trained for; of an imported model, what its paper trained it for."""
     if "objective" in loaded.config:
         return loaded.config["objective"]
     folder = loaded.folder

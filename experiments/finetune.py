@@ -229,7 +229,7 @@ def read(
 
 
 class FineTuningParts(NamedTuple):
-    """What a config stands for, its parameters included."""
+    """What a config of fine-tuning stands for, its parameters included."""
 
     model: nn.Module
     task: Task

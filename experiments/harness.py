@@ -77,7 +77,7 @@ _KEPT = ("results", "groups", "n-shot", "n-samples", "versions", "configs", "sam
 
 
 def load(config: ml_collections.ConfigDict):
-    """The run as lm_eval wants a model.
+    """Loads the run as lm_eval wants a model.
 
     Raises:
       UserError: an encoder, a run of a task that writes no text, or lengths that do not fit.
@@ -129,5 +129,5 @@ def load(config: ml_collections.ConfigDict):
 
 
 def _as_json(value: Any) -> Any:
-    """NumPy's numbers as Python's, and whatever else by its name."""
+    """Writes NumPy's numbers as Python's, and whatever else by its name."""
     return value.item() if hasattr(value, "item") else str(value)

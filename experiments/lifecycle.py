@@ -60,7 +60,7 @@ class RunLifecycle:
             stack.push(self._note_failure)  # Behind the logs, and while the folder is ours.
             stack.enter_context(self._checkpoints)
             stack.enter_context(self.monitor)
-            stack.push(self._logs)  # First to close: `end` does so before it marks what became.
+            stack.push(self._logs)  # `end` has closed them, unless an error comes before it.
             experiment.describe()
             state, host = _start(experiment, self._checkpoints, self._workdir)
             self._saved = {int(state.step)}
@@ -139,11 +139,11 @@ class RunLifecycle:
             self._saved.add(step)
 
     def is_over(self) -> bool:
-        """Whether it need not be trained to its last step, because it gets no better."""
+        """Tells whether the run has stopped early, because it gets no better."""
         return self._history.is_over()
 
     def end(self, state: TrainState) -> int:
-        """Saves what is not saved yet, and finishes what is complete; the exit code."""
+        """Saves what is not saved yet, finishes what is complete, and returns the exit code."""
         step = int(state.step)
         if step < self.num_steps and step not in self._saved:  # The last one is saved by its hook.
             self.save(step, state)

@@ -38,7 +38,7 @@ _NUM_LAYERS = (2, 3)
 
 
 def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]) -> Collectives:
-    """What a step of `config` sends on a mesh of these sizes, estimated in a process of its own."""
+    """Estimates what a step of `config` sends on a mesh of these sizes, in a process of its own."""
     small = variants.small_sizes(axis_sizes)
     twin = variants.for_mesh(config, axis_sizes, small)
     if twin.model.dtype == "bfloat16":  # Which the compiler for CPUs widens; this is as large.
@@ -68,7 +68,7 @@ def collectives(config: ml_collections.ConfigDict, axis_sizes: Mapping[str, int]
 
 
 def of_all_layers(num_layers: int, compiled: Callable[[int], Collectives]) -> Collectives:
-    """The collectives of so many layers, from two of `compiled`, which has few of them."""
+    """Extends `compiled`, called for few layers, to the collectives of so many layers."""
     if num_layers <= max(_NUM_LAYERS):
         return compiled(num_layers)
     fewer, more = map(compiled, _NUM_LAYERS)  # A line through two points: all is linear in layers.
@@ -82,7 +82,7 @@ def of_all_layers(num_layers: int, compiled: Callable[[int], Collectives]) -> Co
 
 
 def compiled(config: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Collectives:
-    """The collectives of one step of `config`, compiled but never run: no array is made."""
+    """Counts the collectives of one step of `config`, compiled but never run: no array is made."""
     parts = pretraining.make_parts(config, devices)
     abstract = pretraining.abstract_state(parts)
     seq_len = config.data.seq_len

@@ -44,7 +44,10 @@ def pretraining_bytes(
 def held_bytes(
     accumulate_steps: int, abstract: TrainState, frozen: Params, loss, params: Params, batch
 ) -> dict[str, int]:
-    """Bytes a device by category; it computes `loss` of `params` and `batch`, of these shapes."""
+    """Counts bytes a device by category.
+
+    `loss`, `params` and `batch` are as large as one device computes with them.
+    """
     trained = memory.tree_bytes(abstract.params)
     return {
         "parameters": trained + memory.tree_bytes(frozen),
@@ -64,7 +67,7 @@ def memory_table(held: dict[str, int]) -> rich.table.Table:
 
 
 def whole_bytes(parts: pretraining.PretrainingParts) -> tuple[int, int]:
-    """Parameters outside the layers, and inside, whole over `fsdp`: float32 bytes a device."""
+    """Counts float32 bytes a device of parameters outside and inside the layers, whole over `fsdp`."""
     sizes = dict(parts.mesh.shape)
     sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)  # As if `fsdp` cut nothing.
     mesh = make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
@@ -81,7 +84,7 @@ def whole_bytes(parts: pretraining.PretrainingParts) -> tuple[int, int]:
 
 
 def gathered_bytes(parts: pretraining.PretrainingParts) -> int:
-    """What `fsdp` has gathered at once: all outside the layers, and one layer, or all of them."""
+    """Counts what `fsdp` has gathered at once: all outside the layers, and one layer or all."""
     outside, layers = whole_bytes(parts)
     c = parts.model.config
     itemsize = jnp.dtype(c.dtype).itemsize

@@ -36,7 +36,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A run, how far it is, and what is left of its cost."""
+    """A run with how far it is, and what is left of its cost."""
 
     run: PlannedRun
     state: State
@@ -75,7 +75,7 @@ def show_trial(run: PlannedRun, num_trials: int) -> None:
 
 
 def make_rows(runs: Sequence[PlannedRun]) -> list[Row]:
-    """A row for each run, with hours by the pace of the finished run that is most like it."""
+    """Makes a row for each run, with hours by the pace of the finished run most like it."""
     known: dict[str, Cost] = {}
     costs, states, paces = [], [], {}
     for run in runs:
@@ -93,7 +93,7 @@ def make_rows(runs: Sequence[PlannedRun]) -> list[Row]:
 
 
 def total(rows: Sequence[Row]) -> str:
-    """How many runs there are by state, and what is left to do, as if one after the other."""
+    """Says how many runs there are by state, and what is left, as if one after the other."""
     counts = collections.Counter(row.state.kind for row in rows)
     hours = [row.hours for row in rows]
     known = "" if None in hours else f", {_hours(sum(hours))} hours one after the other"
@@ -102,7 +102,7 @@ def total(rows: Sequence[Row]) -> str:
 
 
 def cost_of(config: ml_collections.ConfigDict) -> Cost:
-    """The cost of a run of training; data is read for fine-tuning, and where epochs are counted.
+    """Counts the cost of a training; reads data for fine-tuning, and where epochs are counted.
 
     Raises:
       UserError: for whatever in the config cannot work on one device.

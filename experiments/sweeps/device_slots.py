@@ -16,14 +16,14 @@ _TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}  # Chips as x, y,
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What one run has to itself."""
+    """The devices that one run has to itself."""
 
     name: str  # For people.
     environment: Mapping[str, str]  # Variables that show a process these accelerators alone.
     cores: frozenset[int] = frozenset()  # Of the CPU that it may use; all where empty.
 
     def start(self, command: list[str], **settings) -> subprocess.Popen:
-        """A process on these devices, out of reach of this terminal's ctrl-C.
+        """Starts a process on these devices, out of reach of this terminal's ctrl-C.
 
         It is killed when this process ends, however that happens.
         """
@@ -36,7 +36,7 @@ class Slot:
 
 
 def slots(num_runs: int, *, num_parallel: int, devices_per_run: int) -> list[Slot]:
-    """Equal shares of this machine, for at most `num_runs` at once.
+    """Divides this machine into equal shares, for at most `num_runs` at once.
 
     Args:
       num_runs: there are no more shares than runs.
@@ -70,7 +70,7 @@ def slots(num_runs: int, *, num_parallel: int, devices_per_run: int) -> list[Slo
 
 
 def _devices() -> tuple[str, list[str]]:
-    """The kind of device that JAX would use here, and the name of each."""
+    """Finds the kind of device that JAX would use here, and the name of each."""
     # By files and packages: JAX would take the devices for this process as long as it lives.
     platforms = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")

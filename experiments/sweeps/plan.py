@@ -37,7 +37,7 @@ class Base:
 
 
 def read(path: str) -> list[Overrides] | dict[str, Any]:
-    """What `sweep()` of a file returns: overrides, or the settings of a search.
+    """Reads what `sweep()` of a file returns: overrides, or the settings of a search.
 
     Raises:
       UserError: the file, its function or what that returns cannot be used.
@@ -108,7 +108,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
 
 
 def plan(base: Base, overrides: Iterable[Overrides], folder: pathlib.Path) -> list[PlannedRun]:
-    """The runs of a sweep, in its order.
+    """Plans the runs of a sweep, in its order.
 
     Raises:
       UserError: an override cannot be followed, or two stand for the same run.
@@ -127,7 +127,7 @@ def plan(base: Base, overrides: Iterable[Overrides], folder: pathlib.Path) -> li
 
 
 def plan_alone(base: Base, workdir: pathlib.Path) -> PlannedRun:
-    """The run of a command line without a sweep."""
+    """Plans the run of a command line without a sweep."""
     run = make_planner(base, workdir.parent)({})
     return dataclasses.replace(
         run, workdir=workdir, arguments=(*run.arguments[:-1], f"--workdir={workdir}")

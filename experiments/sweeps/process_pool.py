@@ -45,11 +45,11 @@ class ProcessPool:
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """Those whose process has not ended."""
+        """The runs whose process has not ended."""
         return [child.run for child in self._children.values()]
 
     def has_room(self) -> bool:
-        """Whether a run could start."""
+        """Tells whether a run could start."""
         return bool(self._free)
 
     def start(self, run: PlannedRun) -> Slot:
@@ -71,7 +71,7 @@ class ProcessPool:
         self._children[run.name].process.send_signal(signal.SIGTERM)
 
     def ended(self) -> list[RunEnd]:
-        """The runs that ended since the last call; waits a moment."""
+        """Waits a moment; returns the runs that ended since the last call."""
         time.sleep(_LOOK_SECONDS)
         return [
             self._end(child)
@@ -96,7 +96,7 @@ class ProcessPool:
         # One that was still starting when it was told to stop, had nothing to save.
         if code == STOPPED or is_told:
             return RunEnd(child.run, "stopped", "")
-        if code > 0:  # Of one that a signal killed the folder says by itself that it is dead.
+        if code > 0:  # One that a signal killed is seen to be dead by its folder alone.
             _mark_failed(child.run.workdir)
         how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
         said = f"{how}: {_last_line(child.log)}" if code > 0 else how
@@ -104,7 +104,7 @@ class ProcessPool:
 
 
 class StopSignal:
-    """Whether a signal to stop came: the first ends all runs in order, a second one at once."""
+    """Takes signals to stop: the first ends all runs in order, a second one at once."""
 
     def __init__(self):
         self._num_signals = self._num_obeyed = 0
@@ -119,7 +119,7 @@ class StopSignal:
         self._num_signals += 1
 
     def obey(self, pool: ProcessPool) -> None:
-        """Has a pool do what came since the last call."""
+        """Has a pool do what the signals since the last call ask for."""
         if self._num_signals == self._num_obeyed:
             return
         is_first, self._num_obeyed = self._num_obeyed == 0, self._num_signals
@@ -132,7 +132,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def opened(slots: Sequence[Slot], folder: pathlib.Path, stop: StopSignal) -> Iterator[ProcessPool]:
-    """A pool; its processes have ended after the block, where an error stops them as a signal."""
+    """Yields a pool, whose processes end with the block; an error stops them as a signal does."""
     pool = ProcessPool(slots, folder)
     try:
         yield pool
@@ -153,14 +153,14 @@ def stop_on_signals() -> Iterator[StopSignal]:
 
 
 def _mark_failed(workdir: pathlib.Path) -> None:
-    """Says so in the folder of a run that did not say it itself, as before it has opened it."""
+    """Marks the folder of a run that failed before it could do so itself."""
     has_run = any((workdir / name).exists() for name in (workdir_lib.CONFIG, status.METRICS))
     if has_run and status.state_of(workdir).kind in ("waiting", "dead"):
         status.mark(workdir, status.FAILED)
 
 
 def _last_line(log: pathlib.Path) -> str:
-    """Of what a process wrote, the last line that says something."""
+    """Returns the last line of a log that says something."""
     if not log.exists():
         return "its log is gone"
     with log.open("rb") as file:
@@ -170,7 +170,7 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 def exit_code(kinds: Sequence[str], is_told_to_stop: bool) -> int:
-    """The exit code of a launcher whose runs ended so."""
+    """Gives the exit code of a launcher by the kinds of ends of its runs."""
     if "failed" in kinds and not is_told_to_stop:
         return 1
     return 0 if set(kinds) <= {"done", "pruned"} else STOPPED

@@ -28,7 +28,7 @@ _REDUCTION = 3  # Of four evaluations, say, the first and the third decide who g
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """What `search` of configs/sweeping.py says; see there."""
+    """The settings of a search; see `search` of configs/sweeping.py."""
 
     space: Mapping[str, Any]
     num_trials: int
@@ -90,7 +90,7 @@ def check(search: Search, make_run: Callable[[dict[str, Any]], PlannedRun]) -> N
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install optuna")
     for key, distribution in search.space.items():
-        # One by one, and of a range its bounds: what fits at both fits between them.
+        # One by one, and of a range its bounds alone; what does not fit between them fails later.
         for value in distribution if isinstance(distribution, list) else distribution[1:]:
             make_run({key: value})
     from lm.train.evaluation import METRICS  # It brings JAX.
@@ -134,7 +134,7 @@ def _check_distribution(key: str, distribution: Any) -> None:
 
 
 def plan(search: Search) -> str:
-    """What would be searched, for people."""
+    """Says what would be searched, for people."""
     space = "  ".join(f"{key} in {distribution}" for key, distribution in search.space.items())
     return (
         f"{search.num_trials} trials by {search.sampler} for the {search.mode}imum of "
@@ -185,7 +185,7 @@ class _Trials:
         self.kinds: list[str] = []
 
     def next(self) -> PlannedRun:
-        """Begins another trial, and returns its run; UserError: what it drew does not fit."""
+        """Begins a trial, and returns its run; raises UserError where what it drew does not fit."""
         self.num_left -= 1
         trial = self._interrupted.pop(0) if self._interrupted else self._ask()
         drawn = {key: _draw(trial, key, d) for key, d in self._search.space.items()}
@@ -198,7 +198,7 @@ class _Trials:
         return run
 
     def known_end(self, run: PlannedRun) -> str | None:
-        """How a run ended long ago, where the trials need it no more; else None."""
+        """Says how a run ended long ago, where the trials need it no more; else None."""
         is_pruned = [self._note(run, record) for record in read_records(run.workdir)[0]]
         if state_of(run.workdir).kind == "done":
             return self.end(process_pool.RunEnd(run, "done", ""))
@@ -225,12 +225,12 @@ class _Trials:
         return kind
 
     def metric_text(self, run: PlannedRun) -> str:
-        """What a run last logged of the metric."""
+        """Says what a run last logged of the metric."""
         value = board_lib.last_metric(read_records(run.workdir)[0], self._search.metric)
         return f"{self._search.metric} {'unknown' if value is None else f'{value:.4f}'}"
 
     def best(self) -> str:
-        """The best trial and its config, in a few lines."""
+        """Says which trial is best, and its config, in a few lines."""
         ended = self._study.get_trials(states=[self._state.COMPLETE])
         counts = ", ".join(
             f"{num} {state.name.lower()}"
@@ -298,7 +298,7 @@ class _Trials:
 
 
 def _open_study(search: Search, base: PlannedRun, folder: pathlib.Path):
-    """The study of a folder, which is a new one or the one of this very search."""
+    """Opens the study of a folder: a new one, or that of this very search."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

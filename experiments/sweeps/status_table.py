@@ -35,14 +35,14 @@ class StatusTable:
         self.live = rich.live.Live(console=console, auto_refresh=False, transient=True)
 
     def started(self, run: PlannedRun, where: str) -> None:
-        """A run has its process."""
+        """Notes that a run has its process."""
         self._count("waiting", "running")
         self._rows.pop(run.name, None)  # A run that starts anew goes to the end.
         self._rows[run.name] = _Row(run)
         self.say(f"start    {run.name}  {differences(run)}  on {where}")
 
     def ended(self, run: PlannedRun, kind: str, note: str) -> None:
-        """A run's process has ended, or none was needed."""
+        """Notes that a run's process has ended, or that none was needed."""
         row = self._rows.setdefault(run.name, _Row(run, "waiting"))
         row.read()
         self._count("running" if row.kind == "running" else "waiting", kind)
@@ -50,12 +50,12 @@ class StatusTable:
         self.say(f"{kind:<8} {run.name}  {differences(run)}  {note}".rstrip())
 
     def shared(self, run: PlannedRun) -> None:
-        """A run that was waiting turned out to be equal to one that is running."""
+        """Notes that a run that was waiting is equal to one that is running."""
         self._counts["waiting"] -= 1
         self.say(f"equal to {run.name}, which is running: {differences(run)}")
 
     def read(self) -> list[tuple[PlannedRun, dict[str, Any]]]:
-        """What the runs have logged since the last call, in order for each."""
+        """Returns what the runs have logged since the last call, in order for each."""
         running = [row for row in self._rows.values() if row.kind == "running"]
         news = [(row.run, record) for row in running for record in row.read()]
         if time.monotonic() >= self._next_seconds:
@@ -68,7 +68,7 @@ class StatusTable:
         self._console.print(safe_text.one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def counts(self) -> str:
-        """How many runs are in which state."""
+        """Says how many runs are in which state."""
         return counted(self._counts)
 
     def _count(self, before: str, after: str) -> None:
@@ -98,7 +98,7 @@ class StatusTable:
 
 @contextlib.contextmanager
 def open_table(**counts: int) -> Iterator[StatusTable]:
-    """A board on stdout; `counts` are the runs that are done, waiting, ... before it starts."""
+    """Opens a table on stdout; `counts` are of runs done, waiting, ... before it starts."""
     board = StatusTable(rich.console.Console(), counts)
     with board.live if board.live.console.is_terminal else contextlib.nullcontext():
         yield board
@@ -106,17 +106,17 @@ def open_table(**counts: int) -> Iterator[StatusTable]:
 
 
 def differences(run: PlannedRun) -> str:
-    """What tells this run from the config of the command line."""
+    """Says what tells this run from the config of the command line."""
     return safe_text.one_line(shown_overrides(run.overrides))
 
 
 def last_metric(records: list[dict[str, Any]], name: str) -> float | None:
-    """The value of a metric where it was logged last; None where that was no number, or nowhere."""
+    """Returns a metric as it was logged last; None where that was no number, or nowhere."""
     return next((r[name] for r in reversed(records) if name in r), None)
 
 
 class _Row:
-    """What was read of a run."""
+    """A run with what was read of its logs."""
 
     def __init__(self, run: PlannedRun, kind: str = "running"):
         self.run, self.kind, self._tail = run, kind, Tail(run.workdir)
@@ -132,17 +132,17 @@ class _Row:
 
 
 def unfinished(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Those that neither are done nor run: first those that have begun."""
+    """Returns those that neither are done nor run, first those that have begun."""
     return to_start(standing(runs))
 
 
 def to_start(by_kind: dict[str, list[PlannedRun]]) -> list[PlannedRun]:
-    """Of what `standing` gave, the runs that neither are done nor run."""
+    """Returns, of what `standing` gave, the runs that neither are done nor run."""
     return [run for kind in UNFINISHED for run in by_kind[kind]]
 
 
 def standing(runs: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
-    """The runs by their state, as their folders say it; see `lm.run.status`."""
+    """Sorts runs by their state, as their folders say it; see `lm.run.status`."""
     by_kind: dict[str, list[PlannedRun]] = {kind: [] for kind in KINDS}
     for run in runs:
         by_kind[state_of(run.workdir).kind].append(run)

@@ -34,7 +34,7 @@ FREE = ("seed", *(f"optimizer.{name}" for name in SCALARS))
 
 
 def grouped(runs: Sequence[PlannedRun], max_members: int) -> list[list[PlannedRun]]:
-    """The runs by program, in their order; at most `max_members` in each, 0 for no bound."""
+    """Groups runs by program, in their order, at most `max_members` in each; 0 for no bound."""
     by_program: dict[str, list[PlannedRun]] = collections.defaultdict(list)
     for run in runs:
         values = cli.flat(run.config)
@@ -49,7 +49,7 @@ def grouped(runs: Sequence[PlannedRun], max_members: int) -> list[list[PlannedRu
 
 
 def differing(runs: Sequence[PlannedRun]) -> list[str]:
-    """The keys of which the runs have several values."""
+    """Lists the keys of which the runs have several values."""
     every = [cli.flat(run.config) for run in runs]
     keys = dict.fromkeys(key for values in every for key in values)
     return [key for key in keys if any(v.get(key) != every[0].get(key) for v in every)]
@@ -69,7 +69,7 @@ class VmappedRun:
         self.stack = contextlib.ExitStack()
 
     def open_log(self) -> None:
-        """Lets it speak; closed with `stack`."""
+        """Opens the log, for `speaking`; `stack` closes it."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.stack.enter_context(self._log.open("a", buffering=1))  # By lines.
 
@@ -116,7 +116,7 @@ class VmappedGroup:
         self._kinds: dict[str, str] = {}  # What became of those that are no more active.
 
     def describe(self) -> str:
-        """How many runs, what they differ in, what they have in common, and their memory."""
+        """Says how many runs these are, what they differ in and share, and their memory."""
         first, num = self._members[0], len(self._members)
         held = pretraining_bytes(
             first.config, first.parts, self._first.objective, self._first.abstract

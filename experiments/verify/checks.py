@@ -128,7 +128,7 @@ CHECKS: dict[str, tuple[Callable[[ShrunkRun], Result], str]] = {
 
 @functools.cache
 def _losses(subject: ShrunkRun) -> list[float]:
-    """Of steps that all see one batch."""
+    """Returns the losses of steps that all see one batch."""
     trainer = subject.trainer(Variation(subject.home, dropout=False, same_draws=True))
     batch, state, losses = subject.make_batches().batch_at(0), trainer.first_state(), []
     for _ in range(NUM_STEPS):
@@ -138,13 +138,13 @@ def _losses(subject: ShrunkRun) -> list[float]:
 
 
 def _params(subject: ShrunkRun) -> Params:
-    """Parameters on the home device, of which a mistake shows; see `_with_noise`."""
+    """Makes parameters on the home device, with noise."""
     trainer = subject.trainer(Variation(subject.home, 1, plain=True))
     return _with_noise(trainer.first_state().params)
 
 
 def _difference_of_steps(subject: ShrunkRun, variants: Sequence[Variation]) -> float:
-    """Between the parameters, and between the metrics, that two variants make of a batch."""
+    """Returns the larger difference of what two variants make of a batch: parameters, metrics."""
     params, metrics = [], []
     for variant in variants:
         trainer = subject.trainer(variant)
@@ -170,7 +170,7 @@ def _with_noise(params: Params) -> Params:
 def _fit(
     subject: ShrunkRun, trainer: StepUnderTest, state: TrainState, end: int
 ) -> tuple[TrainState, list[Any]]:
-    """Trains to step `end` as a run does; the state, and each step's rows and batch."""
+    """Trains to step `end` as a run does; returns the state, and each step's rows and batch."""
     batches, seen = subject.make_batches(), []
 
     def watched(first: int) -> Iterator[Any]:
@@ -191,7 +191,7 @@ def _fit(
 
 
 def _difference(a: Any, b: Any) -> float:
-    """The largest relative difference between corresponding arrays of two trees; NaN equals NaN."""
+    """Returns the largest relative difference of two trees' arrays; NaN equals NaN."""
     as_vectors = lambda tree: [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)]
     pairs = list(zip(as_vectors(a), as_vectors(b), strict=True))
     pairs = [(x, y) for x, y in pairs if not (np.isnan(x) & np.isnan(y)).all()]
@@ -203,7 +203,7 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def _num_differing(a: Any, b: Any) -> int:
-    """How many bytes of two trees of equal structure differ."""
+    """Counts the bytes in which two trees of equal structure differ."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     as_bytes = lambda x: np.atleast_1d(jax.device_get(x)).view(np.uint8)
     return sum(int(np.sum(as_bytes(x) != as_bytes(y))) for x, y in pairs)

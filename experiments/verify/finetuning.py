@@ -25,7 +25,7 @@ _MULTIPLE = 16  # Short, so that examples are padded to several lengths.
 def make(
     config: ml_collections.ConfigDict, own: Sequence[jax.Device], home: Devices, mesh: Devices
 ) -> ShrunkRun:
-    """The subject of a config of fine-tuning, its data in memory; see `pretraining.make`."""
+    """Makes the subject of a config of fine-tuning, its data in memory; see `pretraining.make`."""
     config, data = finetune.read(config)
     report.warn(data.warnings)
     config = variants.with_num_steps(config, len(data.train.examples))
@@ -79,7 +79,7 @@ def make(
 
 
 def _few(split: task_data.Split, count: int) -> task_data.Split:
-    """Some records of its shorter half, at equal distances by length, and their examples."""
+    """Takes some records of the shorter half, at equal distances by length, and their examples."""
     by_record: list[list] = [[] for _ in split.records]
     for example, owner in zip(split.examples, split.owners, strict=True):
         by_record[owner].append(example)
@@ -93,7 +93,7 @@ def _few(split: task_data.Split, count: int) -> task_data.Split:
 
 
 def _uneven(data: task_data.TaskData, multiple: int, batch_size: int) -> Any:
-    """A batch whose last rows, not quite half of them, hold no example."""
+    """Makes a batch whose last rows, not quite half of them, hold no example."""
     return collate(
         data.train.examples[: batch_size // 2 + 1],
         fill=data.task.fill,
@@ -122,7 +122,7 @@ def _costs(
 
 
 def _chance(task: ml_collections.ConfigDict, vocab_size: int) -> float | str:
-    """The loss of a task where all answers are alike, if they can be counted."""
+    """Returns the loss of a task where all answers are equally likely, if they can be counted."""
     if task.kind == "multi_label":  # Of each label yes or no.
         return math.log(2)
     if task.kind in ("seq2seq", "chat"):

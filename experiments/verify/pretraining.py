@@ -113,7 +113,7 @@ def make(
 def _shrunk(
     config: ml_collections.ConfigDict, mesh: Devices, folder: pathlib.Path
 ) -> ml_collections.ConfigDict:
-    """Smaller, with short rows of the beginnings of some of its documents, and few pieces."""
+    """Shrinks a config, to short rows of the beginnings of some documents, and few pieces."""
     config = subject.shrunk(config, mesh)
     grid = make_mesh(**config.parallel, devices=mesh)
     config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
@@ -150,13 +150,13 @@ def _beginnings(documents: Iterable[Document], num_chars: int) -> list[str]:
 
 
 def _num_pieces(tokenizer: ml_collections.ConfigDict, texts: list[str]) -> int:
-    """For every byte, every character, every special token, and some words."""
+    """Counts pieces for every byte, every character, every special token, and some words."""
     num_special = len(tokenizer.user_symbols) + tokenizer.num_sentinels
     return 512 + num_special + len(set().union(*texts))
 
 
 def _uneven(prepared: Prepared, batches: Batches, batch_size: int) -> Any:
-    """A training batch whose last rows, not quite half of them, are padding."""
+    """Makes a training batch whose last rows, not quite half of them, are padding."""
     ids = batches.rows_at(0)
     pieces = batches.reader.read(ids)
     # Micro-batches take rows in turn: of an even number of padded rows each would have half.
@@ -203,7 +203,7 @@ def _costs(
 
 
 def _is_about(batch: Batch, document: int) -> np.ndarray:
-    """Which of the targets are the document's."""
+    """Marks the targets that are the document's."""
     segment_ids_BL = batch.inputs["segment_ids_BL"]
     if "predict_BP" in batch.inputs:
         segment_ids_BL = np.take_along_axis(segment_ids_BL, batch.inputs["predict_BP"], axis=1)
@@ -211,7 +211,7 @@ def _is_about(batch: Batch, document: int) -> np.ndarray:
 
 
 def _is_asked(batch: Batch, document: int) -> bool:
-    """Whether a document has targets, and the encoder, if there is one, has some of it to read."""
+    """Tells whether a document has targets, and an encoder, if any, some of it to read."""
     has_encoder = "encoder_segment_ids_BM" in batch.inputs
     read_BM = batch.inputs["encoder_segment_ids_BM" if has_encoder else "segment_ids_BL"]
     asked_BL = batch.weights_BL * _is_about(batch, document)
@@ -238,7 +238,7 @@ def _take_out(row: Batch, document: int) -> Batch:
 
 
 def _to_start(x_BL: np.ndarray, here_BL: np.ndarray) -> np.ndarray:
-    """What stands at the places that are True, moved to the start; zeros behind it."""
+    """Moves what stands at the places that are True to the start; zeros follow."""
     moved_BL = np.zeros_like(x_BL)
     moved_BL[:, : here_BL.sum()] = x_BL[here_BL]
     return moved_BL

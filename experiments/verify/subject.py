@@ -43,7 +43,7 @@ class StepUnderTest(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """In what a step under test differs from the config."""
+    """What a step under test has otherwise than the config."""
 
     devices: Devices  # Of its mesh; for one alone nothing is cut.
     accumulate_steps: int = _NUM_MICRO_BATCHES
@@ -59,33 +59,33 @@ class ShrunkRun:
 
     home: Devices  # The device of all checks but one.
     mesh: Devices  # The devices of that one.
-    trainer: Callable[[Variation], StepUnderTest]
+    trainer: Callable[[Variation], StepUnderTest]  # See `kept`.
     make_batches: Callable[[], StepBatches]  # Those of training, anew.
     uneven: Any  # A batch whose micro-batches hold unequal numbers of targets.
     evaluate: Callable[[Params, int], dict[str, float]]  # By the batch size.
     num_evaluated: int  # Rows of the validation split.
-    # What some documents or examples cost beside others, and alone, in nats; or why none can say.
+    # What some documents or examples cost beside others, and alone, in nats; or why none is known.
     costs: Callable[[Params], tuple[np.ndarray, np.ndarray] | str]
     chance: float | str  # The loss of a model that knows nothing, in nats; or why there is none.
     not_overfit: str  # Why no batch can be overfit; "" where one can.
 
 
 def num_needed(parallel: ml_collections.ConfigDict) -> int:
-    """How many devices a config's mesh has at least."""
+    """Counts the devices that a config's mesh has at least."""
     return math.prod(parallel[axis] for axis in _NO_CUTS if parallel[axis] > 0)
 
 
 def mesh_settings(parallel: ml_collections.ConfigDict) -> tuple[dict[str, int], int]:
-    """The axes of the mesh that is checked, and how many devices fill it."""
+    """Gives the axes of the mesh that is checked, and how many devices fill it."""
     sizes, needed = {axis: parallel[axis] for axis in _NO_CUTS}, num_needed(parallel)
     if sizes == _NO_CUTS:  # One device alone would check nothing.
         sizes["data"] = -1
-    # An axis that takes the devices that are left gets two at least, and four in all.
+    # An axis of -1 gets two devices or more; needed -> in all: 1 -> 4, 2 -> 4, 3 -> 6, 4 -> 8.
     return sizes, needed * max(2, 4 // needed) if -1 in sizes.values() else needed
 
 
 def shrunk(config: ml_collections.ConfigDict, mesh: Devices) -> ml_collections.ConfigDict:
-    """The config with a model, rows and batches as small as its mesh allows, and a rate for them.
+    """Makes model, rows and batches as small as the config's mesh allows, and a rate for them.
 
     Sizes, dtype and kernel of the model, the axes of parallel, rows of data and eval, the length in
     train, and rate and warmup of optimizer.
@@ -124,12 +124,12 @@ def shrunk(config: ml_collections.ConfigDict, mesh: Devices) -> ml_collections.C
 
 
 def multiple(number: int, of: int) -> int:
-    """The next multiple."""
+    """Rounds up to a multiple."""
     return -(-number // of) * of
 
 
 def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collections.ConfigDict:
-    """The shrunken config of a variant; its parameters are random.
+    """Changes a shrunken config into that of a variant, whose parameters are random.
 
     init_from, train.accumulate_steps, model.scan_layers and .dropout, the axes of parallel.
     """
@@ -145,7 +145,7 @@ def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collecti
 
 
 def kept(*, has_dropout: bool, draws: bool) -> Callable[[Callable], Callable]:
-    """A decorator of what makes a step: variations that come to the same have one for them all.
+    """Decorates what makes a step, so that variations that come to the same share one.
 
     `has_dropout` and `draws` say whether the config has dropout, and an objective that draws.
     """
@@ -164,5 +164,5 @@ def kept(*, has_dropout: bool, draws: bool) -> Callable[[Callable], Callable]:
 
 
 def copied(state: TrainState) -> TrainState:
-    """The same in other buffers, which may be donated."""
+    """Copies a state into other buffers, which may be donated."""
     return jax.tree.map(jnp.copy, state)

@@ -39,7 +39,7 @@ def run(subject: ShrunkRun) -> int:
 
 @contextlib.contextmanager
 def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
-    """What is checked, and where: in float32 on one device of the CPU, but for the mesh.
+    """Makes what is checked, in float32 on one device of the CPU, but for the mesh.
 
     That is the run's own where there are several accelerators, or else one of simulated devices.
 
@@ -64,7 +64,7 @@ def opened(config: ml_collections.ConfigDict) -> Iterator[ShrunkRun]:
 
 
 def check(subject: ShrunkRun) -> dict[str, Result]:
-    """The result of each check by its name."""
+    """Yields the result of each check by its name."""
     results = {}
     for name, (measure, _) in CHECKS.items():
         with waiting(f"checking {name}"):

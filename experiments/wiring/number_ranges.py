@@ -132,7 +132,7 @@ def _check_number(key: str, value: Any, number: Any) -> None:
 
 
 def folder_of(checkpoint: str) -> pathlib.Path:
-    """The folder of a run that `checkpoint` names; UserError: it is not set."""
+    """Returns the folder that `checkpoint` names; raises UserError where it is not set."""
     if not checkpoint:
         raise UserError("checkpoint is not set; give a run's folder: --config.checkpoint=runs/NAME")
     return pathlib.Path(checkpoint)

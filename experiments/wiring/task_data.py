@@ -27,7 +27,7 @@ from lm.tokenizers import tokenizers
 
 
 class Split(NamedTuple):
-    """One part of the data."""
+    """Training or validation data."""
 
     records: list[Record]
     examples: list[Features]  # Of all records together.
@@ -35,7 +35,7 @@ class Split(NamedTuple):
 
 
 class TaskData(NamedTuple):
-    """What a config reads."""
+    """The task and the data of a config of fine-tuning."""
 
     task: Task
     block: dict[str, Any]  # The `task` block, complete.
@@ -54,7 +54,7 @@ class TaskData(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What a config's files hold."""
+    """The records of a config's files."""
 
     train: list[Record]
     validation: list[Record]
@@ -63,7 +63,9 @@ class Records(NamedTuple):
 
 
 def read_records(data: ml_collections.ConfigDict, kind: str) -> Records:
-    """Both splits of a `data` block, for tasks of this kind.
+    """Reads both splits of a `data` block, for tasks of this kind.
+
+    Where there is no file for validation, a part of the training records is held out.
 
     Raises:
       UserError: what cannot be read, by file and line.
@@ -198,7 +200,7 @@ def _unknown_line(tokenizer: tokenizers.Tokenizer, examples: Sequence[Features])
 def _label_counts(
     block: dict[str, Any], task: Task, found: Sequence[Record]
 ) -> collections.Counter[str]:
-    """How often each label occurs, or each type of entity."""
+    """Counts how often each label occurs, or each type of entity."""
     counts: collections.Counter[str] = collections.Counter()
     for record in found:
         gold = task.gold(record)
@@ -226,7 +228,11 @@ def _template_lines(
 def encode(
     task: Task, found: Sequence[Record], key: str, on_error: str, skipped: list[UserError]
 ) -> Split:
-    """The examples of those records that suit the task; UserError: one does not, or none does."""
+    """Encodes the records that suit the task.
+
+    Raises:
+      UserError: none does, or one does not and `on_error` is "raise".
+    """
     split = Split([], [], [])
     for record in found:
         try:
@@ -251,7 +257,7 @@ def _check_any(found: Sequence[Record], key: str) -> None:
 def _tokenizer(
     tokenizer: ml_collections.ConfigDict, found: Sequence[Record]
 ) -> tokenizers.Tokenizer:
-    """The one that a `tokenizer` block names, or one that is trained on these texts."""
+    """Makes the tokenizer that a block names, or trains one on these texts."""
     make_tokenizer, _ = preparation.tokenizer_kind(**tokenizer)
     return make_tokenizer(
         Document(text, record.name) for record in found for text in records.texts_of(record)

@@ -92,7 +92,7 @@ def chat_templates(block: dict[str, Any], init_from: str) -> template_files.Temp
 
 
 def _class_weights(block: dict[str, Any], labels: Sequence[str], counts: dict[str, int]) -> str:
-    """One number a label, as text: what a config can hold in place of "" and "balanced"."""
+    """Writes one number a label: what a config can hold in place of "" and "balanced"."""
     text = block["class_weights"]
     if not text:
         return ",".join(["1"] * len(labels))

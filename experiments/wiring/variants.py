@@ -30,7 +30,7 @@ def changed(
 
 
 def rows_of_devices(data: ml_collections.ConfigDict, num_devices: int) -> dict[str, int]:
-    """The changes that say the rows of a `data` block for so many devices.
+    """Gives the changes that say the rows of a `data` block for so many devices.
 
     data.batch_size, .batch_size_per_device.
     """
@@ -97,7 +97,7 @@ def for_one_device(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
 
 
 def small_sizes(axis_sizes: Mapping[str, int]) -> dict[str, int]:
-    """The mesh of `for_mesh`: of each axis its least factor above 1, but for `sequence`."""
+    """Gives the mesh of `for_mesh`: of each axis but `sequence` its least factor above 1."""
     least = lambda n: next((i for i in range(2, n + 1) if n % i == 0), 1)
     # `sequence` stays: it cuts one row, whose keys each device gathers whole.
     return {a: n if a == "sequence" else least(n) for a, n in axis_sizes.items()}
