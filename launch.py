@@ -1,5 +1,6 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
+import logging as std_logging
 import pathlib
 import signal
 import sys
@@ -166,6 +167,7 @@ def _parse(argv: list[str]):
     if _VERIFY.value and _COORDINATOR.value is not None:
         raise UserError("--verify is for one process; leave out --coordinator")
     logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(std_logging.Formatter("warning: %(message)s"))
     return config
 
 

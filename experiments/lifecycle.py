@@ -203,7 +203,7 @@ def _start(
         return experiment.first_state(), {"num_tokens": 0, "evaluations": []}  # 2 or 3.
     step, state, host = restored
     is_done = step >= experiment.config.train.num_steps
-    print(f"{'done before, at' if is_done else 'continuing from'} step {step}", flush=True)
+    print(f"{'already done at' if is_done else 'continuing from'} step {step}", flush=True)
     for name, value in experiment.kept.items():
         if host[name] != value:
             raise UserError(f"--workdir={workdir} was trained with other {name}")

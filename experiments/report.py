@@ -25,7 +25,7 @@ from lm.formats.files import RestUnread
 from lm.metrics.seed_average import Estimate
 from lm.models.factory import family_named, resolved
 from lm.models.parameters import Params, num_params
-from lm.system import atomic_files, safe_text
+from lm.system import atomic_files, faults, safe_text
 from lm.tasks.task import Task
 from lm.train import schedules
 from lm.train.optimizers import decays
@@ -107,10 +107,9 @@ def _decay_line(weight_decay: float, params: Params) -> str:
     for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         by_decay[decays(path)].append(name)
-    return (
-        f"{weight_decay} on {', '.join(by_decay[True])}; none on the other "
-        f"{len(by_decay[False])}: {', '.join(by_decay[False])}"
-    )
+    line = f"{weight_decay} on {', '.join(by_decay[True]) or 'nothing'}"
+    names = by_decay[False]
+    return f"{line}; none on the other {len(names)}: {', '.join(names)}" if names else line
 
 
 def _warmup_line(optimizer: ml_collections.ConfigDict, num_steps: int) -> str:
@@ -131,6 +130,7 @@ def start_fine_tuning(
 ) -> None:
     """Prints the config, and what follows from it."""
     num_examples, num_steps = len(data.train.examples), config.train.num_steps
+    size_of = lambda tree: faults.in_bytes(memory.tree_bytes(tree))
     rows = dict(causal=True, packed=False, sequence_parts=config.parallel.sequence)
     counts = [
         f"{num_examples:,} examples",
@@ -142,8 +142,8 @@ def start_fine_tuning(
         "data": ", ".join(counts),
         "steps": f"{num_steps:,} of {config.data.batch_size:,} examples, "
         f"{num_steps * config.data.batch_size / num_examples:.2f} epochs",
-        "memory": f"{memory.tree_bytes(abstract.params) / 1e6:,.1f} MB trained, "
-        f"{memory.tree_bytes(abstract.opt_state) / 1e6:,.1f} MB of optimiser state",
+        "memory": f"{size_of(abstract.params)} trained, {size_of(frozen)} frozen, "
+        f"{size_of(abstract.opt_state)} of optimiser state",
         "workdir": str(workdir),
     }
     lines |= data.lines | dict(line.split(": ", 1) for line in initial)

@@ -154,7 +154,7 @@ def test_a_finished_run_is_not_trained_again(uninterrupted, text):
     assert (uninterrupted / "metrics.jsonl").read_text() == before
     assert "bits per byte" in done.stdout
     assert done.stdout.startswith("reading data\n")
-    assert "\nreading the newest checkpoint\ncontinuing from step 20\n" in done.stdout
+    assert "\nreading the newest checkpoint\nalready done at step 20\n" in done.stdout
     assert "compiling" not in done.stdout
 
 
@@ -314,6 +314,16 @@ def test_help_lists_the_flags(capsys):
         said = capsys.readouterr().out
         assert all(f"\n--{name}: " in said for name in ("workdir", "extend", "verify", "profile"))
         assert "configs/README.md" in said
+
+
+def test_warnings_look_alike():
+    program = (
+        "import launch; launch.main(['launch.py', '--print_config'])\n"
+        "from absl import logging; logging.warning('%s is not used', 'x')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.stderr == "warning: x is not used\n"
 
 
 def test_ctrl_c_before_there_is_anything_to_save_is_one_line(tmp_path):

@@ -70,6 +70,13 @@ def test_json_lines_are_one_line_each_to_every_reader(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize(("names", "line"), [("ab", "0.1 on a, b"), ("", "0.1 on nothing")])
+def test_a_list_of_nothing_is_not_begun(names, line):
+    params = {name: jax.ShapeDtypeStruct((2, 2), "float32") for name in names}
+
+    assert report._decay_line(0.1, params) == line
+
+
 @pytest.mark.parametrize("flag", ["--extend", "--extend=true", "--workdir=a", "-workdir=a"])
 def test_the_command_that_trains_on_starts_a_run_of_its_own(flag, tmp_path, capsys):
     made_by = ["launch.py", "--config=configs/bert.py", flag, "--config.train.num_steps=9"]
