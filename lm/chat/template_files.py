@@ -128,12 +128,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _in_json(path: pathlib.Path) -> dict[str, str]:
-    text = _text(path)
-    try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    template = settings.get("chat_template") if isinstance(settings, dict) else None
+    template = folder_files.json_object(path, _text(path).encode()).get("chat_template")
     if template is None:
         return {}
     return {"default": template} if isinstance(template, str) else _named(template, str(path))

@@ -94,7 +94,13 @@ def load_adapters(
     # Which modules are adapted, the tensors say: `target_modules` may be a pattern.
     adapted = {entry_of[m] for m in map(_module, found) if m in entry_of}
     kernels = [e for e in kernels if e in adapted]
-    config = _config(settings, [path for e in kernels for path in e.ours])
+    config = LoraConfig(
+        rank=settings["r"],
+        alpha=settings["lora_alpha"],
+        targets=f"^({'|'.join(re.escape('/'.join(path)) for e in kernels for path in e.ours)})$",
+        rank_stabilized=settings["use_rslora"],
+        dora=settings["use_dora"],
+    )
     structs = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in shapes.items()}
     ours = shapes_by_path(adapter_shapes(unflatten_dict(structs), config)) if adapted else {}
     table = [row for e in kernels for row in _rows(e, config.dora)]
@@ -203,17 +209,6 @@ def _load_settings(folder: pathlib.Path) -> dict[str, Any]:
                 "weights by peft's merge_and_unload and load those"
             )
     return settings
-
-
-def _config(settings: dict[str, Any], paths: list[Path]) -> LoraConfig:
-    names = "|".join(re.escape("/".join(path)) for path in paths)
-    return LoraConfig(
-        rank=settings["r"],
-        alpha=settings["lora_alpha"],
-        targets=f"^({names})$",
-        rank_stabilized=settings["use_rslora"],
-        dora=settings["use_dora"],
-    )
 
 
 def _check_weights(folder: pathlib.Path) -> pathlib.Path:

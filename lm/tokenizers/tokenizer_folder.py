@@ -44,7 +44,8 @@ _CLASS_OF_FILE = {
     "spiece.model": "T5Tokenizer",
     "sentencepiece.bpe.model": "XLMRobertaTokenizer",
 }
-_LISTS = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
+_DECODER = "added_tokens_decoder"
+_LISTS = (_DECODER, "additional_special_tokens", "extra_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -151,14 +152,13 @@ def _said(path: pathlib.Path) -> _Said:
 def _settings(path: pathlib.Path) -> dict[str, Any]:
     """Reads a file of settings; raises UserError where what should be a token is none."""
     settings = dict(_json(path))
-    for key, value in settings.items():
-        tokens = [value] if key in NAMES and value is not None else []
-        if key in _LISTS and value is not None:
-            tokens = [*value.values()] if isinstance(value, dict) else value
-        are_ids = key != "added_tokens_decoder" or (
-            isinstance(value, dict) and all(map(str.isdecimal, value))
-        )
-        if not (are_ids and isinstance(tokens, list) and all(map(_is_token, tokens))):
+    for key in sorted(settings.keys() & {*NAMES, *_LISTS}):
+        value = settings[key]
+        tokens = [] if value is None else value if key in _LISTS else [value]
+        if isinstance(tokens, dict) and (key != _DECODER or all(map(str.isdecimal, tokens))):
+            tokens = [*tokens.values()]
+        is_listed = isinstance(tokens, list) and (key != _DECODER or isinstance(value, dict))
+        if not (is_listed and all(map(_is_token, tokens))):
             raise UserError(
                 f"{path}: {key}={value!r:.60} is not what it should be, where tokens are texts or "
                 "objects with a content; restore the file"
