@@ -247,7 +247,13 @@ def _open(folder: pathlib.Path) -> Prepared:
         meta = json.loads((folder / _META).read_bytes())
         tokenizer = tokenizers.load(folder / "tokenizer")
         splits = {split: read_info(info, tokenizer) for split, info in meta["splits"].items()}
-        return Prepared(folder, folder.name, meta["seq_len"], tokenizer, splits)
+        return Prepared(
+            folder=folder,
+            hash=folder.name,
+            seq_len=meta["seq_len"],
+            tokenizer=tokenizer,
+            splits=splits,
+        )
 
 
 # By kind: a function from training documents to a tokenizer, and a string that names what it makes.

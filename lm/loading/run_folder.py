@@ -69,9 +69,9 @@ def head_of(folder: pathlib.Path) -> heads.Head | None:
 
 
 def on_this_machine(block: dict[str, Any]) -> dict[str, Any]:
-    """Copies the `model` block of a run that another machine may have trained, to read it here."""
-    # A kernel that it names gives way to the fastest one here, since all give the same numbers; but
-    # for the reference, which may have been named for a reason.
+    """Copies a `model` block that another machine may have used, with this machine's kernel."""
+    # All kernels give the same numbers, so the fastest here takes the place of what is named; but
+    # not of the reference, which may have been named for a reason.
     return block | {"attention": "einsum" if block["attention"] == "einsum" else "auto"}
 
 

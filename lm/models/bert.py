@@ -156,7 +156,7 @@ class BERT(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """Gives the logits of masked tokens, B x P x V; see `Encoder.hidden_states`.
+        """Gives `LazyLogits` of masked tokens, B x P x V; see `Encoder.hidden_states`.
 
         `predict_BP` says which positions of each row; None for all.
         """

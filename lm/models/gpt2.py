@@ -168,14 +168,14 @@ class GPT2(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """Gives logits, B x L x V; takes what `hidden_states` takes."""
+        """Gives `LazyLogits`, B x L x V; takes what `hidden_states` takes."""
         inputs = tokens_BL, positions_BL, segment_ids_BL, prefix_BL
         return self.unembed(self.hidden_states(*inputs, deterministic=deterministic))
 
     def decode_step(
         self, tokens_BL: jax.Array, positions_BL: jax.Array, caches: list[LayerCache]
     ) -> tuple[LazyLogits, list[LayerCache]]:
-        """Gives the logits of new tokens, and the new caches; see `blocks`.
+        """Gives `LazyLogits` of new tokens, and the new caches; see `blocks`.
 
         The parameters are those of `kv_cache.unstack_for_decoding`.
         """

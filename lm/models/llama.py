@@ -235,7 +235,7 @@ class Llama(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """Gives logits, B x L x V; takes what `hidden_states` takes."""
+        """Gives `LazyLogits`, B x L x V; takes what `hidden_states` takes."""
         inputs = tokens_BL, positions_BL, segment_ids_BL, prefix_BL
         return self.unembed(self.hidden_states(*inputs, deterministic=deterministic))
 

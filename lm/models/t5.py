@@ -328,7 +328,7 @@ class T5(nn.Module):
         *,
         deterministic: bool = True,
     ) -> LazyLogits:
-        """Gives the logits of the decoder's tokens, B x L x V.
+        """Gives `LazyLogits` of the decoder's tokens, B x L x V.
 
         Args:
           encoder_tokens_BM, encoder_segment_ids_BM: see `Encoder.hidden_states`.

@@ -59,9 +59,9 @@ def check_usable(folder: pathlib.Path) -> None:
 def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False) -> None:
     """Raises UserError if `workdir` was made by another config, or is something else altogether.
 
-    A link to nothing in the place of what a run has is refused, too: the disk may not be mounted.
-
-    With `extend` there must be a run, which may be given more steps or epochs than it was.
+    What may change between starts, such as the mesh, is not compared. A link to nothing in the
+    place of what a run has is refused, too: the disk may not be mounted. With `extend` there must
+    be a run, which may be given more steps or epochs than it was.
     """
     check_usable(workdir)
     if extend and not (workdir / CONFIG).exists():

@@ -32,8 +32,8 @@ def write(folder: pathlib.Path, *, unread: str = "") -> None:
 def problem(folder: pathlib.Path, *, only: str = "") -> str | None:
     """Says what is wrong with the files of a folder that has a manifest, or gives None.
 
-    With `only`, it reads no other file. Raises OSError where a file may not be read, which is no
-    damage.
+    With `only`, the name of a file in it, no other is read. Raises OSError where a file may not be
+    read, which is no damage.
     """
     try:
         listed = json.loads((folder / NAME).read_bytes())

@@ -93,7 +93,10 @@ class TextHead(TaskObjective):
 
 
 class TextTask:
-    """Predicts a target for one text, or for two in fields `text` and `pair`; a `Task`."""
+    """Predicts a target for one text, or for two in fields `text` and `pair`; a `Task`.
+
+    `pair` is "" for single texts.
+    """
 
     def __init__(self, inputs: TextInputs, target: Target, *, text: str, pair: str):
         self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes

@@ -156,10 +156,11 @@ def refuse_rows(records: Iterable[Record], key: str) -> None:
     """Raises UserError if all records have rows of 0 and 1 of one length, of unknown labels."""
     lengths, first = set(), None
     for record in records:
-        value = None
-        with contextlib.suppress(UserError):
+        try:
             value = field(record, key)
             value = _read_text(record, key, value.strip()) if isinstance(value, str) else value
+        except UserError:
+            return
         if not is_row(value):
             return
         first = first or record

@@ -13,7 +13,8 @@ Schedule = Callable[[int], float]
 def warmup_of(num_steps: int, *, warmup_steps: int, warmup_share: float) -> int:
     """Returns how many steps of a run its warmup takes: so many, or such a share of the run.
 
-    Raises UserError where both are set, or the steps are negative.
+    A run that is no longer than its warmup warms up for a tenth of its steps. Raises UserError
+    where both are set, or the steps are negative.
     """
     if warmup_steps and warmup_share:
         raise UserError(
