@@ -214,9 +214,7 @@ def test_what_was_trained_to_write_answers_a_prompt(trained, capsys):
         generate.run(config, None)
         assert "zwei" not in capsys.readouterr().out
     else:
-        with pytest.raises(
-            UserError, match="evaluate it instead, or have configs/predict"
-        ):
+        with pytest.raises(UserError, match="evaluate it instead, or have configs/predict"):
             generate.run(config, None)
 
 

@@ -7,7 +7,7 @@ from lm.chat import template_files
 from lm.errors import UserError
 from lm.interop import heads, hugging_face, peft
 from lm.run import workdir as workdir_lib
-from lm.system import manifest
+from lm.system import folder_files, manifest
 from lm.tokenizers import tokenizer_folder, tokenizers
 from lm.tokenizers.pieces import KIND
 
@@ -81,10 +81,10 @@ def tokenizer_block(folder: pathlib.Path) -> dict[str, str]:
     Raises:
       UserError: a folder of `transformers` without a tokenizer.json, whose tokenizer has no file.
     """
+    folder_files.has_folder(folder / "tokenizer")  # A link to nothing is not one of bytes.
     for name in ("tokenizer/sentencepiece.model", "tokenizer/tokenizer.json", "tokenizer.json"):
-        path = folder / name
-        if path.exists():
-            return {"kind": "file", "path": str(path)}
+        if folder_files.has(folder / name):
+            return {"kind": "file", "path": str(folder / name)}
     if tokenizer_folder.has_tokenizer(folder):
         return {"kind": "file", "path": str(folder)}
     if hugging_face.is_folder(folder):

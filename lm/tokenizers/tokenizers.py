@@ -14,7 +14,7 @@ import numpy as np
 import sentencepiece
 
 from lm.errors import UserError
-from lm.system import atomic_files, manifest
+from lm.system import atomic_files, folder_files, manifest
 from lm.tokenizers import (
     framing,
     hugging_face_tokenizer,
@@ -251,7 +251,7 @@ def load(folder: str | pathlib.Path) -> Tokenizer:
 
 
 def _load(folder: pathlib.Path) -> Tokenizer:
-    if not (folder / KIND).is_file():
+    if not (folder_files.has_folder(folder) and (folder / KIND).is_file()):
         raise UserError(f"{folder} holds no tokenizer: {KIND} is missing; give the folder of a run")
     try:
         kind = (folder / KIND).read_text(encoding="utf-8").strip()

@@ -12,6 +12,7 @@ from tokenizers import models, pre_tokenizers
 from lm.errors import UserError
 from lm.models.families import FAMILIES
 from lm.tasks.text import TextInputs
+from lm.loading import run_folder
 from lm.tokenizers import tokenizer_folder, tokenizers
 from tests import tokenizer_folders
 from tests.tokenizer_folders import KINDS, write
@@ -281,3 +282,10 @@ def test_a_unigram_that_would_fail_with_some_text_is_refused(knows_bytes, tmp_pa
         tokenizers.load_file(tmp_path)
     with pytest.raises(Exception, match="unk_id"):
         library.encode("d")
+
+
+def test_a_run_whose_tokenizer_is_a_link_to_nothing_is_not_one_of_bytes(tmp_path):
+    (tmp_path / "tokenizer").symlink_to(tmp_path / "not mounted")
+    for read in (run_folder.tokenizer_block, lambda run: tokenizers.load(run / "tokenizer")):
+        with pytest.raises(UserError, match="tokenizer is a link to nothing"):
+            read(tmp_path)
