@@ -67,7 +67,7 @@ def memory_table(held: dict[str, int]) -> rich.table.Table:
 
 
 def whole_bytes(parts: pretraining.PretrainingParts) -> tuple[int, int]:
-    """Counts float32 bytes a device of parameters outside and inside the layers, whole over `fsdp`."""
+    """Counts float32 bytes of parameters outside and inside the layers, whole over `fsdp`."""
     sizes = dict(parts.mesh.shape)
     sizes |= dict(data=sizes["data"] * sizes["fsdp"], fsdp=1)  # As if `fsdp` cut nothing.
     mesh = make_mesh(strategy="jit", devices=parts.mesh.size, **sizes)
