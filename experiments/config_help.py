@@ -1,4 +1,4 @@
-"""What each key of a config is, by the comment behind it in configs/*.py."""
+"""Explains each key of a config by the comment behind it in configs/*.py."""
 
 import ast
 import collections

@@ -1,4 +1,4 @@
-"""What pretraining and fine-tuning both are: what a run trains."""
+"""The interface that pretraining and fine-tuning share: what a run trains."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ class StepBatches(Protocol):
 
 
 class Experiment(Protocol):
-    """What is trained: all that pretraining and fine-tuning differ in."""
+    """Holds all that pretraining and fine-tuning differ in."""
 
     config: ml_collections.ConfigDict  # Complete, with `train.num_steps`.
     workdir: pathlib.Path  # Need not exist.

@@ -229,7 +229,7 @@ def read(
 
 
 class FineTuningParts(NamedTuple):
-    """What a config of fine-tuning stands for, its parameters included."""
+    """The parts that a config of fine-tuning stands for, its parameters included."""
 
     model: nn.Module
     task: Task

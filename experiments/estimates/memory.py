@@ -1,4 +1,4 @@
-"""What a training step would hold, from shapes alone."""
+"""Estimates what a training step would hold, from shapes alone."""
 
 import jax
 import jax.numpy as jnp

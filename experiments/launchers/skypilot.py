@@ -21,7 +21,7 @@ _ENDED = ("SUCCEEDED", "CANCELLED", "FAILED")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a task asks for; configs/launchers.py says what each setting is."""
+    """The settings of a task; configs/launchers.py says what each is."""
 
     infra: str
     accelerators: str

@@ -29,7 +29,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How jobs are asked for; configs/launchers.py says what each setting is."""
+    """The settings of jobs; configs/launchers.py says what each is."""
 
     cluster: str
     partition: str
@@ -110,7 +110,7 @@ def plan(runs: Sequence[PlannedRun], folder: pathlib.Path, **settings: Any) -> s
 
 @dataclasses.dataclass
 class Job:
-    """What submitit runs: one `launch.py` of a tree, queued again after exit code 75."""
+    """Runs one `launch.py` of a tree for submitit, and is queued again after exit code 75."""
 
     root: pathlib.Path
     arguments: tuple[str, ...]

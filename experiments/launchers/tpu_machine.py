@@ -33,7 +33,7 @@ _KILLED = 128  # Exit codes from here on are of a process that a signal ended.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Which VMs, and what to do where they fail; see configs/launchers.py for each setting."""
+    """The settings of VMs, and of what to do where they fail; configs/launchers.py has each."""
 
     name: str  # One that is there already is used, and is deleted only if a launcher made it.
     zone: str

@@ -1,4 +1,4 @@
-"""What the runs of a sweep would cost, from shapes alone."""
+"""Estimates what the runs of a sweep would cost, from shapes alone."""
 
 import collections
 import dataclasses

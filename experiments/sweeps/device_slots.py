@@ -1,4 +1,4 @@
-"""Which devices this machine has, told without starting JAX, and how runs share them."""
+"""Finds the devices of this machine without starting JAX, and divides them among runs."""
 
 import dataclasses
 import glob

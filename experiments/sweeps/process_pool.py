@@ -111,7 +111,7 @@ class StopSignal:
 
     @property
     def is_told(self) -> bool:
-        """Whether a signal came."""
+        """Tells whether a signal came."""
         return self._num_signals > 0
 
     def note(self, *_) -> None:

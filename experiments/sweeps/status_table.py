@@ -1,4 +1,4 @@
-"""What a person sees of the runs of a sweep: one table at the bottom, or plain lines in a file."""
+"""Shows the runs of a sweep: in a table at the bottom of a terminal, or as lines in a file."""
 
 import collections
 import contextlib

@@ -142,8 +142,10 @@ class VmappedGroup:
                 self._active.append(member)
                 board.started(member.run, f"this process, 1 of {len(self._members)}")
                 member.open_log()
-                own = member.config, member.run.workdir, member.parts, member.command
-                state = self._attempt(member, member.start, self._first.of_run(*own))
+                experiment = self._first.of_run(
+                    member.config, member.run.workdir, member.parts, member.command
+                )
+                state = self._attempt(member, member.start, experiment)
                 if state is not None:
                     by_step[int(state.step)].append((member, state))
             if len(by_step) > 1:  # As after a kill in the middle of saving one after the other.

@@ -57,8 +57,7 @@ def make(
 
     def evaluate(params, batch_size):
         sizes = dict(multiple=config.data.multiple, batch_size=batch_size)
-        make = finetune.make_evaluation
-        of_split = make(data.task, parts.model, parts.mesh, validation, **sizes)
+        of_split = finetune.make_evaluation(data.task, parts.model, parts.mesh, validation, **sizes)
         return of_split(parts.trained.combine(params, parts.frozen))[0]
 
     partial = config.lora.rank or config.train.frozen

@@ -1,4 +1,4 @@
-"""Whether runs of a config keep their promises: a shrunken one is put to the test, on its data."""
+"""Tests whether runs of a config keep their promises, by a shrunken one on the same data."""
 
 import contextlib
 import os

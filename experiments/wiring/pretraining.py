@@ -35,7 +35,7 @@ from lm.train.step import LossFn, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingParts:
-    """What a config stands for, before any data is read or any array exists."""
+    """The parts that a config stands for, before any data is read or any array exists."""
 
     model: nn.Module
     loss_fn: LossFn

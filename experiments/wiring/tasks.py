@@ -23,7 +23,7 @@ _EMBEDDED = {
 
 
 def embedded(kind: str) -> str:
-    """The example that comes without data of one's own.
+    """Names the example that comes without data of one's own.
 
     Raises:
       UserError: this kind has none.
@@ -38,7 +38,7 @@ def embedded(kind: str) -> str:
 def complete(
     block: dict[str, Any], records: Sequence[Record], templates: template_files.Templates | None
 ) -> dict[str, Any]:
-    """The `task` block with its labels and their weights, so that a task needs no training data.
+    """Completes a `task` block by labels and their weights, so that it needs no training data.
 
     Empty labels mean those of the records of training; `templates` are of chats.
 
@@ -80,7 +80,7 @@ def complete(
 
 
 def chat_templates(block: dict[str, Any], init_from: str) -> template_files.Templates | None:
-    """What conversations are laid out by; None for other tasks.
+    """Chooses the templates that lay conversations out; None for other tasks.
 
     Raises:
       UserError: the block asks for a template that the folder has not.

@@ -95,7 +95,7 @@ class GPT2(nn.Module):
         )
         self.token_embedding = table("token", c.vocab_size, 0.02)
         self.position_embedding = table("position", c.max_len, 0.01)  # As in the published code.
-        self.embedding = Site()
+        self.embedding = Site()  # The identity, by which observers find what was embedded.
         self.final_norm = LayerNorm(_EPSILON, jnp.dtype(c.dtype))
 
     def embed(self, tokens_BL: jax.Array, positions_BL: jax.Array) -> jax.Array:

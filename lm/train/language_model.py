@@ -28,7 +28,7 @@ def make_step(
 
     Args:
       loss_fn: see `make_loss_fn`.
-      objective: (rows, key) -> the batch whose targets are predicted.
+      objective: (rows, key) -> batch: of packed token ids, the inputs, targets and weights.
       tx, accumulate_steps: see `train_step`.
     """
 
@@ -56,6 +56,7 @@ def make_loss_fn(
         output = model.apply(
             {"params": params}, **batch.inputs, deterministic=False, rngs={"dropout": key}
         )
+        # These are lazy logits, so that a loss in blocks never makes all of B x L x V at once.
         return likelihood.output_cross_entropy(
             output,
             batch.targets_BL,
