@@ -10,9 +10,9 @@ import transformers
 from tokenizers import models, pre_tokenizers
 
 from lm.errors import UserError
+from lm.loading import run_folder
 from lm.models.families import FAMILIES
 from lm.tasks.text import TextInputs
-from lm.loading import run_folder
 from lm.tokenizers import tokenizer_folder, tokenizers
 from tests import tokenizer_folders
 from tests.tokenizer_folders import KINDS, write
