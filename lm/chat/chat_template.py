@@ -67,7 +67,7 @@ class End(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What begins at a character of the rendering of so many messages, with `ask` or without."""
+    """A part of a text: the rendering of so many messages, `ask` or not, from a character on."""
 
     num_messages: int
     ask: bool

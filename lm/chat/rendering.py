@@ -53,7 +53,6 @@ class Renderer:
         conversation = conversation._replace(messages=list(map(as_given, conversation.messages)))
         reads_parts = lambda message: message["role"] in self._roles_of_parts
         conversation = conversation.with_contents(parts_of, reads_parts)
-        # Other roles' lists may be written as they are, which is seen by the text.
         unsure = [m for m in conversation.messages if not reads_parts(m)]
         with_parts = [m["content"] for m in unsure if isinstance(m.get("content"), list)]
         if not with_parts:
@@ -62,7 +61,7 @@ class Renderer:
             rendered = self.as_given(name, conversation, ask)
         except UserError:
             rendered = None
-        # A template that knows texts alone writes a list as Python does, or fails.
+        # A template that knows texts alone writes a list of parts as Python does, or fails.
         if rendered is None or any(str(parts) in rendered.text for parts in with_parts):
             knows_text = lambda message: not reads_parts(message)
             return self.as_given(name, conversation.with_contents(text_of, knows_text), ask)

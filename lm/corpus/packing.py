@@ -27,7 +27,7 @@ def split(parts: Iterable[np.ndarray], seq_len: int) -> Iterator[Piece]:
         end = max(len(held) - 1, 0) // seq_len * seq_len  # The last piece waits for its next token.
         for start in range(0, end, seq_len):
             yield Piece(held[start : start + seq_len], int(held[start + seq_len]))
-        held = held[end:]  # Never empty once a token came, or that one would lose its NO_NEXT.
+        held = held[end:]  # A token at least, once one came: the last piece has NO_NEXT.
     if len(held):
         yield Piece(held, NO_NEXT)
 

@@ -22,9 +22,9 @@ class Window(NamedTuple):
 
     ids_L: np.ndarray  # int32, as types_L is.
     types_L: np.ndarray
-    at: int  # Where in it the part begins.
-    first: int  # Which token of the context that is.
-    end: int  # The one behind the last that the window holds.
+    at: int  # Where in `ids_L` the part begins.
+    first: int  # The context's token that stands there.
+    end: int  # The context's token behind the part.
 
     @property
     def shift(self) -> int:

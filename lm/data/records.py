@@ -73,7 +73,7 @@ def take(records: Sequence[Record], num: int) -> list[Record]:
     """
     if num > len(records):
         raise UserError(f"data.num_examples={num}, and there are {len(records)} training records")
-    # Salted, since the plain places of what `hold_out` leaves say which share it was asked for.
+    # Salted: by the plain places, what is taken would depend on the share that `hold_out` took.
     # Duplicates have equal places, and go by index.
     order = sorted(range(len(records)), key=lambda i: (_place(records[i], "take"), i))
     return [records[i] for i in sorted(order[:num])]

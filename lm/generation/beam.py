@@ -25,9 +25,9 @@ _NEVER = -1e9  # The score of what cannot be chosen; finite, so that differences
 class Hypothesis(NamedTuple):
     """Holds one continuation."""
 
-    tokens: list[int]  # Without the one that ended it.
+    tokens: list[int]  # Without the token that ended it.
     score: float
-    stop_id: int | None  # That one, None where none did.
+    stop_id: int | None  # The token that ended it; None where none did.
 
 
 def search(

@@ -27,8 +27,8 @@ _BLOCK = 32  # Tokens between two looks at their text, for which the device wait
 class Sample(NamedTuple):
     """Holds what was drawn after one prompt."""
 
-    tokens: list[int]  # Without the one that ended them.
-    stop_id: int | None  # That one, None where none did.
+    tokens: list[int]  # Without the token that ended them.
+    stop_id: int | None  # The token that ended them; None where none did.
 
 
 def generate(
@@ -138,9 +138,9 @@ class _Progress:
     """Holds what is written after a number of turns, and what is needed to go on."""
 
     turn: Any  # How many tokens each row has, int32.
-    new_BN: Any  # These; rows that have stopped hold others behind their end.
+    new_BN: Any  # Their ids; rows that have stopped hold others behind their end.
     stopped_B: Any  # Rows that need no more.
-    position_B: Any  # That of each row's first new token.
+    position_B: Any  # Of each row's first new token.
     keys_B: Any  # Of what is drawn.
     caches: Any  # Of what was read: all but each row's last token.
 

@@ -23,9 +23,9 @@ FORBIDDEN = -1e30
 
 
 class Transitions(NamedTuple):
-    """Scores of a tag that stands first, that follows another, that stands last; or whether it may.
+    """Scores of each tag as the first, after another, and as the last; or what is allowed there.
 
-    transition_ST: of T right behind S.
+    transition_ST: of T right after S.
     """
 
     start_S: jax.Array | np.ndarray

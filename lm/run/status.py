@@ -14,7 +14,7 @@ from lm.system import faults
 METRICS = "metrics.jsonl"
 # In metrics.jsonl: at every start, and at the end. See docs/metrics.md.
 NUM_STEPS, DONE, STOPPED, FAILED = "run/num_steps", "run/done", "run/stopped", "run/failed"
-_YOUNG_SECONDS = 600  # Of the last line, in which a run on another host is believed to live.
+_YOUNG_SECONDS = 600  # So long after its last line, a run on another host may be alive.
 _NUMBERS = {int, float, type(None)}
 _MOST_STEPS = 2**63  # They are counted in 64 bits.
 Kind = Literal["done", "running", "stopped", "failed", "dead", "waiting"]

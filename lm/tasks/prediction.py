@@ -31,7 +31,7 @@ def predictions(
     *,
     batch_size: int,
 ) -> Iterator[Predicted]:
-    """Predicts each record, in their order.
+    """Predicts each record, in their order; holds one batch of them at first, and up to 16 later.
 
     Args:
       records: without labels, as far as the task needs none.

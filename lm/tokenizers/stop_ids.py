@@ -19,7 +19,7 @@ def read(folder: pathlib.Path) -> dict[str, bytes]:
     """
     if folder_files.has(folder / FILE):
         return {FILE: (folder / FILE).read_bytes()}
-    path = folder / "config.json"  # It speaks where there is no other, as in `transformers`.
+    path = folder / "config.json"  # Counts without the other alone, as in `transformers`.
     try:
         config = json_object(path, path.read_bytes())
     except (OSError, UserError):  # Whoever reads the model says what it is.

@@ -348,7 +348,7 @@ def _tokens_to_add(made: _Made, said: _Said) -> list[AddedToken]:
 
 def _contents(path: pathlib.Path, library: tokenizers.Tokenizer) -> bytes:
     """Returns tokenizer.json as it was, to the byte, where it already says what is read of it."""
-    library.no_padding()  # Nor cut: both change the ids of a text.
+    library.no_padding()  # Both settings would change the ids of a text.
     library.no_truncation()
     contents = library.to_str().encode()
     if path.is_file() and _load_json(path).to_str().encode() == contents:
