@@ -84,8 +84,11 @@ def read_prompts(prompt: str, prompts_file: str, data: ml_collections.ConfigDict
     skipped: list[UserError] = []
     found = _read_file(pathlib.Path(prompts_file), data.max_document_bytes)
     prompts = list(files.without_errors(found, data.on_error, skipped))
-    if skipped:
-        _say(f"{len(skipped):,} prompts left out, first: {skipped[0]}")
+    unread = [error for error in skipped if isinstance(error, files.RestUnread)]
+    if lines := [error for error in skipped if error not in unread]:
+        _say(f"prompts left out: {len(lines):,}, first: {lines[0]}")
+    for error in unread:
+        _say(f"the rest of a file was not read: {error}")
     if not prompts:
         raise UserError(f"{name} is empty; write one prompt a line")
     return prompts

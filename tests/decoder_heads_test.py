@@ -113,6 +113,9 @@ def test_a_head_of_transformers_reads_here_what_it_reads_there(
     run = move(folder, tmp_path / "run")
     back = move(run, tmp_path / "back")
 
+    said, kind = capfd.readouterr().out, {"gpt2": "GPT2", "llama": "Llama"}[architecture]
+    assert f"{folder} -> {run}: a run at step 0\n" in said
+    assert f"{run} -> {back}: {kind}ForSequenceClassification of step 0\n" in said
     for checkpoint in (folder, run):
         assert_same(predicted(checkpoint, alone, capfd), expected[0])
     assert_same(predicted(run, pairs, capfd), expected[1])

@@ -502,7 +502,13 @@ def test_prompts_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_pa
         prompt.text
         for prompt in generate.read_prompts(config.prompt, config.prompts_file, config.data)
     ] == ["a", None]
-    assert "3 prompts left out, first: " in capsys.readouterr().err
+    assert "prompts left out: 3, first: " in capsys.readouterr().err
+    packed = gzip.compress("\n".join([*lines, *map(str, range(9999))]).encode())
+    (tmp_path / "cut.txt.gz").write_bytes(packed[: len(packed) // 2])
+    generate.read_prompts("", str(tmp_path / "cut.txt.gz"), config.data)
+    said = capsys.readouterr().err
+    assert "prompts left out: 1, first: " in said
+    assert f"the rest of a file was not read: {tmp_path}/cut.txt.gz: cannot be read behind" in said
 
 
 def test_no_beams_are_refused():
