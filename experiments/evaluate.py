@@ -7,7 +7,7 @@ import ml_collections
 
 from experiments import finetune, pretrain, report
 from experiments.wiring import pretraining, task_data
-from experiments.wiring.number_ranges import check_positions, folder_of
+from experiments.wiring.number_ranges import check_output, check_positions, folder_of
 from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
@@ -65,12 +65,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     """Evaluates a fine-tuned run on its own validation split, or on other labelled data."""
-    predictions_file = pathlib.Path(config.predictions)
     # Before hours of evaluation, of which nothing would be left.
-    if config.predictions and (predictions_file.is_dir() or not predictions_file.parent.is_dir()):
-        raise UserError(
-            f"predictions={config.predictions}: name a file, in a folder that exists already"
-        )
+    check_output(config.predictions, config.data.validation, str(folder), key="predictions")
     mesh = make_mesh(**config.parallel)
     # What is None in the config stays as the run was trained with.
     given = {name: value for name, value in config.task.items() if value is not None}
@@ -103,7 +99,9 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")
     if config.predictions:
-        report.write_predictions(predictions_file, run.task, split.records, predictions)
+        report.write_predictions(
+            pathlib.Path(config.predictions), run.task, split.records, predictions
+        )
         print(f"written to {config.predictions}")
     return 0
 

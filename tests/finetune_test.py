@@ -425,17 +425,19 @@ def test_micro_batches_add_up_to_the_batch(files, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"predictions": "{}/none/x.jsonl"}, "in a folder that exists already"),
+        ({"predictions": "{}/none/x.jsonl"}, "is no folder; make it first"),
         ({"predictions": "{}"}, "name a file"),
+        ({"predictions": "{run}/config.json"}, "predictions=.* is inside of checkpoint="),
         ({"data.batch_size": 0}, "data.batch_size=0"),
     ],
-    ids=["no folder", "a folder", "no rows"],
+    ids=["no folder", "a folder", "of the run", "no rows"],
 )
 def test_an_evaluation_that_cannot_end_is_not_begun(trained, changes, message, tmp_path):
     config = evaluate_config.get_config()
     config.checkpoint = str(trained[1])
-    filled = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changes.items()}
-    config.update_from_flattened_dict(filled)
+    paths = (tmp_path,), {"run": trained[1]}
+    filled = {k: v.format(*paths[0], **paths[1]) for k, v in changes.items() if isinstance(v, str)}
+    config.update_from_flattened_dict(changes | filled)
 
     with pytest.raises(UserError, match=message):
         evaluate.run(config, None)

@@ -138,32 +138,31 @@ def folder_of(checkpoint: str) -> pathlib.Path:
     return pathlib.Path(checkpoint)
 
 
-def check_output(name: str, source: str, checkpoint: str) -> None:
-    """Checks that the file `name`, if any, can be written while `source` is read.
+def check_output(name: str, source: str, checkpoint: str, key: str = "output") -> None:
+    """Checks that the file `name` of a `key`, if any, can be written while `source` is read.
 
     Raises:
       UserError: it is a folder, would lie in none that can be written to, is what is read, or lies
         among the files of the model in the folder `checkpoint`.
     """
     if name == "-":
-        raise UserError("output=- names no file; leave output out to write to standard output")
+        remedy = "leave output out to write to standard output" if key == "output" else "name one"
+        raise UserError(f"{key}=- names no file; {remedy}")
     place = pathlib.Path(os.path.realpath(name))  # Behind links, which may lead elsewhere.
     if name and place.is_dir():
-        raise UserError(f"output={name} is a folder; name a file")
+        raise UserError(f"{key}={name} is a folder; name a file")
     if not name or (place.exists() and not place.is_file()):
         return  # A pipe, or /dev/null.
     read = 0 if pathlib.Path(source) == files.STDIN else source  # 0, standard input, may be a file.
     if place.exists() and os.path.exists(read) and os.path.samefile(place, read):
-        raise UserError(f"output={name} is what is read; name another file")
+        raise UserError(f"{key}={name} is what is read; name another file")
     if place.is_relative_to(os.path.realpath(checkpoint)):
-        raise UserError(
-            f"output={name} is inside of checkpoint={checkpoint}; name a file elsewhere"
-        )
+        raise UserError(f"{key}={name} is inside of checkpoint={checkpoint}; name a file elsewhere")
     if not place.parent.is_dir():
-        raise UserError(f"output={name}: {place.parent} is no folder; make it first")
+        raise UserError(f"{key}={name}: {place.parent} is no folder; make it first")
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise UserError(
-            f"output={name}: {place.parent} may not be written to; name a file elsewhere"
+            f"{key}={name}: {place.parent} may not be written to; name a file elsewhere"
         )
 
 
