@@ -226,7 +226,8 @@ def _place(error: BaseException, paths: set[str]) -> str:
     for path in paths:
         whole = pathlib.Path(path).resolve()
         is_own = (pathlib.Path(__file__).parent.parent / "configs").resolve() in whole.parents
-        if is_own and isinstance(error, ValueError):  # It says it of its arguments, not of itself.
+        # A recipe raises ValueError for its arguments, and is not to blame itself.
+        if is_own and isinstance(error, ValueError):
             continue
         if isinstance(error, SyntaxError):  # Of a file that is no text, nothing says more.
             frames.append((error.filename or path, error.lineno or 1))

@@ -34,7 +34,7 @@ from lm.train.step import TrainState
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """From `source` to `target`, in the direction that `source` tells; `workdir` is not used."""
+    """Converts `source` to `target`, whichever way `source` tells; `workdir` is not used."""
     del workdir
     if not config.source or not config.target:
         raise UserError("name both folders: --config.source=DIR --config.target=DIR")
@@ -129,7 +129,10 @@ def import_folder(
     allow_missing: bool,
     allow_unknown: bool,
 ) -> None:
-    """A folder of `transformers` -> a run at step 0, to be sampled, evaluated or trained on."""
+    """Makes a folder of `transformers` a run at step 0, to be sampled, evaluated or trained on.
+
+    Raises UserError as `lm.interop.hugging_face` does, and for a vocabulary that is too small.
+    """
     # Where weights may be left out, the head of a task is among them.
     if task_model.is_task_model(source) and not (allow_unknown or allow_missing):
         model = _read_task_model(source)
@@ -157,7 +160,10 @@ def merge_adapters(
     allow_missing: bool,
     allow_unknown: bool,
 ) -> None:
-    """A folder of `peft` and the model that it adapts -> a run at step 0, merged."""
+    """Merges a folder of `peft` and the model that it adapts into a run at step 0.
+
+    Raises UserError as `lm.interop.peft` does, and where `base` is not set.
+    """
     if not base:
         raise UserError(
             f"source={source} holds adapters; name the run, or the folder of transformers, that "
@@ -181,7 +187,7 @@ def merge_adapters(
 
 
 class Model(NamedTuple):
-    """What a run is made of."""
+    """The model of a run, with what else its folder needs."""
 
     block: dict[str, Any]  # The `model` block of its config.
     params: Params

@@ -139,7 +139,7 @@ class Slope(NamedTuple):
 
 
 def slopes(points: list[Point], parametrisation: str) -> dict[str, Slope]:
-    """Fits the slopes of one parametrisation by activation."""
+    """Fits slopes by activation: of sizes at the steepest step, of changes after the last one."""
     found = {}
     for activation in ACTIVATIONS:
         here = [

@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             raise UserError(f"{folder} was imported and has no data of its own; set data.source")
         data = loaded.config["data"]
     check_positions(data["seq_len"], model.config)
-    where = dict(cache_dir=cache_folder("data"), only=("validation",))  # There may be no other.
+    where = dict(cache_dir=cache_folder("data"), only=("validation",))  # It may be the only split.
     tokenizer, vocab_size = tokenizer_block(folder), model.config.vocab_size
     prepared = pretraining.make_data(data, tokenizer, vocab_size, **where)
     objective = _objective(loaded)

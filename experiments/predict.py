@@ -232,7 +232,7 @@ def _line(each: Predicted, on_error: str, counts: dict[str, int]) -> bytes:
 
 @contextlib.contextmanager
 def _output(path: str, printed: IO[str]) -> Iterator[IO[bytes]]:
-    """What is written to: a file which becomes `path` at the end, or standard output."""
+    """Opens what is written to: a file which becomes `path` at the end, or standard output."""
     if not path:
         printed.flush()
         yield printed.buffer

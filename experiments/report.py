@@ -1,4 +1,4 @@
-"""What a run says for itself: once at its start, once at its end."""
+"""Prints what a run says for itself: once at its start, once at its end."""
 
 import json
 import lzma

@@ -121,7 +121,10 @@ def show(
     held: dict[str, int],
     flops: float,
 ) -> None:
-    """Prints the collectives of a step that were found, and its least time by chip."""
+    """Prints the collectives that were found in a step, and its least time by chip.
+
+    `held` has bytes a device by category, see `memory.held_bytes`; `flops` are those of a step.
+    """
     sizes = dict(parts.mesh.shape)
     rich.print(_collectives_table(found, sizes))
     rich.print(_time_table(parts, held, flops, found))

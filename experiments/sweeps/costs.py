@@ -131,7 +131,8 @@ def cost_of(config: ml_collections.ConfigDict) -> Cost:
 def _tokens_per_second(run: PlannedRun) -> float | None:
     records, _ = read_records(run.workdir)
     paces = [p for r in records if (p := r.get("train/tokens_per_second")) is not None]
-    return statistics.median(paces) if paces else None  # The first ones compile.
+    # A mean would follow the first ones, in which steps are compiled.
+    return statistics.median(paces) if paces else None
 
 
 def _row(run: PlannedRun, state: State, cost: Cost, paces: dict[float, float]) -> Row:

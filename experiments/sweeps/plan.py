@@ -95,7 +95,8 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
         values = cli.flat(config)
         for key, value in keys.items():
             _check_same(key, value, values)
-        if "arg" not in overrides:  # With it, a key at the base's value may be what undoes it.
+        # With an argument of the file, a key at the base's value may set back what that changed.
+        if "arg" not in overrides:
             same = {k for k in keys if k in base_values and values[k] == base_values[k]}
             overrides = {k: v for k, v in overrides.items() if k not in same}
         named = {k: v for k, v in values.items() if k not in _SINCE or v != _SINCE[k]}

@@ -87,7 +87,7 @@ class StatusTable:
         for column in table.columns[3:]:
             column.justify = "right"
         # Those that run are at the end, so that they are there where the terminal is too low.
-        rows = sorted(self._rows.values(), key=lambda row: row.kind == "running")  # Stable.
+        rows = sorted(self._rows.values(), key=lambda row: row.kind == "running")  # A stable sort.
         for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"

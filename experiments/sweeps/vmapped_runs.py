@@ -71,7 +71,7 @@ class VmappedRun:
     def open_log(self) -> None:
         """Opens the log, for `speaking`; `stack` closes it."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.stack.enter_context(self._log.open("a", buffering=1))  # By lines.
+        self._file = self.stack.enter_context(self._log.open("a", buffering=1))  # Line-buffered.
 
     def start(self, experiment: Experiment) -> TrainState:
         """Takes the folder, and gives the state to go on from."""
@@ -148,7 +148,7 @@ class VmappedGroup:
                 state = self._attempt(member, member.start, experiment)
                 if state is not None:
                     by_step[int(state.step)].append((member, state))
-            if len(by_step) > 1:  # As after a kill in the middle of saving one after the other.
+            if len(by_step) > 1:  # As after a kill while some were saved.
                 board.say(f"the runs are at steps {', '.join(map(str, sorted(by_step)))}: in turn")
             for step in sorted(by_step):
                 self._train_from(step, by_step.pop(step), stop_requested)  # Popped: donated there.
@@ -200,7 +200,7 @@ class VmappedGroup:
                         trained, state, lambda i, own: trained[i].lifecycle.save(step, own)
                     ),
                 ),
-                loop.Hook(  # Last, for one that ends here saves what was due.
+                loop.Hook(  # Last: a run that ends here has saved what was due.
                     config.eval.every_steps,
                     lambda step, state: self._end_those_over(trained, state),
                 ),

@@ -118,7 +118,7 @@ def with_model(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     block = model_block(folder)
     # What the config says of the model besides, such as its dtype, replaces what is said there.
     for name, value in config.model.items():
-        if name not in block and value:  # As the dropout of a Llama, which has none.
+        if name not in block and value:  # Such as a dropout for Llama, which has none.
             logging.warning("model.%s=%s is not used: %s has none", name, value, block["name"])
     block |= {name: value for name, value in config.model.items() if name in block}
     with config.unlocked():
