@@ -43,6 +43,11 @@ class Chosen:
         made = functools.partial(curves_of, telling(having), metric, with_unfinished)
         return [(curve, i) for group, i in numbered for curve in made(group)]
 
+    def other_names(self, metric: str) -> str:
+        """Counts the others that have a metric, as "3 other configs"; "" where none has."""
+        num = sum(any(metric in run.series for run in group.runs) for group in self.others)
+        return f"{num} other {'config' if num == 1 else 'configs'}" if num else ""
+
 
 def choose(runs: Sequence[RunRecord], choice: Choice) -> Chosen:
     """Chooses the configs to name, by the first metric: one has the same colour in every plot."""

@@ -62,8 +62,8 @@ def _figure(chosen: Chosen, metric: str, drawn: list[tuple[Curve, int | None]]) 
         else:
             label = textwrap.fill(safe_text.escaped(curve.label), 100)
             _draw(axes, curve, colormaps["tab10"](i), label=label, width=1.6)
-    if chosen.others:
-        axes.plot([], [], color=_GREY, label=f"{len(chosen.others)} other configs")
+    if others := chosen.other_names(metric):
+        axes.plot([], [], color=_GREY, label=others)
     if is_wide([curve for curve, _ in drawn]):
         axes.set_yscale("log")
     has_band = any(curve.error_T is not None for curve, _ in drawn)

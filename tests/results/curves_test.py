@@ -66,6 +66,8 @@ def test_the_best_configs_are_named(tmp_path):
 
     assert [group.runs[0].name for group in chosen.named][:3] == ["7", "6", "8"]
     assert [group.runs[0].name for group in chosen.others] == ["1", "0"]
+    assert chosen.other_names("eval/loss") == "2 other configs"
+    assert chosen.other_names("eval/accuracy") == ""  # None has it.
 
 
 def test_dollars_of_a_config_are_no_formula(tmp_path):
