@@ -3,6 +3,7 @@
 import json
 import lzma
 import math
+import os
 import pathlib
 import re
 import textwrap
@@ -300,7 +301,9 @@ def end(
     own = re.compile(r"--?(workdir=|config\.init_from=|extend\b)")
     kept = [arg for arg in made_by[1:] if not own.match(arg)]
     more = command(*kept, f"--config.init_from={workdir}", f"--workdir={workdir}-more")
-    print(f"train it on     {more}", flush=True)
+    num = os.environ.get("JAX_NUM_CPU_DEVICES", "1")  # Without them there would be no such mesh.
+    simulated = "" if num == "1" else f"JAX_NUM_CPU_DEVICES={num} "
+    print(f"train it on     {simulated}{more}", flush=True)
 
 
 def compressor_bits_per_byte(data: ml_collections.ConfigDict) -> dict[str, float]:

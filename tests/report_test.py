@@ -78,7 +78,8 @@ def test_a_list_of_nothing_is_not_begun(names, line):
 
 
 @pytest.mark.parametrize("flag", ["--extend", "--extend=true", "--workdir=a", "-workdir=a"])
-def test_the_command_that_trains_on_starts_a_run_of_its_own(flag, tmp_path, capsys):
+def test_the_command_that_trains_on_starts_a_run_of_its_own(flag, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "6")
     made_by = ["launch.py", "--config=configs/bert.py", flag, "--config.train.num_steps=9"]
 
     report.end(
@@ -91,6 +92,7 @@ def test_the_command_that_trains_on_starts_a_run_of_its_own(flag, tmp_path, caps
     )
 
     _, said = capsys.readouterr().out.split("train it on")
+    assert said.split()[0] == "JAX_NUM_CPU_DEVICES=6"
     assert flag not in said and "num_steps=9" in said and f"--workdir={tmp_path}-more" in said
 
 

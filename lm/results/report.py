@@ -92,7 +92,7 @@ def _plot(chosen: Chosen, metric: str, with_unfinished: bool) -> dict[str, Any]:
     for i, (curve, config) in enumerate(drawn):
         curve, text = thinned(curve, most), safe_text.shown(curve.label)
         if config is None:
-            name = f"{len(chosen.others)} other configs"
+            name = chosen.other_names(metric)
             line = _line(curve, _GREY, text, "others")
             data.append(line | {"name": name, "showlegend": i == 0})
             continue
