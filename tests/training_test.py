@@ -1,5 +1,7 @@
+import inspect
 import itertools
 import json
+import pathlib
 import re
 
 import jax
@@ -7,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import logging
+from flax import linen as nn
 
 from configs import quickstart
-from experiments import training
+from experiments import pretrain, training
+from lm.train import loop
 from lm.train.step import TrainState
 
 
@@ -90,3 +94,28 @@ def test_a_run_logs_and_warns_of_what_holds_it_up(experiment, tmp_path, monkeypa
     assert "waiting for data" in waited
     said = capsys.readouterr().out
     assert re.search(r"^compiling step 1\ncompiled step 1 in [\d.]+ s\n(.*\n)*step ", said, re.M)
+
+
+class _ReachedError(Exception):
+    """The step has called the model."""
+
+
+def test_the_comment_above_fit_names_all_calls_from_the_loop_to_the_model(corpus, tmp_path):
+    def intercept(method, args, kwargs, context):
+        frames = [one.frame.f_code for one in reversed(inspect.stack())]
+        ours = [c.co_qualname for c in frames if re.search("/(lm|experiments)/", c.co_filename)]
+        if "fit" in ours:
+            raise _ReachedError(*ours[ours.index("fit") + 1 :])
+        return method(*args, **kwargs)
+
+    config = quickstart.get_config("debug")
+    config.tokenizer.vocab_size = config.model.vocab_size = 512
+    config.data.update(source="text", **corpus)
+    with nn.intercept_methods(intercept), pytest.raises(_ReachedError) as reached:
+        pretrain.run(config, tmp_path / "run")
+
+    called = list(reached.value.args)
+    called.remove("with_mesh.<locals>.call")  # There are two devices.
+    called.remove("summed_gradients.<locals>.loss")  # The comment has it with the function around.
+    said = re.findall(r"(?m)^#   \d\. `([\w.]+)`", pathlib.Path(loop.__file__).read_text())
+    assert [name.rpartition(".")[2] for name in called] + ["model.apply"] == said
