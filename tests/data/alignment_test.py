@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lm.data.alignment import encode_words, first_pieces
-from tests.data.offsets_test import plain
 from tests.tiny_tokenizers import KINDS, LOSSLESS, tokenizer_of
+from tests.tokenizers.offsets_test import plain
 
 ADD_A_SPACE = ("sentencepiece nfkc", "sentencepiece llama", "roberta", "t5", "xlm-r", "llama")
 ADD_A_SPACE += ("unigram bytes",)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 GUARDED = "import os, sys; from lm.system import output; output.guard()\n"
 OUTLIVING = GUARDED + "output.outlive_readers()\n"
 WORKS = """

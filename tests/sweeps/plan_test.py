@@ -20,7 +20,7 @@ from lm.errors import UserError
 from lm.run import workdir
 from lm.run.status import state_of
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 DEBUG = Base("configs/quickstart.py:debug", {"data.seq_len": 32})
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lm.system import interrupts
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 INTERRUPTED_IN_A_CALLBACK = """
 import gc, os, signal, time
 from lm.system import interrupts

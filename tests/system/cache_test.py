@@ -9,7 +9,7 @@ import pytest
 
 from lm.errors import UserError
 from lm.system import cache
-from tests.data.preparation_test import corpus, prepare
+from tests.corpus.preparation_test import corpus, prepare
 
 
 @pytest.fixture(autouse=True)
