@@ -92,16 +92,19 @@ def test_an_output_does_not_replace_what_is_read(tmp_path):
         os.dup2(standard_input, 0)
 
 
-@pytest.mark.parametrize("name", ["config.json", "new.jsonl", "checkpoints/2/host.json"])
-def test_an_output_lies_outside_of_the_model_that_it_comes_from(tmp_path, name):
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints/2/host.json"])
+def test_an_output_replaces_nothing_of_the_model_that_it_comes_from(tmp_path, name):
     path = tmp_path / "run" / name
     path.parent.mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "run")
 
-    for folder in ("run", "link"):
-        with pytest.raises(UserError, match="is inside of checkpoint="):
-            check_output(str(path), "none", str(tmp_path / folder))
-    check_output(str(tmp_path / "run.jsonl"), "none", str(tmp_path / "run"))
+    for folder in (tmp_path / "run", tmp_path / "link"):
+        check_output(str(path), "none", str(folder))  # New there.
+    path.touch()
+    for folder in (tmp_path / "run", tmp_path / "link"):
+        with pytest.raises(UserError, match=r"is in checkpoint=.* already; name another"):
+            check_output(str(path), "none", str(folder))
+    check_output(str(path), "none", str(tmp_path / "other"))
 
 
 def test_standard_output_is_written_where_no_output_is_named():

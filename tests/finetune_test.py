@@ -427,7 +427,10 @@ def test_micro_batches_add_up_to_the_batch(files, tmp_path):
     [
         ({"predictions": "{}/none/x.jsonl"}, "is no folder; make it first"),
         ({"predictions": "{}"}, "name a file"),
-        ({"predictions": "{run}/config.json"}, "predictions=.* is inside of checkpoint="),
+        (
+            {"predictions": "{run}/config.json"},
+            "predictions=.* is in checkpoint=.* already; name another",
+        ),
         ({"data.batch_size": 0}, "data.batch_size=0"),
     ],
     ids=["no folder", "a folder", "of the run", "no rows"],

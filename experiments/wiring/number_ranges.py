@@ -142,8 +142,8 @@ def check_output(name: str, source: str, checkpoint: str, key: str = "output") -
     """Checks that the file `name` of a `key`, if any, can be written while `source` is read.
 
     Raises:
-      UserError: it is a folder, would lie in none that can be written to, is what is read, or lies
-        among the files of the model in the folder `checkpoint`.
+      UserError: it is a folder, would lie in none that can be written to, is what is read, or is a
+        file that the folder `checkpoint` holds already.
     """
     if name == "-":
         remedy = "leave output out to write to standard output" if key == "output" else "name one"
@@ -156,8 +156,9 @@ def check_output(name: str, source: str, checkpoint: str, key: str = "output") -
     read = 0 if pathlib.Path(source) == files.STDIN else source  # 0, standard input, may be a file.
     if place.exists() and os.path.exists(read) and os.path.samefile(place, read):
         raise UserError(f"{key}={name} is what is read; name another file")
-    if place.is_relative_to(os.path.realpath(checkpoint)):
-        raise UserError(f"{key}={name} is inside of checkpoint={checkpoint}; name a file elsewhere")
+    if place.exists() and place.is_relative_to(os.path.realpath(checkpoint)):
+        # It may be a file of the model, or what the run wrote.
+        raise UserError(f"{key}={name} is in checkpoint={checkpoint} already; name another file")
     if not place.parent.is_dir():
         raise UserError(f"{key}={name}: {place.parent} is no folder; make it first")
     if not os.access(place.parent, os.W_OK | os.X_OK):
