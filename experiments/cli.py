@@ -86,11 +86,13 @@ class RecipeParser(ConfigFileFlagParser):
             for arg in self._arguments
             if arg.startswith(f"--{self.name}.") and "=" in arg
         )
-        for key in changes:
-            _check_key(f"--{self.name}.{key}={changes[key]}", key, flat(config))
-        asked, own = changes.get("experiment"), config.get("experiment")
+        values = flat(config)
+        for key, value in changes.items():
+            _check_key(f"--{self.name}.{key}={value}", key, values)
+        own = config.get("experiment")
+        asked = changes.get("experiment", own)
         file = f"configs/{_RECIPES.get(asked, asked)}.py"
-        if asked != own and asked is not None and pathlib.Path(file).is_file():
+        if asked != own and pathlib.Path(file).is_file():
             raise UserError(
                 f"experiment={asked!r} needs other settings than {path} has, which is for "
                 f"experiment={own!r}; take --config={file}"

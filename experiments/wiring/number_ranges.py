@@ -153,12 +153,16 @@ def check_output(name: str, source: str, checkpoint: str, key: str = "output") -
         raise UserError(f"{key}={name} is a folder; name a file")
     if not name or (place.exists() and not place.is_file()):
         return  # A pipe, or /dev/null.
-    read = 0 if pathlib.Path(source) == files.STDIN else source  # 0, standard input, may be a file.
-    if place.exists() and os.path.exists(read) and os.path.samefile(place, read):
-        raise UserError(f"{key}={name} is what is read; name another file")
-    if place.exists() and place.is_relative_to(os.path.realpath(checkpoint)):
+    if place.exists():
+        # Standard input, 0, may be a file.
+        read = 0 if pathlib.Path(source) == files.STDIN else source
+        if os.path.exists(read) and os.path.samefile(place, read):
+            raise UserError(f"{key}={name} is what is read; name another file")
         # It may be a file of the model, or what the run wrote.
-        raise UserError(f"{key}={name} is in checkpoint={checkpoint} already; name another file")
+        if place.is_relative_to(os.path.realpath(checkpoint)):
+            raise UserError(
+                f"{key}={name} is in checkpoint={checkpoint} already; name another file"
+            )
     if not place.parent.is_dir():
         raise UserError(f"{key}={name}: {place.parent} is no folder; make it first")
     if not os.access(place.parent, os.W_OK | os.X_OK):
