@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +30,9 @@ class StatusTable:
 
     def __init__(self, console: rich.console.Console, counts: dict[str, int]):
         self._console, self._counts = console, collections.Counter(counts)
-        self._rows: dict[str, _Row] = {}
+        # By name. Apart, so that a look at the runs takes no longer for those that have ended.
+        self._running: dict[str, _Row] = {}
+        self._ended: dict[str, _Row] = {}
         self._next_seconds = 0.0
         # Drawn by this thread alone: where another one draws, a process cannot be started safely.
         self.live = rich.live.Live(console=console, auto_refresh=False, transient=True)
@@ -37,16 +40,17 @@ class StatusTable:
     def started(self, run: PlannedRun, where: str) -> None:
         """Notes that a run has its process."""
         self._count("waiting", "running")
-        self._rows.pop(run.name, None)  # A run that starts anew goes to the end.
-        self._rows[run.name] = _Row(run)
+        self._ended.pop(run.name, None)  # As one that starts anew has.
+        self._running[run.name] = _Row(run)
         self.say(f"start    {run.name}  {differences(run)}  on {where}")
 
     def ended(self, run: PlannedRun, kind: str, note: str) -> None:
         """Notes that a run's process has ended, or that none was needed."""
-        row = self._rows.setdefault(run.name, _Row(run, "waiting"))
+        self._count("running" if run.name in self._running else "waiting", kind)
+        row = self._running.pop(run.name, None) or self._ended.pop(run.name, None) or _Row(run)
         row.read()
-        self._count("running" if row.kind == "running" else "waiting", kind)
         row.kind = kind
+        self._ended[run.name] = row
         self.say(f"{kind:<8} {run.name}  {differences(run)}  {note}".rstrip())
 
     def shared(self, run: PlannedRun) -> None:
@@ -56,15 +60,13 @@ class StatusTable:
 
     def read(self) -> list[tuple[PlannedRun, dict[str, Any]]]:
         """Returns what the runs have logged since the last call, in order for each."""
-        running = [row for row in self._rows.values() if row.kind == "running"]
-        news = [(row.run, record) for row in running for record in row.read()]
+        news = [(row.run, record) for row in self._running.values() for record in row.read()]
         if time.monotonic() >= self._next_seconds:
             self._draw()
         return news
 
     def say(self, text: str) -> None:
-        """Writes a line."""
-        self._draw()
+        """Writes a line; a terminal shows the table of the last look again below it."""
         self._console.print(safe_text.one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def counts(self) -> str:
@@ -87,8 +89,11 @@ class StatusTable:
         for column in table.columns[3:]:
             column.justify = "right"
         # Those that run are at the end, so that they are there where the terminal is too low.
-        rows = sorted(self._rows.values(), key=lambda row: row.kind == "running")  # A stable sort.
-        for row in rows[-max(1, self._console.height - _OTHER_LINES) :]:
+        backwards = itertools.chain(
+            reversed(self._running.values()), reversed(self._ended.values())
+        )
+        shown = itertools.islice(backwards, max(1, self._console.height - _OTHER_LINES))
+        for row in reversed([*shown]):
             loss = "" if row.loss is None else f"{row.loss:.4f}"
             step = f"{row.step}/{row.num_steps}"
             name = Text(safe_text.one_line(row.run.name))  # As Text, which has no markup.
@@ -118,8 +123,8 @@ def last_metric(records: list[dict[str, Any]], name: str) -> float | None:
 class _Row:
     """A run with what was read of its logs."""
 
-    def __init__(self, run: PlannedRun, kind: str = "running"):
-        self.run, self.kind, self._tail = run, kind, Tail(run.workdir)
+    def __init__(self, run: PlannedRun):
+        self.run, self.kind, self._tail = run, "running", Tail(run.workdir)
         self.step, self.num_steps, self.loss = 0, "?", None
 
     def read(self) -> list[dict[str, Any]]:

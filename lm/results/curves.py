@@ -5,6 +5,7 @@ Dimension key: R runs, T steps.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,8 +63,9 @@ def curves_of(keys: Sequence[str], metric: str, with_unfinished: bool, group: Gr
     Curves are named by these keys.
     """
     runs = [run for run in group.runs if metric in run.series]
-    counted = [run for run in runs if with_unfinished or run.state.kind == "done"]
-    apart = [run for run in runs if run not in counted]
+    is_counted = lambda run: with_unfinished or run.state.kind == "done"
+    counted = [*filter(is_counted, runs)]
+    apart = [*itertools.filterfalse(is_counted, runs)]
     names = [run.name for run in counted]
     made = [_mean(group.named(keys, names), counted, metric)] if counted else []
     for run in apart:

@@ -101,7 +101,8 @@ def grouped(runs: Sequence[RunRecord], over: Collection[str]) -> list[Group]:
     for of in groups.values():
         settings = {key: of[0].config[key] for key in keys if key in of[0].config}
         kept = _furthest(of)  # To count a copy would lower the error for nothing.
-        copies = tuple(run.name for run in of if run not in kept)
+        names = {run.name for run in kept}  # Compared as such: runs hold series.
+        copies = tuple(run.name for run in of if run.name not in names)
         made.append(Group(settings, tuple(kept), copies))
     return sorted(made, key=lambda group: [_order(group.settings, key) for key in keys])
 
