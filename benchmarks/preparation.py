@@ -1,8 +1,8 @@
 """How fast is text prepared? `python -m benchmarks.preparation` prints one JSON line.
 
-The peer is the tokenizer alone: as many processes, each of which encodes its share of the same
-texts in one batch. The target is 70 % of its speed, with everything counted that preparation does:
-starting processes, reading, sending, packing, writing and checking.
+The peer is SentencePiece alone: as many processes, each of which has it encode its share of the
+same texts in one batch. The target is 95 % of its speed, with everything counted that preparation
+does: starting processes, reading, sending, packing, writing and checking.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import statistics
 import tempfile
 import time
 
+import sentencepiece
+
 from benchmarks import results
 from lm.corpus.preparation import prepare
 from lm.corpus.sources import make_source
-from lm.tokenizers import tokenizers, training
+from lm.tokenizers import training
 
-TARGET = 0.7
+TARGET = 0.95
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--algorithm", default="bpe")
     parser.add_argument("--num_processes", type=int, default=cores)
     parser.add_argument("--copies", type=int, default=2, help="of the standard library's text")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     source = make_source("python_stdlib", split="train", spec="", field="")
     texts = [document.text for document in source.documents()] * args.copies
@@ -60,7 +62,7 @@ def main() -> None:
         | {"megabytes": round(sum(map(len, texts)) / 1e6, 1)},
         unit="tokens_per_second",
         ours=round(statistics.median(ours)),
-        peer="the tokenizer alone",
+        peer="SentencePiece alone",
         theirs=round(statistics.median(peer)),
         ratio=round(statistics.median(a / b for a, b in zip(ours, peer, strict=True)), 3),
         target={"ratio": TARGET},
@@ -100,10 +102,11 @@ def tokenizer_alone(folder: pathlib.Path, texts: list[str], num_processes: int) 
 
 
 def _encode(folder: pathlib.Path, texts: list[str], barrier) -> tuple[int, float]:
-    tokenizer = tokenizers.load(folder)
+    model = str(folder / "sentencepiece.model")
+    processor = sentencepiece.SentencePieceProcessor(model_file=model)
     barrier.wait()
     start = time.perf_counter()
-    encoded = tokenizer.encode_batch(texts)
+    encoded = processor.encode(texts, num_threads=1)
     return sum(map(len, encoded)), time.perf_counter() - start
 
 

@@ -22,6 +22,7 @@ from lm.tokenizers import (
     special_tokens,
     stop_ids,
     tokenizer_folder,
+    word_cache,
 )
 from lm.tokenizers import offsets as offsets_lib
 from lm.tokenizers.framing import Frame
@@ -167,12 +168,24 @@ class SentencePieceTokenizer:
         return framing.plain(self.bos_id, self.eos_id, num_texts)
 
     def encode_batch(self, texts):
-        # One thread: preparation runs one process a core.
-        encoded = self._processor.encode(list(texts), num_threads=1)
+        texts = list(texts)
+        if self._words is not None:
+            encoded = self._words.encode_batch(texts)
+        else:
+            encoded = [np.asarray(ids, np.int32) for ids in self._encode_all(texts)]
         for index, text in enumerate(texts):
             if SPACE_MARK in text:
-                encoded[index] = self.encode_with_offsets(text).ids
-        return [np.asarray(ids, np.int32) for ids in encoded]
+                encoded[index] = np.asarray(self.encode_with_offsets(text).ids, np.int32)
+        return encoded
+
+    def _encode_all(self, texts):
+        # One thread: preparation runs one process a core.
+        return self._processor.encode(texts, num_threads=1)
+
+    @functools.cached_property
+    def _words(self):
+        exact = word_cache.is_exact(self.model)
+        return word_cache.WordCache(self._encode_all) if exact else None
 
     def encode_inside(self, texts):
         return self._inside.encode_batch(texts)
