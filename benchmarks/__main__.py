@@ -3,19 +3,24 @@
     python -m benchmarks --only=train_step,generation --output=benchmarks.jsonl
 
 The JSON lines, one a measurement (`benchmarks.results`), go to the file as they come. The exit code
-is 1 if any benchmark failed; the others run all the same.
+is 1 if any benchmark failed; the others run all the same. `--gpu` takes what docs/results/gpu.md
+shows, the most important first, and ends after eight minutes; the table is beside the lines.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from benchmarks import results, sides
+from benchmarks import gpu, results, sides
 
 
 class Benchmark(NamedTuple):
@@ -83,6 +88,8 @@ BENCHMARKS = {
     "vmap/rates": _vmap("rates"),
     "vmap/seeds": _vmap("seeds"),
 }
+# Yes or no: it is no measurement, and `--gpu` alone asks for it.
+_CHECK_KERNELS = Benchmark(("-m", "benchmarks.check_kernels"))
 
 
 def main(argv: list[str]) -> int:
@@ -94,9 +101,24 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--small", action="store_true", help="tiny shapes, wherever they run: does all of it work?"
     )
+    parser.add_argument("--gpu", action="store_true", help="what docs/results/gpu.md shows")
+    parser.add_argument("--predict", help="show predictions for this GPU, as NVIDIA H200, and exit")
     args = parser.parse_args(argv)
+    if args.predict:
+        print(gpu.predicted(args.predict))
+        return 0
+    platform, device_bytes = sides.device()
     chosen = choose(args.only)
-    platform = sides.platform()
+    if args.gpu:
+        chosen = {
+            name: (BENCHMARKS | {"check_kernels": _CHECK_KERNELS})[name] for name in gpu.SHARES
+        }
+        chosen = {
+            name: one._replace(
+                arguments=(*one.arguments, *gpu.flags_of(name, device_bytes)), platforms=("gpu",)
+            )
+            for name, one in chosen.items()
+        }
     if args.small:
         chosen = {name: one._replace(platforms=(platform,)) for name, one in chosen.items()}
     skipped = {name: reason for name in chosen if (reason := why_not(chosen[name], platform))}
@@ -109,7 +131,20 @@ def main(argv: list[str]) -> int:
         for name, one in chosen.items()
         if name not in skipped
     }
-    return run(commands, skipped, pathlib.Path(args.output), has_targets=not args.small)
+    output = pathlib.Path(args.output)
+    if not args.gpu:
+        return run(commands, skipped, output, has_targets=not args.small)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # Sides share the device.
+    table = output.with_suffix(".md")
+    return run(
+        commands,
+        skipped,
+        output,
+        has_targets=not args.small,
+        limits={name: share.seconds for name, share in gpu.SHARES.items()},
+        budget=gpu.BUDGET_SECONDS,
+        show=lambda found, remarks: table.write_text(gpu.markdown(found, remarks)),
+    )
 
 
 def choose(only: str) -> dict[str, Benchmark]:
@@ -137,12 +172,18 @@ def why_not(one: Benchmark, platform: str, find: Callable = importlib.util.find_
     return f"needs {' and '.join(missing)}" if missing else None
 
 
+_DAY = 86400.0
+
+
 def run(
     commands: dict[str, list[str]],
     skipped: dict[str, str],
     output: pathlib.Path,
     *,
     has_targets: bool,
+    limits: Mapping[str, float] | None = None,
+    budget: float = _DAY,
+    show: Callable[[list[dict], list[str]], object] = lambda found, remarks: None,
 ) -> int:
     """Runs Python with each command in turn, writes what they measure, and shows the table.
 
@@ -151,36 +192,72 @@ def run(
       skipped: the reason by benchmark.
       output: where the lines go.
       has_targets: the shapes are those that targets are about.
+      limits: seconds by benchmark, after which it is stopped; what it has measured counts.
+      budget: seconds for all; what then has not begun is skipped.
+      show: is given all that was measured so far, and remarks, after each measurement.
 
     Returns:
-      1 if any of them failed, else 0.
+      1 if any of them failed or was stopped, else 0.
     """
-    rows, failed = [], False
+    started, found, rows, remarks = time.monotonic(), [], [], []
+
+    def remark(name: str, note: str) -> None:
+        rows.append([name, *[""] * (len(results.COLUMNS) - 2), note])
+        remarks.append(f"{name}: {note}.")
+        show(found, remarks)
+
+    def take(line: str) -> None:
+        result = json.loads(line)
+        if not has_targets:
+            result["target"] = {}
+        file.write(json.dumps(result) + "\n")
+        file.flush()
+        found.append(result)
+        rows.append(results.row(result))
+        show(found, remarks)
+
+    failed = False
     with output.open("w") as file:
         for name, command in commands.items():
-            print(f"{name} ...", flush=True)
-            process = subprocess.Popen(
-                [sys.executable, *command], stdout=subprocess.PIPE, text=True
-            )
-            with process:
-                for line in process.stdout:
-                    if line.startswith('{"benchmark"'):
-                        result = json.loads(line)
-                        if not has_targets:
-                            result["target"] = {}
-                        rows.append(results.row(result))
-                        file.write(json.dumps(result) + "\n")
-                        file.flush()
-            if process.returncode:
+            left = budget - (time.monotonic() - started)
+            if left <= 0:
                 failed = True
-                rows.append(_remark(name, f"failed with exit code {process.returncode}"))
-    rows.extend(_remark(name, f"skipped: {reason}") for name, reason in skipped.items())
+                remark(name, "not taken, the time was up")
+                continue
+            print(f"{name} ...", flush=True)
+            limit = min((limits or {}).get(name, _DAY), left)
+            code = _run(command, limit, take)
+            if code == -signal.SIGKILL:
+                remark(name, f"stopped after {limit:.0f} s")
+            elif code:
+                remark(name, f"failed with exit code {code}")
+            failed = failed or code != 0
+    for name, reason in skipped.items():
+        remark(name, f"skipped: {reason}")
     print(f"\n{results.table(rows)}\n\nThe measurements are in {output}.")
     return int(failed)
 
 
-def _remark(name: str, note: str) -> list[str]:
-    return [name, *[""] * (len(results.COLUMNS) - 2), note]
+def _run(command: list[str], limit: float, take: Callable[[str], None]) -> int:
+    """Runs Python for so many seconds at most, and takes its lines; returns the exit code."""
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    # With the processes that it has started, which hold the device.
+    stop = lambda: os.killpg(process.pid, signal.SIGKILL)
+    timer = threading.Timer(limit, stop)
+    timer.start()
+    try:
+        with process:
+            for line in process.stdout:
+                if line.startswith('{"benchmark"'):
+                    take(line)
+    except BaseException:
+        stop()
+        raise
+    finally:
+        timer.cancel()
+    return process.returncode
 
 
 if __name__ == "__main__":

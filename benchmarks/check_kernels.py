@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ from lm.parallel.mesh import make_mesh
 # Of bfloat16 itself: the reference computed in it differs from float32 by 0.003 to 0.008 here.
 _BOUND = {"bfloat16": 0.02, "float32": 1e-4}
 _FP8_BOUND = 0.08  # Gradients have two bits of mantissa.
+Measure = Callable[[], dict[str, Any]]
 SHAPE = ("batch_size", "seq_len", "num_heads", "head_dim")
 
 
@@ -58,15 +60,17 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     dtype = jnp.dtype("float32" if is_cpu else "bfloat16")
-    wrong = 0
-    for name, case in cases(args).items():
-        for kernel in case.kernels:
-            if kernel in MADE_FOR[jax.default_backend()]:
-                wrong += report(
-                    name, kernel, args, lambda k=kernel, c=case: attend(k, c, args, dtype)
-                )
-    wrong += report("products of 8-bit floats", "fp8", args, lambda: products(args, dtype))
-    sys.exit(1 if wrong else 0)
+    checks = {
+        (name, kernel): functools.partial(attend, kernel, case, args, dtype)
+        for name, case in cases(args).items()
+        for kernel in case.kernels
+        if kernel in MADE_FOR[jax.default_backend()]
+    }
+    checks["products of 8-bit floats", "fp8"] = functools.partial(products, args, dtype)
+    with ThreadPoolExecutor() as pool:  # Most of the time compilation takes, each on its own core.
+        compiled = {key: pool.submit(check) for key, check in checks.items()}
+    wrong = [report(*key, args, lambda f=future: f.result()()) for key, future in compiled.items()]
+    sys.exit(any(wrong))
 
 
 def cases(args: argparse.Namespace) -> dict[str, Case]:
@@ -100,8 +104,8 @@ def cases(args: argparse.Namespace) -> dict[str, Case]:
     return found
 
 
-def attend(kernel: str, case: Case, args: argparse.Namespace, dtype) -> dict[str, Any]:
-    """The kernel beside the reference: errors, seconds of both, bytes of scratch of both."""
+def attend(kernel: str, case: Case, args: argparse.Namespace, dtype) -> Measure:
+    """Compiles the kernel and the reference; see `compared`."""
     B, H, K = args.batch_size, args.num_heads, args.head_dim
     ids_BL = case.seen.segment_ids_BL
     L = args.seq_len if ids_BL is None else ids_BL.shape[1]
@@ -137,8 +141,8 @@ def attend(kernel: str, case: Case, args: argparse.Namespace, dtype) -> dict[str
         return compared(ours, "einsum", jax.device_put(given, rows), expected, gradients)
 
 
-def products(args: argparse.Namespace, dtype) -> dict[str, Any]:
-    """A layer's product and its two gradients, beside plain ones."""
+def products(args: argparse.Namespace, dtype) -> Measure:
+    """Compiles a layer's product and its two gradients, and plain ones; see `compared`."""
     N, D = args.batch_size * args.seq_len, args.num_heads * args.head_dim
     xwg = [noise(N, D, seed=1), noise(D, 4 * D, seed=2), noise(N, 4 * D, seed=3)]
     xwg = [jnp.asarray(x, dtype) for x in xwg]
@@ -160,33 +164,40 @@ def compared(
     expected: dict[str, jax.Array],
     gradients: Callable,
     bound: float | None = None,
-) -> dict[str, Any]:
-    """Errors of a function beside their bound, and its speed beside the peer's."""
+) -> Measure:
+    """() -> errors of a function beside their bound, seconds and scratch bytes of it and its peer.
+
+    Both are compiled already.
+    """
     ours = jax.jit(function).lower(*inputs).compile()
     theirs = jax.jit(functools.partial(gradients, peer)).lower(*inputs).compile()
-    found = ours(*inputs)
-    errors = {name: float(f"{distance(found[name], expected[name]):.3g}") for name in expected}
     dtype = str(jax.tree.leaves(inputs)[0].dtype)
     bound = _BOUND[dtype] if bound is None else bound
-    seconds, peer_seconds = fastest(ours, inputs), fastest(theirs, inputs)
-    return {
-        "ok": all(error <= bound for error in errors.values()),
-        "errors": errors,
-        "bound": bound,
-        "dtype": dtype,
-        "seconds": round(seconds, 7),
-        "peer": peer,
-        "peer_seconds": round(peer_seconds, 7),
-        "ratio": round(peer_seconds / seconds, 3),
-        "scratch_bytes": ours.memory_analysis().temp_size_in_bytes,
-        "peer_scratch_bytes": theirs.memory_analysis().temp_size_in_bytes,
-    }
+
+    def measure():
+        found = ours(*inputs)
+        errors = {name: float(f"{distance(found[name], expected[name]):.3g}") for name in expected}
+        seconds, peer_seconds = fastest(ours, inputs), fastest(theirs, inputs)
+        return {
+            "ok": all(error <= bound for error in errors.values()),
+            "errors": errors,
+            "bound": bound,
+            "dtype": dtype,
+            "seconds": round(seconds, 7),
+            "peer": peer,
+            "peer_seconds": round(peer_seconds, 7),
+            "ratio": round(peer_seconds / seconds, 3),
+            "scratch_bytes": ours.memory_analysis().temp_size_in_bytes,
+            "peer_scratch_bytes": theirs.memory_analysis().temp_size_in_bytes,
+        }
+
+    return measure
 
 
-def report(case: str, kernel: str, args: argparse.Namespace, check: Callable) -> int:
-    """Prints one line; 1 if the case is wrong or cannot run."""
+def report(case: str, kernel: str, args: argparse.Namespace, measure: Measure) -> bool:
+    """Prints one line; True if the case is wrong or cannot run."""
     try:
-        result = check()
+        result = measure()
     except Exception as error:  # The other cases are worth knowing, too.
         result = {"ok": False, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     line = {

@@ -17,7 +17,9 @@ import numpy as np
 from benchmarks import results
 from benchmarks import sides as sides_lib
 from benchmarks.sides import Found, Side
+from lm.costs import hardware
 from lm.models.factory import make_model
+from lm.models.parameters import num_params
 from lm.system import allocator
 
 PEERS = {"static": "static cache", "dynamic": "default cache"}
@@ -39,8 +41,11 @@ def main() -> None:
     starts = {
         name: functools.partial(Side, __spec__.name, name, flags) for name in ("ours", *PEERS)
     }
-    together = on_cpu and not args.apart
-    found = sides_lib.compare(starts, batch_sizes, args.rounds, together=together)
+    together = args.together or (on_cpu and not args.apart)
+    at_once = len(starts) if args.together else 1
+    found = sides_lib.compare(
+        starts, batch_sizes, args.rounds, together=together, num_at_once=at_once
+    )
     for batch_size, sides in zip(batch_sizes, found, strict=True):
         for peer in PEERS:
             emit(args, platform, batch_size, peer, sides["ours"], sides[peer])
@@ -55,6 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_sizes", help="1,16 on a CPU, else 1,64, unless given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--apart", action="store_true", help="one side after the other on CPUs too")
+    parser.add_argument("--together", action="store_true", help=sides_lib.TOGETHER)
     for name in ("side", "platform"):
         parser.add_argument(f"--{name}", help="set for the processes that this one starts")
     return parser.parse_args()
@@ -102,8 +108,19 @@ def emit(
         compile_seconds=ours.compile_seconds,
         peer_compile_seconds=peer.compile_seconds,
         rounds=args.rounds,
+        predicted_tokens_per_second=predicted(args, batch_size, ours.facts),
         **sides_lib.memory_of(ours, peer),
     )
+
+
+def predicted(args: argparse.Namespace, batch_size: int, facts: dict[str, Any]) -> float | None:
+    """At most: each new token reads all parameters, and its row's cache, which is full-sized."""
+    chip = hardware.chip_of(facts["device"])
+    if chip is None:
+        return None
+    cached = 2 * args.num_layers * args.model_dim * (args.prompt_len + args.new_tokens)
+    num_bytes = facts["itemsize"] * (facts["num_params"] + batch_size * cached)
+    return results.rounded(batch_size * chip.memory_bandwidth / num_bytes)
 
 
 def prompts(args: argparse.Namespace, batch_size: int) -> np.ndarray:
@@ -149,7 +166,13 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
         )
         assert all(len(row) == args.new_tokens for row in new)
 
-    return {"device": jax.devices()[0].device_kind, "dtype": model.config.dtype}, run
+    facts = {
+        "device": jax.devices()[0].device_kind,
+        "dtype": model.config.dtype,
+        "itemsize": jax.numpy.dtype(model.config.dtype).itemsize,
+        "num_params": num_params(params),
+    }
+    return facts, run
 
 
 def peer(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None]]:

@@ -93,19 +93,18 @@ def met(result: dict[str, Any]) -> bool:
 
 def row(result: dict[str, Any]) -> list[str]:
     """The cells of a measurement, one for each of `COLUMNS`."""
+    if "ok" in result:
+        return _check_row(result)
     unit = next(unit for unit in UNITS if unit in result)
-    wanted = [
-        f"{_shown(key, value)} {'at most' if key in AT_MOST else 'at least'}"
-        for key, value in result["target"].items()
-    ]
-    verdict = f": {'met' if met(result) else 'missed'}" if wanted else ""
+    goal = wanted(result)
+    verdict = f": {'met' if met(result) else 'missed'}" if goal else ""
     return [
         result["benchmark"],
         " ".join(f"{name}={value}" for name, value in result["shape"].items()),
-        _shown(unit, result[unit]),
-        _shown(unit, result[f"peer_{unit}"]),
-        _shown("ratio", result["ratio"]),
-        ", ".join(wanted) + verdict,
+        shown(unit, result[unit]),
+        shown(unit, result[f"peer_{unit}"]),
+        shown("ratio", result["ratio"]),
+        goal + verdict,
         " ".join(filter(None, (result["note"], result["peer"] and f"Peer: {result['peer']}."))),
     ]
 
@@ -121,7 +120,30 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _shown(key: str, value: float | None) -> str:
+def wanted(result: dict[str, Any]) -> str:
+    """What a measurement has to reach; "" where there is nothing."""
+    return ", ".join(
+        f"{shown(key, value)} {'at most' if key in AT_MOST else 'at least'}"
+        for key, value in result["target"].items()
+    )
+
+
+def _check_row(result: dict[str, Any]) -> list[str]:
+    """The cells of a line of `benchmarks.check_kernels`."""
+    said = "right" if result["ok"] else f"wrong: {result.get('error', result.get('errors'))}"
+    values = [
+        shown(*pair)
+        for pair in (
+            ("seconds", result.get("seconds")),
+            ("seconds", result.get("peer_seconds")),
+            ("ratio", result.get("ratio")),
+        )
+    ]
+    return [result["benchmark"], f"{result['case']}, {result['kernel']}", *values, "", said]
+
+
+def shown(key: str, value: float | None) -> str:
+    """A number of this key, or unit, with its unit; "" for None."""
     if value is None:
         return ""
     if key == "bytes":

@@ -2,7 +2,8 @@
 
 So neither disturbs the other's threads or memory. On a CPU they take turns, so that a noisy minute
 hits all of them; on an accelerator one ends before the next starts, since its memory may not hold
-both, and each has the card as it would have it alone.
+both, and each has the card as it would have it alone. Where it holds all of them they may take
+turns there, too, and compile at the same time, in the time of the slowest.
 """
 
 import json
@@ -12,7 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+
+TOGETHER = "all sides start and compile at once and take turns: a device must hold all of them"
 
 
 class Side:
@@ -93,6 +97,7 @@ def compare(
     rounds: int,
     *,
     together: bool,
+    num_at_once: int = 1,
 ) -> list[dict[str, Found]]:
     """For each question what each side found.
 
@@ -101,39 +106,46 @@ def compare(
       questions: are asked one after the other; each is asked twice before it counts.
       rounds: how often it counts.
       together: the sides take turns; otherwise one ends before the next starts.
+      num_at_once: how many sides may start and compile at the same time, if they are together.
     """
     if together:
-        return _take_turns({name: start() for name, start in starts.items()}, questions, rounds)
-    alone = [_take_turns({name: start()}, questions, rounds) for name, start in starts.items()]
+        return _take_turns(starts, questions, rounds, num_at_once)
+    alone = [_take_turns({name: start}, questions, rounds, 1) for name, start in starts.items()]
     return [{k: v for found in side for k, v in found.items()} for side in zip(*alone, strict=True)]
 
 
 def _take_turns(
-    sides: dict[str, Side], questions: Sequence[Any], rounds: int
+    starts: dict[str, Callable[[], Side]], questions: Sequence[Any], rounds: int, num_at_once: int
 ) -> list[dict[str, Found]]:
-    results = []
-    for question in questions:
-        first = {name: side.run(question)["seconds"] for name, side in sides.items()}
-        last = {name: side.run(question) for name, side in sides.items()}  # Memory settles.
-        seconds = {name: [] for name in sides}
-        for r in range(rounds):
-            for name in list(sides)[:: 1 if r % 2 else -1]:  # Who begins changes.
-                last[name] = sides[name].run(question)
-                seconds[name].append(last[name]["seconds"])
-        results.append(
-            {
-                name: Found(
-                    side.facts,
-                    seconds[name],
-                    round(max(0.0, first[name] - statistics.median(seconds[name])), 2),
-                    last[name]["peak_bytes"],
-                )
-                for name, side in sides.items()
-            }
-        )
+    with ThreadPoolExecutor(num_at_once) as pool:
+        sides = dict(zip(starts, pool.map(lambda start: start(), starts.values()), strict=True))
+        ask = lambda question: pool.map(lambda side: side.run(question), sides.values())
+        results = [_ask(sides, question, rounds, list(ask(question))) for question in questions]
     for side in sides.values():
         side.close()
     return results
+
+
+def _ask(
+    sides: dict[str, Side], question: Any, rounds: int, answers: Sequence[dict[str, Any]]
+) -> dict[str, Found]:
+    """What each side found; `answers` are their first ones to this question."""
+    first = {name: answer["seconds"] for name, answer in zip(sides, answers, strict=True)}
+    last = {name: side.run(question) for name, side in sides.items()}  # Memory settles.
+    seconds = {name: [] for name in sides}
+    for r in range(rounds):
+        for name in list(sides)[:: 1 if r % 2 else -1]:  # Who begins changes.
+            last[name] = sides[name].run(question)
+            seconds[name].append(last[name]["seconds"])
+    return {
+        name: Found(
+            side.facts,
+            seconds[name],
+            round(max(0.0, first[name] - statistics.median(seconds[name])), 2),
+            last[name]["peak_bytes"],
+        )
+        for name, side in sides.items()
+    }
 
 
 def ratio(ours: Found, peer: Found) -> float:
@@ -153,13 +165,23 @@ def memory_of(ours: Found, peer: Found) -> dict[str, float]:
     }
 
 
-def platform() -> str:
-    """Of JAX's default devices: cpu, gpu or tpu.
+def device() -> tuple[str, int | None]:
+    """Platform of JAX's default devices, cpu, gpu or tpu, and bytes that it may take of one.
 
-    Another process is asked, so that this one takes no memory of a device.
+    Another process is asked, so that this one takes no memory of a device. None on a CPU.
     """
-    command = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1]
+    program = (
+        "import jax; stats = jax.local_devices()[0].memory_stats() or {}; "
+        "print(jax.default_backend(), stats.get('bytes_limit', 0))"
+    )
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    return found[-2], int(found[-1]) or None
+
+
+def platform() -> str:
+    """Of JAX's default devices, as `device` has it."""
+    return device()[0]
 
 
 def jax_peak_bytes() -> int | None:

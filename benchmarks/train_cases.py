@@ -118,44 +118,82 @@ def shape_of(config: ml_collections.ConfigDict) -> dict[str, int]:
     return {name: blocks[name] for name in SIZES if name in blocks}
 
 
+class Program(NamedTuple):
+    """The step of `launch.py` on the first device, and a batch that is made up.
+
+    step: (state, batch, **more) -> (state, metrics), jitted.
+    batch, more: see `step`.
+    first_state: makes a state.
+    abstract: its shapes.
+    model: the config of the model, in which "auto" is resolved.
+    flops_per_token: by the convention of `lm.costs.flops`.
+    """
+
+    step: Callable
+    batch: Any
+    more: dict[str, Any]
+    first_state: Callable[[], Any]
+    abstract: Any
+    model: Any
+    flops_per_token: float
+
+    def trace(self):
+        """The traced step; nothing is computed."""
+        return self.step.trace(self.abstract, self.batch, **self.more)
+
+
+def make_program(config: ml_collections.ConfigDict, num_documents: int) -> Program:
+    """The program of a config, on rows of so many documents."""
+    make = {"pretrain": _pretraining, "finetune": _classification}[config.experiment]
+    return make(config, num_documents)
+
+
 def make_step(
     config: ml_collections.ConfigDict, num_documents: int
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """The step of `launch.py` on one batch: () -> the loss, on the device; and facts."""
+    """() -> the loss of a step, on the device; and facts."""
     import jax
 
-    from lm.costs import flops
+    from lm.costs import flops, hardware, roofline
 
-    make = {"pretrain": _pretraining, "finetune": _classification}[config.experiment]
-    advance, state, model, flops_per_token = make(config, num_documents)
+    program, kind = make_program(config, num_documents), jax.devices()[0].device_kind
+    chip = hardware.chip_of(kind)
+    predicted = roofline.step_seconds(program.trace().jaxpr, chip).seconds if chip else None
+    state = program.first_state()
 
     def step():
         nonlocal state
-        state, metrics = advance(state)
+        state, metrics = program.step(state, program.batch, **program.more)
         return metrics["loss"]
 
     return step, {
-        "device": jax.devices()[0].device_kind,
-        "dtype": model.dtype,
-        "attention": model.attention,
-        "flops_per_token": flops_per_token,
-        "peak_flops": flops.total_peak_flops(jax.devices()),
+        "device": kind,
+        "dtype": program.model.dtype,
+        "attention": program.model.attention,
+        "flops_per_token": program.flops_per_token,
+        "peak_flops": flops.peak_flops(kind),
+        "predicted_seconds": predicted,
     }
 
 
-def _pretraining(config: ml_collections.ConfigDict, num_documents: int):
+def _pretraining(config: ml_collections.ConfigDict, num_documents: int) -> Program:
     import jax
 
     from experiments.wiring import init_from, pretraining
     from lm.objectives.causal import causal
 
-    parts = pretraining.make_parts(config)
+    parts = pretraining.make_parts(config, devices=jax.devices()[:1])
     abstract = pretraining.abstract_state(parts)
-    step_fn, place = pretraining.make_step(parts, causal, abstract)
-    rows, key = place(random_rows(shape_of(config), num_documents)), jax.random.key(0)
-    flops_per_token = pretraining.flops_per_token(parts, causal, abstract, config.data.seq_len)
-    state = init_from.make_state(config.init_from, parts, abstract)(config.seed)
-    return lambda state: step_fn(state, rows, key=key), state, parts.model.config, flops_per_token
+    step, place = pretraining.make_step(parts, causal, abstract)
+    return Program(
+        step=step,
+        batch=place(random_rows(shape_of(config), num_documents)),
+        more={"key": jax.random.key(0)},
+        first_state=lambda: init_from.make_state(config.init_from, parts, abstract)(config.seed),
+        abstract=abstract,
+        model=parts.model.config,
+        flops_per_token=pretraining.flops_per_token(parts, causal, abstract, config.data.seq_len),
+    )
 
 
 def random_rows(shape: dict[str, int], num_documents: int):
@@ -171,20 +209,24 @@ def random_rows(shape: dict[str, int], num_documents: int):
     return Rows(tokens_BL, next_BL, segment_ids_BL, positions_BL, ids_B)
 
 
-def _classification(config: ml_collections.ConfigDict, num_documents: int):
+def _classification(config: ml_collections.ConfigDict, num_documents: int) -> Program:
     """Each row is one text, whatever `num_documents` says: labels are of rows."""
     import jax
 
     from experiments import finetune
 
     del num_documents
-    parts = finetune.make_parts(config, no_data(config))
-    step_fn, place = finetune.make_step(parts)
-    batch, key = place(random_texts(shape_of(config))), jax.random.key(0)
-    flops_per_token = finetune.flops_per_token(parts.model, parts.params, config.data.seq_len)
-    frozen = parts.frozen  # Nothing.
-    advance = lambda state: step_fn(state, batch, key=key, frozen=frozen)
-    return advance, parts.first_state(), parts.model.body.config, flops_per_token
+    parts = finetune.make_parts(config, no_data(config), devices=jax.devices()[:1])
+    step, place = finetune.make_step(parts)
+    return Program(
+        step=step,
+        batch=place(random_texts(shape_of(config))),
+        more={"key": jax.random.key(0), "frozen": parts.frozen},  # Nothing is frozen.
+        first_state=parts.first_state,
+        abstract=parts.abstract,
+        model=parts.model.body.config,
+        flops_per_token=finetune.flops_per_token(parts.model, parts.params, config.data.seq_len),
+    )
 
 
 def no_data(config: ml_collections.ConfigDict):

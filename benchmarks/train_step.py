@@ -32,8 +32,11 @@ def main() -> None:
         name: functools.partial(Side, __spec__.name, name, flags)
         for name in (*(f"ours/{variant}" for variant in variants), *peers)
     }
-    together = on_cpu and not args.apart
-    (found,) = sides_lib.compare(starts, [args.steps_a_round], args.rounds, together=together)
+    together = args.together or (on_cpu and not args.apart)
+    at_once = len(starts) if args.together else 1
+    (found,) = sides_lib.compare(
+        starts, [args.steps_a_round], args.rounds, together=together, num_at_once=at_once
+    )
     for variant in variants:
         for peer in peers:
             emit(args, platform, variant, found[f"ours/{variant}"], found[peer])
@@ -49,6 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps_a_round", type=int, help="1 on a CPU, else 20, unless given")
     parser.add_argument("--apart", action="store_true", help="one side after the other on CPUs too")
+    parser.add_argument("--together", action="store_true", help=sides_lib.TOGETHER)
     for name in ("side", "platform"):
         parser.add_argument(f"--{name}", help="set for the processes that this one starts")
     return parser.parse_args()
@@ -91,6 +95,9 @@ def emit(args: argparse.Namespace, platform: str, variant: str, ours: Found, pee
     if peak_flops := ours.facts["peak_flops"]:
         shares = [speed * ours.facts["flops_per_token"] / peak_flops for speed in speeds]
         more = {"mfu": results.rounded(shares[0]), "peer_mfu": results.rounded(shares[1])}
+    if predicted := ours.facts["predicted_seconds"]:
+        at_most = shape["batch_size"] * shape["seq_len"] / predicted
+        more["predicted_tokens_per_second"] = results.rounded(at_most)
     as_is = platform == case.platform and not any(sizes.values())
     results.emit(
         f"train_step/{args.case}",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as runner
-from benchmarks import checkpoint, loss, results, sides, train_cases, train_peers
+from benchmarks import checkpoint, gpu, loss, results, sides, train_cases, train_peers
 from lm.loading import task_model
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
@@ -37,7 +37,7 @@ LINE = {
 
 
 def test_the_list_names_every_program_and_why_it_is_skipped(capsys, monkeypatch):
-    monkeypatch.setattr(sides, "platform", lambda: "cpu")
+    monkeypatch.setattr(sides, "device", lambda: ("cpu", None))
 
     assert runner.main(["--list"]) == 0
 
@@ -102,6 +102,60 @@ def test_one_failure_stops_no_other(tmp_path, capsys):
     del commands["bad"]
     assert runner.run(commands, {}, tmp_path / "out", has_targets=False) == 0
     assert json.loads((tmp_path / "out").read_text())["target"] == {}
+
+
+def test_what_is_past_its_time_is_stopped_with_all_that_it_started(tmp_path, monkeypatch):
+    stops, shown = [], []
+
+    class Timer:
+        def __init__(self, seconds, stop):
+            stops.append((seconds, stop))
+
+        start = cancel = lambda self: None
+
+    def show(found, remarks):
+        shown.append((list(found), list(remarks)))
+        if len(shown) == 1:  # It has measured something when its time is up.
+            stops[-1][1]()
+
+    monkeypatch.setattr(runner.threading, "Timer", Timer)
+    # What it starts holds its output, so that there would be no end.
+    sleep = "import subprocess; subprocess.run(['sleep', '600'])"
+    commands = {"slow": ["-c", f"print({json.dumps(LINE)!r}, flush=True); {sleep}"]}
+    limits = {"slow": 9}
+
+    code = runner.run(
+        commands, {}, tmp_path / "out", has_targets=True, limits=limits, budget=8.0, show=show
+    )
+
+    assert code == 1
+    assert 7 < stops[0][0] <= 8  # Of both limits the nearer one.
+    assert shown[0] == ([LINE], [])
+    assert shown[-1] == ([LINE], ["slow: stopped after 8 s."])
+    assert runner.run(commands, {}, tmp_path / "out", has_targets=True, budget=0.0, show=show) == 1
+    assert shown[-1] == ([], ["slow: not taken, the time was up."])
+
+
+def test_the_table_of_a_gpu_has_what_was_measured_and_what_was_not():
+    more = {"device": "NVIDIA H200", "versions": {"jax": "1"}, "mfu": 0.4, "peer_mfu": 0.5}
+    check = {"case": "packed", "kernel": "cudnn", "versions": {}, "ok": False}
+    wrong = check | {"errors": {"o": 0.5, "dq": 0.1}, "seconds": 2e-3, "peer_seconds": 1e-3}
+
+    text = gpu.markdown([LINE | more, check | {"error": "none"}, wrong], ["other: not taken."])
+
+    assert "NVIDIA H200; jax 1." in text and "0 of 2 right" in text
+    assert "| one/case | another | 0.6 s at most, 1.50 at least: met |" in text
+    assert "| 40% / 50% |" in text
+    assert "| packed | cudnn | no: none |" in text
+    assert "| packed | cudnn | **no** | 2.00 | 1.00 | 0.5 |" in text
+    assert text.endswith("\nother: not taken.\n")
+
+
+def test_sides_share_a_gpu_that_holds_all_of_them():
+    assert gpu.SHARES.keys() - {"check_kernels"} <= runner.BENCHMARKS.keys()
+    assert "--together" in gpu.flags_of("train_step/llama", 105 * 10**9)
+    assert "--together" not in gpu.flags_of("train_step/llama", 60 * 10**9)
+    assert "--together" not in gpu.flags_of("loss", 105 * 10**9)
 
 
 class FakeSide:

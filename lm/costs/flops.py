@@ -34,8 +34,13 @@ _PEAKS = {
 
 def peak_flops(device_kind: str) -> float | None:
     """Returns a device's dense bfloat16 FLOP/s; None where no figure is known, as for CPUs."""
+    return _PEAKS.get(known_name(device_kind))
+
+
+def known_name(device_kind: str) -> str | None:
+    """Returns the name by which figures of a device are known here; None where there are none."""
     matches = [name for name in _PEAKS if device_kind.startswith(name)]
-    return _PEAKS[max(matches, key=len)] if matches else None
+    return max(matches, key=len, default=None)
 
 
 def total_peak_flops(devices: Sequence[jax.Device]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lm.costs.collectives import Collectives, sent_bytes
-from lm.costs.flops import peak_flops
+from lm.costs.flops import known_name, peak_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,12 @@ CHIPS = (
     # each: data sheet of the DGX B200.
     Chip("NVIDIA B200", 180e9, 8e12, 900e9, 8, 400e9 / 8),
 )
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Returns the chip that JAX calls so; None where only its arithmetic is known, or nothing."""
+    name = known_name(device_kind)
+    return next((chip for chip in CHIPS if chip.name == name), None)
 
 
 @dataclasses.dataclass(frozen=True)
