@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import pathlib
+import time
 
 import jax
 import pytest
@@ -119,16 +120,17 @@ def test_what_is_past_its_time_is_stopped_with_all_that_it_started(tmp_path, mon
             stops[-1][1]()
 
     monkeypatch.setattr(runner.threading, "Timer", Timer)
-    # What it starts holds its output, so that there would be no end.
-    sleep = "import subprocess; subprocess.run(['sleep', '600'])"
-    commands = {"slow": ["-c", f"print({json.dumps(LINE)!r}, flush=True); {sleep}"]}
-    limits = {"slow": 9}
+    # What it has started holds its output, so that there would be no end.
+    start = "import subprocess; subprocess.Popen(['sleep', '60'])"
+    commands = {"slow": ["-c", f"{start}; print({json.dumps(LINE)!r}, flush=True); input()"]}
+    limits, begun = {"slow": 9}, time.monotonic()
 
     code = runner.run(
         commands, {}, tmp_path / "out", has_targets=True, limits=limits, budget=8.0, show=show
     )
 
     assert code == 1
+    assert time.monotonic() - begun < 60
     assert 7 < stops[0][0] <= 8  # Of both limits the nearer one.
     assert shown[0] == ([LINE], [])
     assert shown[-1] == ([LINE], ["slow: stopped after 8 s."])

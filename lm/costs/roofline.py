@@ -4,7 +4,8 @@ The model is a roofline for each kernel (Williams et al. 2009): a product or an 
 takes the longer of its arithmetic at the device's peak and its operands at the memory's bandwidth.
 All else is bound by memory, and as well fused as it could be: what can be computed between the same
 two kernels is one pass, which reads each array once and writes what later ones need. Kernels run
-one after the other. Launches and integer arithmetic cost nothing, so that real steps take longer.
+one after the other. Launches and integer arithmetic cost nothing, and neither do loops of unknown
+length, so that real steps take longer.
 """
 
 import collections

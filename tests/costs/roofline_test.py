@@ -40,6 +40,14 @@ def test_what_lies_between_two_kernels_is_one_pass(function, times):
     assert passes(function) == pytest.approx(times, rel=0.01)
 
 
+def test_what_only_looks_otherwise_is_read_as_it_is():
+    seen = lambda x_ND: x_ND.reshape(256, 4096).astype(jnp.float32).T
+
+    found = predicted(lambda x: seen(x) @ seen(x).T, jax.ShapeDtypeStruct((1, 2**20), jnp.bfloat16))
+
+    assert found.passes == 0 and found.products > 0
+
+
 def test_a_product_takes_the_longer_of_arithmetic_and_memory():
     square, row = (jax.ShapeDtypeStruct((n, 8192), jnp.bfloat16) for n in (8192, 1))
 
