@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="", help="names, or what stands before their slash")
     parser.add_argument("--list", action="store_true", help="say what would run, then exit")
-    parser.add_argument("--output", default="benchmarks.jsonl", help="where JSON lines go")
+    parser.add_argument("--output", help="where JSON lines go; benchmarks.jsonl unless given")
     parser.add_argument(
         "--small", action="store_true", help="tiny shapes, wherever they run: does all of it work?"
     )
@@ -131,7 +131,7 @@ def main(argv: list[str]) -> int:
         for name, one in chosen.items()
         if name not in skipped
     }
-    output = pathlib.Path(args.output)
+    output = pathlib.Path(args.output or ("benchmarks.jsonl" if not args.gpu else gpu.OUTPUT))
     if not args.gpu:
         return run(commands, skipped, output, has_targets=not args.small)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # Sides share the device.

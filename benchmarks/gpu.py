@@ -1,5 +1,6 @@
 """What is measured on one GPU within eight minutes, and the tables that docs show of it."""
 
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from lm.costs import hardware
 from lm.costs.flops import peak_flops
 
 BUDGET_SECONDS = 480
+OUTPUT = pathlib.Path("docs/results", "gpu.jsonl")  # The table is beside it.
 _TOGETHER_BYTES = 100e9  # What JAX may take of a card that holds all sides of every case.
 
 
