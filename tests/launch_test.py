@@ -365,16 +365,62 @@ def test_a_mistake_is_one_line_even_where_it_quotes_several(tmp_path):
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
 
 
+# All commands by one process, which imports once what each would; each of them in a fork.
+FORKS = """
+import json, os, sys, traceback
+import launch
+from experiments import convert, coordinates, dry_run, evaluate, finetune, generate, harness
+from experiments import predict, pretrain
+from experiments.launchers import local, skypilot, slurm, tpu_vm, vmap
+from experiments.sweeps import plan
+from experiments.verify import verify
+from lm.system import output
+
+for folder, *args in json.loads(sys.argv[1]):
+    if not (child := os.fork()):
+        for fd, name in (1, "stdout"), (2, "stderr"):
+            os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), fd)
+        sys.argv = ["launch.py", *args]
+        sys.orig_argv = [sys.executable, *sys.argv]
+        code = 1
+        try:
+            output.guard()
+            code = launch.main(sys.argv)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """Of each command of `COMMAND_LINE`: its exit code, what it wrote to stderr, its workdir."""
+    folders = {name: tmp_path_factory.mktemp("mistaken") for name in COMMAND_LINE}
+    commands = [
+        [str(folders[name]), f"--workdir={folders[name]}/run", *args]
+        for name, (args, _) in COMMAND_LINE.items()
+    ]
+    program = [sys.executable, "-W", "ignore", "-c", FORKS, json.dumps(commands)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return {
+        name: (int(code), (folders[name] / "stderr").read_text(), folders[name] / "run")
+        for name, code in zip(COMMAND_LINE, done.stdout.split(), strict=True)
+    }
+
+
 @pytest.mark.parametrize("name", COMMAND_LINE)
-def test_a_mistake_on_the_command_line_is_one_line(name, tmp_path):
-    args, culprit = COMMAND_LINE[name]
+def test_a_mistake_on_the_command_line_is_one_line(name, mistaken):
+    code, said, workdir = mistaken[name]
 
-    done = launch(f"--workdir={tmp_path}/run", *args, check=False)
-
-    assert done.returncode == 2, done.stderr
-    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
-    assert culprit in done.stderr
-    assert not (tmp_path / "run").exists()
+    assert code == 2, said
+    assert re.fullmatch(r"error: [^\n]+\n", said), said
+    assert COMMAND_LINE[name][1] in said
+    assert not workdir.exists()
 
 
 CONFIG = {
