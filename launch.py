@@ -1,9 +1,11 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
+import gc
 import logging as std_logging
 import pathlib
 import signal
 import sys
+from collections.abc import Callable
 
 import ml_collections
 from absl import flags, logging
@@ -70,6 +72,9 @@ def main(argv: list[str]) -> int:
     goes on. 130, 143, 129: ended by ctrl-C, SIGTERM, SIGHUP where nothing could be saved.
     """
     interrupts.keep()
+    # What is imported and traced at a start is millions of objects that stay, and looking for
+    # garbage among them was a tenth of it.
+    gc.set_threshold(100_000)
     try:
         return _run(argv)
     except UserError as error:
@@ -208,43 +213,17 @@ def _launch() -> int:
 
 
 def _dispatch(config) -> int:
-    from flax.traverse_util import flatten_dict
-
-    from experiments import (
-        convert,
-        coordinates,
-        dry_run,
-        evaluate,
-        finetune,
-        generate,
-        harness,
-        predict,
-        pretrain,
-    )
-    from experiments.verify import verify
     from lm.parallel import hosts
     from lm.system.cache import keep_compiled_programs
 
     if _COORDINATOR.value is not None:
+        from flax.traverse_util import flatten_dict
+
         given = flatten_dict(config.to_dict(), sep=".") | {"--workdir": _workdir()}
         given |= {f"--{flag.name}": flag.value for flag in (_DRY_RUN, _SHOW_BATCH, _DEVICES)}
         hosts.check_same("config", given)  # Or they would wait for each other's collectives.
     check_numbers(config.to_dict())
-    # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
-    experiments = {
-        "pretrain": pretrain.run,
-        "finetune": finetune.run,
-        "evaluate": evaluate.run,
-        "generate": generate.run,
-        "predict": predict.run,
-        "harness": harness.run,
-        "convert": convert.run,
-        "coordinates": coordinates.run,
-    }
-    if config.experiment not in experiments:
-        raise UserError(
-            f"experiment={config.experiment!r} is unknown; choose {', '.join(experiments)}"
-        )
+    run = _experiment(config.experiment)
     asked = [flag.name for flag in _TRAINING_FLAGS if flag.present]
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
@@ -253,22 +232,53 @@ def _dispatch(config) -> int:
     if config.experiment not in _PRINTED:
         output.outlive_readers()
     if _VERIFY.value:
+        from experiments.verify import verify
+
         verify.start_devices(config.parallel)  # Before anything asks for any.
-    keep_compiled_programs()
-    if _DRY_RUN.value:
-        dry_run.run(config, _DEVICES.value)
-    elif _VERIFY.value:
+        keep_compiled_programs()
         with verify.opened(config) as subject:
             return verify.run(subject)
-    elif _SHOW_BATCH.value is not None:
-        dry_run.show_batch(config, _SHOW_BATCH.value)
-    elif config.experiment in ("pretrain", "finetune"):
+    keep_compiled_programs()
+    if _DRY_RUN.value or _SHOW_BATCH.value is not None:
+        from experiments import dry_run
+
+        if _DRY_RUN.value:
+            dry_run.run(config, _DEVICES.value)
+        else:
+            dry_run.show_batch(config, _SHOW_BATCH.value)
+        return 0
+    if config.experiment in ("pretrain", "finetune"):
         steps = None if _PROFILE.value is None else cli.profile_steps(_PROFILE.value)
-        train = experiments[config.experiment]
-        return train(config, _workdir(), profile_steps=steps, extend=_EXTEND.value)
-    else:
-        return experiments[config.experiment](config, _workdir())
-    return 0
+        return run(config, _workdir(), profile_steps=steps, extend=_EXTEND.value)
+    return run(config, _workdir())
+
+
+def _experiment(name: str) -> Callable[..., int]:
+    """The function that runs this experiment; all of them together take a second to import."""
+    # Spelled out, so that a reader (and an IDE) can jump to the code that runs.
+    match name:
+        case "pretrain":
+            from experiments.pretrain import run
+        case "finetune":
+            from experiments.finetune import run
+        case "evaluate":
+            from experiments.evaluate import run
+        case "generate":
+            from experiments.generate import run
+        case "predict":
+            from experiments.predict import run
+        case "harness":
+            from experiments.harness import run
+        case "convert":
+            from experiments.convert import run
+        case "coordinates":
+            from experiments.coordinates import run
+        case _:
+            raise UserError(
+                f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
+                "predict, harness, convert, coordinates"
+            )
+    return run
 
 
 def _workdir(ending: str = "") -> pathlib.Path:

@@ -32,7 +32,7 @@ def make_state(
     """
     shardings = pretraining.shardings_of(abstract)
     if not init_from:  # Each device draws its own shard of the parameters.
-        init = jax.jit(pretraining.make_init(parts), out_shardings=shardings)
+        init = jax.jit(parts.init, out_shardings=shardings)
         return lambda seed: init(jax.random.key(seed))
     folder = pathlib.Path(init_from)
     create = jax.jit(lambda params: TrainState.create(params, parts.tx), out_shardings=shardings)

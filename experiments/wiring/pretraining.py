@@ -47,6 +47,12 @@ class PretrainingParts:
     strategy: str
     accumulate_steps: int
 
+    @functools.cached_property
+    def init(self) -> Callable[[jax.Array], TrainState]:
+        """key -> the state before the first step."""
+        # One function, so that JAX traces it once, for its shapes and for its program.
+        return lambda key: TrainState.create(init_params(self.model, key), self.tx)
+
 
 def make_parts(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | int | None = None
@@ -140,14 +146,9 @@ def make_data(
     return prepared
 
 
-def make_init(parts: PretrainingParts) -> Callable[[jax.Array], TrainState]:
-    """key -> the state before the first step."""
-    return lambda key: TrainState.create(init_params(parts.model, key), parts.tx)
-
-
 def abstract_state(parts: PretrainingParts) -> TrainState:
     """Shapes, dtypes and shardings of the state, without any array; see `with_shardings`."""
-    return with_shardings(jax.eval_shape(make_init(parts), jax.random.key(0)), parts.mesh)
+    return with_shardings(jax.eval_shape(parts.init, jax.random.key(0)), parts.mesh)
 
 
 def with_shardings(shapes: TrainState, mesh: Mesh) -> TrainState:

@@ -55,6 +55,9 @@ def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., 
             in_axes=nn.broadcast,
             length=c.num_layers,
             unroll=1 if scan_layers else c.num_layers,  # All: straight-line code, the same tree.
+            # A check traces the block once more. It counts as drawn what the block draws, so that
+            # other random numbers would come without it.
+            check_constancy_invariants=parent.is_initializing() or c.dropout > 0,
         )
         return scanned(layer, x_BLD, inputs)[0]
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import rich.console
 import rich.progress
 from absl import logging
@@ -21,6 +20,7 @@ from lm.parallel import hosts
 from lm.run import status
 from lm.run.status import METRICS, NUM_STEPS
 from lm.system import atomic_files, faults, safe_text
+from lm.train import event_files
 
 Scalars = Mapping[str, float]
 
@@ -156,30 +156,22 @@ class TensorBoard(Writer):
     """Writes an event file, of which TensorBoard drops what a restored run will log again."""
 
     def __init__(self, folder: pathlib.Path, step: int):
-        # Seconds where torch is installed, which it imports; training alone.
-        from tensorboardX import event_file_writer, summary
-        from tensorboardX.proto import event_pb2
-
-        self._folder, self._summary, self._event = folder, summary, event_pb2.Event
+        self._folder = folder
         with faults.naming(folder):
             folder.mkdir(exist_ok=True)
-            # No SummaryWriter: its thread dies on a full disk, and whoever waits for that hangs.
-            self._file = event_file_writer.EventsWriter(str(folder / "events"))
-        self._write(step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-
-    def _write(self, step: int, **content: Any) -> None:
-        with faults.naming(self._folder):
-            self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
+            self._file = event_files.EventFile(folder)
+            self._file.start(step + 1)
 
     def scalars(self, step: int, values: Scalars) -> None:
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._write(step, summary=self._summary.scalar(name, np.float32(value)))
         with faults.naming(self._folder):
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._file.scalar(step, name, value)
             self._file.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
-        self._write(step, summary=self._summary.text(name, "```\n" + text + "\n```"))
+        with faults.naming(self._folder):
+            self._file.text(step, name, "```\n" + text + "\n```")
 
     def close(self) -> None:
         with faults.naming(self._folder):

@@ -1,13 +1,18 @@
 """Learning-rate schedules: functions from the step (counted from 0) to a rate."""
 
+import functools
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lm.errors import UserError
 
 Schedule = Callable[[int], float]
+
+_BLOCK_STEPS = 1024
 
 
 def warmup_of(num_steps: int, *, warmup_steps: int, warmup_share: float) -> int:
@@ -67,6 +72,23 @@ def rsqrt(*, peak_lr: float, warmup_steps: int) -> Schedule:
     start = max(warmup_steps, 1)
     # During the warmup optax asks for steps before the first, and throws the answer away.
     return lambda step: peak_lr * jnp.sqrt(start / (start + jnp.maximum(step, 0)))
+
+
+def on_host(schedule: Schedule) -> Callable[[int], float]:
+    """Makes of a schedule a look-up of numbers, which waits for a device once in 1,024 steps.
+
+    Asked for alone, a rate would come behind the step that a device computes just then.
+    """
+    # One program: called outside of one, each operation of a schedule is compiled by itself.
+    rates_of = jax.jit(jax.vmap(schedule))
+
+    @functools.lru_cache(maxsize=1)
+    def block(index: int) -> list[float]:
+        first = index * _BLOCK_STEPS
+        return rates_of(np.arange(first, first + _BLOCK_STEPS, dtype=np.int32)).tolist()
+
+    block(0)  # Compiled now, before the devices have something to do.
+    return lambda step: block(step // _BLOCK_STEPS)[step % _BLOCK_STEPS]
 
 
 # Each takes `peak_lr`; what else it takes of the optimizer block, its signature says.

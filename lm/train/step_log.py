@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 from lm.costs import flops
 from lm.errors import UserError
+from lm.train import schedules
 from lm.train.monitor import StepMonitor
-from lm.train.schedules import Schedule
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,10 +25,11 @@ class StepLog:
     num_tokens: int  # Seen so far; at first, before the first step that will be reported.
     flops_per_token: float  # For model FLOPs utilisation.
     peak_flops: float | None  # Of all devices together; None where no peak is known.
-    schedule: Schedule
+    schedule: schedules.Schedule
     monitor: StepMonitor  # Is told how long each step took; what it saw is written too.
 
     def __post_init__(self):
+        self._rate = schedules.on_host(self.schedule)
         self._skipped_in_row = self._num_skipped = 0
         self._paused_seconds = 0.0
         # Seconds of training, and tokens seen by then, when something was last written.
@@ -78,7 +79,7 @@ class StepLog:
         return {
             "train/loss": metrics["loss"],
             "train/grad_norm": metrics["grad_norm"],
-            "train/learning_rate": float(self.schedule(step - 1)),  # Schedules count from 0.
+            "train/learning_rate": self._rate(step - 1),  # Schedules count from 0.
             "train/tokens": self.num_tokens,
             "train/skipped": self._num_skipped,
             "train/tokens_per_second": tokens_per_second,

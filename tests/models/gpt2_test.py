@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from lm.corpus.packing import Piece
 from lm.errors import UserError
 from lm.losses import likelihood
+from lm.models.families import init_params
 from lm.models.gpt2 import GPT2
 from lm.objectives.causal import causal
 from tests import tiny
@@ -161,3 +163,30 @@ def test_impossible_hyperparameters_are_named(changes):
     (name,) = changes
     with pytest.raises(UserError, match=f"model.{name}"):
         dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_tracing_a_block_without_the_check_of_flax_gives_the_same_programs(dropout, monkeypatch):
+    model = GPT2(dataclasses.replace(tiny.CONFIG, dropout=dropout))
+    ids_BL, key = jax.ShapeDtypeStruct((2, 8), jnp.int32), jax.random.key(0)
+    params = tiny.shapes()
+
+    def programs():
+        init = lambda key: init_params(model, key)
+        train = lambda params, ids_BL, key: model.apply(
+            {"params": params},
+            *(ids_BL, ids_BL, ids_BL),
+            deterministic=False,
+            rngs={"dropout": key},
+            method=model.hidden_states,
+        )
+        return [
+            jax.jit(init).lower(key).as_text(),
+            jax.jit(train).lower(params, ids_BL, key).as_text(),
+        ]
+
+    found, scan = programs(), nn.scan
+    checked = {"check_constancy_invariants": True}
+    monkeypatch.setattr(nn, "scan", lambda *args, **settings: scan(*args, **settings | checked))
+
+    assert programs() == found

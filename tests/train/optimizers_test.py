@@ -38,6 +38,19 @@ def test_wsd_falls_only_at_the_end():
     np.testing.assert_allclose([schedule(s) for s in (6, 7, 8)], [1, 0.5, 0])
 
 
+@pytest.mark.parametrize("name", sorted(schedules.SCHEDULES))
+def test_the_rates_of_a_log_are_those_of_the_schedule(name):
+    wsd = {"decay_ratio": 0.2} if name == "wsd" else {}
+    block = common.optimizer(name="sgd", schedule=name, peak_lr=0.1, warmup_steps=100, **wsd)
+    _, schedule = make_optimizer(num_steps=3000, **block)
+    steps = (0, 50, 100, 1023, 1024, 2999)  # Not only of the first block that is computed.
+
+    rates = schedules.on_host(schedule)
+
+    expected = [float(schedule(step)) for step in steps]
+    np.testing.assert_allclose([rates(step) for step in steps], expected, rtol=1e-5)
+
+
 def test_rsqrt_is_half_after_four_times_the_warmup():
     _, rate = make_optimizer(
         num_steps=100,
