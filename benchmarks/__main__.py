@@ -42,9 +42,9 @@ _TORCH = ("torch", "transformers")
 _SMALL_MODEL = ("--num_layers=2", "--num_heads=2", "--model_dim=32", "--vocab_size=512")
 
 
-def _train_step(case: str, platform: str, *small: str) -> Benchmark:
+def _train_step(case: str, platform: str, *small: str, variants: str = "default") -> Benchmark:
     small = (*_SMALL_MODEL, "--seq_len=32", "--batch_size=4", "--rounds=1", *small)
-    arguments = ("-m", "benchmarks.train_step", f"--case={case}")
+    arguments = ("-m", "benchmarks.train_step", f"--case={case}", f"--variants={variants}")
     return Benchmark(arguments, small, (platform,), _TORCH)
 
 
@@ -81,6 +81,8 @@ BENCHMARKS = {
     ),
     "start_up": Benchmark(("-m", "benchmarks.start_up"), ("--repeats=1",)),
     "train_step/quickstart": _train_step("quickstart", "cpu"),
+    "train_step/width_256": _train_step("width_256", "cpu"),
+    "train_step/width_512": _train_step("width_512", "cpu", variants="default,muon"),
     "train_step/gpt2": _train_step("gpt2", "gpu"),
     "train_step/gpt2_b64": _train_step("gpt2_b64", "gpu"),
     "train_step/bert": _train_step("bert", "gpu"),

@@ -8,6 +8,7 @@ turns there, too, and compile at the same time, in the time of the slowest.
 
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,17 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from benchmarks import results
+
 TOGETHER = "all sides start and compile at once and take turns: a device must hold all of them"
+_ENVIRONMENT = {
+    # Compilation is measured, and torch would find it in a cache.
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    # Torch's threads sleep while they have nothing to do, as XLA's do, and do not take the cores
+    # from the side whose turn it is. GNU's OpenMP reads the one, LLVM's the other.
+    "GOMP_SPINCOUNT": "0",
+    "KMP_BLOCKTIME": "0",
+}
 
 
 class Side:
@@ -34,8 +45,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Compilation is measured, and torch would find it in a cache.
-            env=os.environ | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"},
+            env=_ENVIRONMENT | os.environ,
         )
         self.facts = self._answer()
 
@@ -70,10 +80,15 @@ def serve(
     """
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
-        run(json.loads(line))
-        seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}), flush=True)
+        question = json.loads(line)
+        start, spent = time.perf_counter(), time.process_time()
+        run(question)
+        answer = {
+            "seconds": time.perf_counter() - start,
+            "processor_seconds": time.process_time() - spent,  # Of all threads.
+            "peak_bytes": peak_bytes(),
+        }
+        print(json.dumps(answer), flush=True)
 
 
 class Found(NamedTuple):
@@ -81,12 +96,14 @@ class Found(NamedTuple):
 
     facts: what the side says of itself.
     seconds: of each round.
+    processor_seconds: of each round, over all its threads.
     compile_seconds: by how much its very first run was longer.
-    peak_bytes: the most that its device held; None on CPUs.
+    peak_bytes: the most that its device held, or the process on a CPU; None where nobody counts.
     """
 
     facts: dict[str, Any]
     seconds: list[float]
+    processor_seconds: list[float]
     compile_seconds: float
     peak_bytes: int | None
 
@@ -120,10 +137,10 @@ def _take_turns(
     with ThreadPoolExecutor(num_at_once) as pool:
         sides = dict(zip(starts, pool.map(lambda start: start(), starts.values()), strict=True))
         ask = lambda question: pool.map(lambda side: side.run(question), sides.values())
-        results = [_ask(sides, question, rounds, list(ask(question))) for question in questions]
+        answers = [_ask(sides, question, rounds, list(ask(question))) for question in questions]
     for side in sides.values():
         side.close()
-    return results
+    return answers
 
 
 def _ask(
@@ -132,15 +149,17 @@ def _ask(
     """What each side found; `answers` are their first ones to this question."""
     first = {name: answer["seconds"] for name, answer in zip(sides, answers, strict=True)}
     last = {name: side.run(question) for name, side in sides.items()}  # Memory settles.
-    seconds = {name: [] for name in sides}
+    seconds, spent = ({name: [] for name in sides} for _ in range(2))
     for r in range(rounds):
         for name in list(sides)[:: 1 if r % 2 else -1]:  # Who begins changes.
             last[name] = sides[name].run(question)
             seconds[name].append(last[name]["seconds"])
+            spent[name].append(last[name]["processor_seconds"])
     return {
         name: Found(
             side.facts,
             seconds[name],
+            spent[name],
             round(max(0.0, first[name] - statistics.median(seconds[name])), 2),
             last[name]["peak_bytes"],
         )
@@ -152,6 +171,14 @@ def ratio(ours: Found, peer: Found) -> float:
     """How many times as long the peer took: the median over rounds."""
     pairs = zip(peer.seconds, ours.seconds, strict=True)
     return round(statistics.median(theirs / own for theirs, own in pairs), 3)
+
+
+def processor_seconds_of(ours: Found, peer: Found) -> dict[str, float]:
+    """Medians of both sides."""
+    return {
+        f"{whose}processor_seconds": results.rounded(statistics.median(found.processor_seconds))
+        for whose, found in (("", ours), ("peer_", peer))
+    }
 
 
 def memory_of(ours: Found, peer: Found) -> dict[str, float]:
@@ -185,15 +212,26 @@ def platform() -> str:
 
 
 def jax_peak_bytes() -> int | None:
-    """The most that JAX's first device held; None on CPUs, where it does not count."""
+    """The most that JAX's first device held; on a CPU, what the process had in memory."""
     import jax
 
     stats = jax.local_devices()[0].memory_stats()
-    return stats and stats["peak_bytes_in_use"]
+    return stats["peak_bytes_in_use"] if stats else process_peak_bytes()
 
 
 def torch_peak_bytes() -> int | None:
     """The same of torch's."""
     import torch
 
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
+    return (
+        torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else process_peak_bytes()
+    )
+
+
+def process_peak_bytes() -> int | None:
+    """The most that this process had in memory; None where the kernel does not say."""
+    # Not `getrusage`, whose maximum starts with what the process had that this one was forked from.
+    status = pathlib.Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+    return peaks[0] if peaks else None

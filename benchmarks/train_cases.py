@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from configs import bert, classify, gpt2, llama, quickstart
+from configs import bert, classify, common, gpt2, llama, quickstart
 from lm.tasks.factory import make_task, text_inputs
 
 SIZES = (
@@ -22,7 +22,8 @@ SIZES = (
     "seq_len",
     "batch_size",
 )
-# Ways to run a case, as overrides of its config: each is measured beside the same peers.
+# Ways to run a case, as overrides of its config, whole blocks or single values: each is measured
+# beside the same peers, and beside the first that was asked for.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "loss_in_blocks": {"loss.num_blocks": 8},
@@ -30,6 +31,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dots_kept": {"model.remat": "dots"},
     "whole_layers_again": {"model.remat": "full"},
     "fp8": {"model.matmul": "fp8"},
+    "bfloat16": {"model.dtype": "bfloat16"},
+    "muon": {"optimizer": common.optimizer("muon", "cosine", peak_lr=1e-2, warmup_steps=20)},
 }
 
 
@@ -48,8 +51,8 @@ class Case(NamedTuple):
     target: dict[str, float]
 
 
-def _quickstart():
-    return quickstart.get_config("optimizer=adamw")
+def _quickstart(**sizes: int):
+    return _resized(quickstart.get_config("optimizer=adamw"), sizes)
 
 
 def _gpt2(batch_size: int):
@@ -80,8 +83,15 @@ def _llama():
     return config
 
 
+_ON_CPU = (
+    "cpu",
+    ("transformers", "keeping_memory", "compiled"),
+    {"ratio": 1.1, "memory_ratio": 0.83},
+)
 CASES = {
-    "quickstart": Case(_quickstart, "cpu", ("transformers", "keeping_memory"), {"ratio": 1.0}),
+    "quickstart": Case(_quickstart, *_ON_CPU),
+    "width_256": Case(lambda: _quickstart(model_dim=256, num_heads=4), *_ON_CPU),
+    "width_512": Case(lambda: _quickstart(model_dim=512, num_heads=8, batch_size=4), *_ON_CPU),
     "gpt2": Case(
         lambda: _gpt2(32),
         "gpu",
@@ -99,16 +109,24 @@ def config_of(case: str, sizes: dict[str, int | None], variant: str) -> ml_colle
 
     Heads and MLP keep their proportion to the width, unless they are given.
     """
-    config = CASES[case].config()
-    model, given = config.model, {name: value for name, value in sizes.items() if value}
-    config.data.update({name: given.pop(name) for name in ("seq_len", "batch_size") & given.keys()})
+    config = _resized(CASES[case].config(), {name: value for name, value in sizes.items() if value})
+    blocks = {key: value for key, value in VARIANTS[variant].items() if isinstance(value, dict)}
+    for key, block in blocks.items():
+        config[key] = ml_collections.ConfigDict(block)
+    values = {key: value for key, value in VARIANTS[variant].items() if key not in blocks}
+    config.lock().update_from_flattened_dict(values)
+    return config
+
+
+def _resized(config: ml_collections.ConfigDict, given: dict[str, int]) -> ml_collections.ConfigDict:
+    model = config.model
+    config.data.update({name: given[name] for name in ("seq_len", "batch_size") & given.keys()})
     mlp_ratio = model.mlp_dim / model.model_dim
-    model.update(given)
+    model.update({name: size for name, size in given.items() if name not in config.data})
     if "mlp_dim" not in given:
         model.mlp_dim = round(mlp_ratio * model.model_dim)
     model.head_dim = model.model_dim // model.num_heads
     model.max_len = max(model.max_len, config.data.seq_len)
-    config.lock().update_from_flattened_dict(VARIANTS[variant])
     return config
 
 

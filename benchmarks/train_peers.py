@@ -1,7 +1,7 @@
 """What `benchmarks.train_step` compares with: the same models, batches and updates on torch.
 
 Each as fast as its users would have it: on a GPU compiled, in bfloat16 by autocast, with flash
-attention; everywhere with fused AdamW.
+attention; on a CPU in float32, eager and compiled; everywhere with fused AdamW.
 """
 
 import os
@@ -20,27 +20,32 @@ def make_step(name: str, config: ml_collections.ConfigDict, platform: str) -> tu
     """() -> the loss, on the device, after one update; and facts.
 
     Args:
-      name: torch_gpt2, transformers, or keeping_memory: transformers with the C library's memory
-        settings that `launch.py` makes for us.
+      name: torch_gpt2, transformers; with the C library's memory settings that `launch.py` makes
+        for us, keeping_memory, and compiled, which is compiled on a CPU too.
       config: of our side.
       platform: cpu or gpu.
     """
-    if name == "keeping_memory":
+    on_gpu, keeps_memory = platform == "gpu", name in ("keeping_memory", "compiled")
+    if keeps_memory:
         allocator.keep_freed_memory()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
-    device = "cuda" if platform == "gpu" else "cpu"
+    device = "cuda" if on_gpu else "cpu"
     with torch.device(device):
         model, loss, title = MODELS[name, config.model.name](config)
     model.train()
-    how = "torch.compile, bfloat16 by autocast" if platform == "gpu" else "eager, float32"
-    with_memory = ", keeping freed memory" if name == "keeping_memory" else ""
-    facts = {"name": f"{title}, {how}, fused AdamW{with_memory}"}
-    return _updates(model, loss, config.optimizer, device), facts
+    compiles = on_gpu or name == "compiled"
+    how = "torch.compile" if compiles else "eager"
+    dtype = "bfloat16 by autocast" if on_gpu else "float32"
+    with_memory = ", keeping freed memory" if keeps_memory else ""
+    facts = {"name": f"{title}, {how}, {dtype}, fused AdamW{with_memory}"}
+    # The loss alone leaves what is compiled: nobody asks for the logits.
+    forward = torch.compile(loss) if compiles else loss
+    return _updates(model, forward, config.optimizer, device), facts
 
 
-def _updates(model: torch.nn.Module, loss: Loss, rates: ml_collections.ConfigDict, device: str):
+def _updates(model: torch.nn.Module, forward: Loss, rates: ml_collections.ConfigDict, device: str):
     """Loss, gradients, clipping, AdamW with decay of the matrices alone, as on our side."""
     parameters = list(model.parameters())
     groups = [
@@ -50,12 +55,9 @@ def _updates(model: torch.nn.Module, loss: Loss, rates: ml_collections.ConfigDic
     optimizer = torch.optim.AdamW(
         groups, lr=rates.peak_lr, betas=(rates.b1, rates.b2), eps=rates.eps, fused=True
     )
-    on_gpu = device == "cuda"
-    # The loss alone leaves what is compiled: nobody asks for the logits.
-    forward = torch.compile(loss) if on_gpu else loss
 
     def step():
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=on_gpu):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             value = forward()
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, rates.clip_norm)
@@ -177,6 +179,7 @@ MODELS = {
     ("torch_gpt2", "gpt2"): _torch_gpt2,
     ("transformers", "gpt2"): _gpt2,
     ("keeping_memory", "gpt2"): _gpt2,
+    ("compiled", "gpt2"): _gpt2,
     ("transformers", "llama"): _llama,
     ("transformers", "bert"): _bert,
 }

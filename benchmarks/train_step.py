@@ -5,7 +5,8 @@
 A case is a shape (`benchmarks.train_cases`), by default the quickstart on a CPU and GPT-2 124M on a
 GPU. All sides do forward, loss, backward, clipping, AdamW: ours on rows of two documents, so that
 its attention keeps them apart, the peers' (`benchmarks.train_peers`) on rows that are only causal.
-On a CPU every case runs in float32 and the peers are not compiled.
+On a CPU every case runs in float32. `--variants=default,muon` measures ways to run a case, each
+beside the peers and beside the first; `--peers=` that alone.
 """
 
 import argparse
@@ -26,7 +27,9 @@ def main() -> None:
     on_cpu = platform == "cpu"
     args.case = args.case or ("quickstart" if on_cpu else "gpt2")
     args.steps_a_round = args.steps_a_round or (1 if on_cpu else 20)
-    variants, peers = args.variants.split(","), train_cases.CASES[args.case].peers
+    variants = args.variants.split(",")
+    peers = train_cases.CASES[args.case].peers
+    peers = peers if args.peers is None else [p for p in peers if p in args.peers.split(",")]
     flags = [f"--case={args.case}", f"--platform={platform}"]
     starts = {
         name: functools.partial(Side, __spec__.name, name, flags)
@@ -38,7 +41,8 @@ def main() -> None:
         starts, [args.steps_a_round], args.rounds, together=together, num_at_once=at_once
     )
     for variant in variants:
-        for peer in peers:
+        first = [f"ours/{variants[0]}"] if variant != variants[0] else []
+        for peer in (*first, *peers):
             emit(args, platform, variant, found[f"ours/{variant}"], found[peer])
 
 
@@ -48,6 +52,7 @@ def parse() -> argparse.Namespace:
     for name in train_cases.SIZES:
         parser.add_argument(f"--{name}", type=int, help="the case's unless given")
     parser.add_argument("--variants", default="default", help=", ".join(train_cases.VARIANTS))
+    parser.add_argument("--peers", help="of the case's, all unless given")
     parser.add_argument("--documents", type=int, default=2, help="of each of our rows")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps_a_round", type=int, help="1 on a CPU, else 20, unless given")
@@ -70,6 +75,7 @@ def serve(args: argparse.Namespace) -> None:
     if name == "ours":
         allocator.keep_freed_memory()
         step, facts = train_cases.make_step(config, args.documents)
+        facts["name"] = args.side
         peak_bytes = sides_lib.jax_peak_bytes
     else:
         from benchmarks import train_peers
@@ -109,7 +115,7 @@ def emit(args: argparse.Namespace, platform: str, variant: str, ours: Found, pee
         peer=peer.facts["name"],
         theirs=round(speeds[1]),
         ratio=sides_lib.ratio(ours, peer),
-        target=case.target if as_is else {},
+        target=case.target if as_is and not is_ours(peer) else {},
         note="" if variant == "default" else f"{variant}.",
         variant=variant,
         documents=args.documents,
@@ -119,9 +125,15 @@ def emit(args: argparse.Namespace, platform: str, variant: str, ours: Found, pee
         compile_seconds=ours.compile_seconds,
         peer_compile_seconds=peer.compile_seconds,
         rounds=args.rounds,
+        **sides_lib.processor_seconds_of(ours, peer),
         **sides_lib.memory_of(ours, peer),
         **more,
     )
+
+
+def is_ours(found: Found) -> bool:
+    """Whether this is no peer but another variant."""
+    return found.facts["name"].startswith("ours/")
 
 
 if __name__ == "__main__":

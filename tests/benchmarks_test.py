@@ -173,7 +173,7 @@ class FakeSide:
         seconds = {"ours": 1.0, "peer": 2.0}[self._name]
         if self._slower_by:
             seconds += self._slower_by.pop(0)
-        return {"seconds": seconds, "peak_bytes": 7}
+        return {"seconds": seconds, "processor_seconds": 2 * seconds, "peak_bytes": 7}
 
     def close(self):
         self._events.append(f"end {self._name}")
@@ -189,6 +189,8 @@ def test_sides_take_turns_or_never_meet(together):
     assert found["ours"].seconds == [1.0] * 4 and found["ours"].compile_seconds == 10
     assert sides.ratio(found["ours"], found["peer"]) == 2
     assert sides.memory_of(found["ours"], found["peer"])["memory_ratio"] == 1
+    spent = {"processor_seconds": 2, "peer_processor_seconds": 4}
+    assert sides.processor_seconds_of(found["ours"], found["peer"]) == spent
     if together:  # Who begins changes.
         counted = events[events.index("end ours") - 8 : events.index("end ours")]
         assert counted == ["peer q", "ours q", "ours q", "peer q"] * 2
