@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from configs import bert, classify, common, gpt2, llama, quickstart
+from lm.system import allocator
 from lm.tasks.factory import make_task, text_inputs
 
 SIZES = (
@@ -182,6 +183,7 @@ def make_step(
     def step():
         nonlocal state
         state, metrics = program.step(state, program.batch, **program.more)
+        allocator.settle()  # As `lm.train.loop` does.
         return metrics["loss"]
 
     return step, {

@@ -63,6 +63,7 @@ def _updates(model: torch.nn.Module, forward: Loss, rates: ml_collections.Config
         torch.nn.utils.clip_grad_norm_(parameters, rates.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        allocator.settle()  # Nothing for a peer that keeps no freed memory.
         return value.detach()
 
     return step
