@@ -1,5 +1,6 @@
 """Makes optimisers from settings: clipping, rule, decay, schedule, averaged weights."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from lm.models import mup
 from lm.models.parameters import Params, kernel_dims
 from lm.settings import keywords, lookup
 from lm.train import schedules
+from lm.train.muon import scale_by_muon
 
 Mask = Callable[[Params], Params]
 
@@ -70,31 +72,45 @@ def muon(
 
     Updates are scaled to AdamW's size (Liu et al. 2025, eq. 4), so one rate serves both.
     """
-    directions = contrib.muon(
-        1.0,
-        beta=beta,
-        adam_b1=b1,
-        adam_b2=b2,
-        eps=eps,
-        muon_weight_dimension_numbers=_muon_matrices,
-        consistent_rms=0.2,
+    # As `contrib.muon` has it, whose states are in old checkpoints, without its rate and decay.
+    nothing = [optax.add_decayed_weights(0.0), optax.scale_by_learning_rate(1.0)]
+    matrices = optax.chain(
+        scale_by_muon(_muon_matrices, beta=beta, eps=eps),
+        optax.stateless(lambda updates, _: _of_adamws_size(updates)),
+        *nothing,
     )
+    rest = optax.adamw(1.0, b1=b1, b2=b2, eps=eps, weight_decay=0.0, nesterov=True)
+    labels = lambda params: jax.tree_util.tree_map_with_path(_muon_label, params)
+    directions = optax.partition({"muon": matrices, "adam": rest}, labels)
     # Decay and rate come behind it, because its AdamW takes no mask: biases would decay.
     return _decayed(lr, mask, directions, optax.scale(-1.0), *between, decay=weight_decay)
 
 
-def _muon_matrices(params: Params) -> Params:
+def _of_adamws_size(updates: Params) -> Params:
+    """Scales matrices, whose singular values are 1, to entries of 0.2 in the root mean square."""
+
+    def scale(x, dims):
+        sides = [math.prod(x.shape[dim] for dim in some) for some in dims]
+        return jnp.sqrt(jnp.float32(max(sides))) * 0.2 * x
+
+    return jax.tree.map(scale, updates, _muon_matrices(updates))
+
+
+def _muon_label(path: tuple, x: jax.Array) -> str:
+    """Says which of the two a parameter is for: Muon takes matrices between hidden layers."""
+    names = tuple(part.key for part in path)
+    return "muon" if names[-1] == "kernel" and "layers" in names else "adam"
+
+
+def _muon_matrices(kernels: Params) -> Params:
     """Says which dimensions of each kernel are a matrix's rows, and which its columns."""
 
     def numbers(path, x):
-        names = tuple(part.key for part in path)
-        if names[-1] != "kernel" or "layers" not in names:
-            return None  # AdamW's. Muon is for matrices between hidden layers.
-        num_in = kernel_dims(names, x.ndim).inputs
+        num_in = kernel_dims(tuple(part.key for part in path), x.ndim).inputs
         dims = tuple(range(1, x.ndim))  # Dimension 0 counts the layers: a batch of matrices.
         return contrib.MuonDimensionNumbers(dims[:num_in], dims[num_in:])
 
-    return jax.tree_util.tree_map_with_path(numbers, params)
+    return jax.tree_util.tree_map_with_path(numbers, kernels)
 
 
 OPTIMIZERS = {"adamw": adamw, "lion": lion, "adafactor": adafactor, "muon": muon, "sgd": sgd}
