@@ -61,6 +61,11 @@ BENCHMARKS = {
         ("cpu", "gpu"),
         _TORCH,
     ),
+    "growth": Benchmark(
+        ("-m", "benchmarks.growth"),
+        ("--curves=batch,reading,planning,results", "--points=1"),
+        ("cpu",),
+    ),
     "import_memory": Benchmark(
         ("-m", "benchmarks.import_memory"), ("--num_layers=1", "--model_dim=128")
     ),
