@@ -277,7 +277,7 @@ def random_texts(shape: dict[str, int]) -> dict[str, np.ndarray]:
     return {
         "tokens_BL": rng.integers(0, shape["vocab_size"], (B, L), dtype=np.int32),
         "types_BL": np.zeros((B, L), np.int32),
-        "length_B": np.full(B, L, np.int32),
-        "label_B": rng.integers(0, 2, B, dtype=np.int32),
-        "weight_B": np.ones(B, np.float32),
+        "length_BE": np.full((B, 1), L, np.int32),
+        "label_BE": rng.integers(0, 2, (B, 1), dtype=np.int32),
+        "weight_BE": np.ones((B, 1), np.float32),
     }

@@ -19,6 +19,8 @@ from lm.data.render import MAX_ROWS, Stream, render
 from lm.errors import UserError
 from lm.models.parameters import num_params
 from lm.objectives.batch import Batch, Objective
+from lm.parallel.mesh import make_mesh, num_batch_shards
+from lm.tasks.text import lengths_of, segments
 from lm.train.language_model import objective_key
 
 
@@ -47,7 +49,10 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
         config, data = finetune.read(config)
         config = variants.with_num_steps(config, len(data.train.examples))
         _check_step(step, config.train.num_steps)
-        batches = finetune.make_batches(data, config.data, config.seed)
+        row_multiple = config.train.accumulate_steps * num_batch_shards(
+            make_mesh(**config.parallel)
+        )
+        batches = finetune.make_batches(data, config.data, config.seed, row_multiple)
         _show_examples(batches, data, step - 1)
         return
     config = variants.with_num_steps(init_from.with_model(config))
@@ -100,12 +105,12 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     num_steps, num_examples = config.train.num_steps, len(data.train.examples)
     print(f"\n{num_examples:,} examples, {num_steps:,} steps, {flops:.4g} training FLOPs a token")
     report.warn(data.warnings)
-    num_rows = memory.micro_batch(config.data.batch_size, parts.accumulate_steps, parts.mesh)
-    batches = finetune.make_batches(data, config.data, config.seed)
-    # As long as the first batch, since examples are padded to the longest of a batch.
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), batches.batch_at(0)
-    )
+    batches = finetune.make_batches(data, config.data, config.seed, parts.row_multiple)
+    # Of the shape of the first batch, since examples give a batch its own.
+    first = batches.batch_at(0)
+    num_rows = len(next(iter(first.values())))
+    num_rows = memory.micro_batch(num_rows, parts.accumulate_steps, parts.mesh)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), first)
 
     def loss(params, frozen_and_batch):
         frozen, batch = frozen_and_batch
@@ -131,30 +136,32 @@ def _show(prepared: Prepared, objective: Objective, batch_size: int, seed: int, 
 
 
 def _show_examples(batches: ExampleBatches, data: task_data.TaskData, step: int) -> None:
-    batch = batches.batch_at(step)
+    batch, rows = batches.laid_out_at(step)
     print(f"\nstep {step + 1} sees")
-    for b, example in enumerate(batches.rows_at(step)[:MAX_ROWS].tolist()):  # As `render` shows.
-        record = data.train.records[data.train.owners[example]]
-        gold = json.dumps(data.task.gold(record), ensure_ascii=False)
-        print(f"row {b}: {record.name}, gold {gold}")
+    for b, row in enumerate(rows[:MAX_ROWS]):  # As `render` shows.
+        for example in row:
+            record = data.train.records[data.train.owners[example]]
+            gold = json.dumps(data.task.gold(record), ensure_ascii=False)
+            print(f"row {b}: {record.name}, gold {gold}")
     rich.print(render(_example_streams(batch), data.tokenizer))
 
 
 def _example_streams(batch: dict[str, np.ndarray]) -> list[Stream]:
     """Shows what the model reads and writes; the parts of a pair are two segments."""
 
-    def segments(length_B, tokens, types=0):
-        return (np.arange(tokens.shape[1])[None] < length_B[:, None]) * (1 + types)
+    def segment_ids(length_BE, tokens, types=0):
+        ids = np.asarray(segments(length_BE, tokens.shape[1])[0])
+        return np.where(ids > 0, 2 * ids - 1 + types, 0) if np.any(types) else ids
 
     if "encoder_tokens_BM" in batch:
         read, written = batch["encoder_tokens_BM"], batch["targets_BL"]
-        segment_ids_BL = segments(batch["length_B"], written)
+        segment_ids_BL = segment_ids(lengths_of(batch), written)
         return [
-            Stream("encoder", read, segments(batch["encoder_length_B"], read)),
+            Stream("encoder", read, segment_ids(batch["encoder_length_B"][:, None], read)),
             Stream("decoder", written, segment_ids_BL, segment_ids_BL > 0),
         ]
     tokens_BL = batch["tokens_BL"]
-    segment_ids_BL = segments(batch["length_B"], tokens_BL, batch.get("types_BL", 0))
+    segment_ids_BL = segment_ids(lengths_of(batch), tokens_BL, batch.get("types_BL", 0))
     return [Stream("", tokens_BL, segment_ids_BL, batch.get("weights_BL"))]
 
 

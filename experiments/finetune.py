@@ -19,7 +19,7 @@ from experiments.wiring import init_from, pretraining, task_data, variants
 from experiments.wiring.number_ranges import check_numbers
 from lm.chat import template_files
 from lm.costs import flops
-from lm.data.examples import ExampleBatches, evaluation_batches
+from lm.data.examples import ExampleBatches, evaluation_batches, outputs_by_example
 from lm.errors import UserError
 from lm.loading import run_folder as run_folder_lib
 from lm.loading import task_model
@@ -27,7 +27,7 @@ from lm.metrics import seed_average
 from lm.models.parameters import Params, num_params
 from lm.parallel import hosts
 from lm.parallel.batches import place_batch, to_host
-from lm.parallel.mesh import make_mesh, process_shard, replicated, with_mesh
+from lm.parallel.mesh import make_mesh, num_batch_shards, process_shard, replicated, with_mesh
 from lm.parallel.param_rules import constrain_batch_sharding
 from lm.run import workdir as workdir_lib
 from lm.tasks.task import Task
@@ -122,7 +122,7 @@ class FineTuning:
     ):
         self.config, self.workdir, self.data, self.parts = config, workdir, data, parts
         self.schedule, self.abstract, self.extend = parts.schedule, parts.abstract, extend
-        self.batches = make_batches(data, config.data, config.seed)
+        self.batches = make_batches(data, config.data, config.seed, parts.row_multiple)
         self.shard = process_shard(parts.mesh)
         self.data_hash = data.hash
         self.flops_per_token = flops_per_token(parts.model, parts.params, config.data.seq_len)
@@ -245,6 +245,11 @@ class FineTuningParts(NamedTuple):
     abstract: TrainState  # Its shapes and shardings.
     lines: list[str]  # What was new in the parameters, and what was left out.
 
+    @property
+    def row_multiple(self) -> int:
+        """Devices and micro-batches share the rows of a batch in equal parts."""
+        return num_batch_shards(self.mesh) * self.accumulate_steps
+
     def first_state(self) -> TrainState:
         """The state before the first step."""
         shardings = pretraining.shardings_of(self.abstract)
@@ -289,14 +294,15 @@ def make_parts(
 
 
 def make_batches(
-    labelled: task_data.TaskData, data: ml_collections.ConfigDict, seed: int
+    labelled: task_data.TaskData, data: ml_collections.ConfigDict, seed: int, row_multiple: int
 ) -> ExampleBatches:
     """The training batches, each a function of its step; `data` is that block of the config."""
     return ExampleBatches(
         labelled.train.examples,
-        fill=labelled.task.fill,
+        layout=labelled.task.layout,
         multiple=data.multiple,
         batch_size=data.batch_size,
+        row_multiple=row_multiple,
         seed=seed,
     )
 
@@ -311,7 +317,7 @@ def make_step(parts: FineTuningParts) -> tuple[Callable, Callable[[Any], Any]]:
             return loss(parts.trained.combine(params, frozen), batch, key)
 
         # Tokens that are read, an encoder's too, without padding.
-        lengths = [x for name, x in batch.items() if name.endswith("length_B")]
+        lengths = [x for name, x in batch.items() if name.endswith(("length_B", "length_BE"))]
         return train_step(
             state,
             batch,
@@ -349,14 +355,16 @@ def make_evaluation(
     def evaluate(params):
         batches = evaluation_batches(
             split.examples,
-            fill=task.fill,
+            layout=task.layout,
             multiple=multiple,
             batch_size=batch_size,
+            row_multiple=num_batch_shards(mesh),
             shard=shard,
             num_shards=num_shards,
         )
-        placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
-        loss, outputs = evaluate_examples(lambda batch: eval_step(params, batch), placed)
+        placed = ((rows, place_batch(batch, mesh)) for rows, batch in batches)
+        loss, found = evaluate_examples(lambda batch: eval_step(params, batch), placed)
+        outputs = outputs_by_example(found, split.examples, task.layout)
         # Of a long text each window is an example, and the task joins what it says of them.
         by_record: list[list] = [[] for _ in split.records]
         for i, owner in enumerate(split.owners):

@@ -15,7 +15,7 @@ from flax import linen as nn
 from experiments import report
 from experiments.wiring.number_ranges import check_output, folder_of
 from lm.data import unlabelled
-from lm.data.examples import Features, evaluation_batches
+from lm.data.examples import Features, evaluation_batches, outputs_by_example
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.formats import files
@@ -24,7 +24,7 @@ from lm.inference import prompting
 from lm.loading import task_model as task_model_lib
 from lm.models.kv_cache import unstack_for_decoding
 from lm.parallel.batches import place_batch
-from lm.parallel.mesh import divisible, make_mesh, replicated, with_mesh
+from lm.parallel.mesh import divisible, make_mesh, num_batch_shards, replicated, with_mesh
 from lm.parallel.param_rules import constrain_batch_sharding, place_params
 from lm.settings import choose
 from lm.system import atomic_files
@@ -141,12 +141,15 @@ def _open(config: ml_collections.ConfigDict) -> TaskModel:
 
     def outputs_of(examples):
         batches = evaluation_batches(
-            examples, fill=task.fill, multiple=run.config["data"]["multiple"], batch_size=batch_size
+            examples,
+            layout=task.layout,
+            multiple=run.config["data"]["multiple"],
+            batch_size=batch_size,
+            row_multiple=num_batch_shards(mesh),
         )
-        placed = ((index, place_batch(batch, mesh)) for index, batch in batches)
-        found: dict[int, Outputs] = {}  # By the example: batches go by length, not in order.
-        for index, rows in fetched((index, step(params, batch)) for index, batch in placed):
-            found |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
+        placed = ((rows, place_batch(batch, mesh)) for rows, batch in batches)
+        results = fetched((rows, step(params, batch)) for rows, batch in placed)
+        found = outputs_by_example(results, examples, task.layout)
         return [found[i] for i in range(len(examples))]
 
     read, predict = task.read, functools.partial(task.predictions, model=model, params=params)

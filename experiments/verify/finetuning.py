@@ -13,7 +13,7 @@ from experiments import finetune, report, training
 from experiments.verify import subject
 from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation
 from experiments.wiring import pretraining, task_data, variants
-from lm.data.examples import collate
+from lm.data.examples import lay_out
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh
 from lm.train.optimizers import make_optimizer
@@ -65,7 +65,10 @@ def make(
         home=home,
         mesh=mesh,
         trainer=trainer,
-        make_batches=lambda: finetune.make_batches(data, config.data, config.seed),
+        # One batch for every mesh and number of micro-batches.
+        make_batches=lambda: finetune.make_batches(
+            data, config.data, config.seed, row_multiple=config.data.batch_size
+        ),
         uneven=_uneven(data, config.data.multiple, config.data.batch_size),
         evaluate=evaluate,
         num_evaluated=len(validation.examples),
@@ -93,12 +96,9 @@ def _few(split: task_data.Split, count: int) -> task_data.Split:
 
 def _uneven(data: task_data.TaskData, multiple: int, batch_size: int) -> Any:
     """Makes a batch whose last rows, not quite half of them, hold no example."""
-    return collate(
-        data.train.examples[: batch_size // 2 + 1],
-        fill=data.task.fill,
-        multiple=multiple,
-        size=batch_size,
-    )
+    examples = data.train.examples[: batch_size // 2 + 1]
+    batch, _ = lay_out(examples, data.task.layout, multiple=multiple, row_multiple=batch_size)
+    return batch
 
 
 def _costs(
@@ -111,9 +111,11 @@ def _costs(
         sums = lambda params, batch: parts.task.objective.loss(parts.model, params, batch, None)
         loss = jax.jit(lambda params, batch: sums(params, batch)["nll"])
         params = parts.trained.combine(trained_params, parts.frozen)
-        cost = lambda some, multiple: float(
-            loss(params, collate(some, fill=parts.task.fill, multiple=multiple, size=len(some)))
-        )
+
+        def cost(some, multiple):
+            batch, _ = lay_out(some, parts.task.layout, multiple=multiple, row_multiple=1)
+            return float(loss(params, batch))
+
         alone = sum(cost([example], width) for example in examples)
         return np.array([cost(examples, 2 * width)]), np.array([alone])
 

@@ -41,7 +41,7 @@ def make_model(config: Config, task: Task) -> nn.Module:
     base = factory_lib.make_model(
         config["model"],
         causal=True,
-        packed=False,
+        packed=bool(task.layout.joined),
         sequence_parts=config["parallel"]["sequence"],
     )
     if mup.growth(base.config) and not config["init_from"]:

@@ -1,7 +1,7 @@
 """Task models: the body of any family, and a head on its hidden states.
 
 Dimension key:
-  B batch    L length    W words    D model width    S labels or other outputs
+  B batch    L length    E texts of a row    W words    D model width    S labels or other outputs
 """
 
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from lm.models import crf
 from lm.models.layers import Dense
 
 _INIT = nn.initializers.truncated_normal(0.02)
-Inputs = dict[str, Any]  # What the body takes; `segment_ids_BL`, 1 for tokens and 0 for padding.
-Pool = Callable[[jax.Array, jax.Array], jax.Array]  # (x_BLD, segment_ids_BL) -> x_BD.
+Inputs = dict[str, Any]  # What the body takes.
+# (x_BLD, length_BE) -> x_BED: one state for each text of a row, where they follow one another.
+Pool = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class FirstToken(nn.Module):
@@ -25,28 +26,37 @@ class FirstToken(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-        """B x L x D, B x L -> B x D."""
-        return jnp.tanh(Dense((x_BLD.shape[-1],), _INIT, self.dtype, name="pooler")(x_BLD[:, 0]))
+    def __call__(self, x_BLD: jax.Array, length_BE: jax.Array) -> jax.Array:
+        """B x L x D, B x E -> B x E x D."""
+        first_BE = jnp.cumsum(length_BE, axis=1) - length_BE
+        x_BED = _states_at(x_BLD, first_BE)
+        return jnp.tanh(Dense((x_BLD.shape[-1],), _INIT, self.dtype, name="pooler")(x_BED))
 
 
-def last_token(x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-    """Picks the last token's state, in a decoder alone in having seen all: B x L x D -> B x D."""
-    last_B = jnp.maximum(jnp.sum(segment_ids_BL > 0, axis=1) - 1, 0)  # Padding stands at the end.
-    return jnp.take_along_axis(x_BLD, last_B[:, None, None], axis=1)[:, 0]
+def last_token(x_BLD: jax.Array, length_BE: jax.Array) -> jax.Array:
+    """Picks the states of last tokens, in a decoder alone in having seen all: -> B x E x D."""
+    return _states_at(x_BLD, jnp.cumsum(length_BE, axis=1) - 1)
 
 
-def mean(x_BLD: jax.Array, segment_ids_BL: jax.Array) -> jax.Array:
-    """Averages the states of all tokens (Ni et al. 2022, section 3): B x L x D -> B x D."""
-    weights_BL = (segment_ids_BL > 0).astype(jnp.float32)
+def _states_at(x_BLD: jax.Array, at_BE: jax.Array) -> jax.Array:
+    # Where there is no text, some place or other: its weight is 0.
+    at_BE = jnp.clip(at_BE, 0, x_BLD.shape[1] - 1)
+    return jnp.take_along_axis(x_BLD, at_BE[:, :, None], axis=1)
+
+
+def mean(x_BLD: jax.Array, length_BE: jax.Array) -> jax.Array:
+    """Averages the states of a text's tokens (Ni et al. 2022, section 3): -> B x E x D."""
+    at_L, end_BE = jnp.arange(x_BLD.shape[1]), jnp.cumsum(length_BE, axis=1)
+    begun_BLE = at_L[None, :, None] >= (end_BE - length_BE)[:, None, :]
+    weights_BLE = (begun_BLE & (at_L[None, :, None] < end_BE[:, None, :])).astype(jnp.float32)
     # In float32: a sum over a long text would lose bits in 16.
-    sum_BD = jnp.einsum("BLD,BL->BD", x_BLD.astype(jnp.float32), weights_BL)
-    mean_BD = sum_BD / jnp.maximum(jnp.sum(weights_BL, axis=1, keepdims=True), 1.0)
-    return mean_BD.astype(x_BLD.dtype)
+    sum_BED = jnp.einsum("BLD,BLE->BED", x_BLD.astype(jnp.float32), weights_BLE)
+    mean_BED = sum_BED / jnp.maximum(length_BE, 1)[:, :, None]
+    return mean_BED.astype(x_BLD.dtype)
 
 
 class SequenceHead(nn.Module):
-    """S numbers for a sequence.
+    """S numbers for each text of a row.
 
     pool: `FirstToken`, `last_token` or `mean`.
     """
@@ -56,13 +66,15 @@ class SequenceHead(nn.Module):
     num_outputs: int
 
     @nn.compact
-    def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> jax.Array:
-        """Inputs of B x L -> B x S, float32."""
+    def __call__(
+        self, inputs: Inputs, length_BE: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
+        """Inputs of B x L, B x E lengths of texts, 0 for none -> B x E x S, float32."""
         x_BLD = self.body.hidden_states(**inputs, deterministic=deterministic)
-        x_BD = self.pool(x_BLD, inputs["segment_ids_BL"])
+        x_BED = self.pool(x_BLD, length_BE)
         # Float32 from here on, whatever the body computes in: losses of few numbers are sensitive.
         dropout = nn.Dropout(self.body.config.dropout, deterministic=deterministic)
-        return Dense((self.num_outputs,), _INIT, jnp.dtype("float32"), name="head")(dropout(x_BD))
+        return Dense((self.num_outputs,), _INIT, jnp.dtype("float32"), name="head")(dropout(x_BED))
 
 
 class TokenHead(nn.Module):

@@ -134,7 +134,7 @@ class QuestionAnswering(Task):
             )
         if max_answer_len < 1:
             raise UserError(f"task.max_answer_len={max_answer_len} must be at least 1")
-        self.fill, self.notes = inputs.fill, inputs.notes
+        self.notes, self.layout = inputs.notes, inputs.layout("")
         self.objective = AnswerSpans(inputs, max_answer_len)
         self._inputs, self._stride, self._max_answer_len = inputs, stride, max_answer_len
         self._unanswerable, self._score = unanswerable, _SCORES[scorer]

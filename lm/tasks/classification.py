@@ -1,7 +1,7 @@
 """Classification of texts and pairs of texts, with one label or several, and regression.
 
 Dimension key:
-  B batch    L length    S labels    N examples
+  B batch    L length    E texts of a row    S labels    N examples
 """
 
 import abc
@@ -38,7 +38,7 @@ from lm.tasks.task import (
     TaskObjective,
     apply,
 )
-from lm.tasks.text import TextInputs, needs_fields, text_field
+from lm.tasks.text import TextInputs, lengths_of, needs_fields, text_field
 
 _POOLS = {
     "encoder": lambda dtype: heads.FirstToken(dtype),
@@ -56,10 +56,10 @@ class Target(Report, Protocol):
     def features(self, record: Record) -> Features: ...  # Beside those of its texts.
 
     @abc.abstractmethod
-    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums: ...
+    def loss(self, logits_BES: jax.Array, batch: Batch) -> Sums: ...
 
     @abc.abstractmethod
-    def output(self, logits_BS: jax.Array) -> jax.Array: ...  # B x S, for predictions.
+    def output(self, logits_BES: jax.Array) -> jax.Array: ...  # B x E x S, for predictions.
 
     @abc.abstractmethod
     def prediction(self, output_S: np.ndarray) -> Prediction: ...  # Of one example.
@@ -77,19 +77,24 @@ class TextHead(TaskObjective):
         return heads.SequenceHead(family.body(model_config), pool, self.target.num_outputs)
 
     def init_params(self, model: nn.Module, key: jax.Array) -> Params:
-        return model.init(key, self.inputs.inputs(self.inputs.empty()))["params"]
+        empty = self.inputs.empty()
+        return model.init(key, self.inputs.inputs(empty), lengths_of(empty))["params"]
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
         if self.inputs.family.architecture == "decoder":
             # It stays 0, since heads of `transformers` have none there: they could not hold it.
             bias_S = jax.lax.stop_gradient(params["head"]["bias"])
             params = {**params, "head": {**params["head"], "bias": bias_S}}
-        logits_BS = apply(model, params, dropout_key, self.inputs.inputs(batch))
-        return self.target.loss(logits_BS, batch)
+        return self.target.loss(self._logits(model, params, batch, dropout_key), batch)
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        logits_BS = apply(model, params, None, self.inputs.inputs(batch))
-        return {"output_BS": self.target.output(logits_BS)}
+        return {"output_BES": self.target.output(self._logits(model, params, batch, None))}
+
+    def _logits(
+        self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey
+    ) -> jax.Array:
+        inputs = self.inputs.inputs(batch), lengths_of(batch)
+        return apply(model, params, dropout_key, *inputs)
 
 
 class TextTask:
@@ -99,7 +104,8 @@ class TextTask:
     """
 
     def __init__(self, inputs: TextInputs, target: Target, *, text: str, pair: str):
-        self.metrics, self.fill, self.notes = target.metrics, inputs.fill, inputs.notes
+        self.metrics, self.notes = target.metrics, inputs.notes
+        self.layout = inputs.layout("L")
         self.gold, self.score, self.baselines = target.gold, target.score, target.baselines
         self.pictures, self.by_label = target.pictures, target.by_label
         self.objective = TextHead(inputs, target)
@@ -123,7 +129,7 @@ class TextTask:
     def predictions(
         self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
     ) -> list[Prediction]:
-        return [self._target.prediction(example["output_BS"]) for (example,) in outputs]
+        return [self._target.prediction(example["output_BES"]) for (example,) in outputs]
 
 
 class _Labels(Target):
@@ -164,14 +170,14 @@ class OneLabel(_Labels):
     def features(self, record: Record) -> Features:
         return {"label_B": self._known(record, label_of(record, self._label))}
 
-    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
-        label_B = batch["label_B"]
+    def loss(self, logits_BES: jax.Array, batch: Batch) -> Sums:
+        label_BE = batch["label_BE"]
         # As PyTorch's weighted loss does, both sums have the weights: the mean's divisor too.
-        weight_B = batch["weight_B"] * jnp.asarray(self._weights_S)[label_B]
-        return likelihood.cross_entropy(logits_BS[:, None], label_B[:, None], weight_B[:, None])
+        weight_BE = batch["weight_BE"] * jnp.asarray(self._weights_S)[label_BE]
+        return likelihood.cross_entropy(logits_BES, label_BE, weight_BE)
 
-    def output(self, logits_BS: jax.Array) -> jax.Array:
-        return jax.nn.softmax(logits_BS)
+    def output(self, logits_BES: jax.Array) -> jax.Array:
+        return jax.nn.softmax(logits_BES)
 
     def prediction(self, output_S: np.ndarray) -> Prediction:
         label = self._labels[int(np.argmax(output_S))]
@@ -217,17 +223,17 @@ class ManyLabels(_Labels):
         labels_S[[self._index[label] for label in self.gold(record)["labels"]]] = 1
         return {"labels_BS": labels_S}
 
-    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
+    def loss(self, logits_BES: jax.Array, batch: Batch) -> Sums:
         # `collate` pads this dimension, as if it were a length, to a multiple.
-        labels_BS = batch["labels_BS"][:, : self.num_outputs]
+        labels_BES = batch["labels_BES"][:, :, : self.num_outputs]
         # -log sigmoid(-x) is -log(1 - sigmoid(x)), without its overflow for large x.
-        signed_BS = jnp.where(labels_BS > 0, logits_BS, -logits_BS)
-        weights_BS = batch["weight_B"][:, None] * jnp.asarray(self._weights_S)[None]
-        nll = -jnp.sum(jax.nn.log_sigmoid(signed_BS) * weights_BS)
-        return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(weights_BS)}
+        signed_BES = jnp.where(labels_BES > 0, logits_BES, -logits_BES)
+        weights_BES = batch["weight_BE"][:, :, None] * jnp.asarray(self._weights_S)[None, None]
+        nll = -jnp.sum(jax.nn.log_sigmoid(signed_BES) * weights_BES)
+        return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(weights_BES)}
 
-    def output(self, logits_BS: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(logits_BS)
+    def output(self, logits_BES: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(logits_BES)
 
     def prediction(self, output_S: np.ndarray) -> Prediction:
         chosen = [label for label, x in zip(self._labels, output_S, strict=True) if x > 0.5]
@@ -270,13 +276,13 @@ class Number(Target):
     def features(self, record: Record) -> Features:
         return {"target_B": np.float32(self.gold(record)["value"])}
 
-    def loss(self, logits_BS: jax.Array, batch: Batch) -> Sums:
-        error_B = logits_BS[:, 0] - batch["target_B"]
-        squares = jnp.sum(jnp.square(error_B) * batch["weight_B"])
-        return {"loss": squares, "nll": squares, "num_tokens": jnp.sum(batch["weight_B"])}
+    def loss(self, logits_BES: jax.Array, batch: Batch) -> Sums:
+        error_BE = logits_BES[:, :, 0] - batch["target_BE"]
+        squares = jnp.sum(jnp.square(error_BE) * batch["weight_BE"])
+        return {"loss": squares, "nll": squares, "num_tokens": jnp.sum(batch["weight_BE"])}
 
-    def output(self, logits_BS: jax.Array) -> jax.Array:
-        return logits_BS
+    def output(self, logits_BES: jax.Array) -> jax.Array:
+        return logits_BES
 
     def prediction(self, output_S: np.ndarray) -> Prediction:
         return {"value": float(output_S[0])}

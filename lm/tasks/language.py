@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import Conversation, asked, read_conversation, text_of
-from lm.data.examples import Features
+from lm.data.examples import Features, RowLayout
 from lm.errors import UserError
 from lm.formats.fields import Record, lookup
 from lm.losses import likelihood
@@ -37,7 +37,7 @@ from lm.tasks.task import (
     UnfitFamily,
     apply,
 )
-from lm.tasks.text import CUT, TextInputs, text_field, too_long
+from lm.tasks.text import CUT, TextInputs, segments, text_field, too_long
 from lm.tokenizers.tokenizers import Tokenizer
 
 # The model's output, the token that each of its predictions is about, and the weight of that.
@@ -57,7 +57,7 @@ class DecoderText:
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
-        self.fill = {"tokens_BL": tokenizer.pad_id or 0}
+        self.layout = RowLayout({"tokens_BL": tokenizer.pad_id or 0}, joined="L")
 
     def features(self, ids: Sequence[np.ndarray], is_answer: Sequence[bool]) -> Features:
         """Makes a row of the parts of a text, each of which is to be learned or not."""
@@ -80,11 +80,10 @@ class DecoderText:
     ) -> Predicted:
         """Returns the output for what follows each token, what does follow, and its weight."""
         tokens_BL = batch["tokens_BL"]
-        segment_ids_BL = _segments(batch["length_B"], tokens_BL.shape[1])
-        positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
+        segment_ids_BL, positions_BL = segments(batch["length_BE"], tokens_BL.shape[1])
         inputs = dict(tokens_BL=tokens_BL, positions_BL=positions_BL, segment_ids_BL=segment_ids_BL)
         output = apply(model, params, dropout_key, **inputs)
-        # The roll brings the first token to the end, where the weight is 0.
+        # The last token of each text is followed by another text's first, with the weight 0.
         return output, jnp.roll(tokens_BL, -1, axis=1), batch["weights_BL"]
 
 
@@ -93,7 +92,8 @@ class EncoderDecoderText:
 
     def __init__(self, tokenizer: Tokenizer):
         self._start_id = tokenizer.pad_id or 0
-        self.fill = {"encoder_tokens_BM": self._start_id, "targets_BL": self._start_id}
+        fill = {"encoder_tokens_BM": self._start_id, "targets_BL": self._start_id}
+        self.layout = RowLayout(fill)
 
     def features(self, source: np.ndarray, target: np.ndarray) -> Features:
         """Makes features of what is read and what is written, both with their last token."""
@@ -109,13 +109,14 @@ class EncoderDecoderText:
     ) -> Predicted:
         """Returns the output for each token given those before it, the token, its weight."""
         targets_BL = batch["targets_BL"]
-        segment_ids_BL = _segments(batch["length_B"], targets_BL.shape[1])
+        segment_ids_BL, _ = segments(batch["length_B"][:, None], targets_BL.shape[1])
         # T5's decoder starts from the pad token (Raffel et al. 2020); inputs are targets, shifted.
         start_B1 = jnp.full((targets_BL.shape[0], 1), self._start_id, targets_BL.dtype)
         M = batch["encoder_tokens_BM"].shape[1]
+        encoder_segment_ids_BM, _ = segments(batch["encoder_length_B"][:, None], M)
         inputs = {
             "encoder_tokens_BM": batch["encoder_tokens_BM"],
-            "encoder_segment_ids_BM": _segments(batch["encoder_length_B"], M),
+            "encoder_segment_ids_BM": encoder_segment_ids_BM,
             "tokens_BL": jnp.concatenate([start_B1, targets_BL[:, :-1]], axis=1),
             "segment_ids_BL": segment_ids_BL,
         }
@@ -146,10 +147,11 @@ class NextToken(TaskObjective):
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
         if not self.has_outputs:
             return {}
-        output, *targets = self.text.output(model, params, batch, None)
-        rows = [x[:, None] for x in (output.logits(), *targets)]  # Each a batch of one, for vmap.
-        sums = jax.vmap(likelihood.cross_entropy)(*rows)
-        return {"nll_B": sums["nll"], "num_tokens_B": sums["num_tokens"]}
+        output, targets_BL, weights_BL = self.text.output(model, params, batch, None)
+        # Each token as a batch of one, for vmap.
+        tokens = [x[:, :, None, None] for x in (output.logits(), targets_BL, weights_BL)]
+        sums = jax.vmap(jax.vmap(likelihood.cross_entropy))(*tokens)
+        return {"nll_BL": sums["nll"], "weights_BL": weights_BL}
 
 
 class Seq2Seq(Task):
@@ -192,7 +194,7 @@ class Seq2Seq(Task):
         self._tokenizer = inputs.tokenizer
         self._has_encoder = inputs.family.architecture == "encoder_decoder"
         self._text = (EncoderDecoderText if self._has_encoder else DecoderText)(self._tokenizer)
-        self.fill = self._text.fill
+        self.layout = self._text.layout
         self.objective = NextToken(self._text, label_smoothing=label_smoothing, has_outputs=False)
         self._source, self._target, self._prompt = source, target, prompt
         self._seq_len, self._truncate = inputs.seq_len, inputs.truncate
@@ -305,7 +307,7 @@ class Chat(Task):
             raise UnfitFamily("only decoders converse; take a GPT-2 or Llama for this task")
         self.template, self.notes = template, inputs.notes
         self._text = DecoderText(inputs.tokenizer)
-        self.fill = self._text.fill
+        self.layout = self._text.layout
         self.objective = NextToken(self._text, has_outputs=True)
         self._seq_len, self._truncate = inputs.seq_len, inputs.truncate
         self._messages = messages
@@ -353,8 +355,10 @@ class Chat(Task):
     def predictions(
         self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params
     ) -> list[Prediction]:
-        nll = [math.fsum(float(o["nll_B"]) for o in of_record) for of_record in outputs]
-        num_tokens = [sum(int(o["num_tokens_B"]) for o in of_record) for of_record in outputs]
+        total = lambda name: [
+            math.fsum(float(x) for o in of_record for x in o[name]) for of_record in outputs
+        ]
+        nll, num_tokens = total("nll_BL"), map(int, total("weights_BL"))
         return [{"nll": x, "num_tokens": n} for x, n in zip(nll, num_tokens, strict=True)]
 
     def gold(self, record: Record) -> Prediction:
@@ -365,8 +369,3 @@ class Chat(Task):
         nll = math.fsum(prediction["nll"] for prediction in predictions)
         num_tokens = sum(prediction["num_tokens"] for prediction in predictions)
         return {"perplexity": math.exp(min(nll / num_tokens, 700.0))}  # exp(710) overflows.
-
-
-def _segments(length_B: jax.Array, L: int) -> jax.Array:
-    """B -> B x L: 1 for tokens, 0 for padding."""
-    return (jnp.arange(L)[None] < length_B[:, None]).astype(jnp.int32)

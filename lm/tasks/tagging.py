@@ -1,7 +1,7 @@
 """Sequence labelling: a tag for each word, by itself or as the likeliest path of a CRF.
 
 Dimension key:
-  B batch    L length    W words    S tags
+  B batch    L length    E texts of a row    W words    S tags
 """
 
 import collections
@@ -65,14 +65,16 @@ class SoftmaxTags(TaskObjective):
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
         inputs = self.inputs.inputs(batch)
         logits_BWS = apply(model, params, dropout_key, inputs, batch["first_BW"])
-        weights_BW = _mask(batch).astype(jnp.float32)
+        # Of the texts of a row, one tag or another is right by itself: they are one list of words.
+        num_words_B = jnp.sum(batch["num_words_BE"], axis=1)
+        weights_BW = _mask(num_words_B, batch).astype(jnp.float32)
         return likelihood.cross_entropy(logits_BWS, batch["tags_BW"], weights_BW)
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
         logits_BWS = apply(model, params, None, self.inputs.inputs(batch), batch["first_BW"])
         probabilities_BWS = jax.nn.softmax(logits_BWS)
         best = jnp.argmax(probabilities_BWS, axis=-1), jnp.max(probabilities_BWS, axis=-1)
-        return _outputs(batch, *best)
+        return _outputs(*best)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,21 +94,21 @@ class CRFTags(TaskObjective):
         return model.init(key, inputs, at_BW, at_BW, mask_BW, method="log_likelihood")["params"]
 
     def loss(self, model: nn.Module, params: Params, batch: Batch, dropout_key: DropoutKey) -> Sums:
-        mask_BW = _mask(batch)
+        mask_BW = _mask(batch["num_words_B"], batch)
         words = self.inputs.inputs(batch), batch["first_BW"], batch["tags_BW"], mask_BW
         nll = -jnp.sum(apply(model, params, dropout_key, *words, method="log_likelihood"))
         # A path's likelihood is that of all its words, so that the loss is a word's, as by softmax.
         return {"loss": nll, "nll": nll, "num_tokens": jnp.sum(mask_BW, dtype=jnp.float32)}
 
     def outputs(self, model: nn.Module, params: Params, batch: Batch) -> dict[str, jax.Array]:
-        words = self.inputs.inputs(batch), batch["first_BW"], _mask(batch)
+        mask_BW = _mask(batch["num_words_B"], batch)
+        words = self.inputs.inputs(batch), batch["first_BW"], mask_BW
         # No `deterministic` here: it is never trained through.
-        return _outputs(batch, *model.apply({"params": params}, *words, method="best_tags"))
+        return _outputs(*model.apply({"params": params}, *words, method="best_tags"))
 
 
-def _outputs(batch: Batch, tags_BW: jax.Array, probabilities_BW: jax.Array) -> dict[str, jax.Array]:
-    tags = {"tags_BW": tags_BW, "probabilities_BW": probabilities_BW}
-    return tags | {"num_words_B": batch["num_words_B"]}
+def _outputs(tags_BW: jax.Array, probabilities_BW: jax.Array) -> dict[str, jax.Array]:
+    return {"tags_BW": tags_BW, "probabilities_BW": probabilities_BW}
 
 
 class _Words(NamedTuple):
@@ -153,7 +155,9 @@ class Tagging(Task):
         if scheme:
             for label in ("O", *labels):
                 split_tag(label, scheme)  # Raises for a tag of another scheme.
-        self.fill, self.notes = inputs.fill, inputs.notes
+        self.notes = inputs.notes
+        # A CRF's path is that of one text, which has a row of its own.
+        self.layout = inputs.layout("") if crf else inputs.layout("LW", "first_BW")
         entity_names = ("f1_micro", "precision_micro", "recall_micro") if scheme else ()
         self.metrics = (*entity_names, "token_accuracy")
         self._inputs, self._labels, self._index = inputs, list(labels), index
@@ -235,12 +239,12 @@ class Tagging(Task):
         return [self._prediction(self._words(record), example) for record, (example,) in pairs]
 
     def _prediction(self, words: _Words, example: Outputs) -> Prediction:
-        num_read = int(example["num_words_B"])
+        num_read = len(example["tags_BW"])
         num_cut = len(words.texts) - num_read
         # Every word has a tag: one that was cut off gets O, or the first where tags have no O.
         cut_tag = "O" if "O" in self._index else self._labels[0]
-        tags = [self._labels[int(i)] for i in example["tags_BW"][:num_read]] + [cut_tag] * num_cut
-        probabilities = [round(float(p), 6) for p in example["probabilities_BW"][:num_read]]
+        tags = [self._labels[int(i)] for i in example["tags_BW"]] + [cut_tag] * num_cut
+        probabilities = [round(float(p), 6) for p in example["probabilities_BW"]]
         probabilities += [None] * num_cut
         prediction: Prediction = {"tags": tags, "probabilities": probabilities}
         if words.offsets is not None:
@@ -357,6 +361,6 @@ def _space_before(record: Record, num_words: int) -> list[bool] | None:
     return spaces
 
 
-def _mask(batch: Batch) -> jax.Array:
+def _mask(num_words_B: jax.Array, batch: Batch) -> jax.Array:
     """Returns B x W: where there is a word."""
-    return jnp.arange(batch["first_BW"].shape[1])[None] < batch["num_words_B"][:, None]
+    return jnp.arange(batch["first_BW"].shape[1])[None] < num_words_B[:, None]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from lm.data.examples import Features
+from lm.data.examples import Features, RowLayout
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.losses.likelihood import Sums
@@ -81,7 +81,7 @@ class Report(Protocol):
 class Task(Report, Protocol):
     """A task on labelled records: what its examples hold, what learns them, and what people see."""
 
-    fill: dict[str, int]  # What fills up a batch; see `examples.collate`.
+    layout: RowLayout  # How examples stand in the rows of a batch.
     notes: collections.Counter[str]  # What was counted on the way, such as examples that were cut.
     objective: TaskObjective
 

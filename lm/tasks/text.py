@@ -1,6 +1,6 @@
 """From the texts of an example to what a model's body reads.
 
-Dimension key: B batch, L length.
+Dimension key: B batch, L length, E texts of a row.
 """
 
 import collections
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.corpus.documents import LONG_CHARS, Document, cut_long
+from lm.data.examples import RowLayout
 from lm.errors import UserError
 from lm.formats.fields import kind_of, lookup, names_of
 from lm.models.families import Family
@@ -117,25 +118,42 @@ class TextInputs:
     def inputs(self, batch: Mapping[str, jax.Array]) -> dict[str, Any]:
         """Makes the keyword arguments of a body from a batch of `encode`'s features."""
         tokens_BL = batch["tokens_BL"]
-        at_L = jnp.arange(tokens_BL.shape[1])
-        # One text is one segment; padding is segment 0, which nothing attends to.
-        segment_ids_BL = (at_L[None] < batch["length_B"][:, None]).astype(jnp.int32)
+        segment_ids_BL, positions_BL = segments(lengths_of(batch), tokens_BL.shape[1])
         inputs = {"tokens_BL": tokens_BL, "segment_ids_BL": segment_ids_BL}
         if self._with_positions:
-            inputs["positions_BL"] = jnp.broadcast_to(at_L[None], tokens_BL.shape)
+            inputs["positions_BL"] = positions_BL
         if self._with_types:
             inputs["types_BL"] = batch["types_BL"]
         return inputs
 
     def empty(self) -> dict[str, jax.Array]:
         """Makes a batch of one token, by which parameters get their shapes."""
-        nothing_BL = jnp.zeros((1, 1), jnp.int32)
-        return {"tokens_BL": nothing_BL, "types_BL": nothing_BL, "length_B": jnp.ones(1, jnp.int32)}
+        one_BL = jnp.zeros((1, 1), jnp.int32)
+        return {"tokens_BL": one_BL, "types_BL": one_BL, "length_BE": jnp.ones((1, 1), jnp.int32)}
 
-    @property
-    def fill(self) -> dict[str, int]:
-        """Says what fills up a batch; see `examples.collate`."""
-        return {"tokens_BL": self.tokenizer.pad_id or 0}
+    def layout(self, joined: str, *places: str) -> RowLayout:
+        """Says how examples share rows; see `RowLayout`."""
+        return RowLayout({"tokens_BL": self.tokenizer.pad_id or 0}, joined, places)
+
+
+def lengths_of(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Returns the lengths of the texts of each row, B x E; of one text where none is shared."""
+    return batch["length_BE"] if "length_BE" in batch else batch["length_B"][:, None]
+
+
+def segments(length_BE: jax.Array, L: int) -> tuple[jax.Array, jax.Array]:
+    """Says which text of its row a token belongs to, and where in it the token stands: B x L twice.
+
+    Lengths 3, 2 in a row of 6 make the segments 1 1 1 2 2 0 and the positions 0 1 2 0 1 2. Padding
+    is segment 0, which no text attends to.
+    """
+    at_L, end_BE = jnp.arange(L), jnp.cumsum(length_BE, axis=1)
+    # How many texts have ended before a token: the index of its own.
+    text_BL = jnp.sum(at_L[None, :, None] >= end_BE[:, None, :], axis=2)
+    text_BL = jnp.minimum(text_BL, length_BE.shape[1] - 1)
+    start_BL = jnp.take_along_axis(end_BE - length_BE, text_BL, axis=1)
+    is_token_BL = at_L[None] < end_BE[:, -1:]
+    return jnp.where(is_token_BL, text_BL + 1, 0).astype(jnp.int32), at_L[None] - start_BL
 
 
 def too_long(name: str, length: int | str, seq_len: int) -> UserError:

@@ -70,22 +70,20 @@ def _metrics(all_sums: Iterable[Sums], num_bytes: int | None) -> dict[str, float
 
 def evaluate_examples(
     eval_step: Callable[[Any], tuple[Sums, dict[str, jax.Array]]],
-    batches: Iterable[tuple[np.ndarray, Any]],
-) -> tuple[float, dict[int, dict[str, np.ndarray]]]:
-    """Returns the loss over all examples, and the model's outputs by the example's index.
+    batches: Iterable[tuple[Any, Any]],
+) -> tuple[float, list[tuple[Any, dict[str, np.ndarray]]]]:
+    """Returns the loss over all examples, and the model's outputs for each batch.
 
     The loss is a mean over targets, NaN where none has any weight.
 
     Args:
       eval_step: batch -> sums, and outputs with a leading batch axis: a few numbers an example.
-      batches: the index of each example of a batch, and the batch, whose other rows weigh nothing.
+      batches: what is known of each batch, which comes with its outputs, and the batch.
     """
-    outputs, all_sums = {}, []
-    with_index = ((index, eval_step(batch)) for index, batch in batches)
-    for index, (sums, rows) in fetched(with_index):
+    outputs, all_sums = [], []
+    for known, (sums, rows) in fetched((known, eval_step(batch)) for known, batch in batches):
         all_sums.append(sums)
-        # `index` is shorter than the last batch, whose empty rows fall away here.
-        outputs |= {int(i): {k: x[b] for k, x in rows.items()} for b, i in enumerate(index)}
+        outputs.append((known, rows))
     nll, num_tokens = _totals(all_sums)
     return nll / num_tokens if num_tokens else math.nan, outputs
 

@@ -56,10 +56,12 @@ def test_a_head_is_read_by_transformers_and_says_the_same(kind, position_offset,
         positions_BL=jnp.broadcast_to(jnp.arange(13), (2, 13)),
         types_BL=types_BL,
     )
-    flat = flatten_dict(model.init(jax.random.key(0), inputs)["params"])
+    inputs = (inputs,) if isinstance(model, heads.TokenHead) else (inputs, jnp.full((2, 1), 13))
+    flat = flatten_dict(model.init(jax.random.key(0), *inputs)["params"])
     noise = np.random.default_rng(1).standard_normal
     params = unflatten_dict({p: x + 0.3 * noise(x.shape, np.float32) for p, x in flat.items()})
-    found = np.asarray(model.apply({"params": params}, inputs))
+    found = np.asarray(model.apply({"params": params}, *inputs))
+    found = found if isinstance(model, heads.TokenHead) else found[:, 0]
 
     family = heads_lib.with_head(block, kind, labels)
     hugging_face.save(tmp_path, family, block, params, "float32", {"pad_token_id": 1}, (), {})

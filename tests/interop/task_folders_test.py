@@ -21,6 +21,7 @@ from experiments.wiring import task_data
 from lm.errors import UserError
 from lm.loading import task_model
 from lm.loading.run_folder import head_of
+from lm.models import heads
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "good", "bad", "film"]
 SIZES = dict(
@@ -125,9 +126,13 @@ def test_a_task_model_says_what_it_says_in_transformers(name, tmp_path):
     loaded = task_model.load(folder)
 
     tokens_BL = np.random.default_rng(0).integers(5, len(WORDS), (2, 9)).astype(np.int32)
-    batch = dict(tokens_BL=tokens_BL, types_BL=np.zeros_like(tokens_BL), length_B=np.array([9, 9]))
-    inputs = loaded.task._inputs.inputs(batch)
-    found = jax.jit(loaded.model.apply)({"params": loaded.params}, inputs)
+    length_BE = np.array([[9], [9]])
+    batch = dict(tokens_BL=tokens_BL, types_BL=np.zeros_like(tokens_BL), length_BE=length_BE)
+    inputs = (loaded.task._inputs.inputs(batch),)
+    is_of_texts = isinstance(loaded.model, heads.SequenceHead)
+    inputs += (length_BE,) if is_of_texts else ()
+    found = jax.jit(loaded.model.apply)({"params": loaded.params}, *inputs)
+    found = found[:, 0] if is_of_texts else found
     with torch.no_grad():
         expected = reference(torch.tensor(tokens_BL))
     assert (loaded.config["task"]["kind"], task_model.labels_of(loaded.config)) == (kind, labels)
