@@ -1,5 +1,10 @@
 """Runs one experiment: `python launch.py --config=configs/X.py --workdir=DIR`."""
 
+from lm.system import allocator
+
+if __name__ == "__main__":  # Before more is imported, since it starts this program anew.
+    allocator.use_huge_pages()
+
 import gc
 import logging as std_logging
 import pathlib
@@ -15,7 +20,7 @@ from experiments import cli, config_help
 from experiments.sweeps import launch
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
-from lm.system import allocator, faults, interrupts, output, safe_text, supervisor
+from lm.system import faults, interrupts, output, safe_text, supervisor
 
 # No default here: this library would load it while this file is imported, and so before `main`.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -122,9 +127,6 @@ def _run(argv: list[str]) -> int:
     if _COORDINATOR.value is not None and not supervisor.is_watched():
         # XLA aborts a process that loses another one, from within; a parent can say why.
         return supervisor.watch(_COORDINATOR.value, _CONNECT_SECONDS.value)
-    # Not for predictions: rows of all lengths, without end, would let an untrimmed heap grow.
-    if config.experiment != "predict":
-        allocator.keep_freed_memory()
     if _SWEEP.value is not None or _LAUNCHER.value is not None:
         output.outlive_readers()
         return _launch()

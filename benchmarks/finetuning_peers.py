@@ -16,7 +16,6 @@ import torch
 import transformers
 
 from benchmarks import finetuning_cases
-from lm.system import allocator
 
 _RATES = dict(learning_rate=5e-5, adam_beta2=0.95, weight_decay=0.1, warmup_steps=0.1)
 
@@ -28,7 +27,6 @@ def main() -> None:
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--step_seconds", help="a file that gets wall and processor time of steps")
     args = parser.parse_args()
-    allocator.keep_freed_memory()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     transformers.logging.set_verbosity_error()
     trainer, validation = _CASES[args.case](args)

@@ -130,7 +130,6 @@ def prompts(args: argparse.Namespace, batch_size: int) -> np.ndarray:
 
 def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None]]:
     """Facts, and (batch size) -> None, after one call."""
-    allocator.keep_freed_memory()
     import jax
 
     from configs import gpt2
@@ -210,4 +209,5 @@ def peer(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
 
 
 if __name__ == "__main__":
+    allocator.use_huge_pages()
     main()

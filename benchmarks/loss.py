@@ -25,7 +25,6 @@ TARGET = 8.0
 
 def main() -> None:
     args = parse()
-    allocator.keep_freed_memory()
     on_cpu = jax.default_backend() == "cpu"
     dtype = "float32" if on_cpu else "bfloat16"
     shape = {
@@ -134,4 +133,5 @@ def arguments(shape: dict[str, int], dtype: str) -> tuple[jax.Array, ...]:
 
 
 if __name__ == "__main__":
+    allocator.use_huge_pages()
     main()

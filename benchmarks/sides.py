@@ -18,15 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from benchmarks import results
+from lm.system import allocator
 
 TOGETHER = "all sides start and compile at once and take turns: a device must hold all of them"
-_ENVIRONMENT = {
+ENVIRONMENT = {
     # Compilation is measured, and torch would find it in a cache.
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
     # Torch's threads sleep while they have nothing to do, as XLA's do, and do not take the cores
     # from the side whose turn it is. GNU's OpenMP reads the one, LLVM's the other.
     "GOMP_SPINCOUNT": "0",
     "KMP_BLOCKTIME": "0",
+    # All have the memory settings that `launch.py` makes for us.
+    allocator.ENVIRONMENT: allocator.HUGE_PAGES,
 }
 
 
@@ -45,7 +48,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=_ENVIRONMENT | os.environ,
+            env=ENVIRONMENT | os.environ,
         )
         self.facts = self._answer()
 

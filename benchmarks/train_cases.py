@@ -10,7 +10,6 @@ import ml_collections
 import numpy as np
 
 from configs import bert, classify, common, gpt2, llama, quickstart
-from lm.system import allocator
 from lm.tasks.factory import make_task, text_inputs
 
 SIZES = (
@@ -86,7 +85,7 @@ def _llama():
 
 _ON_CPU = (
     "cpu",
-    ("transformers", "keeping_memory", "compiled"),
+    ("transformers", "compiled"),
     {"ratio": 1.1, "memory_ratio": 0.83},
 )
 CASES = {
@@ -183,7 +182,6 @@ def make_step(
     def step():
         nonlocal state
         state, metrics = program.step(state, program.batch, **program.more)
-        allocator.settle()  # As `lm.train.loop` does.
         return metrics["loss"]
 
     return step, {

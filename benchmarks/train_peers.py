@@ -11,8 +11,6 @@ from typing import Any
 import ml_collections
 import torch
 
-from lm.system import allocator
-
 Loss = Callable[[], torch.Tensor]
 
 
@@ -20,14 +18,11 @@ def make_step(name: str, config: ml_collections.ConfigDict, platform: str) -> tu
     """() -> the loss, on the device, after one update; and facts.
 
     Args:
-      name: torch_gpt2, transformers; with the C library's memory settings that `launch.py` makes
-        for us, keeping_memory, and compiled, which is compiled on a CPU too.
+      name: torch_gpt2, transformers, or compiled, which is compiled on a CPU too.
       config: of our side.
       platform: cpu or gpu.
     """
-    on_gpu, keeps_memory = platform == "gpu", name in ("keeping_memory", "compiled")
-    if keeps_memory:
-        allocator.keep_freed_memory()
+    on_gpu = platform == "gpu"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
@@ -38,8 +33,7 @@ def make_step(name: str, config: ml_collections.ConfigDict, platform: str) -> tu
     compiles = on_gpu or name == "compiled"
     how = "torch.compile" if compiles else "eager"
     dtype = "bfloat16 by autocast" if on_gpu else "float32"
-    with_memory = ", keeping freed memory" if keeps_memory else ""
-    facts = {"name": f"{title}, {how}, {dtype}, fused AdamW{with_memory}"}
+    facts = {"name": f"{title}, {how}, {dtype}, fused AdamW"}
     # The loss alone leaves what is compiled: nobody asks for the logits.
     forward = torch.compile(loss) if compiles else loss
     return _updates(model, forward, config.optimizer, device), facts
@@ -63,7 +57,6 @@ def _updates(model: torch.nn.Module, forward: Loss, rates: ml_collections.Config
         torch.nn.utils.clip_grad_norm_(parameters, rates.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        allocator.settle()  # Nothing for a peer that keeps no freed memory.
         return value.detach()
 
     return step
@@ -179,7 +172,6 @@ def _common() -> dict[str, Any]:
 MODELS = {
     ("torch_gpt2", "gpt2"): _torch_gpt2,
     ("transformers", "gpt2"): _gpt2,
-    ("keeping_memory", "gpt2"): _gpt2,
     ("compiled", "gpt2"): _gpt2,
     ("transformers", "llama"): _llama,
     ("transformers", "bert"): _bert,

@@ -16,7 +16,6 @@ import statistics
 from benchmarks import results, train_cases
 from benchmarks import sides as sides_lib
 from benchmarks.sides import Found, Side
-from lm.system import allocator
 
 
 def main() -> None:
@@ -73,7 +72,6 @@ def serve(args: argparse.Namespace) -> None:
     name, _, variant = args.side.partition("/")
     config = train_cases.config_of(args.case, sizes_of(args), variant or "default")
     if name == "ours":
-        allocator.keep_freed_memory()
         step, facts = train_cases.make_step(config, args.documents)
         facts["name"] = args.side
         peak_bytes = sides_lib.jax_peak_bytes

@@ -15,7 +15,6 @@ from benchmarks import checkpoint, gpu, loss, results, sides, train_cases, train
 from lm.loading import task_model
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
-from lm.system import allocator
 
 FOLDER = pathlib.Path(runner.__file__).parent
 # Checks say yes or no, and one says what is learned: they measure neither time nor memory.
@@ -64,7 +63,6 @@ def test_what_a_program_measures_leaves_it_in_the_common_shape_alone(path):
     ids=["checkpoint", "loss"],
 )
 def test_measurements_have_the_common_keys(program, flags, capsys, monkeypatch):
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: None)  # Not in this process.
     monkeypatch.setattr("sys.argv", ["program", *flags])
 
     program.main()

@@ -14,6 +14,7 @@ import optax
 
 from experiments.experiment import StepBatches
 from experiments.wiring import variants
+from lm.models import factory
 from lm.models.parameters import Params
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.train.step import StepFn, TrainState
@@ -136,7 +137,9 @@ def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collecti
     # The parameters of init_from are those of a larger model.
     changes = {"init_from": "", "train.accumulate_steps": variant.accumulate_steps}
     config = variants.changed(config, changes)
-    config.model.scan_layers ^= variant.flip_scan
+    scans = factory.scans_layers(config.model.scan_layers, jax.default_backend())
+    with config.model.ignore_type():  # It may be "auto".
+        config.model.scan_layers = scans ^ variant.flip_scan
     if len(variant.devices) == 1:
         config.parallel.update(_NO_CUTS)
     if "dropout" in config.model and not variant.dropout:

@@ -46,6 +46,12 @@ def make_model(
     return family_named(block["name"]).module(model_config)
 
 
+def scans_layers(value: bool | str, platform: str) -> bool:
+    """Resolves `model.scan_layers`; raises UserError for what it cannot be."""
+    known = {"auto": platform == "cpu", "True": True, "False": False}
+    return lookup("model.scan_layers", str(value), known)
+
+
 def resolved(
     block: Mapping[str, Any], causal: bool, packed: bool, sequence_parts: int
 ) -> tuple[Any, KernelChoice]:
@@ -58,6 +64,7 @@ def resolved(
     platform, capability = jax.default_backend(), compute_capability()
     if settings["dtype"] == "auto":
         settings["dtype"] = "float32" if platform == "cpu" else "bfloat16"
+    settings["scan_layers"] = scans_layers(settings["scan_layers"], platform)
     model_config = call(family.config, "model", settings)
     check_matmul(model_config.matmul, platform=platform, capability=capability)
     # Encoders see both sides whatever the objective; only decoders have prefixes inside a row.

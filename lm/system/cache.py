@@ -6,10 +6,8 @@ import pathlib
 import jax
 
 from lm.errors import UserError
-from lm.system import allocator
 
 _KEPT_COMPILATION_SECONDS = 0.2
-_LONG_COMPILATION_SECONDS = 0.5  # It leaves holes in the heap.
 
 
 def cache_folder(name: str) -> pathlib.Path:
@@ -29,16 +27,9 @@ def cache_folder(name: str) -> pathlib.Path:
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep in the cache what it compiles, and look there first; tidies up behind it."""
-    jax.monitoring.register_event_duration_secs_listener(_tidy_up)
+    """Has JAX keep in the cache what it compiles, and look there first."""
     folder = cache_folder("xla")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Where nothing can be written, JAX would warn of each program that it cannot keep.
     seconds = _KEPT_COMPILATION_SECONDS if os.access(folder, os.W_OK) else float("inf")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
-
-
-def _tidy_up(event: str, seconds: float, **_) -> None:
-    is_compilation = event == "/jax/core/compile/backend_compile_duration"
-    if is_compilation and seconds > _LONG_COMPILATION_SECONDS:
-        allocator.fill_holes()

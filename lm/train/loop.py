@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lm.system import allocator, interrupts
+from lm.system import interrupts
 from lm.train.step import Metrics, StepFn, TrainState
 
 # Counts over all runs of this process, since JAX may choose to stop behind the last step of one.
@@ -82,7 +82,6 @@ def fit(
         if step == first_step:
             say(f"compiled step {step} in {time.perf_counter() - start_seconds:.1f} s")
         flush()  # The step before, while this one runs.
-        allocator.settle()
         pending = (step, metrics)
         for hook in hooks:
             if hook.is_due(step, num_steps):

@@ -172,7 +172,7 @@ def test_text_that_is_the_name_of_a_label_is_that_label(name):
 @pytest.mark.parametrize("scheme", ["BILOU", "BMESO", "BIOES"])
 def test_a_tagger_has_its_labels_in_any_spelling_of_its_scheme(scheme):
     names = ["O", *(f"{prefix}-X" for prefix in scheme.replace("O", ""))]
-    inputs = types.SimpleNamespace(fill={}, notes={})
+    inputs = types.SimpleNamespace(layout=lambda *names: names, notes={})
     settings = dict(crf=False, on_ill_formed="raise", tokens="tokens", tags="tags")
 
     task = Tagging(inputs, labels=names, scheme="BIOES", **settings)
@@ -180,7 +180,7 @@ def test_a_tagger_has_its_labels_in_any_spelling_of_its_scheme(scheme):
     words = {"tokens": list("abcde"), "tags": [f"{prefix}-X" for prefix in "BIE"] + ["O", "S-X"]}
     gold = task.gold(Record("a", words))["tags"]
     for i, name in enumerate(names):
-        outputs = {"tags_BW": [i], "probabilities_BW": [1.0], "num_words_B": 1}
+        outputs = {"tags_BW": [i], "probabilities_BW": [1.0]}
         (said,) = task.predictions([Record("a", {"tokens": ["a"]})], [[outputs]], None, None)
         assert said["tags"] == [as_bioes(name)] and said["tags"][0] in {"O", *gold}
 
