@@ -82,18 +82,19 @@ CASES = {
         *({"ratio": 1.5, "memory_ratio": 1.0 / 0.9}, {}, {}),
     ),
     "predictions": Case(
-        *("classifier", _classified, (5, 60), 5000, "evaluate.py", {}),
+        *("classifier", _classified, (5, 60), 5000, "evaluate.py", {"data.source": "files"}),
         *({"ratio": 2.0, "memory_ratio": 1.0 / 0.7}, {}, {}),
     ),
 }
 
 
-def make(name: str, folder: pathlib.Path) -> None:
+def make(name: str, folder: pathlib.Path, num_train: int | None = None) -> None:
     """Writes `folder`/model, `folder`/train.jsonl and `folder`/validation.jsonl of a case."""
     case, rng = CASES[name], random.Random(0)
     words = list(_words())
     folder.mkdir(parents=True, exist_ok=True)
-    for split, num in (("train", case.num_train), ("validation", NUM_VALIDATION)):
+    sizes = {"train": num_train or case.num_train, "validation": NUM_VALIDATION}
+    for split, num in sizes.items():
         with (folder / f"{split}.jsonl").open("w") as file:
             for _ in range(num):
                 length = rng.randint(*case.num_words)

@@ -51,8 +51,8 @@ class Experiment(Protocol):
     def compiled_step(self) -> tuple[StepFn, Callable[[Any], Any]]:
         """Returns the step, its key bound, and what places a batch for it; see `compile_step`."""
 
-    def evaluate(self, params: Params) -> dict[str, float]:
-        """Returns metrics by name, "eval/loss" among them."""
+    def evaluate(self, step: int, params: Params) -> dict[str, float]:
+        """Returns metrics by name, "eval/loss" among them, of the parameters after a step."""
 
     def sample(self, params: Params) -> str | None:
         """Returns text for the logs, if any."""

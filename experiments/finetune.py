@@ -134,6 +134,7 @@ class FineTuning:
         evaluation = functools.partial(make_evaluation, data.task, parts.model, parts.mesh, **sizes)
         self._evaluate_validation = evaluation(data.validation)
         self._evaluate_training = evaluation(data.train)
+        self._last_evaluation: tuple[int, dict[str, float], list[Any]] | None = None
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
         is_chat = self.config.task.kind == "chat"  # Which has templates of its own.
@@ -159,9 +160,10 @@ class FineTuning:
         # Frozen ones are an argument: as constants they would be compiled into the program.
         return functools.partial(step, key=key, frozen=self.parts.frozen), place
 
-    def evaluate(self, trained_params: Params) -> dict[str, float]:
+    def evaluate(self, step: int, trained_params: Params) -> dict[str, float]:
         params = self.parts.trained.combine(trained_params, self.parts.frozen)
-        metrics, _ = self._evaluate_validation(params)
+        metrics, predictions = self._evaluate_validation(params)
+        self._last_evaluation = step, dict(metrics), predictions
         if self.config.eval.on_training:
             seen, _ = self._evaluate_training(params)
             metrics |= {name.replace("eval/", "training_set/"): x for name, x in seen.items()}
@@ -173,15 +175,20 @@ class FineTuning:
         """Returns None: a task's model writes no text by itself."""
 
     def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
-        """Evaluates the best checkpoint, and writes its predictions."""
-        if self.config.checkpoint.best_metric:
-            step, state, _ = checkpoints.restore(self.abstract, best=True)
-            print(f"restored step {step}, the best by {self.config.checkpoint.best_metric}")
-        trained_params = evaluation_params(state.params, state.opt_state)
-        params = self.parts.trained.combine(trained_params, self.parts.frozen)
-        metrics, predictions = self._evaluate_validation(params)
+        """Reports the best checkpoint, and writes its predictions."""
+        step, best_metric = int(state.step), self.config.checkpoint.best_metric
+        if best_metric:
+            step = checkpoints.best_step()
+            print(f"step {step} is the best by {best_metric}")
+        # Mostly the last one that was evaluated; else its parameters are read again.
+        if self._last_evaluation is None or self._last_evaluation[0] != step:
+            if best_metric:
+                step, state, _ = checkpoints.restore(self.abstract, best=True)
+                print(f"restored step {step}")
+            self.evaluate(step, evaluation_params(state.params, state.opt_state))
+        step, metrics, predictions = self._last_evaluation
         if hosts.is_first():
-            report.fine_tuned(self.workdir, self.data, int(state.step), metrics, predictions)
+            report.fine_tuned(self.workdir, self.data, step, metrics, predictions)
 
 
 def _as_begun(task: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class RunLifecycle:
         with self.progress.paused():
             # The moving average of the parameters, where the optimiser keeps one.
             params = evaluation_params(state.params, state.opt_state)
-            metrics = self._experiment.evaluate(params)
+            metrics = self._experiment.evaluate(step, params)
         self.take_evaluation(step, params, metrics)
 
     def take_evaluation(self, step: int, params: Params, metrics: dict[str, float]) -> None:

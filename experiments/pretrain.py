@@ -158,7 +158,7 @@ class Pretraining:
         # One key for all steps: each folds its number in, so that no checkpoint need hold it.
         return functools.partial(step, key=jax.random.key(self.config.seed)), place
 
-    def evaluate(self, params: Params) -> dict[str, float]:
+    def evaluate(self, step: int, params: Params) -> dict[str, float]:
         return self._evaluate(params)
 
     def sample(self, params: Params) -> str | None:

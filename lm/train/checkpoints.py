@@ -169,6 +169,10 @@ class Checkpoints:
         )
         return int(path.name), state, _host_file(path)["host"]
 
+    def best_step(self) -> int:
+        """Says which step is the best by `best_metric`, of those that are kept."""
+        return _best_first(self._folder, self.steps(), self._best_metric, self._best_mode)[0]
+
     def _delete_old(self) -> None:
         steps = self.steps()
         keep = set(steps[-self._keep_last :])
