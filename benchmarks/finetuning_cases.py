@@ -78,7 +78,8 @@ CASES = {
         *({"ratio": 1.4, "memory_ratio": 1.0}, {}, {}),
     ),
     "lora": Case(
-        *("llama", _talked, (20, 100), 1000, "chat.py", {"lora.rank": 8}),
+        *("llama", _talked, (20, 100), 1000, "chat.py"),
+        {"lora.rank": 8, "lora.targets": "(attention|mlp)/.*/kernel$"},
         *({"ratio": 1.5, "memory_ratio": 1.0 / 0.9}, {}, {}),
     ),
     "predictions": Case(

@@ -34,6 +34,8 @@ def main() -> None:
         trainer.train()
         print(trainer.evaluate())
         trainer.save_model()
+    if args.case == "lora":  # Its evaluation is the loss, and all that is said of an answer.
+        return
     predictions = trainer.predict(validation)
     with (args.output / "predictions.jsonl").open("w") as file:
         for row in np.asarray(predictions.predictions):
