@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import import_memory, results, results_reading, train_cases
+from lm.system import allocator
 
 _SHAPE = dict(num_layers=2, num_heads=4, model_dim=128, vocab_size=2048, seq_len=128, batch_size=8)
 _HEAD_DIM = 32
@@ -94,9 +95,7 @@ def _step(key: str, size: int) -> Cost:
     from experiments.estimates import memory
     from experiments.wiring import pretraining
     from lm.objectives.causal import causal
-    from lm.system import allocator
 
-    allocator.keep_freed_memory()
     shape = _SHAPE | {key: size}
     shape["num_heads"] = shape["model_dim"] // _HEAD_DIM
     config = train_cases.config_of("quickstart", shape, "default")
@@ -110,7 +109,6 @@ def _step(key: str, size: int) -> Cost:
     compiled = time.process_time() - start
     plan = program.memory_analysis()
     planned = plan.temp_size_in_bytes + plan.argument_size_in_bytes
-    allocator.fill_holes()
     state = made.first_state()
 
     def advance():
@@ -158,9 +156,7 @@ def _reading(size: int) -> Cost:
 def _evaluation(size: int) -> Cost:
     """Measures an evaluation with predictions and scores, compiled before."""
     from experiments import finetune
-    from lm.system import allocator
 
-    allocator.keep_freed_memory()
     with _examples(train=32, validation=size) as config:
         config, data = finetune.read(config)
         parts = finetune.make_parts(config, data)
@@ -323,4 +319,5 @@ def slope(sizes: Sequence[int], costs: Sequence[float]) -> float:
 
 
 if __name__ == "__main__":
+    allocator.use_huge_pages()
     main()
