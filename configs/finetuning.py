@@ -81,7 +81,7 @@ def recipe(
         seq_len=seq_len,  # Most tokens of an example.
         batch_size=batch_size,  # Examples a step, over all devices, hosts and micro-batches.
         batch_size_per_device=0,  # Times the number of devices, in place of batch_size; 0: not.
-        multiple=32,  # Batches are as long as their longest example, rounded up to this in tokens.
+        multiple=32,  # Rows are as long as the longest example, rounded up to this in tokens.
         truncate=False,  # Whether examples of more than seq_len tokens are cut; else refused.
         on_error="raise",  # For records that do not suit: raise, or skip, which counts them.
         max_document_bytes=1_000_000_000,  # Longest line or value of a file, unpacked.
