@@ -55,6 +55,12 @@ def _vmap(case: str) -> Benchmark:
 
 BENCHMARKS = {
     "checkpoint": Benchmark(("-m", "benchmarks.checkpoint"), ("--megabytes=7", "--rounds=1")),
+    "finetuning": Benchmark(
+        ("-m", "benchmarks.finetuning"),
+        ("--cases=predictions", "--rounds=1", "--num_train=16"),
+        ("cpu",),
+        (*_TORCH, "peft"),
+    ),
     "generation": Benchmark(
         ("-m", "benchmarks.generation"),
         (*_SMALL_MODEL, "--prompt_len=8", "--new_tokens=4", "--batch_sizes=1,2", "--rounds=1"),

@@ -174,7 +174,7 @@ HOW_TO_RUN = dict(
     attention="auto",  # Kernel: einsum, blocked, cudnn, ..., or auto, the fastest that fits.
     matmul="plain",  # Products of layers: plain, in dtype; or fp8, in 8 bits.
     remat="none",  # What is computed twice, to save memory: none, dots (all but products), full.
-    scan_layers=False,  # Whether one layer is compiled and looped over; compiles faster.
+    scan_layers=False,  # Whether one layer is compiled and looped over; or auto: on CPUs.
 )
 
 

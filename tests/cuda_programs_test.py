@@ -43,7 +43,7 @@ def squares(program):
     [
         ("gpt2", {}, "__cudnn$fmhaScaleBiasSoftmax"),  # Of packed rows: "bias" parts documents.
         ("llama", {}, "__cudnn$fmhaScaleBiasSoftmax"),
-        ("bert", {"dropout": 0.0}, "__cudnn$fmhaSoftmax"),  # Of padded rows, by their lengths.
+        ("bert", {"dropout": 0.0}, "__cudnn$fmhaScaleBiasSoftmax"),  # Texts share rows.
     ],
 )
 def test_attention_is_cudnns_in_both_passes_and_scores_are_no_array(case, model, kernel):
@@ -52,10 +52,10 @@ def test_attention_is_cudnns_in_both_passes_and_scores_are_no_array(case, model,
     calls = collections.Counter(re.findall(r"custom_call @(__cudnn[\w$]+)", program))
     assert calls.keys() == {kernel, f"{kernel}Backward"}
     found = squares(program)
-    # A row's mask, of one head, and as a number in 16 bits; nothing for rows of one document.
+    # A row's mask, of one head, and as a number in 16 bits.
     assert all(math.prod(shape) <= B * L * L for shape, _ in found)
     assert not [dtype for _, dtype in found if dtype in ("f32", "f64")]
-    assert bool(found) == (case != "bert")
+    assert found
 
 
 def test_with_dropout_scores_are_arrays():

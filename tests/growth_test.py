@@ -14,7 +14,7 @@ import pytest
 import rich.console
 
 from experiments.sweeps import plan, status_table
-from lm.data.examples import evaluation_batches
+from lm.data.examples import RowLayout, evaluation_batches
 from lm.results import curves, groups, views
 from lm.results.reading import RunRecord, Series
 from lm.run.status import State
@@ -76,7 +76,7 @@ def show_results(num):
 def evaluate(num):
     rng = np.random.default_rng(0)
     examples = [{"tokens_BL": np.zeros(n, int)} for n in rng.integers(1, 60, num)]
-    for _ in evaluation_batches(examples, fill={}, multiple=8, batch_size=16):
+    for _ in evaluation_batches(examples, layout=RowLayout({}), multiple=8, batch_size=16):
         pass
 
 
