@@ -91,6 +91,9 @@ def _run(
         config = config.copy_and_resolve_references()
         with config.unlocked():  # A block of another run's kind may have other keys.
             config.task = ml_collections.ConfigDict(_as_begun(config.task.to_dict(), workdir))
+        with config.ignore_type():  # What began before there was "auto" goes on as it was.
+            if config.model.scan_layers == "auto":
+                config.model.scan_layers = _begun_scan_layers(workdir)
         config, data = read(config, workdir)
         requested_config = config.to_dict()
         workdir_lib.check(workdir, requested_config, extend=extend)
@@ -208,6 +211,13 @@ def _as_begun(task: dict[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
         return without_date | {"template": task["template"] or begun.get("template", "")}
     days = (task["date"], begun.get("date", ""), datetime.date.today().isoformat())
     return task | {"date": next(filter(None, days))}
+
+
+def _begun_scan_layers(workdir: pathlib.Path) -> bool | str:
+    """Returns `model.scan_layers` of the run in this folder, or "auto"."""
+    if not (workdir / workdir_lib.CONFIG).exists():
+        return "auto"
+    return workdir_lib.load_config(workdir).get("model", {}).get("scan_layers", "auto")
 
 
 def read(
