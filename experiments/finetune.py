@@ -166,10 +166,11 @@ class FineTuning:
     def evaluate(self, step: int, trained_params: Params) -> dict[str, float]:
         params = self.parts.trained.combine(trained_params, self.parts.frozen)
         metrics, predictions = self._evaluate_validation(params)
-        self._last_evaluation = step, dict(metrics), predictions
+        self._last_evaluation = step, metrics, predictions
         if self.config.eval.on_training:
             seen, _ = self._evaluate_training(params)
-            metrics |= {name.replace("eval/", "training_set/"): x for name, x in seen.items()}
+            seen = {name.replace("eval/", "training_set/"): x for name, x in seen.items()}
+            metrics = metrics | seen
         needed = tuple(n for n in ("eval/loss", self.config.checkpoint.best_metric) if n)
         training.check_finite(metrics, needed, self.config.data.on_error)
         return metrics
@@ -184,12 +185,15 @@ class FineTuning:
             step = checkpoints.best_step()
             print(f"step {step} is the best by {best_metric}")
         # Mostly the last one that was evaluated; else its parameters are read again.
-        if self._last_evaluation is None or self._last_evaluation[0] != step:
+        if self._last_evaluation is not None and self._last_evaluation[0] == step:
+            _, metrics, predictions = self._last_evaluation
+        else:
             if best_metric:
                 step, state, _ = checkpoints.restore(self.abstract, best=True)
                 print(f"restored step {step}")
-            self.evaluate(step, evaluation_params(state.params, state.opt_state))
-        step, metrics, predictions = self._last_evaluation
+            trained_params = evaluation_params(state.params, state.opt_state)
+            params = self.parts.trained.combine(trained_params, self.parts.frozen)
+            metrics, predictions = self._evaluate_validation(params)
         if hosts.is_first():
             report.fine_tuned(self.workdir, self.data, step, metrics, predictions)
 
