@@ -1,5 +1,7 @@
 """Runs with a base shape: opened, carried to `transformers`, gone on from, fine-tuned."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from configs import classify, families
 from configs import convert as convert_config
 from experiments import convert
 from experiments.wiring import init_from
+from lm.data.examples import RowLayout
 from lm.errors import UserError
 from lm.loading import language_model, task_model
 from lm.models import mup
@@ -71,6 +74,7 @@ def test_a_run_goes_on_only_with_the_multipliers_that_it_was_trained_with(
 def test_fine_tuning_begins_from_a_run_that_has_a_base_shape():
     config = classify.get_config("model=gpt2,debug")
     config.model.update(BASE)
+    task = types.SimpleNamespace(layout=RowLayout({}))
 
     with pytest.raises(UserError, match=r"model\.mup_model_dim=4 is about pretraining"):
-        task_model.make_model(config, None)
+        task_model.make_model(config, task)
