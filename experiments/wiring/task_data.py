@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.wiring import tasks
 from lm.chat import template_files
-from lm.corpus import preparation
+from lm.corpus import tokenizer_kinds
 from lm.corpus.sources import Document
 from lm.data import records
 from lm.data.examples import Features, num_seen
@@ -258,7 +258,7 @@ def _tokenizer(
     tokenizer: ml_collections.ConfigDict, found: Sequence[Record]
 ) -> tokenizers.Tokenizer:
     """Makes the tokenizer that a block names, or trains one on these texts."""
-    make_tokenizer, _ = preparation.tokenizer_kind(**tokenizer)
+    make_tokenizer, _ = tokenizer_kinds.tokenizer_kind(**tokenizer)
     return make_tokenizer(
         Document(text, record.name) for record in found for text in records.texts_of(record)
     )

@@ -3,37 +3,32 @@
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from lm.corpus import packing
-from lm.corpus.documents import Document
 from lm.corpus.packed_rows import PackedRows, RowReader, damaged, naming_damage
 from lm.corpus.sources import Source, make_source, readable
 from lm.corpus.split_counts import SplitCounter, SplitInfo, read_info
 from lm.corpus.tokenization import Tokenized, tokenizing
+from lm.corpus.tokenizer_kinds import MakeTokenizerFn, no_text, tokenizer_kind
 from lm.errors import UserError
 from lm.formats import files
 from lm.run import lock
-from lm.settings import choose, keywords, lookup
+from lm.settings import choose
 from lm.system import atomic_files, faults, manifest
-from lm.system.progress_bar import say, track, waiting
-from lm.tokenizers import tokenizers, training
+from lm.system.progress_bar import say, track
+from lm.tokenizers import tokenizers
 
 SPLITS = ("train", "validation")
 _FORMAT = 1  # Raise it whenever the same source and options would give other files.
 _META = "meta.json"
-_SAMPLE_CHARS = 100_000_000  # More text than this hardly changes what a tokenizer learns.
-_PIECE_CHARS = 100_000
-
-MakeTokenizerFn = Callable[[Iterator[Document]], tokenizers.Tokenizer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +40,11 @@ class Prepared:
     seq_len: int
     tokenizer: tokenizers.Tokenizer
     splits: dict[str, SplitInfo]
+
+    @property
+    def tokenizer_block(self) -> dict[str, str]:
+        """The `tokenizer` of `prepare` by which another corpus gets the very ids of this one."""
+        return {"kind": "file", "path": str(self.folder / "tokenizer")}
 
 
 def prepare(
@@ -70,7 +70,7 @@ def prepare(
       seq_len: tokens a row.
       add_bos, add_eos: what every document starts and ends with.
       on_error: "raise", or "skip" to leave out and count documents that cannot be read.
-      tokenizer: `kind` and the settings of that kind; see `_KINDS`.
+      tokenizer: `kind` and the settings of that kind; see `tokenizer_kinds.KINDS`.
       cache_dir: the parent of all caches.
       max_document_bytes: see `sources.make_source`.
       num_processes: that tokenize; by default one for each core.
@@ -116,7 +116,7 @@ def prepare(
     prepared = _open(folder)
     for split, info in prepared.splits.items():
         if not info.num_predicted_bytes:  # An older version let it pass.
-            raise _no_text(split)
+            raise no_text(split)
     return prepared
 
 
@@ -157,7 +157,7 @@ def _prepare(
                 counters[split].end(skipped)
                 _report_skipped(split, skipped)
                 if not counters[split].num_predicted_bytes:
-                    raise _no_text(split)
+                    raise no_text(split)
 
             splits = {s: functools.partial(rows, s) for s in counters if s in sources}
             with faults.naming(unfinished):
@@ -222,13 +222,6 @@ def _special_tokens(
     return [tokenizer.bos_id] * add_bos, [tokenizer.eos_id] * add_eos
 
 
-def _no_text(split: str) -> UserError:
-    return UserError(
-        f"the {split} split of data.source holds no text that could be predicted; give "
-        f"data.{split} some"
-    )
-
-
 def _report_skipped(split: str, skipped: Sequence[UserError]) -> None:
     rest = [error for error in skipped if isinstance(error, files.RestUnread)]
     if num := len(skipped) - len(rest):
@@ -254,95 +247,3 @@ def _open(folder: pathlib.Path) -> Prepared:
             tokenizer=tokenizer,
             splits=splits,
         )
-
-
-# By kind: a function from training documents to a tokenizer, and a string that names what it makes.
-def _bytes() -> tuple[MakeTokenizerFn, str]:
-    return lambda documents: tokenizers.ByteTokenizer(), tokenizers.ByteTokenizer.fingerprint
-
-
-def _file(*, path: str) -> tuple[MakeTokenizerFn, str]:
-    tokenizer = tokenizers.load_file(path)
-    return lambda documents: tokenizer, f"{tokenizer.fingerprint} {_version('tokenizers')}"
-
-
-def _sentencepiece(
-    *,
-    algorithm: str,
-    vocab_size: int,
-    user_symbols: Sequence[str],
-    mask: bool,
-    num_sentinels: int,
-) -> tuple[MakeTokenizerFn, str]:
-    # In this order always, since their JSON is in the hash that names the cache.
-    options = dict(algorithm=algorithm, vocab_size=vocab_size, user_symbols=list(user_symbols))
-    options |= dict(mask=mask, num_sentinels=num_sentinels)
-
-    def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
-        documents = track(documents, "reading train", lambda document: len(document.text.encode()))
-        texts = sample(documents, _SAMPLE_CHARS)
-        if not any(texts):
-            raise _no_text("train")
-        with waiting(f"training a {algorithm} tokenizer of {vocab_size} pieces"):
-            return training.train_sentencepiece(texts, **options)
-
-    return train, f"sentencepiece {json.dumps(options)} {_version('sentencepiece')}"
-
-
-_KINDS: dict[str, Callable[..., tuple[MakeTokenizerFn, str]]] = {
-    "bytes": _bytes,
-    "sentencepiece": _sentencepiece,
-    "file": _file,
-}
-
-
-def tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
-    """Gives what makes a block's tokenizer from documents, and a string that names it.
-
-    Raises:
-      UserError: the kind is unknown, or the options are not those that it takes.
-    """
-    make = lookup("tokenizer.kind", kind, _KINDS)
-    takes = keywords(make).keys()
-    if options.keys() != takes:
-        raise UserError(
-            f"config.tokenizer with kind={kind!r} takes {', '.join(takes) or 'no other key'}, "
-            f"but has {', '.join(options) or 'no other key'}"
-        )
-    return make(**options)
-
-
-def _version(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
-
-
-def sample(documents: Iterable[Document], max_chars: int) -> list[str]:
-    """Samples pieces of documents: about half of `max_chars` or more, or all where there is less.
-
-    In one pass and in bounded memory.
-    """
-    # Those whose hash lies below a limit, which is halved whenever too many are held: the same for
-    # the same documents, without a random state and without knowing how many there will be.
-    limit, kept, size = 2**64, [], 0
-    for key, text in _pieces(documents):
-        rank = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-        if rank < limit:
-            kept.append((rank, text))
-            size += len(text)
-        while size > max_chars:
-            limit //= 2
-            kept = [(rank, text) for rank, text in kept if rank < limit]
-            size = sum(len(text) for _, text in kept)
-    return [text for _, text in kept]
-
-
-def _pieces(documents: Iterable[Document]) -> Iterator[tuple[str, str]]:
-    """Cuts documents into pieces of one size, each with a name that says where it starts."""
-    start, rest = 0, ""
-    for document in documents:
-        text = rest + document.text
-        # What is left of a part waits for the next, so that parts of any size give these pieces.
-        end = len(text) // _PIECE_CHARS * _PIECE_CHARS if document.goes_on else len(text)
-        for at in range(0, end, _PIECE_CHARS):
-            yield f"{document.name} {start + at}", text[at : min(at + _PIECE_CHARS, end)]
-        start, rest = (start + end, text[end:]) if document.goes_on else (0, "")

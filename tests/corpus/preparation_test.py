@@ -10,8 +10,9 @@ import pytest
 
 from lm.corpus import preparation, tokenization
 from lm.corpus.batches import evaluation_batches
-from lm.corpus.preparation import prepare, sample
+from lm.corpus.preparation import prepare
 from lm.corpus.sources import Document
+from lm.corpus.tokenizer_kinds import sample
 from lm.errors import UserError
 from lm.system import faults
 from lm.tokenizers import tokenizers

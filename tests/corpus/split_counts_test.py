@@ -8,7 +8,14 @@ import unicodedata
 import numpy as np
 import pytest
 
-from lm.corpus import documents, lost_characters, preparation, sources, split_counts, tokenization
+from lm.corpus import (
+    documents,
+    lost_characters,
+    sources,
+    split_counts,
+    tokenization,
+    tokenizer_kinds,
+)
 from lm.corpus.documents import Document, cut_long
 from lm.corpus.preparation import prepare
 from lm.corpus.sources import in_both
@@ -247,8 +254,8 @@ def test_a_long_file_is_prepared_as_a_record_of_the_same_text(short, tmp_path):
 def test_a_sample_of_a_document_in_parts_is_that_of_the_whole():
     text = PROSE * 500
     parts = [Document(text[i : i + 33_333], "n", True) for i in range(0, len(text), 33_333)]
-    whole = preparation.sample([Document(text, "n"), Document("b", "m")], 10**9)
-    assert preparation.sample([*parts, Document("", "n"), Document("b", "m")], 10**9) == whole
+    whole = tokenizer_kinds.sample([Document(text, "n"), Document("b", "m")], 10**9)
+    assert tokenizer_kinds.sample([*parts, Document("", "n"), Document("b", "m")], 10**9) == whole
 
 
 LIMITED = {"a.txt": bytes, "a.txt.gz": gzip.compress}
