@@ -31,6 +31,7 @@ ROOMS = [
     "lm.formats",
     "lm.tokenizers",
     "lm.chat",
+    "lm.curation",
     "lm.corpus",
     "lm.data",
     "lm.metrics",
