@@ -14,6 +14,7 @@ from lm.corpus.packing import Piece
 from lm.corpus.preparation import Prepared
 from lm.corpus.rows import Rows, rows_from_pieces
 from lm.errors import UserError
+from lm.system.splitmix import mix
 
 _ROWS_AT_ONCE = 128
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -40,8 +41,8 @@ def permute(indices: np.ndarray, size: int, key: str) -> np.ndarray:
     def encrypt(x: np.ndarray) -> np.ndarray:
         left, right = x >> half_bits, x & mask
         for round_key in round_keys:
-            # Whatever `_mix` gives, the swap and XOR can be undone, so each round is one to one.
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+            # Whatever `mix` gives, the swap and XOR can be undone, so each round is one to one.
+            left, right = right, left ^ (mix(right ^ round_key) & mask)
         return left << half_bits | right
 
     images = encrypt(np.asarray(indices, np.uint64))
@@ -49,13 +50,6 @@ def permute(indices: np.ndarray, size: int, key: str) -> np.ndarray:
     while (outside := images >= size).any():
         images[outside] = encrypt(images[outside])
     return images.astype(np.int64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    # The finaliser of SplitMix64 (Steele et al. 2014), modulo 2**64: each bit reaches every other.
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def rows_at(step: int, batch_size: int, num_rows: int, seed: int) -> np.ndarray:

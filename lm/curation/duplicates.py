@@ -1,0 +1,310 @@
+"""Exact and near-duplicates: which documents stay, whatever the order and the shards they come in.
+
+A document is dropped only if it is a copy of one that stays, or as similar to one as the threshold
+says, computed exactly. So no chain A~B~C drops a C that is unlike A, and each that is dropped can
+name the one that stands for it.
+
+The steps, each a function over a sorted stream, so that no step holds more than its buckets:
+
+1. Exact copies: of equal `content_hash`, one goes on.
+2. `sketch` of each document: its rank and band keys.
+3. (key, rank) of all, sorted -> `memberships`: who shares a bucket, a band of MinHash, with others.
+4. `components` of these: which documents can have to do with each other at all.
+5. Memberships by rank, grouped, with `ngrams` of the text -> `survivors`, all in the order of rank,
+   or each component alone.
+
+`find` takes all of them in memory.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from lm.curation import minhash
+from lm.curation.ngram_hashes import ngram_set
+from lm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class NearDuplicates:
+    """What is a near-duplicate, and how hard it is looked for.
+
+    ngram: units of an n-gram.
+    num_bands, band_rows: of MinHash; documents that share no band are never compared.
+    threshold: the similarity from which on a document is dropped.
+    measure: "jaccard": the share of n-grams of both that both have; "containment": the share of the
+      dropped one's that the kept one has, so that an excerpt is a duplicate, too.
+    max_compared: of the kept documents of a bucket, how many others are compared with; a bound on
+      what a template costs that many documents fill in.
+    """
+
+    ngram: int
+    num_bands: int
+    band_rows: int
+    threshold: float
+    measure: str
+    max_compared: int
+
+    def __post_init__(self):
+        """Raises UserError for a value that is out of range."""
+        for name in ("ngram", "num_bands", "band_rows", "max_compared"):
+            if getattr(self, name) < 1:
+                raise UserError(f"duplicates.{name}={getattr(self, name)} must be at least 1")
+        if not 0 < self.threshold <= 1:
+            raise UserError(f"duplicates.threshold={self.threshold} must be above 0, at most 1")
+        if self.measure not in MEASURES:
+            raise UserError(
+                f"duplicates.measure={self.measure!r} is unknown; there are {', '.join(MEASURES)}"
+            )
+
+
+def _jaccard(num_shared: int, num_kept: int, num_other: int) -> float:
+    return num_shared / (num_kept + num_other - num_shared)
+
+
+def _containment(num_shared: int, num_kept: int, num_other: int) -> float:
+    return num_shared / num_other
+
+
+# How similar a document is to a kept one that ranks before it, from numbers of n-grams.
+MEASURES: dict[str, Callable[[int, int, int], float]] = {
+    "jaccard": _jaccard,
+    "containment": _containment,
+}
+
+
+def content_hash(text: str) -> str:
+    """Gives BLAKE2b-128 of a text in UTF-8, as 32 hexadecimal digits."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def hash_of(rank: str) -> str:
+    """Gives the content hash that a rank ends in."""
+    return rank[8:]
+
+
+class Sketch(NamedTuple):
+    """What decides which documents a document is compared with.
+
+    rank: its place in the order in which documents are kept, most n-grams first and then by content
+      hash; a string, to be sorted as one. No two texts share one. See `hash_of`.
+    keys: hexadecimal, one a band, of which equal ones are a bucket; none of a text without units.
+    """
+
+    rank: str
+    keys: list[str]
+
+
+def ngrams(text: str, settings: NearDuplicates) -> np.ndarray:
+    """Gives what documents are compared by; see `ngram_hashes.ngram_set`."""
+    return ngram_set(text, settings.ngram)
+
+
+def sketch(text: str, settings: NearDuplicates) -> Sketch:
+    """Gives the sketch of a text, which depends on nothing else."""
+    ngrams_G = ngrams(text, settings)
+    # The most first, as strings are sorted. It is by n-grams, not characters: only so can no text
+    # that is much shorter than a kept one be similar to it.
+    rank = f"{2**32 - 1 - len(ngrams_G):08x}{content_hash(text)}"
+    if not len(ngrams_G):
+        return Sketch(rank, [])
+    signature_H = minhash.signature(ngrams_G, settings.num_bands * settings.band_rows)
+    keys = minhash.band_keys(signature_H, settings.num_bands).tolist()
+    return Sketch(rank, [f"{key:016x}" for key in keys])
+
+
+class Membership(NamedTuple):
+    """A document in a bucket with others; `is_last` of them in the order of rank."""
+
+    rank: str
+    key: str
+    is_last: bool
+
+
+def memberships(keys: Iterable[tuple[str, str]]) -> Iterator[Membership]:
+    """Yields who is in a bucket that is not theirs alone; holds one document at a time.
+
+    [("07", "a"), ("1c", "a"), ("1c", "b")] -> a and b are in "1c"; b is the last.
+
+    Args:
+      keys: (key, rank) of all sketches, sorted.
+    """
+    before: Membership | None = None
+    for (key, rank), following in _with_next(keys):
+        is_last = following is None or following[0] != key
+        if not is_last or (before is not None and before.key == key):
+            yield (before := Membership(rank, key, is_last))
+
+
+def _with_next(items):
+    first, second = itertools.tee(items)
+    return itertools.zip_longest(first, itertools.islice(second, 1, None))
+
+
+def components(found: Iterable[Membership]) -> dict[str, str]:
+    """Gives each rank the component it is in, named by the content hash of its first document.
+
+    Documents in different components share no bucket, however many buckets lie between. This step
+    alone holds something of every document that shares a bucket: 56 bytes of each membership, and
+    for a moment three times as much.
+    """
+    of_each = np.fromiter(
+        ((membership.rank, membership.key) for membership in found),
+        dtype=[("rank", "S40"), ("key", "S16")],
+    )
+    if not len(of_each):
+        return {}
+    ranks, of_rank = np.unique(of_each["rank"], return_inverse=True)
+    keys, of_key = np.unique(of_each["key"], return_inverse=True)
+    # Documents and buckets are the two sides of a graph.
+    size = len(ranks) + len(keys)
+    edges = scipy.sparse.coo_array(
+        (np.ones(len(of_each), np.int8), (of_rank, len(ranks) + of_key)), shape=(size, size)
+    )
+    _, labels = scipy.sparse.csgraph.connected_components(edges, directed=False)
+    _, first, label = np.unique(labels[: len(ranks)], return_index=True, return_inverse=True)
+    names = [rank.decode() for rank in ranks.tolist()]
+    return {name: hash_of(names[first[i]]) for name, i in zip(names, label, strict=True)}
+
+
+class Contested(NamedTuple):
+    """A document that shares buckets: its memberships, and its `ngrams`."""
+
+    rank: str
+    memberships: Sequence[Membership]
+    ngrams_G: np.ndarray
+
+
+class Decision(NamedTuple):
+    """What becomes of a contested document.
+
+    of: the rank of the kept document that it is similar to; "" if it is kept itself.
+    similarity: to that one; 0 if it is kept.
+    is_compared: with all kept documents of its buckets that it could be similar to. One that is
+      dropped always is. One that is not is kept, and is to be counted.
+    """
+
+    rank: str
+    of: str
+    similarity: float
+    is_compared: bool
+
+
+def survivors(contested: Iterable[Contested], settings: NearDuplicates) -> Iterator[Decision]:
+    """Decides for one document after the other, in the order of rank, whether it is kept.
+
+    It is dropped if it is similar to a kept one that shares a bucket, and names the first such. At
+    most `settings.max_compared` kept ones of a bucket are compared with.
+
+    Args:
+      contested: sorted by rank; of all documents, or of one component after the other.
+      settings: as the sketches were made with.
+    """
+    buckets: dict[str, _Bucket] = collections.defaultdict(_Bucket)
+    for document in contested:
+        mine = [buckets[membership.key] for membership in document.memberships]
+        if settings.measure == "jaccard":
+            for bucket in mine:
+                bucket.let_go(len(document.ngrams_G), settings.threshold)
+        decision = _first_similar(document, mine, settings)
+        if decision is None:
+            is_compared = not any(bucket.left_out for bucket in mine)
+            decision = Decision(document.rank, "", 0.0, is_compared)
+            for bucket in mine:
+                bucket.add(document, settings.max_compared)
+        for membership in document.memberships:
+            if membership.is_last:
+                del buckets[membership.key]
+        yield decision
+
+
+def _first_similar(
+    document: Contested, buckets: Iterable["_Bucket"], settings: NearDuplicates
+) -> Decision | None:
+    kept = {rank: ngrams_G for bucket in buckets for rank, ngrams_G in bucket.kept}
+    for rank in sorted(kept):  # One may be in many of the buckets.
+        shared_G = np.intersect1d(kept[rank], document.ngrams_G, assume_unique=True)
+        similarity = MEASURES[settings.measure](
+            len(shared_G), len(kept[rank]), len(document.ngrams_G)
+        )
+        if similarity >= settings.threshold:
+            return Decision(document.rank, rank, similarity, True)
+    return None
+
+
+class _Bucket:
+    """Documents of a bucket that were kept and that others can be similar to, longest first."""
+
+    def __init__(self):
+        self.kept: collections.deque[tuple[str, np.ndarray]] = collections.deque()
+        self.left_out = 0  # n-grams of the last one that found no room; 0: there was none.
+
+    def let_go(self, size: int, threshold: float) -> None:
+        """Forgets what is too long for the next document, and so for all that come after it."""
+        while self.kept and size / len(self.kept[0][1]) < threshold:
+            self.kept.popleft()
+        if self.left_out and size / self.left_out < threshold:
+            self.left_out = 0
+
+    def add(self, document: Contested, max_kept: int) -> None:
+        if len(self.kept) < max_kept:
+            self.kept.append((document.rank, document.ngrams_G))
+        else:
+            self.left_out = len(document.ngrams_G)
+
+
+class Fate(NamedTuple):
+    """What becomes of a document.
+
+    of: the name of the kept document that stands for it; "" if it is kept itself.
+    reason: "exact" or "near"; "" if it is kept.
+    similarity: to that one; of copies of a near-duplicate, the near-duplicate's.
+    copies: how many documents a kept one stands for, itself among them; 0 of others.
+    is_compared: see `Decision`.
+    """
+
+    of: str = ""
+    reason: str = ""
+    similarity: float = 0.0
+    copies: int = 0
+    is_compared: bool = True
+
+
+def find(documents: dict[str, str], settings: NearDuplicates) -> dict[str, Fate]:
+    """Decides for documents that memory holds; name -> text becomes name -> fate.
+
+    {"a": "one two three", "b": "One, two, three!", "c": "one two three"} -> a stands for three, or
+    b does, as their hashes will; b is near to a, or a and c to b.
+    """
+    names: dict[str, str] = {}  # The least name of each text.
+    for name in sorted(documents):
+        names.setdefault(content_hash(documents[name]), name)
+    sketches = (sketch(documents[name], settings) for name in names.values())
+    found = list(memberships(sorted((key, s.rank) for s in sketches for key in s.keys)))
+    by_rank = itertools.groupby(sorted(found), key=lambda membership: membership.rank)
+    contested = (
+        Contested(rank, list(group), ngrams(documents[names[hash_of(rank)]], settings))
+        for rank, group in by_rank
+    )
+    decisions = {hash_of(decision.rank): decision for decision in survivors(contested, settings)}
+    fates = {}
+    for name, text in documents.items():
+        own = content_hash(text)
+        decision = decisions.get(own, Decision(own, "", 0.0, True))
+        if decision.of:
+            of = names[hash_of(decision.of)]
+            fates[name] = Fate(of, "near", decision.similarity)
+        elif names[own] != name:
+            fates[name] = Fate(names[own], "exact", 1.0)
+        else:
+            fates[name] = Fate(is_compared=decision.is_compared)
+    copies = collections.Counter(fate.of or name for name, fate in fates.items())
+    return {
+        name: fate._replace(copies=0 if fate.of else copies[name]) for name, fate in fates.items()
+    }
