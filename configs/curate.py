@@ -1,0 +1,48 @@
+r"""Which documents of some files are worth training on, and what becomes of all others?
+
+Command:   python launch.py --config=configs/curate.py --workdir=runs/corpus
+           python launch.py --config=configs/curate.py:inputs=web+books --workdir=runs/corpus \
+               --config.inputs.web.path='crawl/*.jsonl.gz' --config.inputs.books.path='books/*.txt'
+           python launch.py --config.data.source=curated:runs/corpus --workdir=runs/a   # trains
+Hardware:  any; one process for each core.
+
+Without `inputs` it curates the standard library of the running Python. docs/curation.md says what
+each stage does.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`inputs` names the inputs, with + between them, each of which gets a block of its own."""
+    arg = common.parse_arg(arg, inputs="")
+    config = common.new("curate")
+    if arg.inputs:
+        config.inputs = {name: _input("auto") for name in arg.inputs.split("+")}
+    else:
+        config.inputs = {"python_stdlib": _input("python_stdlib")}
+    config.repair = dict(
+        encoding=True,  # Decodes again what was decoded by a wrong encoding.
+        controls=True,  # Takes out control characters; lines end in a line feed.
+    )
+    config.output = dict(
+        validation_share=0.05,  # Share of documents that are held out, chosen by their hashes.
+    )
+    config.engine = dict(
+        num_workers=0,  # Processes; 0: one for each core. Changes no byte of what is written.
+        num_shards=16,  # Files of the corpus; take one for each 100 MB of text or so.
+        sort_bytes=64_000_000,  # Of text that each process sorts in memory.
+    )
+    return config
+
+
+def _input(kind: str) -> dict:
+    """The inputs block, of one input."""
+    return dict(
+        kind=kind,  # text, jsonl, csv, parquet, python_stdlib, tfds, hf; auto: by suffix.
+        path="",  # Globs with commas between; of tfds and hf, NAME@SPLIT.
+        field="text",  # Of the text, in kinds whose records have fields.
+        max_document_bytes=10_000_000,  # Longest document; longer ones are counted as too_long.
+    )

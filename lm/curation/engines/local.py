@@ -1,0 +1,197 @@
+"""The engine of one machine: shards on its disk, and one process or several.
+
+What it has written stays, so that whoever was killed goes on with the shards and tasks that are
+whole, with any number of processes.
+"""
+
+import contextlib
+import functools
+import heapq
+import io
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from backports import zstd
+
+from lm.curation import shards
+from lm.curation.engines.engine import Lines
+from lm.errors import UserError
+from lm.system import atomic_files, workers
+
+T = TypeVar("T")
+_INDEX, _LINES = "index.json", "lines.zst"
+
+
+class LocalEngine:
+    """See `engine.Engine`."""
+
+    def __init__(self, num_shards: int, sort_bytes: int, each: Callable[..., Iterator]):
+        """Takes a `map` over tasks, whose results come in the order of tasks; see `opened`."""
+        self.num_shards, self._sort_bytes, self._each = num_shards, sort_bytes, each
+
+    def sort(self, emit, tasks, target) -> None:
+        """See `engine.Engine`."""
+        runs = target / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        # A killed one wrote these; what is here now may have been cut into other tasks.
+        plan = json.dumps([repr(task) for task in tasks])
+        if not (runs / "plan").exists() or (runs / "plan").read_text() != plan:
+            shutil.rmtree(runs)
+            runs.mkdir()
+            atomic_files.write(runs / "plan", plan)
+        write = functools.partial(
+            _write_runs, emit=emit, num_shards=self.num_shards, sort_bytes=self._sort_bytes
+        )
+        folders = [runs / f"{i:06d}" for i in range(len(tasks))]
+        _all(self._each(write, zip(tasks, folders, strict=True)))
+        merge = functools.partial(
+            _merge_runs, folders=folders, num_shards=self.num_shards, target=target
+        )
+        _all(self._each(merge, ((shard,) for shard in range(self.num_shards))))
+
+    def map(self, apply, sources, target) -> None:
+        """See `engine.Engine`."""
+        target.mkdir(parents=True, exist_ok=True)
+        write = functools.partial(_write_shard, apply=apply, sources=sources, target=target)
+        _all(self._each(write, ((name,) for name in self._names())))
+
+    def fold(self, summarize, sources):
+        """See `engine.Engine`."""
+        of_one = functools.partial(_summarize, summarize=summarize, sources=sources)
+        return list(self._each(of_one, ((name,) for name in self._names())))
+
+    def _names(self) -> list[str]:
+        return [shards.name(shard, self.num_shards) for shard in range(self.num_shards)]
+
+
+def finish(folder: pathlib.Path) -> None:
+    """Removes what a sorted data set was merged from, once nobody will go on with it."""
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def opened(*, num_workers: int, num_shards: int, sort_bytes: int) -> Iterator[LocalEngine]:
+    """Opens an engine.
+
+    Args:
+      num_workers: processes; 0: one for each core. With one, the caller's own is used.
+      num_shards: files of every data set, and so of the corpus.
+      sort_bytes: of lines, that each process sorts in memory before it writes them.
+
+    Raises:
+      UserError: a number is out of range; a process was killed.
+    """
+    for name, value, least in (
+        ("num_workers", num_workers, 0),
+        ("num_shards", num_shards, 1),
+        ("sort_bytes", sort_bytes, 1),
+    ):
+        if value < least:
+            raise UserError(f"engine.{name}={value} must be at least {least}")
+    num_workers = num_workers or len(os.sched_getaffinity(0))
+    if num_workers == 1:
+        yield LocalEngine(num_shards, sort_bytes, lambda f, tasks: (f(*task) for task in tasks))
+        return
+    with workers.spawned(num_workers, int, (), "curated") as pool:
+
+        def each(function, tasks):
+            return pool.map(_star(function), tasks)
+
+        yield LocalEngine(num_shards, sort_bytes, each)
+
+
+class _star:
+    """Calls a function with a tuple of arguments; a class, so that it can be sent."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    def __call__(self, arguments: Sequence[Any]) -> Any:
+        return self._function(*arguments)
+
+
+def _all(results: Iterator) -> None:
+    for _ in results:
+        pass
+
+
+def _write_runs(
+    task: Any,
+    folder: pathlib.Path,
+    *,
+    emit: Callable[[Any], Lines],
+    num_shards: int,
+    sort_bytes: int,
+) -> None:
+    """Writes the lines of a task in sorted runs, and an index: of each run, where shards lie."""
+    if folder.is_dir():
+        return
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    index: list[list[tuple[int, int]]] = []
+    held: list[bytes] = []
+    with (unfinished / _LINES).open("wb") as file:
+
+        def write() -> None:
+            held.sort()
+            places, start = [], 0
+            for shard in range(num_shards):
+                end = start
+                while end < len(held) and shards.shard_of(held[end], num_shards) == shard:
+                    end += 1
+                frame = shards.compress(held[start:end])
+                places.append((file.tell(), len(frame)))
+                file.write(frame)
+                start = end
+            assert start == len(held), "lines that are sorted as bytes are sorted by shard"
+            index.append(places)
+            held.clear()
+
+        size = 0
+        for line in emit(task):
+            held.append(line)
+            size += len(line)
+            if size > sort_bytes:
+                write()
+                size = 0
+        write()
+    atomic_files.write(unfinished / _INDEX, json.dumps(index))
+    atomic_files.rename_folder(unfinished, folder)
+
+
+def _merge_runs(
+    shard: int, *, folders: Sequence[pathlib.Path], num_shards: int, target: pathlib.Path
+) -> None:
+    path = target / shards.name(shard, num_shards)
+    if path.exists():
+        return
+    runs = []
+    for folder in folders:
+        places = json.loads((folder / _INDEX).read_bytes())
+        with (folder / _LINES).open("rb") as file:
+            for run in places:
+                offset, size = run[shard]
+                file.seek(offset)
+                # The packed bytes are held, so that no number of runs is a number of open files.
+                runs.append(zstd.ZstdFile(io.BytesIO(file.read(size))))
+    shards.write(path, heapq.merge(*runs))
+
+
+def _write_shard(
+    name: str,
+    *,
+    apply: Callable[..., Lines],
+    sources: Sequence[pathlib.Path],
+    target: pathlib.Path,
+) -> None:
+    if not (target / name).exists():
+        shards.write(target / name, apply(*[shards.read(source / name) for source in sources]))
+
+
+def _summarize(name: str, *, summarize: Callable[..., T], sources: Sequence[pathlib.Path]) -> T:
+    return summarize(*[shards.read(source / name) for source in sources])

@@ -1,0 +1,203 @@
+"""Readers: an input's bytes -> its documents, and by name what nobody can read of it.
+
+Each takes a file and yields `Found` and `Lost`; none raises for what stands in the file.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lm.curation.records import Found, Lost
+from lm.errors import UserError
+from lm.formats import fields as fields_lib
+from lm.formats import files, tables
+
+ReadFn = Callable[..., Iterator[Found | Lost]]
+
+
+def text(path: pathlib.Path, *, max_bytes: int) -> Iterator[Found | Lost]:
+    """Reads a file as one document, in UTF-8."""
+    place = files.shown(path)
+    try:
+        yield Found("".join(files.decoded(path, max_bytes)), place)
+    except files.DAMAGED as error:
+        _raise_of_machine(error)
+        yield Lost(place, "damaged_file", path.stat().st_size)
+    except UserError as error:
+        yield Lost(place, reason_of(error), path.stat().st_size)
+
+
+def json_lines(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found | Lost]:
+    """Reads a document a line, the text in a field of its object; blank lines are none."""
+    name, end = files.shown(path), 0
+    try:
+        for number, line in enumerate(files.lines(path, max_bytes)):
+            if isinstance(line, files.Line):
+                end = line.offset + len(line.data)
+                if line.data.isspace():
+                    continue
+                place = f"{name}:{line.number}"
+                yield _of_json(place, bytes(line.data).rstrip(b"\r\n"), field)
+            else:
+                size = getattr(line, "num_bytes", 0)
+                end += size
+                yield Lost(str(line).partition(": ")[0] or f"{name}:?{number}", "too_long", size)
+    except files.DAMAGED as error:
+        _raise_of_machine(error)
+        yield rest_lost(path, name, end)
+    except UserError as error:  # Of the file as a whole, as when it is UTF-16.
+        yield Lost(name, reason_of(error), path.stat().st_size)
+
+
+def _of_json(place: str, data: bytes, field: str) -> Found | Lost:
+    try:
+        fields = json.loads(data.decode())
+    except UnicodeDecodeError:
+        return Lost(place, "not_utf8", len(data))
+    except RecursionError:
+        return Lost(place, "too_deep", len(data))
+    except ValueError:  # A number of thousands of digits is one, too.
+        return Lost(place, "not_json", len(data))
+    if not isinstance(fields, dict):
+        return Lost(place, "not_an_object", len(data))
+    if fields_lib.is_deep(fields):
+        return Lost(place, "too_deep", len(data))
+    return of_fields(place, fields, field, len(data))
+
+
+def of_fields(place: str, fields: dict[str, Any], field: str, num_bytes: int) -> Found | Lost:
+    """Takes the text out of a record that takes `num_bytes`."""
+    try:
+        value = fields_lib.lookup(fields, field)
+    except KeyError:
+        return Lost(place, "no_such_field", num_bytes)
+    if isinstance(value, bytes):  # TFDS and Parquet may keep text as UTF-8.
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return Lost(place, "not_utf8", num_bytes)
+    if value is None:
+        return Lost(place, "text_is_null", num_bytes)
+    if not isinstance(value, str):
+        return Lost(place, "text_is_no_string", num_bytes)
+    if files.half_character(place, value) is not None:
+        return Lost(place, "half_surrogate", num_bytes)
+    return Found(value, place)
+
+
+def table(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found | Lost]:
+    """Reads a document a row of a table under a header, between commas or tabs by its suffix."""
+    suffixes = [s.lower() for s in path.suffixes]
+    read = tables.tab_separated if ".tsv" in suffixes else tables.comma_separated
+    name, num_read = files.shown(path), 0
+    try:
+        for item in read(path, max_bytes):
+            if isinstance(item, UserError):
+                yield Lost(str(item).partition(": ")[0], reason_of(item))
+            else:
+                num_read += 1
+                size = sum(len(value.encode(errors="replace")) for value in item.fields.values())
+                yield of_fields(item.name, item.fields, field, size)
+    except files.DAMAGED as error:
+        _raise_of_machine(error)
+        yield Lost(f"{name}: behind record {num_read}", "rest_of_file")
+    except UserError as error:
+        yield Lost(name, reason_of(error), path.stat().st_size)
+
+
+def parquet(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found | Lost]:
+    """Reads a document a row of a Parquet file, batch by batch."""
+    pyarrow = import_pyarrow(path)
+    name, row = files.shown(path), 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            top = field if field in file.schema_arrow.names else field.partition(".")[0]
+            columns = [top] if top in file.schema_arrow.names else []
+            for batch in file.iter_batches(batch_size=256, columns=columns):
+                rows = batch.to_pylist() if columns else [{}] * batch.num_rows
+                for fields in rows:
+                    found = of_fields(f"{name}:{row}", fields, field, _size(fields.get(top)))
+                    if isinstance(found, Found) and len(found.text.encode()) > max_bytes:
+                        found = Lost(found.place, "too_long", len(found.text.encode()))
+                    yield found
+                    row += 1
+    except pyarrow.lib.ArrowException:
+        yield Lost(f"{name}: behind record {row}", "damaged_file", path.stat().st_size)
+    except OSError as error:  # pyarrow raises it for damage, too.
+        _raise_of_machine(error)
+        yield Lost(f"{name}: behind record {row}", "damaged_file", path.stat().st_size)
+
+
+def import_pyarrow(path: pathlib.Path) -> Any:
+    """Imports pyarrow; raises UserError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(
+            f"{files.shown(path)}: Parquet needs pyarrow; run: pip install pyarrow"
+        ) from None
+    return pyarrow
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, bytes) else len(str(value).encode(errors="replace"))
+
+
+def records(open_source: Callable[[], Iterator], *, field: str) -> Iterator[Found | Lost]:
+    """Reads a document a record of what TFDS or `datasets` opened."""
+    for item in open_source():
+        if isinstance(item, UserError):
+            yield Lost(str(item).partition(": ")[0], reason_of(item))
+        else:
+            found = of_fields(item.name, item.fields, field, 0)
+            yield found
+
+
+def rest_lost(path: pathlib.Path, name: str, num_unpacked: int) -> Lost:
+    """Names what lies behind the damage of a packed file, of which nobody knows the size."""
+    return Lost(f"{name}: behind byte {num_unpacked}", "rest_of_file")
+
+
+def reason_of(error: UserError) -> str:
+    """Names why a file or a record of it cannot be read."""
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    said = str(error)
+    return next((reason for words, reason in _BY_WORDS if words in said), "malformed")
+
+
+_REASONS = {
+    files.NotUtf8: "not_utf8",
+    files.TooLong: "too_long",
+    files.RestUnread: "rest_of_file",
+}
+_BY_WORDS = (("is packed", "packed"), ("not UTF-8", "not_utf8"), ("values under", "unequal_row"))
+
+
+def _raise_of_machine(error: Exception) -> None:
+    """Raises what is no damage of a file, but a fault of the machine, such as no permission."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
+def read(kind: str, path: pathlib.Path, *, field: str, max_bytes: int) -> Iterator[Found | Lost]:
+    """Reads a file of a kind."""
+    options = {"field": field} if kind in OF_FIELDS else {}
+    return READERS[kind](path, max_bytes=max_bytes, **options)
+
+
+OF_FIELDS = {"jsonl": json_lines, "csv": table, "parquet": parquet}
+READERS: dict[str, ReadFn] = {"text": text, **OF_FIELDS}
+SUFFIXES = {
+    ".txt": "text",
+    ".md": "text",
+    ".rst": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}

@@ -1,0 +1,224 @@
+"""Of a whole curation: nothing is lost, and who did it changes no byte."""
+
+import json
+import pathlib
+import random
+
+import pytest
+from backports import zstd
+
+from lm.corpus import sources
+from lm.curation import inputs, ledger, pipeline
+from lm.curation.cache import StageCache
+from lm.curation.engines import local
+from lm.errors import UserError
+
+BLOCKS = {"repair": dict(encoding=True, controls=True)}
+ENGLISH = "The river was calm, and nobody on the ferry spoke of the {}th flood. "
+CHINESE = "河水很平静，渡船上没有人谈起第{}次洪水。"
+
+
+@pytest.fixture
+def texts():
+    """Texts with copies, mojibake, controls; and lines that are none, each with its reason."""
+    good = [ENGLISH.format(i) * 3 for i in range(30)] + [CHINESE.format(i) * 3 for i in range(30)]
+    good += good[::3] + good[::7]
+    good += [good[0].replace("\n", "\r\n") + "\x00", "编码的问题很多。".encode().decode("latin-1")]
+    lines = [json.dumps({"text": text}, ensure_ascii=i % 2) for i, text in enumerate(good)]
+    bad = {
+        "not_json": "{",
+        "not_an_object": "[1]",
+        "no_such_field": "{}",
+        "text_is_null": '{"text": null}',
+        "text_is_no_string": '{"text": 3}',
+        "half_surrogate": '{"text": "\\ud800"}',
+        "empty": '{"text": " \\n"}',
+        "too_deep": '{"text": ' + "[" * 200 + "]" * 200 + "}",
+    }
+    return [*lines, *bad.values()], bad.keys()
+
+
+def curate(folder, found, num_workers=1, num_shards=5, sort_bytes=1000, blocks=BLOCKS):
+    """Curates inputs, given as name -> (kind, path), into a folder; gives the report."""
+    made = [
+        inputs.make_input(name, kind=kind, path=path, field="text", max_document_bytes=10**6)
+        for name, (kind, path) in found.items()
+    ]
+    folder.mkdir(exist_ok=True)
+    cache = StageCache(folder / "cache")
+    options = dict(num_workers=num_workers, num_shards=num_shards, sort_bytes=sort_bytes)
+    with local.opened(**options) as engine:
+        stages = pipeline.run_stages(engine, cache, made, blocks)
+        return pipeline.write_corpus(engine, cache, stages.final, folder, validation_share=0.2)
+
+
+def corpus(folder):
+    """The bytes of each file that the corpus consists of."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted((folder / "corpus").rglob("*.zst"))
+    }
+
+
+def documents(folder):
+    """The objects of all lines of the corpus."""
+    return [json.loads(line) for data in corpus(folder).values() for line in unpacked(data)]
+
+
+def unpacked(data):
+    return zstd.decompress(data).splitlines()
+
+
+def test_every_document_ends_in_one_named_place(texts, tmp_path):
+    lines, bad = texts
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+
+    report = curate(tmp_path / "out", {"a": ("auto", str(tmp_path / "a.jsonl"))})
+
+    counted = ledger.of_rows(report["ledger"])
+    by_reason = ledger.by(counted, ("reason",))
+    assert sum(count.documents for count in by_reason.values()) == len(lines)
+    assert {reason for (reason,) in by_reason} == {"", "equal_text", *bad}
+    assert all(by_reason[reason,].documents == 1 for reason in bad)
+    assert by_reason["",].documents == len(documents(tmp_path / "out")) == 61
+    # All bytes of the documents, and of the lines that are none.
+    sizes = [len(json.loads(line)["text"].encode()) for line in lines[: -len(bad)]]
+    lost = [len(line.encode()) for line in lines[-len(bad) :]]
+    losses = sum(by_reason[reason,].num_bytes for reason in bad)
+    assert losses == sum(lost) - len(lines[-2]) + len(" \n")  # Of a document, its text counts.
+    assert sum(count.num_bytes for count in by_reason.values()) == sum(sizes) + losses
+
+
+def test_the_ledger_is_that_of_the_provenance(texts, tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(texts[0]))
+
+    report = curate(tmp_path / "out", {"a": ("auto", str(tmp_path / "a.jsonl"))})
+
+    with zstd.open(tmp_path / "out/provenance.jsonl.zst") as file:
+        lines = list(file)
+    random.Random(0).shuffle(lines)
+    parts = [ledger.count(lines[:20]), ledger.count(lines[20:21]), ledger.count(lines[21:])]
+    assert ledger.rows(ledger.total(parts[::-1])) == report["ledger"]
+    assert lines != sorted(lines)
+    places = [json.loads(line)["place"] for line in lines]
+    assert sorted(places) == sorted(f"{tmp_path}/a.jsonl:{i + 1}" for i in range(len(texts[0])))
+    copies = sum(json.loads(line).get("copies", 1) for line in lines if b'"stage"' not in line)
+    assert copies == len(texts[0]) - len(texts[1])
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_workers_change_no_byte(num_workers, texts, tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.jsonl").write_text("\n".join(texts[0][i::4]))
+    found = {"a": ("jsonl", f"{tmp_path}/*.jsonl")}
+
+    one = curate(tmp_path / "one", found)
+    many = curate(tmp_path / "many", found, num_workers=num_workers, sort_bytes=10**6)
+
+    assert one == many
+    assert corpus(tmp_path / "one") == corpus(tmp_path / "many")
+    assert all(
+        (tmp_path / name / "provenance.jsonl.zst").read_bytes()
+        == (tmp_path / "one/provenance.jsonl.zst").read_bytes()
+        for name in ("one", "many")
+    )
+
+
+def test_neither_order_nor_split_of_the_input_changes_the_corpus(texts, tmp_path):
+    lines = list(texts[0])
+    (tmp_path / "all.jsonl").write_text("\n".join(lines))
+    random.Random(1).shuffle(lines)
+    for i in range(7):
+        (tmp_path / f"part{i}.jsonl").write_text("\n".join(lines[i::7]))
+
+    whole = curate(tmp_path / "whole", {"a": ("auto", str(tmp_path / "all.jsonl"))})
+    parts = curate(tmp_path / "parts", {"a": ("auto", f"{tmp_path}/part*.jsonl")})
+
+    assert whole == parts
+    assert corpus(tmp_path / "whole") == corpus(tmp_path / "parts")
+
+
+def test_curating_a_corpus_again_changes_nothing(texts, tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(texts[0]))
+
+    curate(tmp_path / "first", {"a": ("auto", str(tmp_path / "a.jsonl"))})
+    report = curate(tmp_path / "again", {"a": ("auto", f"{tmp_path}/first/corpus/*/*.zst")})
+
+    assert [row["reason"] for row in report["ledger"]] == [""]
+    plain = lambda folder: [(d["id"], d["text"]) for d in documents(folder)]
+    assert plain(tmp_path / "first") == plain(tmp_path / "again")
+
+
+class Killed(Exception):
+    """Ends a curation where it stands."""
+
+
+@pytest.mark.parametrize("at", [1, 7, 12, 23, 30])
+def test_a_killed_curation_goes_on(at, texts, tmp_path, monkeypatch):
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl").write_text("\n".join(texts[0][i::3]))
+    found = {"a": ("jsonl", f"{tmp_path}/*.jsonl")}
+    curate(tmp_path / "whole", found)
+    writes = []
+    real = local.shards.write
+
+    def write(path, lines):
+        writes.append(path)
+        if len(writes) == at:
+            path.with_name(f"{path.name}.tmp").write_bytes(b"half of it")
+            raise Killed
+        return real(path, lines)
+
+    monkeypatch.setattr(local.shards, "write", write)
+    with pytest.raises(Killed):
+        curate(tmp_path / "killed", found)
+    monkeypatch.setattr(local.shards, "write", real)
+    curate(tmp_path / "killed", found, num_shards=5)
+
+    assert corpus(tmp_path / "killed") == corpus(tmp_path / "whole")
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    made = inputs.make_input("a", kind="auto", path=str(path), field="text", max_document_bytes=100)
+    path.write_text("second")
+
+    with pytest.raises(UserError, match=r"a\.txt changed while it was read"):
+        inputs.check_unchanged([made])
+
+
+def test_files_behind_links_are_read_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.txt").write_text("a text")
+    (tmp_path / "again").symlink_to("real")
+    (tmp_path / "real/b.txt").symlink_to("a.txt")
+
+    made = inputs.make_input(
+        "a", kind="auto", path=f"{tmp_path}/**/*.txt", field="text", max_document_bytes=100
+    )
+
+    assert len(made.files) == 1
+    assert made.num_links == 3
+
+
+def test_training_reads_what_was_curated(texts, tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(texts[0]))
+    curate(tmp_path / "out", {"a": ("auto", str(tmp_path / "a.jsonl"))})
+    options = dict(spec="", field="")
+    opened = {
+        split: sources.make_source(f"curated:{tmp_path}/out", split=split, **options)
+        for split in ("train", "validation")
+    }
+
+    read = {split: [d.text for d in source.documents()] for split, source in opened.items()}
+
+    assert sorted(read["train"] + read["validation"]) == sorted(
+        d["text"] for d in documents(tmp_path / "out")
+    )
+    assert 0.05 < len(read["validation"]) / 61 < 0.4
+    assert opened["train"].fingerprint() != opened["validation"].fingerprint()
+    shard = next(pathlib.Path(tmp_path, "out/corpus/train").iterdir())
+    shard.write_bytes(b"")
+    with pytest.raises(UserError, match="is not as it was written"):
+        sources.make_source(f"curated:{tmp_path}/out", split="train", **options)
