@@ -23,6 +23,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.inputs = {name: _input("auto") for name in arg.inputs.split("+")}
     else:
         config.inputs = {"python_stdlib": _input("python_stdlib")}
+    config.extract = dict(
+        max_seconds=10.0,  # Processor time that the main text of a page of HTML may take.
+        max_memory_bytes=2_000_000_000,  # Memory that it may take.
+    )
     config.repair = dict(
         encoding=True,  # Decodes again what was decoded by a wrong encoding.
         controls=True,  # Takes out control characters; lines end in a line feed.
@@ -41,7 +45,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 def _input(kind: str) -> dict:
     """The inputs block, of one input."""
     return dict(
-        kind=kind,  # text, jsonl, csv, parquet, python_stdlib, tfds, hf; auto: by suffix.
+        kind=kind,  # Of docs/curation.md, such as jsonl or warc; auto: by the suffix of each file.
         path="",  # Globs with commas between; of tfds and hf, NAME@SPLIT.
         field="text",  # Of the text, in kinds whose records have fields.
         max_document_bytes=10_000_000,  # Longest document; longer ones are counted as too_long.

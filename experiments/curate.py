@@ -7,7 +7,7 @@ import ml_collections
 from experiments.cli import command
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
-from lm.curation import pipeline
+from lm.curation import pipeline, web_text
 from lm.curation.cache import StageCache
 from lm.curation.engines import local
 from lm.errors import UserError
@@ -25,8 +25,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     settings = config.to_dict()
     if not settings["inputs"]:
         raise UserError("inputs names none; give --config=configs/curate.py:inputs=NAME+NAME")
+    limits = call(web_text.make_limits, "extract", settings["extract"])
     inputs = [
-        call(inputs_lib.make_input, f"inputs.{name}", block, name=name)
+        call(inputs_lib.make_input, f"inputs.{name}", block, name=name, limits=limits)
         for name, block in sorted(settings["inputs"].items())
     ]
     workdir_lib.check(workdir, settings)

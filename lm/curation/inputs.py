@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
+import importlib.metadata
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from lm.corpus import sources
-from lm.curation import readers, records
+from lm.curation import readers, records, web_text
 from lm.errors import UserError
 from lm.formats import files
 from lm.settings import choose
@@ -37,6 +38,7 @@ class Input(NamedTuple):
     path: str
     field: str
     max_document_bytes: int
+    limits: web_text.Limits
     files: tuple[File, ...]
     num_links: int
 
@@ -49,7 +51,13 @@ class Task(NamedTuple):
 
 
 def make_input(
-    name: str, *, kind: str, path: str | Sequence[str], field: str, max_document_bytes: int
+    *,
+    name: str,
+    kind: str,
+    path: str | Sequence[str],
+    field: str,
+    max_document_bytes: int,
+    limits: web_text.Limits,
 ) -> Input:
     """Finds what an input names, and reads nothing of it.
 
@@ -59,6 +67,7 @@ def make_input(
       path: globs; or a data set's NAME@SPLIT; empty for python_stdlib.
       field: of the text in records, for kinds that have any.
       max_document_bytes: what a longer document is lost by.
+      limits: of pages of HTML.
 
     Raises:
       UserError: nothing is there, or a setting means nothing to the kind.
@@ -69,7 +78,9 @@ def make_input(
         raise UserError(f"{block}.max_document_bytes={max_document_bytes} must be at least 1")
     if kind in (*readers.OF_FIELDS, *_BY_NAME, "auto") and not field:
         raise UserError(f"{block}.field is empty; name the field of the text, such as text")
-    make = functools.partial(Input, name, kind, field=field, max_document_bytes=max_document_bytes)
+    make = functools.partial(
+        Input, name, kind, field=field, max_document_bytes=max_document_bytes, limits=limits
+    )
     if kind in _BY_NAME:
         if "@" not in path:
             raise UserError(f"{block}.path={path!r} must be NAME@SPLIT, such as wiki40b/en@train")
@@ -123,6 +134,10 @@ def tasks_of(one: Input) -> list[Task]:
 def fingerprint(one: Input) -> str:
     """Gives a hash of all that shapes what is read of an input, its contents too."""
     settings = (one.name, one.kind, one.path, one.field, one.max_document_bytes)
+    kinds = {file.kind for file in one.files}
+    if kinds & readers.OF_WEB.keys():
+        versions = [importlib.metadata.version(name) for name in ("resiliparse", "fastwarc")]
+        settings += (tuple(one.limits), *versions)
     kinds = [file.kind for file in one.files]
     contents = _open_by_name(one).fingerprint() if one.kind in _BY_NAME else ""
     contents = contents or files.hash_files(file.path for file in one.files)
@@ -155,7 +170,11 @@ def _items(task: Task) -> Iterator[records.Found | records.Lost]:
         yield from readers.records(_open_by_name(one).records, field=one.field)
     for file in task.files:
         yield from readers.read(
-            file.kind, file.path, field=one.field, max_bytes=one.max_document_bytes
+            file.kind,
+            file.path,
+            field=one.field,
+            max_bytes=one.max_document_bytes,
+            limits=one.limits,
         )
 
 

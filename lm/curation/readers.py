@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lm.curation import web_archives, web_text
 from lm.curation.records import Found, Lost
 from lm.errors import UserError
 from lm.formats import fields as fields_lib
@@ -22,7 +23,7 @@ def text(path: pathlib.Path, *, max_bytes: int) -> Iterator[Found | Lost]:
     try:
         yield Found("".join(files.decoded(path, max_bytes)), place)
     except files.DAMAGED as error:
-        _raise_of_machine(error)
+        files.raise_of_machine(error)
         yield Lost(place, "damaged_file", path.stat().st_size)
     except UserError as error:
         yield Lost(place, reason_of(error), path.stat().st_size)
@@ -44,7 +45,7 @@ def json_lines(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Fo
                 end += size
                 yield Lost(str(line).partition(": ")[0] or f"{name}:?{number}", "too_long", size)
     except files.DAMAGED as error:
-        _raise_of_machine(error)
+        files.raise_of_machine(error)
         yield rest_lost(path, name, end)
     except UserError as error:  # Of the file as a whole, as when it is UTF-16.
         yield Lost(name, reason_of(error), path.stat().st_size)
@@ -100,7 +101,7 @@ def table(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found |
                 size = sum(len(value.encode(errors="replace")) for value in item.fields.values())
                 yield of_fields(item.name, item.fields, field, size)
     except files.DAMAGED as error:
-        _raise_of_machine(error)
+        files.raise_of_machine(error)
         yield Lost(f"{name}: behind record {num_read}", "rest_of_file")
     except UserError as error:
         yield Lost(name, reason_of(error), path.stat().st_size)
@@ -125,7 +126,7 @@ def parquet(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found
     except pyarrow.lib.ArrowException:
         yield Lost(f"{name}: behind record {row}", "damaged_file", path.stat().st_size)
     except OSError as error:  # pyarrow raises it for damage, too.
-        _raise_of_machine(error)
+        files.raise_of_machine(error)
         yield Lost(f"{name}: behind record {row}", "damaged_file", path.stat().st_size)
 
 
@@ -177,20 +178,18 @@ _REASONS = {
 _BY_WORDS = (("is packed", "packed"), ("not UTF-8", "not_utf8"), ("values under", "unequal_row"))
 
 
-def _raise_of_machine(error: Exception) -> None:
-    """Raises what is no damage of a file, but a fault of the machine, such as no permission."""
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error
-
-
-def read(kind: str, path: pathlib.Path, *, field: str, max_bytes: int) -> Iterator[Found | Lost]:
+def read(
+    kind: str, path: pathlib.Path, *, field: str, max_bytes: int, limits: web_text.Limits
+) -> Iterator[Found | Lost]:
     """Reads a file of a kind."""
     options = {"field": field} if kind in OF_FIELDS else {}
-    return READERS[kind](path, max_bytes=max_bytes, **options)
+    options |= {"limits": limits} if kind in OF_WEB else {}
+    yield from (OF_TEXT | OF_FIELDS | OF_WEB)[kind](path, max_bytes=max_bytes, **options)
 
 
-OF_FIELDS = {"jsonl": json_lines, "csv": table, "parquet": parquet}
-READERS: dict[str, ReadFn] = {"text": text, **OF_FIELDS}
+OF_TEXT: dict[str, ReadFn] = {"text": text}
+OF_FIELDS: dict[str, ReadFn] = {"jsonl": json_lines, "csv": table, "parquet": parquet}
+OF_WEB: dict[str, ReadFn] = {"html": web_archives.html, "warc": web_archives.archive}
 SUFFIXES = {
     ".txt": "text",
     ".md": "text",
@@ -200,4 +199,8 @@ SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".html": "html",
+    ".htm": "html",
+    ".warc": "warc",
+    ".wet": "warc",
 }

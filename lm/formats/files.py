@@ -345,6 +345,12 @@ def unreadable(path: pathlib.Path, error: Exception, num_read: int | None = None
     )
 
 
+def raise_of_machine(error: Exception) -> None:
+    """Raises one of DAMAGED that is no damage of a file, but a fault such as no permission."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
 def without_errors(
     items: Iterable[T | UserError], on_error: str, skipped: list[UserError]
 ) -> Iterator[T]:

@@ -40,7 +40,9 @@ def spawned(
             initargs=(os.getpid(), load, args, all_started),
         )
     with pool:
-        _start(pool, num_processes)
+        with without_main():
+            for _ in range(num_processes):  # None is idle before all have started: see the barrier.
+                pool.submit(int)
         try:
             yield pool
         except concurrent.futures.process.BrokenProcessPool:
@@ -52,15 +54,15 @@ def spawned(
             pool.shutdown(cancel_futures=True)
 
 
-def _start(pool: concurrent.futures.Executor, num_processes: int) -> None:
-    """Starts all processes, without the caller's main module."""
-    # A spawned process would import that again, and with it JAX, for seconds; and a script without
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Has processes that are spawned inside not import the caller's main module."""
+    # They would import it again, and with it JAX, for seconds; and a script without
     # `if __name__ == "__main__"` would start processes without end.
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        for _ in range(num_processes):  # None is idle before all have started: see the barrier.
-            pool.submit(int)
+        yield
     finally:
         sys.modules["__main__"] = main
 

@@ -8,7 +8,7 @@ import pytest
 from backports import zstd
 
 from lm.corpus import sources
-from lm.curation import inputs, ledger, pipeline
+from lm.curation import inputs, ledger, pipeline, web_text
 from lm.curation.cache import StageCache
 from lm.curation.engines import local
 from lm.errors import UserError
@@ -38,12 +38,15 @@ def texts():
     return [*lines, *bad.values()], bad.keys()
 
 
+def make_input(name, kind, path):
+    limits = web_text.make_limits(max_seconds=5.0, max_memory_bytes=2**31)
+    options = dict(field="text", max_document_bytes=10**6, limits=limits)
+    return inputs.make_input(name=name, kind=kind, path=path, **options)
+
+
 def curate(folder, found, num_workers=1, num_shards=5, sort_bytes=1000, blocks=BLOCKS):
     """Curates inputs, given as name -> (kind, path), into a folder; gives the report."""
-    made = [
-        inputs.make_input(name, kind=kind, path=path, field="text", max_document_bytes=10**6)
-        for name, (kind, path) in found.items()
-    ]
+    made = [make_input(name, kind, path) for name, (kind, path) in found.items()]
     folder.mkdir(exist_ok=True)
     cache = StageCache(folder / "cache")
     options = dict(num_workers=num_workers, num_shards=num_shards, sort_bytes=sort_bytes)
@@ -181,7 +184,7 @@ def test_a_killed_curation_goes_on(at, texts, tmp_path, monkeypatch):
 def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("first")
-    made = inputs.make_input("a", kind="auto", path=str(path), field="text", max_document_bytes=100)
+    made = make_input("a", "auto", str(path))
     path.write_text("second")
 
     with pytest.raises(UserError, match=r"a\.txt changed while it was read"):
@@ -194,9 +197,7 @@ def test_files_behind_links_are_read_once(tmp_path):
     (tmp_path / "again").symlink_to("real")
     (tmp_path / "real/b.txt").symlink_to("a.txt")
 
-    made = inputs.make_input(
-        "a", kind="auto", path=f"{tmp_path}/**/*.txt", field="text", max_document_bytes=100
-    )
+    made = make_input("a", "auto", f"{tmp_path}/**/*.txt")
 
     assert len(made.files) == 1
     assert made.num_links == 3
