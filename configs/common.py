@@ -241,6 +241,7 @@ def tokenizer(name: str, vocab_size: int, *, mask: bool = False, num_sentinels: 
         settings = dict(
             algorithm=algorithm,  # How pieces are found: bpe, or unigram, which takes minutes.
             vocab_size=vocab_size,  # Pieces, special tokens and single bytes among them.
+            character_coverage=0.9995,  # Share of the text whose characters are pieces.
             user_symbols=(),  # Texts that are always one token, also where a text spells them.
             mask=mask,  # Whether there is a <mask>, which masked objectives need.
             num_sentinels=num_sentinels,  # Of <extra_id_0>, ..., which span corruption needs.

@@ -41,6 +41,7 @@ _RULES = {
     "coordinates.probe_rows": _POSITIVE,
     "coordinates.bound": _ABOVE_ZERO,
     "tokenizer.vocab_size": _POSITIVE,
+    "tokenizer.character_coverage": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
     "tokenizer.num_sentinels": _NOT_NEGATIVE,
     "lora.rank": _NOT_NEGATIVE,
     "lora.alpha": _ABOVE_ZERO,

@@ -37,12 +37,15 @@ def _sentencepiece(
     algorithm: str,
     vocab_size: int,
     user_symbols: Sequence[str],
+    character_coverage: float,
     mask: bool,
     num_sentinels: int,
 ) -> tuple[MakeTokenizerFn, str]:
     # In this order always, since their JSON is in the hash that names the cache.
     options = dict(algorithm=algorithm, vocab_size=vocab_size, user_symbols=list(user_symbols))
     options |= dict(mask=mask, num_sentinels=num_sentinels)
+    if character_coverage != training.COVERAGE:  # As it was before there was the key.
+        options |= dict(character_coverage=character_coverage)
 
     def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
         documents = track(documents, "reading train", lambda document: len(document.text.encode()))

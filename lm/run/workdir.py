@@ -27,6 +27,8 @@ _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is rea
 # On which devices a run goes on, by how many processes, and how long a document may be before it is
 # an error, change nothing of what it computes; runs of older versions do not have the last.
 _MAY_CHANGE = ("parallel.", "engine.num_workers", "data.max_document_bytes")
+# Keys that runs of older versions lack, with what they did.
+_ADDED = {"tokenizer.character_coverage": 0.9995}
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -80,6 +82,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
         return
     # By way of JSON, which makes lists of tuples, as in the file.
     ours, theirs = flat(json.loads(_dump(config))), flat(load_config(workdir))
+    theirs = {key: value for key, value in _ADDED.items() if key in ours} | theirs
     differing = sorted(
         key
         for key in ours.keys() | theirs.keys()

@@ -24,6 +24,7 @@ PIECES = dict(
     algorithm="bpe",
     vocab_size=300,
     user_symbols=(),
+    character_coverage=0.9995,
     mask=False,
     num_sentinels=0,
 )

@@ -48,6 +48,18 @@ def test_every_start_is_kept_and_secrets_are_not(tmp_path, monkeypatch):
     assert "hunter2" not in text
 
 
+def test_a_run_goes_on_with_what_it_did_before_there_was_a_key_for_it(tmp_path):
+    block = {"kind": "sentencepiece", "vocab_size": 300}
+    with workdir.opened(tmp_path, {"tokenizer": block}, data_hash=""):
+        pass
+
+    workdir.check(tmp_path, {"tokenizer": block | {"character_coverage": 0.9995}})
+    with pytest.raises(UserError, match=r"character_coverage is 0\.9995 there, 0\.9 here"):
+        workdir.check(tmp_path, {"tokenizer": block | {"character_coverage": 0.9}})
+    with pytest.raises(UserError, match="kind is .sentencepiece. there, .bytes. here"):
+        workdir.check(tmp_path, {"tokenizer": {"kind": "bytes"}})
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
