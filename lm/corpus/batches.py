@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from lm.corpus.packed_rows import RowReader
+from lm.corpus.mixed_corpus import MixedCorpus
+from lm.corpus.mixture import Mixture
 from lm.corpus.packing import Piece
 from lm.corpus.preparation import Prepared
 from lm.corpus.rows import Rows, rows_from_pieces
@@ -17,6 +18,7 @@ from lm.errors import UserError
 from lm.system.splitmix import mix
 
 _ROWS_AT_ONCE = 128
+Corpus = Prepared | MixedCorpus
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
@@ -57,34 +59,92 @@ def rows_at(step: int, batch_size: int, num_rows: int, seed: int) -> np.ndarray:
 
     Rows come in one order per epoch, given by (seed, epoch).
     """
-    # Batches run on across the end of an epoch, so that every row is seen equally often.
     examples = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    return _rows_of(examples, num_rows, f"{seed}")
+
+
+def _rows_of(examples: np.ndarray, num_rows: int, key: str) -> np.ndarray:
+    """Gives the row of each example of one source; of each epoch all, in an order of its own."""
+    # Batches run on across the end of an epoch, so that every row is seen equally often.
     epochs, indices = np.divmod(examples, num_rows)
     rows = np.empty_like(indices)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        rows[here] = permute(indices[here], num_rows, f"{seed} {epoch}")
+        rows[here] = permute(indices[here], num_rows, f"{key} {epoch}")
     return rows
 
 
 class Batches:
-    """The training batches of one split. Nothing is remembered from step to step."""
+    """The training batches of one split. Nothing is remembered from step to step.
 
-    def __init__(self, prepared: Prepared, split: str, *, batch_size: int, seed: int):
-        """Raises UserError if the split holds fewer rows than one batch."""
-        self.reader = RowReader(prepared.folder, split, prepared.tokenizer.vocab_size)
-        self._num_rows = len(self.reader)
-        if self._num_rows < batch_size:
+    Rows of a mixture are numbered through its sources, in the order of their names.
+    """
+
+    def __init__(
+        self,
+        prepared: Corpus,
+        split: str,
+        *,
+        batch_size: int,
+        seed: int,
+        mixture: Mixture | None = None,
+    ):
+        """Raises UserError if a split of one source holds fewer rows than one batch.
+
+        `mixture` says which source each row of a run is of, where `prepared` has several.
+        """
+        self.reader = prepared.open_rows(split)
+        self.mixture, self._sizes = mixture, self.reader.sizes
+        assert (1 if mixture is None else len(mixture.names)) == len(self._sizes)
+        if len(self._sizes) == 1 and len(self.reader) < batch_size:
             raise UserError(
-                f"the {split} split holds {self._num_rows} rows of {prepared.seq_len} tokens, "
+                f"the {split} split holds {len(self.reader)} rows of {prepared.seq_len} tokens, "
                 f"fewer than data.batch_size={batch_size}; give more text, or lower one of the two"
             )
         self._batch_size, self._seed = batch_size, seed
         self._seq_len, self._pad_id = prepared.seq_len, prepared.tokenizer.pad_id or 0
 
     def rows_at(self, step: int) -> np.ndarray:
-        """Calls the function `rows_at`."""
-        return rows_at(step, self._batch_size, self._num_rows, self._seed)
+        """Gives the ids of the rows, int64 of shape (B,), as the function `rows_at` does."""
+        return self._rows_at(range(step, step + 1))[0]
+
+    def _rows_at(self, steps: range) -> np.ndarray:
+        """Gives those of several steps, each in a row."""
+        start, end = steps.start * self._batch_size, steps.stop * self._batch_size
+        if self.mixture is None:
+            rows = _rows_of(np.arange(start, end, dtype=np.int64), len(self.reader), f"{self._seed}")
+            return rows.reshape(len(steps), -1)
+        sources, ordinals = self.mixture.draw(start, end)
+        rows, starts = np.empty_like(ordinals), np.cumsum([0, *self._sizes])
+        for source in np.unique(sources):
+            here = sources == source
+            # The one source of a mixture has the order that it has without.
+            name = f" {self.mixture.names[source]}" if len(self._sizes) > 1 else ""
+            of_source = _rows_of(ordinals[here], self._sizes[source], f"{self._seed}{name}")
+            rows[here] = starts[source] + of_source
+        return rows.reshape(len(steps), -1)
+
+    def sources_at(self, step: int) -> list[str]:
+        """Names the source of each row of a step; nothing where there is no mixture."""
+        if self.mixture is None:
+            return []
+        sources, _ = self.mixture.draw(step * self._batch_size, (step + 1) * self._batch_size)
+        return [self.mixture.names[source] for source in sources]
+
+    def drawn(self, num_steps: int, since: int = 0) -> dict[str, float]:
+        """Says what a run has seen of each source of a mixture after its first steps.
+
+        "share/NAME" is the share of the rows since step `since`; "epochs/NAME" how often the run
+        has seen each row of the source.
+        """
+        if self.mixture is None:
+            return {}
+        before, now = (self.mixture.counts(n * self._batch_size) for n in (since, num_steps))
+        shares = (now - before) / ((num_steps - since) * self._batch_size)
+        found = {}
+        for name, share, num, size in zip(self.mixture.names, shares, now, self._sizes, strict=True):
+            found |= {f"share/{name}": float(share), f"epochs/{name}": float(num / size)}
+        return found
 
     def batch_at(self, step: int, shard: int = 0, num_shards: int = 1) -> Rows:
         """Reads the batch of a step, or one host's part of it: B/num_shards x L."""
@@ -96,7 +156,7 @@ class Batches:
     ) -> Iterator[Rows]:
         """Yields `batch_at` of first_step, ..., end_step - 1, read ahead in threads."""
         # Each read of ArrayRecord starts threads of its own, so that small ones are slow.
-        many = -(-_ROWS_AT_ONCE // self._batch_size)
+        many = -(-_ROWS_AT_ONCE * len(self._sizes) // self._batch_size)
         batches = grain.MapDataset.range(first_step, end_step, many).map(
             lambda i: self._read(range(i, min(i + many, end_step)), shard, num_shards)
         )
@@ -106,8 +166,8 @@ class Batches:
     def _read(self, steps: range, shard: int, num_shards: int) -> list[Rows]:
         """Reads the batches of some steps at once."""
         assert self._batch_size % num_shards == 0, (self._batch_size, num_shards)
-        ids = [self.rows_at(step).reshape(num_shards, -1)[shard] for step in steps]
-        rows = self.reader.read(np.concatenate(ids))
+        ids = self._rows_at(steps).reshape(len(steps), num_shards, -1)[:, shard]
+        rows = self.reader.read(ids.ravel())
         size = self._batch_size // num_shards
         return [
             rows_from_pieces(rows[i * size : (i + 1) * size], self._seq_len, self._pad_id, ids_B)
@@ -116,10 +176,10 @@ class Batches:
 
 
 def evaluation_batches(
-    prepared: Prepared, split: str, *, batch_size: int, shard: int = 0, num_shards: int = 1
+    prepared: Corpus, split: str, *, batch_size: int, shard: int = 0, num_shards: int = 1
 ) -> Iterator[Rows]:
     """Yields every row of a split once, in order; rows of padding fill up the last batch."""
-    reader = RowReader(prepared.folder, split, prepared.tokenizer.vocab_size)
+    reader = prepared.open_rows(split)
     for first in range(0, len(reader), batch_size):
         pieces: list[list[Piece]] = reader.read(range(first, min(first + batch_size, len(reader))))
         pieces += [[] for _ in range(batch_size - len(pieces))]

@@ -146,6 +146,38 @@ class RowReader:
             return [decode_row(record, self._dtype) for record in records]
 
 
+class JoinedRows:
+    """The rows of several readers, numbered through."""
+
+    def __init__(self, readers: Sequence[RowReader]):
+        self._readers, self.sizes = readers, [len(reader) for reader in readers]
+        self._ends = np.cumsum(self.sizes)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def records(self, indices: Sequence[int]) -> list[bytes]:
+        """Reads rows as they are on disk."""
+        return self._joined(RowReader.records, indices)
+
+    def read(self, indices: Sequence[int]) -> list[list[Piece]]:
+        """Reads the pieces of rows."""
+        return self._joined(RowReader.read, indices)
+
+    def _joined(self, read: Callable[[RowReader, Sequence[int]], list], indices) -> list:
+        indices = np.asarray(indices)
+        owners = np.searchsorted(self._ends, indices, side="right")
+        rows: list = [None] * len(indices)
+        for owner in np.unique(owners):
+            (places,) = np.nonzero(owners == owner)
+            first = self._ends[owner] - self.sizes[owner]
+            for place, row in zip(
+                places, read(self._readers[owner], indices[places] - first), strict=True
+            ):
+                rows[place] = row
+        return rows
+
+
 _MISPLACED = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lm.corpus import packing
-from lm.corpus.packed_rows import PackedRows, RowReader, damaged, naming_damage
+from lm.corpus.packed_rows import JoinedRows, PackedRows, RowReader, damaged, naming_damage
 from lm.corpus.sources import Source, make_source, readable
 from lm.corpus.split_counts import SplitCounter, SplitInfo, read_info
 from lm.corpus.tokenization import Tokenized, tokenizing
@@ -45,6 +45,10 @@ class Prepared:
     def tokenizer_block(self) -> dict[str, str]:
         """The `tokenizer` of `prepare` by which another corpus gets the very ids of this one."""
         return {"kind": "file", "path": str(self.folder / "tokenizer")}
+
+    def open_rows(self, split: str) -> JoinedRows:
+        """Opens the rows of a split."""
+        return JoinedRows([RowReader(self.folder, split, self.tokenizer.vocab_size)])
 
 
 def prepare(
