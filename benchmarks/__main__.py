@@ -84,6 +84,9 @@ BENCHMARKS = {
         ),
         ("cpu", "gpu"),
     ),
+    "mixture": Benchmark(
+        ("-m", "benchmarks.mixture"), ("--num_sources=3", "--num_steps=5", "--repeats=1")
+    ),
     "preparation": Benchmark(
         ("-m", "benchmarks.preparation"), ("--vocab_size=512", "--copies=1", "--repeats=1")
     ),

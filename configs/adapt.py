@@ -14,7 +14,7 @@ objective=causal, the only one that predicts every token.
 
 import ml_collections
 
-from configs import bert, common, t5
+from configs import bert, common, corpora, t5
 
 _OBJECTIVES = {
     "causal": common.objective("causal"),
@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg = common.parse_arg(arg, objective="causal", optimizer="adamw", schedule="cosine")
     config = common.trunk("pretrain")
     config.model = common.with_dropout(0.0)
-    config.data = common.stdlib_data(seq_len=512, batch_size=32)
+    config.data = corpora.stdlib_data(seq_len=512, batch_size=32)
     config.objective = common.choose_by_kind("objective", arg.objective, _OBJECTIVES)
     config.loss = common.language_loss()
     config.train = common.train(num_steps=0, num_epochs=1.0)

@@ -26,9 +26,17 @@ _SHAPES = {  # layers, width; heads are 64 wide
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size=tiny|mini|small|medium|base|large, tokenizer, optimizer, schedule, debug."""
+    """`arg`: size=tiny|mini|small|medium|base|large, tokenizer, sources=a+b,
+    optimizer, schedule, debug.
+    """
     arg = common.parse_arg(
-        arg, size="base", tokenizer="bpe", optimizer="adamw", schedule="linear", debug=False
+        arg,
+        size="base",
+        tokenizer="bpe",
+        sources="",
+        optimizer="adamw",
+        schedule="linear",
+        debug=False,
     )
     num_layers, width = common.choose("size", arg.size, _SHAPES)
     optimizer = common.optimizer(arg.optimizer, arg.schedule, peak_lr=1e-4, warmup_steps=10_000)

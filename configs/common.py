@@ -7,6 +7,8 @@ or the comment above names.
 
 import ml_collections
 
+from configs import corpora
+
 
 def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
     """Parses `--config=file.py:size=small,debug` into typed values.
@@ -256,23 +258,6 @@ def tokenizer(name: str, vocab_size: int, *, mask: bool = False, num_sentinels: 
     )
 
 
-def stdlib_data(seq_len: int, batch_size: int) -> dict:
-    """The data block of the corpus that every machine has: Python's own standard library."""
-    return dict(
-        source="python_stdlib",  # Of documents: text, jsonl, files, tfds:NAME, ...; docs/data.md.
-        train="",  # Globs of training files, or a split of the source.
-        validation="",  # Globs of validation files, or a split of the source.
-        field="",  # Field of a record that holds its text; "" where documents are files.
-        seq_len=seq_len,  # Tokens a row.
-        batch_size=batch_size,  # Rows a step, over all devices, hosts and micro-batches.
-        batch_size_per_device=0,  # Times the number of devices, in place of batch_size; 0: not.
-        add_bos=True,  # Whether documents start with the tokenizer's token for it.
-        add_eos=True,  # Whether documents end with the tokenizer's token for it.
-        on_error="raise",  # For what cannot be read: raise, or skip, which leaves out and counts.
-        max_document_bytes=1_000_000_000,  # Longest document, line or value, unpacked.
-    )
-
-
 def objective(kind: str) -> dict:
     """The objective block, as far as all kinds have it."""
     return dict(
@@ -329,11 +314,11 @@ def pretraining(
 ) -> ml_collections.ConfigDict:
     """A recipe on this machine's own text, which `data.source` replaces.
 
-    `arg` holds the config's arguments: tokenizer and debug are read here.
+    `arg` holds the config's arguments: tokenizer, sources and debug are read here.
     """
     config = trunk("pretrain")
     config.tokenizer = tokenizer(arg.tokenizer, vocab_size, mask=mask, num_sentinels=num_sentinels)
-    config.data = stdlib_data(seq_len, batch_size)
+    config.data = corpora.text_data(seq_len, batch_size, arg.sources)
     config.objective = objective
     config.model = model
     config.loss = language_loss()
@@ -356,7 +341,7 @@ def gpt_pretraining(
 ) -> ml_collections.ConfigDict:
     """Causal pretraining as GPT-3's appendix B has it: warmup over 375M tokens, clipping at 1.
 
-    `arg` holds the config's arguments: objective, tokenizer, optimizer, schedule and debug.
+    `arg` holds the config's arguments: objective, tokenizer, sources, optimizer, schedule, debug.
     """
     warmup_steps = round(375e6 / (batch_size * model["max_len"]))
     return pretraining(

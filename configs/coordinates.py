@@ -45,7 +45,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         batch_size=16,
         accumulate_steps=1,
         num_steps=4,
-        arg=ml_collections.ConfigDict(dict(tokenizer=arg.tokenizer, debug=False)),
+        arg=ml_collections.ConfigDict(dict(tokenizer=arg.tokenizer, sources="", debug=False)),
     )
     config.experiment = "coordinates"
     config.eval.sample_tokens = 0

@@ -17,14 +17,15 @@ from configs import bert, common, llama, t5
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: family=gpt2|llama|bert|t5, objective (the family's first one), tokenizer, optimizer,
-    schedule, debug.
+    """`arg`: family=gpt2|llama|bert|t5, objective (the family's first one), tokenizer,
+    sources=a+b, optimizer, schedule, debug.
     """
     arg = common.parse_arg(
         arg,
         family="gpt2",
         objective="",
         tokenizer="bpe",
+        sources="",
         optimizer="muon",
         schedule="cosine",
         debug=False,

@@ -23,14 +23,16 @@ _PEAK_LR = {"small": 6e-4, "medium": 3e-4, "large": 2.5e-4, "xl": 2e-4}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size=small|medium|large|xl, objective=causal|prefix|mixture, tokenizer, optimizer,
-    schedule, debug; mup=small|..., the size whose rate holds under muP (docs/mup.md).
+    """`arg`: size=small|medium|large|xl, objective=causal|prefix|mixture, tokenizer,
+    sources=a+b, optimizer, schedule, debug; mup=small|..., the size whose rate holds under muP
+    (docs/mup.md).
     """
     arg = common.parse_arg(
         arg,
         size="small",
         objective="causal",
         tokenizer="bpe",
+        sources="",
         optimizer="adamw",
         schedule="cosine",
         mup="",

@@ -33,14 +33,15 @@ _SIZES = {  # layers, heads, head width, model width, peak rate, rows a batch
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer, optimizer,
-    schedule, debug.
+    """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer,
+    sources=a+b, optimizer, schedule, debug.
     """
     arg = common.parse_arg(
         arg,
         size="small",
         objective="causal",
         tokenizer="bpe",
+        sources="",
         optimizer="adamw",
         schedule="cosine",
         debug=False,

@@ -42,14 +42,15 @@ _SIZES = {  # layers, heads, key/value heads, head width, width, MLP width, and 
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer, optimizer,
-    schedule, debug; mup, the size whose rate holds under muP (docs/mup.md).
+    """`arg`: size (one of the table above), objective=causal|prefix|mixture, tokenizer,
+    sources=a+b, optimizer, schedule, debug; mup, the size whose rate holds under muP (docs/mup.md).
     """
     arg = common.parse_arg(
         arg,
         size="smollm2-135m",
         objective="causal",
         tokenizer="bpe",
+        sources="",
         optimizer="adamw",
         schedule="cosine",
         mup="",

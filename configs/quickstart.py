@@ -12,21 +12,27 @@ per byte at 0.1, 2.58 at 0.3 and 2.84 at 1.
 
 import ml_collections
 
-from configs import common, sweeping
+from configs import common, corpora, sweeping
 
 _PEAK_LR = {"adamw": 5e-3, "lion": 1e-3, "adafactor": 2e-2, "muon": 1e-2, "sgd": 0.3}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: objective=causal|prefix|mixture, tokenizer, optimizer, schedule, or debug for a few
-    steps of a tiny model.
+    """`arg`: objective=causal|prefix|mixture, tokenizer, optimizer, schedule, sources=a+b for a
+    mixture of corpora (docs/data.md), or debug for a few steps of a tiny model.
     """
     arg = common.parse_arg(
-        arg, objective="causal", tokenizer="bpe", optimizer="muon", schedule="cosine", debug=False
+        arg,
+        objective="causal",
+        tokenizer="bpe",
+        sources="",
+        optimizer="muon",
+        schedule="cosine",
+        debug=False,
     )
     config = common.trunk("pretrain")
     config.tokenizer = common.tokenizer(arg.tokenizer, vocab_size=2048)
-    config.data = common.stdlib_data(seq_len=256, batch_size=16)
+    config.data = corpora.text_data(256, 16, arg.sources)
     config.objective = common.decoder_objective(arg.objective)
     config.model = common.gpt2_model(4, 2, 64, 128, vocab_size=2048, max_len=256)
     config.loss = common.language_loss()

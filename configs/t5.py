@@ -37,7 +37,7 @@ _SHAPES = {  # layers, heads, head width, width, MLP width
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: size=small|base|large|3b|11b, version=1.0|1.1, objective=span|prefix|ul2, tokenizer,
-    optimizer, schedule, debug.
+    sources=a+b, optimizer, schedule, debug.
     """
     arg = common.parse_arg(
         arg,
@@ -45,6 +45,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         version="1.1",
         objective="span",
         tokenizer="bpe",
+        sources="",
         optimizer="adafactor",
         schedule="rsqrt",
         debug=False,

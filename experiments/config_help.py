@@ -61,8 +61,9 @@ def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str
 
 
 def general(key: str) -> str:
-    """Leaves out the name of a part of a mixture, or an input: inputs.web.path -> inputs.path."""
-    return re.sub(r"\.parts\.\w+|(?<=^inputs)\.\w+(?=\.)", "", key)
+    """Leaves out the name of a part, a source, or an input: inputs.web.path -> inputs.path."""
+    names = r"\.parts\.\w+|(?<=^inputs)\.\w+(?=\.)|(?<=^data\.sources)\.[\w-]+(?=\.)"
+    return re.sub(names, "", key)
 
 
 class _Module:
@@ -142,7 +143,7 @@ class _Module:
         line = definition.lineno - 1
         while not is_function and self._lines[line - 1].startswith("#"):
             said, line = f"{self._lines[line - 1]} {said}", line - 1
-        if named := re.search(r"(\w+) block\b", said):
+        if named := re.search(r"([\w.]+) block\b", said):
             return named[1]
         # A local variable, which becomes the block of its name.
         return targets[0].id if is_function and isinstance(targets[0], ast.Name) else ""

@@ -20,8 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments.wiring import init_from, pretraining, variants
-from lm.corpus.batches import Batches
-from lm.corpus.preparation import Prepared
+from lm.corpus.batches import Corpus
 from lm.models import mup
 from lm.models.parameters import Params
 from lm.run import workdir as workdir_lib
@@ -73,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def measured(
-    config: ml_collections.ConfigDict, width: int, parametrisation: str, prepared: Prepared
+    config: ml_collections.ConfigDict, width: int, parametrisation: str, prepared: Corpus
 ) -> Iterator[Point]:
     """Trains one width; yields each activation's size before each step and at the end."""
     config = variants.widened(config, width, parametrisation)
@@ -82,7 +81,8 @@ def measured(
     abstract = pretraining.abstract_state(parts)
     step_fn, place = pretraining.make_step(parts, objective, abstract)
     key = jax.random.key(config.seed)
-    batches = Batches(prepared, "train", batch_size=config.data.batch_size, seed=config.seed)
+    sizes = dict(batch_size=config.data.batch_size, num_steps=config.train.num_steps)
+    batches = pretraining.make_batches(prepared, seed=config.seed, **sizes)
     (first,) = batches.iterate(0, 1)
     # Of the same rows at every step and width, so that only the parameters differ.
     probe = jax.tree.map(lambda x: x[: config.coordinates.probe_rows], first)

@@ -11,9 +11,7 @@ import rich.table
 from experiments import finetune, report
 from experiments.estimates import communication, memory
 from experiments.wiring import init_from, pretraining, task_data, variants
-from lm.corpus import split_counts
 from lm.corpus.batches import Batches
-from lm.corpus.preparation import Prepared
 from lm.data.examples import ExampleBatches
 from lm.data.render import MAX_ROWS, Stream, render
 from lm.errors import UserError
@@ -21,6 +19,7 @@ from lm.models.parameters import num_params
 from lm.objectives.batch import Batch, Objective
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.tasks.text import lengths_of, segments
+from lm.tokenizers.tokenizers import Tokenizer
 from lm.train.language_model import objective_key
 
 
@@ -60,7 +59,13 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     parts = pretraining.make_parts(config)
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     objective = pretraining.make_objective(config.objective, parts.model, prepared)
-    _show(prepared, objective, config.data.batch_size, config.seed, step - 1)
+    batches = pretraining.make_batches(
+        prepared,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        num_steps=config.train.num_steps,
+    )
+    _show(batches, prepared.tokenizer, objective, config.seed, step - 1)
 
 
 def _check_step(step: int, num_steps: int) -> None:
@@ -77,7 +82,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     abstract = pretraining.abstract_state(parts)
     rich.print(_parameter_table(abstract.params))
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
-    report.warn(split_counts.notes(prepared.splits))
+    report.warn(prepared.notes())
     objective = pretraining.make_objective(config.objective, parts.model, prepared)
     flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len
@@ -91,7 +96,11 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     if num_rows < batch_size:  # As where a large recipe is tried without its corpus.
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
         batch_size = num_rows
-    _show(prepared, objective, batch_size, config.seed, step=0)
+    sizes = dict(batch_size=batch_size, num_steps=config.train.num_steps)
+    batches = pretraining.make_batches(prepared, seed=config.seed, **sizes)
+    if batches.mixture:
+        report.mixture(prepared, batches.mixture)
+    _show(batches, prepared.tokenizer, objective, config.seed, step=0)
 
 
 def _fine_tuning(config: ml_collections.ConfigDict) -> None:
@@ -127,12 +136,16 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> None:
     _show_examples(batches, data, step=0)
 
 
-def _show(prepared: Prepared, objective: Objective, batch_size: int, seed: int, step: int) -> None:
-    rows = Batches(prepared, "train", batch_size=batch_size, seed=seed).batch_at(step)
+def _show(
+    batches: Batches, tokenizer: Tokenizer, objective: Objective, seed: int, step: int
+) -> None:
+    rows = batches.batch_at(step)
     key = objective_key(jax.random.key(seed), step)  # As the step itself draws.
     batch = jax.device_get(jax.jit(objective)(rows, key))
     print(f"\nstep {step + 1} sees rows {rows.ids_B.tolist()}")
-    rich.print(render(_streams(batch), prepared.tokenizer))
+    if sources := batches.sources_at(step):
+        print(f"of {', '.join(sources)}")
+    rich.print(render(_streams(batch), tokenizer))
 
 
 def _show_examples(batches: ExampleBatches, data: task_data.TaskData, step: int) -> None:

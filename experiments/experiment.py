@@ -45,6 +45,9 @@ class Experiment(Protocol):
     def describe(self) -> None:
         """Prints what is about to be trained."""
 
+    def progress(self, step: int) -> dict[str, float]:
+        """Returns what else is logged of a step, by metric name."""
+
     def first_state(self) -> TrainState:
         """Makes the state before the first step: of `init_from`, or random."""
 

@@ -148,6 +148,9 @@ class FineTuning:
             templates = template_files.choose(self.config.task.template, None, "")
             template_files.write(folder, templates.sources)
 
+    def progress(self, step: int) -> dict[str, float]:
+        return {}
+
     def describe(self) -> None:
         parts = self.parts
         report.start_fine_tuning(

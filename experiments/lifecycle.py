@@ -79,7 +79,9 @@ class RunLifecycle:
                 )
             )
             self.progress = StepLog(
-                self._writers.scalars,
+                lambda step, scalars: self._writers.scalars(
+                    step, scalars | experiment.progress(step)
+                ),
                 lambda step, metrics: (
                     hosts.is_first()
                     and _record_skip(self._workdir, experiment.batches, step, metrics)

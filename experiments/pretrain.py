@@ -13,8 +13,7 @@ import ml_collections
 from experiments import report, training
 from experiments.wiring import init_from, pretraining, variants
 from lm.corpus import split_counts
-from lm.corpus.batches import Batches, evaluation_batches
-from lm.corpus.preparation import Prepared
+from lm.corpus.batches import Corpus, evaluation_batches
 from lm.corpus.rows import Rows
 from lm.errors import UserError
 from lm.generation import sampling
@@ -79,6 +78,12 @@ def complete(
     Raises:
       UserError: what does not go together, or a workdir of another run.
     """
+    if extend and "sources" in config.data:  # Else rows that were seen would be taken for unseen.
+        raise UserError(
+            "--extend: stages and sources are spread over all steps of a run, so that a longer one "
+            f"has other batches from the start; begin anew with --config.init_from={workdir} in "
+            "another --workdir"
+        )
     config = init_from.with_model(config)
     requested_config = config.to_dict()
     workdir_lib.check(workdir, requested_config, extend=extend)
@@ -97,7 +102,7 @@ class Pretraining:
         config: ml_collections.ConfigDict,
         workdir: pathlib.Path,
         parts: pretraining.PretrainingParts,
-        prepared: Prepared,
+        prepared: Corpus,
         abstract: TrainState,
         shard: tuple[int, int],
         *,
@@ -141,13 +146,23 @@ class Pretraining:
         """Sets what follows from the rates and the seed, in which runs of one program differ."""
         batch_size, seed = self.config.data.batch_size, self.config.seed
         self.schedule, self.kept = self.parts.schedule, {"data.batch_size": batch_size}
-        self.batches = Batches(self.prepared, "train", batch_size=batch_size, seed=seed)
+        num_steps = self.config.train.num_steps
+        self.batches = pretraining.make_batches(
+            self.prepared, batch_size=batch_size, seed=seed, num_steps=num_steps
+        )
 
     def save_tokenizer(self, folder: pathlib.Path) -> None:
         save_tokenizer(self.prepared.tokenizer, self.config.init_from, folder)
 
     def describe(self) -> None:
         report.start(self.config, self.parts, self.prepared, self.abstract, self.workdir)
+        if self.batches.mixture:
+            report.mixture(self.prepared, self.batches.mixture)
+
+    def progress(self, step: int) -> dict[str, float]:
+        """Says what was seen of each source of a mixture; nothing where there is none."""
+        since = max(0, step - self.config.log.every_steps)
+        return {f"train/{key}": x for key, x in self.batches.drawn(step, since).items()}
 
     def first_state(self) -> TrainState:
         init_from.announce(self.config.init_from)
@@ -196,7 +211,7 @@ class Pretraining:
 def make_evaluation(
     parts: pretraining.PretrainingParts,
     objective: Objective,
-    prepared: Prepared,
+    prepared: Corpus,
     *,
     batch_size: int,
     num_blocks: int,
@@ -214,9 +229,7 @@ def make_evaluation(
     return evaluate
 
 
-def validation_batches(
-    prepared: Prepared, batch_size: int, shard: tuple[int, int]
-) -> Iterator[Rows]:
+def validation_batches(prepared: Corpus, batch_size: int, shard: tuple[int, int]) -> Iterator[Rows]:
     """Reads the whole validation split; `shard` is the index of one of each batch, of how many."""
     index, num_shards = shard
     return evaluation_batches(
@@ -224,14 +237,14 @@ def validation_batches(
     )
 
 
-def predicted_bytes(objective_kind: str, prepared: Prepared) -> int | None:
+def predicted_bytes(objective_kind: str, prepared: Corpus) -> int | None:
     """Returns the bytes of the validation text; None where `no_bits_per_byte` says why not."""
     if no_bits_per_byte(objective_kind, prepared):
         return None
     return prepared.splits["validation"].num_predicted_bytes
 
 
-def no_bits_per_byte(objective_kind: str, prepared: Prepared) -> str:
+def no_bits_per_byte(objective_kind: str, prepared: Corpus) -> str:
     """Says why an evaluation gives no bits per byte; "" where it does."""
     if objective_kind != "causal":
         return f"objective.kind={objective_kind} does not predict each token of a text"

@@ -1,5 +1,6 @@
 """Prints what a run says for itself: once at its start, once at its end."""
 
+import itertools
 import json
 import lzma
 import math
@@ -13,12 +14,16 @@ from typing import Any
 
 import jax
 import ml_collections
+import rich
+import rich.table
 
 from experiments.cli import command, config_text
 from experiments.wiring import pretraining, task_data
 from lm.chat import chat_template
-from lm.corpus import split_counts
-from lm.corpus.preparation import Prepared
+from lm.corpus import source_weights
+from lm.corpus.batches import Corpus
+from lm.corpus.mixed_corpus import MixedCorpus
+from lm.corpus.mixture import Mixture
 from lm.corpus.sources import make_source, readable
 from lm.costs import memory
 from lm.data.records import Record
@@ -36,7 +41,7 @@ from lm.train.step import TrainState
 def start(
     config: ml_collections.ConfigDict,
     parts: pretraining.PretrainingParts,
-    prepared: Prepared,
+    prepared: Corpus,
     abstract: TrainState,
     workdir: pathlib.Path,
 ) -> None:
@@ -55,7 +60,27 @@ def start(
         "workdir": str(workdir),
     }
     _print_start(config, f"{num_params(abstract.params):,}", abstract.params, rows, lines)
-    warn(split_counts.notes(prepared.splits))
+    warn(prepared.notes())
+
+
+def mixture(prepared: MixedCorpus, order: Mixture) -> None:
+    """Prints what a run sees of each source, and warns of those of which it sees nothing."""
+    table = rich.table.Table("source", *_OF_SOURCES, title="mixture", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    totals = order.counts(order.num_examples)
+    for i, (name, drawn) in enumerate(zip(order.names, totals.tolist(), strict=True)):
+        info = prepared.corpora[name].splits["train"]
+        shares = [stage.counts[i] / stage.num_examples for stage in order.stages]
+        weight = " -> ".join(f"{share:.3g}" for share in shares)
+        numbers = f"{info.num_rows:,}", f"{info.num_tokens:,}", weight, f"{drawn:,}"
+        table.add_row(name, *numbers, f"{drawn / info.num_rows:.4g}")
+    rich.print(table)
+    if never := source_weights.never_drawn(order):
+        warn([f"of {', '.join(never)} nothing is drawn, for so small is the weight"])
+
+
+_OF_SOURCES = ("rows", "tokens", "weight", "rows drawn", "epochs")
 
 
 def warn(lines: Sequence[str]) -> None:
@@ -308,17 +333,21 @@ def end(
 
 def compressor_bits_per_byte(data: ml_collections.ConfigDict) -> dict[str, float]:
     """Bits per byte of `gzip -9` and `xz -9` on the validation documents of a `data` block."""
-    source = make_source(
-        data.source,
-        split="validation",
-        spec=data.validation,
-        field=data.field,
-        **task_data.document_limit(data),
-    )
+    places = [data.sources[name] for name in sorted(data.sources)] if "sources" in data else [data]
+    every = [
+        make_source(
+            place.source,
+            split="validation",
+            spec=place.validation,
+            field=place.field,
+            **task_data.document_limit(data),
+        )
+        for place in places
+    ]
     packers = {"gzip -9": zlib.compressobj(9, wbits=31), "xz -9": lzma.LZMACompressor(preset=9)}
     num_bytes, sizes = 0, dict.fromkeys(packers, 0)
     # One stream of all documents, so that a compressor learns from those before, as a model did.
-    for document in readable(source, data.on_error, []):
+    for document in itertools.chain(*(readable(one, data.on_error, []) for one in every)):
         text = document.text.encode()
         num_bytes += len(text)
         for name, packer in packers.items():

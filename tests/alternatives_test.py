@@ -14,7 +14,7 @@ from lm.models.factory import family_named
 from lm.train.optimizers import make_optimizer
 
 ROOT = pathlib.Path(__file__).parent.parent
-OTHER = ("__init__", "common", "finetuning", "launchers", "sweeping")  # No recipes.
+OTHER = ("__init__", "common", "corpora", "finetuning", "launchers", "sweeping")  # No recipes.
 FILES = [f"configs/{path.name}" for path in sorted((ROOT / "configs").glob("*.py"))]
 FILES = [name for name in FILES if pathlib.Path(name).stem not in OTHER]
 ALTERNATIVES = {
@@ -159,7 +159,7 @@ def test_of_two_ways_to_say_a_thing_the_one_that_is_said_counts():
 
 # Numbers ---------------------------------------------------------------------------------------
 
-CHECKED_ELSEWHERE = ("model.", "parallel.")
+CHECKED_ELSEWHERE = ("model.", "parallel.", "data.sources.")
 
 
 def numbers(filename):

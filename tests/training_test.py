@@ -47,6 +47,9 @@ class Counting:
     def save_tokenizer(self, folder):
         folder.mkdir(exist_ok=True)
 
+    def progress(self, step):
+        return {}
+
     def describe(self):
         pass
 

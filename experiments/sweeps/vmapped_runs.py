@@ -19,7 +19,6 @@ from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
 from experiments.wiring import init_from, pretraining, variants
-from lm.corpus.batches import Batches
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
@@ -215,8 +214,9 @@ class VmappedGroup:
                 self._end(member, self._pick(state, i))
 
     def _iterate(self, stacked: list[VmappedRun], first_step: int, end_step: int) -> Iterator:
-        prepared, batch_size = self._first.prepared, stacked[0].config.data.batch_size
-        make = functools.partial(Batches, prepared, "train", batch_size=batch_size)
+        config = stacked[0].config
+        sizes = dict(batch_size=config.data.batch_size, num_steps=config.train.num_steps)
+        make = functools.partial(pretraining.make_batches, self._first.prepared, **sizes)
         seeds = {member.config.seed for member in stacked}  # Members of one seed share its rows.
         by_seed = {seed: make(seed=seed).iterate(first_step, end_step) for seed in seeds}
         return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])

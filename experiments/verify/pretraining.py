@@ -20,10 +20,10 @@ from experiments.verify import subject
 from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation, multiple
 from experiments.wiring import init_from, pretraining, task_data, variants
 from lm.corpus import sources
-from lm.corpus.batches import Batches
-from lm.corpus.packed_rows import RowReader
+from lm.corpus.batches import Batches, Corpus
+from lm.corpus.packed_rows import JoinedRows
 from lm.corpus.packing import Piece
-from lm.corpus.preparation import SPLITS, Prepared
+from lm.corpus.preparation import SPLITS
 from lm.corpus.rows import rows_from_pieces
 from lm.corpus.sources import Document
 from lm.models.parameters import Params
@@ -88,7 +88,9 @@ def make(
         return pretrain.make_evaluation(parts, objective, prepared, **sizes)(params)
 
     batch_size = config.data.batch_size
-    make_batches = lambda: Batches(prepared, "train", batch_size=batch_size, seed=config.seed)
+    make_batches = lambda: pretraining.make_batches(
+        prepared, batch_size=batch_size, seed=config.seed, num_steps=config.train.num_steps
+    )
     return ShrunkRun(
         home=home,
         mesh=mesh,
@@ -118,25 +120,47 @@ def _shrunk(
     grid = make_mesh(**config.parallel, devices=mesh)
     config.data.seq_len = multiple(min(config.data.seq_len, _SEQ_LEN), grid.shape["sequence"])
     config.eval.sample_tokens = 0
-    data = config.data
-    # Now, since below each split becomes a file of its own.
-    if both := sources.in_both(data.source, data.train, data.validation):
-        report.warn([f"data.train and data.validation both have {', '.join(both[:5])}"])
-    for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
-        block = {"spec": config.data[split], "field": config.data.field}
-        block |= task_data.document_limit(config.data)
-        source = sources.make_source(config.data.source, split=split, **block)
-        texts = _beginnings(sources.readable(source, config.data.on_error, []), num_chars)
-        if split == "train" and "vocab_size" in config.tokenizer:
-            wanted = _num_pieces(config.tokenizer, texts)
-            config.tokenizer.vocab_size = min(config.tokenizer.vocab_size, wanted)
-            parts = math.lcm(64, grid.shape["tensor"])  # The table is cut over `tensor`.
-            config.model.vocab_size = multiple(config.tokenizer.vocab_size, parts)
-        path = folder / f"{split}.jsonl"
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        config.data[split] = str(path)
-    config.data.update(source="jsonl", field="text")
+    is_mixed = "sources" in config.data
+    blocks = config.data.sources.items() if is_mixed else [("", config.data)]
+    train_texts: list[str] = []
+    for name, block in blocks:
+        # Now, since below each split becomes a file of its own.
+        if both := sources.in_both(block.source, block.train, block.validation):
+            where = f"data.sources.{name}" if is_mixed else "data"
+            report.warn([f"{where}.train and .validation both have {', '.join(both[:5])}"])
+        for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
+            source = sources.make_source(
+                block.source,
+                split=split,
+                spec=block[split],
+                field=block.field,
+                **task_data.document_limit(config.data),
+            )
+            readable = sources.readable(source, config.data.on_error, [])
+            texts = _beginnings(readable, num_chars // len(blocks))
+            train_texts += texts if split == "train" else []
+            path = folder / f"{name}{split}.jsonl"
+            path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+            block[split] = str(path)
+        block.update(source="jsonl", field="text")
+    if is_mixed:
+        _shrink_mixture(config.data)
+    if "vocab_size" in config.tokenizer:
+        wanted = _num_pieces(config.tokenizer, train_texts)
+        config.tokenizer.vocab_size = min(config.tokenizer.vocab_size, wanted)
+        parts = math.lcm(64, grid.shape["tensor"])  # The table is cut over `tensor`.
+        config.model.vocab_size = multiple(config.tokenizer.vocab_size, parts)
     return config
+
+
+def _shrink_mixture(data: ml_collections.ConfigDict) -> None:
+    """Lets short sources be repeated, and gives each stage as many of the few steps."""
+    for block in data.sources.values():
+        block.max_epochs = 0.0
+    stages = data.mixture.stages
+    first = 0 if stages and stages[0][0] == 0 else 1  # What comes before them is one, too.
+    num = len(stages) + first
+    data.mixture.stages = tuple((i / num, w) for i, (_, w) in enumerate(stages, start=first))
 
 
 def _beginnings(documents: Iterable[Document], num_chars: int) -> list[str]:
@@ -155,7 +179,7 @@ def _num_pieces(tokenizer: ml_collections.ConfigDict, texts: list[str]) -> int:
     return 512 + num_special + len(set().union(*texts))
 
 
-def _uneven(prepared: Prepared, batches: Batches, batch_size: int) -> Any:
+def _uneven(prepared: Corpus, batches: Batches, batch_size: int) -> Any:
     """Makes a training batch whose last rows, not quite half of them, are padding."""
     ids = batches.rows_at(0)
     pieces = batches.reader.read(ids)
@@ -167,8 +191,8 @@ def _uneven(prepared: Prepared, batches: Batches, batch_size: int) -> Any:
 def _costs(
     parts: pretraining.PretrainingParts,
     objective: Objective,
-    prepared: Prepared,
-    reader: RowReader,
+    prepared: Corpus,
+    reader: JoinedRows,
     *,
     is_causal: bool,
     num_blocks: int,

@@ -20,7 +20,8 @@ _SHARE: _Rule = (lambda x: 0 <= x < 1, "lie in [0, 1)")
 _SHARE_OF_ALL: _Rule = (lambda x: 0 <= x <= 1, "lie in [0, 1]")
 _ANY: _Rule = (math.isfinite, "be a finite number")
 
-# `model` and `parallel` are not here: the families' dataclasses and `make_mesh` check theirs.
+# `model`, `parallel` and `data.sources` are not here: the families' dataclasses, `make_mesh` and
+# `source_weights` check theirs.
 _RULES = {
     "seed": (lambda x: 0 <= x < 2**32, "lie in [0, 2^32)"),
     "num_seeds": _POSITIVE,
@@ -65,6 +66,7 @@ _RULES = {
     "checkpoint.keep_every": _NOT_NEGATIVE,
     "data.batch_size": _NOT_NEGATIVE,
     "data.batch_size_per_device": _NOT_NEGATIVE,
+    "data.mixture.temperature": _NOT_NEGATIVE,
     "data.multiple": _POSITIVE,
     "data.seq_len": _POSITIVE,
     "data.num_examples": _NOT_NEGATIVE,
@@ -95,6 +97,7 @@ _RULES = {
     "optimizer.b2": _SHARE,
 }
 _BEYOND_32_BITS = {"seed", "data.max_document_bytes"}
+_NESTED = {"data.mixture.stages"}  # Checked where it is read.
 _WHOLE = {"coordinates.widths"}  # Lists of whole numbers, whose parts no flag checks.
 
 
@@ -106,6 +109,8 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         at a list that names something twice, or other things than texts or numbers.
     """
     for key, value in workdir_lib.flat(values).items():
+        if key in _NESTED:
+            continue
         # A list of numbers is checked by the rule of its key, one by one.
         parts = value if isinstance(value, tuple | list) else (value,)
         if len({repr(part) for part in parts}) < len(parts):  # By repr: 1 and True are equal.

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from experiments.wiring import objectives
 from experiments.wiring.number_ranges import check_numbers, check_positions
-from lm.corpus import preparation
+from lm.corpus import mixed_corpus, preparation, source_weights
+from lm.corpus.batches import Batches, Corpus
 from lm.corpus.rows import abstract_rows
 from lm.costs import flops
 from lm.errors import UserError
@@ -79,6 +80,9 @@ def make_parts(
             f"positions, model.max_len={model_config.max_len}"
         )
     check_positions(config.data.seq_len, model_config)
+    if "sources" in config.data:
+        _, weights = mixed_corpus.read_blocks(**config.data.to_dict())
+        source_weights.check(weights, config.train.num_steps)
     mesh = make_mesh(**config.parallel, devices=devices)
     check_batch(config.data, config.train.accumulate_steps, config.eval.batch_size, mesh)
     # muP scales rates by how many times wider the model is than its base shape.
@@ -104,9 +108,7 @@ def rows_of(objective_kind: str, sequence: int) -> dict[str, Any]:
     return dict(causal=objective_kind == "causal", packed=True, sequence_parts=sequence)
 
 
-def make_objective(
-    objective: Mapping[str, Any], model: nn.Module, prepared: preparation.Prepared
-) -> Objective:
+def make_objective(objective: Mapping[str, Any], model: nn.Module, prepared: Corpus) -> Objective:
     """The objective of an `objective` block, with the special tokens of this corpus's tokenizer."""
     return objectives.make_objective(
         objective,
@@ -118,8 +120,8 @@ def make_objective(
 
 def make_data(
     data: Mapping[str, Any], tokenizer: Mapping[str, Any], vocab_size: int, **where
-) -> preparation.Prepared:
-    """Opens a corpus, which the first run prepares.
+) -> Corpus:
+    """Opens a corpus, or the several of a mixture, which the first run prepares.
 
     Args:
       data, tokenizer: these blocks of a config of pretraining.
@@ -132,7 +134,7 @@ def make_data(
     # How rows are drawn is no part of the cache's key: all batch sizes share what is prepared.
     block = {k: v for k, v in data.items() if not k.startswith("batch_size")}
     prepared = call(
-        preparation.prepare,
+        mixed_corpus.prepare if "sources" in data else preparation.prepare,
         "data",
         block,
         tokenizer={**tokenizer},
@@ -144,6 +146,19 @@ def make_data(
             f"model's, model.vocab_size={vocab_size}; raise it"
         )
     return prepared
+
+
+def make_batches(
+    prepared: Corpus, *, batch_size: int, seed: int, num_steps: int, split: str = "train"
+) -> Batches:
+    """The batches of a run of so many steps; of a mixture, in the order that it has in this run.
+
+    Raises:
+      UserError: too few rows for a batch; a source that would be seen more often than it may.
+    """
+    is_mixed = isinstance(prepared, mixed_corpus.MixedCorpus)
+    mixture = prepared.mixture(num_steps, batch_size) if is_mixed else None
+    return Batches(prepared, split, batch_size=batch_size, seed=seed, mixture=mixture)
 
 
 def abstract_state(parts: PretrainingParts) -> TrainState:

@@ -4,7 +4,7 @@ Dimension key: B batch, L length.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -17,7 +17,7 @@ from lm.corpus.rows import Rows, rows_from_pieces
 from lm.errors import UserError
 from lm.system.splitmix import mix
 
-_ROWS_AT_ONCE = 128
+_ROWS_AT_ONCE, _TOKENS_AT_ONCE = 128, 2**21  # Of each source; of all of them, to bound memory.
 Corpus = Prepared | MixedCorpus
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
@@ -34,23 +34,34 @@ def permute(indices: np.ndarray, size: int, key: str) -> np.ndarray:
       size: at least 1.
       key: chooses the permutation.
     """
+    first = np.zeros(np.shape(indices), np.int64)
+    return _permute_each(np.asarray(indices), np.full_like(first, size), [key], first)
+
+
+def _permute_each(
+    indices: np.ndarray, sizes: np.ndarray, keys: Sequence[str], which: np.ndarray
+) -> np.ndarray:
+    """Permutes each index as `permute` does, by the size and the number of the key beside it."""
     # Integers and SHA-256 alone, and no random generator, whose numbers change between versions of
     # a library. No table of `size` is made: an epoch may have billions of rows.
-    half_bits = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
-    mask = np.uint64((1 << int(half_bits)) - 1)
-    round_keys = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u8")  # Four of 64 bits.
+    distinct = np.unique(sizes)
+    bits = [max(1, -(-(size - 1).bit_length() // 2)) for size in distinct.tolist()]
+    half_bits = np.array(bits, np.uint64)[np.searchsorted(distinct, sizes)]
+    digests = [np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u8") for key in keys]
+    round_keys = np.array(digests).T[:, which]  # Four of 64 bits, beside each index.
 
-    def encrypt(x: np.ndarray) -> np.ndarray:
+    def encrypt(x: np.ndarray, half_bits: np.ndarray, round_keys: np.ndarray) -> np.ndarray:
+        mask = (np.uint64(1) << half_bits) - np.uint64(1)
         left, right = x >> half_bits, x & mask
         for round_key in round_keys:
             # Whatever `mix` gives, the swap and XOR can be undone, so each round is one to one.
             left, right = right, left ^ (mix(right ^ round_key) & mask)
         return left << half_bits | right
 
-    images = encrypt(np.asarray(indices, np.uint64))
+    images = encrypt(indices.astype(np.uint64), half_bits, round_keys)
     # Fewer than 4 * size numbers are permuted, so that an index takes less than 4 tries on average.
-    while (outside := images >= size).any():
-        images[outside] = encrypt(images[outside])
+    while (outside := images >= sizes.astype(np.uint64)).any():
+        images[outside] = encrypt(images[outside], half_bits[outside], round_keys[:, outside])
     return images.astype(np.int64)
 
 
@@ -60,18 +71,23 @@ def rows_at(step: int, batch_size: int, num_rows: int, seed: int) -> np.ndarray:
     Rows come in one order per epoch, given by (seed, epoch).
     """
     examples = step * batch_size + np.arange(batch_size, dtype=np.int64)
-    return _rows_of(examples, num_rows, f"{seed}")
+    return _rows_of(examples, np.zeros_like(examples), [num_rows], [f"{seed}"])
 
 
-def _rows_of(examples: np.ndarray, num_rows: int, key: str) -> np.ndarray:
-    """Gives the row of each example of one source; of each epoch all, in an order of its own."""
+def _rows_of(
+    ordinals: np.ndarray, sources: np.ndarray, sizes: Sequence[int], keys: Sequence[str]
+) -> np.ndarray:
+    """Gives the row, counted in its source, of the example of each ordinal and source.
+
+    Of each epoch of a source all rows, in an order of its own, by the `keys` of the sources.
+    """
     # Batches run on across the end of an epoch, so that every row is seen equally often.
-    epochs, indices = np.divmod(examples, num_rows)
-    rows = np.empty_like(indices)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        rows[here] = permute(indices[here], num_rows, f"{key} {epoch}")
-    return rows
+    size_of_each = np.array(sizes, np.int64)[sources]
+    epochs, indices = np.divmod(ordinals, size_of_each)
+    # All at once, since what NumPy does for a few rows takes as long as for many.
+    orders, which = np.unique(epochs * len(sizes) + sources, return_inverse=True)
+    names = [f"{keys[order % len(sizes)]} {order // len(sizes)}" for order in orders.tolist()]
+    return _permute_each(indices, size_of_each, names, which)
 
 
 class Batches:
@@ -95,13 +111,16 @@ class Batches:
         """
         self.reader = prepared.open_rows(split)
         self.mixture, self._sizes = mixture, self.reader.sizes
-        assert (1 if mixture is None else len(mixture.names)) == len(self._sizes)
-        if len(self._sizes) == 1 and len(self.reader) < batch_size:
+        names = [""] if mixture is None else mixture.names
+        # The one source of a mixture has the order that it has without.
+        self._keys = [f"{seed} {name}" for name in names] if len(names) > 1 else [f"{seed}"]
+        assert len(names) == len(self._sizes)
+        if len(names) == 1 and len(self.reader) < batch_size:
             raise UserError(
                 f"the {split} split holds {len(self.reader)} rows of {prepared.seq_len} tokens, "
                 f"fewer than data.batch_size={batch_size}; give more text, or lower one of the two"
             )
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size = batch_size
         self._seq_len, self._pad_id = prepared.seq_len, prepared.tokenizer.pad_id or 0
 
     def rows_at(self, step: int) -> np.ndarray:
@@ -110,26 +129,22 @@ class Batches:
 
     def _rows_at(self, steps: range) -> np.ndarray:
         """Gives those of several steps, each in a row."""
-        start, end = steps.start * self._batch_size, steps.stop * self._batch_size
-        if self.mixture is None:
-            rows = _rows_of(np.arange(start, end, dtype=np.int64), len(self.reader), f"{self._seed}")
-            return rows.reshape(len(steps), -1)
-        sources, ordinals = self.mixture.draw(start, end)
-        rows, starts = np.empty_like(ordinals), np.cumsum([0, *self._sizes])
-        for source in np.unique(sources):
-            here = sources == source
-            # The one source of a mixture has the order that it has without.
-            name = f" {self.mixture.names[source]}" if len(self._sizes) > 1 else ""
-            of_source = _rows_of(ordinals[here], self._sizes[source], f"{self._seed}{name}")
-            rows[here] = starts[source] + of_source
+        sources, ordinals = self._draw(steps)
+        starts = np.cumsum([0, *self._sizes])
+        rows = starts[sources] + _rows_of(ordinals, sources, self._sizes, self._keys)
         return rows.reshape(len(steps), -1)
+
+    def _draw(self, steps: range) -> tuple[np.ndarray, np.ndarray]:
+        """Gives the source of each row of some steps, and its ordinal there; see `Mixture`."""
+        start, end = steps.start * self._batch_size, steps.stop * self._batch_size
+        if self.mixture is not None:
+            return self.mixture.draw(start, end)
+        return np.zeros(end - start, np.int64), np.arange(start, end, dtype=np.int64)
 
     def sources_at(self, step: int) -> list[str]:
         """Names the source of each row of a step; nothing where there is no mixture."""
-        if self.mixture is None:
-            return []
-        sources, _ = self.mixture.draw(step * self._batch_size, (step + 1) * self._batch_size)
-        return [self.mixture.names[source] for source in sources]
+        names = self.mixture.names if self.mixture is not None else ()
+        return [names[source] for source in self._draw(range(step, step + 1))[0] if names]
 
     def drawn(self, num_steps: int, since: int = 0) -> dict[str, float]:
         """Says what a run has seen of each source of a mixture after its first steps.
@@ -141,10 +156,12 @@ class Batches:
             return {}
         before, now = (self.mixture.counts(n * self._batch_size) for n in (since, num_steps))
         shares = (now - before) / ((num_steps - since) * self._batch_size)
-        found = {}
-        for name, share, num, size in zip(self.mixture.names, shares, now, self._sizes, strict=True):
-            found |= {f"share/{name}": float(share), f"epochs/{name}": float(num / size)}
-        return found
+        epochs = now / np.array(self._sizes)
+        return {
+            f"{what}/{name}": float(values[i])
+            for what, values in (("share", shares), ("epochs", epochs))
+            for i, name in enumerate(self.mixture.names)
+        }
 
     def batch_at(self, step: int, shard: int = 0, num_shards: int = 1) -> Rows:
         """Reads the batch of a step, or one host's part of it: B/num_shards x L."""
@@ -155,8 +172,10 @@ class Batches:
         self, first_step: int, end_step: int, shard: int = 0, num_shards: int = 1
     ) -> Iterator[Rows]:
         """Yields `batch_at` of first_step, ..., end_step - 1, read ahead in threads."""
-        # Each read of ArrayRecord starts threads of its own, so that small ones are slow.
-        many = -(-_ROWS_AT_ONCE * len(self._sizes) // self._batch_size)
+        # Each read of ArrayRecord starts threads of its own, so that small ones are slow; of
+        # several sources each is read by itself.
+        num_rows = min(_ROWS_AT_ONCE * len(self._sizes), _TOKENS_AT_ONCE // self._seq_len)
+        many = -(-max(_ROWS_AT_ONCE, num_rows) // self._batch_size)
         batches = grain.MapDataset.range(first_step, end_step, many).map(
             lambda i: self._read(range(i, min(i + many, end_step)), shard, num_shards)
         )

@@ -150,7 +150,7 @@ class JoinedRows:
     """The rows of several readers, numbered through."""
 
     def __init__(self, readers: Sequence[RowReader]):
-        self._readers, self.sizes = readers, [len(reader) for reader in readers]
+        self.readers, self.sizes = readers, [len(reader) for reader in readers]
         self._ends = np.cumsum(self.sizes)
 
     def __len__(self) -> int:
@@ -172,7 +172,7 @@ class JoinedRows:
             (places,) = np.nonzero(owners == owner)
             first = self._ends[owner] - self.sizes[owner]
             for place, row in zip(
-                places, read(self._readers[owner], indices[places] - first), strict=True
+                places, read(self.readers[owner], indices[places] - first), strict=True
             ):
                 rows[place] = row
         return rows

@@ -15,7 +15,7 @@ import numpy as np
 from lm.corpus import packing
 from lm.corpus.packed_rows import JoinedRows, PackedRows, RowReader, damaged, naming_damage
 from lm.corpus.sources import Source, make_source, readable
-from lm.corpus.split_counts import SplitCounter, SplitInfo, read_info
+from lm.corpus.split_counts import SplitCounter, SplitInfo, notes, read_info
 from lm.corpus.tokenization import Tokenized, tokenizing
 from lm.corpus.tokenizer_kinds import MakeTokenizerFn, no_text, tokenizer_kind
 from lm.errors import UserError
@@ -45,6 +45,10 @@ class Prepared:
     def tokenizer_block(self) -> dict[str, str]:
         """The `tokenizer` of `prepare` by which another corpus gets the very ids of this one."""
         return {"kind": "file", "path": str(self.folder / "tokenizer")}
+
+    def notes(self) -> list[str]:
+        """Says in lines what people must know of the corpus before they believe its numbers."""
+        return notes(self.splits)
 
     def open_rows(self, split: str) -> JoinedRows:
         """Opens the rows of a split."""

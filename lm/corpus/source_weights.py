@@ -1,9 +1,10 @@
 """Weights of the sources of a mixture, in each stage of a run, from what a config says of them."""
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm.corpus.mixture import Mixture, whole_counts
 from lm.errors import UserError
@@ -11,7 +12,8 @@ from lm.errors import UserError
 _STAGES = "data.mixture.stages"
 
 
-class Settings(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
     """How the sources of a mixture are weighed.
 
     weights: by source; only their ratios count, and 0 leaves a source out of training.
@@ -26,11 +28,12 @@ class Settings(NamedTuple):
     max_epochs: Mapping[str, float]
 
 
-def check(settings: Settings) -> None:
-    """Checks what needs no data.
+def check(settings: Settings, num_steps: int) -> None:
+    """Checks what needs no data, for a run of so many steps.
 
     Raises:
-      UserError: weights that are no weights, or stages that do not follow one another.
+      UserError: weights that are no weights, or stages that do not follow one another, or have no
+        step.
     """
     names, temperature = sorted(settings.weights), settings.temperature
     if not 0 <= temperature < math.inf:
@@ -57,6 +60,20 @@ def check(settings: Settings) -> None:
             )
     elif not any(settings.weights.values()):
         raise UserError("the weight of all data.sources is 0; give one of them more")
+    _stage_steps(starts, num_steps)
+
+
+def _stage_steps(starts: Sequence[float], num_steps: int) -> list[range]:
+    """Gives the steps of each stage, and of what comes before the first."""
+    starts = [*([] if 0 in starts else [0.0]), *starts]
+    first = [*(round(start * num_steps) for start in starts), num_steps]
+    for start, steps in zip(starts, found := list(map(range, first, first[1:])), strict=True):
+        if not steps:
+            raise UserError(
+                f"{_STAGES}: the stage from {start} on has none of the run's {num_steps} steps; "
+                "make it longer, or train.num_steps"
+            )
+    return found
 
 
 def _check_number(key: str, value: Any, at_zero: str) -> None:
@@ -107,24 +124,17 @@ def make_mixture(
       num_steps, batch_size: of the run.
 
     Raises:
-      UserError: a stage without a step, or a source that would be seen more often than it may.
+      UserError: a source would be seen more often than it may.
     """
     names = sorted(settings.weights)  # The order in which a config has them changes nothing.
     stages = [(start, dict(weights)) for start, weights in settings.stages]
     if not stages or stages[0][0] > 0:
         stages.insert(0, (0.0, tempered(settings.weights, settings.temperature, num_tokens)))
-    first_steps = [round(start * num_steps) for start, _ in stages]
-    counts = []
-    for (start, weights), first, end in zip(
-        stages, first_steps, [*first_steps[1:], num_steps], strict=True
-    ):
-        if first >= end:
-            raise UserError(
-                f"{_STAGES}: the stage from {start} on is shorter than half of one of the run's "
-                f"{num_steps} steps; make it longer, or train.num_steps"
-            )
-        num_examples = (end - first) * batch_size
-        counts.append(whole_counts([weights[name] for name in names], num_examples))
+    steps = _stage_steps([start for start, _ in settings.stages], num_steps)
+    counts = [
+        whole_counts([weights[name] for name in names], len(of_stage) * batch_size)
+        for (_, weights), of_stage in zip(stages, steps, strict=True)
+    ]
     for name, of_source in zip(names, zip(*counts, strict=True), strict=True):
         limit, drawn = settings.max_epochs[name], sum(of_source)
         if limit and drawn > limit * num_rows[name]:

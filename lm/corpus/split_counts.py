@@ -50,6 +50,14 @@ def read_info(info: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> SplitInf
     return SplitInfo(**uncounted | info)
 
 
+def together(infos: Sequence[SplitInfo]) -> SplitInfo:
+    """Adds up what several splits hold; None where one of them does not know."""
+    values = {name: [getattr(info, name) for info in infos] for name in vars(infos[0])}
+    lost = dict.fromkeys(", ".join(filter(None, values.pop("lost_chars"))).split(", "))
+    sums = {name: None if None in each else sum(each) for name, each in values.items()}
+    return SplitInfo(**sums, lost_chars=", ".join(lost))
+
+
 class SplitCounter:
     """Counts a split, document by document.
 

@@ -16,7 +16,7 @@ from lm.system import atomic_files, manifest
 from lm.system.progress_bar import track, waiting
 from lm.tokenizers import tokenizers, training
 
-_SAMPLE_CHARS = 100_000_000  # More text than this hardly changes what a tokenizer learns.
+SAMPLE_CHARS = 100_000_000  # More text than this hardly changes what a tokenizer learns.
 _PIECE_CHARS = 100_000
 
 MakeTokenizerFn = Callable[[Iterator[Document]], tokenizers.Tokenizer]
@@ -49,7 +49,7 @@ def _sentencepiece(
 
     def train(documents: Iterator[Document]) -> tokenizers.Tokenizer:
         documents = track(documents, "reading train", lambda document: len(document.text.encode()))
-        texts = sample(documents, _SAMPLE_CHARS)
+        texts = sample(documents, SAMPLE_CHARS)
         if not any(texts):
             raise no_text("train")
         with waiting(f"training a {algorithm} tokenizer of {vocab_size} pieces"):

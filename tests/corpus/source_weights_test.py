@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -10,12 +11,14 @@ ROWS, TOKENS = {"en": 1000, "zh": 10}, {"en": 64_000, "zh": 640}
 
 def settings(en=1.0, zh=1.0, temperature=0.0, stages=(), max_epochs=0.0):
     weights, epochs = {"en": en, "zh": zh}, {"en": 0.0, "zh": max_epochs}
-    return source_weights.Settings(weights, temperature, stages, epochs)
+    return source_weights.Settings(
+        weights=weights, temperature=temperature, stages=stages, max_epochs=epochs
+    )
 
 
 def make(num_steps=10, batch_size=16, **changes):
     of = settings(**changes)
-    source_weights.check(of)
+    source_weights.check(of, num_steps)
     sizes = dict(num_rows=ROWS, num_tokens=TOKENS)
     return source_weights.make_mixture(of, **sizes, num_steps=num_steps, batch_size=batch_size)
 
@@ -30,7 +33,7 @@ def test_only_the_ratios_of_weights_count():
 
 def test_the_order_of_names_changes_nothing():
     of = settings(en=3.0)
-    turned = of._replace(weights=dict(reversed(of.weights.items())))
+    turned = dataclasses.replace(of, weights=dict(reversed(of.weights.items())))
     sizes = dict(num_rows=ROWS, num_tokens=TOKENS, num_steps=10, batch_size=16)
     one, other = (source_weights.make_mixture(s, **sizes) for s in (of, turned))
     assert one.names == other.names == ("en", "zh")
@@ -99,7 +102,8 @@ EQUAL = dict(en=0.5, zh=0.5)
         (dict(stages=((math.nan, EQUAL),)), "is no pair of a share of the run"),
         (dict(stages=(0.5, EQUAL)), "0.5 is no pair of a share of the run"),
         (dict(stages=("a",)), "'a' is no pair of a share of the run"),
-        (dict(stages=((0.99, EQUAL),)), "the stage from 0.99 on is shorter than half of one"),
+        (dict(stages=((0.99, EQUAL),)), "the stage from 0.99 on has none of the run's 10"),
+        (dict(stages=((0.01, EQUAL),)), "the stage from 0.0 on has none of the run's 10 steps"),
         (dict(en=2.0, stages=((0, EQUAL),)), "data.sources.en.weight means nothing where"),
         (dict(temperature=2.0, stages=((0, EQUAL),)), "data.mixture.temperature means nothing"),
     ],
