@@ -17,6 +17,7 @@ from lm.data import records
 from lm.data.examples import Features, num_seen
 from lm.data.records import Record
 from lm.errors import UserError
+from lm.formats.fields import texts_of
 from lm.formats.files import RestUnread
 from lm.loading.run_folder import head_of
 from lm.settings import choose
@@ -260,5 +261,5 @@ def _tokenizer(
     """Makes the tokenizer that a block names, or trains one on these texts."""
     make_tokenizer, _ = tokenizer_kinds.tokenizer_kind(**tokenizer)
     return make_tokenizer(
-        Document(text, record.name) for record in found for text in records.texts_of(record)
+        Document(text, record.name) for record in found for text in texts_of(record)
     )

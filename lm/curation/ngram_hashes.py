@@ -5,6 +5,7 @@ Dimension key: U units, G n-grams.
 
 import functools
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +18,11 @@ def unit_hashes(text: str) -> np.ndarray:
 
     What differs in case, width and punctuation alone has the same: "A, b." and "ａ b".
     """
-    found = units(normalized(text))
+    return hashes_of(units(normalized(text)))
+
+
+def hashes_of(found: Sequence[str]) -> np.ndarray:
+    """Gives a hash of each of some normalised units: uint64 of shape (U,)."""
     return np.fromiter(map(_hash, found), np.uint64, len(found))
 
 

@@ -91,6 +91,11 @@ def unit_spans(text):
     return [found.span() for found in _UNIT.finditer(text)]
 
 
+def is_unspaced(unit):
+    """Whether a unit is of a script without spaces, and so one character: "模", not "GPT"."""
+    return _IS_UNSPACED.match(unit) is not None
+
+
 def normalized(text):
     """Text in one case, one width and one way of composing characters; nothing to be shown.
 

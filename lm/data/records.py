@@ -12,7 +12,7 @@ from lm.corpus.sources import RecordSource
 from lm.data import builtin
 from lm.errors import UserError
 from lm.formats import files
-from lm.formats.fields import Record
+from lm.formats.fields import Record, texts_of
 from lm.settings import choose, lookup
 
 
@@ -83,21 +83,6 @@ def _place(record: Record, salt: str = "") -> float:
     """Gives a record a place in [0, 1), by a hash of what it holds."""
     text = json.dumps(record.fields, sort_keys=True, default=str) + salt  # Not of its name.
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
-
-
-def texts_of(record: Record) -> list[str]:
-    """Lists every text in a record, however deep, for a tokenizer to be trained on."""
-
-    def texts(value: Any) -> Iterator[str]:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list | tuple) and all(isinstance(child, str) for child in value):
-            yield " ".join(value)  # Words of one text, as records of tagging have them.
-        elif isinstance(value, dict | list | tuple):
-            for child in value.values() if isinstance(value, dict) else value:
-                yield from texts(child)
-
-    return list(texts(record.fields))
 
 
 def _files(argument: str, split: str, spec: str | Sequence[str], max_bytes: int) -> RecordSource:

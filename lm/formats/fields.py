@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 _MAX_DEPTH = 100
@@ -71,3 +72,21 @@ def is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def texts_of(record: Record) -> list[str]:
+    """Lists every text in a record, however deep; a list of texts is one.
+
+    {"id": 7, "ask": {"q": "Which?"}, "words": ["a", "b"]} -> ["Which?", "a b"]
+    """
+
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | tuple) and all(isinstance(child, str) for child in value):
+            yield " ".join(value)  # Words of one text, as records of tagging have them.
+        elif isinstance(value, dict | list | tuple):
+            for child in value.values() if isinstance(value, dict) else value:
+                yield from texts(child)
+
+    return list(texts(record.fields))

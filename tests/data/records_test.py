@@ -4,8 +4,9 @@ import json
 import pytest
 
 from lm.data import builtin
-from lm.data.records import Record, hold_out, read_records, readable, take, texts_of
+from lm.data.records import Record, hold_out, read_records, readable, take
 from lm.errors import UserError
+from lm.formats.fields import texts_of
 from lm.tasks.text import text_field
 
 
