@@ -72,7 +72,10 @@ class Side:
 
 
 def serve(
-    facts: dict[str, Any], run: Callable[[Any], None], peak_bytes: Callable[[], int | None]
+    facts: dict[str, Any],
+    run: Callable[[Any], None],
+    peak_bytes: Callable[[], int | None],
+    settle: Callable[[], None] = lambda: None,
 ) -> None:
     """One side: prints its facts, then for each line of stdin how long a run took.
 
@@ -80,10 +83,15 @@ def serve(
       facts: what the side says of itself.
       run: does what a question asks for, and waits for the device.
       peak_bytes: the most that the device has held so far; None where nobody counts.
+      settle: is called before each run but the first, and not counted. Some virtual machines give
+        memory that was free for a second back to their host, so that a side that has waited for
+        its turn pays for it once more, which one that is alone never does.
     """
     print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
+    for i, line in enumerate(sys.stdin):
         question = json.loads(line)
+        if i:
+            settle()
         start, spent = time.perf_counter(), time.process_time()
         run(question)
         answer = {
@@ -176,10 +184,12 @@ def ratio(ours: Found, peer: Found) -> float:
     return round(statistics.median(theirs / own for theirs, own in pairs), 3)
 
 
-def processor_seconds_of(ours: Found, peer: Found) -> dict[str, float]:
-    """Medians of both sides."""
+def processor_seconds_of(ours: Found, peer: Found, num_steps: int) -> dict[str, float]:
+    """Medians of both sides, of one of the steps that a round has."""
     return {
-        f"{whose}processor_seconds": results.rounded(statistics.median(found.processor_seconds))
+        f"{whose}processor_seconds": results.rounded(
+            statistics.median(found.processor_seconds) / num_steps
+        )
         for whose, found in (("", ours), ("peer_", peer))
     }
 

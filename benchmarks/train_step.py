@@ -25,7 +25,7 @@ def main() -> None:
     platform = sides_lib.platform()
     on_cpu = platform == "cpu"
     args.case = args.case or ("quickstart" if on_cpu else "gpt2")
-    args.steps_a_round = args.steps_a_round or (1 if on_cpu else 20)
+    args.steps_a_round = args.steps_a_round or (3 if on_cpu else 20)
     variants = args.variants.split(",")
     peers = train_cases.CASES[args.case].peers
     peers = peers if args.peers is None else [p for p in peers if p in args.peers.split(",")]
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", help="of the case's, all unless given")
     parser.add_argument("--documents", type=int, default=2, help="of each of our rows")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps_a_round", type=int, help="1 on a CPU, else 20, unless given")
+    parser.add_argument("--steps_a_round", type=int, help="3 on a CPU, else 20, unless given")
     parser.add_argument("--apart", action="store_true", help="one side after the other on CPUs too")
     parser.add_argument("--together", action="store_true", help=sides_lib.TOGETHER)
     for name in ("side", "platform"):
@@ -86,7 +86,7 @@ def serve(args: argparse.Namespace) -> None:
             loss = step()
         float(loss)  # Waits for the device.
 
-    sides_lib.serve(facts, run, peak_bytes)
+    sides_lib.serve(facts, run, peak_bytes, settle=lambda: run(1))
 
 
 def emit(args: argparse.Namespace, platform: str, variant: str, ours: Found, peer: Found) -> None:
@@ -123,7 +123,7 @@ def emit(args: argparse.Namespace, platform: str, variant: str, ours: Found, pee
         compile_seconds=ours.compile_seconds,
         peer_compile_seconds=peer.compile_seconds,
         rounds=args.rounds,
-        **sides_lib.processor_seconds_of(ours, peer),
+        **sides_lib.processor_seconds_of(ours, peer, args.steps_a_round),
         **sides_lib.memory_of(ours, peer),
         **more,
     )

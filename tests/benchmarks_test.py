@@ -177,6 +177,16 @@ class FakeSide:
         self._events.append(f"end {self._name}")
 
 
+def test_a_side_that_waited_settles_before_it_is_timed(monkeypatch, capsys):
+    events = []
+    monkeypatch.setattr("sys.stdin", ["1\n", "2\n", "3\n"])
+
+    sides.serve({}, events.append, lambda: None, settle=lambda: events.append("settle"))
+
+    assert events == [1, "settle", 2, "settle", 3]  # The first run is the one that compiles.
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_sides_take_turns_or_never_meet(together):
     events = []
@@ -187,8 +197,8 @@ def test_sides_take_turns_or_never_meet(together):
     assert found["ours"].seconds == [1.0] * 4 and found["ours"].compile_seconds == 10
     assert sides.ratio(found["ours"], found["peer"]) == 2
     assert sides.memory_of(found["ours"], found["peer"])["memory_ratio"] == 1
-    spent = {"processor_seconds": 2, "peer_processor_seconds": 4}
-    assert sides.processor_seconds_of(found["ours"], found["peer"]) == spent
+    spent = {"processor_seconds": 1, "peer_processor_seconds": 2}  # A round has two steps.
+    assert sides.processor_seconds_of(found["ours"], found["peer"], 2) == spent
     if together:  # Who begins changes.
         counted = events[events.index("end ours") - 8 : events.index("end ours")]
         assert counted == ["peer q", "ours q", "ours q", "peer q"] * 2
