@@ -31,6 +31,18 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         encoding=True,  # Decodes again what was decoded by a wrong encoding.
         controls=True,  # Takes out control characters; lines end in a line feed.
     )
+    config.language = dict(
+        keep=(),  # Languages to keep, as en and zh; und is what none can be told of; (): all.
+    )
+    config.duplicates = dict(
+        near=True,  # Whether near-duplicates are dropped, too, and not equal texts alone.
+        ngram=5,  # Words, or characters where there are no spaces, of what texts are compared by.
+        num_bands=16,  # Of MinHash: documents that share none are never compared.
+        band_rows=6,  # Hashes of a band.
+        threshold=0.8,  # Similarity to a kept document from which on one is dropped.
+        measure="jaccard",  # jaccard, or containment, by which excerpts are duplicates, too.
+        max_compared=32,  # Kept documents of a bucket that others are compared with.
+    )
     config.output = dict(
         validation_share=0.05,  # Share of documents that are held out, chosen by their hashes.
     )

@@ -7,7 +7,8 @@ import ml_collections
 from experiments.cli import command
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
-from lm.curation import pipeline, web_text
+from lm.curation import pipeline as pipeline_lib
+from lm.curation import web_text
 from lm.curation.cache import StageCache
 from lm.curation.engines import local
 from lm.errors import UserError
@@ -30,20 +31,20 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         call(inputs_lib.make_input, f"inputs.{name}", block, name=name, limits=limits)
         for name, block in sorted(settings["inputs"].items())
     ]
+    stage_settings = pipeline_lib.make_settings(settings)
     workdir_lib.check(workdir, settings)
     with (
         local.opened(**settings["engine"]) as engine,
         workdir_lib.opened(workdir, settings, data_hash=""),
     ):
-        cache = StageCache(cache_folder("curation"))
-        stages = pipeline.run_stages(engine, cache, inputs, settings)
+        pipeline = pipeline_lib.Pipeline(engine, StageCache(cache_folder("curation")))
+        pipeline.run(inputs, stage_settings)
         report = call(
-            pipeline.write_corpus,
+            pipeline_lib.write_corpus,
             "output",
             settings["output"],
             engine=engine,
-            cache=cache,
-            final=stages.final,
+            pipeline=pipeline,
             workdir=workdir,
         )
     _print(report)

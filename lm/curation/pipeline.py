@@ -1,19 +1,22 @@
 """The pipeline: inputs -> stages -> a corpus with an account of every document."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
+from lm.curation import near_stages, shards, stages
 from lm.curation import repair as repair_lib
-from lm.curation import shards, stages
 from lm.curation.cache import StageCache
+from lm.curation.duplicates import NearDuplicates
 from lm.curation.engines.engine import Engine
 from lm.errors import UserError
 from lm.settings import call
@@ -25,112 +28,164 @@ CORPUS, PROVENANCE, REPORT = "corpus", "provenance.jsonl.zst", "report.json"
 _META = "corpus.json"
 
 
-class Stages(NamedTuple):
-    """Folders of stages: `final` has a record of every document that was read."""
+class Settings(NamedTuple):
+    """The blocks of the config that shape stages, each checked by what reads it."""
 
-    by_name: dict[str, pathlib.Path]
+    repair: dict[str, Any]
+    language: dict[str, Any]
+    duplicates: NearDuplicates | None
+
+
+def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Checks the blocks; raises UserError for what cannot be."""
+    call(repair_lib.check, "repair", blocks["repair"])
+    return Settings(
+        repair=dict(blocks["repair"]),
+        language=call(_language, "language", blocks["language"]),
+        duplicates=call(_duplicates, "duplicates", blocks["duplicates"]),
+    )
+
+
+def _language(*, keep: Sequence[str]) -> dict[str, Any]:
+    return {"keep": tuple(keep)}
+
+
+def _duplicates(
+    *,
+    near: bool,
+    ngram: int,
+    num_bands: int,
+    band_rows: int,
+    threshold: float,
+    measure: str,
+    max_compared: int,
+) -> NearDuplicates | None:
+    settings = NearDuplicates(ngram, num_bands, band_rows, threshold, measure, max_compared)
+    return settings if near else None
+
+
+class Pipeline:
+    """Makes stages that the cache does not have, one behind the other.
+
+    `stages` has the folder of each by name, of which the last has a record of every document that
+    was read.
+    """
+
+    def __init__(self, engine: Engine, cache: StageCache):
+        self.stages: dict[str, pathlib.Path] = {}
+        self._engine, self._cache = engine, cache
 
     @property
     def final(self) -> pathlib.Path:
-        return list(self.by_name.values())[-1]
+        """The folder of the last stage."""
+        return list(self.stages.values())[-1]
 
+    def run(self, inputs: Sequence[inputs_lib.Input], settings: Settings) -> None:
+        """Reads the inputs and decides of every document.
 
-def run_stages(
-    engine: Engine,
-    cache: StageCache,
-    inputs: Sequence[inputs_lib.Input],
-    blocks: Mapping[str, Mapping[str, Any]],
-) -> Stages:
-    """Makes all stages that the cache does not have.
+        Raises:
+          UserError: a file changed while it was read, or cannot be read by this user.
+        """
 
-    Args:
-      engine: applies them.
-      cache: keeps them.
-      inputs: to read.
-      blocks: settings of the stages, by the name of their block.
+        def read(folder: pathlib.Path) -> None:
+            tasks = [task for one in inputs for task in inputs_lib.tasks_of(one)]
+            self._engine.sort(inputs_lib.read, tasks, folder)
+            inputs_lib.check_unchanged(inputs)
 
-    Raises:
-      UserError: a file changed while it was read, or cannot be read by this user.
-    """
-    call(repair_lib.check, "repair", blocks["repair"])
-    shape = {"num_shards": engine.num_shards}
-    found: dict[str, pathlib.Path] = {}
+        with waiting("read"):
+            prints = sorted(inputs_lib.fingerprint(one) for one in inputs)
+            shape = {"num_shards": self._engine.num_shards, "inputs": prints}
+            self.stages["read"] = self._cache.stage("read", [], shape, read)
+        self._each("repair", stages.repaired, settings.repair, "ftfy")
+        self._each("language", stages.told, settings.language, "pycld2")
+        with waiting("duplicates"):
+            texts = self._sort("texts", stages.by_text, [self.final])
+            equal = self._sort("equal", stages.equal_texts, [texts])
+            self._decide("without_equal", equal)
+            if settings.duplicates is not None:
+                self._decide("without_near", self._near(texts, settings.duplicates))
 
-    def read(folder: pathlib.Path) -> None:
-        tasks = [task for one in inputs for task in inputs_lib.tasks_of(one)]
-        engine.sort(inputs_lib.read, tasks, folder)
-        inputs_lib.check_unchanged(inputs)
-
-    with waiting("hashing the inputs"):
-        prints = sorted(inputs_lib.fingerprint(one) for one in inputs)
-    found["read"] = cache.stage("read", [], shape | {"inputs": prints}, read)
-
-    def map_stage(name: str, change: stages.ChangeFn, settings: Any) -> None:
-        before = list(found.values())[-1:]
-        apply = functools.partial(stages.each, change=change)
+    def _each(
+        self, name: str, change: Callable[..., Any], settings: dict[str, Any], *packages: str
+    ) -> None:
+        before = self.final
+        apply = functools.partial(stages.each, change=functools.partial(change, **settings))
+        versions = [f"{each} {importlib.metadata.version(each)}" for each in packages]
         with waiting(name):
-            found[name] = cache.stage(
-                name, before, settings, lambda folder: engine.map(apply, before, folder)
+            self.stages[name] = self._cache.stage(
+                name,
+                [before],
+                [settings, versions],
+                lambda folder: self._engine.map(apply, [before], folder),
             )
 
-    repaired = functools.partial(stages.repaired, **blocks["repair"])
-    map_stage("repair", repaired, [dict(blocks["repair"]), _version("ftfy")])
-    with waiting("duplicates"):
-        found["duplicates"] = _equal_texts(engine, cache, found["repair"])
-    return Stages(found)
+    def _decide(self, name: str, decisions: pathlib.Path) -> None:
+        before = [self.final, decisions]
+        apply = functools.partial(stages.decided, stage="duplicates")
+        self.stages[name] = self._cache.stage(
+            name, before, {}, lambda folder: self._engine.map(apply, before, folder)
+        )
 
+    def _sort(
+        self,
+        name: str,
+        emit: Callable[[Any], Iterable[bytes]],
+        before: Sequence[pathlib.Path],
+        settings: NearDuplicates | None = None,
+        *,
+        is_whole: bool = False,
+    ) -> pathlib.Path:
+        """Sorts what `emit` gives for each shard of the data sets, or for all of one at once."""
+        tasks = list(zip(*map(self._shards, before), strict=True))
+        if is_whole:
+            tasks = [tuple(itertools.chain.from_iterable(tasks))]
+        shape = {} if settings is None else dataclasses.asdict(settings)
+        if settings is not None:
+            emit = functools.partial(emit, settings=settings)
+        return self._cache.stage(
+            name, before, shape, lambda folder: self._engine.sort(emit, tasks, folder)
+        )
 
-def _equal_texts(engine: Engine, cache: StageCache, before: pathlib.Path) -> pathlib.Path:
-    shard_paths = lambda folder: [
-        folder / shards.name(shard, engine.num_shards) for shard in range(engine.num_shards)
-    ]
-    texts = cache.stage(
-        "texts", [before], {}, lambda f: engine.sort(stages.by_text, shard_paths(before), f)
-    )
-    equal = cache.stage(
-        "equal", [texts], {}, lambda f: engine.sort(stages.equal_texts, shard_paths(texts), f)
-    )
-    apply = functools.partial(stages.decided, stage="duplicates")
-    return cache.stage(
-        "without-equal", [before, equal], {}, lambda f: engine.map(apply, [before, equal], f)
-    )
+    def _shards(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        num_shards = self._engine.num_shards
+        return [folder / shards.name(shard, num_shards) for shard in range(num_shards)]
 
+    def _near(self, texts: pathlib.Path, settings: NearDuplicates) -> pathlib.Path:
+        documents = self.final
+        bands = self._sort("bands", near_stages.band_keys, [documents], settings)
+        buckets = self._sort("buckets", near_stages.memberships, [bands])
+        parts = self._sort("components", near_stages.components, [bands], is_whole=True)
+        asked = self._sort("asked", near_stages.contested_documents, [texts, buckets, parts])
+        contested = self._sort("contested", near_stages.by_component, [documents, asked], settings)
+        return self._sort("near", near_stages.decisions, [contested], settings)
 
-def _version(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
+    def kept(self) -> pathlib.Path:
+        """The documents that are left, by the hashes of their texts."""
+        return self._sort("kept", stages.kept, [self.final])
 
 
 def write_corpus(
-    engine: Engine,
-    cache: StageCache,
-    final: pathlib.Path,
-    workdir: pathlib.Path,
-    *,
-    validation_share: float,
+    *, engine: Engine, pipeline: Pipeline, workdir: pathlib.Path, validation_share: float
 ) -> dict[str, Any]:
     """Writes the corpus, provenance.jsonl.zst and report.json; gives the report.
 
     Args:
-      engine, cache: see `run_stages`.
-      final: its last stage.
+      engine: applies stages.
+      pipeline: has run.
       workdir: to write into.
       validation_share: of documents, chosen by their ids, that are held out.
 
     Raises:
-      UserError: no document is left for a split.
-      AssertionError: the account does not add up.
+      UserError: a number is out of range.
     """
     if not 0 < validation_share < 1:
         raise UserError(f"output.validation_share={validation_share} must lie in (0, 1)")
-    report_path = workdir / REPORT
+    final, report_path = pipeline.final, workdir / REPORT
     if (workdir / CORPUS / _META).exists() and report_path.exists():
         meta = json.loads((workdir / CORPUS / _META).read_bytes())
         if meta["made_of"] == final.name:
             return json.loads(report_path.read_bytes())
-    paths = [final / shards.name(shard, engine.num_shards) for shard in range(engine.num_shards)]
-    chosen = cache.stage(
-        "kept", [final], {}, lambda folder: engine.sort(stages.kept, paths, folder)
-    )
+    chosen = pipeline.kept()
     unfinished = workdir / f"{CORPUS}.unfinished"
     meta: dict[str, Any] = {"format": 1, "made_of": final.name, "splits": {}}
     for split in SPLITS:

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from lm.curation import records, shards
+from lm.curation import language, records, shards
 from lm.curation.records import Record
 from lm.curation.repair import repair
 
@@ -38,12 +38,23 @@ def repaired(record: Record, *, encoding: bool, controls: bool) -> Record:
     return dataclasses.replace(record, text=text)
 
 
+def told(record: Record, *, keep: tuple[str, ...]) -> Record:
+    """Tells the language, and drops what is in none of those to keep; () keeps all."""
+    found = language.detect(record.text)
+    share = round(found.shares.get(found.language, 0.0), 4)
+    record = dataclasses.replace(
+        record, language=found.language, measures=record.measures | {"language_share": share}
+    )
+    is_kept = not keep or found.language in keep
+    return record if is_kept else record.drop("language", "other_language")
+
+
 # Equal texts -----------------------------------------------------------------------------------
 
 
-def by_text(shard: pathlib.Path) -> Iterator[bytes]:
+def by_text(task: tuple[pathlib.Path]) -> Iterator[bytes]:
     """Yields a line for each document, whose id is the hash of the text as it is by now."""
-    for line in shards.read(shard):
+    for line in shards.read(task[0]):
         if not is_dropped(line):
             record = records.decode(line)
             yield records.line(
@@ -56,11 +67,11 @@ def by_text(shard: pathlib.Path) -> Iterator[bytes]:
             )
 
 
-def equal_texts(shard: pathlib.Path) -> Iterator[bytes]:
+def equal_texts(task: tuple[pathlib.Path]) -> Iterator[bytes]:
     """Yields decisions: of documents with one text, the first by source and place is kept."""
     first: dict[str, Any] = {}
     copies = 1
-    for fields in map(json.loads, shards.read(shard)):  # Sorted, so equal ones are neighbours.
+    for fields in map(json.loads, shards.read(task[0])):  # Sorted, so equal ones are neighbours.
         if first and fields["id"] == first["id"]:
             copies += 1
             yield _decision(fields, reason="equal_text", of=first["key"])
@@ -94,6 +105,7 @@ def decided(lines: Iterable[bytes], decisions: Iterable[bytes], *, stage: str) -
             yield line
             continue
         reason = decision.pop("reason", "")
+        decision["measures"] = record.measures | decision.pop("measures", {})
         record = dataclasses.replace(record, **decision)
         yield records.encode(record.drop(stage, reason) if reason else record)
         decision = next(waiting, None)
@@ -103,9 +115,9 @@ def decided(lines: Iterable[bytes], decisions: Iterable[bytes], *, stage: str) -
 # The corpus ------------------------------------------------------------------------------------
 
 
-def kept(shard: pathlib.Path) -> Iterator[bytes]:
+def kept(task: tuple[pathlib.Path]) -> Iterator[bytes]:
     """Yields the documents of a corpus, each by the hash of its text: what users read."""
-    for line in shards.read(shard):
+    for line in shards.read(task[0]):
         if not is_dropped(line):
             record = records.decode(line)
             fields = {"id": records.digest(record.text), "source": record.source}

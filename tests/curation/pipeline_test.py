@@ -8,12 +8,25 @@ import pytest
 from backports import zstd
 
 from lm.corpus import sources
-from lm.curation import inputs, ledger, pipeline, web_text
+from lm.curation import duplicates, inputs, ledger, web_text
+from lm.curation import pipeline as pipeline_lib
 from lm.curation.cache import StageCache
 from lm.curation.engines import local
 from lm.errors import UserError
 
-BLOCKS = {"repair": dict(encoding=True, controls=True)}
+BLOCKS = {
+    "repair": dict(encoding=True, controls=True),
+    "language": dict(keep=()),
+    "duplicates": dict(
+        near=True,
+        ngram=5,
+        num_bands=16,
+        band_rows=6,
+        threshold=0.8,
+        measure="jaccard",
+        max_compared=32,
+    ),
+}
 ENGLISH = "The river was calm, and nobody on the ferry spoke of the {}th flood. "
 CHINESE = "河水很平静，渡船上没有人谈起第{}次洪水。"
 
@@ -44,15 +57,17 @@ def make_input(name, kind, path):
     return inputs.make_input(name=name, kind=kind, path=path, **options)
 
 
-def curate(folder, found, num_workers=1, num_shards=5, sort_bytes=1000, blocks=BLOCKS):
+def curate(folder, found, num_workers=1, num_shards=3, sort_bytes=3000, blocks=BLOCKS):
     """Curates inputs, given as name -> (kind, path), into a folder; gives the report."""
     made = [make_input(name, kind, path) for name, (kind, path) in found.items()]
     folder.mkdir(exist_ok=True)
-    cache = StageCache(folder / "cache")
     options = dict(num_workers=num_workers, num_shards=num_shards, sort_bytes=sort_bytes)
     with local.opened(**options) as engine:
-        stages = pipeline.run_stages(engine, cache, made, blocks)
-        return pipeline.write_corpus(engine, cache, stages.final, folder, validation_share=0.2)
+        pipeline = pipeline_lib.Pipeline(engine, StageCache(folder / "cache"))
+        pipeline.run(made, pipeline_lib.make_settings(blocks))
+        return pipeline_lib.write_corpus(
+            engine=engine, pipeline=pipeline, workdir=folder, validation_share=0.2
+        )
 
 
 def corpus(folder):
@@ -147,16 +162,47 @@ def test_curating_a_corpus_again_changes_nothing(texts, tmp_path):
     curate(tmp_path / "first", {"a": ("auto", str(tmp_path / "a.jsonl"))})
     report = curate(tmp_path / "again", {"a": ("auto", f"{tmp_path}/first/corpus/*/*.zst")})
 
-    assert [row["reason"] for row in report["ledger"]] == [""]
+    assert {row["reason"] for row in report["ledger"]} == {""}
     plain = lambda folder: [(d["id"], d["text"]) for d in documents(folder)]
     assert plain(tmp_path / "first") == plain(tmp_path / "again")
+
+
+def test_duplicates_are_those_that_are_found_in_memory(tmp_path):
+    rng = random.Random(0)
+    words = [f"word{i}" for i in range(300)]
+    han = "河水很平静渡船上没有人谈起洪我们看见山间的云慢过去老说今年会来早些"
+    texts = []
+    for i in range(40):
+        text = " ".join(rng.choices(words, k=60)) if i % 2 else "".join(rng.choices(han, k=80))
+        texts.append(text)
+        for _ in range(i % 4):  # Each is changed once more, so that there are chains.
+            at = rng.randrange(len(text) - 6)
+            text = text[:at] + "变" + text[at + 3 :]
+            texts += [text] * rng.randrange(1, 3)
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    settings = pipeline_lib.make_settings(BLOCKS).duplicates
+
+    curate(tmp_path / "out", {"a": ("auto", str(tmp_path / "a.jsonl"))})
+
+    fates = duplicates.find({str(i): text for i, text in enumerate(texts)}, settings)
+    kept = {texts[int(name)]: fate.copies for name, fate in fates.items() if not fate.of}
+    found = documents(tmp_path / "out")
+    assert {document["text"]: document["copies"] for document in found} == kept
+    assert len(kept) == len(found) < len(set(texts)) < len(texts)
+    with zstd.open(tmp_path / "out/provenance.jsonl.zst") as file:
+        told = [json.loads(line) for line in file]
+    by_id = {one["id"]: texts[int(one["place"].rpartition(":")[2]) - 1] for one in told}
+    near = [one for one in told if one.get("reason") == "near_duplicate"]
+    assert near
+    assert all(by_id[one["of"]] in kept for one in near)
+    assert all(one["measures"]["similarity"] >= 0.8 for one in near)
 
 
 class Killed(Exception):
     """Ends a curation where it stands."""
 
 
-@pytest.mark.parametrize("at", [1, 7, 12, 23, 30])
+@pytest.mark.parametrize("at", [1, 12, 33, 47])
 def test_a_killed_curation_goes_on(at, texts, tmp_path, monkeypatch):
     for i in range(3):
         (tmp_path / f"{i}.jsonl").write_text("\n".join(texts[0][i::3]))
@@ -176,7 +222,7 @@ def test_a_killed_curation_goes_on(at, texts, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         curate(tmp_path / "killed", found)
     monkeypatch.setattr(local.shards, "write", real)
-    curate(tmp_path / "killed", found, num_shards=5)
+    curate(tmp_path / "killed", found)
 
     assert corpus(tmp_path / "killed") == corpus(tmp_path / "whole")
 
