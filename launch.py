@@ -227,6 +227,10 @@ def _dispatch(config) -> int:
     check_numbers(config.to_dict())
     run = _experiment(config.experiment)
     asked = [flag.name for flag in _TRAINING_FLAGS if flag.present]
+    if config.experiment == "curate" and asked == ["dry_run"]:
+        from experiments import curate
+
+        return curate.dry_run(config.to_dict())
     if asked and config.experiment not in ("pretrain", "finetune"):
         raise UserError(f"--{asked[0]} is about training, and experiment={config.experiment!r}")
     if _DEVICES.present and not _DRY_RUN.value:

@@ -34,6 +34,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.language = dict(
         keep=(),  # Languages to keep, as en and zh; und is what none can be told of; (): all.
     )
+    config.private = dict(
+        kinds=("key", "email", "iban", "id", "card", "ip", "phone"),  # What is masked; (): nothing.
+    )
     config.duplicates = dict(
         near=True,  # Whether near-duplicates are dropped, too, and not equal texts alone.
         ngram=5,  # Words, or characters where there are no spaces, of what texts are compared by.
@@ -46,6 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.output = dict(
         validation_share=0.05,  # Share of documents that are held out, chosen by their hashes.
     )
+    config.show_document = ""  # Only says what became of this one: an id, or where it stood.
     config.engine = dict(
         num_workers=0,  # Processes; 0: one for each core. Changes no byte of what is written.
         num_shards=16,  # Files of the corpus; take one for each 100 MB of text or so.
@@ -60,5 +64,6 @@ def _input(kind: str) -> dict:
         kind=kind,  # Of docs/curation.md, such as jsonl or warc; auto: by the suffix of each file.
         path="",  # Globs with commas between; of tfds and hf, NAME@SPLIT.
         field="text",  # Of the text, in kinds whose records have fields.
+        licence="",  # Of what it holds, for the data card.
         max_document_bytes=10_000_000,  # Longest document; longer ones are counted as too_long.
     )

@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from lm.corpus import sources
 from lm.curation import readers, records, web_text
@@ -14,6 +15,7 @@ from lm.formats import files
 from lm.settings import choose
 
 _TASK_BYTES = 32_000_000  # Of small files, so many make one task.
+T = TypeVar("T")
 _BY_NAME = ("tfds", "hf")
 KINDS = ("auto", "python_stdlib", *dict.fromkeys(readers.SUFFIXES.values()), *_BY_NAME)
 
@@ -39,15 +41,20 @@ class Input(NamedTuple):
     field: str
     max_document_bytes: int
     limits: web_text.Limits
+    licence: str
     files: tuple[File, ...]
     num_links: int
 
 
 class Task(NamedTuple):
-    """What one worker reads: some files of an input, or a data set by name."""
+    """What one worker reads: some files of an input, or a data set by name.
+
+    limit: of documents of each file; 0: all.
+    """
 
     input: Input  # Without its files.
     files: tuple[File, ...]
+    limit: int = 0
 
 
 def make_input(
@@ -56,6 +63,7 @@ def make_input(
     kind: str,
     path: str | Sequence[str],
     field: str,
+    licence: str,
     max_document_bytes: int,
     limits: web_text.Limits,
 ) -> Input:
@@ -66,6 +74,7 @@ def make_input(
       kind: of `KINDS`; "auto" is by the suffix of each file.
       path: globs; or a data set's NAME@SPLIT; empty for python_stdlib.
       field: of the text in records, for kinds that have any.
+      licence: of what it holds, for the data card; changes nothing.
       max_document_bytes: what a longer document is lost by.
       limits: of pages of HTML.
 
@@ -79,7 +88,13 @@ def make_input(
     if kind in (*readers.OF_FIELDS, *_BY_NAME, "auto") and not field:
         raise UserError(f"{block}.field is empty; name the field of the text, such as text")
     make = functools.partial(
-        Input, name, kind, field=field, max_document_bytes=max_document_bytes, limits=limits
+        Input,
+        name,
+        kind,
+        field=field,
+        max_document_bytes=max_document_bytes,
+        limits=limits,
+        licence=licence,
     )
     if kind in _BY_NAME:
         if "@" not in path:
@@ -167,15 +182,28 @@ def read(task: Task) -> Iterator[bytes]:
 def _items(task: Task) -> Iterator[records.Found | records.Lost]:
     one = task.input
     if one.kind in _BY_NAME:
-        yield from readers.records(_open_by_name(one).records, field=one.field)
+        yield from _first(readers.records(_open_by_name(one).records, field=one.field), task.limit)
     for file in task.files:
-        yield from readers.read(
+        found = readers.read(
             file.kind,
             file.path,
             field=one.field,
             max_bytes=one.max_document_bytes,
             limits=one.limits,
         )
+        yield from _first(found, task.limit)
+
+
+def _first(items: Iterator[T], limit: int) -> Iterator[T]:
+    return itertools.islice(items, limit) if limit else items
+
+
+def sample_of(one: Input, count: int) -> Task:
+    """Gives a task of about so many documents, from files that are spread over an input."""
+    by_hash = lambda file: hashlib.sha256(str(file.path).encode()).digest()
+    chosen = sorted(one.files, key=by_hash)[:count]
+    limit = -(-count // max(1, len(chosen)))
+    return Task(one._replace(files=()), tuple(chosen), limit)
 
 
 def _open_by_name(one: Input) -> sources.RecordSource:

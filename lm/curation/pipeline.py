@@ -13,27 +13,30 @@ from typing import Any, NamedTuple
 
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
-from lm.curation import near_stages, shards, stages
+from lm.curation import near_stages, private_data, shards, stages, summary
 from lm.curation import repair as repair_lib
 from lm.curation.cache import StageCache
 from lm.curation.duplicates import NearDuplicates
 from lm.curation.engines.engine import Engine
 from lm.errors import UserError
-from lm.settings import call
+from lm.settings import call, choose
 from lm.system import atomic_files
 from lm.system.progress_bar import waiting
 
 SPLITS = ("train", "validation")
+STAGES = ("read", "repair", "language", "private", "duplicates")  # That drop documents, in order.
 CORPUS, PROVENANCE, REPORT = "corpus", "provenance.jsonl.zst", "report.json"
 _META = "corpus.json"
 
 
 class Settings(NamedTuple):
-    """The blocks of the config that shape stages, each checked by what reads it."""
+    """The blocks of the config that shape the corpus, each checked by what reads it."""
 
     repair: dict[str, Any]
     language: dict[str, Any]
+    private: dict[str, Any]
     duplicates: NearDuplicates | None
+    validation_share: float
 
 
 def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
@@ -42,12 +45,26 @@ def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
     return Settings(
         repair=dict(blocks["repair"]),
         language=call(_language, "language", blocks["language"]),
+        private=call(_private, "private", blocks["private"]),
         duplicates=call(_duplicates, "duplicates", blocks["duplicates"]),
+        validation_share=call(_output, "output", blocks["output"]),
     )
 
 
 def _language(*, keep: Sequence[str]) -> dict[str, Any]:
     return {"keep": tuple(keep)}
+
+
+def _private(*, kinds: Sequence[str]) -> dict[str, Any]:
+    for kind in kinds:
+        choose("private.kinds", kind, private_data.KINDS)
+    return {"kinds": tuple(kinds)}
+
+
+def _output(*, validation_share: float) -> float:
+    if not 0 < validation_share < 1:
+        raise UserError(f"output.validation_share={validation_share} must lie in (0, 1)")
+    return validation_share
 
 
 def _duplicates(
@@ -80,24 +97,30 @@ class Pipeline:
         """The folder of the last stage."""
         return list(self.stages.values())[-1]
 
-    def run(self, inputs: Sequence[inputs_lib.Input], settings: Settings) -> None:
-        """Reads the inputs and decides of every document.
+    def run(
+        self,
+        inputs: Sequence[inputs_lib.Input],
+        settings: Settings,
+        tasks: Sequence[inputs_lib.Task] = (),
+    ) -> None:
+        """Reads the inputs, or these tasks alone, and decides of every document.
 
         Raises:
           UserError: a file changed while it was read, or cannot be read by this user.
         """
 
         def read(folder: pathlib.Path) -> None:
-            tasks = [task for one in inputs for task in inputs_lib.tasks_of(one)]
-            self._engine.sort(inputs_lib.read, tasks, folder)
+            whole = [task for one in inputs for task in inputs_lib.tasks_of(one)]
+            self._engine.sort(inputs_lib.read, tasks or whole, folder)
             inputs_lib.check_unchanged(inputs)
 
         with waiting("read"):
-            prints = sorted(inputs_lib.fingerprint(one) for one in inputs)
+            prints = [] if tasks else sorted(inputs_lib.fingerprint(one) for one in inputs)
             shape = {"num_shards": self._engine.num_shards, "inputs": prints}
             self.stages["read"] = self._cache.stage("read", [], shape, read)
         self._each("repair", stages.repaired, settings.repair, "ftfy")
         self._each("language", stages.told, settings.language, "pycld2")
+        self._each("private", stages.masked, settings.private)
         with waiting("duplicates"):
             texts = self._sort("texts", stages.by_text, [self.final])
             equal = self._sort("equal", stages.equal_texts, [texts])
@@ -165,7 +188,7 @@ class Pipeline:
 
 
 def write_corpus(
-    *, engine: Engine, pipeline: Pipeline, workdir: pathlib.Path, validation_share: float
+    engine: Engine, pipeline: Pipeline, workdir: pathlib.Path, *, validation_share: float
 ) -> dict[str, Any]:
     """Writes the corpus, provenance.jsonl.zst and report.json; gives the report.
 
@@ -174,12 +197,7 @@ def write_corpus(
       pipeline: has run.
       workdir: to write into.
       validation_share: of documents, chosen by their ids, that are held out.
-
-    Raises:
-      UserError: a number is out of range.
     """
-    if not 0 < validation_share < 1:
-        raise UserError(f"output.validation_share={validation_share} must lie in (0, 1)")
     final, report_path = pipeline.final, workdir / REPORT
     if (workdir / CORPUS / _META).exists() and report_path.exists():
         meta = json.loads((workdir / CORPUS / _META).read_bytes())
@@ -201,13 +219,28 @@ def write_corpus(
             with path.open("rb") as shard:
                 shutil.copyfileobj(shard, file)
     shutil.rmtree(unfinished / "provenance")
-    counted = ledger_lib.total(engine.fold(ledger_lib.count, [final]))
-    report = {"ledger": ledger_lib.rows(counted)}
-    atomic_files.write(report_path, json.dumps(report, indent=1))
+    report = make_report(engine, pipeline)
+    atomic_files.write(report_path, json.dumps(report, indent=1, ensure_ascii=False))
     atomic_files.write(unfinished / _META, json.dumps(meta, indent=1))
     shutil.rmtree(workdir / CORPUS, ignore_errors=True)
     atomic_files.rename_folder(unfinished, workdir / CORPUS)
     return report
+
+
+def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:
+    """Counts all that became of documents; see `summary.report`.
+
+    Raises:
+      AssertionError: fewer or more documents ended than were read.
+    """
+    add = lambda parts: sum(parts, start=summary.nothing())
+    total = add(engine.fold(summary.summarize, [pipeline.final]))
+    read = ledger_lib.total(engine.fold(ledger_lib.count, [pipeline.stages["read"]]))
+    for of in ("source",), ():
+        assert ledger_lib.by(read, of) == ledger_lib.by(total.ledger, of), "documents are missing"
+    ids = frozenset(cluster[1] for cluster in total.clusters)
+    found = engine.fold(functools.partial(summary.examples, ids=ids), [pipeline.final])
+    return summary.report(total, summary.add_examples(found), STAGES)
 
 
 def _entry(path: pathlib.Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from lm.curation import language, records, shards
+from lm.curation import language, private_data, records, shards
 from lm.curation.records import Record
 from lm.curation.repair import repair
 
@@ -47,6 +47,12 @@ def told(record: Record, *, keep: tuple[str, ...]) -> Record:
     )
     is_kept = not keep or found.language in keep
     return record if is_kept else record.drop("language", "other_language")
+
+
+def masked(record: Record, *, kinds: tuple[str, ...]) -> Record:
+    """Masks private data of these kinds; see `private_data.mask`."""
+    text, counts = private_data.mask(record.text, kinds)
+    return dataclasses.replace(record, text=text, masked=counts)
 
 
 # Equal texts -----------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from lm.errors import UserError
 BLOCKS = {
     "repair": dict(encoding=True, controls=True),
     "language": dict(keep=()),
+    "output": dict(validation_share=0.2),
+    "private": dict(kinds=("email", "phone")),
     "duplicates": dict(
         near=True,
         ngram=5,
@@ -53,7 +55,7 @@ def texts():
 
 def make_input(name, kind, path):
     limits = web_text.make_limits(max_seconds=5.0, max_memory_bytes=2**31)
-    options = dict(field="text", max_document_bytes=10**6, limits=limits)
+    options = dict(field="text", licence="", max_document_bytes=10**6, limits=limits)
     return inputs.make_input(name=name, kind=kind, path=path, **options)
 
 
@@ -65,9 +67,7 @@ def curate(folder, found, num_workers=1, num_shards=3, sort_bytes=3000, blocks=B
     with local.opened(**options) as engine:
         pipeline = pipeline_lib.Pipeline(engine, StageCache(folder / "cache"))
         pipeline.run(made, pipeline_lib.make_settings(blocks))
-        return pipeline_lib.write_corpus(
-            engine=engine, pipeline=pipeline, workdir=folder, validation_share=0.2
-        )
+        return pipeline_lib.write_corpus(engine, pipeline, folder, validation_share=0.2)
 
 
 def corpus(folder):
@@ -152,7 +152,8 @@ def test_neither_order_nor_split_of_the_input_changes_the_corpus(texts, tmp_path
     whole = curate(tmp_path / "whole", {"a": ("auto", str(tmp_path / "all.jsonl"))})
     parts = curate(tmp_path / "parts", {"a": ("auto", f"{tmp_path}/part*.jsonl")})
 
-    assert whole == parts
+    of_places = ("clusters", "samples")
+    assert all(whole[key] == parts[key] for key in whole if key not in of_places)
     assert corpus(tmp_path / "whole") == corpus(tmp_path / "parts")
 
 

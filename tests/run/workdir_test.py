@@ -56,7 +56,7 @@ def test_a_run_goes_on_with_what_it_did_before_there_was_a_key_for_it(tmp_path):
     workdir.check(tmp_path, {"tokenizer": block | {"character_coverage": 0.9995}})
     with pytest.raises(UserError, match=r"character_coverage is 0\.9995 there, 0\.9 here"):
         workdir.check(tmp_path, {"tokenizer": block | {"character_coverage": 0.9}})
-    with pytest.raises(UserError, match="kind is .sentencepiece. there, .bytes. here"):
+    with pytest.raises(UserError, match=r"kind is .sentencepiece. there, .bytes. here"):
         workdir.check(tmp_path, {"tokenizer": {"kind": "bytes"}})
 
 
