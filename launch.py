@@ -277,6 +277,8 @@ def _experiment(name: str) -> Callable[..., int]:
             from experiments.harness import run
         case "convert":
             from experiments.convert import run
+        case "extend":
+            from experiments.extend import run
         case "coordinates":
             from experiments.coordinates import run
         case "curate":
@@ -284,7 +286,7 @@ def _experiment(name: str) -> Callable[..., int]:
         case _:
             raise UserError(
                 f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
-                "predict, harness, convert, coordinates, curate"
+                "predict, harness, convert, extend, coordinates, curate"
             )
     return run
 

@@ -36,14 +36,8 @@ from lm.train.step import TrainState
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Converts `source` to `target`, whichever way `source` tells; `workdir` is not used."""
     del workdir
-    if not config.source or not config.target:
-        raise UserError("name both folders: --config.source=DIR --config.target=DIR")
-    source, target = pathlib.Path(config.source), pathlib.Path(config.target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"target={target} exists already; name a new folder")
-    if target.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
-    with _unfinished(target) as partial, faults.naming(target):
+    source, target = folders(config.source, config.target)
+    with unfinished(target) as partial, faults.naming(target):
         made = ""  # By an export; an import makes a run.
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
         own = dict(adapters=config.adapters)
@@ -75,6 +69,18 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     return 0
 
 
+def folders(source: str, target: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns both; raises UserError unless the target is a new folder outside of the source."""
+    if not source or not target:
+        raise UserError("name both folders: --config.source=DIR --config.target=DIR")
+    old, new = pathlib.Path(source), pathlib.Path(target)
+    if new.exists() and (not new.is_dir() or any(new.iterdir())):
+        raise UserError(f"target={target} exists already; name a new folder")
+    if new.resolve().is_relative_to(old.resolve()):
+        raise UserError(f"target={target} is inside source={source}; name a folder elsewhere")
+    return old, new
+
+
 def _refuse(source: str, **settings: Any) -> None:
     for key, value in settings.items():
         if value:
@@ -97,7 +103,7 @@ def _what_to_do(run: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
+def unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a folder to make, which becomes `target` after the block; a failure leaves nothing."""
     # On the same disk, for a folder is renamed in one step there alone.
     folder = workdir_lib.existing_part(target.parent) / f".{target.name}.unfinished"
@@ -137,7 +143,7 @@ def import_folder(
     if task_model.is_task_model(source) and not (allow_unknown or allow_missing):
         model = _read_task_model(source)
     else:
-        model = _read_folder(source, allow_missing, allow_unknown)
+        model = read_folder(source, allow_missing, allow_unknown)
     params, block = model.params, model.block
     if vocab_size:
         params = hugging_face.resize_vocabulary(params, block["vocab_size"], vocab_size)
@@ -171,7 +177,7 @@ def merge_adapters(
         )
     folder = pathlib.Path(base)
     if hugging_face.is_folder(folder):
-        model = _read_folder(folder, allow_missing, allow_unknown)
+        model = read_folder(folder, allow_missing, allow_unknown)
     else:
         run = language_model.load(folder)
         _check_scores(folder, run.model)
@@ -222,7 +228,8 @@ def _say(
         print(line)
 
 
-def _read_folder(source: pathlib.Path, allow_missing: bool, allow_unknown: bool) -> Model:
+def read_folder(source: pathlib.Path, allow_missing: bool, allow_unknown: bool) -> Model:
+    """Reads a folder of `transformers`, without a task's head; see `import_folder`."""
     block, is_bare = hugging_face.load_model_block(source), hugging_face.is_bare_encoder(source)
     model = make_model(block, causal=True)
     shapes = flatten_dict(param_shapes(model))
@@ -239,7 +246,8 @@ def _read_folder(source: pathlib.Path, allow_missing: bool, allow_unknown: bool)
     return Model(block, loaded.params, loaded.dtype, tokenizer)
 
 
-def write_run(target: pathlib.Path, model: Model, **source: str) -> None:
+def write_run(target: pathlib.Path, model: Model, **source: Any) -> None:
+    """Writes a run at step 0, whose config says besides where it comes from."""
     made_by = model.task or {"experiment": "convert"}
     made_by = made_by | source | {"weights_dtype": model.dtype, "model": model.block}
     # As fine-tuning keeps what is trained; see `Trainable`.

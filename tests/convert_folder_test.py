@@ -15,11 +15,11 @@ from tests.file_limits import file_limit
 def test_a_target_appears_whole_and_nothing_else_does(tmp_path):
     target = tmp_path / "new" / "target"
 
-    with convert._unfinished(target) as partial:
+    with convert.unfinished(target) as partial:
         partial.mkdir()
         (partial / "file").write_text("x")
         assert [path.name for path in tmp_path.iterdir()] == [".target.unfinished"]
-        with pytest.raises(UserError, match="is in use by process"), convert._unfinished(target):
+        with pytest.raises(UserError, match="is in use by process"), convert.unfinished(target):
             pass
 
     assert (target / "file").read_text() == "x"
@@ -28,7 +28,7 @@ def test_a_target_appears_whole_and_nothing_else_does(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_failure_leaves_nothing(tmp_path, error):
-    with pytest.raises(error), convert._unfinished(tmp_path / "target") as partial:
+    with pytest.raises(error), convert.unfinished(tmp_path / "target") as partial:
         partial.mkdir()
         raise error
 
@@ -60,7 +60,7 @@ def test_a_setting_of_another_direction_is_refused(tmp_path, file, contents, cha
 
 
 def test_a_lock_without_room_leaves_nothing(tmp_path):
-    with pytest.raises(OSError), file_limit(0), convert._unfinished(tmp_path / "target"):
+    with pytest.raises(OSError), file_limit(0), convert.unfinished(tmp_path / "target"):
         pass
 
     assert not list(tmp_path.iterdir())
@@ -69,7 +69,7 @@ def test_a_lock_without_room_leaves_nothing(tmp_path):
 def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
     program = (
         "import os, pathlib, sys; from experiments import convert\n"
-        "with convert._unfinished(pathlib.Path(sys.argv[1])) as partial:\n"
+        "with convert.unfinished(pathlib.Path(sys.argv[1])) as partial:\n"
         "    partial.mkdir(); (partial / 'old').touch(); os.kill(os.getpid(), 9)"
     )
     target = tmp_path / "target"
@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
     assert done.returncode == -9
     assert (tmp_path / ".target.unfinished" / "partial" / "old").exists()
 
-    with convert._unfinished(target) as partial:
+    with convert.unfinished(target) as partial:
         assert not partial.exists()
         partial.mkdir()
 

@@ -61,6 +61,7 @@ ROOMS = [
     "experiments.generate",
     "experiments.predict",
     "experiments.convert",
+    "experiments.extend",
     "experiments.harness",
     "experiments.coordinates",
     "experiments.curate",

@@ -89,7 +89,7 @@ def _of_exported(exported: pathlib.Path, num: int, rng: random.Random) -> collec
     def read(folder: pathlib.Path) -> Any:
         if not hugging_face.is_folder(folder):
             raise UserError(f"{folder} is no folder of transformers")
-        return convert._read_folder(folder, allow_missing=False, allow_unknown=False)
+        return convert.read_folder(folder, allow_missing=False, allow_unknown=False)
 
     wanted = read(exported)
 

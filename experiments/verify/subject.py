@@ -136,6 +136,8 @@ def varied(config: ml_collections.ConfigDict, variant: Variation) -> ml_collecti
     """
     # The parameters of init_from are those of a larger model.
     changes = {"init_from": "", "train.accumulate_steps": variant.accumulate_steps}
+    if "only" in config.train:  # Which rows are new, that folder alone says.
+        changes["train.only"] = ""
     config = variants.changed(config, changes)
     scans = factory.scans_layers(config.model.scan_layers, jax.default_backend())
     with config.model.ignore_type():  # It may be "auto".

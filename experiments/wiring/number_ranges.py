@@ -27,6 +27,8 @@ _RULES = {
     "num_seeds": _POSITIVE,
     "batch_size": _POSITIVE,
     "vocab_size": _NOT_NEGATIVE,
+    "num_pieces": _POSITIVE,
+    "multiple_of": _POSITIVE,
     "limit": _NOT_NEGATIVE,
     "max_len": _NOT_NEGATIVE,
     "num_fewshot": (lambda x: -1 <= x < math.inf, "be at least 0, or -1 for what each task says"),

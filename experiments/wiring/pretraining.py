@@ -18,6 +18,7 @@ from lm.corpus.batches import Batches, Corpus
 from lm.corpus.rows import abstract_rows
 from lm.costs import flops
 from lm.errors import UserError
+from lm.loading.run_folder import num_old_tokens
 from lm.models import families, mup
 from lm.models.factory import family_named, make_model
 from lm.models.families import init_params
@@ -25,10 +26,10 @@ from lm.models.parameters import num_params
 from lm.objectives.batch import Objective
 from lm.parallel.mesh import make_mesh, num_batch_shards
 from lm.parallel.param_rules import constrain_batch_sharding
-from lm.settings import call
+from lm.settings import call, choose
 from lm.system.cache import cache_folder
 from lm.tokenizers.vocabulary import vocabulary_of
-from lm.train import compile, language_model
+from lm.train import compile, language_model, new_rows
 from lm.train.optimizers import make_optimizer
 from lm.train.schedules import Schedule
 from lm.train.step import LossFn, TrainState
@@ -85,12 +86,16 @@ def make_parts(
         source_weights.check(weights, config.train.num_steps)
     mesh = make_mesh(**config.parallel, devices=devices)
     check_batch(config.data, config.train.accumulate_steps, config.eval.batch_size, mesh)
-    # muP scales rates by how many times wider the model is than its base shape.
-    settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
-    make = functools.partial(make_optimizer, **settings, **config.optimizer)
-    tx, schedule = make()
     # `call` names the key of the block that is unknown, or missing.
     loss_fn = call(functools.partial(language_model.make_loss_fn, model), "loss", {**config.loss})
+    # muP scales rates by how many times wider the model is than its base shape.
+    settings = {"num_steps": config.train.num_steps, "growth": mup.growth(model_config)}
+    if "only" in config.train and config.train.only:  # Recipes of new models have no such key.
+        choose("train.only", config.train.only, ("", "new_rows"))
+        settings["trained"] = new_rows.trained_rows(num_old_tokens(config.init_from))
+        loss_fn = new_rows.with_gradients_of(settings["trained"], loss_fn)
+    make = functools.partial(make_optimizer, **settings, **config.optimizer)
+    tx, schedule = make()
     return PretrainingParts(
         model=model,
         loss_fn=constrain_batch_sharding(loss_fn, mesh),

@@ -18,6 +18,7 @@ from lm.interop import bert, gpt2, llama, settings, t5, tensor_files, weights
 from lm.interop.family import HuggingFaceFamily
 from lm.interop.tensor_files import INDEX, WEIGHTS, TensorFiles, by_full_name, quantized, some
 from lm.interop.weights import Entry, Index, Path, Shapes, shapes_by_path
+from lm.models.parameters import TABLES
 from lm.run.workdir import read_json
 from lm.system import atomic_files, folder_files
 
@@ -333,7 +334,7 @@ def resize_vocabulary(params: dict[str, Any], old_size: int, new_size: int) -> d
         )
 
     def resize(path, x):
-        if path[-1] not in ("token_embedding", "output_embedding", "output_bias"):
+        if path[-1] not in TABLES:
             return x
         new = np.broadcast_to(x.mean(axis=0), (new_size - old_size, *x.shape[1:]))
         return np.concatenate([x, new.astype(x.dtype)])

@@ -54,6 +54,23 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
     return config
 
 
+def num_old_tokens(init_from: str) -> int:
+    """Returns how many tokens the model of this folder had before it was given more.
+
+    Raises:
+      UserError: it is not what `configs/extend.py` made.
+    """
+    folder = pathlib.Path(init_from)
+    is_run = init_from and not hugging_face.is_folder(folder)
+    found = load_config(folder).get("num_old_tokens") if is_run else None
+    if not isinstance(found, int):
+        raise UserError(
+            f"train.only=new_rows: init_from={init_from} has no new rows; name the target of "
+            "configs/extend.py, or leave train.only out"
+        )
+    return found
+
+
 def head_of(folder: pathlib.Path) -> heads.Head | None:
     """Names the head of a fine-tuned run, or of a folder of `transformers`; None without one.
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 Params = Any  # A tree of arrays, in dicts by name.
+TABLES = ("token_embedding", "output_embedding", "output_bias")  # With a row for each token.
 
 
 def num_params(params: Params) -> int:

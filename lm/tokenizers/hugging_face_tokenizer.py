@@ -94,6 +94,11 @@ class HuggingFaceTokenizer:
         """As `tokenizers` itself writes it, without the spellings of older versions."""
         return self._tokenizer.to_str()
 
+    def with_tokenizer_json(self, contents: bytes) -> "HuggingFaceTokenizer":
+        """Returns the same with another tokenizer.json."""
+        files = self.files | {TOKENIZER: contents}
+        return HuggingFaceTokenizer(files, is_of_task=self._is_of_task)
+
     def encode_batch(self, texts):
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]

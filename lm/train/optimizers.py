@@ -131,6 +131,7 @@ def make_optimizer(
     ema_decay: float,
     num_steps: int,
     growth: mup.Growth | None = None,
+    trained: Callable[[Params], Params] | None = None,
     **settings,
 ) -> tuple[optax.GradientTransformation, schedules.Schedule]:
     """Builds the optimiser and returns its schedule beside it, for the log.
@@ -149,6 +150,7 @@ def make_optimizer(
       num_steps: of the whole run.
       growth: of a model with a base shape, see `mup.growth`: each parameter has its own rate. The
         decay of a step is the schedule's rate times `weight_decay` for all of them.
+      trained: says what of each parameter changes, see `new_rows.trained_rows`; None: all.
       **settings: what the rule and the schedule take besides, and nothing that neither takes.
 
     Raises:
@@ -191,6 +193,9 @@ def make_optimizer(
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []  # The raw gradient's norm.
     chain += [rule(rate, _decay_mask, *between, **settings)]
     chain += [scale_by_depth(layer_decay)] if layer_decay < 1 else []
+    if trained is not None:  # Decay would change what has no gradient.
+        keep = lambda u, is_trained: jnp.where(is_trained, u, 0)
+        chain += [optax.stateless(lambda u, _: jax.tree.map(keep, u, trained(u)))]
     chain += [average_weights(ema_decay)] if ema_decay else []  # Last: it needs the final update.
     return optax.chain(*chain), rate
 
