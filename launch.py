@@ -279,6 +279,8 @@ def _experiment(name: str) -> Callable[..., int]:
             from experiments.convert import run
         case "extend":
             from experiments.extend import run
+        case "fertility":
+            from experiments.fertility import run
         case "coordinates":
             from experiments.coordinates import run
         case "curate":
@@ -286,7 +288,7 @@ def _experiment(name: str) -> Callable[..., int]:
         case _:
             raise UserError(
                 f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
-                "predict, harness, convert, extend, coordinates, curate"
+                "predict, harness, convert, extend, fertility, coordinates, curate"
             )
     return run
 

@@ -9,8 +9,8 @@ Expected:  a lower validation loss than before the first step, which `configs/ev
 
 Continued pretraining on unlabelled text (Gururangan et al. 2020): model and tokenizer are those of
 `init_from`, the rate is a tenth of what is usual for a first training. Bits per byte are there for
-objective=causal, the only one that predicts every token. After `configs/extend.py`, `train.only=new_rows`
-makes a first phase of the new rows alone; docs/languages.md.
+objective=causal, the only one that predicts every token. After `configs/extend.py` a first phase
+with `train.only=new_rows` trains the new rows alone; see docs/languages.md.
 """
 
 import ml_collections
@@ -32,8 +32,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data = corpora.stdlib_data(seq_len=512, batch_size=32)
     config.objective = common.choose_by_kind("objective", arg.objective, _OBJECTIVES)
     config.loss = common.language_loss()
-    config.train = common.train(num_steps=0, num_epochs=1.0)
-    config.train.only = ""  # What is trained: new_rows, of configs/extend.py; "": all.
+    config.train = common.train(num_steps=0, num_epochs=1.0) | dict(
+        only="",  # What is trained: new_rows, of configs/extend.py; "": all.
+    )
     config.optimizer = common.optimizer(
         arg.optimizer, arg.schedule, peak_lr=5e-5, warmup_steps=0, warmup_share=0.05
     )

@@ -112,7 +112,7 @@ def _rows(
         case "mean_of_pieces":
             rows = new_rows.combining(pieces)
         case "mean":
-            rows = new_rows.combining(new_rows.mean(num_new, num_old))
+            rows = new_rows.mean(num_new)
         case "focus":
             ids = (longer.tokenizer.encode_batch([text])[0] for text in texts)
             vectors = token_vectors.by_neighbours(ids, num_old + num_new)

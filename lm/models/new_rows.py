@@ -5,7 +5,6 @@ Dimension key:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -45,9 +44,10 @@ def grow(params: Params, rows_of: Rows, num_old: int, num_new: int, size: int) -
     return unflatten_dict({path: grown(path, x) for path, x in flatten_dict(params).items()})
 
 
-def combining(weights_TV: Any) -> Rows:
-    """Makes new rows that are sums of old ones; a matrix of weights, which may be sparse."""
-    return lambda path, old: weights_TV @ old.astype(np.float64)
+def combining(weights_TV: sparse.csr_array) -> Rows:
+    """Makes new rows that are weighted sums of old ones."""
+    weights_TV = weights_TV.astype(np.float32)  # Or all of a table would become float64.
+    return lambda path, old: weights_TV @ old
 
 
 def mean_of_pieces(old_ids: Sequence[Sequence[int]], num_old: int) -> sparse.csr_array:
@@ -63,13 +63,15 @@ def mean_of_pieces(old_ids: Sequence[Sequence[int]], num_old: int) -> sparse.csr
     return sparse.coo_array((values, at), shape=(len(old_ids), num_old)).tocsr()
 
 
-def mean(num_new: int, num_old: int) -> np.ndarray:
-    """Weights for rows that are the mean of all old ones (Hewitt 2021)."""
-    return np.full((num_new, num_old), 1 / num_old)
+def mean(num_new: int) -> Rows:
+    """Makes rows that are the mean of all old ones (Hewitt 2021)."""
+    return lambda path, old: np.broadcast_to(
+        old.mean(axis=0, dtype=np.float64), (num_new, *old.shape[1:])
+    )
 
 
 def focus(
-    vectors: Any, num_old: int, otherwise: sparse.csr_array, *, block: int = 1024
+    vectors: np.ndarray, num_old: int, otherwise: sparse.csr_array, *, block: int = 1024
 ) -> sparse.csr_array:
     """Weights by similarity to old tokens, as FOCUS has them (Dobler & de Melo 2023, section 3).
 
