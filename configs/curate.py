@@ -46,6 +46,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         measure="jaccard",  # jaccard, or containment, by which excerpts are duplicates, too.
         max_compared=32,  # Kept documents of a bucket that others are compared with.
     )
+    config.decontaminate = dict(
+        files="",  # Globs of records of evaluations, that no document should hold; "": none.
+        fields="",  # Of these, with texts, with commas between; "": all texts.
+        tasks="",  # Names of lm_eval's tasks, with commas between; "": none.
+        include_path="",  # Folder of tasks of one's own, as lm_eval has them; "": none.
+        default_tasks=True,  # Whether lm_eval's own tasks are known too.
+        action="drop",  # drop documents that hold an item, or cut the paragraphs that do.
+        words=5,  # Of an n-gram of items whose script has spaces.
+        characters=8,  # Of an n-gram of items whose script has none.
+        min_units=4,  # An item of fewer words or characters is not looked for.
+        coverage=0.5,  # Share of an item's n-grams that a document must have to hold it.
+        max_documents=10,  # N-grams in more, and in more than max_share, do not count.
+        max_share=1e-4,  # Of all documents; see max_documents.
+    )
     config.output = dict(
         validation_share=0.05,  # Share of documents that are held out, chosen by their hashes.
     )

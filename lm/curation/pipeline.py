@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lm.curation import contamination_stages, near_stages, private_data, shards, stages, summary
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
-from lm.curation import near_stages, private_data, shards, stages, summary
 from lm.curation import repair as repair_lib
 from lm.curation.cache import StageCache
 from lm.curation.duplicates import NearDuplicates
@@ -24,9 +24,17 @@ from lm.system import atomic_files
 from lm.system.progress_bar import waiting
 
 SPLITS = ("train", "validation")
-STAGES = ("read", "repair", "language", "private", "duplicates")  # That drop documents, in order.
+STAGES = (
+    "read",
+    "repair",
+    "language",
+    "private",
+    "duplicates",
+    "decontaminate",
+)  # That drop documents, in order.
 CORPUS, PROVENANCE, REPORT = "corpus", "provenance.jsonl.zst", "report.json"
 _META = "corpus.json"
+_ITEMS = "items.json"  # Of the last stage: which items were looked for.
 
 
 class Settings(NamedTuple):
@@ -36,6 +44,7 @@ class Settings(NamedTuple):
     language: dict[str, Any]
     private: dict[str, Any]
     duplicates: NearDuplicates | None
+    items: contamination_stages.Items | None
     validation_share: float
 
 
@@ -47,6 +56,7 @@ def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
         language=call(_language, "language", blocks["language"]),
         private=call(_private, "private", blocks["private"]),
         duplicates=call(_duplicates, "duplicates", blocks["duplicates"]),
+        items=call(contamination_stages.make_items, "decontaminate", blocks["decontaminate"]),
         validation_share=call(_output, "output", blocks["output"]),
     )
 
@@ -127,6 +137,24 @@ class Pipeline:
             self._decide("without_equal", equal)
             if settings.duplicates is not None:
                 self._decide("without_near", self._near(texts, settings.duplicates))
+
+        if settings.items is not None:
+            self._decontaminate(settings.items)
+
+    def _decontaminate(self, items: contamination_stages.Items) -> None:
+        before = self.final
+
+        def make(folder: pathlib.Path) -> None:
+            count = functools.partial(contamination_stages.frequencies, index=items.index)
+            rare = contamination_stages.without_common(items, self._engine.fold(count, [before]))
+            change = functools.partial(contamination_stages.without_items, items=rare)
+            self._engine.map(functools.partial(stages.each, change=change), [before], folder)
+            found = {"searched": len(items.index.names), "not_searched": rare.index.not_searched}
+            atomic_files.write(folder / _ITEMS, json.dumps(found))
+
+        shape = [items.digest, items.action, dataclasses.asdict(items.settings)]
+        with waiting("decontaminate"):
+            self.stages["decontaminate"] = self._cache.stage("clean", [before], shape, make)
 
     def _each(
         self, name: str, change: Callable[..., Any], settings: dict[str, Any], *packages: str
@@ -240,7 +268,9 @@ def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:
         assert ledger_lib.by(read, of) == ledger_lib.by(total.ledger, of), "documents are missing"
     ids = frozenset(cluster[1] for cluster in total.clusters)
     found = engine.fold(functools.partial(summary.examples, ids=ids), [pipeline.final])
-    return summary.report(total, summary.add_examples(found), STAGES)
+    report = summary.report(total, summary.add_examples(found), STAGES)
+    items = pipeline.final / _ITEMS
+    return report | ({"items": json.loads(items.read_bytes())} if items.exists() else {})
 
 
 def _entry(path: pathlib.Path) -> dict[str, Any]:

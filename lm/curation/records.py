@@ -34,6 +34,7 @@ class Record:
     stage, reason: what dropped it, and why; "" while nobody has.
     language: its label; measures: numbers that stages took of it; masked: counts by kind.
     of: of a duplicate, the id of the one that is kept; copies: how many it stands for, itself too.
+    items: of evaluations that it held: [name, coverage, spans]; see `decontamination.Match`.
     head: the beginning of a text that was dropped, for whoever asks what is lost.
     text: as the last stage left it; "" once it is dropped.
     """
@@ -49,6 +50,7 @@ class Record:
     masked: dict[str, int] = dataclasses.field(default_factory=dict)
     of: str = ""
     copies: int = 1
+    items: list[list[Any]] = dataclasses.field(default_factory=list)
     head: str = ""
     text: str = ""
 

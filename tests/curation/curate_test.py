@@ -38,7 +38,7 @@ def test_a_corpus_with_its_account(config, tmp_path, capsys):
     assert "--config.data.source=curated:" in said
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["masked"] == {"email": 20}
-    assert report["waterfall"][-1]["stage"] == "duplicates"
+    assert report["waterfall"][-1]["stage"] == "decontaminate"
     assert sum(row["documents"] for row in report["written"]) == 8
     assert sum(row["copies"] for row in report["written"]) == 10
     (cluster,) = report["clusters"]

@@ -17,6 +17,20 @@ from lm.errors import UserError
 BLOCKS = {
     "repair": dict(encoding=True, controls=True),
     "language": dict(keep=()),
+    "decontaminate": dict(
+        files="",
+        fields="",
+        tasks="",
+        include_path="",
+        default_tasks=True,
+        action="drop",
+        words=5,
+        characters=8,
+        min_units=4,
+        coverage=0.5,
+        max_documents=10,
+        max_share=1e-4,
+    ),
     "output": dict(validation_share=0.2),
     "private": dict(kinds=("email", "phone")),
     "duplicates": dict(
@@ -197,6 +211,40 @@ def test_duplicates_are_those_that_are_found_in_memory(tmp_path):
     assert near
     assert all(by_id[one["of"]] in kept for one in near)
     assert all(one["measures"]["similarity"] >= 0.8 for one in near)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_documents_that_hold_an_item_of_an_evaluation_are_dropped_or_cut(num_workers, tmp_path):
+    item, other = (
+        "Which of the ferries was the first to leave the flooded town?",
+        "第一艘渡船是什么时候离开小镇的？",
+    )
+    texts = [ENGLISH.format(i) * 3 for i in range(9)]
+    held = [f"{texts[0]}\n\n{item.upper()}\n\n{texts[1]}", f"他说：{other}没有人知道。"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts + held))
+    lines = [json.dumps({"question": x, "n": 1}) for x in (item, other, "too short")]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    found = {"a": ("auto", str(tmp_path / "a.jsonl"))}
+    settings = BLOCKS["decontaminate"] | {"files": str(tmp_path / "items.jsonl")}
+
+    dropped = curate(
+        tmp_path / "out", found, num_workers, blocks=BLOCKS | {"decontaminate": settings}
+    )
+    cut = BLOCKS | {"decontaminate": settings | {"action": "cut"}}
+    curate(tmp_path / "cut", found, num_workers, blocks=cut)
+
+    reasons = ledger.by(ledger.of_rows(dropped["ledger"]), ("stage", "reason"))
+    assert reasons["decontaminate", "holds_item"].documents == 2
+    assert {one["text"] for one in documents(tmp_path / "out")} == set(texts)
+    assert {one["text"] for one in documents(tmp_path / "cut")} == {
+        *texts, f"{texts[0]}\n\n{texts[1]}",
+    }  # fmt: skip
+    with zstd.open(tmp_path / "out/provenance.jsonl.zst") as file:
+        told = [one for one in map(json.loads, file) if "items" in one]
+    names = {one["place"].rpartition(":")[2]: one["items"][0][0] for one in told}
+    assert names == {"10": f"{tmp_path}/items.jsonl:1", "11": f"{tmp_path}/items.jsonl:2"}
+    assert dropped["items"]["not_searched"]["too_short"] == [f"{tmp_path}/items.jsonl:3"]
+    assert all(one["items"][0][1] >= 0.5 for one in told)
 
 
 class Killed(Exception):
