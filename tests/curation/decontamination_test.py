@@ -143,6 +143,27 @@ def test_spans_are_those_of_the_text(item, text, spans):
         assert [text[start:end] for start, end in found[0].spans] == spans
 
 
+def test_less_than_half_of_an_item_is_not_the_item():
+    words = [f"word{i}" for i in range(11)]  # Seven n-grams.
+    index = decontamination.make_index([Item("it", " ".join(words))], LOOKED_FOR)
+
+    found = [decontamination.matches(index, " ".join(words[:n]), LOOKED_FOR) for n in range(12)]
+
+    assert [len(one) for one in found] == [0] * 8 + [1] * 4
+    assert found[8][0].coverage == 4 / 7
+
+
+def test_what_little_is_left_of_a_common_item_is_not_looked_for():
+    item = "every page of this site ends with these words and then a rare lantern"
+    documents = [f"{item[:58]} {n}" for n in range(50)] + ["here stands and then a rare lantern"]
+    index = decontamination.make_index([Item("it", item)], LOOKED_FOR)
+    seen = decontamination.frequencies(index, documents)
+    index = decontamination.without_common(index, seen, len(documents), LOOKED_FOR)
+
+    assert index.not_searched["common"] == ["it"]
+    assert not any(decontamination.matches(index, text, LOOKED_FOR) for text in documents)
+
+
 def test_equal_items_are_one_and_all_that_a_text_holds_are_named():
     texts = ["the quick brown fox jumps", "The quick, brown fox jumps!", "fox jumps over lazy dogs"]
     items = [Item(str(i), text) for i, text in enumerate(texts)]

