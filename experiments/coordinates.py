@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 
-from experiments.wiring import init_from, pretraining, variants
+from experiments.wiring import init_from, mixtures, pretraining, variants
 from lm.corpus.batches import Corpus
 from lm.models import mup
 from lm.models.parameters import Params
@@ -82,7 +82,7 @@ def measured(
     step_fn, place = pretraining.make_step(parts, objective, abstract)
     key = jax.random.key(config.seed)
     sizes = dict(batch_size=config.data.batch_size, num_steps=config.train.num_steps)
-    batches = pretraining.make_batches(prepared, seed=config.seed, **sizes)
+    batches = mixtures.make_batches(prepared, seed=config.seed, **sizes)
     (first,) = batches.iterate(0, 1)
     # Of the same rows at every step and width, so that only the parameters differ.
     probe = jax.tree.map(lambda x: x[: config.coordinates.probe_rows], first)

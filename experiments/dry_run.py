@@ -10,7 +10,7 @@ import rich.table
 
 from experiments import finetune, report
 from experiments.estimates import communication, memory
-from experiments.wiring import init_from, pretraining, task_data, variants
+from experiments.wiring import init_from, mixtures, pretraining, task_data, variants
 from lm.corpus.batches import Batches
 from lm.data.examples import ExampleBatches
 from lm.data.render import MAX_ROWS, Stream, render
@@ -59,7 +59,7 @@ def show_batch(config: ml_collections.ConfigDict, step: int) -> None:
     parts = pretraining.make_parts(config)
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     objective = pretraining.make_objective(config.objective, parts.model, prepared)
-    batches = pretraining.make_batches(
+    batches = mixtures.make_batches(
         prepared,
         batch_size=config.data.batch_size,
         seed=config.seed,
@@ -97,7 +97,7 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
         print(f"\nthis corpus has {num_rows:,} rows, fewer than a batch: a run needs more text")
         batch_size = num_rows
     sizes = dict(batch_size=batch_size, num_steps=config.train.num_steps)
-    batches = pretraining.make_batches(prepared, seed=config.seed, **sizes)
+    batches = mixtures.make_batches(prepared, seed=config.seed, **sizes)
     if batches.mixture:
         report.mixture(prepared, batches.mixture)
     _show(batches, prepared.tokenizer, objective, config.seed, step=0)

@@ -8,7 +8,6 @@ import ml_collections
 from experiments import finetune, pretrain, report
 from experiments.wiring import pretraining, task_data
 from experiments.wiring.number_ranges import check_output, check_positions, folder_of
-from lm.corpus.batches import evaluation_batches
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.loading import language_model, task_model
@@ -19,7 +18,7 @@ from lm.parallel.mesh import divisible, make_mesh
 from lm.parallel.param_rules import place_params
 from lm.system.cache import cache_folder
 from lm.tasks import labels
-from lm.train.evaluation import evaluate
+from lm.train.evaluation import evaluate_sources
 from lm.train.language_model import make_eval_step
 
 
@@ -48,11 +47,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     objective = _objective(loaded)
     eval_step = make_eval_step(model, pretraining.make_objective(objective, model, prepared), mesh)
     batch_size = divisible(config.data.batch_size, mesh)
-    batches = evaluation_batches(prepared, "validation", batch_size=batch_size)
-    metrics = evaluate(
+    batches = pretrain.validation_batches(prepared, batch_size, (0, 1))
+    place = lambda rows: place_batch(rows, mesh)
+    metrics = evaluate_sources(
         params,
         eval_step,
-        (place_batch(rows, mesh) for rows in batches),
+        {name: map(place, of_one) for name, of_one in batches.items()},
         num_bytes=pretrain.predicted_bytes(objective["kind"], prepared),
     )
     print(f"{folder} at step {loaded.step}")

@@ -4,14 +4,14 @@ import copy
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
 from experiments import report, training
-from experiments.wiring import init_from, pretraining, variants
+from experiments.wiring import init_from, mixtures, pretraining, variants
 from lm.corpus import split_counts
 from lm.corpus.batches import Corpus, evaluation_batches
 from lm.corpus.rows import Rows
@@ -49,14 +49,17 @@ def run(
         config, requested_config = complete(config, workdir, extend)
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
-        training.check(config, evaluation.METRICS, profile_steps)
+        metrics = evaluation.metrics_of(mixtures.names(config.data))
+        training.check(config, metrics, profile_steps)
         # Only now, since a corpus may take hours to prepare.
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
-        reason = no_bits_per_byte(config.objective.kind, prepared)
-        if reason and config.checkpoint.best_metric == "eval/bits_per_byte":
+        best = config.checkpoint.best_metric
+        _, name, _ = f"{best.removesuffix('bits_per_byte')}//".split("/", 2)
+        reason = no_bits_per_byte(config.objective.kind, prepared.corpora.get(name, prepared))
+        if reason and best.endswith("/bits_per_byte"):
             raise UserError(
-                f"checkpoint.best_metric=eval/bits_per_byte is not given here: {reason}; take "
-                "eval/loss"
+                f"checkpoint.best_metric={best} is not given here: {reason}; take "
+                f"{best.replace('bits_per_byte', 'loss')}"
             )
         experiment = Pretraining(
             config, workdir, parts, prepared, abstract, shard, command=sys.argv, extend=extend
@@ -147,7 +150,7 @@ class Pretraining:
         batch_size, seed = self.config.data.batch_size, self.config.seed
         self.schedule, self.kept = self.parts.schedule, {"data.batch_size": batch_size}
         num_steps = self.config.train.num_steps
-        self.batches = pretraining.make_batches(
+        self.batches = mixtures.make_batches(
             self.prepared, batch_size=batch_size, seed=seed, num_steps=num_steps
         )
 
@@ -215,33 +218,52 @@ def make_evaluation(
     *,
     batch_size: int,
     num_blocks: int,
-    num_bytes: int | None,
+    num_bytes: Mapping[str, int | None],
 ) -> Callable[[Params], dict[str, float]]:
-    """params -> metrics over the whole validation split; see `predicted_bytes` for `num_bytes`."""
+    """params -> metrics over the whole validation split; see `predicted_bytes` for `num_bytes`.
+
+    Of a mixture, over those of its sources, together and each by its name.
+    """
     eval_step = make_eval_step(parts.model, objective, parts.mesh, num_blocks)
     shard = process_shard(parts.mesh)
+    place = lambda rows: place_batch(rows, parts.mesh)
 
     def evaluate(params):
-        batches = validation_batches(prepared, batch_size, shard)
-        placed = (place_batch(rows, parts.mesh) for rows in batches)
-        return evaluation.evaluate(params, eval_step, placed, num_bytes=num_bytes)
+        batches = {
+            name: map(place, of_one)
+            for name, of_one in validation_batches(prepared, batch_size, shard).items()
+        }
+        return evaluation.evaluate_sources(params, eval_step, batches, num_bytes=num_bytes)
 
     return evaluate
 
 
-def validation_batches(prepared: Corpus, batch_size: int, shard: tuple[int, int]) -> Iterator[Rows]:
-    """Reads the whole validation split; `shard` is the index of one of each batch, of how many."""
+def validation_batches(
+    prepared: Corpus, batch_size: int, shard: tuple[int, int]
+) -> dict[str, Iterator[Rows]]:
+    """Reads the validation split of each of the corpora, which is one, without a name, or several.
+
+    `shard` is the index of one of each batch, of how many.
+    """
     index, num_shards = shard
-    return evaluation_batches(
-        prepared, "validation", batch_size=batch_size, shard=index, num_shards=num_shards
-    )
+    sizes = dict(batch_size=batch_size, shard=index, num_shards=num_shards)
+    return {
+        name: evaluation_batches(corpus, "validation", **sizes)
+        for name, corpus in prepared.corpora.items()
+    }
 
 
-def predicted_bytes(objective_kind: str, prepared: Corpus) -> int | None:
-    """Returns the bytes of the validation text; None where `no_bits_per_byte` says why not."""
-    if no_bits_per_byte(objective_kind, prepared):
-        return None
-    return prepared.splits["validation"].num_predicted_bytes
+def predicted_bytes(objective_kind: str, prepared: Corpus) -> dict[str, int | None]:
+    """Returns the bytes of each of the corpora's validation text.
+
+    None where `no_bits_per_byte` says why not.
+    """
+    return {
+        name: None
+        if no_bits_per_byte(objective_kind, corpus)
+        else corpus.splits["validation"].num_predicted_bytes
+        for name, corpus in prepared.corpora.items()
+    }
 
 
 def no_bits_per_byte(objective_kind: str, prepared: Corpus) -> str:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from configs import evaluate as evaluate_config
 from configs import mixture, quickstart
-from experiments import cli, dry_run, pretrain
+from experiments import cli, dry_run, evaluate, pretrain
 from experiments.verify import pretraining as verified
 from experiments.wiring import pretraining
 from experiments.wiring.number_ranges import check_numbers
@@ -54,6 +55,28 @@ def test_a_run_logs_what_it_has_seen_of_each_source(workdir):
     epochs = [r["train/epochs/zh"] for r in records(workdir) if "train/epochs/zh" in r]
     assert epochs == sorted(epochs) and epochs[0] > 0
     assert records(workdir)[0].keys().isdisjoint({"train/share/zh"})
+
+
+def test_each_source_is_evaluated_under_its_name(texts, workdir, capsys):
+    (found,) = [r for r in records(workdir) if "eval/loss" in r and r["step"] == 4]
+    config = make_config(texts, **{"data.mixture.stages": STAGES})
+    prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
+    infos = {name: p.splits["validation"] for name, p in prepared.corpora.items()}
+    for metric, of_info in (
+        ("loss", lambda i: i.num_tokens - i.num_documents),  # The first ones are given.
+        ("bits_per_byte", lambda i: i.num_predicted_bytes),
+    ):
+        each = {name: found[f"eval/{name}/{metric}"] for name in infos}
+        assert each["en"] != each["zh"]
+        assert found[f"eval/macro/{metric}"] == pytest.approx(sum(each.values()) / 2)
+        weights = {name: of_info(info) for name, info in infos.items()}
+        mean = sum(each[name] * weights[name] for name in each) / sum(weights.values())
+        assert found[f"eval/{metric}"] == pytest.approx(mean)
+    assert "eval/zh/perplexity" in found
+    config = evaluate_config.get_config()
+    config.checkpoint = str(workdir)
+    assert evaluate.run(config, workdir) == 0
+    assert f"eval/zh/loss {found['eval/zh/loss']:.6f}" in capsys.readouterr().out
 
 
 def test_a_run_that_is_done_goes_on_by_the_same_config_alone(texts, workdir):

@@ -18,7 +18,7 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
-from experiments.wiring import init_from, pretraining, variants
+from experiments.wiring import init_from, mixtures, pretraining, variants
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
@@ -61,7 +61,8 @@ class VmappedRun:
         self.run, self._log = run, log
         self.command = ("launch.py", *run.arguments)  # That of the same run alone.
         self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
-        training.check(self.config, evaluation.METRICS, None)
+        metrics = evaluation.metrics_of(mixtures.names(self.config.data))
+        training.check(self.config, metrics, None)
         # Of one device, whatever `parallel.data` says: each device has whole runs.
         on_one_device = variants.changed(self.config, {"parallel.data": 1})
         self.parts = pretraining.make_parts(on_one_device, jax.local_devices()[:1])
@@ -216,7 +217,7 @@ class VmappedGroup:
     def _iterate(self, stacked: list[VmappedRun], first_step: int, end_step: int) -> Iterator:
         config = stacked[0].config
         sizes = dict(batch_size=config.data.batch_size, num_steps=config.train.num_steps)
-        make = functools.partial(pretraining.make_batches, self._first.prepared, **sizes)
+        make = functools.partial(mixtures.make_batches, self._first.prepared, **sizes)
         seeds = {member.config.seed for member in stacked}  # Members of one seed share its rows.
         by_seed = {seed: make(seed=seed).iterate(first_step, end_step) for seed in seeds}
         return vmapped.stacked_batches([by_seed[member.config.seed] for member in stacked])

@@ -18,7 +18,7 @@ import numpy as np
 from experiments import pretrain, report, training
 from experiments.verify import subject
 from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation, multiple
-from experiments.wiring import init_from, pretraining, task_data, variants
+from experiments.wiring import init_from, mixtures, pretraining, task_data, variants
 from lm.corpus import sources
 from lm.corpus.batches import Batches, Corpus
 from lm.corpus.packed_rows import JoinedRows
@@ -57,7 +57,7 @@ def make(
     # Of epochs of a million rows: to count them the corpus would have to be prepared.
     config = variants.with_num_steps(init_from.with_model(config), 10**6)
     pretraining.abstract_state(pretraining.make_parts(config, own))
-    training.check(config, evaluation.METRICS, None)
+    training.check(config, evaluation.metrics_of(mixtures.names(config.data)), None)
     config = _shrunk(config, mesh, folder)
     parts = pretraining.make_parts(subject.varied(config, Variation(home)), home)
     prepared = pretraining.make_data(
@@ -88,7 +88,7 @@ def make(
         return pretrain.make_evaluation(parts, objective, prepared, **sizes)(params)
 
     batch_size = config.data.batch_size
-    make_batches = lambda: pretraining.make_batches(
+    make_batches = lambda: mixtures.make_batches(
         prepared, batch_size=batch_size, seed=config.seed, num_steps=config.train.num_steps
     )
     return ShrunkRun(

@@ -11,10 +11,10 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from experiments.wiring import objectives
+from experiments.wiring import mixtures, objectives
 from experiments.wiring.number_ranges import check_numbers, check_positions
-from lm.corpus import mixed_corpus, preparation, source_weights
-from lm.corpus.batches import Batches, Corpus
+from lm.corpus import mixed_corpus, preparation
+from lm.corpus.batches import Corpus
 from lm.corpus.rows import abstract_rows
 from lm.costs import flops
 from lm.errors import UserError
@@ -81,9 +81,7 @@ def make_parts(
             f"positions, model.max_len={model_config.max_len}"
         )
     check_positions(config.data.seq_len, model_config)
-    if "sources" in config.data:
-        _, weights = mixed_corpus.read_blocks(**config.data.to_dict())
-        source_weights.check(weights, config.train.num_steps)
+    mixtures.check(config.data, config.train.num_steps)
     mesh = make_mesh(**config.parallel, devices=devices)
     check_batch(config.data, config.train.accumulate_steps, config.eval.batch_size, mesh)
     # `call` names the key of the block that is unknown, or missing.
@@ -151,19 +149,6 @@ def make_data(
             f"model's, model.vocab_size={vocab_size}; raise it"
         )
     return prepared
-
-
-def make_batches(
-    prepared: Corpus, *, batch_size: int, seed: int, num_steps: int, split: str = "train"
-) -> Batches:
-    """The batches of a run of so many steps; of a mixture, in the order that it has in this run.
-
-    Raises:
-      UserError: too few rows for a batch; a source that would be seen more often than it may.
-    """
-    is_mixed = isinstance(prepared, mixed_corpus.MixedCorpus)
-    mixture = prepared.mixture(num_steps, batch_size) if is_mixed else None
-    return Batches(prepared, split, batch_size=batch_size, seed=seed, mixture=mixture)
 
 
 def abstract_state(parts: PretrainingParts) -> TrainState:

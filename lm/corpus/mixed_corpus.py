@@ -24,6 +24,7 @@ from lm.formats import files
 from lm.settings import call
 from lm.tokenizers import tokenizers
 
+_NO_NAMES = ("loss", "perplexity", "bits_per_byte", "macro")
 _OF_ONE = ("source", "train", "validation", "field")  # Of a `data` block, what sources have.
 
 
@@ -116,6 +117,8 @@ def read_blocks(
     for name in sources:
         if not re.fullmatch(r"[\w-]+", name):
             raise UserError(f"data.sources: {name!r} must be of letters, digits, _ and - alone")
+        if name in _NO_NAMES:
+            raise UserError(f"data.sources.{name}: eval/{name} is a metric; take another name")
     for key in _OF_ONE:
         if data.get(key):
             raise UserError(

@@ -46,6 +46,11 @@ class Prepared:
         """The `tokenizer` of `prepare` by which another corpus gets the very ids of this one."""
         return {"kind": "file", "path": str(self.folder / "tokenizer")}
 
+    @property
+    def corpora(self) -> dict[str, "Prepared"]:
+        """Itself, without a name; those of a mixture have names."""
+        return {"": self}
+
     def notes(self) -> list[str]:
         """Says in lines what people must know of the corpus before they believe its numbers."""
         return notes(self.splits)

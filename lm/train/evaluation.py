@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from lm.losses.likelihood import Sums
 from lm.models.parameters import Params
 
 METRICS = ("eval/loss", "eval/perplexity", "eval/bits_per_byte")
+MACRO = "macro"  # The plain mean over several corpora has this in place of a name.
 
 
 def evaluate(
@@ -38,17 +39,72 @@ def evaluate(
     return _metrics(fetched(eval_step(params, batch) for batch in batches), num_bytes)
 
 
+def evaluate_sources(
+    params: Params,
+    eval_step: Callable[[Params, Any], Sums],
+    batches: Mapping[str, Iterable[Any]],
+    *,
+    num_bytes: Mapping[str, int | None],
+) -> dict[str, float]:
+    """Does as `evaluate` for all of several corpora together, and for each by its name.
+
+    Returns what `evaluate` does, "eval/NAME/loss" and so on of each, and the plain means
+    "eval/macro/loss" and, where each corpus has bits per byte, "eval/macro/bits_per_byte". A corpus
+    of the name "" stands alone, and has no other metrics.
+    """
+    return _metrics_by_name(_sums_by_name(params, eval_step, batches), num_bytes)
+
+
 def evaluate_members(
     params: Params,
     eval_step: Callable[[Params, Any], Sums],
-    batches: Iterable[Any],
+    batches: Mapping[str, Iterable[Any]],
     *,
-    num_bytes: int | None,
+    num_bytes: Mapping[str, int | None],
 ) -> list[dict[str, float]]:
-    """Does as `evaluate` for several runs, whose params and sums are stacked in front."""
-    all_sums = list(fetched(eval_step(params, batch) for batch in batches))
-    member_sums = lambda i: [{name: x[i] for name, x in sums.items()} for sums in all_sums]
-    return [_metrics(member_sums(i), num_bytes) for i in range(len(all_sums[0]["nll"]))]
+    """Does as `evaluate_sources` for runs whose params and sums are stacked in front."""
+    by_name = _sums_by_name(params, eval_step, batches)
+    num_members = len(next(iter(by_name.values()))[0]["nll"])
+    member_sums = lambda all_sums, i: [{k: x[i] for k, x in sums.items()} for sums in all_sums]
+    return [
+        _metrics_by_name({name: member_sums(s, i) for name, s in by_name.items()}, num_bytes)
+        for i in range(num_members)
+    ]
+
+
+def metrics_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Lists what `evaluate_sources` gives, as far as there are bits per byte."""
+    each = [metric.replace("/", f"/{name}/") for name in names for metric in METRICS]
+    means = [f"eval/{MACRO}/loss", f"eval/{MACRO}/bits_per_byte"] if each else []
+    return (*METRICS, *each, *means)
+
+
+def _sums_by_name(
+    params: Params,
+    eval_step: Callable[[Params, Any], Sums],
+    batches: Mapping[str, Iterable[Any]],
+) -> dict[str, list[Sums]]:
+    return {
+        name: list(fetched(eval_step(params, batch) for batch in of_one))
+        for name, of_one in batches.items()
+    }
+
+
+def _metrics_by_name(
+    sums: Mapping[str, list[Sums]], num_bytes: Mapping[str, int | None]
+) -> dict[str, float]:
+    total = None if None in num_bytes.values() else sum(num_bytes.values())
+    found = _metrics(itertools.chain(*sums.values()), total)
+    if "" in sums:
+        return found
+    by_name = {name: _metrics(of_one, num_bytes[name]) for name, of_one in sums.items()}
+    for name, metrics in by_name.items():
+        found |= {key.replace("/", f"/{name}/"): value for key, value in metrics.items()}
+    for key in ("eval/loss", "eval/bits_per_byte"):
+        values = [metrics[key] for metrics in by_name.values() if key in metrics]
+        if len(values) == len(by_name):
+            found[key.replace("/", f"/{MACRO}/")] = sum(values) / len(values)
+    return found
 
 
 def _metrics(all_sums: Iterable[Sums], num_bytes: int | None) -> dict[str, float]:
