@@ -13,7 +13,8 @@ from experiments.cli import command, config_text
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
 from lm.curation import pipeline as pipeline_lib
-from lm.curation import shards, web_text
+from lm.curation import report as report_lib
+from lm.curation import shards, tallies, web_text
 from lm.curation.cache import StageCache
 from lm.curation.card import card
 from lm.curation.engines import local
@@ -51,8 +52,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             engine, pipeline, workdir, validation_share=settings.validation_share
         )
         atomic_files.write(workdir / "card.md", card(report, inputs, config_text(config)))
+        written = [*_WRITTEN, *report_lib.write(report, workdir)]
     _print_losses(report)
-    print(f"written to {workdir}: {', '.join(_WRITTEN)}")
+    print(f"written to {workdir}: {', '.join(written)}")
     print(f"train on it: {command(f'--config.data.source=curated:{workdir}')}")
     return 0
 
@@ -110,17 +112,19 @@ def _print_losses(report: dict[str, Any]) -> None:
         what = f"{stage}: {reason}" if stage else "kept"
         share = count.documents / total.documents
         print(f"{what:36} {count.documents:12,} documents {share:7.2%} {count.num_bytes:16,} bytes")
-    by_source = ledger_lib.by(counted, ("source", "stage"))
-    for (source,), count in sorted(ledger_lib.by(counted, ("source",)).items()):
-        num_kept = by_source.get((source, ""), ledger_lib.Count()).documents
-        if num_kept < count.documents / 2:
-            print(f"{source} keeps {num_kept:,} of {count.documents:,} documents alone")
+    for one in tallies.shares(counted, "source"):
+        if one.loses_most:
+            (num_read, bytes_read), (num_kept, bytes_kept) = one.read, one.kept
+            print(
+                f"inputs.{one.name} keeps {num_kept:,} of {num_read:,} documents alone, "
+                f"{bytes_kept:,} of {bytes_read:,} bytes"
+            )
 
 
 def _print_samples(report: dict[str, Any]) -> None:
     for group in report["samples"]:
         what = f"{group['stage']}: {group['reason']}" if group["stage"] else "kept"
-        print(f"\n{what}")
+        print(f"\n{what}, {group['language']}")
         for one in group["documents"][:3]:
             head = " ".join(one["head"].split())[:_HEAD_CHARS]
             print(safe_text.one_line(f"  {one['place']}: {head}" if head else f"  {one['place']}"))

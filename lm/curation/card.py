@@ -1,10 +1,12 @@
 """The data card of a corpus, in Markdown: what is in it, from where, and what was dropped."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from lm.curation import ledger as ledger_lib
 from lm.curation.inputs import Input
+from lm.system import safe_text
 
 _GAPS = """\
 - Languages are told by a detector, whose accuracy differs from language to language.
@@ -83,9 +85,11 @@ def _pair(before: ledger_lib.Count, after: ledger_lib.Count) -> tuple[str, ...]:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "None."
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(_cell(x) for x in line)} |" for line in lines)
+    lines = [header, ["---"] * len(header), *(map(_cell, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Keeps text of others in its cell, and from being markup."""
+    line = " ".join(safe_text.shown(text).split())
+    return re.sub(r"([\\`*\[\]<>#|&~]|(?<!\w)_|_(?!\w))", r"\\\1", line)

@@ -100,6 +100,7 @@ class Pipeline:
 
     def __init__(self, engine: Engine, cache: StageCache):
         self.stages: dict[str, pathlib.Path] = {}
+        self.thresholds: summary.Thresholds = {}
         self._engine, self._cache = engine, cache
 
     @property
@@ -136,6 +137,7 @@ class Pipeline:
             equal = self._sort("equal", stages.equal_texts, [texts])
             self._decide("without_equal", equal)
             if settings.duplicates is not None:
+                self.thresholds = {"*": {"similarity": (None, settings.duplicates.threshold)}}
                 self._decide("without_near", self._near(texts, settings.duplicates))
 
         if settings.items is not None:
@@ -268,7 +270,7 @@ def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:
         assert ledger_lib.by(read, of) == ledger_lib.by(total.ledger, of), "documents are missing"
     ids = frozenset(cluster[1] for cluster in total.clusters)
     found = engine.fold(functools.partial(summary.examples, ids=ids), [pipeline.final])
-    report = summary.report(total, summary.add_examples(found), STAGES)
+    report = summary.report(total, summary.add_examples(found), STAGES, pipeline.thresholds)
     items = pipeline.final / _ITEMS
     return report | ({"items": json.loads(items.read_bytes())} if items.exists() else {})
 

@@ -6,7 +6,7 @@ Summaries of parts are added up in any order and grouping, as ledgers are.
 import collections
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lm.curation import ledger as ledger_lib
@@ -17,6 +17,8 @@ from lm.curation.records import Record
 _NUM_SAMPLES, _NUM_CLUSTERS, _NUM_EXAMPLES = 5, 20, 3
 _HEAD_CHARS = 200
 Histogram = collections.Counter[float]
+# Language, or "*" for all -> measure -> the least and the most that are kept.
+Thresholds = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
 
 
 class Summary(NamedTuple):
@@ -25,7 +27,8 @@ class Summary(NamedTuple):
     ledger: of all.
     histograms: (measure, language, fate) -> how many documents have each value, to two digits; the
       fate is "kept", or "stage: reason".
-    samples: (stage, reason) -> documents with the least ids, and so the same whoever counts.
+    samples: (stage, reason, language) -> documents with the least ids, and so the same whoever
+      counts.
     clusters: the documents that stand for most others.
     written: (source, language) -> documents that were kept, their bytes as they were written, and
       how many documents they stand for.
@@ -34,7 +37,7 @@ class Summary(NamedTuple):
 
     ledger: Ledger
     histograms: dict[tuple[str, str, str], Histogram]
-    samples: dict[tuple[str, str], list[tuple]]
+    samples: dict[tuple[str, str, str], list[tuple]]
     clusters: list[tuple]
     written: dict[tuple[str, str], tuple[int, int, int]]
     masked: collections.Counter[str]
@@ -80,7 +83,7 @@ def summarize(lines: Iterable[bytes]) -> Summary:
             histogram[two_digits(value)] += 1
         head = record.head or record.text[:_HEAD_CHARS]
         sample = (record.id, record.source, record.place, head, record.of)
-        kept = total.samples.setdefault((record.stage, record.reason), [])
+        kept = total.samples.setdefault((record.stage, record.reason, language), [])
         _keep_least(kept, sample, _NUM_SAMPLES)
         total.masked.update(record.masked)
         if not record.stage:
@@ -94,7 +97,7 @@ def _count_kept(total: Summary, record: Record, language: str, head: str) -> Non
     here = (1, len(record.text.encode()), record.copies)
     total.written[record.source, language] = tuple(map(sum, zip(before, here, strict=True)))
     if record.copies > 1:
-        cluster = (-record.copies, record.id, record.source, record.place, head)
+        cluster = (-record.copies, record.id, record.source, record.place, language, head)
         _keep_least(total.clusters, cluster, _NUM_CLUSTERS)
 
 
@@ -135,10 +138,14 @@ def add_examples(parts: Iterable[dict[str, list[tuple]]]) -> dict[str, list[tupl
 
 
 def report(
-    summary: Summary, of_clusters: dict[str, list[tuple]], stages: Iterable[str]
+    summary: Summary,
+    of_clusters: dict[str, list[tuple]],
+    stages: Iterable[str],
+    thresholds: Thresholds,
 ) -> dict[str, Any]:
     """Gives a summary as JSON has it; docs/curation.md says what is there."""
     of_sample = ("id", "source", "place", "head", "of")
+    of_cluster = ("id", "source", "place", "language", "head")
     of_example = ("id", "source", "place", "similarity", "head")
     return {
         "ledger": ledger_lib.rows(summary.ledger),
@@ -152,19 +159,21 @@ def report(
             {"measure": key[0], "language": key[1], "fate": key[2], "values": sorted(h.items())}
             for key, h in sorted(summary.histograms.items())
         ],
+        "thresholds": thresholds,
         "clusters": [
-            {"id": name, "source": source, "place": place, "copies": -negative, "head": head}
+            dict(zip(of_cluster, each, strict=True))
+            | {"copies": -negative}
             | {
                 "examples": [
-                    dict(zip(of_example, x, strict=True)) for x in of_clusters.get(name, [])
+                    dict(zip(of_example, x, strict=True)) for x in of_clusters.get(each[0], [])
                 ]
             }
-            for negative, name, source, place, head in summary.clusters
+            for negative, *each in summary.clusters
         ],
         "samples": [
-            {"stage": stage, "reason": reason}
+            {"stage": stage, "reason": reason, "language": language}
             | {"documents": [dict(zip(of_sample, each, strict=True)) for each in found]}
-            for (stage, reason), found in sorted(summary.samples.items())
+            for (stage, reason, language), found in sorted(summary.samples.items())
         ],
     }
 

@@ -137,4 +137,4 @@ def test_summaries_of_parts_add_up_in_any_order():
     assert sum(parts[::-1], start=summary.nothing()) == whole
     assert sum(parts[3:], start=sum(parts[:3], start=summary.nothing())) == whole
     assert ledger.rows(whole.ledger) == ledger.rows(ledger.count(lines))
-    assert summary.report(whole, {}, ["quality"])["waterfall"][0]["documents"] == 40
+    assert summary.report(whole, {}, ["quality"], {})["waterfall"][0]["documents"] == 40

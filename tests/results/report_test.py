@@ -2,14 +2,13 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
 from lm.results.__main__ import main
+from tests.browser import CHROMIUM, opened
 from tests.run_folders import config, losses, write
 
-CHROMIUM = shutil.which("chromium")
 # What the page is about: a name that would end its script, and be markup.
 ODD = "</script><b>x&y"
 
@@ -40,33 +39,22 @@ def test_a_page_names_no_other_file(page_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
 def test_a_page_opens_without_a_network_and_hides_what_is_clicked(page_path):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # As root there is no sandbox.
-        options = {"executable_path": CHROMIUM, "args": ["--no-sandbox", "--disable-gpu"]}
-        with playwright.chromium.launch(**options) as browser:
-            context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
-            page = context.new_page()
-            requests, problems = [], []
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("console", lambda message: problems.append(message.text))
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.goto(page_path.as_uri())
-            page.wait_for_selector("#plot1 .legend .traces")
-            text = page.inner_text("body")
-            visible = "[gd => gd.data.map(trace => trace.visible ?? true)][0](plot0)"
-            before = page.evaluate(visible)
-            page.locator("#plot0 .legendtoggle").first.click()
-            page.wait_for_function(f"{visible}.includes('legendonly')")
-            after = page.evaluate(visible)
-            num_odd = page.locator("b").count()
-            page.set_viewport_size({"width": 560, "height": 900})
-            page.hover("#plot0 .nsewdrag")  # The tool bar is there while the mouse is.
-            tools, buttons = (
-                page.locator(f"#plot0 {name}").bounding_box()
-                for name in (".modebar-container .modebar", ".updatemenu-container")
-            )
+    viewport = {"width": 1200, "height": 900}
+    with opened(page_path, viewport=viewport) as (page, requests, problems):
+        page.wait_for_selector("#plot1 .legend .traces")
+        text = page.inner_text("body")
+        visible = "[gd => gd.data.map(trace => trace.visible ?? true)][0](plot0)"
+        before = page.evaluate(visible)
+        page.locator("#plot0 .legendtoggle").first.click()
+        page.wait_for_function(f"{visible}.includes('legendonly')")
+        after = page.evaluate(visible)
+        num_odd = page.locator("b").count()
+        page.set_viewport_size({"width": 560, "height": 900})
+        page.hover("#plot0 .nsewdrag")  # The tool bar is there while the mouse is.
+        tools, buttons = (
+            page.locator(f"#plot0 {name}").bounding_box()
+            for name in (".modebar-container .modebar", ".updatemenu-container")
+        )
 
     assert requests == [page_path.as_uri()] and problems == []
     assert (
