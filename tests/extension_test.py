@@ -15,7 +15,7 @@ from configs import convert as convert_config
 from configs import extend as extend_config
 from experiments import convert, extend, pretrain
 from lm.errors import UserError
-from lm.loading import language_model
+from lm.loading import language_model, run_folder
 from lm.models.families import family_of
 from lm.models.parameters import TABLES
 from lm.tokenizers import extension
@@ -240,6 +240,7 @@ def test_new_rows_are_trained_alone(source_of, texts, tmp_path):
 
     after = adapted(grown, tmp_path / "run", texts, only="new_rows")
 
+    assert run_folder.num_old_tokens(str(tmp_path / "run")) == num_old  # It may train on.
     for path, x in before.items():
         if path[-1] in TABLES:
             assert np.all(np.any(after[path][num_old:] != x[num_old:], axis=1))

@@ -58,12 +58,15 @@ def num_old_tokens(init_from: str) -> int:
     """Returns how many tokens the model of this folder had before it was given more.
 
     Raises:
-      UserError: it is not what `configs/extend.py` made.
+      UserError: `configs/extend.py` did not make it, nor is it a run that trained the new rows of
+        what that made.
     """
     folder = pathlib.Path(init_from)
     is_run = init_from and not hugging_face.is_folder(folder)
-    found = load_config(folder).get("num_old_tokens") if is_run else None
-    if not isinstance(found, int):
+    config = load_config(folder) if is_run else {}
+    if config.get("train", {}).get("only") == "new_rows":
+        return num_old_tokens(config["init_from"])
+    if not isinstance(found := config.get("num_old_tokens"), int):
         raise UserError(
             f"train.only=new_rows: init_from={init_from} has no new rows; name the target of "
             "configs/extend.py, or leave train.only out"

@@ -40,6 +40,7 @@ def save(measures: Measures, path: pathlib.Path) -> str:
             axes.set_title(name, fontsize="medium")
             axes.set_xticks(range(len(languages)), [shown[x] for x in languages])
             axes.margins(y=0.15)
+            axes.set_ylim(bottom=0)  # Also where all are 0.
         for axes in list(panels)[len(names) :]:
             axes.set_visible(False)
         handles, labels = figure.axes[0].get_legend_handles_labels()

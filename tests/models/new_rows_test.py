@@ -95,3 +95,18 @@ def test_tokens_that_stand_among_the_same_ones_have_near_vectors():
     np.testing.assert_array_equal(token_vectors.by_neighbours(texts, 12, width=4), vectors)
     assert not token_vectors.by_neighbours([], 12).any()
     assert token_vectors.by_neighbours(texts[:1], 12).shape == (12, 64)
+
+
+def test_vectors_have_the_singular_values_of_positive_information():
+    ids = np.random.default_rng(0).choice(5, 120, p=[0.4, 0.3, 0.1, 0.1, 0.1])
+    vectors = token_vectors.by_neighbours([ids], 5, width=3)
+
+    counts = np.zeros((5, 5))
+    for i, j in np.ndindex(len(ids), len(ids)):
+        counts[ids[i], ids[j]] += 0 < abs(i - j) <= 5
+    sums = counts.sum(axis=1)
+    with np.errstate(divide="ignore"):
+        positive = np.maximum(np.log(counts * counts.sum() / np.outer(sums, sums)), 0)
+    assert np.all(np.bincount(ids, minlength=5) >= 5)
+    expected = np.linalg.svd(positive)[1][:3]
+    np.testing.assert_allclose(np.sort(np.sum(vectors**2, axis=0))[::-1], expected, atol=1e-9)
