@@ -15,6 +15,7 @@ from experiments.wiring import init_from, mixtures, pretraining, variants
 from lm.corpus import split_counts
 from lm.corpus.batches import Corpus, evaluation_batches
 from lm.corpus.rows import Rows
+from lm.data.render import spelled
 from lm.errors import UserError
 from lm.generation import sampling
 from lm.loading.run_folder import has_tokenizer, save_tokenizer
@@ -198,7 +199,7 @@ class Pretraining:
             top_p=0.95,
             stop_ids=tokenizer.stop_ids,
         )
-        return tokenizer.decode(tokens)
+        return spelled(tokens, tokenizer)
 
     def finish(self, checkpoints: Checkpoints, state: TrainState) -> None:
         report.end(

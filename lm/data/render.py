@@ -110,25 +110,37 @@ def _pieces(
     """Yields text, weight and target of each token, or of tokens that share a character."""
     waiting: list[tuple[int, float]] = []  # The tokens of a character that is not whole yet.
 
-    def apart() -> Iterator[tuple[str, float, int]]:  # As bytes, since no text has half of it.
-        yield from ((_piece(token, tokenizer), weight, -1) for token, weight in waiting)
-        waiting.clear()
+    def apart(num: int) -> Iterator[tuple[str, float, int]]:  # As bytes: no text has half of it.
+        for token, weight in waiting[:num]:
+            yield _piece(token, tokenizer), weight, -1
+        del waiting[:num]
 
     for token, weight, target in zip(tokens.tolist(), weights, targets.tolist(), strict=True):
         if tokenizer.is_special(token) or target >= 0:
-            yield from apart()
+            yield from apart(len(waiting))
             yield _piece(token, tokenizer), weight, target
             continue
         if waiting and waiting[-1][1] != weight:
-            yield from apart()
+            yield from apart(len(waiting))
         waiting.append((token, weight))
-        data = b"".join(tokenizer.raw(token) for token, _ in waiting)
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            if error.reason != "unexpected end of data":  # Else the next token may complete it.
-                yield from apart()
-        else:
-            yield printable(data), weight, -1
-            waiting.clear()
-    yield from apart()
+        while waiting:
+            data = b"".join(tokenizer.raw(token) for token, _ in waiting)
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                if error.reason == "unexpected end of data":  # The next token may complete it.
+                    break
+                yield from apart(1)  # Those behind it may be a character by themselves.
+            else:
+                yield printable(data), weight, -1
+                waiting.clear()
+    yield from apart(len(waiting))
+
+
+def spelled(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    r"""Returns the text of tokens, with bytes that are in no character as \xNN, not as U+FFFD."""
+    text = tokenizer.decode(tokens)
+    if "\ufffd" not in text:
+        return text
+    data = b"".join(tokenizer.raw(token) for token in tokens if not tokenizer.is_special(token))
+    return data.decode(errors="backslashreplace")

@@ -11,7 +11,9 @@ SPACE_MARK = "\u2581"  # As SentencePiece spells a space.
 def printable(data: bytes) -> str:
     r"""Spells text for a table: b"a\n" is "a⏎", and a byte that is no UTF-8 alone is "\xNN"."""
     text = data.decode(errors="backslashreplace").replace("\n", NEWLINE_MARK).replace("\t", "⇥")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    # The space that Chinese paragraphs begin with is as wide as a character, and shows.
+    shows = lambda c: c.isprintable() or c == "\u3000"
+    return "".join(c if shows(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 def byte_of(piece: str) -> bytes | None:

@@ -5,7 +5,7 @@ import pytest
 import rich.console
 
 from lm.corpus.packing import NO_NEXT, Piece
-from lm.data.render import Stream, render
+from lm.data.render import Stream, render, spelled
 from lm.tokenizers import tokenizers
 from tests.tiny import rows_of
 from tests.tiny_tokenizers import LOSSLESS, tokenizer_of
@@ -111,3 +111,39 @@ def test_the_bytes_of_a_character_stand_alone_where_they_are_not_alike():
     ids = np.array([[3 + 0xE7, 3 + 0x8B, 3 + ord("a"), 3 + 0x90]])
     row = rows_of([[Piece(ids[0], NO_NEXT)]], seq_len=4)
     assert r"\xe7\x8ba\x90" in shown(render(stream(row, np.ones((1, 4))), tokenizer))
+
+
+CHINESE = "\u3000\u3000狐狸和狗。\n狐"
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_a_text_that_is_cut_inside_of_a_character_has_all_others_whole(kind):
+    tokenizer = tokenizer_of(kind)
+    ids = tokenizer.encode_batch([CHINESE])[0]
+    seen = set()
+    for start, end in [(i, j) for i in range(len(ids)) for j in range(i + 1, len(ids) + 1)]:
+        row = rows_of([[Piece(ids[start:end], NO_NEXT)]], seq_len=end - start)
+        weights_BL = np.ones((1, end - start))
+        batch, text = (
+            "".join(shown(render(stream(row, weights_BL), tokenizer), width=500).split("\n")[2:]),
+            spelled(ids[start:end].tolist(), tokenizer),
+        )
+        data = b"".join(tokenizer.raw(token) for token in ids[start:end])
+        whole = data.decode(errors="backslashreplace")
+        assert batch.strip(" ") == whole.replace("\n", "⏎").strip(" ")
+        assert text.strip(" ") == whole.strip(" ")
+        seen.add("\\x" in whole)
+    assert seen == {False, True}
+
+
+def test_a_stray_byte_leaves_the_character_behind_it_whole():
+    ids = np.array([3 + byte for byte in b"\xe7\xe7\x8b\x90\x8b"])
+    row = rows_of([[Piece(ids, NO_NEXT)]], seq_len=5)
+    tokenizer = tokenizers.ByteTokenizer()
+    assert r"\xe7狐\x8b" in shown(render(stream(row, np.ones((1, 5))), tokenizer))
+    assert spelled(ids.tolist(), tokenizer) == r"\xe7狐\x8b"
+
+
+def test_what_a_text_itself_has_in_place_of_a_character_stays():
+    tokenizer = tokenizers.ByteTokenizer()
+    assert spelled(tokenizer.encode_batch(["a\ufffd狐"])[0].tolist(), tokenizer) == "a\ufffd狐"
