@@ -167,6 +167,7 @@ def language_eval(every_steps: int, sample_tokens: int = 0, compressors: bool = 
         batch_size=16,  # Rows at a time, over all devices; changes no number.
         sample_tokens=sample_tokens,  # Tokens of the text that each one writes; 0: none.
         compressors=compressors,  # Whether gzip and xz are shown beside, in bits per byte.
+        corpora=dict(),  # By name, others to evaluate on: blocks of source, validation, field.
     )
 
 

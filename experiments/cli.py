@@ -43,6 +43,7 @@ _CHOICES = {
     "tokenizer.kind": ("tokenizer",),
     "model.name": ("model", "family"),
 }
+_OF_CORPUS = ("source", "validation", "field")  # Keys of a part of eval.corpora, all texts.
 # Of two keys that say one thing, the second gives way to the first, and is 0, where that is set.
 _UNSAYS = (
     ("train.num_steps", "train.num_epochs"),
@@ -86,6 +87,7 @@ class RecipeParser(ConfigFileFlagParser):
             for arg in self._arguments
             if arg.startswith(f"--{self.name}.") and "=" in arg
         )
+        _add_corpora(config.get("eval", {}).get("corpora"), changes)
         values = flat(config)
         for key, value in changes.items():
             _check_key(f"--{self.name}.{key}={value}", key, values)
@@ -103,6 +105,7 @@ class RecipeParser(ConfigFileFlagParser):
                 if flat(config).get(key) != changes[key]:
                     chosen = self._chosen(path, key, f"{name}={changes[key]}")
                     path, config = chosen or (path, config)
+        _add_corpora(config.get("eval", {}).get("corpora"), changes)  # It may be another by now.
         for key, other in _UNSAYS:
             value, unsaid = (flat(config).get(k) for k in (key, other))
             is_said = key in changes and changes[key].strip("0.")  # "0" and "0.0" say nothing.
@@ -122,6 +125,18 @@ class RecipeParser(ConfigFileFlagParser):
         # An argument of that name may mean something else in a file of one's own.
         chooses = flat(found).get(key) == argument.partition("=")[2]
         return (more, found) if chooses else None
+
+
+def _add_corpora(block: ml_collections.ConfigDict | None, changes: Mapping[str, Any]) -> None:
+    """Adds to a block of eval.corpora, if there is one, those of which a change names a key."""
+    for key in changes if block is not None else ():
+        named = re.fullmatch(r"eval\.corpora\.(\w+)\.(\w+)", key)
+        if named and named[2] not in _OF_CORPUS:
+            keys = ", ".join(_OF_CORPUS)
+            raise UserError(f"--config.{key}: a corpus of eval.corpora has the keys {keys}")
+        if named and named[1] not in block:
+            with block.unlocked():
+                block[named[1]] = ml_collections.ConfigDict(dict.fromkeys(_OF_CORPUS, ""))
 
 
 def _check_key(arg: str, key: str, values: Mapping[str, Any]) -> None:

@@ -61,8 +61,12 @@ def explained(keys: Collection[str], found: Collection[Explanation]) -> dict[str
 
 
 def general(key: str) -> str:
-    """Leaves out the name of a part, a source, or an input: inputs.web.path -> inputs.path."""
+    """Leaves out the name of a part, a source, or an input: inputs.web.path -> inputs.path.
+
+    What one corpus of eval.corpora has is told with the block.
+    """
     names = r"\.parts\.\w+|(?<=^inputs)\.\w+(?=\.)|(?<=^data\.sources)\.[\w-]+(?=\.)"
+    names += r"|(?<=^eval\.corpora)\..*"
     return re.sub(names, "", key)
 
 

@@ -10,7 +10,14 @@ import rich.table
 
 from experiments import finetune, report
 from experiments.estimates import communication, memory
-from experiments.wiring import init_from, mixtures, pretraining, task_data, variants
+from experiments.wiring import (
+    eval_corpora,
+    init_from,
+    mixtures,
+    pretraining,
+    task_data,
+    variants,
+)
 from lm.corpus.batches import Batches
 from lm.data.examples import ExampleBatches
 from lm.data.render import MAX_ROWS, Stream, render
@@ -83,6 +90,9 @@ def _pretraining(config: ml_collections.ConfigDict, num_devices: int | None) -> 
     rich.print(_parameter_table(abstract.params))
     prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
     report.warn(prepared.notes())
+    report.eval_corpora(
+        eval_corpora.prepare(config.eval.corpora, config.data, prepared.tokenizer_block)
+    )
     objective = pretraining.make_objective(config.objective, parts.model, prepared)
     flops = pretraining.flops_per_token(parts, objective, abstract, config.data.seq_len)
     tokens = config.data.batch_size * config.data.seq_len

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from experiments import finetune, pretrain, report
-from experiments.wiring import pretraining, task_data
+from experiments.wiring import eval_corpora, pretraining, task_data
 from experiments.wiring.number_ranges import check_output, check_positions, folder_of
 from lm.errors import UserError
 from lm.interop import hugging_face
@@ -47,14 +47,19 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     objective = _objective(loaded)
     eval_step = make_eval_step(model, pretraining.make_objective(objective, model, prepared), mesh)
     batch_size = divisible(config.data.batch_size, mesh)
-    batches = pretrain.validation_batches(prepared, batch_size, (0, 1))
-    place = lambda rows: place_batch(rows, mesh)
-    metrics = evaluate_sources(
-        params,
-        eval_step,
-        {name: map(place, of_one) for name, of_one in batches.items()},
-        num_bytes=pretrain.predicted_bytes(objective["kind"], prepared),
-    )
+
+    def of_corpus(corpus):
+        batches = pretrain.validation_batches(corpus, batch_size, (0, 1)).items()
+        placed = {name: (place_batch(rows, mesh) for rows in of_one) for name, of_one in batches}
+        num_bytes = pretrain.predicted_bytes(objective["kind"], corpus)
+        return evaluate_sources(params, eval_step, placed, num_bytes=num_bytes)
+
+    corpora = {}
+    if not config.data.source:  # Those that the run was evaluated on.
+        block = loaded.config.get("eval", {}).get("corpora", {})
+        corpora = eval_corpora.prepare(block, data, prepared.tokenizer_block)
+    others = {name: of_corpus(corpus) for name, corpus in corpora.items()}
+    metrics = of_corpus(prepared) | eval_corpora.of_all(others)
     print(f"{folder} at step {loaded.step}")
     for name, value in metrics.items():
         print(f"{name:>18} {value:.6f}")

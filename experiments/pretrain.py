@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from experiments import report, training
-from experiments.wiring import init_from, mixtures, pretraining, variants
+from experiments.wiring import eval_corpora, init_from, mixtures, pretraining, variants
 from lm.corpus import split_counts
 from lm.corpus.batches import Corpus, evaluation_batches
 from lm.corpus.rows import Rows
@@ -51,20 +51,16 @@ def run(
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
         metrics = evaluation.metrics_of(mixtures.names(config.data))
+        metrics += eval_corpora.metrics(config.eval.corpora)
         training.check(config, metrics, profile_steps)
         # Only now, since a corpus may take hours to prepare.
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
-        best = config.checkpoint.best_metric
-        _, name, _ = f"{best.removesuffix('bits_per_byte')}//".split("/", 2)
-        reason = no_bits_per_byte(config.objective.kind, prepared.corpora.get(name, prepared))
-        if reason and best.endswith("/bits_per_byte"):
-            raise UserError(
-                f"checkpoint.best_metric={best} is not given here: {reason}; take "
-                f"{best.replace('bits_per_byte', 'loss')}"
-            )
         experiment = Pretraining(
             config, workdir, parts, prepared, abstract, shard, command=sys.argv, extend=extend
         )
+        read = prepared.corpora | {"": prepared} | experiment.corpora
+        reasons = {name: no_bits_per_byte(config.objective.kind, c) for name, c in read.items()}
+        eval_corpora.check_best_metric(config.checkpoint.best_metric, reasons)
         if config.init_from:  # Its shapes and ids; parameters are read once the workdir is ours.
             goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
             tokenizer = None if goes_on else prepared.tokenizer
@@ -115,7 +111,10 @@ class Pretraining:
     ):
         self.prepared, self.abstract, self.shard, self.extend = prepared, abstract, shard, extend
         self.objective = pretraining.make_objective(config.objective, parts.model, prepared)
-        self.data_hash = prepared.hash
+        self.corpora = eval_corpora.prepare(
+            config.eval.corpora, config.data, prepared.tokenizer_block
+        )
+        self.data_hash = "+".join([prepared.hash, *(c.hash for c in self.corpora.values())])
         self.flops_per_token = pretraining.flops_per_token(
             parts, self.objective, abstract, config.data.seq_len
         )
@@ -127,6 +126,10 @@ class Pretraining:
             batch_size=config.eval.batch_size,
             num_blocks=config.loss.num_blocks,
             num_bytes=predicted_bytes(config.objective.kind, prepared),
+            corpora={
+                name: (c, predicted_bytes(config.objective.kind, c))
+                for name, c in self.corpora.items()
+            },
         )
         # Cached, for runs that are trained together share it, and xz reads all of a split.
         self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config.data))
@@ -160,6 +163,7 @@ class Pretraining:
 
     def describe(self) -> None:
         report.start(self.config, self.parts, self.prepared, self.abstract, self.workdir)
+        report.eval_corpora(self.corpora)
         if self.batches.mixture:
             report.mixture(self.prepared, self.batches.mixture)
 
@@ -220,21 +224,24 @@ def make_evaluation(
     batch_size: int,
     num_blocks: int,
     num_bytes: Mapping[str, int | None],
+    corpora: Mapping[str, tuple[Corpus, Mapping[str, int | None]]] | None = None,
 ) -> Callable[[Params], dict[str, float]]:
     """params -> metrics over the whole validation split; see `predicted_bytes` for `num_bytes`.
 
-    Of a mixture, over those of its sources, together and each by its name.
+    Of a mixture, over those of its sources, together and each by its name; and of other corpora.
     """
     eval_step = make_eval_step(parts.model, objective, parts.mesh, num_blocks)
     shard = process_shard(parts.mesh)
     place = lambda rows: place_batch(rows, parts.mesh)
 
+    def of_corpus(params, corpus, num_bytes):
+        batches = validation_batches(corpus, batch_size, shard).items()
+        placed = {name: map(place, of_one) for name, of_one in batches}
+        return evaluation.evaluate_sources(params, eval_step, placed, num_bytes=num_bytes)
+
     def evaluate(params):
-        batches = {
-            name: map(place, of_one)
-            for name, of_one in validation_batches(prepared, batch_size, shard).items()
-        }
-        return evaluation.evaluate_sources(params, eval_step, batches, num_bytes=num_bytes)
+        others = {name: of_corpus(params, *corpus) for name, corpus in (corpora or {}).items()}
+        return of_corpus(params, prepared, num_bytes) | eval_corpora.of_all(others)
 
     return evaluate
 

@@ -83,6 +83,17 @@ def mixture(prepared: MixedCorpus, order: Mixture) -> None:
 _OF_SOURCES = ("rows", "tokens", "weight", "rows drawn", "epochs")
 
 
+def eval_corpora(corpora: Mapping[str, Corpus]) -> None:
+    """Prints what each corpus that a run is evaluated on holds, and what one must know of it."""
+    for name, prepared in corpora.items():
+        split = prepared.splits["validation"]
+        print(
+            f"evaluated on {name}: {split.num_tokens:,} tokens of {split.num_documents:,} "
+            f"documents, {split.num_bytes / max(split.num_tokens, 1):.2f} bytes a token"
+        )
+        warn([f"eval.corpora.{name}: {line}" for line in prepared.notes()])
+
+
 def warn(lines: Sequence[str]) -> None:
     """Prints what people must know before they believe the numbers of a run."""
     for line in lines:
@@ -318,6 +329,9 @@ def end(
                 print(f"                {bits:.3f}  {name}, on the same held-out bytes")
     if no_bits_per_byte:
         print(f"bits per byte   not given: {no_bits_per_byte}")
+    for name in metrics:  # Of other corpora, and their mean.
+        if name.count("/") == 2 and not name.endswith("perplexity"):
+            print(f"{name:<30}  {metrics[name]:.4f}")
     print(f"written to      {workdir}: metrics.jsonl, tensorboard/, checkpoints/, tokenizer/")
     if family_named(model_name).architecture == "decoder":
         sample = ["--config=configs/generate.py", f"--config.checkpoint={workdir}"]

@@ -96,6 +96,11 @@ class VmappedGroup:
         self._members = [VmappedRun(run, folder / "logs" / f"{run.name}.log") for run in runs]
         first = self._members[0]
         config, parts = first.config, first.parts
+        if config.eval.corpora:
+            raise UserError(
+                "eval.corpora: runs in one program are evaluated on their own split alone; take "
+                "--launcher=local"
+            )
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
         abstract = pretraining.abstract_state(parts)
         if config.init_from:

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from experiments.wiring import mixtures, objectives
+from experiments.wiring import eval_corpora, mixtures, objectives
 from experiments.wiring.number_ranges import check_numbers, check_positions
 from lm.corpus import mixed_corpus, preparation
 from lm.corpus.batches import Corpus
@@ -80,6 +80,7 @@ def make_parts(
             f"eval.sample_tokens={config.eval.sample_tokens} must be less than the model's "
             f"positions, model.max_len={model_config.max_len}"
         )
+    eval_corpora.check(config.eval.corpora, mixtures.names(config.data))
     check_positions(config.data.seq_len, model_config)
     mixtures.check(config.data, config.train.num_steps)
     mesh = make_mesh(**config.parallel, devices=devices)

@@ -28,7 +28,7 @@ _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is rea
 # an error, change nothing of what it computes; runs of older versions do not have the last.
 _MAY_CHANGE = ("parallel.", "engine.num_workers", "show_document", "data.max_document_bytes")
 # Keys that runs of older versions lack, with what they did.
-_ADDED = {"tokenizer.character_coverage": 0.9995, "train.only": ""}
+_ADDED = {"tokenizer.character_coverage": 0.9995, "train.only": "", "eval.corpora": {}}
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")

@@ -1,0 +1,108 @@
+"""Corpora beside the run's own validation split on which it is evaluated, each by its name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from lm.corpus import preparation
+from lm.errors import UserError
+from lm.settings import call
+from lm.system.cache import cache_folder
+
+MACRO = "macro"  # The mean over all corpora has this in place of a name.
+METRICS = ("loss", "perplexity", "bits_per_byte")
+# What a corpus has in common with the run's own, of the `data` block.
+_OF_ROWS = ("seq_len", "add_bos", "add_eos", "on_error", "max_document_bytes")
+_KEYS = ("source", "validation", "field")
+
+
+def check(corpora: Mapping[str, Mapping[str, Any]], sources: Sequence[str] = ()) -> None:
+    """Checks an `eval.corpora` block: its names, and that each says a source. Reads no data.
+
+    Raises:
+      UserError: a name that metrics have already, or a block with other keys.
+    """
+    for name, block in corpora.items():
+        key = f"eval.corpora.{name}"
+        if name in (MACRO, *METRICS, *sources):  # The sources of a mixture have metrics, too.
+            raise UserError(f"{key}: eval/{name} is a metric already; name the corpus otherwise")
+        if not name.replace("_", "").isalnum():
+            raise UserError(f"{key}: a name has letters, digits and _; name the corpus otherwise")
+        if not isinstance(block, Mapping | ml_collections.ConfigDict) or set(block) != {*_KEYS}:
+            raise UserError(f"{key} must have the keys {', '.join(_KEYS)}, and no other")
+        if not block["source"]:
+            raise UserError(f"{key}.source is not set; say where its text is, as data.source does")
+
+
+def metrics(corpora: Mapping[str, Any]) -> tuple[str, ...]:
+    """Lists what `evaluate` gives, as far as there are bits per byte."""
+    names = [f"eval/{name}/{metric}" for name in corpora for metric in METRICS]
+    means = [f"eval/{MACRO}/{metric}" for metric in ("loss", "bits_per_byte")]
+    return (*names, *means) if corpora else ()
+
+
+def check_best_metric(best_metric: str, reasons: Mapping[str, str]) -> None:
+    """Raises UserError where the best metric is bits per byte that are not given.
+
+    `reasons` says of each corpus why it has none, or ""; that of no name is the run's own split.
+    """
+    name, _, metric = best_metric.removeprefix("eval/").rpartition("/")
+    if metric != "bits_per_byte":
+        return
+    others = [reason for other, reason in reasons.items() if other]
+    for reason in others if name == MACRO else [reasons[name]]:
+        if reason:
+            raise UserError(
+                f"checkpoint.best_metric={best_metric} is not given here: {reason}; take "
+                f"{best_metric.replace(metric, 'loss')}"
+            )
+
+
+def prepare(
+    corpora: Mapping[str, Mapping[str, Any]],
+    data: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
+) -> dict[str, preparation.Prepared]:
+    """Opens corpora, which the first run prepares, by their names.
+
+    Args:
+      corpora: the `eval.corpora` block.
+      data: the `data` block, of which all else is taken: rows of the same length and the same ends.
+      tokenizer: the block of the run's own tokenizer, see `Prepared.tokenizer_block`.
+
+    Raises:
+      UserError: one of them cannot be read, or is empty; the error names it.
+    """
+    own = {key: x for key, x in data.items() if key in _OF_ROWS}
+    where = dict(cache_dir=cache_folder("data"), only=("validation",))
+    found = {}
+    for name, block in corpora.items():
+        try:
+            settings = {**own, **block, "train": ""}
+            found[name] = call(
+                preparation.prepare, "data", settings, tokenizer={**tokenizer}, **where
+            )
+        except UserError as error:
+            raise UserError(f"eval.corpora.{name}: {error}") from None
+    return found
+
+
+def of_all(by_name: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Gives each corpus's metrics its name, and adds their plain means.
+
+    {"a": {"eval/loss": 1.0}, "b": {"eval/loss": 3.0}} ->
+      {"eval/a/loss": 1.0, "eval/b/loss": 3.0, "eval/macro/loss": 2.0}
+
+    There is no mean of perplexities, and none of what one of them lacks.
+    """
+    found = {
+        f"eval/{name}/{metric.removeprefix('eval/')}": value
+        for name, of_one in by_name.items()
+        for metric, value in of_one.items()
+    }
+    for metric in ("loss", "bits_per_byte"):
+        values = [of_one[key] for of_one in by_name.values() if (key := f"eval/{metric}") in of_one]
+        if values and len(values) == len(by_name):
+            found[f"eval/{MACRO}/{metric}"] = sum(values) / len(values)
+    return found
