@@ -15,6 +15,15 @@ def stdlib_data(seq_len: int, batch_size: int) -> dict:
         add_eos=True,  # Whether documents end with the tokenizer's token for it.
         on_error="raise",  # For what cannot be read: raise, or skip, which leaves out and counts.
         max_document_bytes=1_000_000_000,  # Longest document, line or value, unpacked.
+        engine=engine(),
+    )
+
+
+def engine() -> dict:
+    """The data.engine block, of what tokenizes; it changes no byte."""
+    return dict(
+        runner="",  # Of Apache Beam, as FlinkRunner, see docs/beam.md; "": this machine alone.
+        options=(),  # Of Beam, each as --NAME=VALUE.
     )
 
 

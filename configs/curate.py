@@ -16,8 +16,11 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`inputs` names the inputs, with + between them, each of which gets a block of its own."""
-    arg = common.parse_arg(arg, inputs="")
+    """`inputs` names the inputs, with + between them, each of which gets a block of its own.
+
+    `engine` is local, or beam.
+    """
+    arg = common.parse_arg(arg, inputs="", engine="local")
     config = common.new("curate")
     if arg.inputs:
         config.inputs = {name: _input("auto") for name in arg.inputs.split("+")}
@@ -64,11 +67,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         validation_share=0.05,  # Share of documents that are held out, chosen by their hashes.
     )
     config.show_document = ""  # Only says what became of this one: an id, or where it stood.
-    config.engine = dict(
-        num_workers=0,  # Processes; 0: one for each core. Changes no byte of what is written.
-        num_shards=16,  # Files of the corpus; take one for each 100 MB of text or so.
-        sort_bytes=64_000_000,  # Of text that each process sorts in memory.
-    )
+    config.engine = _engine(arg.engine)
     return config
 
 
@@ -81,3 +80,22 @@ def _input(kind: str) -> dict:
         licence="",  # Of what it holds, for the data card.
         max_document_bytes=10_000_000,  # Longest document; longer ones are counted as too_long.
     )
+
+
+def _engine(kind: str) -> dict:
+    """The engine block. None of it but num_shards changes a byte of what is written."""
+    engine = dict(
+        kind=kind,  # local: this machine; beam: Apache Beam, see docs/beam.md.
+        num_shards=16,  # Files of the corpus; take one for each 100 MB of text or so.
+        sort_bytes=64_000_000,  # Of text that each process sorts in memory.
+    )
+    others = {
+        "local": dict(
+            num_workers=0,  # Processes; 0: one for each core.
+        ),
+        "beam": dict(
+            runner="FnApiRunner",  # Of Beam: this one is in Python; FlinkRunner, SparkRunner, ...
+            options=("--direct_running_mode=in_memory",),  # Of Beam, each as --NAME=VALUE.
+        ),
+    }
+    return engine | common.choose("engine", kind, others)

@@ -17,7 +17,7 @@ from lm.curation import report as report_lib
 from lm.curation import shards, tallies, web_text
 from lm.curation.cache import StageCache
 from lm.curation.card import card
-from lm.curation.engines import local
+from lm.curation.engines import choice, local
 from lm.errors import UserError
 from lm.run import workdir as workdir_lib
 from lm.settings import call
@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if config.show_document and not (workdir / pipeline_lib.REPORT).exists():
         raise UserError(f"show_document: --workdir={workdir} has no corpus yet")
     with (
-        local.opened(**blocks["engine"]) as engine,
+        choice.opened(**blocks["engine"]) as engine,
         workdir_lib.opened(workdir, blocks, data_hash=""),
     ):
         pipeline = pipeline_lib.Pipeline(engine, StageCache(cache_folder("curation")))
@@ -78,10 +78,10 @@ def dry_run(blocks: dict[str, Any]) -> int:
     """Curates about a thousand documents in a folder that is deleted, and says what is lost."""
     inputs, settings = _open(blocks)
     tasks = [inputs_lib.sample_of(one, -(-_SAMPLE // len(inputs))) for one in inputs]
-    options = blocks["engine"] | {"num_workers": 1}
+    sizes = {name: blocks["engine"][name] for name in ("num_shards", "sort_bytes")}
     with (
         tempfile.TemporaryDirectory(prefix="lm-curate-") as folder,
-        local.opened(**options) as engine,
+        local.opened(num_workers=1, **sizes) as engine,
     ):
         start = time.perf_counter()
         pipeline = pipeline_lib.Pipeline(engine, StageCache(pathlib.Path(folder)))

@@ -69,7 +69,12 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
 
 # Keys that configs did not always have, each at the value that does what was done without it. They
 # are left out of names, so that a sweep of an older version goes on in its folders.
-_SINCE = {"data.max_document_bytes": 10**9, "task.date": ""}
+_SINCE = {
+    "data.max_document_bytes": 10**9,
+    "data.engine.runner": "",
+    "data.engine.options": (),
+    "task.date": "",
+}
 
 
 def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], PlannedRun]:

@@ -154,6 +154,7 @@ def prepare(
     cache_dir: str | pathlib.Path,
     max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
     num_processes: int | None = None,
+    engine: Mapping[str, Any] | None = None,
     only: Sequence[str] = SPLITS,
 ) -> MixedCorpus:
     """Prepares each corpus that the cache does not have, and opens them all there.
@@ -201,6 +202,7 @@ def prepare(
                 cache_dir=cache_dir,
                 max_document_bytes=max_document_bytes,
                 num_processes=num_processes,
+                engine=engine,
                 only=only,
             )
     for one, other in itertools.combinations(corpora, 2):

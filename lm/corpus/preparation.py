@@ -1,5 +1,6 @@
 """Preparation: from a source to packed rows in a cache that is named by all that shaped it."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -7,22 +8,24 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lm.corpus import packing
+from lm.corpus.beam_tokenization import make_tokenize
 from lm.corpus.packed_rows import JoinedRows, PackedRows, RowReader, damaged, naming_damage
 from lm.corpus.sources import Source, make_source, readable
 from lm.corpus.split_counts import SplitCounter, SplitInfo, notes, read_info
-from lm.corpus.tokenization import Tokenized, tokenizing
+from lm.corpus.tokenization import Tokenized, TokenizeFn, tokenizing
 from lm.corpus.tokenizer_kinds import MakeTokenizerFn, no_text, tokenizer_kind
 from lm.errors import UserError
 from lm.formats import files
 from lm.run import lock
 from lm.settings import choose
 from lm.system import atomic_files, faults, manifest
+from lm.system.apache_beam import Beam, make_beam
 from lm.system.progress_bar import say, track
 from lm.tokenizers import tokenizers
 
@@ -74,6 +77,7 @@ def prepare(
     cache_dir: str | pathlib.Path,
     max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
     num_processes: int | None = None,
+    engine: Mapping[str, Any] | None = None,
     only: Sequence[str] = SPLITS,
 ) -> Prepared:
     """Prepares a corpus if the cache does not have it, and opens it there.
@@ -87,6 +91,8 @@ def prepare(
       cache_dir: the parent of all caches.
       max_document_bytes: see `sources.make_source`.
       num_processes: that tokenize; by default one for each core.
+      engine: `runner` and `options` of Apache Beam, on which to tokenize; without any, or None:
+        in the processes. The files are the same.
       only: the splits that are needed; without training, no tokenizer can be trained.
 
     Raises:
@@ -95,6 +101,7 @@ def prepare(
     choose("data.on_error", on_error, ("raise", "skip"))
     if seq_len < 1:
         raise UserError(f"data.seq_len={seq_len} must be at least 1")
+    beam = make_beam("data.engine", **engine) if engine and any(engine.values()) else None
     specs = {s: spec for s, spec in (("train", train), ("validation", validation)) if s in only}
     settings = dict(field=field, max_document_bytes=max_document_bytes)
     sources = {s: make_source(source, split=s, spec=specs[s], **settings) for s in specs}
@@ -125,6 +132,7 @@ def prepare(
                     specials=(add_bos, add_eos),
                     on_error=on_error,
                     num_processes=num_processes or len(os.sched_getaffinity(0)),
+                    beam=beam,
                 )
     prepared = _open(folder)
     for split, info in prepared.splits.items():
@@ -142,6 +150,7 @@ def _prepare(
     specials: tuple[bool, bool],
     on_error: str,
     num_processes: int,
+    beam: Beam | None,
 ) -> None:
     """Fills a folder beside the final one, and renames it once all is on disk."""
     unfinished = folder.with_suffix(".unfinished")
@@ -154,7 +163,7 @@ def _prepare(
         # Validation first, so that training documents can be looked for in it.
         validation = SplitCounter()
         counters = {"validation": validation, "train": SplitCounter(beside=validation)}
-        with tokenizing(unfinished / "tokenizer", num_processes) as tokenize:
+        with _tokenizing(unfinished, num_processes, beam) as tokenize:
 
             def rows(split: str) -> Iterator[list[packing.Piece]]:
                 skipped: list[UserError] = []
@@ -192,6 +201,14 @@ def _prepare(
         atomic_files.rename_folder(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _tokenizing(
+    folder: pathlib.Path, num_processes: int, beam: Beam | None
+) -> contextlib.AbstractContextManager[TokenizeFn]:
+    if beam is None:
+        return tokenizing(folder / "tokenizer", num_processes)
+    return contextlib.nullcontext(make_tokenize(folder / "tokenizer", beam, folder))
 
 
 def _with_specials(

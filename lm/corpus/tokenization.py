@@ -43,9 +43,9 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
       UserError: a process was killed.
     """
     if num_processes == 1:
-        encoder = _Encoder(tokenizers.load(folder))
+        encoder = Encoder(tokenizers.load(folder))
         yield lambda documents: (
-            result for parts in _chunks(documents) for result in encoder.encode(parts)
+            result for parts in chunks(documents, _CHUNK_CHARS) for result in encoder.encode(parts)
         )
         return
     with workers.spawned(num_processes, _load_in_worker, (folder,), "tokenized") as pool:
@@ -55,7 +55,7 @@ def tokenizing(folder: pathlib.Path, num_processes: int) -> Iterator[TokenizeFn]
 def _in_order(pool, documents: Iterable[Document], max_waiting: int) -> Iterator[Tokenized]:
     # Not by the pool's own `map`, which would read the whole corpus before the first result.
     waiting = collections.deque()
-    for parts in _chunks(documents):
+    for parts in chunks(documents, _CHUNK_CHARS):
         waiting.append(pool.submit(_tokenize_in_worker, parts))
         if len(waiting) == max_waiting:
             yield from waiting.popleft().result()
@@ -63,38 +63,44 @@ def _in_order(pool, documents: Iterable[Document], max_waiting: int) -> Iterator
         yield from waiting.popleft().result()
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
+    """What is encoded at once: a document, or a part of a long one."""
+
     text: str
     inside: bool  # Of a long document, behind its first part.
     goes_on: bool
 
 
-def _chunks(documents: Iterable[Document]) -> Iterator[list[_Part]]:
+def chunks(documents: Iterable[Document], num_chars: int) -> Iterator[list[Part]]:
+    """Cuts documents into work of at least so many characters, but for the last."""
     parts, size, inside = [], 0, False
     for document in cut_long(documents):
-        parts.append(_Part(document.text, inside, document.goes_on))
+        parts.append(Part(document.text, inside, document.goes_on))
         inside = document.goes_on
         size += len(document.text)
-        if size >= _CHUNK_CHARS:
+        if size >= num_chars:
             yield parts
             parts, size = [], 0
     if parts:
         yield parts
 
 
-class _Encoder:
+class Encoder:
+    """Encodes parts of documents with a tokenizer."""
+
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
         self._is_lossless = lost_characters.is_lossless(tokenizer)
 
-    def encode(self, parts: Sequence[_Part]) -> list[Tokenized]:
+    def encode(self, parts: Sequence[Part]) -> list[Tokenized]:
+        """Gives the ids of each part."""
         ids = iter(self._tokenizer.encode_batch([part.text for part in parts if not part.inside]))
         return [
             self._tokenized(part, self._inside(part.text) if part.inside else next(ids))
             for part in parts
         ]
 
-    def _tokenized(self, part: _Part, tokens: np.ndarray) -> Tokenized:
+    def _tokenized(self, part: Part, tokens: np.ndarray) -> Tokenized:
         data = part.text.encode()
         lost = collections.Counter()
         if not self._is_lossless:
@@ -126,14 +132,14 @@ class _Encoder:
         return next(equal, self._tokenizer.encode_inside)
 
 
-_worker_encoder: _Encoder
+_worker_encoder: Encoder
 
 
 def _load_in_worker(folder: pathlib.Path) -> None:
     global _worker_encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # There is a process for every core already.
-    _worker_encoder = _Encoder(tokenizers.load(folder))
+    _worker_encoder = Encoder(tokenizers.load(folder))
 
 
-def _tokenize_in_worker(parts: list[_Part]) -> list[Tokenized]:
+def _tokenize_in_worker(parts: list[Part]) -> list[Tokenized]:
     return _worker_encoder.encode(parts)

@@ -24,9 +24,19 @@ _FILES = (CONFIG, _PROVENANCE, METRICS)
 _FOLDERS = ("checkpoints", "checkpoints/damaged", "tensorboard", "tokenizer")
 _OF_A_KILLED_START = {lock.NAME, f"{CONFIG}.tmp"}
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
-# On which devices a run goes on, by how many processes, and how long a document may be before it is
-# an error, change nothing of what it computes; runs of older versions do not have the last.
-_MAY_CHANGE = ("parallel.", "engine.num_workers", "show_document", "data.max_document_bytes")
+# On which devices a run goes on, by which engine, and how long a document may be before it is an
+# error, change nothing of what it computes; runs of older versions do not have the last.
+_MAY_CHANGE = (
+    "parallel.",
+    "data.engine.",
+    "data.max_document_bytes",
+    "engine.kind",
+    "engine.num_workers",
+    "engine.options",
+    "engine.runner",
+    "engine.sort_bytes",
+    "show_document",
+)
 # Keys that runs of older versions lack, with what they did.
 _ADDED = {"tokenizer.character_coverage": 0.9995, "train.only": "", "eval.corpora": {}}
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from lm.errors import UserError
+
 T = TypeVar("T")
 Lines = Iterable[bytes]
 
@@ -35,3 +37,10 @@ class Engine(Protocol):
 
     def fold(self, summarize: Callable[..., T], sources: Sequence[pathlib.Path]) -> list[T]:
         """Returns what `summarize` gives for the lines of each shard, shard by shard."""
+
+
+def check_numbers(**numbers: int) -> None:
+    """Raises UserError for a number of the engine block that is not above 0."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise UserError(f"engine.{name}={value} must be at least 1")

@@ -6,8 +6,6 @@ whole, with any number of processes.
 
 import contextlib
 import functools
-import heapq
-import io
 import json
 import os
 import pathlib
@@ -15,10 +13,9 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from backports import zstd
-
 from lm.curation import shards
-from lm.curation.engines.engine import Lines
+from lm.curation.engines import runs
+from lm.curation.engines.engine import Lines, check_numbers
 from lm.errors import UserError
 from lm.system import atomic_files, workers
 
@@ -35,18 +32,18 @@ class LocalEngine:
 
     def sort(self, emit, tasks, target) -> None:
         """See `engine.Engine`."""
-        runs = target / "runs"
-        runs.mkdir(parents=True, exist_ok=True)
+        folder = target / "runs"
+        folder.mkdir(parents=True, exist_ok=True)
         # A killed one wrote these; what is here now may have been cut into other tasks.
         plan = json.dumps([repr(task) for task in tasks])
-        if not (runs / "plan").exists() or (runs / "plan").read_text() != plan:
-            shutil.rmtree(runs)
-            runs.mkdir()
-            atomic_files.write(runs / "plan", plan)
+        if not (folder / "plan").exists() or (folder / "plan").read_text() != plan:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            atomic_files.write(folder / "plan", plan)
         write = functools.partial(
             _write_runs, emit=emit, num_shards=self.num_shards, sort_bytes=self._sort_bytes
         )
-        folders = [runs / f"{i:06d}" for i in range(len(tasks))]
+        folders = [folder / f"{i:06d}" for i in range(len(tasks))]
         _all(self._each(write, zip(tasks, folders, strict=True)))
         merge = functools.partial(
             _merge_runs, folders=folders, num_shards=self.num_shards, target=target
@@ -85,13 +82,9 @@ def opened(*, num_workers: int, num_shards: int, sort_bytes: int) -> Iterator[Lo
     Raises:
       UserError: a number is out of range; a process was killed.
     """
-    for name, value, least in (
-        ("num_workers", num_workers, 0),
-        ("num_shards", num_shards, 1),
-        ("sort_bytes", sort_bytes, 1),
-    ):
-        if value < least:
-            raise UserError(f"engine.{name}={value} must be at least {least}")
+    if num_workers < 0:
+        raise UserError(f"engine.num_workers={num_workers} must be at least 0")
+    check_numbers(num_shards=num_shards, sort_bytes=sort_bytes)
     num_workers = num_workers or len(os.sched_getaffinity(0))
     if num_workers == 1:
         yield LocalEngine(num_shards, sort_bytes, lambda f, tasks: (f(*task) for task in tasks))
@@ -134,32 +127,13 @@ def _write_runs(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     index: list[list[tuple[int, int]]] = []
-    held: list[bytes] = []
     with (unfinished / _LINES).open("wb") as file:
-
-        def write() -> None:
-            held.sort()
-            places, start = [], 0
-            for shard in range(num_shards):
-                end = start
-                while end < len(held) and shards.shard_of(held[end], num_shards) == shard:
-                    end += 1
-                frame = shards.compress(held[start:end])
+        for frames in runs.cut(emit(task), num_shards, sort_bytes):
+            places = []
+            for frame in frames:
                 places.append((file.tell(), len(frame)))
                 file.write(frame)
-                start = end
-            assert start == len(held), "lines that are sorted as bytes are sorted by shard"
             index.append(places)
-            held.clear()
-
-        size = 0
-        for line in emit(task):
-            held.append(line)
-            size += len(line)
-            if size > sort_bytes:
-                write()
-                size = 0
-        write()
     atomic_files.write(unfinished / _INDEX, json.dumps(index))
     atomic_files.rename_folder(unfinished, folder)
 
@@ -170,16 +144,15 @@ def _merge_runs(
     path = target / shards.name(shard, num_shards)
     if path.exists():
         return
-    runs = []
+    frames = []
     for folder in folders:
         places = json.loads((folder / _INDEX).read_bytes())
         with (folder / _LINES).open("rb") as file:
             for run in places:
                 offset, size = run[shard]
                 file.seek(offset)
-                # The packed bytes are held, so that no number of runs is a number of open files.
-                runs.append(zstd.ZstdFile(io.BytesIO(file.read(size))))
-    shards.write(path, heapq.merge(*runs))
+                frames.append(file.read(size))
+    shards.write(path, runs.merge(frames))
 
 
 def _write_shard(

@@ -1,0 +1,184 @@
+"""The engine on Apache Beam writes what that of this machine writes, and fails in a line."""
+
+import json
+import sys
+import threading
+import time
+
+import pytest
+
+from lm.curation import inputs, shards, stages
+from lm.curation import pipeline as pipeline_lib
+from lm.curation.cache import StageCache
+from lm.curation.engines import choice
+from lm.errors import UserError
+from lm.system import apache_beam as apache_beam_lib
+from tests.curation import pipeline_test
+
+try:
+    import apache_beam  # noqa: F401 - only whether it is there.
+
+    is_installed = True
+except ImportError:
+    is_installed = False
+needs_beam = pytest.mark.skipif(
+    not is_installed, reason="Apache Beam is not installed (pip install apache-beam)"
+)
+SHAPE = dict(num_shards=3, sort_bytes=3000)
+LOCAL = SHAPE | dict(kind="local", num_workers=1)
+IN_MEMORY = ("--direct_running_mode=in_memory",)
+TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+THREADS = ("--direct_running_mode=multi_threading", "--direct_num_workers=4")
+
+
+def beam(*options):
+    return SHAPE | dict(kind="beam", runner="FnApiRunner", options=options)
+
+
+texts = pipeline_test.texts
+
+
+@pytest.fixture
+def found(texts, tmp_path):
+    """Inputs by name: lines in three files, of which one has none that is kept; and a page."""
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        (tmp_path / f"in/{i}.jsonl").write_text("\n".join(texts[0][i::2]))
+    (tmp_path / "in/2.jsonl").write_text("\n".join(["{"] * 3))
+    page = f"<html><body><p>{pipeline_test.ENGLISH.format(1) * 9}</p></body></html>"
+    (tmp_path / "in/page.html").write_text(page)
+    return {"a": ("auto", f"{tmp_path}/in/*.jsonl"), "b": ("auto", f"{tmp_path}/in/*.html")}
+
+
+def opened(found):
+    return [pipeline_test.make_input(name, kind, path) for name, (kind, path) in found.items()]
+
+
+def files(folder):
+    """All that is in a folder but what a killed one would go on with, by name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def curate(folder, found, engine):
+    folder.mkdir()
+    with choice.opened(**engine) as engine:
+        pipeline = pipeline_lib.Pipeline(engine, StageCache(folder / "cache"))
+        pipeline.run(opened(found), pipeline_lib.make_settings(pipeline_test.BLOCKS))
+        pipeline_lib.write_corpus(engine, pipeline, folder, validation_share=0.2)
+    return files(folder)
+
+
+@needs_beam
+def test_beam_writes_the_bytes_of_this_machine(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch.py", "--direct_num_workers=none"])
+
+    here = curate(tmp_path / "here", found, LOCAL)
+    there = curate(tmp_path / "there", found, beam(*IN_MEMORY))
+
+    assert here.keys() == there.keys()
+    assert [name for name in here if here[name] != there[name]] == []
+    assert {"report.json", "provenance.jsonl.zst", "corpus/corpus.json"} <= here.keys()
+
+
+@needs_beam
+def test_so_do_two_of_its_processes(found, tmp_path):
+    tasks = [task for one in opened(found) for task in inputs.tasks_of(one)]
+    written = []
+    for name, settings in (("here", LOCAL), ("there", beam(*TWO_PROCESSES))):
+        with choice.opened(**settings) as engine:
+            engine.sort(inputs.read, tasks, tmp_path / name)
+        written.append({p.name: p.read_bytes() for p in (tmp_path / name).glob("*.zst")})
+
+    assert written[0] == written[1]
+    assert len(written[0]) == SHAPE["num_shards"]
+
+
+_busy = threading.Lock()
+
+
+def slow(task):
+    """Takes a while, and says whether another call was under way."""
+    is_alone = _busy.acquire(blocking=False)
+    time.sleep(0.005)
+    if is_alone:
+        _busy.release()
+    name = "main" if threading.current_thread() is threading.main_thread() else "one"
+    thread = f"{name} {threading.get_ident()}"
+    line = {"id": f"{task:08x}", "is_alone": is_alone, "thread": thread}
+    yield json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+@needs_beam
+def test_what_is_applied_need_not_be_safe_under_threads(tmp_path):
+    with choice.opened(**beam(*THREADS)) as engine:
+        engine.sort(slow, range(40), tmp_path)
+
+    lines = [json.loads(line) for path in sorted(tmp_path.iterdir()) for line in shards.read(path)]
+    assert len(lines) == 40
+    assert all(line["is_alone"] for line in lines)
+    assert len({line["thread"] for line in lines}) == 1
+
+
+@needs_beam
+def test_what_users_can_mend_is_one_line_from_wherever_it_comes(found, tmp_path):
+    with choice.opened(**beam(*IN_MEMORY)) as engine:
+        tasks = [task for one in opened(found) for task in inputs.tasks_of(one)]
+        engine.sort(inputs.read, tasks, tmp_path / "read")
+        path = tmp_path / "read" / shards.name(1, SHAPE["num_shards"])
+        path.write_bytes(path.read_bytes()[:-5])
+
+        with pytest.raises(UserError) as error:
+            engine.map(stages.without_text, [tmp_path / "read"], tmp_path / "told")
+        (tmp_path / "a_file").write_text("")
+        with pytest.raises(NotADirectoryError) as of_machine:
+            engine.sort(missing, [tmp_path / "a_file/b"], tmp_path / "other")
+
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path} is damaged")
+    assert str(error.value).endswith("run the same command again")
+    assert of_machine.value.filename == str(tmp_path / "a_file/b")
+    names = {p.name for p in (tmp_path / "told").iterdir()} if (tmp_path / "told").exists() else {}
+    assert path.name not in names
+
+
+def missing(path):
+    yield path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(runner="NoRunner"), "engine.runner='NoRunner': Unexpected pipeline runner"),
+        (dict(runner="no.such.Runner"), "engine.runner='no.such.Runner': No module named 'no'"),
+        (dict(runner="DirectRunner"), "asks GitHub for a program first; name FnApiRunner"),
+        (dict(options=("--direct_num_worker=2",)), "FnApiRunner knows no --direct_num_worker"),
+        (dict(options=("--direct_num_workers=two",)), "invalid int value: 'two'"),
+        (dict(options=("direct_num_workers=2",)), "must begin with --"),
+        (dict(options=("--runner=FlinkRunner",)), "belongs into engine.runner"),
+        (dict(num_shards=0), "engine.num_shards=0 must be at least 1"),
+        (dict(kind="spark"), "engine.kind='spark' is unknown; choose local, beam"),
+        (dict(num_workers=2), "engine.num_workers is no setting of the engine block"),
+    ],
+)
+@needs_beam
+def test_what_beam_does_not_know_is_one_line(change, said):
+    with pytest.raises(UserError) as error, choice.opened(**beam() | change):
+        raise AssertionError("it was opened")
+
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_without_beam_a_line_says_how_to_install_it(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "apache_beam"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+
+    with pytest.raises(UserError) as error, choice.opened(**beam()):
+        raise AssertionError("it was opened")
+
+    assert str(error.value) == f"engine needs Apache Beam; run: {apache_beam_lib.INSTALL}"
