@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.curation import ledger as ledger_lib
+from lm.curation import tallies
 from lm.curation.inputs import Input
 from lm.system import safe_text
 
+_COUNTS = ("documents read", "kept", "bytes read", "kept")
 _GAPS = """\
 - Languages are told by a detector, whose accuracy differs from language to language.
 - Private data is found by its form: names of people, postal addresses and dates of birth stay.
@@ -24,62 +26,76 @@ def card(report: dict[str, Any], inputs: Sequence[Input], config: str) -> str:
       config: the resolved config, as text.
     """
     ledger = ledger_lib.of_rows(report["ledger"])
-    read = ledger_lib.by(ledger, ("source",))
-    kept = {
-        key[0]: n for key, n in ledger_lib.by(ledger, ("source", "stage")).items() if not key[1]
-    }
-    rows = [
-        (one.name, one.kind, one.licence or "not stated", read.get((one.name,)), kept.get(one.name))
-        for one in inputs
-    ]
+    by_source = {one.name: one for one in tallies.shares(ledger, "source")}
+    languages = tallies.shares(ledger, "language")
+    steps = [one for one in tallies.waterfall(ledger, tallies.stages(report)) if one.stage]
     total = {
         name: sum(row[name] for row in report["written"]) for name in ("documents", "num_bytes")
     }
-    languages: dict[str, list[int]] = {}
-    for row in report["written"]:
-        counts = languages.setdefault(row["language"], [0, 0])
-        counts[0] += row["documents"]
-        counts[1] += row["num_bytes"]
-    reasons = sorted(ledger_lib.by(ledger, ("stage", "reason")).items())
-    nothing = ledger_lib.Count()
+    nothing = tallies.Share("", ledger_lib.Count(), ledger_lib.Count(), "", 0)
     parts = [
         "# Data card",
         f"{total['documents']:,} documents, {total['num_bytes']:,} bytes of text.",
         "## Sources",
         _table(
-            ("source", "kind", "licence", "documents read", "kept", "bytes read", "kept"),
+            ("source", "kind", "licence", *_COUNTS),
             [
-                (name, kind, licence, *_pair(before or nothing, after or nothing))
-                for name, kind, licence, before, after in rows
+                (one.name, one.kind, one.licence or "not stated", *_counts(share))
+                for one in inputs
+                for share in (by_source.get(one.name, nothing),)
             ],
         ),
         "## Languages",
         _table(
-            ("language", "documents", "bytes"),
-            [(name, f"{n[0]:,}", f"{n[1]:,}") for name, n in sorted(languages.items())],
+            (*("language", *_COUNTS), "most kept bytes are from"),
+            [(one.name, *_counts(one), _largest(one)) for one in languages],
         ),
         "## What was dropped",
         _table(
             ("stage", "reason", "documents", "bytes"),
             [
-                (stage, reason, f"{n.documents:,}", f"{n.num_bytes:,}")
-                for (stage, reason), n in reasons
-                if stage
+                (one.stage, one.reason, f"{one.taken.documents:,}", f"{one.taken.num_bytes:,}")
+                for one in steps
             ],
         ),
         "Masked: "
         + (", ".join(f"{n:,} {kind}" for kind, n in report["masked"].items()) or "nothing"),
         "## Known gaps",
-        _GAPS,
+        "\n".join([*_gaps(report, inputs, steps), _GAPS]),
         "## Settings",
         f"```yaml\n{config.rstrip()}\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _pair(before: ledger_lib.Count, after: ledger_lib.Count) -> tuple[str, ...]:
-    counts = (before.documents, after.documents, before.num_bytes, after.num_bytes)
+def _counts(one: tallies.Share) -> tuple[str, ...]:
+    counts = (one.read.documents, one.kept.documents, one.read.num_bytes, one.kept.num_bytes)
     return tuple(f"{count:,}" for count in counts)
+
+
+def _largest(one: tallies.Share) -> str:
+    if not one.largest:
+        return ""
+    return f"{one.largest}, {tallies.percent(one.largest_bytes, one.kept.num_bytes)}"
+
+
+def _gaps(
+    report: dict[str, Any], inputs: Sequence[Input], steps: Sequence[tallies.Step]
+) -> list[str]:
+    """Gives the gaps of this corpus, where the others are those of all."""
+    found = [f"- Nobody stated the licence of {_cell(x.name)}." for x in inputs if not x.licence]
+    unread = [one.taken for one in steps if one.stage == "read"]
+    if unread:
+        num_documents, num_bytes = map(sum, zip(*unread, strict=True))
+        found.append(f"- {num_documents:,} documents, {num_bytes:,} bytes, could not be read.")
+    if any(one.reason == "rest_of_file" for one in steps):
+        found.append("- Files are damaged, and nobody knows how much stood behind the damage.")
+    items = report.get("items")
+    if items is None:
+        found.append("- No items of evaluations were looked for.")
+    elif num := sum(map(len, items["not_searched"].values())):
+        found.append(f"- {num:,} items of evaluations were not looked for: too short, or common.")
+    return found
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -98,7 +98,7 @@ def measures(measured: Mapping[str, Sequence[tallies.Histogram]]) -> Figure:
         axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):
         _measure(axes, name, {language: measured[language] for language in languages})
-    figure.supylabel("share of the language's documents", fontsize="small")
+    figure.supylabel("share of those measured", fontsize="small")
     for i, language in enumerate(languages):
         panels[0].plot([], [], color=colormaps["tab10"](i), label=label(language))
     figure.legend(loc="outside upper center", ncols=len(languages), fontsize="small", frameon=False)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from experiments import curate
-from lm.curation import card, ledger, pictures, report, summary, tallies
+from lm.curation import card, inputs, ledger, pictures, report, summary, tallies
 from lm.curation.records import Record, digest, encode
 from tests.browser import CHROMIUM, opened
 
@@ -307,3 +307,36 @@ def test_bars_of_a_picture_add_up_to_the_ledger(contents):
 
 def test_names_in_pictures_need_no_font():
     assert pictures.label("书 zh") == "\\u4e66 zh"
+
+
+def test_the_card_has_the_numbers_of_the_ledger(contents):
+    made = [
+        inputs.Input(name, "jsonl", "", "text", 10**6, None, licence, (), 0)
+        for name, licence in (("web", "CC0-1.0"), ("书", ""))
+    ]
+
+    text = card.card(contents | {"items": ITEMS}, made, "seed: 1")
+
+    rows = contents["ledger"]
+    for name, licence, field in (("web", "CC0-1.0", "source"), ("书", "not stated", "source")):
+        of = [row for row in rows if row[field] == name]
+        kept = [row for row in of if not row["stage"]]
+        counts = [sum(row[n] for row in x) for n in ("documents", "num_bytes") for x in (of, kept)]
+        cells = " | ".join(f"{count:,}" for count in counts)
+        assert f"| {name} | jsonl | {licence} | {cells} |" in text
+    assert "| zh | 35 | 30 | " in text and "| 书, 100.0 % |" in text
+    assert text.index("| quality | num_units_low | 60 |") < text.index("| duplicates | near_")
+    assert "licence of 书" in text and "licence of web" not in text
+    assert "3 documents, 261 bytes, could not be read" in text
+    assert "3 items of evaluations were not looked for" in text
+
+
+ITEMS = {"searched": 5, "not_searched": {"too_short": ["a:1", f"{MARKUP}:2"], "common": ["b:7"]}}
+
+
+def test_items_that_were_not_looked_for_are_named(contents):
+    text = report.page(contents | {"items": ITEMS})
+
+    assert "a:1, &lt;/blockquote&gt;" in text and "common: <bdi>b:7</bdi>" in text
+    assert not {"script", "img", "b"} & set(Page(text).tags)
+    assert 'id="items"' not in report.page(contents)
