@@ -25,11 +25,15 @@ _OBJECTIVES = {
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: objective=causal|masked|span, optimizer, schedule."""
-    arg = common.parse_arg(arg, objective="causal", optimizer="adamw", schedule="cosine")
+    """`arg`: objective=causal|masked|span, optimizer, schedule, sources=a+b for a mixture of
+    corpora (docs/data.md), as of a new language and some of the old one.
+    """
+    arg = common.parse_arg(
+        arg, objective="causal", optimizer="adamw", schedule="cosine", sources=""
+    )
     config = common.trunk("pretrain")
     config.model = common.with_dropout(0.0)
-    config.data = corpora.stdlib_data(seq_len=512, batch_size=32)
+    config.data = corpora.text_data(512, 32, arg.sources)
     config.objective = common.choose_by_kind("objective", arg.objective, _OBJECTIVES)
     config.loss = common.language_loss()
     config.train = common.train(num_steps=0, num_epochs=1.0) | dict(

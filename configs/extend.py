@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.new("extend")
     config.source = ""  # The run, or folder of transformers, that gets more tokens.
     config.target = ""  # New folder, of the run that is made.
-    config.text = ""  # Globs of files of the new language, a document a file.
+    config.text = ""  # Of the new language: globs of files, a document a file, or curated:WORKDIR.
     config.num_pieces = 4000  # New tokens, at most.
     config.init = "mean_of_pieces"  # New rows: mean_of_pieces, mean, focus or random.
     config.multiple_of = 1  # What the number of rows is rounded up to a multiple of.

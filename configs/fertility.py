@@ -19,6 +19,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = common.new("fertility")
     config.tokenizers = ""  # Runs, folders of transformers and files, with commas between.
     named = tuple(filter(None, (arg or "").split(",")))
-    config.texts = named  # LANGUAGE=GLOBS, of each language.
+    config.texts = named  # LANGUAGE=GLOBS, or LANGUAGE=curated:WORKDIR, of each.
     config.limit = 0  # Documents of each language that are counted; 0: all.
     return config

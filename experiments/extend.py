@@ -58,10 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _texts(globs: str):
     """Returns what starts to read the texts, as often as it is called."""
-    try:
-        source = sources.make_source("text", split="train", spec=globs, field="")
-    except UserError as error:  # It knows the key by the name that it has in training.
-        raise UserError(str(error).replace("data.train", "text")) from None
+    source = sources.training_texts(globs, "text")
     return lambda: (document.text for document in sources.readable(source, "raise", []))
 
 

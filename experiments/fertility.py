@@ -62,10 +62,7 @@ def _source(named: str) -> tuple[str, sources.Source]:
     language, _, globs = named.partition("=")
     if not language or not globs:
         raise UserError(f"texts: {named!r} is not LANGUAGE=GLOBS, such as zh=zh/*.txt")
-    try:
-        return language, sources.make_source("text", split="train", spec=globs, field="")
-    except UserError as error:  # It knows the key by the name that it has in training.
-        raise UserError(str(error).replace("data.train", f"texts: {language}")) from None
+    return language, sources.training_texts(globs, f"texts: {language}")
 
 
 def _print(found: fertility_plot.Measures) -> None:

@@ -10,7 +10,7 @@ import torch
 import transformers as t
 from flax.traverse_util import flatten_dict
 
-from configs import adapt
+from configs import adapt, quickstart
 from configs import convert as convert_config
 from configs import extend as extend_config
 from experiments import convert, extend, pretrain
@@ -219,6 +219,33 @@ def test_a_run_grows_as_the_folder_that_it_was(source_of, texts, tmp_path):
 
     assert ours.tokenizer.fingerprint == theirs.tokenizer.fingerprint
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+def test_the_text_may_be_what_curation_kept(source_of, texts, tmp_path):
+    files = {"kept.jsonl": TEXT, "held_out.jsonl": ["held out"]}
+    splits = {}
+    for split, (name, kept) in zip(("train", "validation"), files.items(), strict=True):
+        path = tmp_path / "corpus" / split / name
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in kept))
+        splits[split] = {name: {"num_bytes": path.stat().st_size}}
+    meta = {"splits": splits, "fingerprint": ""}
+    (tmp_path / "corpus" / "corpus.json").write_text(json.dumps(meta))
+
+    of_files, of_corpus = (
+        language_model.load(run_extend(source_of("gpt2"), tmp_path / name, text)).tokenizer
+        for name, text in {"files": texts, "curated": f"curated:{tmp_path}"}.items()
+    )
+
+    assert of_files.fingerprint == of_corpus.fingerprint
+
+
+def test_a_trained_model_goes_on_with_mixtures_as_others_begin():
+    arg = "sources=old+new"
+
+    blocks = [module.get_config(arg).data.sources for module in (adapt, quickstart)]
+
+    assert blocks[0] == blocks[1] and set(blocks[0]) == {"old", "new"}
 
 
 def adapted(init_from, workdir, texts, **train):

@@ -66,6 +66,7 @@ def test_a_limit_counts_that_many_documents(folder):
         ("en=en.txt", "", "tokenizers is not set"),
         ("", "run", "there are no texts"),
         ("en=nothing.txt", "run", r"texts: en='nothing\.txt' matches no file"),
+        ("en=curated:zh", "run", "texts: en='curated:zh': there is no corpus"),
         ("en=empty.txt", "run", "texts: en has no text"),
         ("en", "run", "'en' is not LANGUAGE=GLOBS"),
         ("en=en.txt", "nowhere", "nowhere.* is no file"),
