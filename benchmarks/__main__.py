@@ -55,6 +55,9 @@ def _vmap(case: str) -> Benchmark:
 
 BENCHMARKS = {
     "checkpoint": Benchmark(("-m", "benchmarks.checkpoint"), ("--megabytes=7", "--rounds=1")),
+    "curation_rules": Benchmark(
+        ("-m", "benchmarks.curation_rules"), ("--num_documents=20", "--rounds=1"), ("cpu",)
+    ),
     "finetuning": Benchmark(
         ("-m", "benchmarks.finetuning"),
         ("--cases=predictions", "--rounds=1", "--num_train=16"),
