@@ -37,6 +37,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.language = dict(
         keep=(),  # Languages to keep, as en and zh; und is what none can be told of; (): all.
     )
+    config.quality = dict(
+        thresholds="published" if arg.inputs else "none",  # Or FILE.json, or none; by language.
+        trusted="",  # Globs of good text, which sets the thresholds of its languages; "": none.
+        field="text",  # Of the text in records of trusted.
+        max_drop=0.01,  # Share of the trusted text that thresholds may drop.
+    )
     config.private = dict(
         kinds=("key", "email", "iban", "id", "card", "ip", "phone"),  # What is masked; (): nothing.
     )

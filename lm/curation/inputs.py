@@ -121,8 +121,7 @@ def _kind_of(block: str, kind: str, path: pathlib.Path) -> str:
         return "text"
     if kind != "auto":
         return kind
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in files.PACKED]
-    found = readers.SUFFIXES.get(suffixes[-1] if suffixes else "")
+    found = readers.kind_of(path)
     if found is None:
         raise UserError(
             f"{files.shown(path)}: nothing is known of the suffix; set {block}.kind to one of "

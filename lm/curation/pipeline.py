@@ -11,7 +11,15 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lm.curation import contamination_stages, near_stages, private_data, shards, stages, summary
+from lm.curation import (
+    contamination_stages,
+    judging,
+    near_stages,
+    private_data,
+    shards,
+    stages,
+    summary,
+)
 from lm.curation import inputs as inputs_lib
 from lm.curation import ledger as ledger_lib
 from lm.curation import repair as repair_lib
@@ -28,6 +36,7 @@ STAGES = (
     "read",
     "repair",
     "language",
+    "quality",
     "private",
     "duplicates",
     "decontaminate",
@@ -42,6 +51,7 @@ class Settings(NamedTuple):
 
     repair: dict[str, Any]
     language: dict[str, Any]
+    thresholds: judging.Thresholds
     private: dict[str, Any]
     duplicates: NearDuplicates | None
     items: contamination_stages.Items | None
@@ -54,6 +64,7 @@ def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
     return Settings(
         repair=dict(blocks["repair"]),
         language=call(_language, "language", blocks["language"]),
+        thresholds=call(judging.make_thresholds, "quality", blocks["quality"]),
         private=call(_private, "private", blocks["private"]),
         duplicates=call(_duplicates, "duplicates", blocks["duplicates"]),
         items=call(contamination_stages.make_items, "decontaminate", blocks["decontaminate"]),
@@ -131,13 +142,17 @@ class Pipeline:
             self.stages["read"] = self._cache.stage("read", [], shape, read)
         self._each("repair", stages.repaired, settings.repair, "ftfy")
         self._each("language", stages.told, settings.language, "pycld2")
+        self._each("measure", judging.measured, {})
+        self.thresholds = settings.thresholds
+        self._each("quality", judging.judged, {"thresholds": settings.thresholds})
         self._each("private", stages.masked, settings.private)
         with waiting("duplicates"):
             texts = self._sort("texts", stages.by_text, [self.final])
             equal = self._sort("equal", stages.equal_texts, [texts])
             self._decide("without_equal", equal)
             if settings.duplicates is not None:
-                self.thresholds = {"*": {"similarity": (None, settings.duplicates.threshold)}}
+                similarity = (None, settings.duplicates.threshold)
+                self.thresholds = settings.thresholds | {"*": {"similarity": similarity}}
                 self._decide("without_near", self._near(texts, settings.duplicates))
 
         if settings.items is not None:
@@ -249,12 +264,12 @@ def write_corpus(
             with path.open("rb") as shard:
                 shutil.copyfileobj(shard, file)
     shutil.rmtree(unfinished / "provenance")
-    report = make_report(engine, pipeline)
-    atomic_files.write(report_path, json.dumps(report, indent=1, ensure_ascii=False))
+    text = json.dumps(make_report(engine, pipeline), indent=1, ensure_ascii=False)
+    atomic_files.write(report_path, text)
     atomic_files.write(unfinished / _META, json.dumps(meta, indent=1))
     shutil.rmtree(workdir / CORPUS, ignore_errors=True)
     atomic_files.rename_folder(unfinished, workdir / CORPUS)
-    return report
+    return json.loads(text)
 
 
 def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:

@@ -187,6 +187,12 @@ def read(
     yield from (OF_TEXT | OF_FIELDS | OF_WEB)[kind](path, max_bytes=max_bytes, **options)
 
 
+def kind_of(path: pathlib.Path) -> str | None:
+    """Gives the kind that a suffix names, whatever packs the file; None where it names none."""
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in files.PACKED]
+    return SUFFIXES.get(suffixes[-1] if suffixes else "")
+
+
 OF_TEXT: dict[str, ReadFn] = {"text": text}
 OF_FIELDS: dict[str, ReadFn] = {"jsonl": json_lines, "csv": table, "parquet": parquet}
 OF_WEB: dict[str, ReadFn] = {"html": web_archives.html, "warc": web_archives.archive}

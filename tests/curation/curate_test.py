@@ -22,6 +22,7 @@ def config(tmp_path):
     config.inputs.a.path = str(tmp_path / "a.jsonl")
     config.engine.update(num_workers=1, num_shards=2)
     config.output.validation_share = 0.3
+    config.quality.thresholds = "none"
     return config
 
 
@@ -100,6 +101,8 @@ def test_a_dry_run_tells_what_is_lost_and_leaves_nothing(config, tmp_path, capsy
         ({"extract.max_seconds": 0.0}, "must be above 0"),
         ({"repair.encoding": False, "duplicates.threshold": 1.5}, r"duplicates\.threshold=1\.5"),
         ({"private.kinds": ("emails",)}, r"private\.kinds='emails' is unknown"),
+        ({"quality.thresholds": "publishd"}, r"quality\.thresholds='publishd' is unknown"),
+        ({"decontaminate.files": "/nowhere/*"}, r"decontaminate\.files='/nowhere/\*' matches no"),
         ({"engine.num_shards": 0}, r"engine\.num_shards=0 must be at least 1"),
         ({"output.validation_share": 1.0}, r"output\.validation_share=1\.0 must lie"),
     ],

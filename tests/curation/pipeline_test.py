@@ -31,6 +31,7 @@ BLOCKS = {
         max_documents=10,
         max_share=1e-4,
     ),
+    "quality": dict(thresholds="none", trusted="", field="text", max_drop=0.01),
     "output": dict(validation_share=0.2),
     "private": dict(kinds=("email", "phone")),
     "duplicates": dict(
@@ -245,6 +246,64 @@ def test_documents_that_hold_an_item_of_an_evaluation_are_dropped_or_cut(num_wor
     assert names == {"10": f"{tmp_path}/items.jsonl:1", "11": f"{tmp_path}/items.jsonl:2"}
     assert dropped["items"]["not_searched"]["too_short"] == [f"{tmp_path}/items.jsonl:3"]
     assert all(one["items"][0][1] >= 0.5 for one in told)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_quality_is_judged_by_the_thresholds_of_a_language(language, tmp_path):
+    good = {"en": ENGLISH.format("third"), "zh": CHINESE.format("三")}[language]
+    texts = [f"{good * 2}{i}" for i in range(6)] + ["# # # # ab # # # # cd # # # # ef"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts))
+    bounds = {language: {"hashes_per_unit": [None, 0.1]}, "und": {"hashes_per_unit": [None, 0.1]}}
+    (tmp_path / "mine.json").write_text(json.dumps(bounds))
+    settings = BLOCKS["quality"] | {"thresholds": str(tmp_path / "mine.json")}
+
+    report = curate(
+        tmp_path / "out",
+        {"a": ("auto", str(tmp_path / "a.jsonl"))},
+        blocks=BLOCKS | {"quality": settings, "duplicates": BLOCKS["duplicates"] | {"near": False}},
+    )
+
+    reasons = ledger.by(ledger.of_rows(report["ledger"]), ("stage", "reason"))
+    assert reasons["quality", "hashes_per_unit_high"].documents == 1
+    assert reasons["", ""].documents == 6
+    assert {row["measure"] for row in report["measures"]} >= {"num_units", "hashes_per_unit"}
+    assert report["thresholds"][language] == bounds[language]
+
+
+def test_thresholds_are_set_by_trusted_text(tmp_path):
+    lines = [json.dumps({"text": ENGLISH.format(i) * (3 + i % 5)}) for i in range(60)]
+    (tmp_path / "good.jsonl").write_text("\n".join(lines))
+    settings = BLOCKS["quality"] | {"trusted": str(tmp_path / "good.jsonl"), "max_drop": 0.05}
+
+    report = curate(
+        tmp_path / "out",
+        {"a": ("auto", str(tmp_path / "good.jsonl"))},
+        blocks=BLOCKS | {"quality": settings, "duplicates": BLOCKS["duplicates"] | {"near": False}},
+    )
+
+    reasons = ledger.by(ledger.of_rows(report["ledger"]), ("stage",))
+    assert reasons[("",)].documents >= 57
+    assert report["thresholds"]["en"]["num_units"][0] > 10
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("[]", "must hold"),
+        ("{", "must hold"),
+        ('{"en": {"num_units": 3}}', "must hold"),
+        ('{"en": {"num_unit": [1, 2]}}', "the measure='num_unit' is unknown"),
+        ('{"en": {"num_units": ["a", 2]}}', "must have two numbers"),
+        (None, "cannot be read"),
+    ],
+)
+def test_thresholds_that_are_none_are_refused(contents, message, tmp_path):
+    if contents is not None:
+        (tmp_path / "mine.json").write_text(contents)
+    settings = BLOCKS["quality"] | {"thresholds": str(tmp_path / "mine.json")}
+
+    with pytest.raises(UserError, match=message):
+        pipeline_lib.make_settings(BLOCKS | {"quality": settings})
 
 
 class Killed(Exception):

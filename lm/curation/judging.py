@@ -1,0 +1,112 @@
+"""Stages that judge how a document reads: its measures, and the thresholds that they must keep."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lm.curation import language, quality, readers
+from lm.curation.records import Found, Lost, Record
+from lm.curation.repair import repair
+from lm.curation.thresholds import THRESHOLDS
+from lm.errors import UserError
+from lm.formats import files
+from lm.settings import choose
+
+Thresholds = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
+_KINDS = ("none", "published")
+
+
+def make_thresholds(
+    *, thresholds: str, trusted: str, field: str, max_drop: float
+) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+    """Gives thresholds by language; documents in other languages pass.
+
+    Args:
+      thresholds: "none"; "published", those of `lm.curation.thresholds`; or a file of JSON:
+        {"sw": {"num_units": [20, null], ...}}.
+      trusted: globs of good text, by which those of its languages are set anew; "": none.
+      field: of the text in records of `trusted`.
+      max_drop: the share of that text that they may drop.
+
+    Raises:
+      UserError: a file cannot be read, or has no thresholds or no text.
+    """
+    if thresholds.endswith(".json"):
+        found = _read(pathlib.Path(thresholds))
+    else:
+        choose("quality.thresholds", thresholds, (*_KINDS, "FILE.json"))
+        found = dict(THRESHOLDS) if thresholds == "published" else {}
+    if trusted:
+        found |= _calibrated(trusted, field, max_drop)
+    return found
+
+
+def _read(path: pathlib.Path) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+    key = f"quality.thresholds={path}"
+    try:
+        tree = json.loads(path.read_bytes())
+        bounds = {
+            name: {measure: (least, most) for measure, (least, most) in each.items()}
+            for name, each in tree.items()
+        }
+    except OSError as error:
+        raise UserError(f"{key} cannot be read: {error.strerror}") from None
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise UserError(
+            f'{key} must hold {{"LANGUAGE": {{"MEASURE": [LEAST, MOST]}}}}, null for no bound'
+        ) from None
+    for each in bounds.values():
+        for measure, both in each.items():
+            choose(f"{key}: the measure", measure, quality.SIDES)
+            if not all(x is None or (isinstance(x, int | float) and x == x) for x in both):
+                raise UserError(f"{key}: {measure} must have two numbers, or null")
+    return bounds
+
+
+def _calibrated(
+    trusted: str, field: str, max_drop: float
+) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+    measures: dict[str, list[dict[str, float]]] = {}
+    for path in files.find("", trusted, key="quality.trusted"):
+        kind = readers.kind_of(path)
+        if kind not in ("text", *readers.OF_FIELDS):
+            raise UserError(f"quality.trusted: {path} is no file of text or records")
+        options = {"field": field} if kind in readers.OF_FIELDS else {}
+        reader = (readers.OF_TEXT | readers.OF_FIELDS)[kind]
+        for item in reader(path, max_bytes=files.MAX_DOCUMENT_BYTES, **options):
+            if isinstance(item, Lost):
+                raise UserError(f"quality.trusted: {item.place}: {item.reason}; mend it")
+            for text in _texts(item):
+                of = measures.setdefault(language.detect(text).language, [])
+                of.append(_measures(text))
+    return {name: quality.calibrate(of, max_drop) for name, of in measures.items()}
+
+
+def _texts(item: Found) -> Iterable[str]:
+    text = repair(item.text, encoding=True, controls=True)
+    return [text] if text.strip() else []
+
+
+def digest(thresholds: Thresholds) -> str:
+    """Names thresholds, for the cache."""
+    return hashlib.sha256(json.dumps(thresholds, sort_keys=True).encode()).hexdigest()
+
+
+def measured(record: Record) -> Record:
+    """Measures how a document reads; see `quality.measure`."""
+    return dataclasses.replace(record, measures=record.measures | _measures(record.text))
+
+
+def _measures(text: str) -> dict[str, float]:
+    # Rounded, so that the provenance is half as large; thresholds are set by rounded ones, too.
+    return {name: round(value, 6) for name, value in quality.measure(text).items()}
+
+
+def judged(record: Record, *, thresholds: Thresholds) -> Record:
+    """Drops a document whose measures are out of the bounds of its language."""
+    bounds: Mapping[str, Any] = thresholds.get(record.language, {})
+    reason = quality.judge(record.measures, bounds)
+    return record.drop("quality", reason) if reason else record
