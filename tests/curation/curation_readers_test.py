@@ -31,6 +31,9 @@ A, B, LONG = b'{"text": "a"}', b'{"text": "b"}', b"x" * 20_001
 NUMBER = '{"text": 1' + "0" * 5000 + "}"
 
 
+PACKED = gzip.compress(b"a", mtime=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "expected"),
     [
@@ -39,7 +42,7 @@ NUMBER = '{"text": 1' + "0" * 5000 + "}"
         ("text", b"a\x00\x9f", [Lost("f", "not_utf8", 3)]),
         ("text", "a".encode("utf-16"), [Lost("f", "not_utf8", 4)]),
         ("text", b"x" * 10_001, [Lost("f", "too_long", 10_001)]),
-        ("text", gzip.compress(b"a"), [Lost("f", "packed", len(gzip.compress(b"a")))]),
+        ("text", PACKED, [Lost("f", "packed", len(PACKED))]),
         ("jsonl", b"", []),
         ("jsonl", b'\xef\xbb\xbf{"text": "a"}', [Found("a", "f:1")]),
         ("jsonl", A + b"\r\n\r\n" + B + b"\r\n", [Found("a", "f:1"), Found("b", "f:3")]),
