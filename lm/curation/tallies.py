@@ -8,6 +8,7 @@ from lm.curation import ledger as ledger_lib
 from lm.curation.ledger import Count, Ledger
 
 _MOST_LOST = 0.5
+_LEAST_SPAN = 0.05  # Of an axis, that one bar is not all of it.
 _STARTS = (1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0)  # Of bars, in each decade.
 
 
@@ -167,15 +168,14 @@ def domain(histogram: Histogram) -> tuple[float, float]:
     """Gives the least and the most value of an axis that has all bins and both thresholds."""
     values = [edge for bar in histogram.bars for edge in (bar.low, bar.high)]
     values += [bound for bound in (histogram.least, histogram.most) if bound is not None]
-    return min(values), max(values)
+    return min(values), max(*values, min(values) + _LEAST_SPAN)
 
 
 def ticks(low: float, high: float) -> list[float]:
     """Gives round values on the axis of measures, about five."""
-    if place(high) - place(low) <= 0:
-        return [low]
     found: list[float] = []
-    if low < 1:
+    span = place(high) - place(low)
+    if 1 - low > 0.2 * span:  # Else there is no room for labels.
         end = min(high, 1.0)
         target = (end - low) / (4 if high <= 1 else 2)
         power = 10 ** math.floor(math.log10(target))

@@ -248,11 +248,18 @@ def test_a_histogram_has_its_threshold_and_what_it_drops(contents):
         (0.8, 1, [0.8, 0.85, 0.9, 0.95, 1]),
         (1, 100_000, [1, 10, 100, 1000, 10_000, 100_000]),
         (2, 30, [2, 5, 10, 20]),
+        (0.995, 10, [1, 2, 5, 10]),
         (0, 100, [0, 0.5, 1, 10, 100]),
     ],
 )
-def test_ticks_are_round(low, high, expected):
+def test_ticks_are_round_and_do_not_touch(low, high, expected):
     assert tallies.ticks(low, high) == expected
+
+
+def test_what_is_always_zero_is_no_whole_axis():
+    zeros = tallies.Histogram("en", "x", [tallies.Bar(0, 0.005, 9, 9)], None, 0, 0)
+
+    assert tallies.domain(zeros) == (0, 0.05)
 
 
 def test_a_source_that_loses_most_is_told(contents, capsys):
