@@ -54,6 +54,7 @@ def _vmap(case: str) -> Benchmark:
 
 
 BENCHMARKS = {
+    "beam": Benchmark(("-m", "benchmarks.beam"), ("--repeats=1",), ("cpu",), ("apache_beam",)),
     "checkpoint": Benchmark(("-m", "benchmarks.checkpoint"), ("--megabytes=7", "--rounds=1")),
     "curation_rules": Benchmark(
         ("-m", "benchmarks.curation_rules"), ("--num_documents=20", "--rounds=1"), ("cpu",)
