@@ -34,6 +34,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         encoding=True,  # Decodes again what was decoded by a wrong encoding.
         controls=True,  # Takes out control characters; lines end in a line feed.
     )
+    config.private = dict(
+        kinds=("key", "email", "iban", "id", "card", "ip", "phone"),  # What is masked; (): nothing.
+    )
     config.language = dict(
         keep=(),  # Languages to keep, as en and zh; und is what none can be told of; (): all.
     )
@@ -42,9 +45,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         trusted="",  # Globs of good text, which sets the thresholds of its languages; "": none.
         field="text",  # Of the text in records of trusted.
         max_drop=0.01,  # Share of the trusted text that thresholds may drop.
-    )
-    config.private = dict(
-        kinds=("key", "email", "iban", "id", "card", "ip", "phone"),  # What is masked; (): nothing.
     )
     config.duplicates = dict(
         near=True,  # Whether near-duplicates are dropped, too, and not equal texts alone.

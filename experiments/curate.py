@@ -52,6 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             engine, pipeline, workdir, validation_share=settings.validation_share
         )
         atomic_files.write(workdir / "card.md", card(report, inputs, config_text(config)))
+        atomic_files.write(workdir / _THRESHOLDS, json.dumps(settings.thresholds, indent=1))
         written = [*_WRITTEN, *report_lib.write(report, workdir)]
     _print_losses(report)
     print(f"written to {workdir}: {', '.join(written)}")
@@ -59,7 +60,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     return 0
 
 
-_WRITTEN = (pipeline_lib.CORPUS, pipeline_lib.PROVENANCE, pipeline_lib.REPORT, "card.md")
+_THRESHOLDS = "thresholds.json"  # As quality.thresholds takes it.
+_WRITTEN = (
+    pipeline_lib.CORPUS,
+    pipeline_lib.PROVENANCE,
+    pipeline_lib.REPORT,
+    "card.md",
+    _THRESHOLDS,
+)
 
 
 def _open(blocks: dict[str, Any]) -> tuple[list[inputs_lib.Input], pipeline_lib.Settings]:
@@ -112,6 +120,9 @@ def _print_losses(report: dict[str, Any]) -> None:
         what = f"{stage}: {reason}" if stage else "kept"
         share = count.documents / total.documents
         print(f"{what:36} {count.documents:12,} documents {share:7.2%} {count.num_bytes:16,} bytes")
+    if not_judged := report.get("not_judged"):
+        languages = ", ".join(f"{count:,} {name}" for name, count in not_judged.items())
+        print(f"quality: not judged, as no thresholds are known of the language: {languages}")
     for one in tallies.shares(counted, "source"):
         if one.loses_most:
             (num_read, bytes_read), (num_kept, bytes_kept) = one.read, one.kept

@@ -90,6 +90,9 @@ def _gaps(
         found.append(f"- {num_documents:,} documents, {num_bytes:,} bytes, could not be read.")
     if any(one.reason == "rest_of_file" for one in steps):
         found.append("- Files are damaged, and nobody knows how much stood behind the damage.")
+    if not_judged := report.get("not_judged"):
+        languages = ", ".join(f"{count:,} {_cell(name)}" for name, count in not_judged.items())
+        found.append(f"- Of languages without thresholds nothing is judged: {languages}.")
     items = report.get("items")
     if items is None:
         found.append("- No items of evaluations were looked for.")

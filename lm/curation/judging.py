@@ -1,26 +1,29 @@
 """Stages that judge how a document reads: its measures, and the thresholds that they must keep."""
 
+import collections
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from lm.curation import language, quality, readers
-from lm.curation.records import Found, Lost, Record
-from lm.curation.repair import repair
+from lm.curation.ledger import Ledger
+from lm.curation.records import Lost, Record
 from lm.curation.thresholds import THRESHOLDS
 from lm.errors import UserError
 from lm.formats import files
 from lm.settings import choose
+from lm.system.progress_bar import say
 
 Thresholds = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
 _KINDS = ("none", "published")
+_MIN_TRUSTED = 100  # Texts of a language; of fewer a quantile says nothing.
 
 
 def make_thresholds(
-    *, thresholds: str, trusted: str, field: str, max_drop: float
+    *, thresholds: str, trusted: str, field: str, max_drop: float, mend: Callable[[str], str]
 ) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     """Gives thresholds by language; documents in other languages pass.
 
@@ -30,6 +33,7 @@ def make_thresholds(
       trusted: globs of good text, by which those of its languages are set anew; "": none.
       field: of the text in records of `trusted`.
       max_drop: the share of that text that they may drop.
+      mend: does to a text what the stages before the judgement do.
 
     Raises:
       UserError: a file cannot be read, or has no thresholds or no text.
@@ -40,7 +44,7 @@ def make_thresholds(
         choose("quality.thresholds", thresholds, (*_KINDS, "FILE.json"))
         found = dict(THRESHOLDS) if thresholds == "published" else {}
     if trusted:
-        found |= _calibrated(trusted, field, max_drop)
+        found |= _calibrated(trusted, field, max_drop, mend)
     return found
 
 
@@ -67,7 +71,7 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, tuple[float | None, float |
 
 
 def _calibrated(
-    trusted: str, field: str, max_drop: float
+    trusted: str, field: str, max_drop: float, mend: Callable[[str], str]
 ) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     measures: dict[str, list[dict[str, float]]] = {}
     for path in files.find("", trusted, key="quality.trusted"):
@@ -79,15 +83,24 @@ def _calibrated(
         for item in reader(path, max_bytes=files.MAX_DOCUMENT_BYTES, **options):
             if isinstance(item, Lost):
                 raise UserError(f"quality.trusted: {item.place}: {item.reason}; mend it")
-            for text in _texts(item):
+            if (text := mend(item.text)).strip():
                 of = measures.setdefault(language.detect(text).language, [])
                 of.append(_measures(text))
-    return {name: quality.calibrate(of, max_drop) for name, of in measures.items()}
+    enough = {name: of for name, of in sorted(measures.items()) if len(of) >= _MIN_TRUSTED}
+    counts = {name: len(of) for name, of in sorted(measures.items())}
+    _say("quality.trusted: thresholds are set by", {name: counts[name] for name in enough})
+    few = {name: count for name, count in counts.items() if name not in enough}
+    _say(f"quality.trusted: too few to set any, of {_MIN_TRUSTED} needed,", few)
+    if not enough:
+        raise UserError(
+            f"quality.trusted={trusted!r} has {_MIN_TRUSTED} texts of no language; give more"
+        )
+    return {name: quality.calibrate(of, max_drop) for name, of in enough.items()}
 
 
-def _texts(item: Found) -> Iterable[str]:
-    text = repair(item.text, encoding=True, controls=True)
-    return [text] if text.strip() else []
+def _say(what: str, counts: Mapping[str, int]) -> None:
+    if counts:
+        say(f"{what} {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
 
 
 def digest(thresholds: Thresholds) -> str:
@@ -110,3 +123,18 @@ def judged(record: Record, *, thresholds: Thresholds) -> Record:
     bounds: Mapping[str, Any] = thresholds.get(record.language, {})
     reason = quality.judge(record.measures, bounds)
     return record.drop("quality", reason) if reason else record
+
+
+def not_judged(ledger: Ledger, thresholds: Thresholds, later: Collection[str]) -> dict[str, int]:
+    """Counts by language the documents that no thresholds are known for, and that so pass.
+
+    Args:
+      ledger: of all documents.
+      thresholds: by language.
+      later: the stages that come after the judgement, where what passes it may end.
+    """
+    found: collections.Counter[str] = collections.Counter()
+    for cell, count in ledger.counts.items():
+        if cell.stage in ("", *later) and cell.language not in thresholds:
+            found[cell.language] += count.documents
+    return dict(sorted(found.items()))

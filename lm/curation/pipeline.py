@@ -35,9 +35,9 @@ SPLITS = ("train", "validation")
 STAGES = (
     "read",
     "repair",
+    "private",
     "language",
     "quality",
-    "private",
     "duplicates",
     "decontaminate",
 )  # That drop documents, in order.
@@ -61,11 +61,13 @@ class Settings(NamedTuple):
 def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
     """Checks the blocks; raises UserError for what cannot be."""
     call(repair_lib.check, "repair", blocks["repair"])
+    repair, private = dict(blocks["repair"]), call(_private, "private", blocks["private"])
+    mend = lambda text: private_data.mask(repair_lib.repair(text, **repair), **private)[0]
     return Settings(
-        repair=dict(blocks["repair"]),
+        repair=repair,
         language=call(_language, "language", blocks["language"]),
-        thresholds=call(judging.make_thresholds, "quality", blocks["quality"]),
-        private=call(_private, "private", blocks["private"]),
+        thresholds=call(judging.make_thresholds, "quality", blocks["quality"], mend=mend),
+        private=private,
         duplicates=call(_duplicates, "duplicates", blocks["duplicates"]),
         items=call(contamination_stages.make_items, "decontaminate", blocks["decontaminate"]),
         validation_share=call(_output, "output", blocks["output"]),
@@ -141,11 +143,12 @@ class Pipeline:
             shape = {"num_shards": self._engine.num_shards, "inputs": prints}
             self.stages["read"] = self._cache.stage("read", [], shape, read)
         self._each("repair", stages.repaired, settings.repair, "ftfy")
+        # Before what judges texts, which judges them as they are written.
+        self._each("private", stages.masked, settings.private)
         self._each("language", stages.told, settings.language, "pycld2")
         self._each("measure", judging.measured, {})
         self.thresholds = settings.thresholds
         self._each("quality", judging.judged, {"thresholds": settings.thresholds})
-        self._each("private", stages.masked, settings.private)
         with waiting("duplicates"):
             texts = self._sort("texts", stages.by_text, [self.final])
             equal = self._sort("equal", stages.equal_texts, [texts])
@@ -286,6 +289,9 @@ def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:
     ids = frozenset(cluster[1] for cluster in total.clusters)
     found = engine.fold(functools.partial(summary.examples, ids=ids), [pipeline.final])
     report = summary.report(total, summary.add_examples(found), STAGES, pipeline.thresholds)
+    if pipeline.thresholds.keys() - {"*"}:
+        later = STAGES[STAGES.index("quality") + 1 :]
+        report |= {"not_judged": judging.not_judged(total.ledger, pipeline.thresholds, later)}
     items = pipeline.final / _ITEMS
     return report | ({"items": json.loads(items.read_bytes())} if items.exists() else {})
 

@@ -50,6 +50,19 @@ def test_a_corpus_with_its_account(config, tmp_path, capsys):
     assert "| read | not_an_object | 1 | 2 |" in card
 
 
+def test_what_is_not_judged_is_said(config, tmp_path, capsys):
+    (tmp_path / "mine.json").write_text('{"zh": {"num_units": [88, null]}}')
+    config.quality.thresholds = str(tmp_path / "mine.json")
+
+    curate.run(config, tmp_path / "out")
+
+    said = "quality: not judged, as no thresholds are known of the language: 10 en\n"
+    assert said in capsys.readouterr().out
+    assert "without thresholds nothing is judged: 10 en." in (tmp_path / "out/card.md").read_text()
+    written = json.loads((tmp_path / "out/thresholds.json").read_text())
+    assert written == {"zh": {"num_units": [88, None]}}
+
+
 def test_the_same_command_again_does_nothing_anew(config, tmp_path):
     curate.run(config, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/corpus").rglob("*")}

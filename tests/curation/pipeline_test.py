@@ -271,7 +271,7 @@ def test_quality_is_judged_by_the_thresholds_of_a_language(language, tmp_path):
 
 
 def test_thresholds_are_set_by_trusted_text(tmp_path):
-    lines = [json.dumps({"text": ENGLISH.format(i) * (3 + i % 5)}) for i in range(60)]
+    lines = [json.dumps({"text": ENGLISH.format(i) * (3 + i % 5)}) for i in range(120)]
     (tmp_path / "good.jsonl").write_text("\n".join(lines))
     settings = BLOCKS["quality"] | {"trusted": str(tmp_path / "good.jsonl"), "max_drop": 0.05}
 
@@ -282,7 +282,7 @@ def test_thresholds_are_set_by_trusted_text(tmp_path):
     )
 
     reasons = ledger.by(ledger.of_rows(report["ledger"]), ("stage",))
-    assert reasons[("",)].documents >= 57
+    assert reasons[("",)].documents >= 114
     assert report["thresholds"]["en"]["num_units"][0] > 10
 
 
