@@ -60,7 +60,7 @@ def emit(
     result = {
         "benchmark": benchmark,
         "device": device,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 1),
         "versions": {"python": platform.python_version()}
@@ -155,7 +155,7 @@ def shown(key: str, value: float | None) -> str:
     return f"{value:.2f}" if key == "ratio" else f"{key} {value:.2f}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """As the kernel names it; the machine's kind where it does not."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
