@@ -91,6 +91,9 @@ BENCHMARKS = {
     "mixture": Benchmark(
         ("-m", "benchmarks.mixture"), ("--num_sources=3", "--num_steps=5", "--repeats=1")
     ),
+    "near_duplicates": Benchmark(
+        ("-m", "benchmarks.near_duplicates"), ("--num_documents=30", "--repeats=1"), ("cpu",)
+    ),
     "preparation": Benchmark(
         ("-m", "benchmarks.preparation"), ("--vocab_size=512", "--copies=1", "--repeats=1")
     ),

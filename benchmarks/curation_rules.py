@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--num_documents", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    texts = (_lines(args.documents) if args.documents else _docstrings())[: args.num_documents]
+    texts = (_lines(args.documents) if args.documents else docstrings())[: args.num_documents]
     ours, theirs = [], []
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps(text) + "\n" for text in texts)
@@ -98,8 +98,8 @@ def _lines(path):
         return [json.loads(line)["text"] for line in file]
 
 
-def _docstrings():
-    """Docstrings of the standard library with some length."""
+def docstrings() -> list[str]:
+    """Docstrings of the standard library, of those with some length."""
     source = make_source("python_stdlib", split="train", spec="", field="")
     nodes = (node for document in source.documents() for node in _nodes(document.text))
     found = [ast.get_docstring(node) or "" for node in nodes]

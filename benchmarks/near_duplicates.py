@@ -5,7 +5,8 @@ r"""How fast are near-duplicates found? `python -m benchmarks.near_duplicates` p
 
 `--peers` is a Python with `pip install "datatrove[io,processing]==0.10.1" spacy jieba
 datasketch==2.0.0 rensa==0.5.0`, which do not go together with all that is installed here. Without
-it, ours is timed alone. Texts are cut into documents, of which a third are edited copies.
+it, ours is timed alone. A language without texts is left out; without any, English is that of the
+docstrings of the running Python. Texts are cut into documents, of which a third are edited copies.
 
 Of `signatures`, each side turns texts into MinHashes of 5-grams, normalisation included; of
 `whole`, a process reads JSON Lines and writes what is kept. Processor seconds, in turns, medians.
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks import near_duplicates_peers, results
+from benchmarks import curation_rules, near_duplicates_peers, results
 
 CHARS = {"english": 1100, "chinese": 400}  # Of a document.
 TARGETS = {"datatrove": 6.0, "datasketch": 1.2, "rensa": 0.6}
@@ -32,15 +33,16 @@ WHOLE_TARGET = 3.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", default="", help="the Python that has them")
-    parser.add_argument("--english", required=True, help="glob of texts")
-    parser.add_argument("--chinese", required=True, help="glob of texts")
+    parser.add_argument("--english", default="", help="glob of texts")
+    parser.add_argument("--chinese", default="", help="glob of texts")
     parser.add_argument("--num_documents", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", default="signatures,whole")
     args = parser.parse_args()
     peers = {"signatures": [*TARGETS], "whole": ["datatrove"]} if args.peers else {}
     with tempfile.TemporaryDirectory() as name:
-        for language in CHARS:
+        given = [language for language in CHARS if getattr(args, language)]
+        for language in given or ["english"]:
             path = pathlib.Path(name) / language / "texts.jsonl"
             path.parent.mkdir()
             texts = documents(language, getattr(args, language), args.num_documents)
@@ -59,7 +61,8 @@ def main() -> None:
 def documents(language: str, pattern: str, count: int) -> list[str]:
     """Documents of equal length, the last third edited copies of the others, in some order."""
     generator = random.Random(0)
-    text = "\n".join(pathlib.Path(path).read_text() for path in sorted(glob.glob(pattern)))
+    texts = [pathlib.Path(path).read_text() for path in sorted(glob.glob(pattern))]
+    text = "\n".join(texts if pattern else curation_rules.docstrings())
     size = CHARS[language]
     pieces = [text[start : start + size] for start in range(0, len(text) - size, size)]
     num_copies = count // 3

@@ -23,6 +23,7 @@ PROGRAMS = sorted(
     for path in FOLDER.glob("*.py")
     if "__name__ ==" in path.read_text()
     and not path.name.startswith(("__", "check_", "finetuning_"))
+    and not path.stem.endswith("_peers")  # A side of another program.
 )
 LINE = {
     "benchmark": "one/case",
