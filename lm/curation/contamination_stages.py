@@ -66,15 +66,8 @@ def make_items(
     return Items(index, settings, action, names.hexdigest())
 
 
-class Frequencies(NamedTuple):
-    """Documents, and those that each n-gram of the items stands in."""
-
-    num_documents: int
-    counts_G: np.ndarray
-
-
-def frequencies(lines: Iterable[bytes], *, index: Index) -> Frequencies:
-    """Counts documents, given as lines of records, and the n-grams of items in them."""
+def frequencies(lines: Iterable[bytes], *, index: Index) -> tuple[int, list[int]]:
+    """Counts documents, given as lines of records, and in how many each n-gram of items stands."""
     num_documents = 0
 
     def texts() -> Iterator[str]:
@@ -85,17 +78,15 @@ def frequencies(lines: Iterable[bytes], *, index: Index) -> Frequencies:
                 yield records.decode(line).text
 
     counts_G = decontamination.frequencies(index, texts())
-    return Frequencies(num_documents, counts_G)
+    return num_documents, counts_G.tolist()
 
 
-def without_common(items: Items, parts: Iterable[Frequencies]) -> Items:
-    """Takes out of the items what stands in many documents; the parts are those of a corpus."""
-    parts = list(parts)
+def without_common(items: Items, parts: Iterable[tuple[int, Sequence[int]]]) -> Items:
+    """Takes out of the items what stands in many documents; see `frequencies` for the parts."""
+    nums_documents, counts_SG = zip(*parts, strict=True)
+    counts_G = np.sum(counts_SG, axis=0, dtype=np.int64)
     index = decontamination.without_common(
-        items.index,
-        sum(part.counts_G for part in parts),
-        sum(part.num_documents for part in parts),
-        items.settings,
+        items.index, counts_G, sum(nums_documents), items.settings
     )
     return items._replace(index=index)
 

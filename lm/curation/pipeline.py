@@ -282,8 +282,9 @@ def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:
       AssertionError: fewer or more documents ended than were read.
     """
     add = lambda parts: sum(parts, start=summary.nothing())
-    total = add(engine.fold(summary.summarize, [pipeline.final]))
-    read = ledger_lib.total(engine.fold(ledger_lib.count, [pipeline.stages["read"]]))
+    total = add(map(summary.of_json, engine.fold(summary.summarize_as_json, [pipeline.final])))
+    rows = engine.fold(ledger_lib.count_rows, [pipeline.stages["read"]])
+    read = ledger_lib.total(map(ledger_lib.of_rows, rows))
     for of in ("source",), ():
         assert ledger_lib.by(read, of) == ledger_lib.by(total.ledger, of), "documents are missing"
     ids = frozenset(cluster[1] for cluster in total.clusters)

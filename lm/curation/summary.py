@@ -92,6 +92,33 @@ def summarize(lines: Iterable[bytes]) -> Summary:
     return total._replace(ledger=Ledger(cells))
 
 
+def summarize_as_json(lines: Iterable[bytes]) -> dict[str, Any]:
+    """Calls `summarize`, and gives what JSON can hold; `of_json` reads it."""
+    found = summarize(lines)
+    listed = lambda table: [[*key, value] for key, value in table.items()]
+    return {
+        "ledger": ledger_lib.rows(found.ledger),
+        "histograms": listed({key: [*h.items()] for key, h in found.histograms.items()}),
+        "samples": listed(found.samples),
+        "clusters": found.clusters,
+        "written": listed(found.written),
+        "masked": found.masked,
+    }
+
+
+def of_json(found: Mapping[str, Any]) -> Summary:
+    """Inverts `summarize_as_json`."""
+    tuples = lambda rows: [tuple(row) for row in rows]
+    return Summary(
+        ledger_lib.of_rows(found["ledger"]),
+        {tuple(key): Histogram(dict(values)) for *key, values in found["histograms"]},
+        {tuple(key): tuples(rows) for *key, rows in found["samples"]},
+        tuples(found["clusters"]),
+        {tuple(key): tuple(counts) for *key, counts in found["written"]},
+        collections.Counter(found["masked"]),
+    )
+
+
 def _count_kept(total: Summary, record: Record, language: str, head: str) -> None:
     before = total.written.get((record.source, language), (0, 0, 0))
     here = (1, len(record.text.encode()), record.copies)

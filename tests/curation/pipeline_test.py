@@ -157,6 +157,22 @@ def test_workers_change_no_byte(num_workers, texts, tmp_path):
     )
 
 
+def test_what_engines_fold_is_the_same_through_json(texts, tmp_path, monkeypatch):
+    item = json.dumps({"text": "Seven copper kettles hung beside nine lamps of blue glass."})
+    (tmp_path / "a.jsonl").write_text("\n".join([*texts[0], item]))
+    (tmp_path / "items.jsonl").write_text(item)
+    blocks = BLOCKS | {"decontaminate": BLOCKS["decontaminate"] | {"files": f"{tmp_path}/items*"}}
+    found, fold = {"a": ("auto", str(tmp_path / "a.jsonl"))}, local.LocalEngine.fold
+
+    plain = curate(tmp_path / "plain", found, blocks=blocks)
+    through_json = lambda *args: [json.loads(json.dumps(x)) for x in fold(*args)]
+    monkeypatch.setattr(local.LocalEngine, "fold", through_json)
+
+    assert curate(tmp_path / "json", found, blocks=blocks) == plain
+    assert any(row["reason"] == "holds_item" for row in plain["ledger"])
+    assert plain["measures"] and plain["clusters"] and plain["samples"] and plain["masked"] == {}
+
+
 def test_neither_order_nor_split_of_the_input_changes_the_corpus(texts, tmp_path):
     lines = list(texts[0])
     (tmp_path / "all.jsonl").write_text("\n".join(lines))

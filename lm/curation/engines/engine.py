@@ -36,7 +36,10 @@ class Engine(Protocol):
         """
 
     def fold(self, summarize: Callable[..., T], sources: Sequence[pathlib.Path]) -> list[T]:
-        """Returns what `summarize` gives for the lines of each shard, shard by shard."""
+        """Returns what `summarize` gives for the lines of each shard, shard by shard.
+
+        It gives what JSON can hold, of which tuples may come back as lists.
+        """
 
 
 def check_numbers(**numbers: int) -> None:
