@@ -159,7 +159,7 @@ def test_of_two_ways_to_say_a_thing_the_one_that_is_said_counts():
 
 # Numbers ---------------------------------------------------------------------------------------
 
-CHECKED_ELSEWHERE = ("model.", "parallel.", "data.sources.")
+CHECKED_ELSEWHERE = ("model.", "parallel.", "data.sources.", "inputs.")
 
 
 def numbers(filename):

@@ -19,9 +19,10 @@ _NOT_NEGATIVE: _Rule = (lambda x: 0 <= x < math.inf, "be a number of at least 0"
 _SHARE: _Rule = (lambda x: 0 <= x < 1, "lie in [0, 1)")
 _SHARE_OF_ALL: _Rule = (lambda x: 0 <= x <= 1, "lie in [0, 1]")
 _ANY: _Rule = (math.isfinite, "be a finite number")
+_BYTES: _Rule = (lambda x: 1 <= x < 2**63, "lie in [1, 2^63)")
 
-# `model`, `parallel` and `data.sources` are not here: the families' dataclasses, `make_mesh` and
-# `source_weights` check theirs.
+# `model`, `parallel`, `data.sources` and `inputs` are not here: the families' dataclasses,
+# `make_mesh`, `source_weights` and `make_input` check theirs.
 _RULES = {
     "seed": (lambda x: 0 <= x < 2**32, "lie in [0, 2^32)"),
     "num_seeds": _POSITIVE,
@@ -46,6 +47,24 @@ _RULES = {
     "tokenizer.vocab_size": _POSITIVE,
     "tokenizer.character_coverage": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
     "tokenizer.num_sentinels": _NOT_NEGATIVE,
+    "extract.max_seconds": _ABOVE_ZERO,
+    "extract.max_memory_bytes": (lambda x: 2**28 <= x < 2**63, "lie in [2^28, 2^63)"),
+    "quality.max_drop": _SHARE,
+    "duplicates.ngram": _POSITIVE,
+    "duplicates.num_bands": _POSITIVE,
+    "duplicates.band_rows": _POSITIVE,
+    "duplicates.threshold": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
+    "duplicates.max_compared": _POSITIVE,
+    "decontaminate.words": _POSITIVE,
+    "decontaminate.characters": _POSITIVE,
+    "decontaminate.min_units": _POSITIVE,
+    "decontaminate.coverage": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
+    "decontaminate.max_documents": _NOT_NEGATIVE,
+    "decontaminate.max_share": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
+    "output.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
+    "engine.num_shards": _POSITIVE,
+    "engine.sort_bytes": _BYTES,
+    "engine.num_workers": _NOT_NEGATIVE,
     "lora.rank": _NOT_NEGATIVE,
     "lora.alpha": _ABOVE_ZERO,
     "task.stride": _POSITIVE,
@@ -72,7 +91,7 @@ _RULES = {
     "data.multiple": _POSITIVE,
     "data.seq_len": _POSITIVE,
     "data.num_examples": _NOT_NEGATIVE,
-    "data.max_document_bytes": (lambda x: 1 <= x < 2**63, "lie in [1, 2^63)"),
+    "data.max_document_bytes": _BYTES,
     "data.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "objective.rate": (lambda x: 0 < x < 1, "lie in (0, 1)"),
     "objective.mask_share": _SHARE_OF_ALL,
@@ -98,7 +117,12 @@ _RULES = {
     "optimizer.b1": _SHARE,
     "optimizer.b2": _SHARE,
 }
-_BEYOND_32_BITS = {"seed", "data.max_document_bytes"}
+_BEYOND_32_BITS = {
+    "seed",
+    "data.max_document_bytes",
+    "extract.max_memory_bytes",
+    "engine.sort_bytes",
+}
 _NESTED = {"data.mixture.stages"}  # Checked where it is read.
 _WHOLE = {"coordinates.widths"}  # Lists of whole numbers, whose parts no flag checks.
 
