@@ -179,19 +179,23 @@ def curated(*, argument: str, split: str, spec: str, field: str) -> Source:
             f"data.source='curated:{argument}': there is no corpus; make one with "
             f"--config=configs/curate.py --workdir={argument}"
         )
-    meta = json.loads((folder / "corpus.json").read_bytes())
+    again = "is not as it was written; run configs/curate.py again"
+    try:
+        meta = json.loads((folder / "corpus.json").read_bytes())
+        sizes = {name: entry["num_bytes"] for name, entry in meta["splits"][split].items()}
+        fingerprint = f"{split} {meta['fingerprint']}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{folder / 'corpus.json'} {again}") from None
     paths = []
-    for name, entry in meta["splits"][split].items():
+    for name, size in sizes.items():
         path = folder / split / name
-        if not path.is_file() or path.stat().st_size != entry["num_bytes"]:
-            raise UserError(f"{path} is not as it was written; run configs/curate.py again")
+        if not path.is_file() or path.stat().st_size != size:
+            raise UserError(f"{path} {again}")
         paths.append(path)
     each = lambda: (
         formats.read(p, files_lib.MAX_DOCUMENT_BYTES, formats.json_lines) for p in paths
     )
-    records = RecordSource(
-        lambda: itertools.chain.from_iterable(each()), lambda: f"{split} {meta['fingerprint']}"
-    )
+    records = RecordSource(lambda: itertools.chain.from_iterable(each()), lambda: fingerprint)
     return _texts(records, "text")
 
 

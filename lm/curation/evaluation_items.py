@@ -32,16 +32,22 @@ def read(
       default_tasks: whether lm_eval's own tasks are known too; to list them takes seconds.
 
     Raises:
-      UserError: a file cannot be read, a field is missing, or a task is unknown.
+      UserError: a file cannot be read or has no text, a field is missing, or a task is unknown.
     """
     wanted = [field.strip() for field in fields.split(",") if field.strip()]
     if files:
         for path in files_lib.find("", files, key="decontaminate.files"):
-            reader = formats.reader_of(path)
+            reader, has_items = formats.reader_of(path), False
             for record in formats.read(path, files_lib.MAX_DOCUMENT_BYTES, reader):
                 if isinstance(record, UserError):
                     raise record
-                yield from _items_of(record, wanted)
+                for item in _items_of(record, wanted):
+                    has_items = True
+                    yield item
+            if not has_items:  # Or else that evaluation would pass for one that was looked for.
+                raise UserError(
+                    f"decontaminate.files: {files_lib.shown(path)} has no text; leave it out"
+                )
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if names:
         yield from _of_tasks(names, wanted, include_path, default_tasks)

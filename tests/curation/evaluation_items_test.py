@@ -72,12 +72,14 @@ def test_documents_of_tasks_are_items(tmp_path):
         ({"files": "{folder}/bad.jsonl"}, "bad.jsonl:1: not JSON"),
         ({"files": "{folder}/a.jsonl", "fields": "text"}, "a.jsonl:1: has no field 'text'"),
         ({"files": "{folder}/a.xyz"}, "the format .xyz is unknown"),
+        ({"files": "{folder}/[ae]*.jsonl"}, "empty.jsonl has no text; leave it out"),
         ({"tasks": "x", "include_path": "no/folder"}, "include_path=no/folder is no folder"),
     ],
 )
 def test_what_cannot_be_read_is_named(changed, named, tmp_path):
     write(tmp_path / "a.jsonl", {"question": "Why?"})
     (tmp_path / "a.xyz").write_text("")
+    (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text("{\n")
     changed = {key: value.format(folder=tmp_path) for key, value in changed.items()}
     with pytest.raises(UserError, match=re.escape(named)):

@@ -393,3 +393,14 @@ def test_training_reads_what_was_curated(texts, tmp_path):
     shard.write_bytes(b"")
     with pytest.raises(UserError, match="is not as it was written"):
         sources.make_source(f"curated:{tmp_path}/out", split="train", **options)
+
+
+@pytest.mark.parametrize("written", ["", '{"splits": {', "[]", "{}", '{"splits": {"train": 1}}'])
+def test_a_corpus_whose_list_of_files_is_damaged_is_named(written, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/corpus.json").write_text(written)
+
+    with pytest.raises(
+        UserError, match=r"corpus\.json is not as it was written; run configs/curate"
+    ):
+        sources.make_source(f"curated:{tmp_path}", split="train", spec="", field="")
