@@ -32,8 +32,16 @@ def text_data(seq_len: int, batch_size: int, sources: str) -> dict:
     data = stdlib_data(seq_len, batch_size)
     if not sources:
         return data
-    by_name = {name: source() for name in sources.split("+")}
+    by_name = {name: source() for name in names("sources", sources)}
     return data | dict(source="", mixture=mixture(), sources=by_name)
+
+
+def names(key: str, text: str) -> list[str]:
+    """Cuts "en+zh", of the argument `key`, into names."""
+    found = text.split("+")
+    if "" in found or len({*found}) < len(found):
+        raise ValueError(f"{key}={text} must be different names with + between them")
+    return found
 
 
 def mixture() -> dict:

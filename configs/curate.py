@@ -12,7 +12,7 @@ each stage does.
 
 import ml_collections
 
-from configs import common
+from configs import common, corpora
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg = common.parse_arg(arg, inputs="", engine="local")
     config = common.new("curate")
     if arg.inputs:
-        config.inputs = {name: _input("auto") for name in arg.inputs.split("+")}
+        config.inputs = {name: _input("auto") for name in corpora.names("inputs", arg.inputs)}
     else:
         config.inputs = {"python_stdlib": _input("python_stdlib")}
     config.extract = dict(

@@ -26,7 +26,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
             "--config='configs/fertility.py:en=en/*.txt,zh=zh/*.txt'"
         )
     opened = {name: _open(name) for name in names}
-    texts = dict(map(_source, config.texts))
+    texts: dict[str, sources.Source] = {}
+    for language, source in map(_source, config.texts):
+        if language in texts:
+            raise UserError(
+                f"texts: {language} is named twice; give all of its files by one glob, or another "
+                "name to these"
+            )
+        texts[language] = source
     found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in opened}
     for language, source in texts.items():
         for name, tokenizer in opened.items():

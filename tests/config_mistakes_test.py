@@ -58,6 +58,14 @@ def test_what_our_configs_refuse_is_no_mistake_in_them():
     assert "line" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "arg", ["curate.py:inputs=a+a", "curate.py:inputs=a+", "gpt2.py:sources=en+zh+en"]
+)
+def test_a_name_that_is_given_twice_or_is_empty_is_refused(arg):
+    with pytest.raises(UserError, match="must be different names with \\+ between them"):
+        cli.resolve([f"--config=configs/{arg}"])
+
+
 def test_an_error_of_unknown_kind_and_place_is_a_bug():
     bug = ZeroDivisionError("division by zero")
 

@@ -69,6 +69,7 @@ def test_a_limit_counts_that_many_documents(folder):
         ("en=curated:zh", "run", "texts: en='curated:zh': there is no corpus"),
         ("en=empty.txt", "run", "texts: en has no text"),
         ("en", "run", "'en' is not LANGUAGE=GLOBS"),
+        ("en=en.txt,zh=zh.txt,en=zh.txt", "run", "texts: en is named twice"),
         ("en=en.txt", "nowhere", "nowhere.* is no file"),
     ],
 )

@@ -67,7 +67,7 @@ def make_input(
     max_document_bytes: int,
     limits: web_text.Limits,
 ) -> Input:
-    """Finds what an input names, and reads nothing of it.
+    """Finds what an input names, and reads nothing of it; data sets by name may be downloaded.
 
     Args:
       name: of the input.
@@ -99,7 +99,9 @@ def make_input(
     if kind in _BY_NAME:
         if "@" not in path:
             raise UserError(f"{block}.path={path!r} must be NAME@SPLIT, such as wiki40b/en@train")
-        return make(path=path, files=(), num_links=0)
+        made = make(path=path, files=(), num_links=0)
+        _open_by_name(made)
+        return made
     if kind == "python_stdlib":
         if path:
             raise UserError(f"{block}.path={path!r} means nothing to python_stdlib; leave it out")
@@ -208,4 +210,11 @@ def sample_of(one: Input, count: int) -> Task:
 def _open_by_name(one: Input) -> sources.RecordSource:
     argument, _, split = one.path.rpartition("@")
     open_one = sources.open_tfds if one.kind == "tfds" else sources.open_hugging_face
-    return open_one(argument, "train", split)
+    try:
+        return open_one(argument, "train", split)
+    except UserError as error:  # It knows keys by the names that they have in training.
+        key = f"inputs.{one.name}.path"
+        said = str(error).replace(
+            f"data.source='{one.kind}:{argument}', data.train={split!r}", f"{key}={one.path!r}"
+        )
+        raise UserError(said.replace("data.train", key).replace("data.source", key)) from None

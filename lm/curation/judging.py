@@ -67,6 +67,11 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, tuple[float | None, float |
             choose(f"{key}: the measure", measure, quality.SIDES)
             if not all(x is None or (isinstance(x, int | float) and x == x) for x in both):
                 raise UserError(f"{key}: {measure} must have two numbers, or null")
+            if None not in both and both[0] > both[1]:
+                raise UserError(
+                    f"{key}: {measure} must be at least {both[0]} and at most {both[1]}, which "
+                    "nothing is; write [LEAST, MOST]"
+                )
     return bounds
 
 

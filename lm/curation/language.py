@@ -111,6 +111,10 @@ def _code(code, has_kana):
     return _RENAMED.get(code, code)
 
 
+# All that `detect` may say.
+LANGUAGES = frozenset(_code(code, has_kana=True) for _, code in pycld2.LANGUAGES) | {UNKNOWN}
+
+
 def _spans(data, parts):
     """Parts of bytes -> spans of characters, neighbours joined; bytes a language."""
     spans, place, num_bytes = [], 0, Counter()

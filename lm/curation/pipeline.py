@@ -21,6 +21,7 @@ from lm.curation import (
     summary,
 )
 from lm.curation import inputs as inputs_lib
+from lm.curation import language as language_lib
 from lm.curation import ledger as ledger_lib
 from lm.curation import repair as repair_lib
 from lm.curation.cache import StageCache
@@ -75,6 +76,12 @@ def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
 
 
 def _language(*, keep: Sequence[str]) -> dict[str, Any]:
+    for name in keep:
+        if name not in language_lib.LANGUAGES:
+            raise UserError(
+                f"language.keep={name!r} is no language that texts are told to be in; write codes "
+                "of ISO 639, such as en and zh, or und"
+            )
     return {"keep": tuple(keep)}
 
 

@@ -128,3 +128,10 @@ def test_few_trusted_texts_set_nothing(tmp_path):
 
     with pytest.raises(UserError, match="has 100 texts of no language"):
         pipeline_lib.make_settings(quality(trusted=tmp_path / "few.jsonl"))
+
+
+def test_thresholds_that_nothing_can_keep_are_refused(tmp_path):
+    (tmp_path / "mine.json").write_text('{"en": {"num_units": [50, 20]}}')
+
+    with pytest.raises(UserError, match="num_units must be at least 50 and at most 20, which noth"):
+        pipeline_lib.make_settings(quality(tmp_path / "mine.json"))
