@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Collection, Mapping
@@ -11,13 +10,12 @@ from typing import Any
 from lm.curation import language, quality, readers
 from lm.curation.ledger import Ledger
 from lm.curation.records import Lost, Record
-from lm.curation.thresholds import THRESHOLDS
+from lm.curation.thresholds import THRESHOLDS, Thresholds
 from lm.errors import UserError
 from lm.formats import files
 from lm.settings import choose
 from lm.system.progress_bar import say
 
-Thresholds = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
 _KINDS = ("none", "published")
 _MIN_TRUSTED = 100  # Texts of a language; of fewer a quantile says nothing.
 
@@ -72,7 +70,11 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, tuple[float | None, float |
                     f"{key}: {measure} must be at least {both[0]} and at most {both[1]}, which "
                     "nothing is; write [LEAST, MOST]"
                 )
-    return bounds
+    # The first that is out of bounds is the reason, and the cache does not know their order.
+    return {
+        name: {measure: each[measure] for measure in quality.SIDES if measure in each}
+        for name, each in bounds.items()
+    }
 
 
 def _calibrated(
@@ -106,11 +108,6 @@ def _calibrated(
 def _say(what: str, counts: Mapping[str, int]) -> None:
     if counts:
         say(f"{what} {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
-
-
-def digest(thresholds: Thresholds) -> str:
-    """Names thresholds, for the cache."""
-    return hashlib.sha256(json.dumps(thresholds, sort_keys=True).encode()).hexdigest()
 
 
 def measured(record: Record) -> Record:

@@ -27,6 +27,7 @@ from lm.curation import repair as repair_lib
 from lm.curation.cache import StageCache
 from lm.curation.duplicates import NearDuplicates
 from lm.curation.engines.engine import Engine
+from lm.curation.thresholds import Thresholds
 from lm.errors import UserError
 from lm.settings import call, choose
 from lm.system import atomic_files
@@ -52,7 +53,7 @@ class Settings(NamedTuple):
 
     repair: dict[str, Any]
     language: dict[str, Any]
-    thresholds: judging.Thresholds
+    thresholds: Thresholds
     private: dict[str, Any]
     duplicates: NearDuplicates | None
     items: contamination_stages.Items | None
@@ -120,7 +121,7 @@ class Pipeline:
 
     def __init__(self, engine: Engine, cache: StageCache):
         self.stages: dict[str, pathlib.Path] = {}
-        self.thresholds: summary.Thresholds = {}
+        self.thresholds: Thresholds = {}
         self._engine, self._cache = engine, cache
 
     @property
@@ -259,7 +260,10 @@ def write_corpus(
         if meta["made_of"] == final.name:
             return json.loads(report_path.read_bytes())
     chosen = pipeline.kept()
-    unfinished = workdir / f"{CORPUS}.unfinished"
+    # Of these documents alone: shards that are there already are not written again.
+    unfinished = workdir / f"{CORPUS}-{final.name}.unfinished"
+    for other in {*workdir.glob(f"{CORPUS}*.unfinished")} - {unfinished}:
+        shutil.rmtree(other)
     meta: dict[str, Any] = {"format": 1, "made_of": final.name, "splits": {}}
     for split in SPLITS:
         apply = functools.partial(stages.of_split, split=split, validation_share=validation_share)

@@ -13,12 +13,11 @@ from lm.curation import ledger as ledger_lib
 from lm.curation import records
 from lm.curation.ledger import Ledger
 from lm.curation.records import Record
+from lm.curation.thresholds import Thresholds
 
 _NUM_SAMPLES, _NUM_CLUSTERS, _NUM_EXAMPLES = 5, 20, 3
 _HEAD_CHARS = 200
 Histogram = collections.Counter[float]
-# Language, or "*" for all -> measure -> the least and the most that are kept.
-Thresholds = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
 
 
 class Summary(NamedTuple):

@@ -12,6 +12,11 @@ C4's rules on sentences and brackets are off, as in FineWeb2, and so are short l
 these drop of trusted text is in docs/curation.md.
 """
 
+from collections.abc import Mapping
+
+# Language, or "*" for all -> measure -> the least and the most that are kept.
+Thresholds = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
+
 THRESHOLDS: dict[str, dict[str, tuple[float | None, float | None]]] = {
     "en": {
         "num_units": (50, 100_000),  # Gopher

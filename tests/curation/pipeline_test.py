@@ -351,6 +351,38 @@ def test_a_killed_curation_goes_on(at, texts, tmp_path, monkeypatch):
     assert corpus(tmp_path / "killed") == corpus(tmp_path / "whole")
 
 
+def test_what_a_killed_curation_wrote_is_not_taken_for_other_inputs(texts, tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    found = {"a": ("jsonl", str(path))}
+    path.write_text("\n".join(texts[0][:40]))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(pipeline_lib, "_entry", _killed)  # Behind the shards of a split.
+        curate(tmp_path / "killed", found)
+    path.write_text("\n".join(texts[0][20:]))
+    curate(tmp_path / "killed", found)
+    curate(tmp_path / "whole", found)
+
+    assert corpus(tmp_path / "killed") == corpus(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob("*.unfinished"))
+
+
+def _killed(path):
+    raise Killed
+
+
+def test_the_order_of_thresholds_in_a_file_changes_nothing(tmp_path):
+    bounds = {"num_units": [20, None], "stop_words": [2, None]}
+    found = []
+    for name, order in (("a", list), ("b", lambda items: list(items)[::-1])):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"en": dict(order(bounds.items()))}))
+        quality = BLOCKS["quality"] | {"thresholds": str(path)}
+        settings = pipeline_lib.make_settings(BLOCKS | {"quality": quality})
+        found.append(list(settings.thresholds["en"]))
+
+    assert found[0] == found[1] == list(bounds)
+
+
 def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("first")
