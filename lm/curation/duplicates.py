@@ -6,7 +6,7 @@ name the one that stands for it.
 
 The steps, each a function over a sorted stream, so that no step holds more than its buckets:
 
-1. Exact copies: of equal `content_hash`, one goes on.
+1. Exact copies: of equal `records.digest`, one goes on.
 2. `sketch` of each document: its rank and band keys.
 3. (key, rank) of all, sorted -> `memberships`: who shares a bucket, a band of MinHash, with others.
 4. `components` of these: which documents can have to do with each other at all.
@@ -18,7 +18,6 @@ The steps, each a function over a sorted stream, so that no step holds more than
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -28,6 +27,7 @@ import scipy.sparse
 
 from lm.curation import minhash
 from lm.curation.ngram_hashes import ngram_set
+from lm.curation.records import digest
 from lm.errors import UserError
 
 
@@ -79,11 +79,6 @@ MEASURES: dict[str, Callable[[int, int, int], float]] = {
 }
 
 
-def content_hash(text: str) -> str:
-    """Gives BLAKE2b-128 of a text in UTF-8, as 32 hexadecimal digits."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def hash_of(rank: str) -> str:
     """Gives the content hash that a rank ends in."""
     return rank[8:]
@@ -111,7 +106,7 @@ def sketch(text: str, settings: NearDuplicates) -> Sketch:
     ngrams_G = ngrams(text, settings)
     # The most first, as strings are sorted. It is by n-grams, not characters: only so can no text
     # that is much shorter than a kept one be similar to it.
-    rank = f"{2**32 - 1 - len(ngrams_G):08x}{content_hash(text)}"
+    rank = f"{2**32 - 1 - len(ngrams_G):08x}{digest(text)}"
     if not len(ngrams_G):
         return Sketch(rank, [])
     signature_H = minhash.signature(ngrams_G, settings.num_bands * settings.band_rows)
@@ -284,7 +279,7 @@ def find(documents: dict[str, str], settings: NearDuplicates) -> dict[str, Fate]
     """
     names: dict[str, str] = {}  # The least name of each text.
     for name in sorted(documents):
-        names.setdefault(content_hash(documents[name]), name)
+        names.setdefault(digest(documents[name]), name)
     sketches = (sketch(documents[name], settings) for name in names.values())
     found = list(memberships(sorted((key, s.rank) for s in sketches for key in s.keys)))
     by_rank = itertools.groupby(sorted(found), key=lambda membership: membership.rank)
@@ -295,7 +290,7 @@ def find(documents: dict[str, str], settings: NearDuplicates) -> dict[str, Fate]
     decisions = {hash_of(decision.rank): decision for decision in survivors(contested, settings)}
     fates = {}
     for name, text in documents.items():
-        own = content_hash(text)
+        own = digest(text)
         decision = decisions.get(own, Decision(own, "", 0.0, True))
         if decision.of:
             of = names[hash_of(decision.of)]

@@ -46,7 +46,7 @@ def json_lines(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Fo
                 yield Lost(str(line).partition(": ")[0] or f"{name}:?{number}", "too_long", size)
     except files.DAMAGED as error:
         files.raise_of_machine(error)
-        yield rest_lost(path, name, end)
+        yield rest_lost(name, end)
     except UserError as error:  # Of the file as a whole, as when it is UTF-16.
         yield Lost(name, reason_of(error), path.stat().st_size)
 
@@ -156,7 +156,7 @@ def records(open_source: Callable[[], Iterator], *, field: str) -> Iterator[Foun
             yield found
 
 
-def rest_lost(path: pathlib.Path, name: str, num_unpacked: int) -> Lost:
+def rest_lost(name: str, num_unpacked: int) -> Lost:
     """Names what lies behind the damage of a packed file, of which nobody knows the size."""
     return Lost(f"{name}: behind byte {num_unpacked}", "rest_of_file")
 

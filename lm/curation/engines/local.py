@@ -65,11 +65,6 @@ class LocalEngine:
         return [shards.name(shard, self.num_shards) for shard in range(self.num_shards)]
 
 
-def finish(folder: pathlib.Path) -> None:
-    """Removes what a sorted data set was merged from, once nobody will go on with it."""
-    shutil.rmtree(folder / "runs", ignore_errors=True)
-
-
 @contextlib.contextmanager
 def opened(*, num_workers: int, num_shards: int, sort_bytes: int) -> Iterator[LocalEngine]:
     """Opens an engine.
