@@ -56,7 +56,7 @@ def read(
 def _items_of(record: fields_lib.Record, wanted: Sequence[str]) -> Iterator[Item]:
     if not wanted:
         for text in fields_lib.texts_of(record):
-            yield Item(record.name, text)
+            yield _item(record.name, text)
     for field in wanted:
         try:
             value = fields_lib.lookup(record.fields, field)
@@ -66,7 +66,13 @@ def _items_of(record: fields_lib.Record, wanted: Sequence[str]) -> Iterator[Item
                 f"{fields_lib.names_of(record.fields)}"
             ) from None
         for text in fields_lib.texts_of(fields_lib.Record(record.name, {field: value})):
-            yield Item(f"{record.name} {field}", text)
+            yield _item(f"{record.name} {field}", text)
+
+
+def _item(name: str, text: str) -> Item:
+    if error := files_lib.half_character(name, text):
+        raise error
+    return Item(name, text)
 
 
 def _of_tasks(
