@@ -13,6 +13,7 @@ import ml_collections
 from experiments import cli
 from experiments.wiring.number_ranges import check_numbers
 from lm.errors import UserError
+from lm.run import workdir as workdir_lib
 
 Overrides = dict[str, Any]
 
@@ -69,10 +70,10 @@ def read(path: str) -> list[Overrides] | dict[str, Any]:
 
 # Keys that configs did not always have, each at the value that does what was done without it. They
 # are left out of names, so that a sweep of an older version goes on in its folders.
-_SINCE = {
+SINCE = workdir_lib.ADDED | {
     "data.max_document_bytes": 10**9,
     "data.engine.runner": "",
-    "data.engine.options": (),
+    "data.engine.options": [],  # As `cli.flat` has a tuple.
     "task.date": "",
 }
 
@@ -104,7 +105,7 @@ def make_planner(base: Base, folder: pathlib.Path) -> Callable[[Overrides], Plan
         if "arg" not in overrides:
             same = {k for k in keys if k in base_values and values[k] == base_values[k]}
             overrides = {k: v for k, v in overrides.items() if k not in same}
-        named = {k: v for k, v in values.items() if k not in _SINCE or v != _SINCE[k]}
+        named = {k: v for k, v in values.items() if k not in SINCE or v != SINCE[k]}
         # Of all values, not of the overrides: one run has one name, however it is said.
         name = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:10]
         workdir = folder / name

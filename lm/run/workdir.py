@@ -38,7 +38,7 @@ _MAY_CHANGE = (
     "show_document",
 )
 # Keys that runs of older versions lack, with what they did.
-_ADDED = {"tokenizer.character_coverage": 0.9995, "train.only": "", "eval.corpora": {}}
+ADDED = {"tokenizer.character_coverage": 0.9995, "train.only": "", "eval.corpora": {}}
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -92,7 +92,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
         return
     # By way of JSON, which makes lists of tuples, as in the file.
     ours, theirs = flat(json.loads(_dump(config))), flat(load_config(workdir))
-    theirs = {key: value for key, value in _ADDED.items() if key in ours} | theirs
+    theirs = {key: value for key, value in ADDED.items() if key in ours} | theirs
     differing = sorted(
         key
         for key in ours.keys() | theirs.keys()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
+from experiments import cli
 from experiments.launchers import local
 from experiments.sweeps import costs
 from experiments.sweeps import launch as launch_lib
@@ -51,6 +52,17 @@ def test_a_run_is_named_by_its_config_and_says_what_differs():
     assert again.name == one.name
     with pytest.raises(AttributeError):
         one.config.optimizer.peak_learning_rate = 1.0
+
+
+def test_keys_that_are_new_do_not_rename_runs():
+    (run,) = plan({"seed": 1})
+    (adapted,) = plan({"seed": 1}, base=Base("configs/adapt.py", {}))
+
+    values = cli.flat(adapted.config) | cli.flat(run.config)
+    new = {"data.engine.runner", "data.engine.options", *workdir.ADDED}
+    assert new <= plan_lib.SINCE.keys() & values.keys()
+    for key in new:
+        assert values[key] == plan_lib.SINCE[key], key
 
 
 def test_arguments_of_the_config_are_joined():
