@@ -18,7 +18,7 @@ from lm.parallel.mesh import divisible, make_mesh
 from lm.parallel.param_rules import place_params
 from lm.system.cache import cache_folder
 from lm.tasks import labels
-from lm.train.evaluation import evaluate_sources
+from lm.train.evaluation import beside, evaluate_sources
 from lm.train.language_model import make_eval_step
 
 
@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         block = loaded.config.get("eval", {}).get("corpora", {})
         corpora = eval_corpora.prepare(block, data, prepared.tokenizer_block)
     others = {name: of_corpus(corpus) for name, corpus in corpora.items()}
-    metrics = of_corpus(prepared) | eval_corpora.of_all(others)
+    metrics = beside(of_corpus(prepared), others)
     print(f"{folder} at step {loaded.step}")
     for name, value in metrics.items():
         print(f"{name:>18} {value:.6f}")

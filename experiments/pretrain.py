@@ -50,8 +50,7 @@ def run(
         config, requested_config = complete(config, workdir, extend)
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
-        metrics = evaluation.metrics_of(mixtures.names(config.data))
-        metrics += eval_corpora.metrics(config.eval.corpora)
+        metrics = evaluation.metrics_of([*mixtures.names(config.data), *config.eval.corpora])
         training.check(config, metrics, profile_steps)
         # Only now, since a corpus may take hours to prepare.
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
@@ -60,7 +59,8 @@ def run(
         )
         read = prepared.corpora | {"": prepared} | experiment.corpora
         reasons = {name: no_bits_per_byte(config.objective.kind, c) for name, c in read.items()}
-        eval_corpora.check_best_metric(config.checkpoint.best_metric, reasons)
+        averaged = experiment.corpora or prepared.corpora
+        eval_corpora.check_best_metric(config.checkpoint.best_metric, reasons, averaged)
         if config.init_from:  # Its shapes and ids; parameters are read once the workdir is ours.
             goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
             tokenizer = None if goes_on else prepared.tokenizer
@@ -241,7 +241,7 @@ def make_evaluation(
 
     def evaluate(params):
         others = {name: of_corpus(params, *corpus) for name, corpus in (corpora or {}).items()}
-        return of_corpus(params, prepared, num_bytes) | eval_corpora.of_all(others)
+        return evaluation.beside(of_corpus(params, prepared, num_bytes), others)
 
     return evaluate
 

@@ -85,12 +85,12 @@ def test_each_corpus_has_its_metrics_and_the_others_stay_as_they_were(folder):
     own = [{key: x for key, x in line.items() if key.count("/") == 1} for line in found]
     assert own == evaluations(plain)
     for line in found:
-        assert line.keys() - own[0].keys() == {*eval_corpora.metrics({"zh": {}, "own": {}})}
+        assert line.keys() == own[0].keys() | {*evaluation.metrics_of(("zh", "own"))}
         for metric in ("loss", "bits_per_byte"):
             mean = (line[f"eval/zh/{metric}"] + line[f"eval/own/{metric}"]) / 2
             assert line[f"eval/macro/{metric}"] == mean
         # That of the run's own text has its very numbers.
-        for metric in eval_corpora.METRICS:
+        for metric in ("loss", "perplexity", "bits_per_byte"):
             assert line[f"eval/own/{metric}"] == line[f"eval/{metric}"] != line[f"eval/zh/{metric}"]
     again = launch(f"--config={ROOT}/configs/evaluate.py", f"--config.checkpoint={several}")
     for key, value in found[-1].items():
@@ -127,7 +127,11 @@ def test_a_mistake_is_one_line_before_anything_is_written(arguments, says, folde
 def test_corpora_have_their_names_and_a_plain_mean():
     one = {"eval/loss": 1.0, "eval/perplexity": 2.7, "eval/bits_per_byte": 0.5}
     two = {"eval/loss": 3.0, "eval/perplexity": 20.1}
-    assert eval_corpora.of_all({"a": one, "b": two}) == {
+    own = {"eval/loss": 2.5, "eval/en/loss": 2.5, "eval/macro/loss": 2.5}
+    own["eval/macro/bits_per_byte"] = 0.7  # Of sources, and not of what is added.
+    assert evaluation.beside(own, {"a": one, "b": two}) == {
+        "eval/loss": 2.5,
+        "eval/en/loss": 2.5,
         "eval/a/loss": 1.0,
         "eval/a/perplexity": 2.7,
         "eval/a/bits_per_byte": 0.5,
@@ -135,7 +139,7 @@ def test_corpora_have_their_names_and_a_plain_mean():
         "eval/b/perplexity": 20.1,
         "eval/macro/loss": 2.0,
     }
-    assert eval_corpora.of_all({}) == {}
+    assert evaluation.beside(own, {}) == own
 
 
 def test_a_command_adds_corpora_and_else_there_are_none():
@@ -161,12 +165,13 @@ def test_other_keys_are_refused(argument, says):
 
 def test_the_best_metric_is_one_that_there_will_be():
     config = cli.resolve([*TRAIN, *CORPORA, "--config.checkpoint.best_metric=eval/ja/loss"])
-    given = evaluation.METRICS + eval_corpora.metrics(config.eval.corpora)
+    given = evaluation.metrics_of(config.eval.corpora)
     with pytest.raises(UserError, match=r"eval/ja/loss' is unknown; .*eval/zh/loss"):
         training.check(config, given, None)
     reasons = {"": "", "zh": "characters are lost", "own": ""}
     for best in ("eval/bits_per_byte", "eval/own/bits_per_byte", "eval/zh/loss", ""):
-        eval_corpora.check_best_metric(best, reasons)
+        eval_corpora.check_best_metric(best, reasons, ("zh", "own"))
     for best in ("eval/zh/bits_per_byte", "eval/macro/bits_per_byte"):
         with pytest.raises(UserError, match=f"{best} is not given here: characters .* take eval/"):
-            eval_corpora.check_best_metric(best, reasons)
+            eval_corpora.check_best_metric(best, reasons, ("zh", "own"))
+    eval_corpora.check_best_metric("eval/macro/bits_per_byte", reasons, ["own"])

@@ -57,7 +57,8 @@ def make(
     # Of epochs of a million rows: to count them the corpus would have to be prepared.
     config = variants.with_num_steps(init_from.with_model(config), 10**6)
     pretraining.abstract_state(pretraining.make_parts(config, own))
-    training.check(config, evaluation.metrics_of(mixtures.names(config.data)), None)
+    names = [*mixtures.names(config.data), *config.eval.corpora]
+    training.check(config, evaluation.metrics_of(names), None)
     config = _shrunk(config, mesh, folder)
     parts = pretraining.make_parts(subject.varied(config, Variation(home)), home)
     prepared = pretraining.make_data(

@@ -1,6 +1,6 @@
 """Corpora beside the run's own validation split on which it is evaluated, each by its name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -9,9 +9,9 @@ from lm.corpus import preparation
 from lm.errors import UserError
 from lm.settings import call
 from lm.system.cache import cache_folder
+from lm.train import evaluation
 
-MACRO = "macro"  # The mean over all corpora has this in place of a name.
-METRICS = ("loss", "perplexity", "bits_per_byte")
+_TAKEN = (evaluation.MACRO, *(metric.removeprefix("eval/") for metric in evaluation.METRICS))
 # What a corpus has in common with the run's own, of the `data` block.
 _OF_ROWS = ("seq_len", "add_bos", "add_eos", "on_error", "max_document_bytes")
 _KEYS = ("source", "validation", "field")
@@ -25,7 +25,7 @@ def check(corpora: Mapping[str, Mapping[str, Any]], sources: Sequence[str] = ())
     """
     for name, block in corpora.items():
         key = f"eval.corpora.{name}"
-        if name in (MACRO, *METRICS, *sources):  # The sources of a mixture have metrics, too.
+        if name in (*_TAKEN, *sources):  # The sources of a mixture have metrics, too.
             raise UserError(f"{key}: eval/{name} is a metric already; name the corpus otherwise")
         if not name.replace("_", "").isalnum():
             raise UserError(f"{key}: a name has letters, digits and _; name the corpus otherwise")
@@ -35,24 +35,19 @@ def check(corpora: Mapping[str, Mapping[str, Any]], sources: Sequence[str] = ())
             raise UserError(f"{key}.source is not set; say where its text is, as data.source does")
 
 
-def metrics(corpora: Mapping[str, Any]) -> tuple[str, ...]:
-    """Lists what `evaluate` gives, as far as there are bits per byte."""
-    names = [f"eval/{name}/{metric}" for name in corpora for metric in METRICS]
-    means = [f"eval/{MACRO}/{metric}" for metric in ("loss", "bits_per_byte")]
-    return (*names, *means) if corpora else ()
-
-
-def check_best_metric(best_metric: str, reasons: Mapping[str, str]) -> None:
+def check_best_metric(
+    best_metric: str, reasons: Mapping[str, str], averaged: Iterable[str]
+) -> None:
     """Raises UserError where the best metric is bits per byte that are not given.
 
     `reasons` says of each corpus why it has none, or ""; that of no name is the run's own split.
+    Means are over those whose names are `averaged`.
     """
     name, _, metric = best_metric.removeprefix("eval/").rpartition("/")
     if metric != "bits_per_byte":
         return
-    others = [reason for other, reason in reasons.items() if other]
-    for reason in others if name == MACRO else [reasons[name]]:
-        if reason:
+    for of in averaged if name == evaluation.MACRO else [name]:
+        if reason := reasons[of]:
             raise UserError(
                 f"checkpoint.best_metric={best_metric} is not given here: {reason}; take "
                 f"{best_metric.replace(metric, 'loss')}"
@@ -85,24 +80,4 @@ def prepare(
             )
         except UserError as error:
             raise UserError(f"eval.corpora.{name}: {error}") from None
-    return found
-
-
-def of_all(by_name: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Gives each corpus's metrics its name, and adds their plain means.
-
-    {"a": {"eval/loss": 1.0}, "b": {"eval/loss": 3.0}} ->
-      {"eval/a/loss": 1.0, "eval/b/loss": 3.0, "eval/macro/loss": 2.0}
-
-    There is no mean of perplexities, and none of what one of them lacks.
-    """
-    found = {
-        f"eval/{name}/{metric.removeprefix('eval/')}": value
-        for name, of_one in by_name.items()
-        for metric, value in of_one.items()
-    }
-    for metric in ("loss", "bits_per_byte"):
-        values = [of_one[key] for of_one in by_name.values() if (key := f"eval/{metric}") in of_one]
-        if values and len(values) == len(by_name):
-            found[f"eval/{MACRO}/{metric}"] = sum(values) / len(values)
     return found

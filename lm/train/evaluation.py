@@ -48,9 +48,8 @@ def evaluate_sources(
 ) -> dict[str, float]:
     """Does as `evaluate` for all of several corpora together, and for each by its name.
 
-    Returns what `evaluate` does, "eval/NAME/loss" and so on of each, and the plain means
-    "eval/macro/loss" and, where each corpus has bits per byte, "eval/macro/bits_per_byte". A corpus
-    of the name "" stands alone, and has no other metrics.
+    Returns what `evaluate` does, "eval/NAME/loss" and so on of each, and the means of `beside`.
+    A corpus of the name "" stands alone, and has no other metrics.
     """
     return _metrics_by_name(_sums_by_name(params, eval_step, batches), num_bytes)
 
@@ -98,6 +97,23 @@ def _metrics_by_name(
     if "" in sums:
         return found
     by_name = {name: _metrics(of_one, num_bytes[name]) for name, of_one in sums.items()}
+    return beside(found, by_name)
+
+
+def beside(
+    own: Mapping[str, float], by_name: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """Adds the metrics of corpora, each by its name, and their plain means.
+
+    {"eval/loss": 2.5}, {"a": {"eval/loss": 1.0}, "b": {"eval/loss": 3.0}} ->
+      {"eval/loss": 2.5, "eval/a/loss": 1.0, "eval/b/loss": 3.0, "eval/macro/loss": 2.0}
+
+    There is no mean of perplexities, and none of what one of them lacks. If there are corpora to
+    add, means that are there already go: a mean is over these alone.
+    """
+    if not by_name:
+        return dict(own)
+    found = {key: value for key, value in own.items() if not key.startswith(f"eval/{MACRO}/")}
     for name, metrics in by_name.items():
         found |= {key.replace("/", f"/{name}/"): value for key, value in metrics.items()}
     for key in ("eval/loss", "eval/bits_per_byte"):
