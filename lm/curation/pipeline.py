@@ -144,7 +144,11 @@ class Pipeline:
         def read(folder: pathlib.Path) -> None:
             whole = [task for one in inputs for task in inputs_lib.tasks_of(one)]
             self._engine.sort(inputs_lib.read, tasks or whole, folder)
-            inputs_lib.check_unchanged(inputs)
+            try:
+                inputs_lib.check_unchanged(inputs)
+            except UserError:
+                shutil.rmtree(folder)  # Else it is gone on with, once the file is as it was.
+                raise
 
         with waiting("read"):
             prints = [] if tasks else sorted(inputs_lib.fingerprint(one) for one in inputs)

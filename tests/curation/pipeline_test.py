@@ -1,6 +1,7 @@
 """Of a whole curation: nothing is lost, and who did it changes no byte."""
 
 import json
+import os
 import pathlib
 import random
 
@@ -391,6 +392,27 @@ def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path):
 
     with pytest.raises(UserError, match=r"a\.txt changed while it was read"):
         inputs.check_unchanged([made])
+
+
+def test_nothing_stays_of_an_input_that_changed_while_it_was_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    times = path.stat()
+    found = {"a": ("text", str(path))}
+    read = inputs.read
+
+    def write_to(task):
+        path.write_text("second")
+        return read(task)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="changed while"):
+        patch.setattr(inputs, "read", write_to)
+        curate(tmp_path / "out", found)
+    path.write_text("first")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    curate(tmp_path / "out", found)
+
+    assert [each["text"] for each in documents(tmp_path / "out")] == ["first"]
 
 
 def test_files_behind_links_are_read_once(tmp_path):
