@@ -76,7 +76,9 @@ def test_each_source_is_evaluated_under_its_name(texts, workdir, capsys):
     config = evaluate_config.get_config()
     config.checkpoint = str(workdir)
     assert evaluate.run(config, workdir) == 0
-    assert f"eval/zh/loss {found['eval/zh/loss']:.6f}" in capsys.readouterr().out
+    shown = dict(line.split() for line in capsys.readouterr().out.splitlines()[1:])
+    for name in ("eval/loss", "eval/zh/loss", "eval/macro/bits_per_byte"):
+        assert float(shown[name]) == pytest.approx(found[name], rel=1e-5)
 
 
 def test_a_run_that_is_done_goes_on_by_the_same_config_alone(texts, workdir):

@@ -65,7 +65,7 @@ def other_order_after_resuming(monkeypatch):
     real = Batches.iterate
 
     def iterate(self, first_step, end_step, *part):
-        self._seed += first_step
+        self._keys = [f"{key} {first_step}" for key in self._keys]
         return real(self, first_step, end_step, *part)
 
     monkeypatch.setattr(Batches, "iterate", iterate)
