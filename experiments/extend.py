@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from experiments import convert
 from experiments.cli import command
 from lm.chat import template_files
-from lm.corpus import sources
+from lm.corpus import named_texts
 from lm.errors import UserError
 from lm.interop import hugging_face
 from lm.loading import language_model, task_model
@@ -58,8 +58,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
 
 def _texts(globs: str):
     """Returns what starts to read the texts, as often as it is called."""
-    source = sources.training_texts(globs, "text")
-    return lambda: (document.text for document in sources.readable(source, "raise", []))
+    source = named_texts.training_texts(globs, "text")
+    return lambda: named_texts.all_texts(source)
 
 
 def _read(source: pathlib.Path) -> tuple[convert.Model, dict[str, Any]]:

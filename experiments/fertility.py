@@ -6,7 +6,7 @@ import pathlib
 
 import ml_collections
 
-from lm.corpus import sources
+from lm.corpus import named_texts, sources
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.results import fertility_plot, plots
@@ -37,10 +37,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in opened}
     for language, source in texts.items():
         for name, tokenizer in opened.items():
-            documents = itertools.islice(
-                sources.readable(source, "raise", []), config.limit or None
-            )
-            counts = fertility.count(tokenizer, (document.text for document in documents))
+            chosen = itertools.islice(named_texts.all_texts(source), config.limit or None)
+            counts = fertility.count(tokenizer, chosen)
             if not counts.num_characters:
                 raise UserError(f"texts: {language} has no text; give it other files")
             found[name][language] = counts.measures()
@@ -69,7 +67,7 @@ def _source(named: str) -> tuple[str, sources.Source]:
     language, _, globs = named.partition("=")
     if not language or not globs:
         raise UserError(f"texts: {named!r} is not LANGUAGE=GLOBS, such as zh=zh/*.txt")
-    return language, sources.training_texts(globs, f"texts: {language}")
+    return language, named_texts.training_texts(globs, f"texts: {language}")
 
 
 def _print(found: fertility_plot.Measures) -> None:

@@ -67,6 +67,7 @@ def test_a_limit_counts_that_many_documents(folder):
         ("", "run", "there are no texts"),
         ("en=nothing.txt", "run", r"texts: en='nothing\.txt' matches no file"),
         ("en=curated:zh", "run", "texts: en='curated:zh': there is no corpus"),
+        ("en=latin.txt", "run", r"latin\.txt: byte 0xe9 .* convert the file$"),
         ("en=empty.txt", "run", "texts: en has no text"),
         ("en", "run", "'en' is not LANGUAGE=GLOBS"),
         ("en=en.txt,zh=zh.txt,en=zh.txt", "run", "texts: en is named twice"),
@@ -74,6 +75,7 @@ def test_a_limit_counts_that_many_documents(folder):
     ],
 )
 def test_what_cannot_be_counted_is_one_line(folder, arg, tokenizers, message):
+    (folder / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(UserError, match=message):
         fertility.run(run(arg, tokenizers=tokenizers), folder / "out")
 

@@ -140,10 +140,11 @@ def make_mixture(
         if limit and drawn > limit * num_rows[name]:
             epochs = drawn / num_rows[name]
             most_steps = math.floor(num_steps * limit / epochs)
+            fewer = f"or train.num_steps to {most_steps}, " if most_steps else ""
             raise UserError(
                 f"data.sources.{name}.max_epochs={limit}: the weights draw {drawn:,} of its "
-                f"{num_rows[name]:,} rows, {epochs:.4g} epochs; lower its weight, or "
-                f"train.num_steps to {most_steps}, or raise max_epochs"
+                f"{num_rows[name]:,} rows, {epochs:.4g} epochs; lower its weight, "
+                f"{fewer}or raise max_epochs"
             )
     return Mixture(names, counts)
 

@@ -76,23 +76,6 @@ def make_source(
     return make(argument=argument, split=split, spec=spec, field=field, **limit)
 
 
-def training_texts(spec: str, key: str) -> Source:
-    """Opens what the config key `key` names: files by glob, a document a file, or curated:WORKDIR.
-
-    Raises:
-      UserError: nothing is there.
-    """
-    if spec.startswith("curated:"):
-        place = dict(source=spec, spec="")
-    else:
-        place = dict(source="text", spec=spec)
-    try:
-        return make_source(**place, split="train", field="")
-    except UserError as error:  # It knows keys by the names that they have in training.
-        said = str(error).replace("data.train", key).replace("data.source", key)
-        raise UserError(said) from None
-
-
 def readable(source: Source, on_error: str, skipped: list[UserError]) -> Iterator[Document]:
     """Yields the documents that can be read and are valid Unicode.
 

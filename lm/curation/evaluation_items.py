@@ -40,7 +40,7 @@ def read(
             reader, has_items = formats.reader_of(path), False
             for record in formats.read(path, files_lib.MAX_DOCUMENT_BYTES, reader):
                 if isinstance(record, UserError):
-                    raise record
+                    raise files_lib.without_skip(record)
                 for item in _items_of(record, wanted):
                     has_items = True
                     yield item
@@ -71,7 +71,7 @@ def _items_of(record: fields_lib.Record, wanted: Sequence[str]) -> Iterator[Item
 
 def _item(name: str, text: str) -> Item:
     if error := files_lib.half_character(name, text):
-        raise error
+        raise files_lib.without_skip(error)
     return Item(name, text)
 
 

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.metadata
 import itertools
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -109,6 +110,11 @@ def make_input(
         found = [root / each for each in names]
     else:
         found = files.find(block, path, key=f"{block}.path")
+    for each in found:
+        if not os.access(each, os.R_OK):  # Before hours of what comes before it.
+            raise UserError(
+                f"{block}.path: {files.shown(each)} may not be read by this user; give access to it"
+            )
     unlinked: dict[tuple[int, int], File] = {}
     for each in found:
         stat = each.stat()

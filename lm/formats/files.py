@@ -345,6 +345,14 @@ def unreadable(path: pathlib.Path, error: Exception, num_read: int | None = None
     )
 
 
+def without_skip(error: UserError) -> UserError:
+    """Takes the remedy SKIP out of an error, for whoever has no such key.
+
+    'a.txt: is damaged; mend it, or set data.on_error="skip"' -> "a.txt: is damaged; mend it"
+    """
+    return UserError(str(error).partition(f", or set {SKIP}")[0])
+
+
 def raise_of_machine(error: Exception) -> None:
     """Raises one of DAMAGED that is no damage of a file, but a fault such as no permission."""
     if isinstance(error, OSError) and error.errno is not None:

@@ -74,6 +74,8 @@ def test_a_source_is_seen_as_often_as_it_may_be():
         "weight, or train.num_steps to 8, or raise max_epochs"
     )
     make(zh=1.0, max_epochs=7.0, num_steps=8)
+    with pytest.raises(UserError, match=r"lower its weight, or raise max_epochs$"):
+        make(zh=1.0, max_epochs=0.01)
 
 
 EQUAL = dict(en=0.5, zh=0.5)

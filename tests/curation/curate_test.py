@@ -1,6 +1,7 @@
 """The experiment: its commands, what it prints, and what it refuses before it writes."""
 
 import json
+import os
 
 import pytest
 from backports import zstd
@@ -126,6 +127,17 @@ def test_mistakes_are_refused_before_anything_is_written(change, message, config
     config.update_from_flattened_dict(change)
 
     with pytest.raises(UserError, match=message):
+        curate.run(config, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_that_may_not_be_read_is_named_before_anything_is_written(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.R_OK)
+
+    with pytest.raises(UserError, match=r"inputs\.a\.path: .* may not be read by this user"):
         curate.run(config, tmp_path / "out")
 
     assert not (tmp_path / "out").exists()

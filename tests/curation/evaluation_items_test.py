@@ -70,7 +70,11 @@ def test_documents_of_tasks_are_items(tmp_path):
     [
         ({"files": "{folder}/none.jsonl"}, "decontaminate.files="),
         ({"files": "{folder}/bad.jsonl"}, "bad.jsonl:1: not JSON"),
-        ({"files": "{folder}/half.jsonl"}, "half.jsonl:1: character 0 is half a surrogate pair"),
+        (
+            {"files": "{folder}/half.jsonl"},
+            "half.jsonl:1: character 0 is half a surrogate pair, not Unicode text; mend it$",
+        ),
+        ({"files": "{folder}/bad.csv"}, "a header of 2; mend the line$"),
         ({"files": "{folder}/a.jsonl", "fields": "text"}, "a.jsonl:1: has no field 'text'"),
         ({"files": "{folder}/a.xyz"}, "the format .xyz is unknown"),
         ({"files": "{folder}/[ae]*.jsonl"}, "empty.jsonl has no text; leave it out"),
@@ -83,6 +87,7 @@ def test_what_cannot_be_read_is_named(changed, named, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text("{\n")
     (tmp_path / "half.jsonl").write_text('{"question": "\\ud800"}\n')
+    (tmp_path / "bad.csv").write_text("a,b\n1\n")
     changed = {key: value.format(folder=tmp_path) for key, value in changed.items()}
-    with pytest.raises(UserError, match=re.escape(named)):
+    with pytest.raises(UserError, match=re.escape(named).replace(r"\$", "$")):
         list(evaluation_items.read(**NONE | changed))
