@@ -62,7 +62,7 @@ _RULES = {
     "decontaminate.max_documents": _NOT_NEGATIVE,
     "decontaminate.max_share": (lambda x: 0 < x <= 1, "lie in (0, 1]"),
     "output.validation_share": (lambda x: 0 < x < 1, "lie in (0, 1)"),
-    "engine.num_shards": _POSITIVE,
+    "engine.num_shards": (lambda x: 1 <= x <= 100_000, "lie in [1, 100000]"),  # Files, at a time.
     "engine.sort_bytes": _BYTES,
     "engine.num_workers": _NOT_NEGATIVE,
     "lora.rank": _NOT_NEGATIVE,
