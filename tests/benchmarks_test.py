@@ -120,8 +120,8 @@ def test_what_is_past_its_time_is_stopped_with_all_that_it_started(tmp_path, mon
 
     monkeypatch.setattr(runner.threading, "Timer", Timer)
     # What it has started holds its output, so that there would be no end.
-    start = "import subprocess; subprocess.Popen(['sleep', '60'])"
-    commands = {"slow": ["-c", f"{start}; print({json.dumps(LINE)!r}, flush=True); input()"]}
+    start = "import subprocess, time; subprocess.Popen(['sleep', '60'])"
+    commands = {"slow": ["-c", f"{start}; print({json.dumps(LINE)!r}, flush=True); time.sleep(60)"]}
     limits, begun = {"slow": 9}, time.monotonic()
 
     code = runner.run(
