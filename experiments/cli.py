@@ -43,7 +43,7 @@ _CHOICES = {
     "tokenizer.kind": ("tokenizer",),
     "model.name": ("model", "family"),
 }
-_OF_CORPUS = ("source", "validation", "field")  # Keys of a part of eval.corpora, all texts.
+CORPUS_KEYS = ("source", "validation", "field")  # Keys of a part of eval.corpora, all texts.
 # Of two keys that say one thing, the second gives way to the first, and is 0, where that is set.
 _UNSAYS = (
     ("train.num_steps", "train.num_epochs"),
@@ -131,12 +131,12 @@ def _add_corpora(block: ml_collections.ConfigDict | None, changes: Mapping[str, 
     """Adds to a block of eval.corpora, if there is one, those of which a change names a key."""
     for key in changes if block is not None else ():
         named = re.fullmatch(r"eval\.corpora\.(\w+)\.(\w+)", key)
-        if named and named[2] not in _OF_CORPUS:
-            keys = ", ".join(_OF_CORPUS)
+        if named and named[2] not in CORPUS_KEYS:
+            keys = ", ".join(CORPUS_KEYS)
             raise UserError(f"--config.{key}: a corpus of eval.corpora has the keys {keys}")
         if named and named[1] not in block:
             with block.unlocked():
-                block[named[1]] = ml_collections.ConfigDict(dict.fromkeys(_OF_CORPUS, ""))
+                block[named[1]] = ml_collections.ConfigDict(dict.fromkeys(CORPUS_KEYS, ""))
 
 
 def _check_key(arg: str, key: str, values: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections
 
+from experiments.cli import CORPUS_KEYS
 from lm.corpus import preparation
 from lm.errors import UserError
 from lm.settings import call
@@ -14,7 +15,6 @@ from lm.train import evaluation
 _TAKEN = (evaluation.MACRO, *(metric.removeprefix("eval/") for metric in evaluation.METRICS))
 # What a corpus has in common with the run's own, of the `data` block.
 _OF_ROWS = ("seq_len", "add_bos", "add_eos", "on_error", "max_document_bytes")
-_KEYS = ("source", "validation", "field")
 
 
 def check(corpora: Mapping[str, Mapping[str, Any]], sources: Sequence[str] = ()) -> None:
@@ -29,8 +29,10 @@ def check(corpora: Mapping[str, Mapping[str, Any]], sources: Sequence[str] = ())
             raise UserError(f"{key}: eval/{name} is a metric already; name the corpus otherwise")
         if not name.replace("_", "").isalnum():
             raise UserError(f"{key}: a name has letters, digits and _; name the corpus otherwise")
-        if not isinstance(block, Mapping | ml_collections.ConfigDict) or set(block) != {*_KEYS}:
-            raise UserError(f"{key} must have the keys {', '.join(_KEYS)}, and no other")
+        if not isinstance(block, Mapping | ml_collections.ConfigDict) or set(block) != {
+            *CORPUS_KEYS
+        }:
+            raise UserError(f"{key} must have the keys {', '.join(CORPUS_KEYS)}, and no other")
         if not block["source"]:
             raise UserError(f"{key}.source is not set; say where its text is, as data.source does")
 

@@ -20,7 +20,6 @@ class StageCache:
     def __init__(self, folder: pathlib.Path):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.made: list[pathlib.Path] = []  # In the order in which they were asked for.
 
     def stage(
         self,
@@ -50,5 +49,4 @@ class StageCache:
                         # What a data set was sorted from is for whoever goes on after a kill.
                         shutil.rmtree(folder / "runs", ignore_errors=True)
                         atomic_files.write(folder / _DONE, identity)
-        self.made.append(folder)
         return folder
