@@ -242,11 +242,11 @@ def _shared_tokenizer(
             pieces = tokenizer_kinds.sample(readable(source, on_error, []), most)
             yield from (Document(text, f"{name} {i}") for i, text in enumerate(pieces))
 
-    if tokenizer["kind"] != "sentencepiece":  # Nothing is learnt, so that nothing need be hashed.
-        return tokenizer
-    places = {name: [b.source, b.train, b.field] for name, b in blocks.items()}
-    prints = {name: source.fingerprint() for name, source in texts.items()}
-    fingerprint = json.dumps([places, prints, on_error])
+    def fingerprint() -> str:
+        places = {name: [b.source, b.train, b.field] for name, b in blocks.items()}
+        prints = {name: source.fingerprint() for name, source in texts.items()}
+        return json.dumps([places, prints, on_error])
+
     return tokenizer_kinds.keep_tokenizer(tokenizer, documents, fingerprint, cache_dir)
 
 

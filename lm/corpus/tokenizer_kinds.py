@@ -84,7 +84,7 @@ def tokenizer_kind(*, kind: str, **options) -> tuple[MakeTokenizerFn, str]:
 def keep_tokenizer(
     block: dict[str, Any],
     documents: Callable[[], Iterator[Document]],
-    fingerprint: str,
+    fingerprint: Callable[[], str],
     cache_dir: str | pathlib.Path,
 ) -> dict[str, Any]:
     """Trains the tokenizer of a block, unless the cache has it, for corpora that share it.
@@ -92,7 +92,7 @@ def keep_tokenizer(
     Args:
       block: `kind`, and the settings of that kind.
       documents: gives what it learns from, of as many corpora as one likes.
-      fingerprint: changes whenever the documents do.
+      fingerprint: gives what changes whenever the documents do; asked for where they are read.
       cache_dir: the parent of all caches.
 
     Returns the block that names what was trained; of a kind that learns nothing, the block itself.
@@ -100,10 +100,10 @@ def keep_tokenizer(
     Raises:
       UserError: see `tokenizer_kind`; the documents hold no text.
     """
-    make_tokenizer, name = tokenizer_kind(**block)
     if block["kind"] != "sentencepiece":
         return block
-    digest = hashlib.sha256(json.dumps([name, fingerprint]).encode()).hexdigest()[:20]
+    make_tokenizer, name = tokenizer_kind(**block)
+    digest = hashlib.sha256(json.dumps([name, fingerprint()]).encode()).hexdigest()[:20]
     folder = pathlib.Path(cache_dir) / f"tokenizer-{digest}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -303,7 +303,8 @@ def make_report(engine: Engine, pipeline: Pipeline) -> dict[str, Any]:
     for of in ("source",), ():
         assert ledger_lib.by(read, of) == ledger_lib.by(total.ledger, of), "documents are missing"
     ids = frozenset(cluster[1] for cluster in total.clusters)
-    found = engine.fold(functools.partial(summary.examples, ids=ids), [pipeline.final])
+    examples = functools.partial(summary.examples, ids=ids)
+    found = engine.fold(examples, [pipeline.final]) if ids else []  # All documents are read again.
     report = summary.report(total, summary.add_examples(found), STAGES, pipeline.thresholds)
     if pipeline.thresholds.keys() - {"*"}:
         later = STAGES[STAGES.index("quality") + 1 :]

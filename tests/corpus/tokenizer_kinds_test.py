@@ -56,7 +56,7 @@ def test_a_tokenizer_of_several_corpora_is_trained_once(tmp_path):
         reads.append(None)
         return iter([Document(ENGLISH, "en"), Document(CHINESE, "zh")])
 
-    keep = lambda fingerprint: keep_tokenizer(PIECES, documents, fingerprint, tmp_path)
+    keep = lambda fingerprint: keep_tokenizer(PIECES, documents, lambda: fingerprint, tmp_path)
     block = keep("both")
 
     assert keep("both") == block and len(reads) == 1
@@ -64,10 +64,10 @@ def test_a_tokenizer_of_several_corpora_is_trained_once(tmp_path):
     trained = tokenizers.load_file(block["path"])
     assert trained.decode(trained.encode_batch([CHINESE])[0]) == CHINESE
     assert {" the", "猫"} <= {trained.piece(i) for i in range(trained.vocab_size)}
-    assert keep_tokenizer(BYTES, documents, "both", tmp_path) == BYTES and len(reads) == 2
+    assert keep_tokenizer(BYTES, documents, lambda: "both", tmp_path) == BYTES and len(reads) == 2
 
 
 def test_a_tokenizer_that_learns_from_nothing_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="no text"):
-        keep_tokenizer(PIECES, lambda: iter([Document("", "empty")]), "", tmp_path)
+        keep_tokenizer(PIECES, lambda: iter([Document("", "empty")]), lambda: "", tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
