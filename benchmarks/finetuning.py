@@ -58,8 +58,10 @@ def measure(name: str, folder: pathlib.Path, rounds: int) -> None:
             print(f"{name}, {side}: {spent}", file=sys.stderr, flush=True)
             found[side].append(spent)
     case = CASES[name]
-    _emit(name, "first start", found["ours"][:1], found["peer"][:1], case.first_target)
-    _emit(name, "second start", found["ours"][1:], found["peer"][1:], case.target)
+    num_train = len((folder / "train.jsonl").read_text().splitlines())
+    emit = functools.partial(_emit, name, num_train)
+    emit("first start", found["ours"][:1], found["peer"][:1], case.first_target)
+    emit("second start", found["ours"][1:], found["peer"][1:], case.target)
 
 
 def _ours(name: str, folder: pathlib.Path, workdir: pathlib.Path) -> list[str]:
@@ -102,7 +104,12 @@ def _bytes(usage: resource.struct_rusage) -> int:
 
 
 def _emit(
-    name: str, start: str, ours: list[Spent], peer: list[Spent], target: dict[str, float]
+    name: str,
+    num_train: int,
+    start: str,
+    ours: list[Spent],
+    peer: list[Spent],
+    target: dict[str, float],
 ) -> None:
     median = lambda found, field: statistics.median(getattr(each, field) for each in found)
     pairs = list(zip(ours, peer, strict=True))
@@ -113,7 +120,7 @@ def _emit(
         f"finetuning/{name}",
         device="cpu",
         packages=("jax", "torch", "transformers", "peft"),
-        shape={"num_train": CASES[name].num_train, "batch_size": finetuning_cases.BATCH_SIZE},
+        shape={"num_train": num_train, "batch_size": finetuning_cases.BATCH_SIZE},
         unit="seconds",
         ours=round(median(ours, "seconds"), 2),
         peer="Trainer, batches by length, fused AdamW, eager",
