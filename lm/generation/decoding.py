@@ -14,6 +14,7 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.models import kv_cache
 from lm.models.families import family_of
+from lm.models.int8 import Int8Matrix
 from lm.models.parameters import Params
 from lm.tokenizers.tokenizers import Tokenizer
 
@@ -126,7 +127,9 @@ def step(
     return _logits(output.hidden_BLD[:, 0], output.unembed_VD), caches
 
 
-def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array) -> jax.Array:
+def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array | Int8Matrix) -> jax.Array:
+    if isinstance(unembed_VD, Int8Matrix):
+        return unembed_VD.product(hidden_BD)
     # The product in the model's dtype, as in training; all that follows it in float32.
     unembed_VD = unembed_VD.astype(hidden_BD.dtype)
     return jnp.einsum("BD,VD->BV", hidden_BD, unembed_VD).astype(jnp.float32)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from lm.models.int8 import Int8Matrix
 from lm.models.parameters import TRANSPOSED, Params, kernel_dims, transposed
 
 
@@ -96,6 +97,8 @@ def unstack_for_decoding(params: Params, dtype: Any) -> Params:
     """
 
     def convert(path: tuple, tree: Any) -> Any:
+        if isinstance(tree, Int8Matrix):
+            return tree
         if not isinstance(tree, dict):
             is_matrix = path[-1] == "kernel" or path[-1].endswith("_embedding")
             return jnp.asarray(tree, dtype) if is_matrix else tree

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from lm.models.int8 import Int8Matrix
 from lm.models.parameters import TRANSPOSED
 
 # (x, w) -> x w, of matrices of the dtype to compute in; see `lm.models.matmuls`.
@@ -56,7 +57,7 @@ class LazyLogits:
     """Hidden states and the affine map that makes logits of them; losses take it in blocks."""
 
     hidden_BLD: jax.Array  # In the dtype to compute in.
-    unembed_VD: jax.Array  # The parameter, float32; so is the bias.
+    unembed_VD: jax.Array | Int8Matrix  # The parameter, mostly float32; so is the bias.
     bias_V: jax.Array | None = None
 
     def logits(self) -> jax.Array:
@@ -69,8 +70,10 @@ class LazyLogits:
         return logits_BLV + self.bias_V.astype(logits_BLV.dtype)[None, None]
 
 
-def embed(table_VD: jax.Array, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def embed(table_VD: jax.Array | Int8Matrix, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Looks up rows of a float32 table: B x L -> B x L x D in `dtype`."""
+    if isinstance(table_VD, Int8Matrix):
+        return table_VD.rows(ids_BL, dtype)
     # Cast behind the look-up, so that a row's gradient, a sum over all tokens of its id, is added
     # up in float32: in 16 bits it would no longer grow after some hundred tokens.
     return jnp.asarray(table_VD)[ids_BL].astype(dtype)
@@ -108,7 +111,11 @@ class Dense(nn.Module):
         rows = x.reshape(-1, math.prod(in_shape))
         if self.has_variable("params", TRANSPOSED):
             # For few rows CPUs read the matrix faster in this order. It is of `dtype` already.
-            y = self.matmul(self.get_variable("params", TRANSPOSED), rows.T).T
+            matrix = self.get_variable("params", TRANSPOSED)
+            if isinstance(matrix, Int8Matrix):
+                y = matrix.product(rows).astype(self.dtype)
+            else:
+                y = self.matmul(matrix, rows.T).T
         else:
             kernel = self.param("kernel", self.kernel_init, (*in_shape, *self.out_shape))
             y = self.matmul(rows, kernel.astype(self.dtype).reshape(rows.shape[1], -1))
