@@ -36,7 +36,7 @@ class Int8Matrix:
         rounded = quantize(x_ND)
         x8_ND, num_rows = rounded.values_FD, x_ND.shape[0]
         if num_rows == 1:
-            # XLA's product of 8-bit integers by one row was seen to be twenty times slower on CPUs than by two.
+            # XLA took twenty times as long for one row as for two, on CPUs.
             x8_ND = jnp.concatenate([x8_ND, jnp.zeros_like(x8_ND)])
         # The matrix first, as in `layers.Dense`: for few rows CPUs are faster that way.
         y_FN = jax.lax.dot_general(
