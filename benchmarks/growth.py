@@ -299,7 +299,7 @@ def draw(path: pathlib.Path) -> None:
                 found = np.array([point["planned_bytes"] for point in of]) / scale
                 panel.loglog(sizes, found, "s:", markersize=2)
                 ends += [*found]
-            panel.set_title(f"{name}, {unit}", fontsize="small")
+            panel.set_title(f"{name}, {unit}", fontsize="x-small")
             panel.tick_params(labelsize="x-small")
             panel.minorticks_off()
             panel.set_xticks([sizes[0], sizes[-1]], [f"{x:,}" for x in (sizes[0], sizes[-1])])
