@@ -173,15 +173,19 @@ def write(checkpoint, tmp_path, lines=None, **settings):
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
 
+def assert_same_text(theirs, ours):
+    """Theirs loses characters beside a byte that is no UTF-8, those of a prompt, too."""
+    parts = theirs.split("\ufffd")
+    assert ours.startswith(parts[0]) and ours.endswith(parts[-1])
+    assert len(parts) > 1 or ours == theirs
+
+
 def assert_same(theirs, prompts, written):
     num_ended = 0
     for ids, found in zip(prompts, written, strict=True):
         new, ended = theirs.new(ids)
         text = theirs.text(ids, new[:-1] if ended else new)
-        if text.endswith("\ufffd"):  # Of ours, half a character is no text.
-            assert found["text"].startswith(text.rstrip("\ufffd"))
-        else:
-            assert found["text"] == text
+        assert_same_text(text, found["text"])
         assert found["num_tokens"] == len(new) - ended
         assert found["finish_reason"] == ("stop" if ended else "length")
         num_ended += ended
@@ -245,8 +249,7 @@ def test_answers_and_their_end_are_those_of_transformers(kind, name, tmp_path, c
     for ids, found in zip(prompts, written, strict=True):
         new, ended = back.new(ids)
         text = back.tokenizer.decode(new[:-1] if ended else new, skip_special_tokens=True)
-        assert found["text"].startswith(text.rstrip("\ufffd"))
-        assert "\ufffd" in text or found["text"] == text
+        assert_same_text(text, found["text"])
         assert (found["num_tokens"], found["finish_reason"] == "stop") == (len(new) - ended, ended)
     # A prompt is a user's message; a system's comes first.
     assert write(run, tmp_path, [{"prompt": "the thing"}])[0]["text"] == written[0]["text"]

@@ -2,8 +2,10 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,7 @@ class HuggingFaceTokenizer:
             self._find(names, keys) for keys in _NAMES
         )
         self._is_byte_level = "ByteLevel" in json.dumps(parts.get("decoder"))
+        self._falls_back_to_bytes = "ByteFallback" in json.dumps(parts.get("decoder"))
         self._continuing_prefix = parts["model"].get("continuing_subword_prefix")
         unk = parts["model"].get("unk_token") or ""  # Unigram gives the id, the others a name.
         self.unk_id = parts["model"].get("unk_id", library.token_to_id(unk))
@@ -126,7 +129,13 @@ class HuggingFaceTokenizer:
         return special_tokens.SplitAtSpecialTokens(self._tokenizer)
 
     def decode(self, ids):
-        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        ids = [int(i) for i in ids]
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        if "\ufffd" not in text or not self._falls_back_to_bytes:
+            return text
+        # One byte that is no UTF-8 would take all characters with it that are bytes beside it.
+        names = (self._tokenizer.id_to_token(i) for i in ids if i not in self._special)
+        return self._tokenizer.decoder.decode(_apart(filter(None, names)))
 
     def piece(self, token_id):
         if int(token_id) in self._special or self._continuing_prefix:
@@ -170,6 +179,22 @@ class HuggingFaceTokenizer:
             atomic_files.write(folder / name, contents)
         kind = "transformers, of a task" if self._is_of_task else "transformers"
         atomic_files.write(folder / KIND, "file\n" if self._is_older else f"{kind}\n")
+
+
+def _apart(names: Iterable[str]) -> list[str]:
+    """Puts U+FFFD in the place of bytes that are no UTF-8.
+
+    <0xE4> <0x41> a -> U+FFFD <0x41> a
+    """
+    found = []
+    for is_byte, run in itertools.groupby(names, key=lambda name: byte_of(name) is not None):
+        if not is_byte:
+            found += run
+            continue
+        for character in b"".join(map(byte_of, run)).decode(errors="surrogateescape"):
+            is_text = not "\udc80" <= character <= "\udcff"
+            found += [f"<0x{byte:02X}>" for byte in character.encode()] if is_text else ["\ufffd"]
+    return found
 
 
 def _keep_spaces(part: dict[str, Any] | None) -> dict[str, Any] | None:
