@@ -49,6 +49,9 @@ class GenerationRequest:
     prompt: token ids, at least one.
     max_new_tokens: of each choice; 0 only scores the prompt.
     stops: texts that end a choice, and are not part of it.
+    stop_ids: tokens that do, such as the end of text; with `stops`, what `ending.stops` gives.
+    goes_on: the text goes on from the prompt's, whose last space it may need, as in
+      `writing.Writer`; False for an answer.
     echo_logprobs: also tells how likely each token of the prompt is.
     """
 
@@ -58,6 +61,8 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     num_choices: int = 1
     echo_logprobs: bool = False
+    stop_ids: tuple[int, ...] = ()
+    goes_on: bool = False
 
 
 Top = tuple[tuple[int, float], ...]  # The likeliest tokens and their log-probabilities.
