@@ -4,7 +4,8 @@ A cache has a slot for each position. The token at position p writes slot p, and
 to p: what else is in there is overwritten before anyone sees it, so rows may be of unequal length.
 
 Dimension key:
-  B batch    L new tokens    M slots    G key/value heads    R query heads of each    K head width
+  B batch    L new tokens    M slots    H heads    G key/value heads    R query heads of each
+  K head width
 """
 
 import dataclasses
@@ -43,14 +44,14 @@ class CachedAttend:
     mask_BLM: which slots a new token sees.
     slots_BL: where the keys and values of each new token are written; outside the cache they are
       dropped. None: the cache is complete, and they are ignored.
-    bias_HLM: added to the scores, if given.
+    bias_BHLM: added to the scores, if given.
     scale: of the scores; None for 1/sqrt(K).
     """
 
     cache: LayerCache
     mask_BLM: jax.Array
     slots_BL: jax.Array | None = None
-    bias_HLM: jax.Array | None = None
+    bias_BHLM: jax.Array | None = None
     scale: float | None = None
 
     def __call__(self, q_BLHK: jax.Array, k_BLGK: jax.Array, v_BLGK: jax.Array) -> jax.Array:
@@ -67,8 +68,8 @@ class CachedAttend:
         q_BGRLK = q_BLHK.reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4)
         scores_BGRLM = jnp.einsum("BGRLK,BGMK->BGRLM", q_BGRLK, self.cache.k_BGMK)
         scores_BGRLM = scores_BGRLM.astype(jnp.float32)
-        if self.bias_HLM is not None:
-            scores_BGRLM = scores_BGRLM + self.bias_HLM.reshape(1, G, H // G, L, M)
+        if self.bias_BHLM is not None:
+            scores_BGRLM = scores_BGRLM + self.bias_BHLM.reshape(B, G, H // G, L, M)
         scores_BGRLM = jnp.where(self.mask_BLM[:, None, None], scores_BGRLM, -1e30)
         probs_BGRLM = jax.nn.softmax(scores_BGRLM, axis=-1).astype(self.cache.v_BGMK.dtype)
         o_BGRLK = jnp.einsum("BGRLM,BGMK->BGRLK", probs_BGRLM, self.cache.v_BGMK)
@@ -76,7 +77,7 @@ class CachedAttend:
 
 
 def attention_fns(
-    caches: Sequence[LayerCache], positions_BL, *, window=0, bias_HLM=None, scale=None
+    caches: Sequence[LayerCache], positions_BL, *, window=0, bias_BHLM=None, scale=None
 ) -> list[CachedAttend]:
     """Makes each layer's, for new tokens at B x L positions: each sees the slots up to its own.
 
@@ -86,7 +87,7 @@ def attention_fns(
     mask_BLM = slots_M <= positions_BL[:, :, None]
     if window:
         mask_BLM &= positions_BL[:, :, None] - slots_M < window
-    return [CachedAttend(cache, mask_BLM, positions_BL, bias_HLM, scale) for cache in caches]
+    return [CachedAttend(cache, mask_BLM, positions_BL, bias_BHLM, scale) for cache in caches]
 
 
 def unstack_for_decoding(params: Params, dtype: Any) -> Params:

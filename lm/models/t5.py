@@ -64,29 +64,29 @@ class T5Config:
 
 
 def relative_buckets(
-    distance_LM: jax.Array, *, num_buckets: int, max_distance: int, causal: bool
+    distance_BLM: jax.Array, *, num_buckets: int, max_distance: int, causal: bool
 ) -> jax.Array:
-    """Sorts distances from a query back to a key, L x M, into buckets, of the same shape.
+    """Sorts distances from a query back to a key, B x L x M, into buckets, alike.
 
     Half of the buckets hold one small distance each, the rest wider and wider ranges up to
     `max_distance` (Raffel et al. 2020, section 2.1). Without `causal`, keys behind the query have
     buckets of their own.
     """
-    offset_LM = 0
+    offset_BLM = 0
     if causal:
-        distance_LM = jnp.maximum(distance_LM, 0)  # Keys that follow the query are hidden anyway.
+        distance_BLM = jnp.maximum(distance_BLM, 0)  # Keys that follow the query are hidden anyway.
     else:
         num_buckets //= 2
-        offset_LM = jnp.where(distance_LM < 0, num_buckets, 0)
-        distance_LM = jnp.abs(distance_LM)
+        offset_BLM = jnp.where(distance_BLM < 0, num_buckets, 0)
+        distance_BLM = jnp.abs(distance_BLM)
     num_exact = num_buckets // 2
     # 0 at the first wide bucket, 1 where the last one ends; in between as the logarithm. Clamped
     # where it is not used: no logarithm of 0.
-    log_LM = jnp.log(jnp.maximum(distance_LM, num_exact).astype(jnp.float32) / num_exact)
-    wide_LM = log_LM / math.log(max_distance / num_exact) * (num_buckets - num_exact)
+    log_BLM = jnp.log(jnp.maximum(distance_BLM, num_exact).astype(jnp.float32) / num_exact)
+    wide_BLM = log_BLM / math.log(max_distance / num_exact) * (num_buckets - num_exact)
     # Rounded towards 0, as the published weights were trained; all that is farther is in the last.
-    wide_LM = jnp.minimum(num_exact + wide_LM.astype(int), num_buckets - 1)
-    return offset_LM + jnp.where(distance_LM < num_exact, distance_LM, wide_LM)
+    wide_BLM = jnp.minimum(num_exact + wide_BLM.astype(int), num_buckets - 1)
+    return offset_BLM + jnp.where(distance_BLM < num_exact, distance_BLM, wide_BLM)
 
 
 def _attention(c: T5Config, name: str) -> attention.Attention:
@@ -209,31 +209,29 @@ class Stack(nn.Module):
 
         Args:
           x_BLD: the residual stream.
-          positions_BL: with `caches`, of the new tokens; all rows are as far.
+          positions_BL: with `caches`, of the new tokens; otherwise rows begin at 0.
           mask, encoded_BMD, cross_mask: see `Block`; None with `caches`.
           caches: see `GPT2.blocks`.
           deterministic: no dropout.
         """
         c = self.config
         dropout = lambda name: nn.Dropout(c.dropout, deterministic=deterministic, name=name)
-        if caches is None:
-            at_L = at_M = jnp.arange(x_BLD.shape[1])
-        else:
-            # All rows are as far, so one bias serves them. The minimum, since those that have
-            # stopped may stand outside; what they say is not looked at.
-            at_L, at_M = jnp.min(positions_BL, axis=0), jnp.arange(caches[0].own.k_BGMK.shape[2])
-        buckets_LM = relative_buckets(
-            at_L[:, None] - at_M[None, :],
+        at_M = jnp.arange(x_BLD.shape[1] if caches is None else caches[0].own.k_BGMK.shape[2])
+        # A row that holds for all; with caches, each row may be as far as it likes.
+        at_BL = at_M[None] if caches is None else positions_BL
+        buckets_BLM = relative_buckets(
+            at_BL[:, :, None] - at_M[None, None],
             num_buckets=c.num_buckets,
             max_distance=c.max_distance,
             causal=self.causal,
         )
         # One table for all layers; float32 like the scores that it is added to.
-        bias_HLM, by_layer, own = self.relative_bias[buckets_LM].transpose(2, 0, 1), None, []
+        bias_BHLM = self.relative_bias[buckets_BLM].transpose(0, 3, 1, 2)
+        bias_HLM, by_layer, own = bias_BHLM[0], None, []
         if caches is not None:
             encoded_BMD = x_BLD  # Ignored: the keys and values of what was read are in the caches.
             of_own = [cache.own for cache in caches]
-            own = kv_cache.attention_fns(of_own, positions_BL, bias_HLM=bias_HLM, scale=1.0)
+            own = kv_cache.attention_fns(of_own, positions_BL, bias_BHLM=bias_BHLM, scale=1.0)
             cross = [CachedAttend(x.encoder, x.encoder_mask_BLM, scale=1.0) for x in caches]
             by_layer = {"cached": own, "cross_cached": cross}
         x_BLD = stack(self, Block, deterministic=deterministic)(
