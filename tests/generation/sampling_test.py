@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,33 +146,123 @@ PROBS = [0.05, 0.5, 0.15, 0.3]
 def test_what_top_k_and_top_p_keep(top_k, top_p, kept):
     logits_BV = jnp.log(jnp.asarray([PROBS]))
 
-    filtered_BV = sampling.filter_logits(logits_BV, top_k, top_p)
+    filtered_BV = sampling.filter_logits(logits_BV, jnp.array([top_k]), jnp.array([top_p]))
 
     assert np.flatnonzero(np.isfinite(filtered_BV[0])).tolist() == kept
     np.testing.assert_array_equal(filtered_BV[0, kept], logits_BV[0, kept])
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.7), (4, 0.5)])
-def test_the_filters_are_those_of_transformers(top_k, top_p):
+NOTHING = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0)
+
+
+def settings_of(*rows):
+    """Each row's own."""
+    names = [field.name for field in dataclasses.fields(sampling.DrawSettings)]
+    full = [NOTHING | row for row in rows]
+    return sampling.DrawSettings(
+        **{name: jnp.asarray([row[name.removesuffix("_B")] for row in full]) for name in names}
+    )
+
+
+def test_the_filters_of_each_row_are_those_of_transformers():
+    rows = [dict(top_k=3), dict(top_p=0.7), dict(top_k=4, top_p=0.5), {}, dict(top_p=1e-46)]
     logits_BV = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float32)
-    theirs = torch.tensor(logits_BV)
-    if top_k:
-        theirs = transformers.TopKLogitsWarper(top_k)(None, theirs)
-    if top_p < 1:
-        theirs = transformers.TopPLogitsWarper(top_p)(None, theirs)
+    logits_BV[:, 5] = logits_BV[:, 2]  # Of equals, those with the lowest ids are kept.
+    settings = settings_of(*rows)
 
-    ours_BV = sampling.filter_logits(jnp.asarray(logits_BV), top_k, top_p)
+    ours_BV = sampling.filter_logits(jnp.asarray(logits_BV), settings.top_k_B, settings.top_p_B)
 
-    np.testing.assert_array_equal(np.isfinite(ours_BV), np.isfinite(theirs.numpy()))
+    for row, logits_V, ours_V in zip(rows, logits_BV, ours_BV, strict=True):
+        theirs = torch.tensor(logits_V)[None]
+        # Theirs keeps all equals, or those with the highest ids; these are a little less likely.
+        theirs[0, 5] -= 1e-6
+        if "top_k" in row:
+            theirs = transformers.TopKLogitsWarper(row["top_k"])(None, theirs)
+        if "top_p" in row:
+            theirs = transformers.TopPLogitsWarper(row["top_p"])(None, theirs)
+        np.testing.assert_array_equal(np.isfinite(ours_V), np.isfinite(theirs[0].numpy()))
+
+
+def drawn(logits_V, num, seen=(), **settings):
+    """So many tokens, of keys of their own."""
+    logits_BV = jnp.broadcast_to(logits_V, (num, len(logits_V)))
+    keys_B, turns_B = jax.random.split(jax.random.key(0), num), jnp.zeros(num, int)
+    seen_BV = jnp.isin(jnp.arange(len(logits_V)), jnp.array(seen, int))
+    seen_BV = jnp.broadcast_to(seen_BV, logits_BV.shape)
+    settings = sampling.DrawSettings.of(num, **NOTHING | settings)
+    return np.asarray(sampling.draw(logits_BV, keys_B, turns_B, seen_BV, settings))
 
 
 def test_tokens_are_drawn_as_often_as_their_probability_says():
-    logits_BV = jnp.broadcast_to(jnp.log(jnp.asarray(PROBS)), (4000, 4))
-    keys_B = jax.random.split(jax.random.key(0), 4000)
+    counts = np.bincount(drawn(jnp.log(jnp.asarray(PROBS)), 4000))
 
-    drawn_B = sampling.draw(logits_BV, keys_B, temperature=1.0, top_k=0, top_p=1.0)
+    np.testing.assert_allclose(counts / 4000, PROBS, atol=0.03)
 
-    np.testing.assert_allclose(np.bincount(drawn_B) / 4000, PROBS, atol=0.03)
+
+def test_what_is_drawn_is_that_of_jax():
+    logits_V = jnp.log(jnp.asarray(PROBS))
+    keys_B = jax.random.split(jax.random.key(0), 100)
+    keys_B = jax.vmap(jax.random.fold_in)(keys_B, jnp.zeros(100, int))
+
+    theirs_B = jax.vmap(jax.random.categorical, (0, None))(keys_B, logits_V)
+
+    np.testing.assert_array_equal(drawn(logits_V, 100), theirs_B)
+
+
+@pytest.mark.parametrize(("min_p", "kept"), [(0.0, [0, 1, 2, 3]), (0.2, [1, 2, 3]), (0.5, [1, 3])])
+def test_min_p_keeps_a_share_of_the_likeliest(min_p, kept):
+    logits_V = jnp.log(jnp.asarray(PROBS))
+    theirs = transformers.MinPLogitsWarper(min_p)(None, torch.tensor(np.asarray(logits_V))[None])
+
+    tokens = set(drawn(logits_V, 300, min_p=min_p).tolist())
+
+    assert tokens == set(kept) == set(np.flatnonzero(np.isfinite(theirs[0].numpy())))
+
+
+def test_the_penalty_is_that_of_transformers():
+    logits_V = jnp.asarray([1.0, 1.2, -0.5, -0.6])
+    penalty = transformers.RepetitionPenaltyLogitsProcessor(1.5)
+
+    for seen in ([], [1], [0, 1], [2], [0, 1, 2, 3]):
+        theirs = penalty(torch.tensor([seen], dtype=int), torch.tensor(np.asarray(logits_V))[None])
+        for logits, other in ((logits_V, theirs[0]), (logits_V - 3, None)):
+            if other is None:
+                given = torch.tensor(np.asarray(logits))[None]
+                other = penalty(torch.tensor([seen], dtype=int), given)[0]
+            (token,) = drawn(logits, 1, seen, temperature=0.0, repetition_penalty=1.5)
+            assert token == int(other.argmax())
+
+
+def test_what_was_read_and_written_is_not_repeated(params):
+    (plain,) = generate(params, [[3, 1, 4]], max_new_tokens=12)
+
+    (penalised,) = generate(params, [[3, 1, 4]], max_new_tokens=12, repetition_penalty=1e6)
+
+    assert len({3, 1, 4, *plain}) < 15 == len({3, 1, 4, *penalised})
+
+
+def test_each_row_is_drawn_as_it_is_alone():
+    rows = [
+        {},
+        dict(temperature=0.0),
+        dict(top_k=2, temperature=3.0),
+        dict(top_p=0.5),
+        dict(min_p=0.3),
+        dict(repetition_penalty=2.0),
+        dict(temperature=0.0, repetition_penalty=2.0),
+    ]
+    B, V = len(rows), 9
+    logits_BV = jnp.asarray(np.random.default_rng(0).standard_normal((B, V)), jnp.float32)
+    keys_B, turns_B = jax.random.split(jax.random.key(1), B), jnp.arange(B)
+    seen_BV = jnp.arange(V)[None] % 2 == jnp.arange(B)[:, None] % 2
+    draw = jax.jit(sampling.draw)
+
+    together = draw(logits_BV, keys_B, turns_B, seen_BV, settings_of(*rows))
+
+    for b, row in enumerate(rows):
+        one = slice(b, b + 1)
+        alone = draw(logits_BV[one], keys_B[one], turns_B[one], seen_BV[one], settings_of(row))
+        assert together[b] == alone[0]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +274,11 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
         (dict(temperature=1e39), "temperature=1e"),
         (dict(top_p=0.0), "top_p=0.0"),
         (dict(top_k=-1), "top_k=-1"),
+        (dict(top_k=1 << 31), "top_k=2147483648"),
+        (dict(min_p=1.5), "min_p=1.5"),
+        (dict(min_p=float("nan")), "min_p=nan"),
+        (dict(repetition_penalty=0.0), "repetition_penalty=0.0"),
+        (dict(repetition_penalty=float("inf")), "repetition_penalty=inf"),
     ],
 )
 def test_numbers_out_of_range_are_named(params, changes, message):
