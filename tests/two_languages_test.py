@@ -56,8 +56,6 @@ def test_its_commands_are_configs(name):
     assert config.experiment in ("curate", "pretrain", "extend", "evaluate")
 
 
-def test_tags_are_taken_off_and_documents_are_whole_paragraphs():
-    tagged = "中国/ns  人民/n  １/２/m  。/w\n好/a\n"
-
-    assert two_languages.documents(tagged) == ["中国人民１/２。\n好\n"]
-    assert two_languages.documents(f"{'长/a' * 1000}\n好/a\n")[1:] == ["好\n"]
+def test_documents_are_whole_paragraphs():
+    assert two_languages.documents("中国人民。\n好\n") == ["中国人民。\n好\n"]
+    assert two_languages.documents(f"{'长' * 1000}\n好\n")[1:] == ["好\n"]

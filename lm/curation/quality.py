@@ -84,7 +84,7 @@ def measure(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, fl
     words = list(chain.from_iterable(units_of_lines))
     num_units, num_lines, num_characters = len(words) or 1, len(lines) or 1, len(text) or 1
     stripped = [line.strip() for line in lines]
-    ended = [_has_end(line) for line in stripped]
+    ended = [has_end(line) for line in stripped]
     duplicate_lines, line_characters = _duplicates(lines)
     duplicate_paragraphs, paragraph_characters = _duplicates(paragraphs)
     return {
@@ -187,11 +187,11 @@ def is_hard_wrapped(text: str) -> bool:
     if not 30 <= longest <= 100:
         return False
     num_full = sum(length >= 0.75 * longest for length in lengths)
-    num_ended = sum(map(_has_end, inner))
+    num_ended = sum(map(has_end, inner))
     return num_full >= 0.8 * len(inner) and num_ended < 0.5 * len(inner)
 
 
-def _has_end(line):
+def has_end(line):
     """Whether an end mark ends a line: 'He "left."', '他走了。（记者王明）'; not 'Menu'."""
     if line.rstrip(_AFTER_END)[-1:] in _END_MARKS:
         return True
