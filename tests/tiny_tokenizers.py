@@ -5,10 +5,10 @@ import io
 
 import sentencepiece
 import tokenizers as hf
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from lm.tokenizers import tokenizers, training
+from lm.tokenizers.sentencepiece_proto import BYTE, NORMAL, UNKNOWN, ModelProto
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog; the thing was unbelievable.",
@@ -107,11 +107,10 @@ def _llama_pieces():
 
 def _sentencepiece_llama():
     """As Llama 2's: a BPE that puts a space first, and spells unknown characters in bytes."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    kind = sentencepiece_model_pb2.ModelProto.SentencePiece
+    proto = ModelProto()
     for i, name in enumerate(_llama_pieces()[1]):
-        kinds = {"<unk>": kind.UNKNOWN} | dict.fromkeys(_byte_names(), kind.BYTE)
-        proto.pieces.add(piece=name, score=-i, type=kinds.get(name, kind.NORMAL))
+        kinds = {"<unk>": UNKNOWN} | dict.fromkeys(_byte_names(), BYTE)
+        proto.pieces.add(piece=name, score=-i, type=kinds.get(name, NORMAL))
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     trainer.model_type, trainer.byte_fallback, trainer.vocab_size = 2, True, len(proto.pieces)
     trainer.unk_id, trainer.bos_id, trainer.eos_id, trainer.pad_id = 0, -1, -1, -1

@@ -10,6 +10,8 @@ import sentencepiece
 import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from lm.tokenizers import sentencepiece_proto
+
 LINES = [
     "The quick brown fox jumps over the lazy dog, and isn't it lazy?",
     "She'll pay 1,234.50 dollars for 17 things on 2024-05-06.",
@@ -155,9 +157,7 @@ def _unigram_pieces(first=("<pad>", "</s>", "<unk>")):
 
 def _charsmap():
     """SentencePiece's nmt_nfkc, compiled."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto.FromString(sentencepiece_model())
+    proto = sentencepiece_proto.ModelProto.FromString(sentencepiece_model())
     return proto.normalizer_spec.precompiled_charsmap
 
 

@@ -8,7 +8,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 
-from lm.tokenizers import tokenizers
+from lm.tokenizers import sentencepiece_proto, tokenizers
 
 
 def is_lossless(tokenizer: tokenizers.Tokenizer) -> bool:
@@ -18,9 +18,7 @@ def is_lossless(tokenizer: tokenizers.Tokenizer) -> bool:
         case tokenizers.ByteTokenizer():
             return True
         case tokenizers.SentencePieceTokenizer():
-            from sentencepiece import sentencepiece_model_pb2
-
-            proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+            proto = sentencepiece_proto.ModelProto.FromString(tokenizer.model)
             changes = proto.normalizer_spec  # A space that is put in front is no change.
             changes_text = changes.precompiled_charsmap or changes.remove_extra_whitespaces
             return proto.trainer_spec.byte_fallback and not changes_text

@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, processors
 
 from lm.system import atomic_files
-from lm.tokenizers import sentencepiece_files, tokenizer_folder
+from lm.tokenizers import sentencepiece_files, sentencepiece_proto, tokenizer_folder
 from lm.tokenizers.framing import Frame, frame_of
 from lm.tokenizers.tokenizer_folder import CONFIG, NAMES, TOKENIZER
 from lm.tokenizers.tokenizers import (
@@ -90,7 +89,7 @@ def normalizes(tokenizer: Tokenizer) -> bool:
     # Those that stand on a letter with which no single character is made, in an order of their own.
     if not isinstance(tokenizer, SentencePieceTokenizer):
         return False
-    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    proto = sentencepiece_proto.ModelProto.FromString(tokenizer.model)
     return bool(proto.normalizer_spec.precompiled_charsmap)
 
 
@@ -146,7 +145,7 @@ def _from_bytes(special: list[str]) -> tokenizers.Tokenizer:
 
 
 def _from_sentencepiece(tokenizer: SentencePieceTokenizer) -> tokenizers.Tokenizer:
-    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    proto = sentencepiece_proto.ModelProto.FromString(tokenizer.model)
     library = sentencepiece_files.build(proto, {}, legacy=True)
     if normalizes(tokenizer):
         library.normalizer = normalizers.Sequence(_normalizers(proto.normalizer_spec))

@@ -14,8 +14,7 @@ from lm.errors import UserError
 
 T = TypeVar("T")
 IN_PROCESS = "FnApiRunner"
-# Beam wants protobuf below 7, and later versions of sentencepiece cannot be imported beside it.
-INSTALL = "pip install apache-beam 'sentencepiece<0.2.3'"
+INSTALL = "pip install apache-beam"
 _ASKS_GITHUB = ("direct", "directrunner", "switchingdirectrunner")
 # Of the text that Beam makes of what was raised in another process.
 _SAID = re.compile(r"lm\.errors\.UserError: (.*?)(?: \[while running .*)?$", re.M)

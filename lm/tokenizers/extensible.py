@@ -9,18 +9,15 @@ from typing import Any, Protocol
 
 import sentencepiece
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2
 
 from lm.errors import UserError
 from lm.tokenizers.hugging_face_tokenizer import HuggingFaceTokenizer
 from lm.tokenizers.piece_choice import Run, Unit
 from lm.tokenizers.pieces import SPACE_MARK, byte_of
+from lm.tokenizers.sentencepiece_proto import BPE, BYTE, NORMAL, UNIGRAM, ModelProto
 from lm.tokenizers.tokenizer_folder import TOKENIZER
 from lm.tokenizers.tokenizers import SentencePieceTokenizer, Tokenizer
 from lm.tokenizers.vocabulary import is_chinese
-
-_NORMAL, _BYTE = 1, 6  # Types of SentencePiece's pieces.
-_BPE = 2  # A type of model.
 
 
 class Extensible(Protocol):
@@ -147,14 +144,14 @@ class SentencePiece(_Pieces):
     def __init__(self, tokenizer: SentencePieceTokenizer):
         self._tokenizer = tokenizer
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
-        proto = self._proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
-        if proto.trainer_spec.model_type not in (1, _BPE):
+        proto = self._proto = ModelProto.FromString(tokenizer.model)
+        if proto.trainer_spec.model_type not in (UNIGRAM, BPE):
             raise UserError("only bpe and unigram models of SentencePiece can be extended")
         super().__init__(
-            [p.piece if p.type == _NORMAL else None for p in proto.pieces],
+            [p.piece if p.type == NORMAL else None for p in proto.pieces],
             tokenizer.unk_id,
-            {byte_of(p.piece)[0]: i for i, p in enumerate(proto.pieces) if p.type == _BYTE},
-            {p.piece for p in proto.pieces if p.type != _NORMAL},
+            {byte_of(p.piece)[0]: i for i, p in enumerate(proto.pieces) if p.type == BYTE},
+            {p.piece for p in proto.pieces if p.type != NORMAL},
         )
 
     def words_of(self, text):
@@ -168,13 +165,13 @@ class SentencePiece(_Pieces):
         return iter(self._processor.normalize(text).replace(SPACE_MARK, ""))
 
     def extended(self, pieces, log_probs, merges):
-        proto = sentencepiece_model_pb2.ModelProto.FromString(self._tokenizer.model)
-        lowest = min(p.score for p in proto.pieces if p.type == _NORMAL)
+        proto = ModelProto.FromString(self._tokenizer.model)
+        lowest = min(p.score for p in proto.pieces if p.type == NORMAL)
         scores = _below(lowest, log_probs)
-        if proto.trainer_spec.model_type == _BPE:  # Ranks, which count down.
+        if proto.trainer_spec.model_type == BPE:  # Ranks, which count down.
             scores = [lowest - 1 - i for i in range(len(pieces))]
         for piece, score in zip(pieces, scores, strict=True):
-            proto.pieces.add(piece=piece, score=score, type=_NORMAL)
+            proto.pieces.add(piece=piece, score=score, type=NORMAL)
         proto.trainer_spec.vocab_size = len(proto.pieces)
         return SentencePieceTokenizer(proto.SerializeToString())
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lm.tokenizers import sentencepiece_proto
 from lm.tokenizers.pieces import SPACE_MARK
 
 Range = tuple[int, int]  # Characters from the first up to, not including, the second.
@@ -58,7 +59,6 @@ def from_sentencepiece(
       serialize: a text -> its SentencePieceText.
       mark_ids: what a U+2581 in the text is encoded as, beside the library.
     """
-    from sentencepiece import sentencepiece_pb2
 
     ids, tokens, ranges, start = [], [], [], 0
     for part in re.split(f"({SPACE_MARK})", text):
@@ -67,7 +67,7 @@ def from_sentencepiece(
             tokens += [""] * len(mark_ids)
             ranges += [(start, start + 1)] * len(mark_ids)
         else:
-            pieces = sentencepiece_pb2.SentencePieceText.FromString(serialize(part)).pieces
+            pieces = sentencepiece_proto.SentencePieceText.FromString(serialize(part)).pieces
             ids += [piece.id for piece in pieces]
             tokens += [piece.piece for piece in pieces]
             ranges += [(start + first, start + end) for first, end in _of_pieces(part, pieces)]

@@ -8,15 +8,19 @@ from typing import Any
 import sentencepiece
 import tokenizers
 from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from lm.errors import UserError
 from lm.tokenizers.pieces import SPACE_MARK
+from lm.tokenizers.sentencepiece_proto import (
+    BPE,
+    CONTROL,
+    NORMAL,
+    UNIGRAM,
+    USER_DEFINED,
+    ModelProto,
+)
 from lm.tokenizers.tokenizer_classes import Vocabulary
-
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # Types of pieces; 2 is the unknown one.
-_UNIGRAM, _BPE = 1, 2  # Types of models.
 
 
 def parse(path: pathlib.Path) -> Any:
@@ -28,21 +32,21 @@ def parse(path: pathlib.Path) -> Any:
     contents = path.read_bytes()
     if not is_model(contents):
         raise UserError(f"{path} is no SentencePiece model; restore the file")
-    return sentencepiece_model_pb2.ModelProto.FromString(contents)
+    return ModelProto.FromString(contents)
 
 
 def is_model(contents: bytes) -> bool:
     """Whether SentencePiece can read it, and it has pieces: nothing at all would be read, too."""
     try:
         sentencepiece.SentencePieceProcessor(model_proto=contents)
-        return bool(sentencepiece_model_pb2.ModelProto.FromString(contents).pieces)
+        return bool(ModelProto.FromString(contents).pieces)
     except (RuntimeError, DecodeError):
         return False
 
 
 def keep_spaces(model: bytes) -> bytes:
     """Returns the same model, which neither adds nor removes spaces around a text."""
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = ModelProto.FromString(model)
     proto.normalizer_spec.add_dummy_prefix = False
     proto.normalizer_spec.remove_extra_whitespaces = False
     return proto.SerializeToString()
@@ -51,9 +55,9 @@ def keep_spaces(model: bytes) -> bytes:
 def vocabulary(proto: Any, model: str) -> Vocabulary:
     """Returns a model's pieces, for a class of `transformers` whose vocabulary is a `model`."""
     special = [
-        AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
+        AddedToken(piece.piece, normalized=False, special=piece.type == CONTROL)
         for piece in proto.pieces
-        if piece.type in (_CONTROL, _USER_DEFINED)
+        if piece.type in (CONTROL, USER_DEFINED)
     ]
     if model == "Unigram":
         pieces = [(piece.piece, piece.score) for piece in proto.pieces]
@@ -83,13 +87,13 @@ def build(proto: Any, names: dict[int, str], *, legacy: bool) -> tokenizers.Toke
     """
     spec, trainer = proto.normalizer_spec, proto.trainer_spec
     pieces = [names.get(i, piece.piece) for i, piece in enumerate(proto.pieces)]
-    user_defined = [pieces[i] for i, p in enumerate(proto.pieces) if p.type == _USER_DEFINED]
-    if trainer.model_type == _UNIGRAM:
+    user_defined = [pieces[i] for i, p in enumerate(proto.pieces) if p.type == USER_DEFINED]
+    if trainer.model_type == UNIGRAM:
         scored = [(name, p.score) for name, p in zip(pieces, proto.pieces, strict=True)]
         model = models.Unigram(scored, trainer.unk_id, trainer.byte_fallback)
-    elif trainer.model_type == _BPE:
+    elif trainer.model_type == BPE:
         # Scores of a BPE count down in the order of merges; bytes and special pieces take no part.
-        normal = {pieces[i]: (-p.score, i) for i, p in enumerate(proto.pieces) if p.type == _NORMAL}
+        normal = {pieces[i]: (-p.score, i) for i, p in enumerate(proto.pieces) if p.type == NORMAL}
         model = models.BPE(
             {name: i for i, name in enumerate(pieces)},
             _merges(normal),

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from sentencepiece import sentencepiece_model_pb2
 
+from lm.tokenizers import sentencepiece_proto
 from lm.tokenizers.pieces import SPACE_MARK
 
 _WORD = re.compile(" *[^ ]+| +")
@@ -19,12 +19,12 @@ _MAX_CHARS = 2**22  # Of all words that are kept: some 260,000 of source code, i
 
 def is_exact(model: bytes) -> bool:
     """Whether the words of any text have the tokens, one after the other, that the text has."""
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_proto.ModelProto.FromString(model)
     spec, trainer = proto.normalizer_spec, proto.trainer_spec
     # Unigram's sums over a text round otherwise than those over a word; unknown characters, of
     # which several in a row are one token, are none where bytes stand in for them.
     return (
-        trainer.model_type == trainer.BPE
+        trainer.model_type == sentencepiece_proto.BPE
         and trainer.byte_fallback
         and spec.escape_whitespaces
         and not (spec.precompiled_charsmap or spec.remove_extra_whitespaces)

@@ -2,7 +2,6 @@
 
 import pytest
 import tokenizers as hf
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
 from lm.chat.conversations import Conversation
@@ -11,6 +10,7 @@ from lm.formats.fields import Record
 from lm.models.families import FAMILIES
 from lm.tasks.factory import make_task
 from lm.tasks.text import TextInputs
+from lm.tokenizers import sentencepiece_proto
 from lm.tokenizers.tokenizers import ByteTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer
 from tests import tiny_tokenizers
 
@@ -44,9 +44,9 @@ def _byte_level():
 def _sentencepiece():
     """As Llama 2's, with a space before each text that it is given."""
     model = tiny_tokenizers.tokenizer_of("sentencepiece llama").model
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_proto.ModelProto.FromString(model)
     for name in ("<s>", "</s>"):
-        proto.pieces.add(piece=name, score=0.0, type=proto.SentencePiece.CONTROL)
+        proto.pieces.add(piece=name, score=0.0, type=sentencepiece_proto.CONTROL)
     trainer = proto.trainer_spec
     trainer.vocab_size = len(proto.pieces)
     trainer.bos_id, trainer.eos_id = len(proto.pieces) - 2, len(proto.pieces) - 1

@@ -7,10 +7,9 @@ import random
 import numpy as np
 import pytest
 import tokenizers as hf
-from sentencepiece import sentencepiece_model_pb2
 
 from lm.errors import UserError
-from lm.tokenizers import extension, piece_choice, training
+from lm.tokenizers import extension, piece_choice, sentencepiece_proto, training
 from lm.tokenizers.pieces import SPACE_MARK
 from lm.tokenizers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer
 from tests.tiny_tokenizers import CORPUS, KINDS, LOSSLESS, TEXTS, tokenizer_of
@@ -134,7 +133,7 @@ def test_more_merges_are_no_added_tokens():
 
 def test_scores_of_a_bpe_count_down_below_all_others():
     old, new = (
-        sentencepiece_model_pb2.ModelProto.FromString(t.model).pieces
+        sentencepiece_proto.ModelProto.FromString(t.model).pieces
         for t in (tokenizer_of("sentencepiece"), extended("sentencepiece").tokenizer)
     )
     scores = [piece.score for piece in new[len(old) :]]
@@ -217,7 +216,7 @@ def test_what_saves_most_is_chosen_and_parts_come_with_it():
 
 
 def _of_words():
-    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer_of("sentencepiece").model)
+    model = sentencepiece_proto.ModelProto.FromString(tokenizer_of("sentencepiece").model)
     model.trainer_spec.model_type = 4
     return SentencePieceTokenizer(model.SerializeToString())
 

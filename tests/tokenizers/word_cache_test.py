@@ -3,9 +3,8 @@ import sys
 import numpy as np
 import pytest
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 
-from lm.tokenizers import tokenizers, training, word_cache
+from lm.tokenizers import sentencepiece_proto, tokenizers, training, word_cache
 
 TEXTS = [
     "def f(x):\n    return x + 1\n\n\ndef g(y):\n\treturn f(y) * 2\n" * 8,
@@ -68,7 +67,7 @@ def test_a_model_whose_pieces_join_words_is_taken_by_texts():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda p: setattr(p.trainer_spec, "model_type", p.trainer_spec.UNIGRAM),
+        lambda p: setattr(p.trainer_spec, "model_type", sentencepiece_proto.UNIGRAM),
         lambda p: setattr(p.trainer_spec, "byte_fallback", False),
         lambda p: setattr(p.normalizer_spec, "add_dummy_prefix", True),
         lambda p: setattr(p.normalizer_spec, "remove_extra_whitespaces", True),
@@ -78,6 +77,6 @@ def test_a_model_whose_pieces_join_words_is_taken_by_texts():
     ],
 )
 def test_a_model_that_sees_more_than_words_is_taken_by_texts(model, change):
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_proto.ModelProto.FromString(model)
     change(proto)
     assert not word_cache.is_exact(proto.SerializeToString())
