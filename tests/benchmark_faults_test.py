@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks.faults import commands, corruptions, full_disks, kills
+from benchmarks.faults import commands, corruptions, curations, full_disks, kills
 from benchmarks.faults.commands import Done
 from tests import run_folders
 
@@ -83,6 +83,7 @@ class FakePlace(commands.Place):
         return subprocess.Popen(
             [sys.executable, "-c", self.PROGRAM, *arguments],
             env=environment,
+            process_group=0,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -99,3 +100,20 @@ def test_kills_at_random_moments_are_counted_and_their_outcome_compared(tmp_path
 
     assert num >= 3
     assert (num_right, odd) == ((num, "") if is_right else (0, "another outcome"))
+
+
+def test_a_curation_that_is_killed_again_and_again_comes_to_the_same_bytes(tmp_path):
+    place = commands.Place(tmp_path, num_steps=0)
+    kind = kills.Kind(
+        curations.make_arguments(tmp_path / "documents", num_documents=120),
+        curations.outcome,
+        curations.left,
+        written=curations.written,
+    )
+
+    num, num_right, odd = kills._disturb(place, "curation", kind, 4, random.Random(1))
+
+    assert (num, num_right, odd) == (4, 4, "")
+    found = kind.outcome(tmp_path / "curation/whole/out")
+    assert {"corpus/report.json", "corpus/provenance.jsonl.zst", "corpus/card.md"} <= found.keys()
+    assert len([name for name in found if name.endswith(".jsonl.zst")]) > 80

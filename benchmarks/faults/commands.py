@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import quick_compilation
+from lm.system import supervisor
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 _FEW_LINES = 60
@@ -118,16 +119,18 @@ class Place:
         return ["--config=configs/generate.py", *names, *few]
 
     def start(self, arguments: Sequence[str], cache: str = "cache") -> subprocess.Popen:
-        """Starts a command with a cache of this name."""
+        """Starts a command with a cache of this name, in a process group of its own."""
         environment = os.environ | {
             "LM_CACHE": str(self.folder / cache),
             "JAX_NUM_CPU_DEVICES": "1",
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": quick_compilation.FLAGS,
         }
+        command = [sys.executable, "launch.py", *arguments]
         return subprocess.Popen(
-            [sys.executable, "launch.py", *arguments],
+            supervisor.dying_with_this(command, ()),  # For ctrl-C does not reach its group.
             cwd=ROOT,
+            process_group=0,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """SIGKILL at random moments, and the same command again: is the end the same to the bit?"""
 
+import contextlib
 import os
 import pathlib
 import random
@@ -10,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.faults import commands
+from benchmarks.faults import commands, curations
 from benchmarks.faults.commands import Place
 
+_POLL_SECONDS = 0.005
 _GONE_SECONDS = 10.0  # The processes that a killed one has started end within this time.
 
 
@@ -23,12 +25,15 @@ class Kind(NamedTuple):
     outcome: folder -> what it came to.
     left: what lies in the folder's parent for want of an orderly end, which the next start removes.
     is_over: whether all was done when it was killed, and it refuses to do it again.
+    written: how many files of it are there. Where it is given, moments are drawn by it and not by
+      the clock, which would spend most kills on starts that find everything done.
     """
 
     arguments: Callable[[pathlib.Path], list[str]]
     outcome: Callable[[pathlib.Path], Any]
     left: Callable[[pathlib.Path], list[str]]
     is_over: Callable[[pathlib.Path], bool] = lambda folder: False
+    written: Callable[[pathlib.Path], int] | None = None
 
 
 def kinds(place: Place, source: pathlib.Path) -> dict[str, Kind]:
@@ -49,10 +54,17 @@ def kinds(place: Place, source: pathlib.Path) -> dict[str, Kind]:
             lambda folder: [path.name for path in folder.parent.iterdir() if path != folder],
             pathlib.Path.exists,
         ),
+        "curation": Kind(
+            curations.make_arguments(place.folder / "documents"),
+            curations.outcome,
+            curations.left,
+            written=curations.written,
+        ),
     }
 
 
-NAMES = ("pretraining", "fine-tuning", "sweep of two", "preparation", "convert")
+NAMES = ("pretraining", "fine-tuning", "sweep of two", "preparation", "convert", "curation")
+_FILL_A_CACHE = ("preparation", "curation")  # All others share one, with programs compiled before.
 
 
 def rows(
@@ -75,19 +87,23 @@ def _disturb(
     base = place.folder / name.replace(" ", "-")
     whole = base / "whole" / "out"
     whole.parent.mkdir(parents=True)
-    # Preparation fills a cache, and all others share one, whose compiled programs are there.
-    cache = lambda folder: str(folder) if name == "preparation" else "cache"
+    cache = lambda folder: str(folder) if name in _FILL_A_CACHE else "cache"
     seconds = place.must(kind.arguments(whole), cache(whole)).seconds
     wanted = kind.outcome(whole)
     num_done, num_right, odd = 0, 0, []
     while num_done < num_kills:
         folder, waiting = _new(base), 0
         # Killed again and again, until that was enough or it has ended before.
-        for _ in range(num_kills - num_done):
-            moment = rng.uniform(0.3, seconds)
-            was_killed, took, outliving = _kill(place, kind, folder, cache(folder), moment)
+        for num_left in range(num_kills - num_done, 0, -1):
+            if kind.written is None:
+                is_due = _at(rng.uniform(0.3, seconds))
+            else:
+                is_due = _once_written(kind.written, folder, whole, num_left, rng)
+            kill = rng.choice((os.kill, os.killpg))  # Alone, or with all that it has started.
+            command = kind.arguments(folder)
+            took, outliving = _kill(place, command, cache(folder), is_due, kill)
             odd += [f"{outliving} processes outlived it"] if outliving else []
-            if not was_killed:
+            if outliving is None:
                 seconds = took  # It is faster now than it was, as with what was compiled before.
                 break
             waiting += 1
@@ -112,18 +128,48 @@ def _new(base: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def _at(moment: float) -> Callable[[float], bool]:
+    return lambda seconds: seconds >= moment
+
+
+def _once_written(
+    written: Callable[[pathlib.Path], int],
+    folder: pathlib.Path,
+    whole: pathlib.Path,
+    num_left: int,
+    rng: random.Random,
+) -> Callable[[float], bool]:
+    """Draws how many files are written before the next of some kills, a moment later."""
+    at_start = written(folder)
+    goal = at_start + rng.uniform(0, min(1, 2 / num_left)) * (written(whole) - at_start)
+
+    def is_due(seconds: float) -> bool:
+        if written(folder) <= goal:
+            return False
+        time.sleep(rng.uniform(0, 0.03))  # So that the next one may be half there.
+        return True
+
+    return is_due
+
+
 def _kill(
-    place: Place, kind: Kind, folder: pathlib.Path, cache: str, moment: float
-) -> tuple[bool, float, int]:
-    """Whether the command was killed before its end, after what time, and how many outlived it."""
-    process, start = place.start(kind.arguments(folder), cache), time.monotonic()
+    place: Place,
+    arguments: Sequence[str],
+    cache: str,
+    is_due: Callable[[float], bool],
+    kill: Callable[[int, int], None],
+) -> tuple[float, int | None]:
+    """Gives after what time a command ended, and how many outlived it; None: it was not killed."""
+    process, start = place.start(arguments, cache), time.monotonic()
+    seconds = lambda: time.monotonic() - start
     try:
-        process.wait(timeout=moment)
-        return False, time.monotonic() - start, 0
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
+        while not is_due(seconds()):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+                return seconds(), None
+        kill(process.pid, signal.SIGKILL)
         process.wait()
-        return True, moment, _outliving(place)
+        return seconds(), _outliving(place)
     finally:
         process.stderr.close()
 
