@@ -46,6 +46,7 @@ ROOMS = [
     "lm.interop",
     "lm.loading",
     "lm.inference",
+    "lm.serve",
     "lm.results",
     "lm",
     "experiments.cli",

@@ -1,13 +1,16 @@
 """What may be asked of a generation service, and what it tells while it writes.
 
-A `GenerationService` of lm.generation.service is used by one or many threads:
+A `GenerationService(engine, tokenizer, max_waiting=...)` of lm.generation.service, which takes an
+`Engine` of lm.generation.engine, is used by one or many threads:
 
     submit(request, emit) -> Handle    # `emit` is called by the service's own thread, and must not
                                        # wait; `Handle.cancel()` may be called at any time, by any
-                                       # thread. Raises QueueFull where too many wait, UserError for
-                                       # a request that this model cannot take.
-    warm() -> None                     # Compiles all that can occur; later compilations stay 0.
-    stats() -> dict                    # waiting, active, slots, tokens, steps, seconds, cache_bytes
+                                       # thread. Raises QueueFull where too many wait, NotServing
+                                       # after `drain` and `close`, and UserError for a request that
+                                       # this model cannot take.
+    warm() -> None                     # Compiles all that can occur; nothing is compiled later.
+    stats() -> dict                    # waiting, active, slots; since the start: tokens,
+                                       # prompt_tokens, steps, seconds; cache_bytes
     drain(seconds) -> None             # Takes no more; ends what is left after so long ("length").
     close() -> None                    # Ends all ("cancelled"), and its thread.
 
@@ -119,3 +122,7 @@ class QueueFull(Exception):
     def __init__(self, retry_after_seconds: float):
         super().__init__(f"too many requests wait; try again in {retry_after_seconds:.0f} s")
         self.retry_after_seconds = retry_after_seconds
+
+
+class NotServing(Exception):
+    """Says that a request was not taken, since the service ends, or has failed."""

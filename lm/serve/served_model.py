@@ -1,0 +1,103 @@
+"""Holds a model that is served, and says how it reads prompts and how much room they have."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from lm.chat.chat_template import ChatTemplate
+from lm.generation import ending
+from lm.generation.requests import GenerationRequest
+from lm.inference import prompting
+from lm.loading.run import Run
+from lm.serve.refusal import Refusal
+from lm.tokenizers.tokenizers import Tokenizer
+
+
+class Handle(Protocol):
+    """A request that the service has taken."""
+
+    def cancel(self) -> None:
+        """Ends it within a step; nothing where it has ended."""
+
+
+class Service(Protocol):
+    """What writes; see `lm.generation.requests`."""
+
+    def submit(self, request: GenerationRequest, emit: Any) -> Handle:
+        """Takes a request."""
+
+    def stats(self) -> dict[str, Any]:
+        """Counts what it does."""
+
+    def drain(self, seconds: float) -> None:
+        """Takes no more, and ends what is left after so long."""
+
+    def close(self) -> None:
+        """Ends all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedModel:
+    """A run, or a folder of `transformers`, under a name.
+
+    Args:
+      name: that clients call it by.
+      run: of `lm.load`; one that writes.
+      service: writes.
+      max_len: the most tokens of a prompt and what is written behind it.
+      max_prompts: the most that one request may have.
+      created: when it was opened, in seconds of Unix time.
+    """
+
+    name: str
+    run: Run
+    service: Service
+    max_len: int
+    max_prompts: int
+    created: int
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Gives the run's tokenizer."""
+        return self.run.tokenizer
+
+    @functools.cached_property
+    def reader(self) -> prompting.TextReader:
+        """Reads texts that are gone on from, as `experiments/harness.py` does."""
+        return prompting.reader_of(self.run)
+
+    @functools.cached_property
+    def template(self) -> ChatTemplate | None:
+        """Lays conversations out; None where there is no chat template."""
+        return prompting.chat_template(self.run)
+
+    def stops(self, strings: Sequence[str], template: ChatTemplate | None) -> ending.Stops:
+        """Lists what ends a text, or an answer by the template, besides these strings."""
+        usual = prompting.stops(self.tokenizer, template)
+        return ending.stops(self.tokenizer, usual.ids, [*usual.strings, *strings])
+
+    def num_new(self, num_prompt: int, asked: int | None, usual: int | None, param: str) -> int:
+        """Returns how many tokens may be written behind a prompt.
+
+        Args:
+          num_prompt: tokens of the prompt.
+          asked: how many the client wants, if it says so.
+          usual: otherwise at most so many; None for all that there is room for.
+          param: the field that says it, for the error.
+
+        Raises:
+          Refusal: that is more than there is room for.
+        """
+        # An encoder reads the prompt, and a decoder writes into positions of its own.
+        room = self.max_len - (0 if self.reader.has_encoder else num_prompt)
+        least = 1 if asked is None else asked
+        if num_prompt > self.max_len or least > room:
+            raise Refusal(
+                f"this model's context is {self.max_len} tokens, and {num_prompt + least} were "
+                f"asked for: {num_prompt} of the prompt, and {least} to write; shorten the prompt, "
+                f"or lower {param}",
+                param=param if asked else None,
+                code="context_length_exceeded",
+            )
+        return asked if asked is not None else min(room, usual or room)
