@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from lm.serve import chat, completions, fields
+from lm.serve import chat, completions, fields, page
 from lm.serve.access import Access
 from lm.serve.answering import Answer, ClientGone, Failed, unless_gone
 from lm.serve.metrics import Metrics
@@ -26,7 +26,7 @@ from lm.serve.work import Work
 
 _BODY_SECONDS = 60.0
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-_UNGUARDED = "/health"
+_UNGUARDED = ("/health", "/")  # The page holds no secret, and asks for the key itself.
 _LEFT = 499  # What logs call a request whose client has left.
 
 Reader = Callable[[Mapping[str, Any], ServedModel], Work]
@@ -61,6 +61,7 @@ class App:
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "prompts")
         posts = {"/v1/completions": completions.read, "/v1/chat/completions": chat.read}
         gets = {
+            "/": self._page,
             "/health": self._health,
             "/metrics": self._show_metrics,
             "/v1/models": self._list,
@@ -106,7 +107,7 @@ class App:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             path, headers = scope["path"], Request(scope).headers
-            self._access.check(headers, needs_key=path != _UNGUARDED)
+            self._access.check(headers, needs_key=path not in _UNGUARDED)
             if self.is_draining and path.startswith("/v1/"):
                 raise Refusal(
                     "the server is about to end, and takes no more requests",
@@ -221,6 +222,9 @@ class App:
             return JSONResponse({"status": "draining"}, 503)
         return JSONResponse({"status": "ok"})
 
+    async def _page(self, request: Request) -> Response:
+        return page.response()
+
     async def _show_metrics(self, request: Request) -> Response:
         return PlainTextResponse(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
@@ -251,6 +255,7 @@ def _shown(model: ServedModel) -> dict[str, Any]:
         "created": model.created,
         "owned_by": "lm",
         "max_model_len": model.max_len,
+        "has_chat": model.template is not None,
     }
 
 
