@@ -77,8 +77,9 @@ def test_choices_come_side_by_side_with_the_probability_of_each_token(tmp_path, 
         assert "北" in pieces(page) and "👋" in pieces(page)
         assert page.locator(".choice").count() == 2
         page.locator(".piece", has_text="北").first.hover()
-        likely = page.locator("#tip tr").all_inner_texts()
-        assert sum("77.9 %" in line for line in likely) == 3  # exp(-0.25) of each of its bytes.
+        page.locator("#tip tr.taken").nth(2).wait_for()  # Of each of its bytes.
+        likely = page.locator("#tip tr.taken").all_inner_texts()
+        assert len(likely) == 3 and all("77.9 %" in line for line in likely)  # exp(-0.25)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         title = {"en-US": "Ask the model", "zh-CN": "向模型提问"}[language]
         assert page.inner_text("h1") == title
