@@ -1,6 +1,8 @@
 r"""Carries weights between runs and folders of `transformers` or `peft`, whichever `source` is.
 
 Command:   python launch.py --config=configs/convert.py --config.source=DIR --config.target=DIR
+           python launch.py --config=configs/convert.py --config.source=DIR --config.target=DIR \
+               --config.format=gguf
 """
 
 import ml_collections
@@ -13,6 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.new("convert")
     config.source = ""  # Folder to read: a run, or one of transformers or peft.
     config.target = ""  # New folder: of a run, one of transformers or peft; else a run.
+    config.format = "transformers"  # Or of other programs: gguf, of a run or of such a folder.
+    config.gguf_type = ""  # Of gguf, how matrices are kept: F32, F16 or Q8_0; "" is F16.
     config.base = ""  # Of adapters of peft into a run: the run or folder that they belong to.
     config.adapters = False  # Out of a run with LoRA: its adapters, as a folder of peft.
     config.vocab_size = 0  # Into a run: rows to grow the embedding to; 0 keeps them.

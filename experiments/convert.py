@@ -17,7 +17,7 @@ from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
 from lm.inference.export import export, model_config
-from lm.interop import hugging_face, peft
+from lm.interop import gguf_files, hugging_face, peft
 from lm.loading import language_model, task_model
 from lm.loading import run as run_lib
 from lm.loading.run_folder import load_config
@@ -27,29 +27,38 @@ from lm.models.families import init_params, param_shapes
 from lm.models.parameters import Params
 from lm.run import lock
 from lm.run import workdir as workdir_lib
+from lm.settings import choose
 from lm.system import atomic_files, faults, manifest
 from lm.tokenizers import stop_ids, tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.step import TrainState
 
+FORMATS = ("transformers", "gguf")
+
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
-    """Converts `source` to `target`, whichever way `source` tells; `workdir` is not used."""
-    del workdir
+    """Converts `source` to `target`, whichever way `source` and `format` tell."""
+    del workdir  # It is not used.
+    is_other = choose("format", config.format, FORMATS) != "transformers"
     source, target = folders(config.source, config.target)
     with unfinished(target) as partial, faults.naming(target):
         made = ""  # By an export; an import makes a run.
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
-        own = dict(adapters=config.adapters)
+        own = dict(adapters=config.adapters, gguf_type=config.gguf_type)
+        others = dict(base=config.base, vocab_size=config.vocab_size, **allowed)
         if peft.is_folder(source):
-            _refuse(f"source={source}, adapters", vocab_size=config.vocab_size, **own)
+            format_ = config.format if is_other else ""
+            what = f"source={source}, adapters"
+            _refuse(what, format=format_, vocab_size=config.vocab_size, **own)
             merge_adapters(source, partial, base=config.base, **allowed)
+        elif is_other:
+            _refuse(f"format={config.format}", adapters=config.adapters, **others)
+            made = write_gguf(source, partial, config.gguf_type or "F16")
         elif hugging_face.is_folder(source):
             _refuse(f"source={source}, of transformers", base=config.base, **own)
             import_folder(source, partial, vocab_size=config.vocab_size, **allowed)
         elif (source / "config.json").exists():
-            others = dict(base=config.base, vocab_size=config.vocab_size, **allowed)
-            _refuse(f"source={source}, a run", **others)
+            _refuse(f"source={source}, a run", gguf_type=config.gguf_type, **others)
             if config.adapters:
                 made = f"adapters of step {export_adapters(source, partial)}"
             else:
@@ -67,6 +76,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     if not made:
         print(_what_to_do(target))
     return 0
+
+
+def write_gguf(source: pathlib.Path, target: pathlib.Path, kind: str) -> str:
+    """Writes a folder whose weights are a GGUF; says what they are."""
+    choose("gguf_type", kind, gguf_files.TYPES)
+    exported = run_lib.read(source)
+    export(exported, target, gguf_type=kind)
+    return f"a GGUF ({kind}) of step {exported.step}"
 
 
 def folders(source: str, target: str) -> tuple[pathlib.Path, pathlib.Path]:

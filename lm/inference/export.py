@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,16 +10,24 @@ import numpy as np
 from flax import linen as nn
 
 from lm.chat import template_files
+from lm.chat.chat_template import ChatTemplate
 from lm.errors import UserError
 from lm.inference import prompting
-from lm.interop import heads, hugging_face, tokenizer_files
+from lm.interop import (
+    exported_folder,
+    gguf_files,
+    gguf_tokenizer,
+    heads,
+    hugging_face,
+    tokenizer_files,
+)
 from lm.loading import task_model
 from lm.loading.run import Run
 from lm.models import mup
-from lm.tokenizers import stop_ids
+from lm.tokenizers import stop_ids as stop_ids_lib
 
 
-def export(run: Run, target: str | os.PathLike[str]) -> None:
+def export(run: Run, target: str | os.PathLike[str], *, gguf_type: str = "") -> None:
     """Writes a folder that the Auto classes of `transformers` load.
 
     A fine-tuned run's adapters are merged; its head stays where `transformers` has the same. The
@@ -27,17 +36,26 @@ def export(run: Run, target: str | os.PathLike[str]) -> None:
     Args:
       run: of `lm.load`.
       target: a folder that does not exist yet.
+      gguf_type: "", or of `gguf_files.TYPES`: then weights and tokenizer are in one GGUF, too.
 
     Raises:
-      UserError: the folder exists, or a shape that `transformers` does not know.
+      UserError: the folder exists, or a shape that `transformers`, or a GGUF, does not know.
     """
     source, target = run.folder, pathlib.Path(target)
     if target.exists():
         raise UserError(f"target={target} exists already; name a new folder")
     model = run.config["model"]
     dtype = run.config.get("weights_dtype", "float32")
-    family = hugging_face.FAMILIES[hugging_face.model_type_of(model)]
+    model_type = hugging_face.model_type_of(model)
+    family = hugging_face.FAMILIES[model_type]
     has_head = "body" in run.params
+    template, notes = prompting.chat_template(run), []
+    ends = prompting.stops(run.tokenizer, template)
+    if gguf_type:
+        gguf_files.check(model_type, has_head=has_head)
+        model, notes = gguf_files.without_window(model)
+        vocabulary = _gguf_vocabulary(run, model["vocab_size"], ends.ids, template)
+        notes += vocabulary.notes
     if has_head:
         if "crf" in run.params:
             raise UserError(f"source={source} has a CRF, which transformers has not")
@@ -63,9 +81,23 @@ def export(run: Run, target: str | os.PathLike[str]) -> None:
         cut_to=run.config["data"]["seq_len"] if has_own_head else None,
         has_pad=has_pad,
     )
-    ends = prompting.stops(run.tokenizer, prompting.chat_template(run))
-    generation = stop_ids.unread(source / "tokenizer")
-    hugging_face.save(target, family, model, params, dtype, ids, ends.ids, generation)
+    is_folder = hugging_face.is_folder(source)
+    generation = stop_ids_lib.unread(source if is_folder else source / "tokenizer")
+    exported_folder.save_config(target, family, model, dtype, ids, ends.ids, generation)
+    if gguf_type:
+        gguf_files.save(
+            target / f"model-{gguf_type}.gguf",
+            family,
+            model,
+            params,
+            vocabulary.metadata,
+            kind=gguf_type,
+            name=source.resolve().name,
+        )
+    else:
+        exported_folder.save_weights(target, family, model, params, dtype)
+    for note in notes:
+        print(note)
     for text in ends.strings:
         print(
             f"its chat template ends answers with the text {text!r}, which generate of transformers"
@@ -87,6 +119,19 @@ def export(run: Run, target: str | os.PathLike[str]) -> None:
             "AutoTokenizer of transformers takes a class of its own for this model_type; read the "
             f"tokenizer by transformers.PreTrainedTokenizerFast.from_pretrained({str(target)!r})"
         )
+
+
+def _gguf_vocabulary(
+    run: Run, num_rows: int, stop_ids: Sequence[int], template: ChatTemplate | None
+) -> gguf_tokenizer.Vocabulary:
+    frames = prompting.frames_of(run)
+    return gguf_tokenizer.metadata(
+        run.tokenizer,
+        num_rows=num_rows,
+        start=frames[0].special_ids[0] if frames else run.tokenizer.prefix_ids,
+        stop_ids=stop_ids,
+        templates=template.sources if template else {},
+    )
 
 
 def model_config(model: nn.Module) -> Any:

@@ -31,12 +31,12 @@ def _byte_level() -> dict[str, int]:
     return by_character | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF_CHARACTER = _byte_level()
+BYTE_OF_CHARACTER = _byte_level()
 
 
 def of_byte_level(piece: str) -> bytes:
     """Returns the bytes of a piece of byte-level BPE: "Ġthe" is b" the"."""
-    known = _BYTE_OF_CHARACTER
+    known = BYTE_OF_CHARACTER
     return b"".join(bytes([known[c]]) if c in known else c.encode() for c in piece)
 
 

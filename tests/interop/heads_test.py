@@ -10,8 +10,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import bert
 from lm.errors import UserError
+from lm.interop import exported_folder
 from lm.interop import heads as heads_lib
-from lm.interop import hugging_face
 from lm.models import heads
 from lm.models.factory import make_model
 from lm.models.families import FAMILIES
@@ -64,7 +64,8 @@ def test_a_head_is_read_by_transformers_and_says_the_same(kind, position_offset,
     found = found if isinstance(model, heads.TokenHead) else found[:, 0]
 
     family = heads_lib.with_head(block, kind, labels)
-    hugging_face.save(tmp_path, family, block, params, "float32", {"pad_token_id": 1}, (), {})
+    exported_folder.save_config(tmp_path, family, block, "float32", {"pad_token_id": 1}, (), {})
+    exported_folder.save_weights(tmp_path, family, block, params, "float32")
     reference, loading = CLASSES[kind].from_pretrained(tmp_path, output_loading_info=True)
     with torch.no_grad():
         expected = reference.eval()(

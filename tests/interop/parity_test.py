@@ -12,7 +12,7 @@ import transformers
 from flax.traverse_util import flatten_dict
 
 from experiments.wiring import pretraining
-from lm.interop import hugging_face, weights
+from lm.interop import exported_folder, hugging_face, weights
 from lm.losses import likelihood
 from lm.models.families import FAMILIES, param_shapes
 
@@ -199,9 +199,9 @@ def test_export_after_import_is_equal_to_the_bit_and_loads_without_a_word(pair, 
         for n in ("bos", "eos", "pad")
         if (i := getattr(reference.config, f"{n}_token_id", None)) is not None
     }
-    hugging_face.save(
-        tmp_path, hugging_face.FAMILIES[model_type], block, params, "float32", ids, (), {}
-    )
+    family = hugging_face.FAMILIES[model_type]
+    exported_folder.save_config(tmp_path, family, block, "float32", ids, (), {})
+    exported_folder.save_weights(tmp_path, family, block, params, "float32")
 
     assert model_type == reference.config.model_type
     before, after = (
@@ -247,14 +247,14 @@ def test_shards_of_any_dtype_come_back_to_the_bit(pair, dtype, tmp_path, monkeyp
     _, _, params, folder = pair
     block = hugging_face.load_model_block(folder)
     model_type = hugging_face.model_type_of(block)
-    monkeypatch.setattr(hugging_face, "_SHARD_BYTES", 5_000)
+    monkeypatch.setattr(exported_folder, "_SHARD_BYTES", 5_000)
 
     folders = [tmp_path / "once", tmp_path / "twice"]
     for target in folders:
         target.mkdir()
-        hugging_face.save(
-            target, hugging_face.FAMILIES[model_type], block, params, dtype, {}, (), {}
-        )
+        family = hugging_face.FAMILIES[model_type]
+        exported_folder.save_config(target, family, block, dtype, {}, (), {})
+        exported_folder.save_weights(target, family, block, params, dtype)
         assert (target / "model.safetensors.index.json").exists()
         shapes = {path: x.shape for path, x in flatten_dict(params).items()}
         loaded = hugging_face.load_params(target, shapes)
