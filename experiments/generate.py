@@ -37,17 +37,40 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     writer = _writer(loaded, config.raw, config.system)
     ids = [writer.prompt_ids(prompt) for prompt in asked]
     # All prompts are read before the first is answered: one that is too long stops the command.
-    samples = write(writer, ids, **{name: config[name] for name in keywords(write)})
+    settings = {name: config[name] for name in keywords(write)}
+    is_single = len(asked) * config.num_samples == 1
+    if is_single and not config.output and sys.stdout.isatty():
+        _write_to_screen(writer, asked[0], ids, settings)
+        return 0
+    samples = write(writer, ids, **settings)
     if config.output:
         _save(pathlib.Path(config.output), asked, samples)
         return 0
     for i, (prompt, written) in enumerate(zip(asked, samples, strict=True), start=1):
         for j, sample in enumerate(written, start=1):
-            if len(asked) * config.num_samples > 1:
+            if not is_single:
                 print(f"--- prompt {i}, sample {j}")
-            # What goes on with a text begins with it; an answer does not repeat the question.
-            print(prompt.text + sample.text if writer.goes_on else sample.text)
+            print(_start(writer, prompt) + sample.text)
     return 0
+
+
+def _start(writer: Writer, prompt: Prompt) -> str:
+    # What goes on with a text begins with it; an answer does not repeat the question.
+    return prompt.text if writer.goes_on else ""
+
+
+def _write_to_screen(
+    writer: Writer, prompt: Prompt, ids: list[list[int]], settings: dict[str, Any]
+) -> None:
+    """Prints the text of one prompt while it is written."""
+    shown: list[str] = []
+
+    def show(text):
+        print(text if shown else _start(writer, prompt) + text, end="", flush=True)
+        shown.append(text)
+
+    ((written,),) = write(writer, ids, show, **settings)
+    show(written.text.removeprefix("".join(shown)) + "\n")
 
 
 def _check(config: ml_collections.ConfigDict) -> None:

@@ -1,6 +1,8 @@
 """What a run writes, beside `transformers` and by itself."""
 
+import io
 import json
+import sys
 
 import pytest
 import tokenizers as hf
@@ -342,6 +344,44 @@ def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
         assert cut["finish_reason"] == ("stop" if stop in long["text"] else long["finish_reason"])
     (named,) = write(folder, tmp_path, prompt="the thing", stop=("<|turn|>",))
     assert named == line  # It wrote no such token; what ends it need not be there.
+
+
+class Screen(io.StringIO):
+    """A terminal; keeps what it was given at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.given.append(text)
+        return super().write(text)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_text_comes_to_a_terminal_while_it_is_written(kind, beams, tmp_path, monkeypatch):
+    checkpoint = make_folder(tmp_path / "hf", kind, "$A", None, "llama")
+    settings = dict(prompt="the 北京", max_new_tokens=70, num_beams=beams)
+    settings |= dict(temperature=0.8 * (beams == 1))
+    (whole,) = write(checkpoint, tmp_path, **settings)
+    stop = whole["text"][40:43]
+    for stops in [(), (stop, whole["text"][0] + "\0")]:  # The first is held back.
+        (line,) = write(checkpoint, tmp_path, stop=stops, **settings)
+        config = generate_config.get_config()
+        config.update(checkpoint=str(checkpoint), stop=stops, **settings)
+        screen = Screen()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", screen)
+            assert generate.run(config.lock(), tmp_path) == 0
+
+        assert screen.getvalue() == f"the 北京{line['text']}\n"
+        given = [text for text in screen.given if text.strip()]
+        assert len(given) == 1 if beams > 1 else len(given) > line["num_tokens"] // 3
+        assert line["stop_reason"] == stop or not stops
 
 
 REFUSED = {

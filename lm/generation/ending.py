@@ -17,23 +17,30 @@ def stops(tokenizer: Tokenizer, ids: Iterable[int], strings: Iterable[str]) -> S
 
 
 def finder(
-    tokenizer: Tokenizer, befores: Sequence[Sequence[int]], strings: Sequence[str]
+    tokenizer: Tokenizer,
+    befores: Sequence[Sequence[int]],
+    strings: Sequence[str],
+    show: Callable[[str], None] | None = None,
 ) -> Callable[[int, Sequence[int]], bool] | None:
-    """Makes is_ended(index of a text, its new tokens): do they hold a stop string? None without.
+    """Makes is_ended(index of a text, its new tokens): do they hold a stop string?
+
+    None where there is neither a string nor `show`.
 
     Args:
       tokenizer: of the model.
       befores: of each text, see `TextStream`.
       strings: that end a text.
+      show: is given what may be shown of each token.
     """
-    if not strings:
+    if not strings and show is None:
         return None
+    show = show or (lambda text: None)
     streams = [TextStream(tokenizer, before, Stops((), tuple(strings))) for before in befores]
 
     def is_ended(index: int, tokens: Sequence[int]) -> bool:
         stream = streams[index]
         for token_id in tokens[stream.num_tokens :]:  # Earlier ones it has seen.
-            stream.push(token_id)
+            show(stream.push(token_id))
         return stream.stopped
 
     return is_ended

@@ -22,7 +22,7 @@ from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params
 from lm.parallel.batches import shard_like, to_host
 
-_BLOCK = 32  # Tokens between two looks at their text, for which the device waits.
+BLOCK = 32  # Tokens between two looks at their text, for which the device waits.
 
 
 class Sample(NamedTuple):
@@ -58,6 +58,7 @@ def sample(
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
     is_ended: Callable[[int, Sequence[int]], bool] | None = None,
+    look_every: int = BLOCK,
     start_id: int = 0,
     batch_size: int = 32,
 ) -> list[Sample]:
@@ -77,8 +78,8 @@ def sample(
       min_p: draws among tokens with at least this share of the likeliest one's probability.
       repetition_penalty: divides the logits above 0 of tokens that the decoder has read or written,
         and multiplies those below (Keskar et al. 2019, section 4.1); 1 for none.
-      is_ended: whether the new tokens of a prompt, given its index, need no others; it is asked
-        every 32 tokens, so that there may be others.
+      is_ended: whether the new tokens of a prompt, given its index, need no others.
+      look_every: `is_ended` is asked every so many tokens, so that there may be others.
       start_id: what a decoder behind an encoder starts from.
       batch_size: of prompts that are written at once.
 
@@ -105,7 +106,7 @@ def sample(
             how,
             num_new=decoding.bucket(max_new_tokens),
             start_id=start_id,
-            until=min(max_new_tokens, _BLOCK) if is_ended else max_new_tokens,
+            until=min(max_new_tokens, look_every) if is_ended else max_new_tokens,
             **settings,
         )
         while True:
@@ -115,7 +116,7 @@ def sample(
             ended = [is_ended(i, new_BN[b, :turn].tolist()) for b, i in enumerate(batch.rows)]
             stopped_B = shard_like(params, stopped_B | np.array(ended))
             written = written.replace(stopped_B=stopped_B)
-            until = min(max_new_tokens, int(turn) + _BLOCK)
+            until = min(max_new_tokens, int(turn) + look_every)
             written = _go_on(model, params, written, until=until, **settings)
         for index, new_N in zip(batch.indices, new_BN, strict=False):
             new = new_N[:turn].tolist()

@@ -114,6 +114,7 @@ def _text(prompt: Prompt) -> str:
 def write(
     writer: Writer,
     ids: Sequence[Sequence[int]],
+    show: Callable[[str], None] | None = None,
     *,
     seed: int,
     stop: Sequence[str],
@@ -130,6 +131,8 @@ def write(
     Args:
       writer: see `make_writer`.
       ids: of each prompt; see `Writer.prompt_ids`.
+      show: is given the start of a text while it is written, piece by piece, as `TextStream` does;
+        for a single sample. Nothing of it can be shown of beams.
       seed: of what is drawn.
       stop: texts that end what is written, besides what ends it anyway.
       temperature, top_k, top_p, max_new_tokens: see `sampling.sample`.
@@ -150,9 +153,11 @@ def write(
         # A prompt that is given several times gets as many samples.
         repeated = [x for x in ids for _ in range(num_samples)]
         settings |= dict(temperature=temperature, top_k=top_k, top_p=top_p)
-        is_ended = ending.finder(tokenizer, [before(x) for x in repeated], stops.strings)
+        befores = [before(x) for x in repeated]
+        is_ended = ending.finder(tokenizer, befores, stops.strings, show)
+        settings |= dict(is_ended=is_ended, look_every=1 if show else sampling.BLOCK)
         key = jax.random.key(seed)
-        flat = sampling.sample(model, params, repeated, key, is_ended=is_ended, **settings)
+        flat = sampling.sample(model, params, repeated, key, **settings)
         samples = [flat[i : i + num_samples] for i in range(0, len(flat), num_samples)]
     finish = lambda prompt, sample: ending.written(
         tokenizer, before(prompt), sample.tokens, sample.stop_id, stops.strings

@@ -114,10 +114,9 @@ def test_what_says_enough_is_not_gone_on_with(params):
         asked.append((index, len(tokens)))
         return whole[index][:2] == tokens[:2] and len(tokens) > 2
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "_BLOCK", 4)
-        found = generate(params, prompts, is_ended=is_ended, **settings)
-        unmoved = generate(params, prompts, is_ended=lambda index, tokens: index == 1, **settings)
+    settings["look_every"] = 4
+    found = generate(params, prompts, is_ended=is_ended, **settings)
+    unmoved = generate(params, prompts, is_ended=lambda index, tokens: index == 1, **settings)
 
     assert found == [tokens[:4] for tokens in whole]
     assert sorted(asked) == [(0, 4), (1, 4)]
