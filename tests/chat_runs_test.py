@@ -13,10 +13,11 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from configs import chat as chat_config
 from configs import convert as convert_config
-from experiments import convert, finetune, predict
+from experiments import convert, finetune
 from lm.chat import template_files
 from lm.chat.chat_template import DEFAULT, End
 from lm.errors import UserError
+from lm.inference import predicting
 from lm.models.families import FAMILIES
 from lm.tasks.factory import make_task
 from lm.tasks.text import TextInputs
@@ -211,7 +212,8 @@ def test_what_ends_replies_is_said_before_any_is_predicted(name, capsys):
     end, line = ENDS[name]
     task = types.SimpleNamespace(template=types.SimpleNamespace(end=end))
 
-    predict._replies(task, types.SimpleNamespace(stop_ids=(1,)), None, 1, None)
+    run = types.SimpleNamespace(task=task, tokenizer=types.SimpleNamespace(stop_ids=(1,)))
+    predicting._replies(run, None, None)
 
     said = capsys.readouterr().err
     assert said.startswith(line) and bool(said) == bool(line)
