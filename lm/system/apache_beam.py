@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import io
 import logging
+import os
+import pathlib
 import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,6 +21,9 @@ _ASKS_GITHUB = ("direct", "directrunner", "switchingdirectrunner")
 # Of the text that Beam makes of what was raised in another process.
 _SAID = re.compile(r"lm\.errors\.UserError: (.*?)(?: \[while running .*)?$", re.M)
 _OF_MACHINE = re.compile(r"\w+: \[Errno (\d+)\] (.*?)(?:: '(.*?)')?(?: \[while running .*)?$", re.M)
+_NO_MODULE = re.compile(r"ModuleNotFoundError: (No module named '.*?')")
+_KILLED = "RuntimeError: Channel closed prematurely."
+_PROJECT = pathlib.Path(__file__).parent.parent.parent
 # Beam runs functions in many threads of a process, which come and go. In one that stays, they need
 # not be safe under threads, and processes that die with the thread that started them live on.
 _THREAD = ThreadPoolExecutor(1)
@@ -47,16 +52,14 @@ class Beam:
         if self.runner == IN_PROCESS:  # It logs what it raises, too, and with its whole stack.
             log.setLevel(logging.CRITICAL)
         try:
-            state = pipeline.run().wait_until_finish()
+            with _project_on_path():
+                state = pipeline.run().wait_until_finish()
         except Exception as error:  # Runners have no class in common for what they raise.
             # Either what was raised there, with more behind its text, or another with that text.
             text = "".join(traceback.format_exception_only(error))
-            if said := _SAID.findall(text):
-                raise UserError(said[-1]) from None
-            if of_machine := _OF_MACHINE.findall(text):
-                number, what, path = of_machine[-1]
-                raise OSError(int(number), what, path or None) from error
-            raise
+            if (mendable := _mendable(self.runner, text)) is None:
+                raise
+            raise mendable from None
         finally:
             log.setLevel(level)
         if state != "DONE":
@@ -68,9 +71,45 @@ class Beam:
         from apache_beam.options.pipeline_options import DirectOptions
 
         mode = _parsed(self.options).view_as(DirectOptions).direct_running_mode
-        # To spread them over workers is a third of what a stage costs where there is one alone.
+        # Each transform costs some 10 ms of every pipeline, and `Create` is three.
+        tasks = list(tasks)
+        made = pipeline | apache_beam.Impulse() | apache_beam.FlatMap(lambda _: tasks)
         is_alone = self.runner == IN_PROCESS and mode == "in_memory"
-        return pipeline | apache_beam.Create(list(tasks), reshuffle=not is_alone)
+        return made if is_alone else made | apache_beam.Reshuffle()
+
+
+def _mendable(runner: str, text: str) -> UserError | OSError | None:
+    """Finds in the text of an error what users, or their machine's, can mend."""
+    if said := _SAID.findall(text):
+        return UserError(said[-1])
+    if of_machine := _OF_MACHINE.findall(text):
+        number, what, path = of_machine[-1]
+        return OSError(int(number), what, path or None)
+    if missing := _NO_MODULE.findall(text):
+        return UserError(
+            f"the workers of {runner} lack what is here: {missing[-1]}; see docs/beam.md for what "
+            "they need"
+        )
+    if _KILLED in text:
+        return UserError(
+            f"a worker of {runner} was killed, as the kernel does where memory is short; free "
+            "some, and run the same command again"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def _project_on_path() -> Iterator[None]:
+    """Lets processes that Beam starts here import this project, from whatever folder it runs."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_PROJECT), before)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def in_turn(function: Callable[..., T], *args: Any) -> T:
@@ -86,11 +125,14 @@ def make_beam(block: str, *, runner: str, options: Sequence[str]) -> Beam:
     """
     if not runner:
         raise UserError(f"{block}.runner is empty, and {block}.options={options!r} are for one")
+    logging.disable(logging.WARNING)  # It warns of clients of a cloud, which few ask for.
     try:
         import apache_beam  # noqa: F401 - for the error.
         from apache_beam.runners.runner import create_runner
     except ImportError:
         raise UserError(f"{block} needs Apache Beam; run: {INSTALL}") from None
+    finally:
+        logging.disable(logging.NOTSET)
     if runner.rpartition(".")[2].lower() in _ASKS_GITHUB:
         raise UserError(
             f"{block}.runner={runner!r} asks GitHub for a program first; name {IN_PROCESS}"

@@ -20,11 +20,17 @@ needs_beam = pytest.mark.skipif(
     not is_installed, reason="Apache Beam is not installed (pip install apache-beam)"
 )
 ENGINE = dict(runner="FnApiRunner", options=("--direct_running_mode=in_memory",))
+TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
 @needs_beam
-@pytest.mark.parametrize("tokenizer", [BYTES, PIECES], ids=["bytes", "sentencepiece"])
-def test_the_files_do_not_tell_of_the_engine(tokenizer, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("tokenizer", "engine"),
+    [(BYTES, ENGINE), (PIECES, ENGINE), (PIECES, ENGINE | dict(options=TWO_PROCESSES))],
+    ids=["bytes", "sentencepiece", "two processes"],
+)
+def test_the_files_do_not_tell_of_the_engine(tokenizer, engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # From which no process finds this project by itself.
     monkeypatch.setattr(beam_tokenization, "_TASK_CHARS", 200)  # Many tasks.
     monkeypatch.setattr(documents, "LONG_CHARS", 1000)  # Of which some begin inside of a text.
     monkeypatch.setattr(documents, "_NEAR", 100)
@@ -33,7 +39,7 @@ def test_the_files_do_not_tell_of_the_engine(tokenizer, tmp_path, monkeypatch):
     settings = corpus(tmp_path, train=texts) | dict(tokenizer=tokenizer, on_error="skip")
 
     here = prepare(**settings)
-    there = prepare(**settings | dict(cache_dir=tmp_path / "other", engine=ENGINE))
+    there = prepare(**settings | dict(cache_dir=tmp_path / "other", engine=engine))
 
     assert here.hash == there.hash
     assert here.splits == there.splits

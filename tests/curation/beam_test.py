@@ -1,6 +1,9 @@
 """The engine on Apache Beam writes what that of this machine writes, and fails in a line."""
 
 import json
+import os
+import pathlib
+import subprocess
 import sys
 import threading
 import time
@@ -8,8 +11,6 @@ import time
 import pytest
 
 from lm.curation import inputs, shards, stages
-from lm.curation import pipeline as pipeline_lib
-from lm.curation.cache import StageCache
 from lm.curation.engines import choice
 from lm.errors import UserError
 from lm.system import apache_beam as apache_beam_lib
@@ -25,7 +26,7 @@ needs_beam = pytest.mark.skipif(
     not is_installed, reason="Apache Beam is not installed (pip install apache-beam)"
 )
 SHAPE = dict(num_shards=3, sort_bytes=3000)
-LOCAL = SHAPE | dict(kind="local", num_workers=1)
+LAUNCH = pathlib.Path(__file__).parent.parent.parent / "launch.py"
 IN_MEMORY = ("--direct_running_mode=in_memory",)
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 THREADS = ("--direct_running_mode=multi_threading", "--direct_num_workers=4")
@@ -63,38 +64,35 @@ def files(folder):
     }
 
 
-def curate(folder, found, engine):
+def launched(folder, found, kind, **engine):
+    """All that a run writes, and all stages in its cache, by name."""
     folder.mkdir()
-    with choice.opened(**engine) as engine:
-        pipeline = pipeline_lib.Pipeline(engine, StageCache(folder / "cache"))
-        pipeline.run(opened(found), pipeline_lib.make_settings(pipeline_test.BLOCKS))
-        pipeline_lib.write_corpus(engine, pipeline, folder, validation_share=0.2)
+    shape = {f"engine.{name}": value for name, value in (SHAPE | engine).items()}
+    shape |= {f"inputs.{name}.path": path for name, (_, path) in found.items()}
+    shape |= {"quality.thresholds": "none", "output.validation_share": 0.2}
+    config = f"{LAUNCH.parent}/configs/curate.py:engine={kind},inputs={'+'.join(found)}"
+    flags = [f"--config.{key}={value}" for key, value in shape.items()]
+    subprocess.run(
+        [sys.executable, LAUNCH, f"--config={config}", *flags, f"--workdir={folder}/out"],
+        env=os.environ | {"LM_CACHE": str(folder / "cache")},
+        cwd=folder,  # From which no process finds this project by itself.
+        check=True,
+    )
     return files(folder)
 
 
 @needs_beam
-def test_beam_writes_the_bytes_of_this_machine(found, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["launch.py", "--direct_num_workers=none"])
-
-    here = curate(tmp_path / "here", found, LOCAL)
-    there = curate(tmp_path / "there", found, beam(*IN_MEMORY))
+@pytest.mark.parametrize("options", [IN_MEMORY, TWO_PROCESSES], ids=["in memory", "two processes"])
+def test_a_run_on_beam_writes_the_bytes_of_this_machine(options, found, tmp_path):
+    here = launched(tmp_path / "here", found, "local", num_workers=1)
+    there = launched(tmp_path / "there", found, "beam", options=options)
 
     assert here.keys() == there.keys()
-    assert [name for name in here if here[name] != there[name]] == []
-    assert {"report.json", "provenance.jsonl.zst", "corpus/corpus.json"} <= here.keys()
-
-
-@needs_beam
-def test_so_do_two_of_its_processes(found, tmp_path):
-    tasks = [task for one in opened(found) for task in inputs.tasks_of(one)]
-    written = []
-    for name, settings in (("here", LOCAL), ("there", beam(*TWO_PROCESSES))):
-        with choice.opened(**settings) as engine:
-            engine.sort(inputs.read, tasks, tmp_path / name)
-        written.append({p.name: p.read_bytes() for p in (tmp_path / name).glob("*.zst")})
-
-    assert written[0] == written[1]
-    assert len(written[0]) == SHAPE["num_shards"]
+    # Those that say how it was made.
+    told = {"out/config.json", "out/card.md", "out/provenance.json"}
+    assert {name for name in here if here[name] != there[name]} == told
+    assert {"out/report.json", "out/provenance.jsonl.zst", "out/corpus/corpus.json"} <= here.keys()
+    assert len([name for name in here if name.startswith("cache/")]) > 17 * SHAPE["num_shards"]
 
 
 _busy = threading.Lock()
@@ -113,7 +111,8 @@ def slow(task):
 
 
 @needs_beam
-def test_what_is_applied_need_not_be_safe_under_threads(tmp_path):
+def test_what_is_applied_need_not_be_safe_under_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch.py", "--direct_num_workers=none"])  # Not for Beam.
     with choice.opened(**beam(*THREADS)) as engine:
         engine.sort(slow, range(40), tmp_path)
 
@@ -124,8 +123,9 @@ def test_what_is_applied_need_not_be_safe_under_threads(tmp_path):
 
 
 @needs_beam
-def test_what_users_can_mend_is_one_line_from_wherever_it_comes(found, tmp_path):
-    with choice.opened(**beam(*IN_MEMORY)) as engine:
+@pytest.mark.parametrize("options", [IN_MEMORY, TWO_PROCESSES], ids=["in memory", "two processes"])
+def test_what_users_can_mend_is_one_line_from_wherever_it_comes(options, found, tmp_path):
+    with choice.opened(**beam(*options)) as engine:
         tasks = [task for one in opened(found) for task in inputs.tasks_of(one)]
         engine.sort(inputs.read, tasks, tmp_path / "read")
         path = tmp_path / "read" / shards.name(1, SHAPE["num_shards"])
@@ -135,7 +135,7 @@ def test_what_users_can_mend_is_one_line_from_wherever_it_comes(found, tmp_path)
             engine.map(stages.without_text, [tmp_path / "read"], tmp_path / "told")
         (tmp_path / "a_file").write_text("")
         with pytest.raises(NotADirectoryError) as of_machine:
-            engine.sort(missing, [tmp_path / "a_file/b"], tmp_path / "other")
+            engine.sort(pathlib.Path.read_bytes, [tmp_path / "a_file/b"], tmp_path / "other")
 
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{path} is damaged")
@@ -145,8 +145,18 @@ def test_what_users_can_mend_is_one_line_from_wherever_it_comes(found, tmp_path)
     assert path.name not in names
 
 
-def missing(path):
-    yield path.read_bytes()
+@needs_beam
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Beam's own.
+def test_what_became_of_another_process_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def emit(task): yield b''")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    with choice.opened(**beam(*TWO_PROCESSES)) as engine:
+        with pytest.raises(UserError, match=r"^a worker of FnApiRunner was killed, .* again$"):
+            engine.sort(os._exit, [9], tmp_path / "killed")
+        with pytest.raises(UserError, match=r"lack what is here: No module named 'only_here'; see"):
+            engine.sort(only_here.emit, [0], tmp_path / "unknown")
 
 
 @pytest.mark.parametrize(

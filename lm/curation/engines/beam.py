@@ -36,18 +36,16 @@ class BeamEngine:
             _cut, emit=emit, num_shards=self.num_shards, sort_bytes=self._sort_bytes
         )
         write = functools.partial(_merge, num_shards=self.num_shards, target=target)
-        # So that a shard without lines is written, too.
-        empty = [(shard, runs.NOTHING) for shard in range(self.num_shards)]
 
         def build(pipeline: beam.Pipeline) -> None:
             cut_all = beam.FlatMap(cut).with_output_types(tuple[int, bytes])
-            frames = (
-                self._beam.tasks(pipeline, tasks) | cut_all,
-                pipeline | "Shards" >> beam.Create(empty, reshuffle=False),
-            )
-            frames | beam.Flatten() | beam.GroupByKey() | beam.Map(write)
+            frames = self._beam.tasks(pipeline, tasks) | cut_all
+            frames | beam.GroupByKey() | beam.Map(write)
 
         self._beam.run(build)
+        for name in self._names():
+            if not (target / name).exists():  # No task has a line for it.
+                _write(target / name, [])
         _clear(target)
 
     def map(self, apply, sources, target) -> None:
