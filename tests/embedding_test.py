@@ -51,8 +51,8 @@ def test_vectors_are_those_of_transformers(folder, pooling):
 def test_what_cannot_be_embedded_is_refused(folder):
     run = load(folder)
     embed = Embedder(run, pooling="mean", batch_size=2)
-    with pytest.raises(UserError, match=r"input\[3\]: 102 tokens do not fit"):
-        embed.ids("input[3]", "a " * 100)
+    with pytest.raises(UserError, match="a text of 102 tokens exceeds the model's 32"):
+        embed([embed.ids("long", "a " * 100)])
     with pytest.raises(UserError, match="pooling='last'"):
         Embedder(run, pooling="last", batch_size=2)
     decoder = run._replace(config=run.config | {"model": run.config["model"] | {"name": "gpt2"}})

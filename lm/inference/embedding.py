@@ -4,6 +4,7 @@ Dimension key: N texts, B batch, L length, D model width.
 """
 
 import functools
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -18,6 +19,7 @@ from lm.models import heads
 from lm.models.factory import family_named
 from lm.settings import choose
 from lm.tasks.factory import text_inputs
+from lm.tasks.text import TextInputs
 
 POOLINGS = ("mean", "first")
 
@@ -53,18 +55,32 @@ class Embedder:
         for name in ("body",) if isinstance(run, task_model.SavedTaskModel) else family.body_path:
             self._params = self._params[name]
         self.max_len, self._batch_size, self._pooling = config.max_len, batch_size, pooling
-        self._inputs = text_inputs(block, run.tokenizer, seq_len=self.max_len, truncate=False)
+        text_inputs(block, run.tokenizer, seq_len=self.max_len, truncate=False)  # Checks the two.
+        self._inputs = TextInputs(
+            run.tokenizer,
+            family,
+            num_types=block.get("num_types", 1),
+            seq_len=sys.maxsize,  # Whoever has ids of elsewhere is told of their length as well.
+            truncate=False,
+        )
 
     def ids(self, name: str, text: str) -> list[int]:
         """Returns the tokens of a text, with special ones; `name` is what errors call it.
 
-        Raises:
-          UserError: they exceed `max_len`, or there are none.
+        Raises UserError where there are none.
         """
         return self._inputs.encode(name, [text])["tokens_BL"].tolist()
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
-        """Makes vectors of texts that are tokens already -> N x D, float32."""
+        """Makes vectors of texts that are tokens already -> N x D, float32.
+
+        Raises UserError where one has more tokens than the model has positions.
+        """
+        longest = max(map(len, texts))
+        if longest > self.max_len:
+            raise UserError(
+                f"a text of {longest} tokens exceeds the model's {self.max_len}; cut it"
+            )
         found: dict[int, np.ndarray] = {}
         for batch in batches(texts, self._batch_size, self.max_len):
             vectors_BD = self._vectors(self._params, batch.tokens_BL, batch.lengths_B)

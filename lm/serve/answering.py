@@ -50,6 +50,17 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+def queue_full(full: QueueFull) -> Refusal:
+    """Makes the refusal of a request that finds too many before it."""
+    seconds = max(1, round(full.retry_after_seconds))
+    return Refusal(
+        f"too many requests wait; try again in {seconds} s",
+        status=429,
+        code="queue_full",
+        headers={"Retry-After": str(seconds)},
+    )
+
+
 class Answer:
     """Does the work of one request, and remembers what the log and the metrics tell of it.
 
@@ -106,13 +117,7 @@ class Answer:
                 handles.append(self._work.model.service.submit(request, mailbox.emitter(i)))
             yield mailbox
         except QueueFull as full:
-            seconds = max(1, round(full.retry_after_seconds))
-            raise Refusal(
-                f"too many requests wait; try again in {seconds} s",
-                status=429,
-                code="queue_full",
-                headers={"Retry-After": str(seconds)},
-            ) from None
+            raise queue_full(full) from None
         except NotServing:
             self._on_failure()
             raise Failed("the model takes no more requests") from None

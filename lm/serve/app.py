@@ -16,20 +16,21 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from lm.serve import chat, completions, fields, page
+from lm.generation.requests import NotServing, QueueFull
+from lm.serve import chat, completions, embeddings, fields, page, predictions
 from lm.serve.access import Access
-from lm.serve.answering import Answer, ClientGone, Failed, unless_gone
+from lm.serve.answering import Answer, ClientGone, Failed, queue_full, unless_gone
+from lm.serve.computation import Computation
 from lm.serve.metrics import Metrics
 from lm.serve.refusal import Refusal
 from lm.serve.served_model import ServedModel
-from lm.serve.work import Work
 
 _BODY_SECONDS = 60.0
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _UNGUARDED = ("/health", "/")  # The page holds no secret, and asks for the key itself.
 _LEFT = 499  # What logs call a request whose client has left.
 
-Reader = Callable[[Mapping[str, Any], ServedModel], Work]
+Reader = Callable[[Mapping[str, Any], ServedModel], Any]  # -> Work or Computation.
 
 
 class App:
@@ -59,7 +60,9 @@ class App:
         self._max_body_bytes = max_body_bytes
         # Tokenizers work for long on long texts, which must hold up no stream.
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "prompts")
-        posts = {"/v1/completions": completions.read, "/v1/chat/completions": chat.read}
+        writing = {"/v1/completions": completions.read, "/v1/chat/completions": chat.read}
+        computing = {"/v1/embeddings": embeddings.read, "/v1/predict": predictions.reader(None)}
+        computing |= {f"/v1/{name}": predictions.reader(name) for name in predictions.TASKS}
         gets = {
             "/": self._page,
             "/health": self._health,
@@ -68,10 +71,12 @@ class App:
             "/v1/models/{name:path}": self._show,
         }
         routes = [Route(path, show, methods=["GET"]) for path, show in gets.items()]
-        for path, read in posts.items():
+        for path, read in writing.items():
             routes.append(Route(path, self._writes(read), methods=["POST"]))
+        for path, read in computing.items():
+            routes.append(Route(path, self._computes(read), methods=["POST"]))
         self._router = Router(routes, default=self._unknown, redirect_slashes=False)
-        self._paths = {*posts, *gets}
+        self._paths = {*writing, *computing, *gets}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, request = time.monotonic(), Request(scope, receive)
@@ -148,9 +153,7 @@ class App:
         """Makes the endpoint of requests that a reader turns into work."""
 
         async def endpoint(request: Request) -> Response:
-            body = await self._body(request)
-            reading = self._readers.submit(lambda: self._work(read, body))
-            work = await unless_gone(request.receive, _result(reading))
+            work = await self._asked(read, request)
             scope = request.scope
             facts, name = scope["facts"], scope["request_id"]
             answer = Answer(work, name, self._metrics, facts, self._fail)
@@ -158,11 +161,39 @@ class App:
 
         return endpoint
 
+    def _computes(self, read: Reader) -> Callable[[Request], Any]:
+        """Makes the endpoint of requests that are answered at once."""
+
+        async def endpoint(request: Request) -> Response:
+            asked: Computation = await self._asked(read, request)
+            facts = {"model": asked.model.name, "items": len(asked.items)}
+            request.scope["facts"].update(facts)
+            self._metrics.tokens.add(asked.num_prompt, kind="prompt")
+            try:
+                future = asked.batches.submit(asked.items)
+                results = await unless_gone(request.receive, _result(future))
+            except QueueFull as full:
+                raise queue_full(full) from None
+            except NotServing:
+                raise Failed("the model takes no more requests") from None
+            except ClientGone:
+                self._metrics.cancelled.add()
+                raise
+            return JSONResponse(asked.answer(results))
+
+        return endpoint
+
+    async def _asked(self, read: Reader, request: Request) -> Any:
+        """Reads the body of a request, in the thread that holds up no stream."""
+        body = await self._body(request)
+        reading = self._readers.submit(lambda: self._work(read, body))
+        return await unless_gone(request.receive, _result(reading))
+
     def _fail(self) -> None:
         if not self.is_draining:  # When services take nothing any more.
             self.has_failed.set()
 
-    def _work(self, read: Reader, body: bytes) -> Work:
+    def _work(self, read: Reader, body: bytes) -> Any:
         values = fields.read_object(body)
         return read(values, self._model(values.get("model")))
 
@@ -255,7 +286,10 @@ def _shown(model: ServedModel) -> dict[str, Any]:
         "created": model.created,
         "owned_by": "lm",
         "max_model_len": model.max_len,
-        "has_chat": model.template is not None,
+        "has_chat": model.service is not None and model.template is not None,
+        "writes": model.service is not None,
+        "embeds": model.embedder is not None,
+        "task": model.task and model.task.kind,
     }
 
 

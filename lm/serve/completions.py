@@ -11,7 +11,7 @@ from lm.serve import fields, guided_choice, sampling_fields, spelling
 from lm.serve.fields import Field
 from lm.serve.mailbox import Delta
 from lm.serve.refusal import Refusal, invalid
-from lm.serve.served_model import ServedModel
+from lm.serve.served_model import ServedModel, needs
 from lm.serve.work import Work
 from lm.tokenizers.tokenizers import Tokenizer
 
@@ -37,6 +37,7 @@ def read(body: Mapping[str, Any], model: ServedModel) -> Work:
       Refusal: a field is unknown or out of range, or a prompt does not fit the model.
     """
     values = fields.parse(body, _KNOWN, _UNSUPPORTED)
+    needs(model, model.service, "writes nothing; ask /v1/predict or /v1/embeddings")
     has_usage = sampling_fields.has_usage(values)
     sampling_fields.check_guided(values)
     prompts = _prompts(values["prompt"], model)

@@ -2,16 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from lm.chat.chat_template import ChatTemplate
+from lm.data.records import Record
 from lm.generation import ending
 from lm.generation.requests import GenerationRequest
 from lm.inference import prompting
 from lm.loading.run import Run
+from lm.serve.batching import Batches
 from lm.serve.refusal import Refusal
 from lm.tokenizers.tokenizers import Tokenizer
+
+_T = TypeVar("_T")
 
 
 class Handle(Protocol):
@@ -38,24 +42,55 @@ class Service(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class ServedEmbedder:
+    """Makes vectors of texts.
+
+    Args:
+      ids: (what errors call a text, the text) -> its tokens; see `Embedder.ids`.
+      batches: tokens of texts -> vectors.
+    """
+
+    ids: Callable[[str, str], list[int]]
+    batches: Batches
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedTask:
+    """Predicts what the model was fine-tuned for.
+
+    Args:
+      kind: of the task.
+      from_text: (name, text) -> a record; see `Task.from_text`.
+      batches: records -> a `Predicted` of each.
+    """
+
+    kind: str
+    from_text: Callable[[str, str], Record]
+    batches: Batches
+
+
+@dataclasses.dataclass(frozen=True)
 class ServedModel:
     """A run, or a folder of `transformers`, under a name.
 
     Args:
       name: that clients call it by.
-      run: of `lm.load`; one that writes.
-      service: writes.
+      run: of `lm.load`.
+      service: writes; None where the model does not.
       max_len: the most tokens of a prompt and what is written behind it.
       max_prompts: the most that one request may have.
       created: when it was opened, in seconds of Unix time.
+      embedder, task: None where it has none.
     """
 
     name: str
     run: Run
-    service: Service
+    service: Service | None
     max_len: int
     max_prompts: int
     created: int
+    embedder: ServedEmbedder | None = None
+    task: ServedTask | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -101,3 +136,10 @@ class ServedModel:
                 code="context_length_exceeded",
             )
         return asked if asked is not None else min(room, usual or room)
+
+
+def needs(model: ServedModel, part: _T | None, says: str) -> _T:
+    """Returns a part that a model may lack; raises Refusal where it does."""
+    if part is None:
+        raise Refusal(f"{model.name} {says}", param="model", code="model_not_supported")
+    return part
