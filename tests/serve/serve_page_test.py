@@ -1,10 +1,16 @@
 """The page at /, in a browser, beside a service that writes a known text."""
 
 import contextlib
+import dataclasses
 import http.client
 
 import pytest
 
+from lm.data.records import Record
+from lm.errors import UserError
+from lm.serve.batching import Batches
+from lm.serve.served_model import ServedTask
+from lm.tasks.prediction import Predicted
 from tests import fake_service
 from tests.browser import CHROMIUM
 from tests.fake_service import TEXT
@@ -13,11 +19,13 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on P
 
 
 @contextlib.contextmanager
-def opened(folder, service, *, key=None, template=fake_service.TURNS, **options):
+def opened(folder, service, *, key=None, template=fake_service.TURNS, task=None, **options):
     """The page of a server, what it asked for, and what went wrong in it."""
     from playwright.sync_api import sync_playwright
 
     model = fake_service.make_model(folder / "model", service, template=template)
+    if task is not None:
+        model = dataclasses.replace(model, service=None, task=task)
     application = fake_service.make_app([model], key=key)
     with fake_service.Served(application) as served, sync_playwright() as playwright:
         launch = {"executable_path": CHROMIUM, "args": ["--no-sandbox", "--disable-gpu"]}
@@ -122,6 +130,41 @@ def test_without_a_template_texts_are_gone_on_from(tmp_path):
 
         assert page.inner_text("#choices .choice > div").startswith("<b>hi</b> " + TEXT[:9])
         assert problems == []
+
+
+def predict(records):
+    """Labels a text by its length; one that is empty is an error."""
+    said = {"label": "短", "probabilities": {"long": 0.25, "短": 0.75}}
+    bad = UserError("records[0]: the field 'text' is missing")
+    return [Predicted(each, said if "text" in each.fields else bad, False) for each in records]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_model_of_a_task_predicts_texts_and_records(tmp_path, width):
+    batches = Batches(predict, max_waiting=8)
+    from_text = lambda name, text: Record(name, {"text": text})
+    task = ServedTask("classification", from_text, batches)
+    options = dict(task=task, viewport={"width": width, "height": 800})
+    with opened(tmp_path, fake_service.FakeService(), **options) as (page, _, problems):
+        assert page.locator("#mode").input_value() == "task"
+        for asked in ("北京", '{"text": "x"}'):
+            page.fill("#prompt", asked)
+            page.keyboard.press("Enter")
+            page.locator(".choice", has_text=asked).wait_for()
+        shown = page.locator(".choice").first
+        assert shown.locator("dd").all_inner_texts() == ["75.0 %", "25.0 %"]
+        assert shown.locator("dt").all_inner_texts() == ["短", "long"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert problems == []
+
+        page.fill("#prompt", '{"txt": "x"}')
+        page.click("#send")
+        page.locator("#problem", has_text="the field 'text' is missing").wait_for()
+        page.fill("#prompt", '{"txt": ')
+        page.click("#send")
+        page.locator("#problem", has_text="JSON").wait_for()
+    batches.close()
 
 
 @needs_browser
