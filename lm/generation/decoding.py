@@ -101,20 +101,48 @@ def start(
         lengths_B = jnp.ones(B, jnp.int32)
     else:
         num_slots = L + num_new if c.max_len is None else min(L + num_new, c.max_len)
-        num_kv_heads = getattr(c, "num_kv_heads", c.num_heads)  # Grouped queries share keys.
-        dtype = jnp.dtype(c.dtype)
-        own = kv_cache.empty(
-            B, num_slots, num_kv_heads=num_kv_heads, head_dim=c.head_dim, dtype=dtype
-        )
-        caches = [own] * c.num_layers  # Arrays are immutable: each layer's step makes its own.
-    positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
+        caches = empty_caches(model, B, num_slots)
+    logits_BV, _, caches = read(model, params, tokens_BL, lengths_B, jnp.int32(0), caches)
+    return logits_BV, lengths_B, caches
+
+
+def empty_caches(model: nn.Module, num_rows: int, num_slots: int) -> list[kv_cache.LayerCache]:
+    """Makes those of a decoder that has read nothing."""
+    c = model.config
+    num_kv_heads = getattr(c, "num_kv_heads", c.num_heads)  # Grouped queries share keys.
+    own = kv_cache.empty(
+        num_rows,
+        num_slots,
+        num_kv_heads=num_kv_heads,
+        head_dim=c.head_dim,
+        dtype=jnp.dtype(c.dtype),
+    )
+    return [own] * c.num_layers  # Arrays are immutable: each layer's step makes its own.
+
+
+def read(
+    model: nn.Module,
+    params: Params,
+    tokens_BL: jax.Array,
+    lengths_B: jax.Array,
+    first: jax.Array,
+    caches: Any,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Reads more tokens of each row, from position `first` on; see `start`.
+
+    Returns:
+      Logits of the token that comes next, B x V; hidden states, B x L x D; the caches.
+    """
+    positions_BL = jnp.broadcast_to(first + jnp.arange(tokens_BL.shape[1])[None], tokens_BL.shape)
     # Padding at a row's end is written into slots that new tokens overwrite, each before it is
     # read: a query sees no slot behind its own position.
-    output, caches = model.apply(variables, tokens_BL, positions_BL, caches, method="decode_step")
+    output, caches = model.apply(
+        {"params": params}, tokens_BL, positions_BL, caches, method="decode_step"
+    )
     # Only of the last token are logits needed: those of all would be B x L x V.
     last_B11 = (lengths_B - 1)[:, None, None]
     last_BD = jnp.take_along_axis(output.hidden_BLD, last_B11, axis=1)[:, 0]
-    return _logits(last_BD, output.unembed_VD), lengths_B, caches
+    return _logits(last_BD, output.unembed_VD), output.hidden_BLD, caches
 
 
 def step(
@@ -125,6 +153,13 @@ def step(
         {"params": params}, tokens_B[:, None], positions_B[:, None], caches, method="decode_step"
     )
     return _logits(output.hidden_BLD[:, 0], output.unembed_VD), caches
+
+
+def logits_of(model: nn.Module, params: Params, hidden_BD: jax.Array) -> jax.Array:
+    """Gives the logits of hidden states that `read` has returned, B x D -> B x V."""
+    # The method takes states that are not scaled yet; only its table is looked at.
+    table_VD = model.apply({"params": params}, hidden_BD[:, None], method="unembed").unembed_VD
+    return _logits(hidden_BD, table_VD)
 
 
 def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array | Int8Matrix) -> jax.Array:
