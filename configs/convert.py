@@ -15,8 +15,11 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.new("convert")
     config.source = ""  # Folder to read: a run, or one of transformers or peft.
     config.target = ""  # New folder: of a run, one of transformers or peft; else a run.
-    config.format = "transformers"  # Or of other programs: gguf, of a run or of such a folder.
+    config.format = "transformers"  # Or for other programs, also of such a folder: gguf, stablehlo.
     config.gguf_type = ""  # Of gguf, how matrices are kept: F32, F16 or Q8_0; "" is F16.
+    config.prompt_lens = ()  # Of stablehlo: a program for prompts of up to each, as (64, 512).
+    config.num_slots = 0  # Of stablehlo, tokens of a prompt and its text; 0 for all positions.
+    config.dtype = ""  # Of stablehlo: float32 or bfloat16; "" is float32.
     config.base = ""  # Of adapters of peft into a run: the run or folder that they belong to.
     config.adapters = False  # Out of a run with LoRA: its adapters, as a folder of peft.
     config.vocab_size = 0  # Into a run: rows to grow the embedding to; 0 keeps them.

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
+from lm.inference import stablehlo_export
 from lm.inference.export import export, model_config
 from lm.interop import gguf_files, hugging_face, peft
 from lm.loading import language_model, task_model
@@ -33,32 +34,38 @@ from lm.tokenizers import stop_ids, tokenizers
 from lm.train.checkpoints import Checkpoints, write_numpy_as_it_is
 from lm.train.step import TrainState
 
-FORMATS = ("transformers", "gguf")
+FORMATS = ("transformers", "gguf", "stablehlo")
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Converts `source` to `target`, whichever way `source` and `format` tell."""
     del workdir  # It is not used.
-    is_other = choose("format", config.format, FORMATS) != "transformers"
+    choose("format", config.format, FORMATS)
     source, target = folders(config.source, config.target)
     with unfinished(target) as partial, faults.naming(target):
         made = ""  # By an export; an import makes a run.
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
-        own = dict(adapters=config.adapters, gguf_type=config.gguf_type)
         others = dict(base=config.base, vocab_size=config.vocab_size, **allowed)
+        gguf = dict(gguf_type=config.gguf_type)
+        programs = {name: config[name] for name in ("prompt_lens", "num_slots", "dtype")}
+        adapters = dict(adapters=config.adapters)
         if peft.is_folder(source):
-            format_ = config.format if is_other else ""
-            what = f"source={source}, adapters"
-            _refuse(what, format=format_, vocab_size=config.vocab_size, **own)
+            other = config.format if config.format != "transformers" else ""
+            unused = dict(format=other, vocab_size=config.vocab_size) | adapters | gguf | programs
+            _refuse(f"source={source}, adapters", **unused)
             merge_adapters(source, partial, base=config.base, **allowed)
-        elif is_other:
-            _refuse(f"format={config.format}", adapters=config.adapters, **others)
+        elif config.format == "gguf":
+            _refuse("format=gguf", **adapters, **programs, **others)
             made = write_gguf(source, partial, config.gguf_type or "F16")
+        elif config.format == "stablehlo":
+            _refuse("format=stablehlo", **adapters, **gguf, **others)
+            made = write_programs(source, partial, **programs)
         elif hugging_face.is_folder(source):
-            _refuse(f"source={source}, of transformers", base=config.base, **own)
+            unused = dict(base=config.base) | adapters | gguf | programs
+            _refuse(f"source={source}, of transformers", **unused)
             import_folder(source, partial, vocab_size=config.vocab_size, **allowed)
         elif (source / "config.json").exists():
-            _refuse(f"source={source}, a run", gguf_type=config.gguf_type, **others)
+            _refuse(f"source={source}, a run", **gguf, **programs, **others)
             if config.adapters:
                 made = f"adapters of step {export_adapters(source, partial)}"
             else:
@@ -84,6 +91,26 @@ def write_gguf(source: pathlib.Path, target: pathlib.Path, kind: str) -> str:
     exported = run_lib.read(source)
     export(exported, target, gguf_type=kind)
     return f"a GGUF ({kind}) of step {exported.step}"
+
+
+def write_programs(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    prompt_lens: tuple[int, ...],
+    num_slots: int,
+    dtype: str,
+) -> str:
+    """Writes a folder of programs of StableHLO; says what they are."""
+    exported = run_lib.read(source)
+    stablehlo_export.export(
+        exported,
+        target,
+        prompt_lens=prompt_lens,
+        num_slots=num_slots or model_config(exported.model).max_len,
+        dtype=dtype or "float32",
+    )
+    return f"programs for {', '.join(stablehlo_export.PLATFORMS)} of step {exported.step}"
 
 
 def folders(source: str, target: str) -> tuple[pathlib.Path, pathlib.Path]:

@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sentencepiece import sentencepiece_model_pb2
-
 from lm.errors import UserError
+from lm.tokenizers import sentencepiece_proto
 from lm.tokenizers.pieces import BYTE_OF_CHARACTER, SPACE_MARK, byte_of
 from lm.tokenizers.tokenizers import (
     ByteTokenizer,
@@ -139,9 +138,9 @@ def _of_bytes(tokenizer: ByteTokenizer) -> dict[str, Any]:
 
 
 def _of_sentencepiece(tokenizer: SentencePieceTokenizer) -> tuple[dict[str, Any], list[str]]:
-    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    proto = sentencepiece_proto.ModelProto.FromString(tokenizer.model)
     spec, trainer = proto.normalizer_spec, proto.trainer_spec
-    is_bpe = trainer.model_type == sentencepiece_model_pb2.TrainerSpec.BPE
+    is_bpe = trainer.model_type == sentencepiece_proto.BPE
     _refuse("that is no BPE", not is_bpe)
     _refuse("without bytes for what has no piece", not trainer.byte_fallback)
     _refuse("with spaces behind words", trainer.treat_whitespace_as_suffix)

@@ -29,6 +29,7 @@ _MESSAGES = {
     "TrainerSpec": [
         (3, "model_type", "int32", "1"),
         (4, "vocab_size", "int32", "8000"),
+        (24, "treat_whitespace_as_suffix", "bool", "false"),
         (35, "byte_fallback", "bool", "false"),
         (40, "unk_id", "int32", "0"),
         (41, "bos_id", "int32", "1"),

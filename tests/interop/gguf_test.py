@@ -23,7 +23,7 @@ from lm.errors import UserError
 from lm.interop import gguf_files, gguf_tokenizer
 from lm.models.factory import make_model
 from lm.models.families import init_params, param_shapes
-from lm.tokenizers import sentencepiece_files, tokenizers
+from lm.tokenizers import sentencepiece_files, sentencepiece_proto, tokenizers
 from tests.exported_pipelines_test import write_run
 from tests.tiny_tokenizers import CORPUS, TEXTS, tokenizer_of
 
@@ -150,7 +150,7 @@ def of(library):
 
 def with_space(model):
     """The SentencePiece model, with a space before each text."""
-    proto = gguf_tokenizer.sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_proto.ModelProto.FromString(model)
     proto.normalizer_spec.add_dummy_prefix = True
     return tokenizers.SentencePieceTokenizer(proto.SerializeToString())
 
@@ -210,7 +210,7 @@ def pairs_of(parts):
 def test_scores_join_what_the_tokenizer_joins(name):
     tokenizer = tokenizer_of("sentencepiece" if name == "with merges" else name)
     if name == "with merges":  # As a folder of transformers has it.
-        proto = gguf_tokenizer.sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+        proto = sentencepiece_proto.ModelProto.FromString(tokenizer.model)
         tokenizer = of(sentencepiece_files.build(proto, {}, legacy=True))
 
     for text in [x for x in [*TEXTS, *MORE] if "\u2581" not in x]:
