@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.target = ""  # New folder, of the run that is made.
     config.text = ""  # Of the new language: globs of files, a document a file, or curated:WORKDIR.
     config.num_pieces = 4000  # New tokens, at most.
+    config.target_fertility = 0.0  # As few new tokens as leave so many a character; 0: num_pieces.
     config.init = "mean_of_pieces"  # New rows: mean_of_pieces, mean, focus or random.
     config.multiple_of = 1  # What the number of rows is rounded up to a multiple of.
     config.seed = 0  # Of init=random.

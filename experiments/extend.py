@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -39,8 +39,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     texts = _texts(config.text)
     model, more = _read(source)
     old = model.tokenizer
+    before = _fertility(old, texts())
+    is_enough = _is_enough(config.target_fertility, before, texts)
     with _naming(source):
-        longer = extension.extend(old, texts(), config.num_pieces)
+        longer = extension.extend(old, texts(), config.num_pieces, is_enough)
     num_new, size = len(longer.old_ids), _size(model, longer, config.multiple_of)
     rows = _rows(config.init, config.seed, model, longer, texts(), size)
     params = new_rows.grow(model.params, rows, old.vocab_size, num_new, size)
@@ -52,7 +54,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         convert.write_run(partial, model, **made_by)
         template_files.copy(source, partial / "tokenizer")
         manifest.write(partial / "tokenizer")
-    _report(target, old, longer.tokenizer, texts())
+    after = _fertility(longer.tokenizer, texts())
+    _report(target, old, longer.tokenizer, before, after)
+    if is_enough and after > config.target_fertility:
+        asked = f"target_fertility={config.target_fertility}"
+        print(f"{asked} is not reached; raise num_pieces={config.num_pieces}, or give more text")
     return 0
 
 
@@ -79,6 +85,27 @@ def _read(source: pathlib.Path) -> tuple[convert.Model, dict[str, Any]]:
         found.tokenizer,
     )
     return model, {key: config[key] for key in ("objective",) if key in config}
+
+
+def _fertility(tokenizer: Tokenizer, texts: Iterable[str]) -> float:
+    """Computes tokens a character."""
+    num_tokens = num_chars = 0
+    for text in texts:
+        num_tokens += len(tokenizer.encode_batch([text])[0])
+        num_chars += len(text)
+    return num_tokens / max(num_chars, 1)
+
+
+def _is_enough(target: float, before: float, texts) -> Callable[[Tokenizer], bool] | None:
+    """Makes what says whether a tokenizer needs no more pieces; None where they are counted."""
+    if not target:
+        return None
+    if before <= target:
+        raise UserError(
+            f"target_fertility={target}: the text has {before:.3f} tokens a character already; "
+            "give less, or 0 for num_pieces"
+        )
+    return lambda longer: _fertility(longer, texts()) <= target
 
 
 @contextlib.contextmanager
@@ -136,16 +163,12 @@ def _drawn(block: dict[str, Any], seed: int, num_old: int, num_new: int) -> new_
     return lambda path, old: drawn["/".join(path)][num_old : num_old + num_new]
 
 
-def _report(target: pathlib.Path, old: Tokenizer, new: Tokenizer, texts: Iterable[str]) -> None:
+def _report(
+    target: pathlib.Path, old: Tokenizer, new: Tokenizer, before: float, after: float
+) -> None:
     """Prints what the new pieces are, what they save, and how to go on."""
-    num_chars, num_tokens = 0, [0, 0]
-    for text in texts:
-        num_chars += len(text)
-        for i, tokenizer in enumerate((old, new)):
-            num_tokens[i] += len(tokenizer.encode_batch([text])[0])
     ids = range(old.vocab_size, new.vocab_size)
     print(f"{target}: {old.vocab_size:,} tokens + {len(ids):,} new ones")
-    before, after = (n / num_chars for n in num_tokens)
     print(f"tokens a character of the text: {before:.3f} before, {after:.3f} now")
     shown = " ".join(map(new.piece, ids[:_SHOWN]))
     print(f"new: {shown}{' ...' if len(ids) > _SHOWN else ''}")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import numpy as np
@@ -240,6 +241,22 @@ def test_the_text_may_be_what_curation_kept(source_of, texts, tmp_path):
     assert of_files.fingerprint == of_corpus.fingerprint
 
 
+def test_a_fertility_says_how_many_pieces_there_are(source_of, texts, tmp_path, capsys):
+    said = {}
+    for target in (0.0, 1.5, 0.1):
+        capsys.readouterr()
+        made = run_extend(
+            source_of("gpt2"), tmp_path / f"run-{target}", texts, target_fertility=target
+        )
+        said[target] = capsys.readouterr().out
+        num_new = language_model.load(made).tokenizer.vocab_size - 265
+        after = float(re.search(r"before, ([\d.]+) now", said[target])[1])
+        assert num_new < NUM and 1.4 < after <= 1.5 if target == 1.5 else num_new == NUM
+
+    not_reached = f"target_fertility=0.1 is not reached; raise num_pieces={NUM}"
+    assert [not_reached in line for line in said.values()] == [False, False, True]
+
+
 def test_a_trained_model_goes_on_with_mixtures_as_others_begin():
     arg = "sources=old+new"
 
@@ -314,6 +331,7 @@ def of_bytes(tmp_path_factory):
         ({"text": "short.txt"}, "gives no new piece"),
         ({"init": "best"}, "init='best'.*mean_of_pieces"),
         ({"num_pieces": 0}, "num_pieces=0"),
+        ({"target_fertility": 9.5}, r"target_fertility=9.5: the text has \d.\d+ tokens a char"),
         ({"target": "there"}, "target=there exists already"),
     ],
 )

@@ -29,6 +29,7 @@ _RULES = {
     "batch_size": _POSITIVE,
     "vocab_size": _NOT_NEGATIVE,
     "num_pieces": _POSITIVE,
+    "target_fertility": _NOT_NEGATIVE,
     "multiple_of": _POSITIVE,
     "limit": _NOT_NEGATIVE,
     "max_len": _NOT_NEGATIVE,

@@ -6,9 +6,11 @@ pieces are less likely than all old ones, and a WordPiece takes the longest piec
 most texts, not for each.
 """
 
+import bisect
 import collections
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from lm.errors import UserError
@@ -30,10 +32,20 @@ class Extension(NamedTuple):
     old_ids: list[tuple[int, ...]]
 
 
-def extend(tokenizer: Tokenizer, texts: Iterable[str], num_pieces: int) -> Extension:
+def extend(
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    num_pieces: int,
+    is_enough: Callable[[Tokenizer], bool] | None = None,
+) -> Extension:
     """Appends the pieces that save the most tokens of the texts; see `piece_choice.choose`.
 
-    Fewer are appended where no more would save anything.
+    Args:
+      tokenizer: the old one.
+      texts: of the language.
+      num_pieces: how many are appended; fewer where no more would save anything.
+      is_enough: whether the longer tokenizer needs no more pieces; then so few are appended that
+        one less would not do. None: `num_pieces` are.
 
     Raises:
       UserError: a tokenizer that has no pieces, or cannot take more; texts that lack any use.
@@ -44,6 +56,20 @@ def extend(tokenizer: Tokenizer, texts: Iterable[str], num_pieces: int) -> Exten
     words: dict[piece_choice.Run, int] = collections.Counter()
     for text in texts:
         words.update(old.words_of(text))
+    found = _extended(tokenizer, words, num_pieces)
+    if is_enough is None:
+        return found
+    by_number = functools.cache(functools.partial(_extended, tokenizer, words))
+    numbers = range(1, len(found.old_ids))
+    index = bisect.bisect(numbers, False, key=lambda num: is_enough(by_number(num).tokenizer))
+    return by_number(numbers[index]) if index < len(numbers) else found
+
+
+def _extended(
+    tokenizer: Tokenizer, words: Mapping[piece_choice.Run, int], num_pieces: int
+) -> Extension:
+    """Appends pieces that save tokens of these words."""
+    old = _opened(tokenizer)  # Anew: it may be extended but once.
     costs = {unit: old.cost(unit) for word in words for unit in word if isinstance(unit, str)}
     names = dict(spell=old.spell, known=old.known, reserved=old.reserved)
     choice = piece_choice.choose(words, costs, num_pieces, **names)

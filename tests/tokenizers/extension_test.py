@@ -122,6 +122,23 @@ def test_a_unigram_takes_as_few_tokens_as_one_of_the_new_text_alone():
     assert num_tokens(new, CORPUS) == num_tokens(old, CORPUS)
 
 
+@pytest.mark.parametrize("kind", ["sentencepiece", "gpt2", "unigram bytes"])
+def test_no_more_pieces_are_added_than_are_enough(kind):
+    old, longest = tokenizer_of(kind), extended(kind).tokenizer
+    fewer = num_tokens(extension.extend(old, TEXT, 9).tokenizer, TEXT)
+    find = lambda most: extension.extend(old, TEXT, NUM, lambda new: num_tokens(new, TEXT) <= most)
+
+    found = find(fewer)
+
+    num = len(found.old_ids)
+    assert 1 < num <= 9 and num_tokens(found.tokenizer, TEXT) <= fewer
+    assert num_tokens(extension.extend(old, TEXT, num - 1).tokenizer, TEXT) > fewer
+    again = extension.extend(old, TEXT, num).tokenizer
+    assert found.tokenizer.fingerprint == again.fingerprint
+    assert find(0).tokenizer.fingerprint == longest.fingerprint
+    assert len(find(num_tokens(old, TEXT)).old_ids) == 1
+
+
 def test_more_merges_are_no_added_tokens():
     old, new = (json.loads(t.tokenizer_json) for t in (tokenizer_of("gpt2"), extended("gpt2")[0]))
 
