@@ -7,7 +7,7 @@ something in every language; `lm.curation.thresholds` has their values.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, pairwise
 
 from lm.curation.text_units import CLOSING, END_MARKS, ngrams, sentences, units
@@ -67,8 +67,14 @@ _IN_BRACKETS = re.compile(r"[(（][^()（）]{1,40}[)）]\Z")  # Who reports, be
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
-def measure(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, float]:
+def measure(
+    text: str,
+    stop_words: Collection[str] = STOP_WORDS,
+    split: Callable[[str], Sequence[str]] = units,
+) -> dict[str, float]:
     """Text -> the numbers that SIDES names; an empty text has 0 of everything.
+
+    `split` cuts a line into what counts as its units.
 
     Counts are num_units, num_sentences (in lines of five units that an end mark ends, as C4 counts
     them), stop_words (different ones), lorem_ipsum and curly_brackets. mean_unit_length is in
@@ -80,7 +86,7 @@ def measure(text: str, stop_words: Collection[str] = STOP_WORDS) -> dict[str, fl
     lines = [line for line in text.split("\n") if line and not line.isspace()]
     if is_hard_wrapped(text):
         lines = [" ".join(part.split("\n")) for part in paragraphs]
-    units_of_lines = [units(line) for line in lines]
+    units_of_lines = [split(line) for line in lines]
     words = list(chain.from_iterable(units_of_lines))
     num_units, num_lines, num_characters = len(words) or 1, len(lines) or 1, len(text) or 1
     stripped = [line.strip() for line in lines]
