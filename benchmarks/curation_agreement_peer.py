@@ -1,8 +1,7 @@
-"""The peer of benchmarks/curation_agreement.py: each of datatrove's rules alone, by our names."""
+"""The peer of check_curation_agreement.py: each rule of datatrove alone, by our names."""
 
 import importlib.metadata
 import json
-import sys
 
 from datatrove.data import Document
 from datatrove.pipeline.filters import (
@@ -121,7 +120,3 @@ def main(path):
     print(json.dumps(importlib.metadata.version("datatrove")))
     for text in given["texts"]:
         print(json.dumps({"dropped": dropped(by_name, text), "tokens": tokens(text)}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,7 +1,7 @@
 """Rules of English decide as datatrove's do of documents written for this test, rule by rule.
 
 What datatrove drops is recorded in the file, with its version and the bounds, by
-`python -m benchmarks.curation_agreement --record=tests/curation/datatrove_decisions.json`.
+`python -m benchmarks.check_curation_agreement --record=tests/curation/datatrove_decisions.json`.
 """
 
 import json
@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import curation_agreement as agreement
+from benchmarks import check_curation_agreement as agreement
 from lm.curation.quality import measure
 from lm.curation.thresholds import THRESHOLDS
 

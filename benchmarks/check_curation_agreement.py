@@ -1,4 +1,4 @@
-"""Do our rules of English decide as datatrove's? `python -m benchmarks.curation_agreement TEXTS`.
+"""Do rules of English decide as datatrove's? `python -m benchmarks.check_curation_agreement TEXTS`.
 
 Needs a folder of texts, which are fetched if it is not there (npm, pip, a network), and
 `--peer_python` of an environment with datatrove: `python3 -m venv PEER && PEER/bin/pip install
