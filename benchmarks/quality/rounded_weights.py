@@ -36,7 +36,7 @@ def main() -> None:
     text = "\n".join(pathlib.Path(name).read_text() for name in sorted(glob.glob(args.texts)))
     text = text.encode()[: args.num_bytes].decode(errors="ignore")
     length = min(_SEQ_LEN, run.model.config.max_len or _SEQ_LEN)
-    ids = np.array(run.tokenizer.encode(text), np.int32)
+    ids = np.asarray(run.tokenizer.encode_batch([text])[0], np.int32)
     batch = _NUM_ROWS * length
     num_batches = (len(ids) - 1) // batch
     inputs_NBL = ids[: num_batches * batch].reshape(-1, _NUM_ROWS, length)
