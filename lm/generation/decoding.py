@@ -155,6 +155,16 @@ def step(
     return _logits(output.hidden_BLD[:, 0], output.unembed_VD), caches
 
 
+def steps(
+    model: nn.Module, params: Params, tokens_L: jax.Array, positions_L: jax.Array, caches: Any
+) -> tuple[jax.Array, Any]:
+    """Reads several more tokens of one text -> logits behind each, L x V, and the new caches."""
+    output, caches = model.apply(
+        {"params": params}, tokens_L[None], positions_L[None], caches, method="decode_step"
+    )
+    return _logits(output.hidden_BLD[0], output.unembed_VD), caches
+
+
 def logits_of(model: nn.Module, params: Params, hidden_BD: jax.Array) -> jax.Array:
     """Gives the logits of hidden states that `read` has returned, B x D -> B x V."""
     # The method takes states that are not scaled yet; only its table is looked at.
