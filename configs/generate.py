@@ -35,6 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_samples = 1  # Texts for each prompt, at most 10,000.
     config.num_beams = 1  # Candidates of beam search, which draws nothing; 1: no search.
     config.length_penalty = 1.0  # Beams rank by log-probability / length^this; above 0: long ones.
+    config.draft = ""  # lookup: checks several tokens at once that stood before; the same texts.
     config.output = ""  # A file of JSON Lines, in place of printing.
     config.parallel = common.parallel()
     return config

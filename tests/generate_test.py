@@ -320,6 +320,22 @@ def test_what_is_asked_together_is_written_as_if_asked_alone(folder, tmp_path):
     assert [line["prompt"] for line in together] == [text for text in PROMPTS for _ in range(2)]
 
 
+def test_drafts_change_no_text(folder, tmp_path, capsys):
+    lines = [{"prompt": text} for text in (*PROMPTS[:3], PROMPTS[0], "a b a b a b a")]
+    (whole,) = write(folder, tmp_path, lines[:1], max_new_tokens=40)
+    for settings in (dict(), dict(temperature=1.0, num_samples=2, stop=(whole["text"][5:7],))):
+        plain, drafted = (
+            write(folder, tmp_path, lines, max_new_tokens=40, draft=draft, **settings)
+            for draft in ("", "lookup")
+        )
+        assert drafted == plain
+
+    with pytest.raises(UserError, match="num_beams=2 draws nothing that a draft could hold"):
+        write(folder, tmp_path, lines, draft="lookup", num_beams=2)
+    with pytest.raises(UserError, match="draft='look'"):
+        write(folder, tmp_path, lines, draft="look")
+
+
 def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
     (line,) = write(folder, tmp_path, prompt="the thing")
     stop = line["text"][3:5]

@@ -34,6 +34,7 @@ def generate(
     max_new_tokens: int = 100,
     num_beams: int = 1,
     length_penalty: float = 1.0,
+    draft: str = "",
     seed: int = 0,
 ) -> list[str]:
     """Writes one text after each prompt, or as an answer to it: what configs/generate.py writes.
@@ -53,6 +54,8 @@ def generate(
       max_new_tokens: of each text, at most.
       num_beams: above 1, the likeliest text is searched for, and nothing is drawn.
       length_penalty: of beams; above 1 favours long texts.
+      draft: "lookup" checks several tokens at once that stood in the text before: the same texts,
+        sooner where they repeat themselves, as code does.
       seed: of what is drawn.
 
     Raises:
@@ -78,6 +81,7 @@ def generate(
         num_samples=1,
         num_beams=num_beams,
         length_penalty=length_penalty,
+        draft=draft,
     )
     return [best.text for (best,) in samples]
 

@@ -1,6 +1,7 @@
 """Continues prompts, or answers them, as a run was trained to."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,15 @@ from flax import linen as nn
 from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import asked
 from lm.errors import UserError
-from lm.generation import beam, decoding, ending, sampling
+from lm.generation import beam, decoding, ending, sampling, speculative
 from lm.generation.ending import Written
 from lm.inference import prompting
 from lm.loading import task_model
 from lm.loading.run import Run
 from lm.models.factory import family_named
+from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import Params
+from lm.settings import choose
 from lm.tasks import language
 from lm.tokenizers.tokenizers import Tokenizer
 
@@ -125,6 +128,7 @@ def write(
     num_samples: int,
     num_beams: int,
     length_penalty: float,
+    draft: str,
 ) -> list[list[Written]]:
     """Writes `num_samples` texts for each prompt; by beam search the best ones.
 
@@ -139,7 +143,17 @@ def write(
       num_samples: with beams, at most as many as these.
       num_beams: above 1, nothing is drawn.
       length_penalty: see `beam.search`.
+      draft: "lookup" checks several tokens at once that stood in the text before (`speculative`),
+        one text after the other; "" writes token by token.
+
+    Raises:
+      UserError: settings that do not go together.
     """
+    choose("draft", draft, ("", "lookup"))
+    if draft and num_beams > 1:
+        raise UserError(
+            f"num_beams={num_beams} draws nothing that a draft could hold; leave it out"
+        )
     tokenizer, model, params = writer.tokenizer, writer.model, writer.params
     stops = ending.stops(tokenizer, writer.stops.ids, [*writer.stops.strings, *stop])
     before = lambda prompt: prompt if writer.goes_on else ()
@@ -155,9 +169,12 @@ def write(
         settings |= dict(temperature=temperature, top_k=top_k, top_p=top_p)
         befores = [before(x) for x in repeated]
         is_ended = ending.finder(tokenizer, befores, stops.strings, show)
-        settings |= dict(is_ended=is_ended, look_every=1 if show else sampling.BLOCK)
         key = jax.random.key(seed)
-        flat = sampling.sample(model, params, repeated, key, **settings)
+        if draft:
+            flat = _drafted(model, params, repeated, key, is_ended, settings)
+        else:
+            settings |= dict(is_ended=is_ended, look_every=1 if show else sampling.BLOCK)
+            flat = sampling.sample(model, params, repeated, key, **settings)
         samples = [flat[i : i + num_samples] for i in range(0, len(flat), num_samples)]
     finish = lambda prompt, sample: ending.written(
         tokenizer, before(prompt), sample.tokens, sample.stop_id, stops.strings
@@ -166,3 +183,25 @@ def write(
         [finish(prompt, sample) for sample in of_prompt]
         for prompt, of_prompt in zip(ids, samples, strict=True)
     ]
+
+
+def _drafted(model, params, prompts, key, is_ended, settings) -> list[sampling.Sample]:
+    """Does as `sampling.sample`, by drafts."""
+    params = unstack_for_decoding(params, model.config.dtype)
+    settings = {name: value for name, value in settings.items() if name != "start_id"}
+    copies: Counter[tuple[int, ...]] = Counter()
+    samples = []
+    for i, prompt in enumerate(prompts):
+        sample, _ = speculative.sample(
+            model,
+            params,
+            prompt,
+            key,
+            guess=speculative.Lookup(),
+            is_ended=functools.partial(is_ended or (lambda index, new: False), i),
+            copy=copies[tuple(prompt)],
+            **settings,
+        )
+        copies[tuple(prompt)] += 1
+        samples.append(sample)
+    return samples
