@@ -59,6 +59,10 @@ BENCHMARKS = {
     "curation_rules": Benchmark(
         ("-m", "benchmarks.curation_rules"), ("--num_documents=20", "--rounds=1"), ("cpu",)
     ),
+    "drafts": Benchmark(
+        ("-m", "benchmarks.drafts"),
+        (*_SMALL_MODEL, "--prompt_len=8", "--new_tokens=16", "--num_prompts=1", "--rounds=1"),
+    ),
     "finetuning": Benchmark(
         ("-m", "benchmarks.finetuning"),
         ("--cases=predictions", "--rounds=1", "--num_train=16"),

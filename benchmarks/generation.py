@@ -128,14 +128,12 @@ def prompts(args: argparse.Namespace, batch_size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, args.vocab_size, (batch_size, args.prompt_len))
 
 
-def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None]]:
-    """Facts, and (batch size) -> None, after one call."""
+def made(args: argparse.Namespace) -> tuple[Any, Any]:
+    """A model of these sizes, and random parameters."""
     import jax
 
     from configs import gpt2
-    from lm.generation import sampling
     from lm.models.families import init_params
-    from lm.models.kv_cache import unstack_for_decoding
 
     config = gpt2.get_config("size=small")
     config.model.update({name: getattr(args, name) for name in SIZES})
@@ -145,7 +143,17 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None
         max_len=max(config.model.max_len, args.prompt_len + args.new_tokens),
     )
     model = make_model(config.model, causal=True)
-    params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
+    return model, jax.jit(lambda: init_params(model, jax.random.key(0)))()
+
+
+def ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], None]]:
+    """Facts, and (batch size) -> None, after one call."""
+    import jax
+
+    from lm.generation import sampling
+    from lm.models.kv_cache import unstack_for_decoding
+
+    model, params = made(args)
     params = unstack_for_decoding(params, model.config.dtype)
 
     def run(batch_size: int) -> None:
