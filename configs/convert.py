@@ -20,6 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.prompt_lens = ()  # Of stablehlo: a program for prompts of up to each, as (64, 512).
     config.num_slots = 0  # Of stablehlo, tokens of a prompt and its text; 0 for all positions.
     config.dtype = ""  # Of stablehlo: float32 or bfloat16; "" is float32.
+    config.licence = ""  # For the model card of an export, as apache-2.0; "": its origin's card's.
+    config.languages = ()  # For the model card, as ("en", "zh"); (): its origin's, or its corpus's.
     config.base = ""  # Of adapters of peft into a run: the run or folder that they belong to.
     config.adapters = False  # Out of a run with LoRA: its adapters, as a folder of peft.
     config.vocab_size = 0  # Into a run: rows to grow the embedding to; 0 keeps them.

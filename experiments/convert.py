@@ -1,6 +1,7 @@
 """Moves weights, hyperparameters and tokenizers between runs and `transformers`, or `peft`."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import shutil
@@ -16,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments.cli import command
 from lm.chat import template_files
 from lm.errors import UserError
-from lm.inference import stablehlo_export
+from lm.inference import model_card, stablehlo_export
 from lm.inference.export import export, model_config
 from lm.interop import gguf_files, hugging_face, peft
 from lm.loading import language_model, task_model
@@ -49,28 +50,31 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         gguf = dict(gguf_type=config.gguf_type)
         programs = {name: config[name] for name in ("prompt_lens", "num_slots", "dtype")}
         adapters = dict(adapters=config.adapters)
+        stated = model_card.Stated(config.licence, config.languages)
+        card = dataclasses.asdict(stated)
         if peft.is_folder(source):
             other = config.format if config.format != "transformers" else ""
-            unused = dict(format=other, vocab_size=config.vocab_size) | adapters | gguf | programs
+            unused = adapters | gguf | programs | card
+            _refuse(f"source={source}, adapters", format=other, vocab_size=config.vocab_size)
             _refuse(f"source={source}, adapters", **unused)
             merge_adapters(source, partial, base=config.base, **allowed)
         elif config.format == "gguf":
             _refuse("format=gguf", **adapters, **programs, **others)
-            made = write_gguf(source, partial, config.gguf_type or "F16")
+            made = write_gguf(source, partial, config.gguf_type or "F16", stated)
         elif config.format == "stablehlo":
             _refuse("format=stablehlo", **adapters, **gguf, **others)
-            made = write_programs(source, partial, **programs)
+            made = write_programs(source, partial, stated, **programs)
         elif hugging_face.is_folder(source):
-            unused = dict(base=config.base) | adapters | gguf | programs
+            unused = dict(base=config.base) | adapters | gguf | programs | card
             _refuse(f"source={source}, of transformers", **unused)
             import_folder(source, partial, vocab_size=config.vocab_size, **allowed)
         elif (source / "config.json").exists():
             _refuse(f"source={source}, a run", **gguf, **programs, **others)
             if config.adapters:
-                made = f"adapters of step {export_adapters(source, partial)}"
+                made = f"adapters of step {export_adapters(source, partial, stated)}"
             else:
                 exported = run_lib.read(source)
-                export(exported, partial)
+                export(exported, partial, stated=stated)
                 kind = hugging_face.load_config(partial)["architectures"][0]
                 made = f"{kind} of step {exported.step}"
         else:
@@ -80,22 +84,27 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         if not made:
             manifest.write(partial / "tokenizer")
     print(f"{source} -> {target}: {made or 'a run at step 0'}")
-    if not made:
+    if made:
+        print(f"read {target / model_card.FILE} before you publish it: it has paths and commands")
+    else:
         print(_what_to_do(target))
     return 0
 
 
-def write_gguf(source: pathlib.Path, target: pathlib.Path, kind: str) -> str:
+def write_gguf(
+    source: pathlib.Path, target: pathlib.Path, kind: str, stated: model_card.Stated
+) -> str:
     """Writes a folder whose weights are a GGUF; says what they are."""
     choose("gguf_type", kind, gguf_files.TYPES)
     exported = run_lib.read(source)
-    export(exported, target, gguf_type=kind)
+    export(exported, target, gguf_type=kind, stated=stated)
     return f"a GGUF ({kind}) of step {exported.step}"
 
 
 def write_programs(
     source: pathlib.Path,
     target: pathlib.Path,
+    stated: model_card.Stated,
     *,
     prompt_lens: tuple[int, ...],
     num_slots: int,
@@ -109,6 +118,7 @@ def write_programs(
         prompt_lens=prompt_lens,
         num_slots=num_slots or model_config(exported.model).max_len,
         dtype=dtype or "float32",
+        stated=stated,
     )
     return f"programs for {', '.join(stablehlo_export.PLATFORMS)} of step {exported.step}"
 
@@ -306,7 +316,7 @@ def write_run(target: pathlib.Path, model: Model, **source: Any) -> None:
         checkpoints.save(0, TrainState(np.int32(0), params, ()), host, {})
 
 
-def export_adapters(source: pathlib.Path, target: pathlib.Path) -> int:
+def export_adapters(source: pathlib.Path, target: pathlib.Path, stated: model_card.Stated) -> int:
     """The adapters of a fine-tuned run, without its head -> a folder of `peft`; returns their step.
 
     Raises:
@@ -329,6 +339,8 @@ def export_adapters(source: pathlib.Path, target: pathlib.Path) -> int:
         jax.tree.map(np.asarray, by_module(run.base)),
         base_model=run.config["init_from"] or None,
     )
+    use = 'import peft\n\nmodel = peft.PeftModel.from_pretrained(BASE, "FOLDER")'
+    model_card.write(run, target, stated, library="peft", use=use)
     if "head" in run.base:
         print("left out: the head, which is not in a folder of peft")
     return run.step

@@ -63,6 +63,7 @@ def test_adapters_are_read_by_peft_on_their_base(adapted):
     np.testing.assert_allclose(logits_of_ours(loaded.model, loaded.params), theirs, atol=1e-4)
     settings = json.loads((adapted / "peft" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == str(adapted / "base")
+    assert "library_name: peft" in (adapted / "peft" / "README.md").read_text()
 
 
 def test_merged_weights_say_the_same_and_keep_the_template(adapted):

@@ -1,13 +1,12 @@
 """The data card of a corpus, in Markdown: what is in it, from where, and what was dropped."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from lm.curation import ledger as ledger_lib
 from lm.curation import tallies
 from lm.curation.inputs import Input
-from lm.system import safe_text
+from lm.system import markdown
 
 _COUNTS = ("documents read", "kept", "bytes read", "kept")
 _GAPS = """\
@@ -37,7 +36,7 @@ def card(report: dict[str, Any], inputs: Sequence[Input], config: str) -> str:
         "# Data card",
         f"{total['documents']:,} documents, {total['num_bytes']:,} bytes of text.",
         "## Sources",
-        _table(
+        markdown.table(
             ("source", "kind", "licence", *_COUNTS),
             [
                 (one.name, one.kind, one.licence or "not stated", *_counts(share))
@@ -46,12 +45,12 @@ def card(report: dict[str, Any], inputs: Sequence[Input], config: str) -> str:
             ],
         ),
         "## Languages",
-        _table(
+        markdown.table(
             (*("language", *_COUNTS), "most kept bytes are from"),
             [(one.name, *_counts(one), _largest(one)) for one in languages],
         ),
         "## What was dropped",
-        _table(
+        markdown.table(
             ("stage", "reason", "documents", "bytes"),
             [
                 (one.stage, one.reason, f"{one.taken.documents:,}", f"{one.taken.num_bytes:,}")
@@ -63,7 +62,7 @@ def card(report: dict[str, Any], inputs: Sequence[Input], config: str) -> str:
         "## Known gaps",
         "\n".join([*_gaps(report, inputs, steps), _GAPS]),
         "## Settings",
-        f"```yaml\n{config.rstrip()}\n```",
+        markdown.fenced(config, "yaml"),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -83,7 +82,8 @@ def _gaps(
     report: dict[str, Any], inputs: Sequence[Input], steps: Sequence[tallies.Step]
 ) -> list[str]:
     """Gives the gaps of this corpus, where the others are those of all."""
-    found = [f"- Nobody stated the licence of {_cell(x.name)}." for x in inputs if not x.licence]
+    unknown = [markdown.cell(one.name) for one in inputs if not one.licence]
+    found = [f"- Nobody stated the licence of {name}." for name in unknown]
     unread = [one.taken for one in steps if one.stage == "read"]
     if unread:
         num_documents, num_bytes = map(sum, zip(*unread, strict=True))
@@ -91,7 +91,9 @@ def _gaps(
     if any(one.reason == "rest_of_file" for one in steps):
         found.append("- Files are damaged, and nobody knows how much stood behind the damage.")
     if not_judged := report.get("not_judged"):
-        languages = ", ".join(f"{count:,} {_cell(name)}" for name, count in not_judged.items())
+        languages = ", ".join(
+            f"{count:,} {markdown.cell(name)}" for name, count in not_judged.items()
+        )
         found.append(f"- Of languages without thresholds nothing is judged: {languages}.")
     items = report.get("items")
     if items is None:
@@ -99,16 +101,3 @@ def _gaps(
     elif num := sum(map(len, items["not_searched"].values())):
         found.append(f"- {num:,} items of evaluations were not looked for: too short, or common.")
     return found
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "None."
-    lines = [header, ["---"] * len(header), *(map(_cell, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Keeps text of others in its cell, and from being markup."""
-    line = " ".join(safe_text.shown(text).split())
-    return re.sub(r"([\\`*\[\]<>#|&~]|(?<!\w)_|_(?!\w))", r"\\\1", line)

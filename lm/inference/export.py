@@ -12,7 +12,7 @@ from flax import linen as nn
 from lm.chat import template_files
 from lm.chat.chat_template import ChatTemplate
 from lm.errors import UserError
-from lm.inference import prompting
+from lm.inference import model_card, prompting
 from lm.interop import (
     exported_folder,
     gguf_files,
@@ -26,8 +26,16 @@ from lm.loading.run import Run
 from lm.models import mup
 from lm.tokenizers import stop_ids as stop_ids_lib
 
+_UNSTATED = model_card.Stated()
 
-def export(run: Run, target: str | os.PathLike[str], *, gguf_type: str = "") -> None:
+
+def export(
+    run: Run,
+    target: str | os.PathLike[str],
+    *,
+    gguf_type: str = "",
+    stated: model_card.Stated = _UNSTATED,
+) -> None:
     """Writes a folder that the Auto classes of `transformers` load.
 
     A fine-tuned run's adapters are merged; its head stays where `transformers` has the same. The
@@ -37,6 +45,7 @@ def export(run: Run, target: str | os.PathLike[str], *, gguf_type: str = "") -> 
       run: of `lm.load`.
       target: a folder that does not exist yet.
       gguf_type: "", or of `gguf_files.TYPES`: then weights and tokenizer are in one GGUF, too.
+      stated: for the model card.
 
     Raises:
       UserError: the folder exists, or a shape that `transformers`, or a GGUF, does not know.
@@ -96,6 +105,11 @@ def export(run: Run, target: str | os.PathLike[str], *, gguf_type: str = "") -> 
         )
     else:
         exported_folder.save_weights(target, family, model, params, dtype)
+    kind = hugging_face.load_config(target)["architectures"][0]
+    library, use = "transformers", _USE.format(kind=kind)
+    if gguf_type:
+        library, use = "gguf", f"llama-server --model model-{gguf_type}.gguf"
+    model_card.write(run, target, stated, library=library, use=use)
     for note in notes:
         print(note)
     for text in ends.strings:
@@ -119,6 +133,14 @@ def export(run: Run, target: str | os.PathLike[str], *, gguf_type: str = "") -> 
             "AutoTokenizer of transformers takes a class of its own for this model_type; read the "
             f"tokenizer by transformers.PreTrainedTokenizerFast.from_pretrained({str(target)!r})"
         )
+
+
+_USE = """\
+from transformers import AutoTokenizer, {kind}
+
+model = {kind}.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+"""
 
 
 def _gguf_vocabulary(

@@ -18,7 +18,7 @@ from jax import export as jax_export
 
 from lm.errors import UserError
 from lm.generation import decoding
-from lm.inference import prompting, stablehlo_loader
+from lm.inference import model_card, prompting, stablehlo_loader
 from lm.interop import tensor_files, tokenizer_files
 from lm.loading.run import Run
 from lm.models.families import family_of
@@ -28,6 +28,7 @@ from lm.system import atomic_files
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 DTYPES = ("float32", "bfloat16")
+_UNSTATED = model_card.Stated()
 
 
 def export(
@@ -37,6 +38,7 @@ def export(
     prompt_lens: Sequence[int],
     num_slots: int,
     dtype: str = "float32",
+    stated: model_card.Stated = _UNSTATED,
 ) -> None:
     """Writes programs for `PLATFORMS`, the weights that they take, and a loader in Python.
 
@@ -46,6 +48,7 @@ def export(
       prompt_lens: a program is written for prompts of up to each of these numbers of tokens.
       num_slots: a prompt and what is written behind it have at most so many tokens.
       dtype: of weights, arithmetic and caches.
+      stated: for the model card.
 
     Raises:
       UserError: the folder exists, another kind of model, or numbers that do not fit it.
@@ -103,6 +106,7 @@ def export(
     shutil.copyfile(stablehlo_loader.__file__, target / "loader.py")
     frames = prompting.frames_of(run)
     tokenizer_files.save(run.tokenizer, target, frames=frames, max_len=num_slots, num_types=1)
+    model_card.write(run, target, stated, library="jax", use="python loader.py IDS")
 
 
 def _check(run: Run, target: pathlib.Path, prompt_lens: Sequence[int], num_slots: int, dtype: str):

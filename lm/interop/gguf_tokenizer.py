@@ -86,7 +86,10 @@ def metadata(
     """
     match tokenizer:
         case ByteTokenizer():
-            found, notes = _of_bytes(tokenizer), []
+            special = [*tokenizer.special_ids]
+            names = [f"<0x{byte:02X}>" for byte in range(256)]
+            types = [TokenType.CONTROL] * len(special) + [TokenType.BYTE] * 256
+            found, notes = _of_bytes(special + names, types), []
         case SentencePieceTokenizer():
             found, notes = _of_sentencepiece(tokenizer)
         case HuggingFaceTokenizer():
@@ -124,15 +127,16 @@ def metadata(
     return Vocabulary(found, notes)
 
 
-def _of_bytes(tokenizer: ByteTokenizer) -> dict[str, Any]:
-    """Makes a BPE over bytes that has no merges."""
+def _of_bytes(tokens: Sequence[str], types: Sequence[TokenType]) -> dict[str, Any]:
+    """Makes a BPE over bytes that has no merges: "<0x20>" becomes its character there."""
     characters = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
-    special = [*tokenizer.special_ids]
+    spelled = [characters[byte[0]] if (byte := byte_of(token)) else token for token in tokens]
+    kinds = [TokenType.NORMAL if kind == TokenType.BYTE else kind for kind in types]
     return {
         "model": "gpt2",
         "pre": "gpt-2",
-        "tokens": special + [characters[byte] for byte in range(256)],
-        "token_type": [TokenType.CONTROL] * len(special) + [TokenType.NORMAL] * 256,
+        "tokens": spelled,
+        "token_type": kinds,
         "merges": [],
     }
 
@@ -187,6 +191,8 @@ def _of_hugging_face(tokenizer: HuggingFaceTokenizer) -> tuple[dict[str, Any], l
     notes = []
     if spaced := [t["content"] for t in added.values() if t["lstrip"] or t["rstrip"]]:
         notes.append(f"these tokens take the spaces beside them, but not in llama.cpp: {spaced}")
+    if model["byte_fallback"] and not steps and TokenType.NORMAL not in vocabulary["token_type"]:
+        return _of_bytes(tokens, vocabulary["token_type"]), notes  # As we export our own bytes.
     if model["byte_fallback"]:
         prefix, more = _space_prefix(steps)
         scores = _scores(model["vocab"], merges)

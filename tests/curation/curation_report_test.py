@@ -9,6 +9,7 @@ import pytest
 from experiments import curate
 from lm.curation import card, inputs, ledger, pictures, report, summary, tallies
 from lm.curation.records import Record, digest, encode
+from lm.system import markdown
 from tests.browser import CHROMIUM, opened
 
 MARKUP = "</blockquote><script>document.title='run'</script><img src='http://x.test/a'><b>&amp;"
@@ -284,7 +285,7 @@ def test_a_source_that_loses_most_is_told(contents, capsys):
     ],
 )
 def test_text_of_others_stays_in_its_cell_of_the_card(text, expected):
-    assert card._cell(text) == expected
+    assert markdown.cell(text) == expected
 
 
 def test_pictures_show_every_language_measure_and_threshold(workdir, contents):

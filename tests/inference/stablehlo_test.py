@@ -106,6 +106,7 @@ def test_the_loader_needs_jax_alone_and_writes_what_generate_does(run, tmp_path)
     said = json.loads((folder / "settings.json").read_text())
     assert said["num_slots"] == 64 and said["start_ids"] == [1] and said["stop_ids"] == [2]
     assert {p.name for p in folder.iterdir()} == {
+        "README.md",
         "loader.py",
         "prefill_8.bin",
         "step.bin",

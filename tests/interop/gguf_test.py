@@ -20,7 +20,7 @@ from configs import convert as convert_config
 from configs import families
 from experiments import convert
 from lm.errors import UserError
-from lm.interop import gguf_files, gguf_tokenizer
+from lm.interop import gguf_files, gguf_tokenizer, tokenizer_files
 from lm.models.factory import make_model
 from lm.models.families import init_params, param_shapes
 from lm.tokenizers import sentencepiece_files, sentencepiece_proto, tokenizers
@@ -157,6 +157,7 @@ def with_space(model):
 
 READ_ALIKE = {
     "bytes": (lambda: tokenizer_of("bytes"), "gpt2", "gpt-2"),
+    "bytes, imported": (lambda: of(tokenizer_files._from_bytes(["<s>"])), "gpt2", "gpt-2"),
     "gpt2": (lambda: of(byte_level("ByteLevel")), "gpt2", "gpt-2"),
     "llama 3": (lambda: of(byte_level(gguf_tokenizer.LLAMA3, True)), "gpt2", "llama-bpe"),
     "by merges": (lambda: of(byte_level(gguf_tokenizer.LLAMA3)), "gpt2", "smaug-bpe"),
