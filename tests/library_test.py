@@ -33,7 +33,8 @@ def folder(corpus, tmp_path_factory):
 
 
 def test_the_page_runs_as_it_stands(folder, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
+    code = "\n".join(blocks)
     monkeypatch.chdir(folder)
 
     names = {}
