@@ -72,9 +72,10 @@ _TRAINING_FLAGS = (*_MODES, _EXTEND, _COORDINATOR)
 def main(argv: list[str]) -> int:
     """Parses the flags, runs what they ask for, returns the exit code.
 
-    0: done. 1: --verify found a promise that is not kept. 2: a mistake that the user can mend, or a
-    fault of the machine; one line of it on stderr. 75: told to stop, and saved; the same command
-    goes on. 130, 143, 129: ended by ctrl-C, SIGTERM, SIGHUP where nothing could be saved.
+    0: done. 1: --verify found a promise that is not kept, or a model that is served failed. 2: a
+    mistake that the user can mend, or a fault of the machine; one line of it on stderr. 75: told to
+    stop, and saved; the same command goes on. 130, 143, 129: ended by ctrl-C, SIGTERM, SIGHUP where
+    nothing could be saved.
     """
     interrupts.keep()
     # What is imported and traced at a start is millions of objects that stay, and looking for
@@ -85,12 +86,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:
-        is_signal = isinstance(error, interrupts.Terminated)
-        what = f"ended by {error}" if is_signal else "interrupted"
-        return _fail(
-            f"{what}; the same command starts anew, or from the last checkpoint",
-            128 + getattr(error, "signum", signal.SIGINT),  # As shells have it.
-        )
+        what = f"ended by {error}" if isinstance(error, interrupts.Terminated) else "interrupted"
+        code = 128 + getattr(error, "signum", signal.SIGINT)  # As shells have it.
+        return _fail(f"{what}; the same command starts anew, or from the last checkpoint", code)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output.has_lost_reader():
             return 0  # Whoever read this has seen enough.
@@ -271,6 +269,8 @@ def _experiment(name: str) -> Callable[..., int]:
             from experiments.evaluate import run
         case "generate":
             from experiments.generate import run
+        case "serve":
+            from experiments.serve import run
         case "predict":
             from experiments.predict import run
         case "harness":
@@ -288,7 +288,7 @@ def _experiment(name: str) -> Callable[..., int]:
         case _:
             raise UserError(
                 f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
-                "predict, harness, convert, extend, fertility, coordinates, curate"
+                "serve, predict, harness, convert, extend, fertility, coordinates, curate"
             )
     return run
 

@@ -60,6 +60,7 @@ ROOMS = [
     "experiments.finetune",
     "experiments.evaluate",
     "experiments.generate",
+    "experiments.serve",
     "experiments.predict",
     "experiments.convert",
     "experiments.extend",
@@ -76,7 +77,7 @@ ROOMS = [
 ]
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
 # Functions of experiments that take the whole config, at most; keys that each reads, at least.
-MAX_TAKERS, MIN_KEYS = 53, 3
+MAX_TAKERS, MIN_KEYS = 54, 3
 CONFIGS, WHOLE = {"config", "self.config"}, {"copy_and_resolve_references", "to_dict", "to_json"}
 
 

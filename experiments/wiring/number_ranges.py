@@ -41,6 +41,12 @@ _RULES = {
     # All are held until the last is written.
     "num_samples": (lambda x: 1 <= x <= 10_000, "lie in [1, 10000]; another seed writes others"),
     "num_beams": _POSITIVE,
+    "port": (lambda x: 0 <= x < 2**16, "lie in [0, 65535]; 0 takes one that is free"),
+    "num_slots": (lambda x: 1 <= x <= 4096, "lie in [1, 4096]"),
+    "max_waiting": _POSITIVE,
+    "prefix_bytes": _NOT_NEGATIVE,
+    "max_body_bytes": _BYTES,
+    "drain_seconds": _NOT_NEGATIVE,
     "length_penalty": _ANY,
     "coordinates.widths": _POSITIVE,
     "coordinates.probe_rows": _POSITIVE,
@@ -120,6 +126,8 @@ _RULES = {
 }
 _BEYOND_32_BITS = {
     "seed",
+    "prefix_bytes",
+    "max_body_bytes",
     "data.max_document_bytes",
     "extract.max_memory_bytes",
     "engine.sort_bytes",

@@ -73,8 +73,8 @@ Top = tuple[tuple[int, float], ...]  # The likeliest tokens and their log-probab
 
 @dataclasses.dataclass(frozen=True)
 class TokenEvent:
-    """Tells a token that was written. Of one that ends the choice by its id, as the end of text, no
-    event comes; of one that completes a stop it does.
+    """Tells a token that was written. One that ends the choice by its id, as the end of text, comes
+    with the end, and is no part of the text; one that completes a stop comes as all others.
 
     text: what is now certain of the choice's text and was not told; often empty, while half a
       character or a possible stop is held back.
@@ -95,11 +95,13 @@ class FinishEvent:
 
     text: what was held back and belongs to it.
     reason: "stop", "length", "cancelled" or "error".
+    token: that ended it by its id, if one did.
     """
 
     choice: int
     text: str
     reason: str
+    token: TokenEvent | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -278,13 +278,15 @@ class GenerationService:
             reason = self._scheduler.wrote(slot, is_end=stream.stopped, is_token=not is_stop_id)
             if reason:
                 self._engine.remove(slot)
+        told = TokenEvent(choice, token.token, text, token.log_prob, token.top)
         if not is_stop_id:
             self._counts["tokens"] += 1
-            self._tell(job, TokenEvent(choice, token.token, text, token.log_prob, token.top))
+            self._tell(job, told)
         if reason:
             held_back = (text if is_stop_id else "") + stream.finish()
             work.unfinished.discard(choice)
-            self._tell(job, FinishEvent(choice, held_back, reason))
+            end = dataclasses.replace(told, text="") if is_stop_id else None
+            self._tell(job, FinishEvent(choice, held_back, reason, end))
         if not work.unfinished:
             seconds = time.monotonic() - work.started_seconds
             self._mean_seconds += 0.1 * (seconds - self._mean_seconds)

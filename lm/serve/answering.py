@@ -146,8 +146,12 @@ class Answer:
             yield part([opening])
         try:
             while not mailbox.is_done:
-                take = mailbox.take if work.settle is None else lambda: self._all(mailbox)
-                for choice in self._choices(sorter, await take()):
+                if work.settle is not None:
+                    groups = [await self._all(mailbox)]
+                else:  # What has come together is told together, unless tokens are told.
+                    events = await mailbox.take()
+                    groups = [[one] for one in events] if work.layout.by_token else [events]
+                for choice in (one for some in groups for one in self._choices(sorter, some)):
                     yield part([choice])
         except Failed as error:
             yield _event(Refusal(str(error), status=500, code="failed").body)

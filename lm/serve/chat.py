@@ -98,6 +98,7 @@ class Chat:
 
     def __init__(self, tokenizer: Tokenizer, num_tops: int | None):
         self._tokenizer, self._num_tops = tokenizer, num_tops
+        self.by_token = num_tops is not None
 
     def opening(self, index: int) -> dict[str, Any]:
         delta = {"role": "assistant", "content": ""}

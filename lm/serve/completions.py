@@ -97,7 +97,7 @@ class Completions:
         self, tokenizer: Tokenizer, echoed: Sequence[_Prompt] | None, num_logprobs: int | None
     ):
         self._tokenizer, self._echoed = tokenizer, echoed
-        self._num_logprobs = num_logprobs
+        self._num_logprobs, self.by_token = num_logprobs, num_logprobs is not None
         self._places: dict[int, _Place] = {}
 
     def opening(self, index: int) -> None:
@@ -105,7 +105,9 @@ class Completions:
 
     def choice(self, index: int, request: int, delta: Delta, in_stream: bool) -> Any:
         text = delta.text
-        told = [(event.token, event.logprob, event.top) for event in delta.tokens]
+        # The last as others do it; clients that drop the last token expect it.
+        tokens = [*delta.tokens, *[delta.end] * (delta.end is not None)]
+        told = [(event.token, event.logprob, event.top) for event in tokens]
         if index not in self._places:
             self._places[index] = _Place(0)
             if self._echoed is not None:

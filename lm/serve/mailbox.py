@@ -52,12 +52,14 @@ class Delta:
 
     prompt: what was told of its prompt, if that was asked for.
     reason: why it ended; None while it has not.
+    end: the token that ended it by its id, if one did.
     """
 
     prompt: PromptEvent | None = None
     text: str = ""
     tokens: list[TokenEvent] = dataclasses.field(default_factory=list)
     reason: str | None = None
+    end: TokenEvent | None = None
 
 
 class Sorter:
@@ -79,5 +81,5 @@ class Sorter:
             if isinstance(event, TokenEvent):
                 delta.tokens.append(event)
             else:
-                delta.reason = event.reason
+                delta.reason, delta.end = event.reason, event.token
         return deltas

@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import jax
+
 from lm.chat.chat_template import ChatTemplate
 from lm.data.records import Record
 from lm.generation import ending
@@ -96,6 +98,23 @@ class ServedModel:
     def tokenizer(self) -> Tokenizer:
         """Gives the run's tokenizer."""
         return self.run.tokenizer
+
+    @functools.cached_property
+    def workers(self) -> dict[str, Service | Batches]:
+        """Gives what works for it, by what that does; all of them are drained and closed alike."""
+        found: dict[str, Service | Batches] = {}
+        if self.service is not None:
+            found["writes"] = self.service
+        if self.task is not None:
+            found["predicts"] = self.task.batches
+        if self.embedder is not None:
+            found["embeds"] = self.embedder.batches
+        return found
+
+    @functools.cached_property
+    def weight_bytes(self) -> int:
+        """Says what the parameters take, over all devices that hold a part of them once."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.run.params))
 
     @functools.cached_property
     def reader(self) -> prompting.TextReader:

@@ -65,7 +65,7 @@ def serve(
 
 
 async def _serve(app, services, taken, drain_seconds, on_ready, say) -> int:
-    server = make(app)
+    server = make(app, on_ready)
     loop, ending = asyncio.get_running_loop(), []
 
     def drain(seconds: float) -> None:
@@ -91,30 +91,24 @@ async def _serve(app, services, taken, drain_seconds, on_ready, say) -> int:
     def heard(signum, _) -> None:
         loop.call_soon_threadsafe(stop, interrupts.signal.Signals(signum).name)
 
-    async def tell() -> None:
-        while not server.started:
-            await asyncio.sleep(0.01)
-        on_ready()
-
     async def fail() -> None:
         await app.has_failed.wait()
         say("the model failed, and answers nothing any more; start it anew")
         await asyncio.sleep(_FLUSH_SECONDS / 10)  # Those who wait hear of it.
         server.should_exit = True
 
-    beside = [loop.create_task(tell()), loop.create_task(fail())]
+    failing = loop.create_task(fail())
     try:
         with interrupts.handled(heard):
             await server.serve(sockets=[taken])
     finally:
-        for task in beside:
-            task.cancel()
+        failing.cancel()
         for one in services:
             await asyncio.to_thread(one.close)
     return int(app.has_failed.is_set())
 
 
-def make(app: App) -> uvicorn.Server:
+def make(app: App, on_ready: Callable[[], None] = lambda: None) -> uvicorn.Server:
     """Makes a server of HTTP that says nothing by itself, and leaves signals alone."""
     config = uvicorn.Config(
         app,
@@ -126,11 +120,19 @@ def make(app: App) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=_FLUSH_SECONDS,
     )
-    return _Server(config)
+    return _Server(config, on_ready)
 
 
 class _Server(uvicorn.Server):
     """One whose signals are ours: its own would end the process by the signal."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]):
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ class Layout(Protocol):
     prefix: str  # Of the answer's id.
     kind: str  # What the answer says that it is.
     chunk_kind: str  # What a part of a stream says that it is.
+    by_token: bool  # Whether a part of a stream tells of one token, for it tells how likely it was.
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """Gives what a stream begins a choice with, if anything."""

@@ -120,6 +120,16 @@ def test_what_is_streamed_is_what_comes_at_once(client, name):
             assert joined == getattr(choice.logprobs, field)
 
 
+def test_each_token_whose_likelihood_is_told_comes_by_itself(client):
+    for parts in (
+        complete(client, stream=True, logprobs=0, n=3),
+        chat(client, stream=True, logprobs=True, n=3),
+    ):
+        choices = [choice for part in parts for choice in part.choices if choice.logprobs]
+        told = [getattr(c.logprobs, "tokens", None) or c.logprobs.content for c in choices]
+        assert [len(tokens) for tokens in told] == [1] * (3 * len(BYTES))
+
+
 def test_stops_leave_nothing_of_themselves(client):
     for stop in ("thing", ["x", "京 and"], [" ", "the t"], "👋🏽"):
         at = min(TEXT.find(s) for s in ([stop] if isinstance(stop, str) else stop) if s in TEXT)
