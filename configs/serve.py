@@ -28,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.exact = True  # Whether no bit of a text depends on its company, which slows one alone.
     config.batch_size = 32  # Texts of a task, or for vectors, that are computed at once.
     config.pooling = "mean"  # What of a text's tokens its vector is: their mean, or the first.
+    config.int8 = False  # Whether matrices are rounded to 8 bits: other texts, from less memory.
     config.warm = True  # Whether all is compiled before the first answer, and not when it comes.
     config.max_body_bytes = 1_000_000  # Of a request, at most.
     config.drain_seconds = 30.0  # After SIGTERM, for texts that are under way; then they are cut.

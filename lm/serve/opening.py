@@ -17,6 +17,8 @@ from lm.loading import run as run_lib
 from lm.loading.run import Run
 from lm.loading.task_model import SavedTaskModel
 from lm.models.factory import family_named
+from lm.models.int8 import quantize_for_decoding
+from lm.models.kv_cache import unstack_for_decoding
 from lm.serve import computing
 from lm.serve.metrics import Counter, Metrics, Reading
 from lm.serve.served_model import ServedModel
@@ -35,6 +37,7 @@ def open_model(
     max_waiting: int,
     prefix_bytes: int,
     exact: bool,
+    int8: bool,
     pooling: str,
     batch_size: int,
 ) -> ServedModel:
@@ -48,6 +51,7 @@ def open_model(
       max_len: the most tokens of a prompt and its text; 0 for the model's positions.
       max_waiting: prompts, and texts of tasks and for vectors, that may wait.
       prefix_bytes, exact: see `Engine`.
+      int8: whether what writes has matrices of 8-bit integers; see `lm.models.int8`.
       pooling, batch_size: see `Embedder`; the latter is also that of tasks.
 
     Raises:
@@ -67,9 +71,10 @@ def open_model(
         writer = writing.make_writer(run)
         if writer.template is not None:
             prompting.say_what_ends(writer.template)
+        params = unstack_for_decoding(run.params, run.model.config.dtype)
         engine = Engine(
             run.model,
-            run.params,
+            quantize_for_decoding(params) if int8 else params,
             num_texts=num_slots,
             max_len=max_len or positions,
             prefix_bytes=prefix_bytes,

@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import jax
 import openai
 import pytest
 import transformers
@@ -18,6 +20,10 @@ import transformers
 from configs import serve as serve_config
 from experiments import serve
 from lm.errors import UserError
+from lm.generation import sampling
+from lm.generation.requests import FinishEvent, GenerationRequest, Sampling, TokenEvent
+from lm.models.int8 import quantize_for_decoding
+from lm.models.kv_cache import unstack_for_decoding
 from lm.serve import opening
 from lm.serve.metrics import Metrics
 from tests import fake_service
@@ -102,6 +108,42 @@ def test_texts_are_those_of_generate_whoever_else_is_served(
         expected = [(line["text"], line["finish_reason"]) for line in written[key]]
         assert choices == expected
     assert len({text for choices in found for text, _ in choices}) > 2
+
+
+def test_eight_bits_write_what_sampling_writes_with_them(folders):
+    model = open_model("pieces", folders / "pieces", int8=True)
+    run = model.run
+    params = unstack_for_decoding(run.params, "float32")
+    prompts = [model.reader.prompt_ids(text) for text in PROMPTS[:3]]
+    settings = dict(max_new_tokens=10, temperature=0.0, top_k=0, top_p=1.0, stop_ids=[])
+    expected = sampling.generate(
+        *(run.model, quantize_for_decoding(params), prompts, jax.random.key(0)),
+        vocab_size=run.tokenizer.vocab_size,
+        **settings,
+    )
+    exact = sampling.generate(
+        *(run.model, params, prompts, jax.random.key(0)),
+        vocab_size=run.tokenizer.vocab_size,
+        **settings,
+    )
+
+    mailbox: dict[int, list] = {i: [] for i in range(3)}
+    ended = threading.Event()
+    for i, prompt in enumerate(prompts):
+
+        def emit(event, i=i):
+            mailbox[i].append(event)
+            if all(x and isinstance(x[-1], FinishEvent) for x in mailbox.values()):
+                ended.set()
+
+        greedy = Sampling(temperature=0.0)
+        model.service.submit(GenerationRequest(tuple(prompt), 10, greedy), emit)
+    assert ended.wait(120)
+    model.service.close()
+
+    found = [[x.token for x in events if isinstance(x, TokenEvent)] for events in mailbox.values()]
+    assert found == expected
+    assert found != exact
 
 
 def test_answers_are_those_of_generate(client, folders, tmp_path):
