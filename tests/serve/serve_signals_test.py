@@ -74,9 +74,9 @@ def test_what_is_under_way_is_done(tmp_path, signum):
 
 
 def test_what_is_not_done_in_time_is_cut_with_a_reason(tmp_path):
-    with started(tmp_path, 0.1, 0.5) as (process, port):
+    with started(tmp_path, 0.5, 1) as (process, port):  # A text would take 15 s.
         answers = [ask(port, stream=True) for _ in range(4)]  # Two of which wait.
-        time.sleep(0.5)
+        time.sleep(1)
         began = time.monotonic()
 
         process.send_signal(signal.SIGTERM)
@@ -88,7 +88,7 @@ def test_what_is_not_done_in_time_is_cut_with_a_reason(tmp_path):
             assert text != TEXT
             assert choices[-1]["finish_reason"] == "length"
         assert process.wait(20) == 0
-        assert time.monotonic() - began < 0.5 + 3
+        assert time.monotonic() - began < 12
 
 
 def test_a_second_signal_cuts_at_once(tmp_path):
