@@ -16,7 +16,7 @@ from lm.serve.served_model import ServedModel
 from lm.tokenizers.tokenizers import ByteTokenizer
 
 TURNS = (
-    "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ pad_token }}{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
 TEXT = "the thing, 北京 and 👋🏽"

@@ -199,10 +199,9 @@ def test_a_chat_is_laid_out_and_answered(client, service):
     assert choice.message.content == TEXT[: TEXT.find("京")]
     assert choice.finish_reason == "stop"
     request = service.asked[-1]
-    text = "user:hi</s>assistant:"
-    assert ByteTokenizer().decode(request.prompt) == text.replace("</s>", "")
-    assert request.prompt.count(2) == 1  # The token that the template writes.
-    assert not request.goes_on
+    assert ByteTokenizer().decode(request.prompt) == "user:hiassistant:"
+    assert request.prompt.count(0) == 1  # The token that the template writes behind a message.
+    assert (request.stop_ids, request.goes_on) == ((2, 0), False)
     assert request.max_new_tokens == 200 - len(request.prompt)
     assert request.sampling.seed == 2**40
     token = choice.logprobs.content[0]
@@ -234,7 +233,7 @@ def test_an_answer_of_a_chat_is_chosen_with_its_end(client, service):
     (choice,) = chat(client, extra_body={"guided_choice": ["yes", "no"]}).choices
 
     assert choice.message.content in ("yes", "no")
-    assert {request.prompt[-1] for request in service.asked} == {2}
+    assert {request.prompt[-1] for request in service.asked} == {0}
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_texts_are_those_of_generate_whoever_else_is_served(
     stop = ("e", "th")
     written = {
         (prompt, seed): write(
-            folders / name, tmp_path, raw=True, prompt=prompt, seed=seed, num_samples=3, stop=stop,
+            folders / name, tmp_path, raw=True, prompt=prompt, seed=seed, num_samples=8, stop=stop,
             **settings,
         )
         for prompt, seed in zip(PROMPTS[:3], (0, 7, 2**32 - 1), strict=True)
@@ -99,7 +99,7 @@ def test_texts_are_those_of_generate_whoever_else_is_served(
 
     def one(i):
         prompt, seed = asked[i]
-        return texts(client, name, prompt, i % 2 == 0, n=3, seed=seed, stop=stop, **settings)
+        return texts(client, name, prompt, i % 2 == 0, n=8, seed=seed, stop=stop, **settings)
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         found = list(pool.map(one, range(len(asked))))
