@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.format = "transformers"  # Or for other programs, also of such a folder: gguf, stablehlo.
     config.gguf_type = ""  # Of gguf, how matrices are kept: F32, F16 or Q8_0; "" is F16.
     config.prompt_lens = ()  # Of stablehlo: a program for prompts of up to each, as (64, 512).
-    config.num_slots = 0  # Of stablehlo, tokens of a prompt and its text; 0 for all positions.
+    config.cache_len = 0  # Of stablehlo, tokens of a prompt and its text; 0 for all positions.
     config.dtype = ""  # Of stablehlo: float32 or bfloat16; "" is float32.
     config.licence = ""  # For the model card of an export, as apache-2.0; "": its origin's card's.
     config.languages = ()  # For the model card, as ("en", "zh"); (): its origin's, or its corpus's.

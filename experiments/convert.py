@@ -48,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         allowed = dict(allow_missing=config.allow_missing, allow_unknown=config.allow_unknown)
         others = dict(base=config.base, vocab_size=config.vocab_size, **allowed)
         gguf = dict(gguf_type=config.gguf_type)
-        programs = {name: config[name] for name in ("prompt_lens", "num_slots", "dtype")}
+        programs = {name: config[name] for name in ("prompt_lens", "cache_len", "dtype")}
         adapters = dict(adapters=config.adapters)
         stated = model_card.Stated(config.licence, config.languages)
         card = dataclasses.asdict(stated)
@@ -107,7 +107,7 @@ def write_programs(
     stated: model_card.Stated,
     *,
     prompt_lens: tuple[int, ...],
-    num_slots: int,
+    cache_len: int,
     dtype: str,
 ) -> str:
     """Writes a folder of programs of StableHLO; says what they are."""
@@ -116,7 +116,7 @@ def write_programs(
         exported,
         target,
         prompt_lens=prompt_lens,
-        num_slots=num_slots or model_config(exported.model).max_len,
+        cache_len=cache_len or model_config(exported.model).max_len,
         dtype=dtype or "float32",
         stated=stated,
     )

@@ -36,7 +36,7 @@ def export(
     target: str | os.PathLike[str],
     *,
     prompt_lens: Sequence[int],
-    num_slots: int,
+    cache_len: int,
     dtype: str = "float32",
     stated: model_card.Stated = _UNSTATED,
 ) -> None:
@@ -46,7 +46,7 @@ def export(
       run: of `lm.load`, of a decoder that writes; adapters are merged.
       target: a folder that does not exist yet.
       prompt_lens: a program is written for prompts of up to each of these numbers of tokens.
-      num_slots: a prompt and what is written behind it have at most so many tokens.
+      cache_len: a prompt and what is written behind it have at most so many tokens.
       dtype: of weights, arithmetic and caches.
       stated: for the model card.
 
@@ -54,7 +54,7 @@ def export(
       UserError: the folder exists, another kind of model, or numbers that do not fit it.
     """
     target = pathlib.Path(target)
-    _check(run, target, sorted(prompt_lens), num_slots, dtype)
+    _check(run, target, sorted(prompt_lens), cache_len, dtype)
     config = dataclasses.replace(run.model.config, dtype=dtype)
     model = type(run.model)(config)
     params = unstack_for_decoding(run.params, dtype)
@@ -69,7 +69,7 @@ def export(
     )
 
     def prefill(weights, tokens_BL, lengths_B):
-        num_new = num_slots - tokens_BL.shape[1]
+        num_new = cache_len - tokens_BL.shape[1]
         inputs = params_of(weights), tokens_BL, lengths_B
         logits_BV, _, caches = decoding.start(model, *inputs, num_new=num_new, start_id=0)
         return known(logits_BV, caches)
@@ -94,7 +94,7 @@ def export(
     tensor_files.write_tensors(target / "weights.safetensors", arrays)
     settings = {
         "prompt_lens": sorted(prompt_lens),
-        "num_slots": num_slots,
+        "cache_len": cache_len,
         "dtype": dtype,
         "platforms": PLATFORMS,
         "jax_version": jax.__version__,
@@ -105,11 +105,11 @@ def export(
     atomic_files.write(target / "settings.json", json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(stablehlo_loader.__file__, target / "loader.py")
     frames = prompting.frames_of(run)
-    tokenizer_files.save(run.tokenizer, target, frames=frames, max_len=num_slots, num_types=1)
+    tokenizer_files.save(run.tokenizer, target, frames=frames, max_len=cache_len, num_types=1)
     model_card.write(run, target, stated, library="jax", use="python loader.py IDS")
 
 
-def _check(run: Run, target: pathlib.Path, prompt_lens: Sequence[int], num_slots: int, dtype: str):
+def _check(run: Run, target: pathlib.Path, prompt_lens: Sequence[int], cache_len: int, dtype: str):
     if target.exists():
         raise UserError(f"target={target} exists already; name a new folder")
     if importlib.util.find_spec("flatbuffers") is None:
@@ -122,12 +122,12 @@ def _check(run: Run, target: pathlib.Path, prompt_lens: Sequence[int], num_slots
             + (" with the head of a task" if "body" in run.params else "")
         )
     max_len = run.model.config.max_len
-    if not 1 < num_slots <= max_len:
+    if not 1 < cache_len <= max_len:
         raise UserError(
-            f"num_slots={num_slots} must be from 2 to the model's max_len={max_len} positions"
+            f"cache_len={cache_len} must be from 2 to the model's max_len={max_len} positions"
         )
-    if not prompt_lens or not 0 < prompt_lens[0] <= prompt_lens[-1] < num_slots:
+    if not prompt_lens or not 0 < prompt_lens[0] <= prompt_lens[-1] < cache_len:
         raise UserError(
             f"prompt_lens={tuple(prompt_lens)} must be numbers of tokens from 1 to "
-            f"num_slots - 1 = {num_slots - 1}"
+            f"cache_len - 1 = {cache_len - 1}"
         )

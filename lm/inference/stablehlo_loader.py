@@ -57,8 +57,8 @@ class Model:
 
     def generate(self, prompt, num_new):
         """Writes on greedily, up to a token that ends a text."""
-        if len(prompt) + num_new > self.settings["num_slots"]:
-            raise ValueError(f"num_new={num_new} exceeds {self.settings['num_slots']} positions")
+        if len(prompt) + num_new > self.settings["cache_len"]:
+            raise ValueError(f"num_new={num_new} exceeds {self.settings['cache_len']} positions")
         logits, position, caches = self.prefill([prompt])
         written = [int(logits.argmax())]
         while len(written) < num_new and written[-1] not in self.settings["stop_ids"]:

@@ -60,7 +60,7 @@ def loaded(folder):
 @pytest.mark.parametrize(("family", "num_layers"), [("gpt2", 2), ("llama", 11)])
 def test_the_loader_computes_the_same_bits(family, num_layers, tmp_path):
     run = random_run(family, tmp_path, num_layers)
-    theirs = loaded(exported(run, tmp_path / "out", prompt_lens=(2, 32), num_slots=48))
+    theirs = loaded(exported(run, tmp_path / "out", prompt_lens=(2, 32), cache_len=48))
     ours = lm.load(run)
     model, params = ours.model, unstack_for_decoding(ours.params, "float32")
     tokens_BL, lengths_B = np.zeros((2, 32), np.int32), np.array([4, 17], np.int32)
@@ -104,7 +104,7 @@ def test_the_loader_needs_jax_alone_and_writes_what_generate_does(run, tmp_path)
     assert [int(i) for i in written.split()] == sample.tokens + end
     assert others == ""
     said = json.loads((folder / "settings.json").read_text())
-    assert said["num_slots"] == 64 and said["start_ids"] == [1] and said["stop_ids"] == [2]
+    assert said["cache_len"] == 64 and said["start_ids"] == [1] and said["stop_ids"] == [2]
     assert {p.name for p in folder.iterdir()} == {
         "README.md",
         "loader.py",
@@ -136,8 +136,8 @@ def test_programs_call_nothing_that_one_platform_alone_has(run, tmp_path):
 
 REFUSED = {
     "no lengths": ({}, r"prompt_lens=\(\) must be"),
-    "too long": ({"prompt_lens": (64,)}, "from 1 to num_slots - 1 = 63"),
-    "too many slots": ({"prompt_lens": (8,), "num_slots": 65}, "num_slots=65 must be from 2 to"),
+    "too long": ({"prompt_lens": (64,)}, "from 1 to cache_len - 1 = 63"),
+    "too many slots": ({"prompt_lens": (8,), "cache_len": 65}, "cache_len=65 must be from 2 to"),
     "a dtype": ({"prompt_lens": (8,), "dtype": "float16"}, "dtype='float16' is unknown"),
     "of gguf": ({"gguf_type": "F32"}, "gguf_type=F32 means nothing to format=stablehlo"),
 }
