@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 
 from benchmarks import quick_compilation
 
@@ -16,6 +17,7 @@ os.environ["XLA_FLAGS"] = f"{quick_compilation.FLAGS} {os.environ.get('XLA_FLAGS
 import jax
 import numpy as np
 import pytest
+from jax._src import compilation_cache
 
 # One cache for a whole session, shared by the workers of pytest-xdist and the runs that tests
 # start, which inherit the name. Whoever made it removes it.
@@ -30,6 +32,17 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)  # Fewer cores than de
 jax.config.update("jax_numpy_rank_promotion", "raise")  # No accidental broadcasts.
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _put_by_main_thread(*args):
+    # XLA was seen to crash once while another thread than the main one, that of a service which was
+    # not warmed, made bytes of a program for the cache. Servers are warmed by their main thread.
+    if threading.current_thread() is threading.main_thread():
+        _put(*args)
+
+
+_put = compilation_cache.put_executable_and_time
+compilation_cache.put_executable_and_time = _put_by_main_thread
 
 
 @pytest.fixture(scope="session")
