@@ -1,12 +1,14 @@
 """What clients of OpenAI get, from a service whose texts are known."""
 
+import json
 import math
 
 import openai
 import pytest
 
 from lm.generation.requests import FinishEvent, TokenEvent
-from lm.serve import mailbox
+from lm.serve import chat as chats
+from lm.serve import completions, mailbox
 from lm.tokenizers.tokenizers import ByteTokenizer
 from tests import fake_service
 from tests.fake_service import LOGPROB, TEXT
@@ -146,6 +148,24 @@ def test_log_probabilities_of_tokens(client):
     assert logprobs.top_logprobs[0] == {"t": LOGPROB, "u": LOGPROB - 1}
     # A character counts from where its last byte stands.
     assert logprobs.text_offset == [*range(11), 11, 11]
+
+
+def test_no_likelihood_at_all_is_a_number_that_json_has():
+    event = TokenEvent(0, 100, "a", -math.inf, ((101, -0.5), (102, -math.inf)))
+    delta = mailbox.Delta(text="a", tokens=[event], reason="length")
+    layouts = completions.Completions(ByteTokenizer(), None, 2), chats.Chat(ByteTokenizer(), 2)
+
+    text, message = (layout.choice(0, 0, delta, False)["logprobs"] for layout in layouts)
+
+    assert text["token_logprobs"] == [-9999.0]
+    assert text["top_logprobs"] == [{"b": -0.5, "c": -9999.0, "a": -9999.0}]
+    (token,) = message["content"]
+    assert [token["logprob"], *[top["logprob"] for top in token["top_logprobs"]]] == [
+        -9999.0,
+        -0.5,
+        -9999.0,
+    ]
+    json.dumps([text, message], allow_nan=False)
 
 
 def test_an_echo_scores_the_prompt(client, service):
