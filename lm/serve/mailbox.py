@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -26,7 +27,8 @@ class Mailbox:
             self._events.append((request, event))
             # One call for all that comes before the loop gets to it.
             if len(self._events) == 1:
-                self._loop.call_soon_threadsafe(self._filled.set)
+                with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits.
+                    self._loop.call_soon_threadsafe(self._filled.set)
 
         return emit
 

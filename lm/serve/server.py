@@ -112,6 +112,8 @@ def make(app: App, on_ready: Callable[[], None] = lambda: None) -> uvicorn.Serve
     """Makes a server of HTTP that says nothing by itself, and leaves signals alone."""
     config = uvicorn.Config(
         app,
+        loop="asyncio",  # Whatever else is installed: what answers is what was tested.
+        http="h11",
         lifespan="off",
         ws="none",
         log_config=None,

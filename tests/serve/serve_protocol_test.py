@@ -1,5 +1,6 @@
 """What clients of OpenAI get, from a service whose texts are known."""
 
+import asyncio
 import json
 import math
 
@@ -313,3 +314,12 @@ def test_events_are_sorted_by_choice():
     assert [(at, d.text, len(d.tokens), d.reason) for at, d in second.items()] == [
         ((0, 0), "de", 1, "stop")
     ]
+
+
+def test_events_that_nobody_waits_for_are_dropped():
+    async def make():
+        return mailbox.Mailbox(1)
+
+    box = asyncio.run(make())
+
+    box.emitter(0)(FinishEvent(0, "", "cancelled"))
