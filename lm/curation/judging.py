@@ -81,6 +81,7 @@ def _calibrated(
     trusted: str, field: str, max_drop: float, mend: Callable[[str], str]
 ) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     measures: dict[str, list[dict[str, float]]] = {}
+    lost: collections.Counter[str] = collections.Counter()
     for path in files.find("", trusted, key="quality.trusted"):
         kind = readers.kind_of(path)
         if kind not in ("text", *readers.OF_FIELDS):
@@ -89,10 +90,13 @@ def _calibrated(
         reader = (readers.OF_TEXT | readers.OF_FIELDS)[kind]
         for item in reader(path, max_bytes=files.MAX_DOCUMENT_BYTES, **options):
             if isinstance(item, Lost):
-                raise UserError(f"quality.trusted: {item.place}: {item.reason}; mend it")
-            if (text := mend(item.text)).strip():
+                lost[item.reason] += 1
+            elif (text := mend(item.text)).strip():
                 of = measures.setdefault(language.detect(text).language, [])
                 of.append(_measures(text))
+            else:
+                lost["empty"] += 1
+    _say("quality.trusted: left out, for they cannot be read,", dict(sorted(lost.items())))
     enough = {name: of for name, of in sorted(measures.items()) if len(of) >= _MIN_TRUSTED}
     counts = {name: len(of) for name, of in sorted(measures.items())}
     _say("quality.trusted: thresholds are set by", {name: counts[name] for name in enough})

@@ -58,6 +58,7 @@ def page(report: Mapping[str, Any]) -> str:
         measured={name: [(one, _drawn(one)) for one in measured[name]] for name in shown},
         num_measured=len(measured),
         masked=report["masked"],
+        not_judged=report.get("not_judged"),  # There if anything was.
         items=report.get("items"),  # There if any were looked for.
         clusters=report["clusters"],
         fates=_by_fate(report["samples"], [one.name for one in languages], steps),

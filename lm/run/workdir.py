@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fnmatch
 import importlib.metadata
 import json
 import os
@@ -24,17 +25,19 @@ _FILES = (CONFIG, _PROVENANCE, METRICS)
 _FOLDERS = ("checkpoints", "checkpoints/damaged", "tensorboard", "tokenizer")
 _OF_A_KILLED_START = {lock.NAME, f"{CONFIG}.tmp"}
 _OF_A_START = {"data_hash", "git_commit", "git_dirty", "devices"}  # What is read of it again.
-# On which devices a run goes on, by which engine, and how long a document may be before it is an
-# error, change nothing of what it computes; runs of older versions do not have the last.
+# On which devices a run goes on, by which engine, how long a document may be before it is an error,
+# and what is stated of data change nothing of what it computes; runs of older versions do not have
+# the limit.
 _MAY_CHANGE = (
-    "parallel.",
-    "data.engine.",
+    "parallel.*",
+    "data.engine.*",
     "data.max_document_bytes",
     "engine.kind",
     "engine.num_workers",
     "engine.options",
     "engine.runner",
     "engine.sort_bytes",
+    "inputs.*.licence",
     "show_document",
 )
 # Keys that runs of older versions lack, with what they did.
@@ -96,7 +99,8 @@ def check(workdir: pathlib.Path, config: dict[str, Any], *, extend: bool = False
     differing = sorted(
         key
         for key in ours.keys() | theirs.keys()
-        if ours.get(key) != theirs.get(key) and not key.startswith(_MAY_CHANGE)
+        if ours.get(key) != theirs.get(key)
+        and not any(fnmatch.fnmatchcase(key, pattern) for pattern in _MAY_CHANGE)
     )
     if extend and set(differing) <= set(_LENGTH):
         _check_longer(workdir, theirs, ours)
@@ -170,6 +174,9 @@ def opened(
         kept = load_config(workdir)
         if extend and kept["train"] != config["train"]:
             start["extended_from"] = {key: flat(kept)[key] for key in _LENGTH}
+        if flat(kept.get("inputs")) != flat(json.loads(_dump(config)).get("inputs")):
+            # Of licences alone, or `check` had refused it; model cards read them here.
+            atomic_files.write(workdir / CONFIG, _dump(kept | {"inputs": config["inputs"]}))
         _add_provenance(workdir, before, start)
         _say_other_cores(workdir)
         if "extended_from" in start:  # After the line that says so.

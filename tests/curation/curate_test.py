@@ -60,6 +60,8 @@ def test_what_is_not_judged_is_said(config, tmp_path, capsys):
     said = "quality: not judged, as no thresholds are known of the language: 10 en\n"
     assert said in capsys.readouterr().out
     assert "without thresholds nothing is judged: 10 en." in (tmp_path / "out/card.md").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert 'no thresholds are known of the language: <data class="documents" value="10">10' in page
     written = json.loads((tmp_path / "out/thresholds.json").read_text())
     assert written == {"zh": {"num_units": [88, None]}}
 
@@ -72,6 +74,28 @@ def test_the_same_command_again_does_nothing_anew(config, tmp_path):
     curate.run(config, tmp_path / "out")
 
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_licence_that_is_changed_makes_nothing_stale_but_the_card(config, tmp_path):
+    curate.run(config, tmp_path / "out")
+    made = lambda: {
+        path: path.stat().st_mtime_ns
+        for folder in ("out/corpus", "cache")
+        for path in (tmp_path / folder).rglob("*")
+        if path.is_file()
+    }
+    before = made()
+    config.inputs.a.licence = "CC0-1.0"
+
+    curate.run(config, tmp_path / "out")
+
+    assert made() == before
+    assert "| a | auto | CC0-1.0 | 11 | 8 |" in (tmp_path / "out/card.md").read_text()
+    kept = json.loads((tmp_path / "out/config.json").read_text())
+    assert kept["inputs"]["a"]["licence"] == "CC0-1.0"  # Of which the cards of models tell.
+    config.inputs.a.field = "body"
+    with pytest.raises(UserError, match=r"another config: inputs\.a\.field is 'text' there"):
+        curate.run(config, tmp_path / "out")
 
 
 def test_what_became_of_a_document_is_shown(config, tmp_path, capsys):

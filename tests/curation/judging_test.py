@@ -123,6 +123,22 @@ def test_trusted_texts_set_thresholds_that_are_a_file(tmp_path, capsys):
     assert report["not_judged"] == {}
 
 
+def test_trusted_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path, capsys):
+    path = tmp_path / "trusted.jsonl"
+    write(path, [prose(CHINESE, i) for i in range(120)])
+    alone = pipeline_lib.make_settings(quality(trusted=path)).thresholds
+    assert "left out" not in capsys.readouterr().err
+    bad = [b'{"text": "\xff"}', b"{", b"{", b'{"text": null}', b'{"text": " "}']
+    path.write_bytes(b"\n".join([*bad[:2], path.read_bytes(), *bad[2:]]))
+    (tmp_path / "trusted.txt").write_bytes("岛".encode("utf-16"))
+
+    found = pipeline_lib.make_settings(quality(trusted=f"{tmp_path}/trusted.*")).thresholds
+
+    said = capsys.readouterr().err
+    assert "cannot be read, 1 empty, 2 not_json, 2 not_utf8, 1 text_is_null" in said
+    assert found == alone
+
+
 def test_few_trusted_texts_set_nothing(tmp_path):
     write(tmp_path / "few.jsonl", [prose(ENGLISH, i) for i in range(3)])
 
