@@ -1,11 +1,11 @@
 """What every test shares: strict numerics, simulated devices, and a cache of compiled programs."""
 
 import atexit
+import gc
 import os
 import pathlib
 import shutil
 import tempfile
-import threading
 
 from benchmarks import quick_compilation
 
@@ -17,7 +17,6 @@ os.environ["XLA_FLAGS"] = f"{quick_compilation.FLAGS} {os.environ.get('XLA_FLAGS
 import jax
 import numpy as np
 import pytest
-from jax._src import compilation_cache
 
 # One cache for a whole session, shared by the workers of pytest-xdist and the runs that tests
 # start, which inherit the name. Whoever made it removes it.
@@ -34,15 +33,15 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _put_by_main_thread(*args):
-    # XLA was seen to crash once while another thread than the main one, that of a service which was
-    # not warmed, made bytes of a program for the cache. Servers are warmed by their main thread.
-    if threading.current_thread() is threading.main_thread():
-        _put(*args)
-
-
-_put = compilation_cache.put_executable_and_time
-compilation_cache.put_executable_and_time = _put_by_main_thread
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_programs():
+    # Each compiled program maps memory, and XLA was seen to crash where Linux gives a process no
+    # more mappings than its default of 65,530.
+    yield
+    mappings = pathlib.Path("/proc/self/maps")
+    if mappings.exists() and len(mappings.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
