@@ -50,7 +50,7 @@ def stack(parent: nn.Module, block: type[nn.Module], **fields) -> Callable[..., 
         layer = (remat(block) if policy is not None else block)(config=c, name="layers", **fields)
         scanned = nn.scan(
             lambda layer, x_BLD, inputs: (layer(x_BLD, **inputs), None),
-            variable_axes={"params": 0, "intermediates": 0},  # These if someone asks for them.
+            variable_axes={"params": 0, "intermediates": 0, "patches": 0},  # See lm.interpret.
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=c.num_layers,
