@@ -31,11 +31,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.temperature = 0.8  # What logits are divided by before a token is drawn; 0: greedy.
     config.top_k = 0  # Draws among so many of the likeliest tokens; 0: among all.
     config.top_p = 0.95  # Draws among the likeliest tokens of this probability together; 1: all.
+    config.min_p = (
+        0.0  # Draws among tokens of this share of the likeliest one's probability; 0: all.
+    )
+    config.repetition_penalty = 1.0  # Above 1: what was read or written comes again less; 1: none.
     config.max_new_tokens = 100  # Most tokens that are written behind a prompt.
     config.num_samples = 1  # Texts for each prompt, at most 10,000.
     config.num_beams = 1  # Candidates of beam search, which draws nothing; 1: no search.
     config.length_penalty = 1.0  # Beams rank by log-probability / length^this; above 0: long ones.
-    config.draft = ""  # lookup: checks several tokens at once that stood before; the same texts.
+    config.draft = ""  # lookup, or a smaller run: guesses tokens to be checked at once; same texts.
     config.output = ""  # A file of JSON Lines, in place of printing.
     config.parallel = common.parallel()
     return config

@@ -22,6 +22,8 @@ from lm.parallel.mesh import make_mesh
 from lm.settings import choose, keywords
 from lm.system import atomic_files
 
+_DRAFTS = ("", "lookup")  # Anything else is a folder.
+
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     """Writes from `checkpoint`, into `output` or to be read at once; `workdir` is not used.
@@ -38,6 +40,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     ids = [writer.prompt_ids(prompt) for prompt in asked]
     # All prompts are read before the first is answered: one that is too long stops the command.
     settings = {name: config[name] for name in keywords(write)}
+    if config.draft not in _DRAFTS:
+        settings["draft"] = load(pathlib.Path(config.draft), mesh=mesh)
     is_single = len(asked) * config.num_samples == 1
     if is_single and not config.output and sys.stdout.isatty():
         _write_to_screen(writer, asked[0], ids, settings)
@@ -84,6 +88,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"stop={config.stop!r} holds an empty text, which would end everything")
     if config.system and config.raw:
         raise UserError("system is a message of a conversation, and raw=True reads none")
+    if config.draft not in _DRAFTS and not pathlib.Path(config.draft).is_dir():
+        raise UserError(f"draft={config.draft} is neither lookup nor the folder of a run")
     check_output(config.output, config.prompts_file, config.checkpoint)
 
 

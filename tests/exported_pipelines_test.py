@@ -216,12 +216,14 @@ def test_replies_are_those_of_the_model_to_its_chat_template(files, tmp_path, ca
     model = t.AutoModelForCausalLM.from_pretrained(folder).eval()
     chats = [[{"role": "user", "content": text}] for text in ("hi", "zwei 二")]
 
-    ours = predicted(run, [{"messages": chat} for chat in chats], capfd, max_new_tokens=8)
+    for how in ({}, {"repetition_penalty": 1.5}):
+        records = [{"messages": chat} for chat in chats]
+        ours = predicted(run, records, capfd, max_new_tokens=8, **how)
 
-    for chat, mine in zip(chats, ours, strict=True):
-        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
-        new = greedy(model, ids)[len(ids) :]
-        assert mine["text"] == said(new)
+        for chat, mine in zip(chats, ours, strict=True):
+            ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+            new = greedy(model, ids, **how)[len(ids) :]
+            assert mine["text"] == said(new)
 
 
 def test_a_reply_ends_at_the_text_that_the_template_writes_behind_it(
@@ -250,7 +252,7 @@ def test_a_reply_ends_at_the_text_that_the_template_writes_behind_it(
 
     assert cut == {"text": text[: text.index(end)].strip(), "finish_reason": "stop"}
     assert whole["finish_reason"] == "length"
-    assert "repetition_penalty=1.3, which is not done here" in said_besides(run, capfd)
+    assert "--config.repetition_penalty=1.3" in said_besides(run, capfd)
 
 
 @pytest.mark.parametrize(("name", "num_beams"), [("pairs", 3), ("pairs, decoder", 1)])

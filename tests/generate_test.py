@@ -293,7 +293,8 @@ def test_what_a_folder_asks_for_besides_comes_back_from_a_run(folder, tmp_path, 
     said = capsys.readouterr().out
     back = import_folder(run, tmp_path / "back")
 
-    line = f"{folder}/generation_config.json asks for repetition_penalty=1.3, which is not done"
+    line = f"{folder}/generation_config.json asks for what counts only where it is given: "
+    line += "--config.repetition_penalty=1.3"
     assert said.count(line) == 1
     theirs = transformers.GenerationConfig.from_pretrained(back)
     assert (theirs.repetition_penalty, theirs.eos_token_id) == (1.3, 445)
@@ -332,8 +333,50 @@ def test_drafts_change_no_text(folder, tmp_path, capsys):
 
     with pytest.raises(UserError, match="num_beams=2 draws nothing that a draft could hold"):
         write(folder, tmp_path, lines, draft="lookup", num_beams=2)
-    with pytest.raises(UserError, match="draft='look'"):
+    with pytest.raises(UserError, match="draft=look is neither lookup nor the folder of a run"):
         write(folder, tmp_path, lines, draft="look")
+
+
+def test_a_run_that_drafts_changes_no_text(folder, tmp_path):
+    lines = [{"prompt": text} for text in (*PROMPTS[:2], PROMPTS[0])]
+    small = make_folder(tmp_path / "small", *FOLDERS["nothing around, a first"])
+    other = make_folder(tmp_path / "other", *FOLDERS["GPT-2"])
+    t5 = make_folder(tmp_path / "t5", *FOLDERS["T5"])
+    damped = json.loads((small / "config.json").read_text()) | {"rms_norm_eps": 9.0}
+    (small / "config.json").write_text(json.dumps(damped))  # So that it writes other texts.
+    settings = dict(max_new_tokens=20, temperature=1.0, min_p=0.02, repetition_penalty=1.2)
+
+    plain, by_small, drafted = (
+        write(checkpoint, tmp_path, lines, draft=draft, **settings)
+        for checkpoint, draft in ((folder, ""), (small, ""), (folder, str(small)))
+    )
+
+    assert drafted == plain
+    assert by_small != plain
+    assert len({line["text"] for line in plain}) == 3
+    with pytest.raises(UserError, match=r"draft=.*other knows another tokenizer's ids; take a run"):
+        write(folder, tmp_path, lines, draft=str(other))
+    with pytest.raises(UserError, match="drafts are written by decoders alone"):
+        write(t5, tmp_path, lines, draft=str(t5))
+
+
+def test_what_was_read_and_written_comes_again_less_and_is_not_drawn_below_a_share(
+    folder, tmp_path
+):
+    settings = dict(
+        prompt="the thing", max_new_tokens=30, num_samples=4, temperature=3.0, top_p=1.0
+    )
+    num = lambda **more: len({x["text"] for x in write(folder, tmp_path, **settings | more)})
+
+    assert num() == num(min_p=0.01) == 4
+    assert num(min_p=1.0) == num(temperature=0.0) == 1
+    greedy, other = (
+        write(folder, tmp_path, **settings | dict(temperature=0.0, repetition_penalty=penalty))
+        for penalty in (1.0, 1.3)
+    )
+    assert greedy != other
+    with pytest.raises(UserError, match=r"num_beams=2 searches without repetition_penalty=1\.3"):
+        write(folder, tmp_path, prompt="a", num_beams=2, repetition_penalty=1.3)
 
 
 def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
@@ -350,7 +393,7 @@ def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):
     assert cut["num_tokens"] < line["num_tokens"]
     printed = capsys.readouterr()
     assert printed.out == "the thing" + cut["text"] + "\n"
-    assert "asks for repetition_penalty=1.3, which is not done here" in printed.err
+    assert "only where it is given: --config.repetition_penalty=1.3" in printed.err
     # Long texts are looked at while they are written.
     asked = dict(lines=[{"prompt": text} for text in PROMPTS], max_new_tokens=90)
     whole = write(folder, tmp_path, **asked)
@@ -405,6 +448,8 @@ REFUSED = {
     "infinite": ({"temperature": float("inf")}, "temperature=inf"),
     "a nucleus of all and more": ({"top_p": 1.5}, "top_p=1.5"),
     "no nucleus": ({"top_p": float("nan")}, "top_p=nan"),
+    "a share": ({"min_p": 1.1}, "min_p=1.1 must lie in [0, 1]"),
+    "no penalty": ({"repetition_penalty": 0.0}, "repetition_penalty=0.0 must lie in [1e-6, 1e6]"),
     "a penalty": ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty=nan"),
     "a seed": ({"seed": -1}, "seed=-1"),
     "a large seed": ({"seed": 10**20}, "seed=10"),

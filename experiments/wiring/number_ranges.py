@@ -37,6 +37,8 @@ _RULES = {
     "temperature": (lambda x: 0 <= x < math.inf, "be a number of at least 0; 0 is greedy"),
     "top_k": (lambda x: 0 <= x < math.inf, "be at least 0; 0 draws among all tokens"),
     "top_p": (lambda x: 0 < x <= 1, "lie in (0, 1]; 1 draws among all tokens"),
+    "min_p": (lambda x: 0 <= x <= 1, "lie in [0, 1]; 0 draws among all tokens"),
+    "repetition_penalty": (lambda x: 1e-6 <= x <= 1e6, "lie in [1e-6, 1e6]; 1 is none"),
     "max_new_tokens": _POSITIVE,
     # All are held until the last is written.
     "num_samples": (lambda x: 1 <= x <= 10_000, "lie in [1, 10000]; another seed writes others"),

@@ -258,30 +258,43 @@ def also_seen(seen_BV: jax.Array, token_B: jax.Array) -> jax.Array:
 
 def draw(logits_BV, keys_B, turns_B, seen_BV, settings: DrawSettings) -> jax.Array:
     """Draws one token a row of B x V logits, the one of this turn by its key."""
-    c, V = settings, logits_BV.shape[-1]
-    penalty_B1 = c.repetition_penalty_B[:, None]
-    punished_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
-    logits_BV = jnp.where(seen_BV, punished_BV, logits_BV)
-    likeliest_B = _argmax(logits_BV)
+    logits_BV = penalize(logits_BV, seen_BV, settings.repetition_penalty_B)
+    likeliest_B, temperature_B = _argmax(logits_BV), settings.temperature_B
 
     def at_random():
-        # A smaller temperature could make infinities, whose softmax is NaN.
-        scaled_BV = logits_BV / jnp.maximum(c.temperature_B, 1e-6)[:, None]
-        is_filtered = jnp.any((c.temperature_B > 0) & ((c.top_k_B > 0) | (c.top_p_B < 1)))
-        filtered_BV = jax.lax.cond(
-            is_filtered, lambda: filter_logits(scaled_BV, c.top_k_B, c.top_p_B), lambda: scaled_BV
-        )
-        least_B = jnp.max(filtered_BV, axis=-1) + jnp.log(c.min_p_B)
-        filtered_BV = jnp.where(filtered_BV >= least_B[:, None], filtered_BV, -jnp.inf)
+        filtered_BV = scale_and_filter(logits_BV, settings)
         # A key a row and turn: neither other rows nor the blocks of turns change what is drawn.
         turn_keys_B = jax.vmap(jax.random.fold_in)(keys_B, turns_B)
-        noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, (V,)))(turn_keys_B)
+        shape = logits_BV.shape[1:]
+        noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, shape))(turn_keys_B)
         drawn_B = _argmax(noise_BV + filtered_BV)  # As `jax.random.categorical` does it.
-        return jnp.where(c.temperature_B > 0, drawn_B, likeliest_B)
+        return jnp.where(temperature_B > 0, drawn_B, likeliest_B)
 
     # Conditions, not choices between two results: sorting the vocabulary takes long.
-    token_B = jax.lax.cond(jnp.any(c.temperature_B > 0), at_random, lambda: likeliest_B)
+    token_B = jax.lax.cond(jnp.any(temperature_B > 0), at_random, lambda: likeliest_B)
     return token_B.astype(jnp.int32)
+
+
+def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array) -> jax.Array:
+    """Divides the logits above 0 of tokens that were seen, and multiplies those below."""
+    penalty_B1 = penalty_B[:, None]
+    punished_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
+    return jnp.where(seen_BV, punished_BV, logits_BV)
+
+
+def scale_and_filter(logits_BV: jax.Array, settings: DrawSettings) -> jax.Array:
+    """Divides logits by the temperature, and sets those of tokens that must not be drawn to -inf:
+    by top-k, then by the nucleus, then those below a share of the likeliest one's probability.
+    """
+    c = settings
+    # A smaller temperature could make infinities, whose softmax is NaN.
+    scaled_BV = logits_BV / jnp.maximum(c.temperature_B, 1e-6)[:, None]
+    is_filtered = jnp.any((c.temperature_B > 0) & ((c.top_k_B > 0) | (c.top_p_B < 1)))
+    filtered_BV = jax.lax.cond(
+        is_filtered, lambda: filter_logits(scaled_BV, c.top_k_B, c.top_p_B), lambda: scaled_BV
+    )
+    least_B = jnp.max(filtered_BV, axis=-1) + jnp.log(c.min_p_B)
+    return jnp.where(filtered_BV >= least_B[:, None], filtered_BV, -jnp.inf)
 
 
 def filter_logits(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:

@@ -30,6 +30,8 @@ class Replies(NamedTuple):
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
+    repetition_penalty: float
     seed: int
 
 
@@ -123,6 +125,8 @@ def _replies(run: SavedTaskModel, params: Any, replies: Replies) -> tuple[Callab
             temperature=replies.temperature,
             top_k=replies.top_k,
             top_p=replies.top_p,
+            min_p=replies.min_p,
+            repetition_penalty=replies.repetition_penalty,
             vocab_size=tokenizer.vocab_size,
             max_new_tokens=replies.max_new_tokens,
             stop_ids=stops.ids,

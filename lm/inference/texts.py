@@ -31,10 +31,12 @@ def generate(
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 0.95,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
     max_new_tokens: int = 100,
     num_beams: int = 1,
     length_penalty: float = 1.0,
-    draft: str = "",
+    draft: str | Run = "",
     seed: int = 0,
 ) -> list[str]:
     """Writes one text after each prompt, or as an answer to it: what configs/generate.py writes.
@@ -51,11 +53,15 @@ def generate(
       temperature: divides the logits; 0 takes the likeliest token.
       top_k: draws among the k likeliest tokens; 0 among all.
       top_p: draws among the likeliest that together reach this probability; 1 among all.
+      min_p: draws among tokens with at least this share of the likeliest one's probability.
+      repetition_penalty: divides the logits above 0 of tokens that were read or written, and
+        multiplies those below; 1 for none.
       max_new_tokens: of each text, at most.
       num_beams: above 1, the likeliest text is searched for, and nothing is drawn.
       length_penalty: of beams; above 1 favours long texts.
-      draft: "lookup" checks several tokens at once that stood in the text before: the same texts,
-        sooner where they repeat themselves, as code does.
+      draft: guesses several tokens, which are checked at once: the same texts, sooner where guesses
+        hold. "lookup" takes what stood in the text before; a smaller run of the same tokenizer
+        writes them.
       seed: of what is drawn.
 
     Raises:
@@ -77,6 +83,8 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
         num_samples=1,
         num_beams=num_beams,

@@ -12,6 +12,7 @@ from lm.chat.chat_template import ChatTemplate
 from lm.chat.conversations import asked
 from lm.errors import UserError
 from lm.generation import beam, decoding, ending, sampling, speculative
+from lm.generation.draft_model import DraftModel
 from lm.generation.ending import Written
 from lm.inference import prompting
 from lm.loading import task_model
@@ -124,11 +125,13 @@ def write(
     temperature: float,
     top_k: int,
     top_p: float,
+    min_p: float,
+    repetition_penalty: float,
     max_new_tokens: int,
     num_samples: int,
     num_beams: int,
     length_penalty: float,
-    draft: str,
+    draft: str | Run,
 ) -> list[list[Written]]:
     """Writes `num_samples` texts for each prompt; by beam search the best ones.
 
@@ -139,20 +142,31 @@ def write(
         for a single sample. Nothing of it can be shown of beams.
       seed: of what is drawn.
       stop: texts that end what is written, besides what ends it anyway.
-      temperature, top_k, top_p, max_new_tokens: see `sampling.sample`.
+      temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens: see `sampling.sample`.
       num_samples: with beams, at most as many as these.
       num_beams: above 1, nothing is drawn.
       length_penalty: see `beam.search`.
-      draft: "lookup" checks several tokens at once that stood in the text before (`speculative`),
-        one text after the other; "" writes token by token.
+      draft: guesses several tokens that are checked at once (`speculative`), one text after the
+        other: "lookup", which takes what stood in the text before, or a smaller run of the same
+        tokenizer; "" writes token by token.
 
     Raises:
-      UserError: settings that do not go together.
+      UserError: settings that do not go together, or a draft of another tokenizer.
     """
-    choose("draft", draft, ("", "lookup"))
+    if isinstance(draft, str):
+        choose("draft", draft, ("", "lookup"))
+    elif draft.tokenizer.fingerprint != writer.tokenizer.fingerprint:
+        raise UserError(
+            f"draft={draft.folder} knows another tokenizer's ids; take a run of the same tokenizer"
+        )
     if draft and num_beams > 1:
         raise UserError(
             f"num_beams={num_beams} draws nothing that a draft could hold; leave it out"
+        )
+    if repetition_penalty != 1 and num_beams > 1:
+        raise UserError(
+            f"num_beams={num_beams} searches without repetition_penalty={repetition_penalty}; "
+            "leave one of them out"
         )
     tokenizer, model, params = writer.tokenizer, writer.model, writer.params
     stops = ending.stops(tokenizer, writer.stops.ids, [*writer.stops.strings, *stop])
@@ -166,12 +180,13 @@ def write(
     else:
         # A prompt that is given several times gets as many samples.
         repeated = [x for x in ids for _ in range(num_samples)]
-        settings |= dict(temperature=temperature, top_k=top_k, top_p=top_p)
+        settings |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        settings |= dict(repetition_penalty=repetition_penalty)
         befores = [before(x) for x in repeated]
         is_ended = ending.finder(tokenizer, befores, stops.strings, show)
         key = jax.random.key(seed)
         if draft:
-            flat = _drafted(model, params, repeated, key, is_ended, settings)
+            flat = _drafted(model, params, repeated, key, is_ended, draft, settings)
         else:
             settings |= dict(is_ended=is_ended, look_every=1 if show else sampling.BLOCK)
             flat = sampling.sample(model, params, repeated, key, **settings)
@@ -185,23 +200,31 @@ def write(
     ]
 
 
-def _drafted(model, params, prompts, key, is_ended, settings) -> list[sampling.Sample]:
+def _drafted(model, params, prompts, key, is_ended, draft, settings) -> list[sampling.Sample]:
     """Does as `sampling.sample`, by drafts."""
     params = unstack_for_decoding(params, model.config.dtype)
     settings = {name: value for name, value in settings.items() if name != "start_id"}
+    draws = {name: value for name, value in settings.items() if name != "stop_ids"}
+    if not isinstance(draft, str):
+        small = draft.model, unstack_for_decoding(draft.params, draft.model.config.dtype)
     copies: Counter[tuple[int, ...]] = Counter()
     samples = []
     for i, prompt in enumerate(prompts):
+        copy = copies[tuple(prompt)]
+        copies[tuple(prompt)] += 1
+        if isinstance(draft, str):
+            guess = speculative.Lookup()
+        else:
+            guess = DraftModel(*small, prompt, key, copy=copy, **draws)
         sample, _ = speculative.sample(
             model,
             params,
             prompt,
             key,
-            guess=speculative.Lookup(),
+            guess=guess,
             is_ended=functools.partial(is_ended or (lambda index, new: False), i),
-            copy=copies[tuple(prompt)],
+            copy=copy,
             **settings,
         )
-        copies[tuple(prompt)] += 1
         samples.append(sample)
     return samples

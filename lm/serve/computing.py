@@ -15,7 +15,15 @@ from lm.serve.served_model import ServedEmbedder, ServedTask
 from lm.tasks.prediction import Predicted
 
 # Greedy, as configs/predict.py has it; a conversation is better asked of /v1/chat/completions.
-_REPLIES = Replies(max_new_tokens=256, temperature=0.0, top_k=0, top_p=1.0, seed=0)
+_REPLIES = Replies(
+    max_new_tokens=256,
+    temperature=0.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    seed=0,
+)
 
 
 def open_task(run: SavedTaskModel, mesh: Mesh, *, batch_size: int, max_waiting: int) -> ServedTask:

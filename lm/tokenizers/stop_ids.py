@@ -120,4 +120,13 @@ _NEUTRAL = {
 }
 _SAMPLING = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "temperature", "top_k", "top_p")
 _BEAM_SEARCH = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
-_OPTIONS = ("temperature", "top_k", "top_p", "num_beams", "length_penalty", "max_new_tokens")
+_OPTIONS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "num_beams",
+    "length_penalty",
+    "max_new_tokens",
+)

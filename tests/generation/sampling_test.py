@@ -232,6 +232,35 @@ def test_the_penalty_is_that_of_transformers():
             assert token == int(other.argmax())
 
 
+def test_penalty_temperature_and_filters_together_are_those_of_transformers():
+    warpers = {
+        "repetition_penalty": transformers.RepetitionPenaltyLogitsProcessor,
+        "temperature": transformers.TemperatureLogitsWarper,
+        "top_k": transformers.TopKLogitsWarper,
+        "top_p": transformers.TopPLogitsWarper,
+        "min_p": transformers.MinPLogitsWarper,
+    }
+    rows = [
+        dict(min_p=0.2),
+        dict(repetition_penalty=1.7, temperature=0.6),
+        dict(repetition_penalty=0.5, min_p=0.4),
+        dict(repetition_penalty=1.3, temperature=1.4, top_k=7, top_p=0.9, min_p=0.3),
+    ]
+    logits_BV = np.random.default_rng(0).standard_normal((4, 12)).astype(np.float32)
+    seen_BV = np.random.default_rng(1).random((4, 12)) < 0.5
+    settings = settings_of(*rows)
+
+    ours_BV = sampling.penalize(jnp.asarray(logits_BV), seen_BV, settings.repetition_penalty_B)
+    ours_BV = sampling.scale_and_filter(ours_BV, settings)
+
+    for row, logits_V, seen_V, ours_V in zip(rows, logits_BV, seen_BV, ours_BV, strict=True):
+        chain = [warper(row[name]) for name, warper in warpers.items() if name in row]
+        ids_1L = torch.tensor(np.flatnonzero(seen_V))[None]
+        theirs = transformers.LogitsProcessorList(chain)(ids_1L, torch.tensor(logits_V)[None])
+        np.testing.assert_allclose(ours_V, theirs[0].numpy(), rtol=1e-6)
+        assert "min_p" not in row or not np.isfinite(ours_V).all()
+
+
 def test_what_was_read_and_written_is_not_repeated(params):
     (plain,) = generate(params, [[3, 1, 4]], max_new_tokens=12)
 

@@ -84,7 +84,8 @@ ASKED = {
     "nothing": ({"do_sample": True, "num_beams": 1, "eos_token_id": 3}, ""),
     "not done": (
         {"repetition_penalty": 1.05, "temperature": 0.6, "min_length": 3, "length_penalty": 2.0},
-        " asks for repetition_penalty=1.05, min_length=3, which is not done here",
+        " asks for min_length=3, which is not done here; and for what counts only where it is "
+        "given: --config.repetition_penalty=1.05",
     ),
     "options": (
         {"do_sample": True, "temperature": 0.6, "top_p": 0.9},
