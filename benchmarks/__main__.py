@@ -114,6 +114,7 @@ BENCHMARKS = {
     "train_step/llama": _train_step("llama", "gpu", "--num_kv_heads=1"),
     "vmap/rates": _vmap("rates"),
     "vmap/seeds": _vmap("seeds"),
+    "web_text": Benchmark(("-m", "benchmarks.web_text"), ("--rounds=1",), ("cpu",)),
 }
 # Yes or no: it is no measurement, and `--gpu` alone asks for it.
 _CHECK_KERNELS = Benchmark(("-m", "benchmarks.check_kernels"))

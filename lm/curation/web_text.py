@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+from resiliparse.parse.html import HTMLTree
 
 from lm.errors import UserError
 from lm.system.bounded import BoundedFunction, Exceeded
@@ -91,7 +92,7 @@ def main_text(data: bytes, charset: str = "") -> Page:
     if html is None:
         return Page(reason="unknown_encoding")
     text = extract_plain_text(
-        html,
+        _with_lists_deep(HTMLTree.parse(html)),
         preserve_formatting=True,
         main_content=True,
         links=False,
@@ -99,6 +100,19 @@ def main_text(data: bytes, charset: str = "") -> Page:
         alt_texts=False,
     ).strip()
     return Page(text) if text else Page(reason="no_main_text")
+
+
+# Lists with fewer than three elements above them, which resiliparse takes for menus, whatever they
+# hold; deeper ones only where they are mostly links.
+_LISTS_NEAR_THE_ROOT = "body > ul, body > * > ul, body > * > * > ul"
+
+
+def _with_lists_deep(tree: HTMLTree) -> HTMLTree:
+    for ul in tree.body.query_selector_all(_LISTS_NEAR_THE_ROOT) if tree.body else ():
+        outer, middle, inner = (tree.create_element("div") for _ in range(3))
+        ul.parent.replace_child(outer, ul)
+        outer.append_child(middle).append_child(inner).append_child(ul)
+    return tree
 
 
 class Extractor:

@@ -136,6 +136,25 @@ def test_big5_is_read_as_declared():
     assert web_text.main_text(html.replace("big5", "x").encode("big5hkscs"), "Big5").text == text
 
 
+@pytest.mark.parametrize("path", ["", "main", "main article", "div div div"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_lists_of_prose_are_read_at_any_depth_and_lists_of_links_at_none(path, language):
+    prose, steps, links = {
+        "en": ("It is a cake.", ["Mix the flour.", "Wait for an hour."], ["Home", "About us"]),
+        "zh": ("这是一个蛋糕。", ["把面粉和匀。", "等一个小时。"], ["首页", "关于我们"]),
+    }[language]
+    menu = "".join(f"<li><a href='/'>{each}</a></li>" for each in links)
+    items = "".join(f"<li>{each}</li>" for each in steps)
+    opened = "".join(f"<{tag}>" for tag in path.split())
+    closed = "".join(f"</{tag}>" for tag in reversed(path.split()))
+    html = f"<body>{opened}<ul>{menu}</ul><p>{prose}</p><ul>{items}</ul>{closed}</body>"
+
+    page = web_text.main_text(f"<meta charset=utf-8>{html}".encode())
+
+    lines = [line.strip(" •") for line in page.text.splitlines() if line]
+    assert lines == [prose, *steps]
+
+
 def test_a_page_of_noise_has_no_encoding_and_one_wrong_byte_is_no_reason():
     noise = bytes(range(128, 256)) * 40
     page = PAGE.format('<meta charset="utf-8">').encode() * 20
