@@ -31,9 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.temperature = 0.8  # What logits are divided by before a token is drawn; 0: greedy.
     config.top_k = 0  # Draws among so many of the likeliest tokens; 0: among all.
     config.top_p = 0.95  # Draws among the likeliest tokens of this probability together; 1: all.
-    config.min_p = (
-        0.0  # Draws among tokens of this share of the likeliest one's probability; 0: all.
-    )
+    config.min_p = 0.0  # Draws among tokens of this share of the likeliest's probability; 0: all.
     config.repetition_penalty = 1.0  # Above 1: what was read or written comes again less; 1: none.
     config.max_new_tokens = 100  # Most tokens that are written behind a prompt.
     config.num_samples = 1  # Texts for each prompt, at most 10,000.

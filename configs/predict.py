@@ -30,9 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.temperature = 0.0  # What logits are divided by before a token is drawn; 0: greedy.
     config.top_k = 0  # Draws among so many of the likeliest tokens; 0: among all.
     config.top_p = 1.0  # Draws among the likeliest tokens of this probability together; 1: all.
-    config.min_p = (
-        0.0  # Draws among tokens of this share of the likeliest one's probability; 0: all.
-    )
+    config.min_p = 0.0  # Draws among tokens of this share of the likeliest's probability; 0: all.
     config.repetition_penalty = 1.0  # Above 1: what was read or written comes again less; 1: none.
     config.seed = 0  # Of what is drawn.
     config.parallel = common.parallel()
