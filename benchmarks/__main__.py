@@ -71,7 +71,10 @@ BENCHMARKS = {
     ),
     "generation": Benchmark(
         ("-m", "benchmarks.generation"),
-        (*_SMALL_MODEL, "--prompt_len=8", "--new_tokens=4", "--batch_sizes=1,2", "--rounds=1"),
+        (
+            *(*_SMALL_MODEL, "--prompt_len=8", "--new_tokens=4", "--batch_sizes=1,2"),
+            *("--read_len=16", "--rounds=1"),
+        ),
         ("cpu", "gpu"),
         _TORCH,
     ),
@@ -98,11 +101,23 @@ BENCHMARKS = {
     "near_duplicates": Benchmark(
         ("-m", "benchmarks.near_duplicates"), ("--num_documents=30", "--repeats=1"), ("cpu",)
     ),
+    "pipeline": Benchmark(
+        ("-m", "benchmarks.pipeline"),
+        ("--num_layers=1", "--num_texts=8", "--rounds=1"),
+        ("cpu",),
+        _TORCH,
+    ),
     "preparation": Benchmark(
         ("-m", "benchmarks.preparation"), ("--vocab_size=512", "--copies=1", "--repeats=1")
     ),
     "results_reading": Benchmark(
         ("-m", "benchmarks.results_reading"), ("--num_runs=10", "--num_lines=20", "--repeats=1")
+    ),
+    "serving": Benchmark(
+        ("-m", "benchmarks.serving"),
+        (*_SMALL_MODEL, "--num_streams=2", "--new_tokens=4", "--rounds=1"),
+        ("cpu",),
+        (*_TORCH, "fastapi", "openai", "uvicorn"),
     ),
     "start_up": Benchmark(("-m", "benchmarks.start_up"), ("--repeats=1",)),
     "train_step/quickstart": _train_step("quickstart", "cpu"),

@@ -15,9 +15,12 @@ import time
 import jax
 
 from benchmarks import generation, results
+from configs import gpt2
 from lm.corpus.sources import make_source
 from lm.generation import sampling, speculative
 from lm.loading.run import load
+from lm.models.factory import make_model
+from lm.models.families import init_params
 from lm.models.kv_cache import unstack_for_decoding
 from lm.models.parameters import num_params
 
@@ -105,7 +108,16 @@ def _made(args):
         prompts = [row[: args.prompt_len].tolist() for row in ids]
         return run.model, run.params, prompts, run.tokenizer.vocab_size
     prompts = [list(text.encode()[: args.prompt_len]) for text in documents[: args.num_prompts]]
-    return *generation.made(args), prompts, args.vocab_size
+    config = gpt2.get_config("size=small")
+    config.model.update({name: getattr(args, name) for name in generation.SIZES})
+    config.model.update(
+        head_dim=args.model_dim // args.num_heads,
+        mlp_dim=4 * args.model_dim,
+        max_len=max(config.model.max_len, args.prompt_len + args.new_tokens),
+    )
+    model = make_model(config.model, causal=True)
+    params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
+    return model, params, prompts, args.vocab_size
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ CASES = {
 def make(name: str, folder: pathlib.Path, num_train: int | None = None) -> None:
     """Writes `folder`/model, `folder`/train.jsonl and `folder`/validation.jsonl of a case."""
     case, rng = CASES[name], random.Random(0)
-    words = list(_words())
+    words = list(words_of_code())
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"train": num_train or case.num_train, "validation": NUM_VALIDATION}
     for split, num in sizes.items():
@@ -108,7 +108,7 @@ def records(folder: pathlib.Path, split: str) -> list[Record]:
     return [json.loads(line) for line in (folder / f"{split}.jsonl").open()]
 
 
-def _words() -> Iterator[str]:
+def words_of_code() -> Iterator[str]:
     """Yields the words of Python's own standard library, in their order."""
     for path in sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py")):
         yield from re.findall(r"[A-Za-z]+|\d+", path.read_text(errors="ignore"))
@@ -145,10 +145,10 @@ def _make_model(kind: str, words: Sequence[str], folder: pathlib.Path) -> None:
         ),
     }
     models[kind]().save_pretrained(folder)
-    _tokenizer(words, is_encoder=kind in ("encoder", "classifier")).save_pretrained(folder)
+    make_tokenizer(words, is_encoder=kind in ("encoder", "classifier")).save_pretrained(folder)
 
 
-def _tokenizer(words: Sequence[str], *, is_encoder: bool):
+def make_tokenizer(words: Sequence[str], *, is_encoder: bool):
     """Makes a WordPiece tokenizer of the commonest words, lower-cased, and of single letters."""
     import tokenizers
     import transformers

@@ -73,7 +73,7 @@ class Side:
 
 def serve(
     facts: dict[str, Any],
-    run: Callable[[Any], None],
+    run: Callable[[Any], Any],
     peak_bytes: Callable[[], int | None],
     settle: Callable[[], None] = lambda: None,
 ) -> None:
@@ -81,7 +81,8 @@ def serve(
 
     Args:
       facts: what the side says of itself.
-      run: does what a question asks for, and waits for the device.
+      run: does what a question asks for, waits for the device, and says something of what came
+        out, by which sides can be compared, if it likes.
       peak_bytes: the most that the device has held so far; None where nobody counts.
       settle: is called before each run but the first, and not counted. Some virtual machines give
         memory that was free for a second back to their host, so that a side that has waited for
@@ -93,8 +94,9 @@ def serve(
         if i:
             settle()
         start, spent = time.perf_counter(), time.process_time()
-        run(question)
+        said = run(question)
         answer = {
+            "said": said,
             "seconds": time.perf_counter() - start,
             "processor_seconds": time.process_time() - spent,  # Of all threads.
             "peak_bytes": peak_bytes(),
@@ -110,6 +112,7 @@ class Found(NamedTuple):
     processor_seconds: of each round, over all its threads.
     compile_seconds: by how much its very first run was longer.
     peak_bytes: the most that its device held, or the process on a CPU; None where nobody counts.
+    said: what it said of what came out, in the last round.
     """
 
     facts: dict[str, Any]
@@ -117,6 +120,7 @@ class Found(NamedTuple):
     processor_seconds: list[float]
     compile_seconds: float
     peak_bytes: int | None
+    said: Any = None
 
 
 def compare(
@@ -173,6 +177,7 @@ def _ask(
             spent[name],
             round(max(0.0, first[name] - statistics.median(seconds[name])), 2),
             last[name]["peak_bytes"],
+            last[name]["said"],
         )
         for name, side in sides.items()
     }
