@@ -177,7 +177,7 @@ def _ask(
             spent[name],
             round(max(0.0, first[name] - statistics.median(seconds[name])), 2),
             last[name]["peak_bytes"],
-            last[name]["said"],
+            last[name].get("said"),
         )
         for name, side in sides.items()
     }
