@@ -139,7 +139,8 @@ def test_nothing_is_left_of_many_clients_half_of_which_leave(tmp_path):
         wait_for(lambda: len(served.lines) >= 121)
         stats = service.stats()
         assert (stats["active"], stats["waiting"]) == (0, 0)
-        wait_for(lambda: fds() <= before and threading.active_count() <= threads)
+        wait_for(lambda: threading.active_count() <= threads, seconds=60)
+        wait_for(lambda: fds() <= before, seconds=60)
         statuses = [line.split()[1] for line in served.lines]
         assert {*statuses} == {"200", "499"}
         assert statuses.count("200") >= 61
