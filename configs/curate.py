@@ -81,7 +81,7 @@ def _input(kind: str) -> dict:
     """The inputs block, of one input."""
     return dict(
         kind=kind,  # Of docs/curation.md, such as jsonl or warc; auto: by the suffix of each file.
-        path="",  # Globs with commas between; of tfds and hf, NAME@SPLIT.
+        path="",  # Globs with commas between; of tfds and hf, NAME@SPLIT; of curated, a workdir.
         field="text",  # Of the text, in kinds whose records have fields.
         licence="PSF-2.0" if kind == "python_stdlib" else "",  # Of what it holds, for the card.
         max_document_bytes=10_000_000,  # Longest document; longer ones are counted as too_long.

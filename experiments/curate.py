@@ -56,7 +56,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         written = [*_WRITTEN, *report_lib.write(report, workdir)]
     _print_losses(report)
     print(f"written to {workdir}: {', '.join(written)}")
-    print(f"train on it: {command(f'--config.data.source=curated:{workdir}')}")
+    if report["written"]:
+        print(f"train on it: {command(f'--config.data.source=curated:{workdir}')}")
+    else:
+        print("nothing is kept, so that there is nothing to train on")
     return 0
 
 

@@ -10,9 +10,11 @@ import os
 import pathlib
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from lm.corpus import record_sources
 from lm.corpus.documents import LONG_CHARS, Document
+from lm.corpus.record_sources import RecordSource
 from lm.errors import UserError
 from lm.formats import files as files_lib
 from lm.formats import formats
@@ -30,17 +32,6 @@ class Source(NamedTuple):
 
     documents: Callable[[], Iterable[Document | UserError]]
     fingerprint: Callable[[], str]
-
-
-class RecordSource(NamedTuple):
-    """One split of records, with the same promises as `Source`.
-
-    features: what a data set says of its fields, such as the names of classes; None for files.
-    """
-
-    records: Callable[[], Iterable[Record | UserError]]
-    fingerprint: Callable[[], str]
-    features: Any = None
 
 
 def make_source(
@@ -139,14 +130,16 @@ def json_lines(*, argument: str, split: str, spec: str, field: str, max_bytes: i
     _refuse("jsonl", {"data.source": argument})
     files_lib.require("jsonl", "data.field", field, 'the key that holds the text, such as "text"')
     # Whatever the suffix is: a name such as corpus.txt is allowed here.
-    return _texts(open_files(split, spec, max_bytes, lambda path: formats.json_lines), field)
+    return _texts(
+        record_sources.open_files(split, spec, max_bytes, lambda path: formats.json_lines), field
+    )
 
 
 def record_files(*, argument: str, split: str, spec: str, field: str, max_bytes: int) -> Source:
     """Reads files by glob, one document a record, in any format of `formats` by its suffix."""
     _refuse("files", {"data.source": argument})
     files_lib.require("files", "data.field", field, 'the field of the text, such as "text"')
-    return _texts(open_files(split, spec, max_bytes), field)
+    return _texts(record_sources.open_files(split, spec, max_bytes), field)
 
 
 def curated(*, argument: str, split: str, spec: str, field: str) -> Source:
@@ -156,11 +149,25 @@ def curated(*, argument: str, split: str, spec: str, field: str) -> Source:
     """
     _refuse("curated", {f"data.{split}": spec, "data.field": field})
     files_lib.require("curated", "data.source", argument, "the workdir of configs/curate.py")
-    folder = pathlib.Path(argument, "corpus")
+    paths, fingerprint = curated_files(argument, split, f"data.source='curated:{argument}'")
+    each = lambda: (
+        formats.read(p, files_lib.MAX_DOCUMENT_BYTES, formats.json_lines) for p in paths
+    )
+    records = RecordSource(lambda: itertools.chain.from_iterable(each()), lambda: fingerprint)
+    return _texts(records, "text")
+
+
+def curated_files(workdir: str, split: str, key: str) -> tuple[list[pathlib.Path], str]:
+    """Finds the files of a split of a curated corpus, and its fingerprint.
+
+    Raises:
+      UserError: `key` names no corpus, or one that is not as it was written.
+    """
+    folder = pathlib.Path(workdir, "corpus")
     if not (folder / "corpus.json").is_file():
         raise UserError(
-            f"data.source='curated:{argument}': there is no corpus; make one with "
-            f"--config=configs/curate.py --workdir={argument}"
+            f"{key}: there is no corpus; make one with --config=configs/curate.py "
+            f"--workdir={workdir}"
         )
     again = "is not as it was written; run configs/curate.py again"
     try:
@@ -169,35 +176,11 @@ def curated(*, argument: str, split: str, spec: str, field: str) -> Source:
         fingerprint = f"{split} {meta['fingerprint']}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{folder / 'corpus.json'} {again}") from None
-    paths = []
-    for name, size in sizes.items():
-        path = folder / split / name
-        if not path.is_file() or path.stat().st_size != size:
+    paths = [folder / split / name for name in sizes]
+    for path in paths:
+        if not path.is_file() or path.stat().st_size != sizes[path.name]:
             raise UserError(f"{path} {again}")
-        paths.append(path)
-    each = lambda: (
-        formats.read(p, files_lib.MAX_DOCUMENT_BYTES, formats.json_lines) for p in paths
-    )
-    records = RecordSource(lambda: itertools.chain.from_iterable(each()), lambda: fingerprint)
-    return _texts(records, "text")
-
-
-def open_files(
-    split: str,
-    spec: str | Sequence[str],
-    max_bytes: int,
-    reader_of: Callable[[pathlib.Path], formats.ReadFn] = formats.reader_of,
-) -> RecordSource:
-    """Finds files by glob, whose records are read one file after the other.
-
-    Raises:
-      UserError: no file is there, or `reader_of` does not know the format of one.
-    """
-    readers = {path: reader_of(path) for path in files_lib.find(split, spec)}
-    each = lambda: (formats.read(path, max_bytes, reader) for path, reader in readers.items())
-    return RecordSource(
-        lambda: itertools.chain.from_iterable(each()), lambda: files_lib.hash_files(readers)
-    )
+    return paths, fingerprint
 
 
 def in_both(source: str, train: str | Sequence[str], validation: str | Sequence[str]) -> list[str]:
@@ -291,28 +274,7 @@ def _refuse(kind: str, settings: dict[str, str]) -> None:
 def tfds_dataset(*, argument: str, split: str, spec: str, field: str) -> Source:
     """Reads `tfds:NAME[/config]`: any TFDS data set that can be read as a data source."""
     files_lib.require("tfds", "data.field", field, "the feature that holds the text")
-    return _texts(open_tfds(argument, split, spec), field)
-
-
-def open_tfds(argument: str, split: str, spec: str) -> RecordSource:
-    """Opens a TFDS data set; its text is bytes, its classes are numbers.
-
-    Raises:
-      UserError: there is no such data set or split.
-    """
-    import tensorflow_datasets as tfds
-
-    files_lib.require("tfds", "data.source", argument, "a name, as in 'tfds:wiki40b/en'")
-    files_lib.require("tfds", f"data.{split}", spec, "a split, such as 'train[:90%]'")
-    try:
-        builder = tfds.builder(argument, file_format="array_record")  # Has random access.
-        builder.download_and_prepare()
-        records = builder.as_data_source(split=spec)
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]  # TFDS goes on with all names that it knows.
-        raise UserError(f"data.source='tfds:{argument}', data.{split}={spec!r}: {reason}") from None
-    paths = builder.info.splits[spec].filepaths
-    return _by_name(f"tfds:{argument}[{spec}]", records, paths, records.dataset_info.features)
+    return _texts(record_sources.open_tfds(argument, split, spec), field)
 
 
 def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
@@ -321,69 +283,7 @@ def hugging_face(*, argument: str, split: str, spec: str, field: str) -> Source:
     The folder holds files that `datasets` can load, or what its `save_to_disk` wrote.
     """
     files_lib.require("hf", "data.field", field, "the column that holds the text")
-    return _texts(open_hugging_face(argument, split, spec), field)
-
-
-def open_hugging_face(argument: str, split: str, spec: str) -> RecordSource:
-    """Opens a Hugging Face data set; its classes are numbers.
-
-    Raises:
-      UserError: there is no such data set or split, or `datasets` is not installed.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(
-            f"data.source='hf:{argument}' needs the datasets library; run: pip install datasets"
-        ) from None
-
-    files_lib.require("hf", "data.source", argument, "a name, as in 'hf:owner/name', or a folder")
-    files_lib.require("hf", f"data.{split}", spec, "a split, such as 'train[:90%]'")
-    try:
-        marks = [pathlib.Path(argument, name) for name in ("dataset_dict.json", "state.json")]
-        if any(mark.is_file() for mark in marks):  # `load_dataset` would read its JSON as data.
-            records = _part_of_saved(datasets.load_from_disk(argument), spec)
-        else:
-            name, _, config = argument.partition(":")
-            records = datasets.load_dataset(name, config or None, split=spec)
-    except (ValueError, KeyError, OSError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"data.source='hf:{argument}', data.{split}={spec!r}: {reason}") from None
-    paths = [file["filename"] for file in records.cache_files]
-    return _by_name(f"hf:{argument}[{spec}]", records, paths, records.features)
-
-
-def _by_name(
-    name: str, items: Iterable[dict[str, Any]], paths: Iterable[str | os.PathLike], features: Any
-) -> RecordSource:
-    return RecordSource(
-        lambda: (Record(f"{name}:{i}", item) for i, item in enumerate(items)),
-        lambda: files_lib.hash_together(map(pathlib.Path, paths)),
-        features,
-    )
-
-
-def _part_of_saved(saved: Any, spec: str) -> Any:
-    """Slices what `load_from_disk` gave as `load_dataset` would: "train[:90%]".
-
-    Raises:
-      ValueError: there is no such split; one that was saved without its name is called train.
-    """
-    import datasets
-
-    if not isinstance(saved, dict):
-        saved = {str(saved.split or "train"): saved}
-    try:
-        parts = datasets.ReadInstruction.from_spec(spec).to_absolute(
-            {name: len(records) for name, records in saved.items()}
-        )
-    except (ValueError, AssertionError):
-        raise ValueError(
-            f"there are the splits {', '.join(saved)}, and slices of them, as {next(iter(saved))}"
-            "[:90%]"
-        ) from None
-    found = [saved[part.splitname].select(range(part.from_, part.to)) for part in parts]
-    return found[0] if len(found) == 1 else datasets.concatenate_datasets(found)
+    return _texts(record_sources.open_hugging_face(argument, split, spec, field), field)
 
 
 SOURCES: dict[str, Callable[..., Source]] = {

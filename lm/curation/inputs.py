@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from lm.corpus import sources
+from lm.corpus import record_sources, sources
 from lm.curation import readers, records, web_text
 from lm.errors import UserError
 from lm.formats import files
@@ -18,7 +18,8 @@ from lm.settings import choose
 _TASK_BYTES = 32_000_000  # Of small files, so many make one task.
 T = TypeVar("T")
 _BY_NAME = ("tfds", "hf")
-KINDS = ("auto", "python_stdlib", *dict.fromkeys(readers.SUFFIXES.values()), *_BY_NAME)
+_OF_LM = ("python_stdlib", "curated")
+KINDS = ("auto", *dict.fromkeys(readers.SUFFIXES.values()), *_OF_LM, *_BY_NAME)
 
 
 class File(NamedTuple):
@@ -73,7 +74,8 @@ def make_input(
     Args:
       name: of the input.
       kind: of `KINDS`; "auto" is by the suffix of each file.
-      path: globs; or a data set's NAME@SPLIT; empty for python_stdlib.
+      path: globs; or a data set's NAME@SPLIT; the workdir of a curated corpus; empty for
+        python_stdlib.
       field: of the text in records, for kinds that have any.
       licence: of what it holds, for the data card; changes nothing.
       max_document_bytes: what a longer document is lost by.
@@ -98,7 +100,7 @@ def make_input(
         licence=licence,
     )
     if kind in _BY_NAME:
-        if "@" not in path:
+        if not isinstance(path, str) or not all(path.rpartition("@")):
             raise UserError(f"{block}.path={path!r} must be NAME@SPLIT, such as wiki40b/en@train")
         made = make(path=path, files=(), num_links=0)
         _open_by_name(made)
@@ -108,6 +110,14 @@ def make_input(
             raise UserError(f"{block}.path={path!r} means nothing to python_stdlib; leave it out")
         root, names = sources.stdlib_files()
         found = [root / each for each in names]
+    elif kind == "curated":
+        if not path or field != "text":
+            raise UserError(f"{block} needs as its path the workdir of a curation, and field=text")
+        found = [
+            each
+            for split in ("train", "validation")
+            for each in sources.curated_files(str(path), split, f"{block}.path={path!r}")[0]
+        ]
     else:
         found = files.find(block, path, key=f"{block}.path")
     for each in found:
@@ -125,8 +135,8 @@ def make_input(
 
 
 def _kind_of(block: str, kind: str, path: pathlib.Path) -> str:
-    if kind == "python_stdlib":
-        return "text"
+    if kind in _OF_LM:
+        return {"python_stdlib": "text", "curated": "jsonl"}[kind]
     if kind != "auto":
         return kind
     found = readers.kind_of(path)
@@ -189,7 +199,10 @@ def read(task: Task) -> Iterator[bytes]:
 def _items(task: Task) -> Iterator[records.Found | records.Lost]:
     one = task.input
     if one.kind in _BY_NAME:
-        yield from _first(readers.records(_open_by_name(one).records, field=one.field), task.limit)
+        found = readers.records(
+            _open_by_name(one).records(), max_bytes=one.max_document_bytes, field=one.field
+        )
+        yield from _first(found, task.limit)
     for file in task.files:
         found = readers.read(
             file.kind,
@@ -213,11 +226,12 @@ def sample_of(one: Input, count: int) -> Task:
     return Task(one._replace(files=()), tuple(chosen), limit)
 
 
-def _open_by_name(one: Input) -> sources.RecordSource:
+def _open_by_name(one: Input) -> record_sources.RecordSource:
     argument, _, split = one.path.rpartition("@")
-    open_one = sources.open_tfds if one.kind == "tfds" else sources.open_hugging_face
     try:
-        return open_one(argument, "train", split)
+        if one.kind == "tfds":
+            return record_sources.open_tfds(argument, "train", split)
+        return record_sources.open_hugging_face(argument, "train", split, one.field)
     except UserError as error:  # It knows keys by the names that they have in training.
         key = f"inputs.{one.name}.path"
         said = str(error).replace(

@@ -5,14 +5,14 @@ Each takes a file and yields `Found` and `Lost`; none raises for what stands in 
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lm.curation import web_archives, web_text
 from lm.curation.records import Found, Lost
 from lm.errors import UserError
 from lm.formats import fields as fields_lib
-from lm.formats import files, tables
+from lm.formats import files, formats, tables
 
 ReadFn = Callable[..., Iterator[Found | Lost]]
 
@@ -95,14 +95,30 @@ def table(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found |
     try:
         for item in read(path, max_bytes):
             if isinstance(item, UserError):
-                yield Lost(str(item).partition(": ")[0], reason_of(item))
+                yield _lost(item)
             else:
                 num_read += 1
-                size = sum(len(value.encode(errors="replace")) for value in item.fields.values())
+                size = tables.num_bytes(item.fields.values())
                 yield of_fields(item.name, item.fields, field, size)
     except files.DAMAGED as error:
         files.raise_of_machine(error)
         yield Lost(f"{name}: behind record {num_read}", "rest_of_file")
+    except UserError as error:
+        yield Lost(name, reason_of(error), path.stat().st_size)
+
+
+def json_tree(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found | Lost]:
+    """Reads a document an object of a list, or a question of SQuAD; only texts are bounded."""
+    name = files.shown(path)
+    try:
+        for item in formats.FORMATS[".json"](path, files.MAX_DOCUMENT_BYTES):
+            if isinstance(item, UserError):
+                yield _lost(item)
+            else:
+                yield of_value(item.name, item.fields, field, max_bytes)
+    except files.DAMAGED as error:
+        files.raise_of_machine(error)
+        yield Lost(name, "damaged_file", path.stat().st_size)
     except UserError as error:
         yield Lost(name, reason_of(error), path.stat().st_size)
 
@@ -118,10 +134,7 @@ def parquet(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 rows = batch.to_pylist() if columns else [{}] * batch.num_rows
                 for fields in rows:
-                    found = of_fields(f"{name}:{row}", fields, field, _size(fields.get(top)))
-                    if isinstance(found, Found) and len(found.text.encode()) > max_bytes:
-                        found = Lost(found.place, "too_long", len(found.text.encode()))
-                    yield found
+                    yield of_value(f"{name}:{row}", fields, field, max_bytes)
                     row += 1
     except pyarrow.lib.ArrowException:
         yield Lost(f"{name}: behind record {row}", "damaged_file", path.stat().st_size)
@@ -142,18 +155,27 @@ def import_pyarrow(path: pathlib.Path) -> Any:
     return pyarrow
 
 
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, bytes) else len(str(value).encode(errors="replace"))
-
-
-def records(open_source: Callable[[], Iterator], *, field: str) -> Iterator[Found | Lost]:
+def records(
+    items: Iterable[fields_lib.Record], *, max_bytes: int, field: str
+) -> Iterator[Found | Lost]:
     """Reads a document a record of what TFDS or `datasets` opened."""
-    for item in open_source():
-        if isinstance(item, UserError):
-            yield Lost(str(item).partition(": ")[0], reason_of(item))
-        else:
-            found = of_fields(item.name, item.fields, field, 0)
-            yield found
+    for item in items:
+        yield of_value(item.name, item.fields, field, max_bytes)
+
+
+def of_value(place: str, fields: dict[str, Any], field: str, max_bytes: int) -> Found | Lost:
+    """Takes the text out of a record that has no bytes of its own; those of a loss are its value's.
+
+    A text that is longer than `max_bytes` is lost.
+    """
+    value = fields_lib.lookup(fields, field) if fields_lib.has(fields, field) else None
+    size = fields_lib.num_bytes_of(value)
+    found = of_fields(place, fields, field, size)
+    return Lost(place, "too_long", size) if isinstance(found, Found) and size > max_bytes else found
+
+
+def _lost(error: UserError) -> Lost:
+    return Lost(str(error).partition(": ")[0], reason_of(error), getattr(error, "num_bytes", 0))
 
 
 def rest_lost(name: str, num_unpacked: int) -> Lost:
@@ -166,6 +188,8 @@ def reason_of(error: UserError) -> str:
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason
+    if isinstance(error, formats.BadJson):
+        return error.reason
     said = str(error)
     return next((reason for words, reason in _BY_WORDS if words in said), "malformed")
 
@@ -174,8 +198,9 @@ _REASONS = {
     files.NotUtf8: "not_utf8",
     files.TooLong: "too_long",
     files.RestUnread: "rest_of_file",
+    tables.UnequalRow: "unequal_row",
 }
-_BY_WORDS = (("is packed", "packed"), ("not UTF-8", "not_utf8"), ("values under", "unequal_row"))
+_BY_WORDS = (("is packed", "packed"), ("not UTF-8", "not_utf8"))
 
 
 def read(
@@ -194,7 +219,12 @@ def kind_of(path: pathlib.Path) -> str | None:
 
 
 OF_TEXT: dict[str, ReadFn] = {"text": text}
-OF_FIELDS: dict[str, ReadFn] = {"jsonl": json_lines, "csv": table, "parquet": parquet}
+OF_FIELDS: dict[str, ReadFn] = {
+    "jsonl": json_lines,
+    "json": json_tree,
+    "csv": table,
+    "parquet": parquet,
+}
 OF_WEB: dict[str, ReadFn] = {"html": web_archives.html, "warc": web_archives.archive}
 SUFFIXES = {
     ".txt": "text",
@@ -202,6 +232,7 @@ SUFFIXES = {
     ".rst": "text",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from lm.corpus import sources
-from lm.corpus.sources import RecordSource
+from lm.corpus import record_sources
+from lm.corpus.record_sources import RecordSource
 from lm.data import builtin
 from lm.errors import UserError
 from lm.formats import files
@@ -89,7 +89,7 @@ def _files(argument: str, split: str, spec: str | Sequence[str], max_bytes: int)
     """Opens files by glob; the suffix, without that of a packed file, says the format."""
     if argument:
         raise UserError(f"data.source='files:{argument}': the files are named by data.{split}")
-    return sources.open_files(split, spec, max_bytes)
+    return record_sources.open_files(split, spec, max_bytes)
 
 
 def _data_set(
@@ -154,8 +154,8 @@ def _modular_addition(argument: str, split: str, spec: str) -> RecordSource:
 _SYMBOLS = bytes(range(ord("!"), ord("~") + 1)).decode()  # A byte each, so that bytes are numbers.
 _KINDS = {
     "files": _files,
-    "tfds": functools.partial(_data_set, sources.open_tfds),
-    "hf": functools.partial(_data_set, sources.open_hugging_face),
+    "tfds": functools.partial(_data_set, record_sources.open_tfds),
+    "hf": functools.partial(_data_set, record_sources.open_hugging_face),
     "python_stdlib": _python_stdlib,
     "modular_addition": _modular_addition,
 }

@@ -53,6 +53,15 @@ def kind_of(value: Any) -> str:
     return _KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
+def num_bytes_of(value: Any) -> int:
+    """Counts the bytes of a value: of text in UTF-8, of null none, of others as Python shows it."""
+    if value is None:
+        return 0
+    if isinstance(value, bytes):
+        return len(value)
+    return len(str(value).encode(errors="surrogatepass"))
+
+
 def names_of(fields: dict[str, Any]) -> str:
     """Names the fields that there are, for an error: some of many, and long ones in short."""
     return _SHORT.repr([*fields])[1:-1] or "none"

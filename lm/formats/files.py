@@ -159,7 +159,9 @@ class Line(NamedTuple):
 
 
 class NotUtf8(UserError):
-    """Bytes are no text in UTF-8."""
+    """Bytes are no text in UTF-8; `num_bytes` are those of a row of a table, 0 of others."""
+
+    num_bytes = 0
 
 
 class TooLong(UserError):

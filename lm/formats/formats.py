@@ -8,10 +8,21 @@ from typing import Any, TypeVar
 
 from lm.errors import UserError
 from lm.formats import conll, files, tables
-from lm.formats.fields import Record, is_deep, kind_of
+from lm.formats.fields import Record, is_deep, kind_of, num_bytes_of
 
 T = TypeVar("T")
 ReadFn = Callable[[pathlib.Path, int], Iterator[Record | UserError]]
+
+
+class BadJson(UserError):
+    """JSON holds no records, or a value that is none.
+
+    reason: its name; num_bytes: of what is lost, in a list as Python would write it.
+    """
+
+    def __init__(self, message: str, reason: str, num_bytes: int):
+        super().__init__(message)
+        self.reason, self.num_bytes = reason, num_bytes
 
 
 def read(
@@ -80,27 +91,33 @@ def _json_line(name: str, line: files.TextLine | UserError) -> Record | UserErro
 def json_object(name: str, text: str) -> Record | UserError:
     """Returns the record that a line of JSON Lines is, or why it is none."""
     try:
-        return _record(name, json.loads(text))
+        return _record(name, json.loads(text), text)
     except (ValueError, RecursionError) as error:
-        return UserError(f"{name}: {_reason(error)}; mend the line, or set {files.SKIP}")
+        return _bad(name, error, f"mend the line, or set {files.SKIP}", len(text.encode()))
 
 
-def _reason(error: Exception) -> str:
+def _bad(name: str, error: Exception, remedy: str, num_bytes: int) -> BadJson:
     """Says why `json` cannot read a text."""
+    reason = "not_json"
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON ({error.msg} at column {error.colno})"
-    # Python refuses to turn more than 4,300 digits into an int, by a plain ValueError.
-    return _TOO_DEEP if isinstance(error, RecursionError) else "a number of thousands of digits"
+        said = f"not JSON ({error.msg} at column {error.colno})"
+    elif isinstance(error, RecursionError):
+        said, reason = _TOO_DEEP, "too_deep"
+    else:  # Python refuses to turn more than 4,300 digits into an int, by a plain ValueError.
+        said = "a number of thousands of digits"
+    return BadJson(f"{name}: {said}; {remedy}", reason, num_bytes)
 
 
 _TOO_DEEP = "lists and objects in one another, deeper than can be read"
 
 
-def _record(name: str, fields: Any) -> Record | UserError:
+def _record(name: str, fields: Any, text: str = "") -> Record | UserError:
     if is_deep(fields):
-        return UserError(f"{name}: {_TOO_DEEP}; leave it out, or set {files.SKIP}")
+        said = f"{name}: {_TOO_DEEP}; leave it out, or set {files.SKIP}"
+        return BadJson(said, "too_deep", len(text.encode()))
     if not isinstance(fields, dict):
-        return UserError(f"{name}: holds {kind_of(fields)}, not an object with fields")
+        said = f"{name}: holds {kind_of(fields)}, not an object with fields"
+        return BadJson(said, "not_an_object", num_bytes_of(text or fields))
     return Record(name, fields)
 
 
@@ -116,7 +133,7 @@ def _json(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
             yield from json_lines(path, max_bytes)
         else:
             at = f"{name}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else name
-            yield UserError(f"{at}: {_reason(error)}; mend it")
+            yield _bad(at, error, "mend it", path.stat().st_size)
         return
     if isinstance(tree, dict) and isinstance(tree.get("data"), list):
         yield from _squad(name, tree["data"])
@@ -124,7 +141,8 @@ def _json(path: pathlib.Path, max_bytes: int) -> Iterator[Record | UserError]:
         for index, fields in enumerate(tree):
             yield _record(f"{name}[{index}]", fields)
     else:
-        yield UserError(f'{name}: neither a list of objects nor SQuAD, an object with "data"')
+        said = f'{name}: neither a list of objects nor SQuAD, an object with "data"'
+        yield BadJson(said, "not_an_object", path.stat().st_size)
 
 
 def _squad(path: str, articles: list) -> Iterator[Record | UserError]:

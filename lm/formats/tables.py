@@ -4,11 +4,27 @@ import collections
 import csv
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from lm.errors import UserError
 from lm.formats import files
 from lm.formats.fields import Record
+
+
+class UnequalRow(UserError):
+    """A row has another number of values than its header; `num_bytes` are those of its values."""
+
+    def __init__(self, name: str, row: list[str], num_columns: int):
+        super().__init__(
+            f"{name}: {len(row)} values under a header of {num_columns}; mend the line, or set "
+            f"{files.SKIP}"
+        )
+        self.num_bytes = num_bytes(row)
+
+
+def num_bytes(values: Iterable[str]) -> int:
+    """Counts the bytes of values, those too that are no UTF-8."""
+    return sum(len(value.encode(errors="surrogateescape")) for value in values)
 
 
 class _TextLines:
@@ -17,7 +33,7 @@ class _TextLines:
     def __init__(self, path: pathlib.Path, max_bytes: int):
         self.name, self.number = files.shown(path), 0
         self.max_bytes, self.opens_quote = max_bytes, False
-        self.bad: dict[int, UserError] = {}
+        self.bad: dict[int, files.NotUtf8] = {}
         self._lines = files.lines(path, max_bytes)
         self._held = collections.deque[str | UserError]()
 
@@ -77,10 +93,7 @@ def _table(lines: _TextLines, rows: Iterator[list[str]]) -> Iterator[Record | Us
                 yield UserError(f"{name}: two columns are named {twice[0]!r}")
                 return
         elif row and len(row) != len(header):
-            yield UserError(
-                f"{name}: {len(row)} values under a header of {len(header)}; mend the line, or set "
-                f"{files.SKIP}"
-            )
+            yield UnequalRow(name, row, len(header))
         elif row:
             yield Record(name, dict(zip(header, row, strict=True)))
 
@@ -116,7 +129,9 @@ def _named_rows(
             if lines.number > first or lines.opens_quote:
                 row = files.RestUnread(f"{error} to go without the rest of the file, too")
         else:  # A line that is no UTF-8 was read as if it were, to find the end of its row.
-            row = next(filter(None, map(lines.bad.get, range(first, lines.number + 1))), row)
+            for bad in filter(None, map(lines.bad.get, range(first, lines.number + 1))):
+                bad.num_bytes, row = num_bytes(row), bad
+                break
         yield name, row
         if isinstance(row, files.RestUnread):
             return

@@ -224,6 +224,11 @@ class FakeDataset(list):
     def __init__(self, path, records):
         super().__init__(records)
         self.cache_files, self.features = [{"filename": str(path)}], {}
+        self.column_names = ["text"]
+
+    def select_columns(self, names):
+        assert names == self.column_names
+        return self
 
 
 def test_hugging_face_data_sets_are_sources(tmp_path, monkeypatch):
@@ -231,7 +236,10 @@ def test_hugging_face_data_sets_are_sources(tmp_path, monkeypatch):
     arrow.write_bytes(b"1")
     records = FakeDataset(arrow, [{"text": "a"}, {"text": "b"}])
     load = lambda name, config, split: {("o/n", "en", "train[:2]"): records}[name, config, split]
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
+    errors = types.SimpleNamespace(DatasetsError=LookupError)
+    monkeypatch.setitem(
+        sys.modules, "datasets", types.SimpleNamespace(load_dataset=load, exceptions=errors)
+    )
 
     hub = make_source("hf:o/n:en", split="train", spec="train[:2]", field="text")
 

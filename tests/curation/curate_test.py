@@ -135,6 +135,8 @@ def test_a_dry_run_tells_what_is_lost_and_leaves_nothing(config, tmp_path, capsy
         ({"inputs.a.field": ""}, r"inputs\.a\.field is empty"),
         ({"inputs.a.kind": "python_stdlib"}, "means nothing to python_stdlib"),
         ({"inputs.a.kind": "hf"}, "must be NAME@SPLIT"),
+        ({"inputs.a.kind": "hf", "inputs.a.path": "folder@"}, "must be NAME@SPLIT"),
+        ({"inputs.a.kind": "curated"}, r"inputs\.a\.path='.*': there is no corpus"),
         ({"inputs.a.kind": "hf", "inputs.a.path": "/no@train"}, r"inputs\.a\.path='/no@train': "),
         ({"inputs.a.max_document_bytes": 0}, "must be at least 1"),
         ({"extract.max_seconds": 0.0}, "must be above 0"),

@@ -58,9 +58,25 @@ PACKED = gzip.compress(b"a", mtime=0)
         ("jsonl", NUMBER.encode(), [Lost("f:1", "not_json", 5011)]),
         ("jsonl", DEEP.encode()[:9000], [Lost("f:1", "too_deep", 9000)]),
         ("jsonl", LONG + b"\n" + B, [Lost("f:1", "too_long", 20_001), Found("b", "f:2")]),
-        ("csv", b"text,n\na,1\nb\n", [Found("a", "f:2"), Lost("f:3", "unequal_row", 0)]),
+        ("csv", b"text,n\na,1\nbcd\n", [Found("a", "f:2"), Lost("f:3", "unequal_row", 3)]),
+        ("csv", b"text,n\na,1\nb,\xe4\xb8\n", [Found("a", "f:2"), Lost("f:3", "not_utf8", 3)]),
         ("csv", b'text,n\n"c\nd",2\n', [Found("c\nd", "f:2")]),
         ("csv", b'text,n\na,1\n"b', [Found("a", "f:2"), Lost("f:3", "rest_of_file", 0)]),
+        ("json", b"[]", []),
+        ("json", b"", [Lost("f:1", "not_json", 0)]),
+        ("json", b"[" + A + b', 30, {"text": null}]', [
+            Found("a", "f[0]"), Lost("f[1]", "not_an_object", 2), Lost("f[2]", "text_is_null")]),
+        ("json", b'[{"text": ["a"]}, {"t": 1}]', [
+            Lost("f[0]", "text_is_no_string", 5), Lost("f[1]", "no_such_field", 0)]),
+        ("json", b'[{"text": "\\ud800"}]', [Lost("f[0]", "half_surrogate", 3)]),
+        ("json", b'[{"text": "%s"}, %s]' % (LONG, A), [
+            Lost("f[0]", "too_long", 20_001), Found("a", "f[1]")]),
+        ("json", A + b"\n" + B + b"\n[3]", [
+            Found("a", "f:1"), Found("b", "f:2"), Lost("f:3", "not_an_object", 3)]),
+        ("json", b'[{"text": "a"}', [Lost("f:1", "not_json", 14)]),
+        ("json", b'{"a": 1}', [Lost("f", "not_an_object", 8)]),
+        ("json", b"[" * 100_000, [Lost("f", "too_deep", 100_000)]),
+        ("json", "[]".encode("utf-16"), [Lost("f", "not_utf8", 6)]),
         ("html", b"", [Lost("f", "no_main_text", 0)]),
         ("html", b"%PDF-1.7\n%\xe2\xe3", [Lost("f", "no_html", 12)]),
         ("html", b"<frameset><frame src='a'></frameset>", [Lost("f", "no_main_text", 36)]),
@@ -248,7 +264,10 @@ def test_parquet(tmp_path, monkeypatch):
     items = read(tmp_path / "f.parquet", "parquet")
 
     assert items[0] == Found("a", "f.parquet:0")
-    assert [item.reason for item in items[1:]] == ["text_is_null", "too_long"]
+    assert items[1:] == [
+        Lost("f.parquet:1", "text_is_null", 0),
+        Lost("f.parquet:2", "too_long", 11_000),
+    ]
     missing = read(tmp_path / "f.parquet", "parquet", field="body")
     assert [item.reason for item in missing] == ["no_such_field"] * 3
     data = (tmp_path / "f.parquet").read_bytes()
