@@ -14,7 +14,7 @@ Dimension key:
 import dataclasses
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -28,6 +28,7 @@ from lm.models.parameters import Params
 from lm.models.sites import Site
 
 Model = TypeVar("Model", bound=nn.Module)
+Method = str | Callable[..., Any]  # Of a model, as `nn.Module.apply` takes it.
 
 # Names of collections of variables; `lm.models.stack` knows them by the same.
 _SEEN = "intermediates"
@@ -72,7 +73,7 @@ def observe(
     *inputs: Any,
     keep: Collection[str] = (),
     patches: Mapping[str, Patch] | None = None,
-    method: str = "__call__",
+    method: Method = "__call__",
     **more: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Runs a method of a model, keeps what stands at sites, and replaces it where patches say so.
@@ -107,7 +108,7 @@ def observe(
 
 
 def sites(
-    model: nn.Module, params: Params, *inputs: Any, method: str = "__call__", **more: Any
+    model: nn.Module, params: Params, *inputs: Any, method: Method = "__call__", **more: Any
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Lists the sites that a method of a model passes, with their shapes, in alphabetical order.
 
