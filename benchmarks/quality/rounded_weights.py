@@ -46,7 +46,7 @@ def main() -> None:
     for way in ("float32", "bfloat16", "int8"):
         dtype = "float32" if way == "int8" else way
         model = type(run.model)(dataclasses.replace(run.model.config, dtype=dtype))
-        params = kv_cache.unstack_for_decoding(run.params, dtype)
+        params = kv_cache.unstack_layers(run.params, dtype)
         if way == "int8":
             params = int8.quantize_for_decoding(params)
         nats = _nats(model, params, inputs_NBL, targets_NBL, run.tokenizer.vocab_size)

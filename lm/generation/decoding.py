@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from lm.errors import UserError
 from lm.models import kv_cache
+from lm.models.blocked import BlockedMatrix
 from lm.models.families import family_of
 from lm.models.int8 import Int8Matrix
 from lm.models.parameters import Params
@@ -172,8 +173,8 @@ def logits_of(model: nn.Module, params: Params, hidden_BD: jax.Array) -> jax.Arr
     return _logits(hidden_BD, table_VD)
 
 
-def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array | Int8Matrix) -> jax.Array:
-    if isinstance(unembed_VD, Int8Matrix):
+def _logits(hidden_BD: jax.Array, unembed_VD: jax.Array | BlockedMatrix | Int8Matrix) -> jax.Array:
+    if isinstance(unembed_VD, BlockedMatrix | Int8Matrix):
         return unembed_VD.product(hidden_BD)
     # The product in the model's dtype, as in training; all that follows it in float32.
     unembed_VD = unembed_VD.astype(hidden_BD.dtype)

@@ -22,7 +22,7 @@ from lm.inference import model_card, prompting, stablehlo_loader
 from lm.interop import tensor_files, tokenizer_files
 from lm.loading.run import Run
 from lm.models.families import family_of
-from lm.models.kv_cache import LayerCache, unstack_for_decoding
+from lm.models.kv_cache import LayerCache, unstack_layers
 from lm.settings import choose
 from lm.system import atomic_files
 
@@ -57,7 +57,7 @@ def export(
     _check(run, target, sorted(prompt_lens), cache_len, dtype)
     config = dataclasses.replace(run.model.config, dtype=dtype)
     model = type(run.model)(config)
-    params = unstack_for_decoding(run.params, dtype)
+    params = unstack_layers(run.params, dtype)
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
     weights = {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in paths}
     names, num_known = list(weights), run.tokenizer.vocab_size

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from lm.models.parameters import TRANSPOSED, Params
+from lm.models.blocked import BlockedMatrix
+from lm.models.parameters import Params, map_decoding_matrices
 
 _MOST = 127  # Of -127 to 127: symmetric, so that nothing has to be added to products.
 
@@ -61,20 +62,13 @@ def quantize_for_decoding(params: Params) -> Params:
     Args:
       params: of `kv_cache.unstack_for_decoding`.
     """
-    table = "output_embedding" if _has(params, "output_embedding") else "token_embedding"
 
-    def convert(path: tuple[str, ...], tree: Any) -> Any:
-        if isinstance(tree, dict):
-            return {name: convert((*path, name), child) for name, child in tree.items()}
-        if isinstance(tree, list):
-            return [convert(path, child) for child in tree]
-        is_matrix = path[-1] in (TRANSPOSED, table) and not isinstance(tree, Int8Matrix)
-        return quantize(tree) if is_matrix else tree
+    def convert(matrix: Any) -> Int8Matrix:
+        if isinstance(matrix, Int8Matrix):
+            return matrix
+        return _quantize(matrix.whole_FD if isinstance(matrix, BlockedMatrix) else matrix)
 
-    return jax.jit(lambda params: convert((), params))(params)
+    return map_decoding_matrices(params, convert)
 
 
-def _has(tree: Any, name: str) -> bool:
-    return isinstance(tree, dict) and (
-        name in tree or any(_has(child, name) for child in tree.values())
-    )
+_quantize = jax.jit(quantize)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from lm.models.blocked import BlockedMatrix, block_for_decoding
 from lm.models.int8 import Int8Matrix
 from lm.models.parameters import TRANSPOSED, Params, kernel_dims, transposed
 
@@ -91,14 +92,23 @@ def attention_fns(
 
 
 def unstack_for_decoding(params: Params, dtype: Any) -> Params:
-    """Lays parameters out for decoding, which reads them all at every token.
+    """Lays parameters out for decoding, which reads them all at every token, on this machine.
+
+    This copies the layers, twice where `block_for_decoding` does; what came from here already is
+    given back as it is.
+    """
+    return block_for_decoding(unstack_layers(params, dtype))
+
+
+def unstack_layers(params: Params, dtype: Any) -> Params:
+    """Lays parameters out for decoding on any machine.
 
     The layers are a list, their kernels `transposed`, and matrices of `dtype`, as they are used.
     This copies the layers; what came from here already is given back as it is.
     """
 
     def convert(path: tuple, tree: Any) -> Any:
-        if isinstance(tree, Int8Matrix):
+        if isinstance(tree, BlockedMatrix | Int8Matrix):
             return tree
         if not isinstance(tree, dict):
             is_matrix = path[-1] == "kernel" or path[-1].endswith("_embedding")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from lm.models.blocked import FEW_TOKENS, BlockedMatrix
 from lm.models.int8 import Int8Matrix
 from lm.models.parameters import TRANSPOSED
 
@@ -57,7 +58,9 @@ class LazyLogits:
     """Hidden states and the affine map that makes logits of them; losses take it in blocks."""
 
     hidden_BLD: jax.Array  # In the dtype to compute in.
-    unembed_VD: jax.Array | Int8Matrix  # The parameter, mostly float32; so is the bias.
+    unembed_VD: (
+        jax.Array | BlockedMatrix | Int8Matrix
+    )  # The parameter, mostly float32; so is the bias.
     bias_V: jax.Array | None = None
 
     def logits(self) -> jax.Array:
@@ -70,9 +73,11 @@ class LazyLogits:
         return logits_BLV + self.bias_V.astype(logits_BLV.dtype)[None, None]
 
 
-def embed(table_VD: jax.Array | Int8Matrix, ids_BL: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def embed(
+    table_VD: jax.Array | BlockedMatrix | Int8Matrix, ids_BL: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
     """Looks up rows of a float32 table: B x L -> B x L x D in `dtype`."""
-    if isinstance(table_VD, Int8Matrix):
+    if isinstance(table_VD, BlockedMatrix | Int8Matrix):
         return table_VD.rows(ids_BL, dtype)
     # Cast behind the look-up, so that a row's gradient, a sum over all tokens of its id, is added
     # up in float32: in 16 bits it would no longer grow after some hundred tokens.
@@ -112,7 +117,9 @@ class Dense(nn.Module):
         if self.has_variable("params", TRANSPOSED):
             # For few rows CPUs read the matrix faster in this order. It is of `dtype` already.
             matrix = self.get_variable("params", TRANSPOSED)
-            if isinstance(matrix, Int8Matrix):
+            if isinstance(matrix, BlockedMatrix) and lead_shape[-1] > FEW_TOKENS:
+                matrix = matrix.whole_FD
+            if isinstance(matrix, BlockedMatrix | Int8Matrix):
                 y = matrix.product(rows).astype(self.dtype)
             else:
                 y = self.matmul(matrix, rows.T).T

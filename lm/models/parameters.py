@@ -1,6 +1,7 @@
 """Parameters as a tree of arrays, and which dimensions of a kernel its product sums over."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -38,3 +39,30 @@ TRANSPOSED = "transposed_kernel"  # In place of "kernel"; see `transposed`.
 def transposed(kernel: jax.Array, num_in_dims: int) -> jax.Array:
     """Makes a matrix of outputs x inputs of a `Dense` kernel, in place of which it may stand."""
     return kernel.reshape(math.prod(kernel.shape[:num_in_dims]), -1).T
+
+
+def map_decoding_matrices(params: Params, function: Callable[[Any], Any]) -> Params:
+    """Applies a function to the matrices of decoder layers and the table that makes logits.
+
+    Args:
+      params: of `kv_cache.unstack_layers`, or such of which some matrices were mapped already.
+      function: matrix -> what stands in its place; what it gives back as it is stays the same tree.
+    """
+    table = "output_embedding" if _has(params, "output_embedding") else "token_embedding"
+
+    def convert(name: str, tree: Any) -> Any:
+        if isinstance(tree, dict):
+            found = {name: convert(name, child) for name, child in tree.items()}
+            return tree if all(found[name] is tree[name] for name in tree) else found
+        if isinstance(tree, list):
+            found = [convert(name, child) for child in tree]
+            return tree if all(a is b for a, b in zip(found, tree, strict=True)) else found
+        return function(tree) if name in (TRANSPOSED, table) else tree
+
+    return convert("", params)
+
+
+def _has(tree: Any, name: str) -> bool:
+    return isinstance(tree, dict) and (
+        name in tree or any(_has(child, name) for child in tree.values())
+    )

@@ -9,7 +9,7 @@ from lm.generation import decoding, sampling
 from lm.models import int8
 from lm.models.families import init_params
 from lm.models.gpt2 import GPT2
-from lm.models.kv_cache import unstack_for_decoding
+from lm.models.kv_cache import unstack_for_decoding, unstack_layers
 from tests import tiny
 from tests.models.all_families_test import make
 
@@ -53,7 +53,7 @@ def test_a_row_has_the_same_bits_in_any_company():
 @pytest.mark.parametrize("name", MODELS)
 def test_decoding_says_nearly_what_float32_says_in_a_third_of_the_bytes(name):
     model = MODELS[name]
-    params = unstack_for_decoding(init_params(model, jax.random.key(2)), "float32")
+    params = unstack_layers(init_params(model, jax.random.key(2)), "float32")
     # As wide as trained tables are, so that logits tell tokens apart.
     grown = lambda path, x: 5 * x if "embedding" in str(path[-1]) else x
     params = jax.tree_util.tree_map_with_path(grown, params)
