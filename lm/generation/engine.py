@@ -15,7 +15,7 @@ from lm.generation.requests import Sampling
 from lm.generation.sampling import DrawSettings
 from lm.models.parameters import Params
 
-_FEWEST_ROWS = 8  # With fewer, CPUs multiply matrices in another order.
+_SEVERAL_ROWS = 8  # Of more than one text, at least.
 _WARM_STEPS = 3  # Tokens that each shape writes when it is warmed.
 _PATIENCE = 32  # Steps for which fewer rows or slots must do before any are taken away.
 
@@ -74,9 +74,7 @@ class Engine:
             prefix_bytes=prefix_bytes,
             exact=exact,
         )
-        self._counts = [_FEWEST_ROWS]
-        if not exact:  # A row alone is computed much faster on a CPU.
-            self._counts = [1, _FEWEST_ROWS] if num_texts > 1 else [1]
+        self._counts = [1, _SEVERAL_ROWS] if num_texts > 1 else [1]
         while self._counts[-1] < num_texts:
             self._counts.append(2 * self._counts[-1])
         self._lengths = [shortest]

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lm.generation import decoding
 from lm.generation.prefixes import Prefixes
 from lm.generation.requests import Top
 from lm.generation.rows import Drawn, Programs
@@ -53,6 +52,7 @@ class Reader:
         self._programs, self._max_len, self._shortest = programs, max_len, shortest
         # An encoder sees a prompt from both ends, so that it is read at once, and shares no part.
         self._chunk_len = max_len if programs.has_encoder else min(chunk_len, max_len)
+        self._sizes = _chunk_sizes(self._chunk_len)
         self._is_exact = exact
         self._shares = not exact and not programs.has_encoder and prefix_bytes > 0
         self._prefix_bytes = 0 if programs.has_encoder else prefix_bytes
@@ -75,7 +75,7 @@ class Reader:
     def read(self, reading: Reading) -> None:
         """Reads a prompt's next chunk."""
         first, num = reading.num_read, self.next_len(reading)
-        tokens_1L, length_1 = decoding.padded([reading.prompt[first : first + num]], None)
+        tokens_1L, length_1 = self._padded(reading.prompt[first : first + num])
         if self._programs.has_encoder:
             num_slots = slots_for(tokens_1L.shape[1], self._shortest)
             found = self._programs.encode(tokens_1L, length_1, num_slots=num_slots)
@@ -91,17 +91,13 @@ class Reader:
 
     def warm(self) -> None:
         """Compiles all that can occur, and finds whether prefixes can be shared to the bit."""
-        size = decoding.bucket(1)
-        while True:
+        for size in self._sizes:
             some = Reading((0,) * min(size, self._chunk_len), None)
             if not self._programs.has_encoder:
                 some.num_top = 1
             self.read(some)
             if not self._programs.has_encoder:
                 self._warm_behind(some)
-            if size >= self._chunk_len:
-                break
-            size *= 2
         self.prefixes.clear()
         if self._is_exact and self._prefix_bytes:
             lengths = {self._chunk_len, self._max_len}
@@ -112,7 +108,7 @@ class Reader:
         num_slots = self._slots_of_prompt(self._chunk_len + (not self._prefix_bytes), first=1)
         while num_slots <= slots_for(self._max_len, self._shortest):
             self._programs.nothing_read(num_slots=num_slots)
-            self._read_chunk(some, *decoding.padded([some.prompt], None), num_slots)
+            self._read_chunk(some, *self._padded(some.prompt), num_slots)
             num_slots *= 2
 
     def _shares_exactly(self, length: int) -> bool:
@@ -120,13 +116,12 @@ class Reader:
         whole = Reading(some_tokens(length, self._programs.vocab_size), None)
         while not whole.is_done:
             self.read(whole)
-        same, rest = True, decoding.bucket(1)
-        while rest <= min(length, self._chunk_len):
+        same = True
+        for rest in (size for size in self._sizes if size <= min(length, self._chunk_len)):
             part = Reading(whole.prompt, None, length - rest + 1, whole.caches)
             while not part.is_done:
                 self.read(part)
             same = same and bool(np.array_equal(part.logits_1V, whole.logits_1V))
-            rest *= 2
         self.prefixes.clear()
         return same
 
@@ -154,13 +149,32 @@ class Reader:
     def _cost(self, num: int) -> int:
         """Says how many tokens are computed to read so many."""
         whole, rest = divmod(num, self._chunk_len)
-        return whole * self._chunk_len + (decoding.bucket(rest) if rest else 0)
+        return whole * self._chunk_len + (self._size(rest) if rest else 0)
+
+    def _size(self, num: int) -> int:
+        """Says how many tokens are computed to read so many at once."""
+        return next(size for size in self._sizes if size >= num)
+
+    def _padded(self, chunk: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Fills a chunk up with 0 to one of the sizes, 1 x L; returns also its length, 1."""
+        tokens_1L = np.zeros((1, self._size(len(chunk))), np.int32)
+        tokens_1L[0, : len(chunk)] = chunk
+        return tokens_1L, np.array([len(chunk)], np.int32)
 
     def _slots_of_prompt(self, num: int, first: int) -> int:
         """Chooses the slots of a row for a prompt, few for each size of a chunk."""
         if first or num > self._chunk_len:
             num = max(num, self._chunk_len)
         return slots_for(num, self._shortest)
+
+
+def _chunk_sizes(chunk_len: int) -> list[int]:
+    """500 gives 32, 64, 96, 128, 192, 256, 384, 512: few, so that few are compiled."""
+    sizes = [32]
+    while (last := sizes[-1]) < chunk_len:
+        is_power_of_two = last & (last - 1) == 0
+        sizes.append(64 if last == 32 else last * 3 // 2 if is_power_of_two else last * 4 // 3)
+    return sizes
 
 
 def some_tokens(num: int, vocab_size: int) -> tuple[int, ...]:
