@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from lm.errors import UserError
 from lm.models import kv_cache
-from lm.models.blocked import BlockedMatrix
+from lm.models.blocked_matrix import BlockedMatrix
 from lm.models.families import family_of
 from lm.models.int8 import Int8Matrix
 from lm.models.parameters import Params

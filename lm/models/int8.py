@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from lm.models.blocked import BlockedMatrix
+from lm.models.blocked_matrix import BlockedMatrix
 from lm.models.parameters import Params, map_decoding_matrices
 
 _MOST = 127  # Of -127 to 127: symmetric, so that nothing has to be added to products.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from lm.models.blocked import BlockedMatrix, block_for_decoding
+from lm.models.blocked_matrix import BlockedMatrix, block_for_decoding
 from lm.models.int8 import Int8Matrix
 from lm.models.parameters import TRANSPOSED, Params, kernel_dims, transposed
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from lm.models.blocked import FEW_TOKENS, BlockedMatrix
+from lm.models.blocked_matrix import FEW_TOKENS, BlockedMatrix
 from lm.models.int8 import Int8Matrix
 from lm.models.parameters import TRANSPOSED
 

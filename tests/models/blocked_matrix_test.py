@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lm.generation import decoding
-from lm.models import blocked, int8
-from lm.models.blocked import BlockedMatrix
+from lm.models import blocked_matrix, int8
+from lm.models.blocked_matrix import BlockedMatrix
 from lm.models.families import init_params
 from lm.models.kv_cache import unstack_for_decoding, unstack_layers
 from tests.models.int8_test import MODELS
@@ -18,7 +18,7 @@ product = jax.jit(BlockedMatrix.product)
 @pytest.fixture(scope="module")
 def matrix():
     # One block is full, and one is not.
-    return blocked.block(jax.random.normal(jax.random.key(1), (70, 96)))
+    return blocked_matrix.block(jax.random.normal(jax.random.key(1), (70, 96)))
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 16, 128, 129])
