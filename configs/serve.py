@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.max_len = 0  # Tokens of a prompt and its text, at most; 0: the model's positions.
     config.max_waiting = 64  # Prompts, or texts of tasks, that may wait; others are refused (429).
     config.prefix_bytes = 268_435_456  # Memory for what earlier prompts share with later ones.
-    config.exact = True  # Whether no bit of a text depends on its company, which slows one alone.
+    config.exact = True  # Whether no bit of a text depends on its company, which may take longer.
     config.batch_size = 32  # Texts of a task, or for vectors, that are computed at once.
     config.pooling = "mean"  # What of a text's tokens its vector is: their mean, or the first.
     config.int8 = False  # Whether matrices are rounded to 8 bits: other texts, from less memory.
