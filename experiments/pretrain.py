@@ -50,17 +50,13 @@ def run(
         config, requested_config = complete(config, workdir, extend)
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
-        metrics = evaluation.metrics_of([*mixtures.names(config.data), *config.eval.corpora])
+        metrics = eval_corpora.metrics_of(config.data, config.eval.corpora)
         training.check(config, metrics, profile_steps)
         # Only now, since a corpus may take hours to prepare.
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
         experiment = Pretraining(
             config, workdir, parts, prepared, abstract, shard, command=sys.argv, extend=extend
         )
-        read = prepared.corpora | {"": prepared} | experiment.corpora
-        reasons = {name: no_bits_per_byte(config.objective.kind, c) for name, c in read.items()}
-        averaged = experiment.corpora or prepared.corpora
-        eval_corpora.check_best_metric(config.checkpoint.best_metric, reasons, averaged)
         if config.init_from:  # Its shapes and ids; parameters are read once the workdir is ours.
             goes_on = has_tokenizer(workdir)  # Its own was compared when it began.
             tokenizer = None if goes_on else prepared.tokenizer
@@ -94,7 +90,7 @@ def complete(
 class Pretraining:
     """A run of pretraining; see `experiment.Experiment`.
 
-    Raises UserError where there is less data than one batch.
+    Raises UserError where there is less data than one batch, or no metric of the best checkpoint.
     """
 
     def __init__(
@@ -114,6 +110,10 @@ class Pretraining:
         self.corpora = eval_corpora.prepare(
             config.eval.corpora, config.data, prepared.tokenizer_block
         )
+        read = prepared.corpora | {"": prepared} | self.corpora
+        reasons = {name: no_bits_per_byte(config.objective.kind, c) for name, c in read.items()}
+        averaged = self.corpora or prepared.corpora
+        eval_corpora.check_best_metric(config.checkpoint.best_metric, reasons, averaged)
         self.data_hash = "+".join([prepared.hash, *(c.hash for c in self.corpora.values())])
         self.flops_per_token = pretraining.flops_per_token(
             parts, self.objective, abstract, config.data.seq_len

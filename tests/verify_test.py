@@ -20,6 +20,8 @@ def make_config(corpus):
     config.data.update(corpus, source="text")
     config.tokenizer = {"kind": "bytes"}
     config.model.vocab_size = 259
+    few = corpus["validation"].replace("*", "0")
+    config.eval.corpora = {"few": {"source": "text", "validation": few, "field": ""}}
     return config
 
 
@@ -79,6 +81,42 @@ def dropped_remainder(monkeypatch):
         return itertools.islice(real(prepared, split, batch_size=batch_size, **part), num_full)
 
     monkeypatch.setattr(pretrain, "evaluation_batches", batches)
+
+
+def dropped_remainder_of_corpora(monkeypatch):
+    real = pretrain.evaluation_batches
+
+    def batches(prepared, split, *, batch_size, **part):
+        num_full = prepared.splits[split].num_rows // batch_size
+        found = real(prepared, split, batch_size=batch_size, **part)
+        return found if "train" in prepared.splits else itertools.islice(found, num_full)
+
+    monkeypatch.setattr(pretrain, "evaluation_batches", batches)
+
+
+def one_corpus_for_another(monkeypatch):
+    real = pretrain.make_evaluation
+
+    def make(parts, objective, prepared, *, corpora, **more):
+        taken = {name: (prepared, num_bytes) for name, (_, num_bytes) in corpora.items()}
+        return real(parts, objective, prepared, corpora=taken, **more)
+
+    monkeypatch.setattr(pretrain, "make_evaluation", make)
+
+
+@pytest.mark.parametrize("plant", [dropped_remainder_of_corpora, one_corpus_for_another])
+def test_other_corpora_are_checked_too(plant, subject, monkeypatch):
+    plant(monkeypatch)
+
+    assert checks.evaluation(subject).failed
+
+
+def test_a_corpus_that_is_not_there_is_named(corpus):
+    config = make_config(corpus)
+    config.eval.corpora.few.validation = "/nowhere/*.txt"
+
+    with pytest.raises(UserError, match=r"eval\.corpora\.few: .*/nowhere"):
+        verify.opened(config).__enter__()
 
 
 def failed(results):

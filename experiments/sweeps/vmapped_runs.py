@@ -18,7 +18,7 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
-from experiments.wiring import init_from, mixtures, pretraining, variants
+from experiments.wiring import eval_corpora, init_from, mixtures, pretraining, variants
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
@@ -61,7 +61,7 @@ class VmappedRun:
         self.run, self._log = run, log
         self.command = ("launch.py", *run.arguments)  # That of the same run alone.
         self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
-        metrics = evaluation.metrics_of(mixtures.names(self.config.data))
+        metrics = eval_corpora.metrics_of(self.config.data, self.config.eval.corpora)
         training.check(self.config, metrics, None)
         # Of one device, whatever `parallel.data` says: each device has whole runs.
         on_one_device = variants.changed(self.config, {"parallel.data": 1})
@@ -96,11 +96,6 @@ class VmappedGroup:
         self._members = [VmappedRun(run, folder / "logs" / f"{run.name}.log") for run in runs]
         first = self._members[0]
         config, parts = first.config, first.parts
-        if config.eval.corpora:
-            raise UserError(
-                "eval.corpora: runs in one program are evaluated on their own split alone; take "
-                "--launcher=local"
-            )
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
         abstract = pretraining.abstract_state(parts)
         if config.init_from:
@@ -237,14 +232,21 @@ class VmappedGroup:
 
     def _evaluate(self, trained: list[VmappedRun], step: int, state: TrainState) -> None:
         """Evaluates all members at once; then each logs its own."""
-        config, prepared = trained[0].config, self._first.prepared
+        config = trained[0].config
+        all_params = evaluation_params(state.params, state.opt_state)
+        of_corpus = lambda corpus: evaluation.evaluate_members(
+            all_params,
+            self._eval_step,
+            pretrain.validation_batches(corpus, config.eval.batch_size, (0, 1)),
+            num_bytes=pretrain.predicted_bytes(config.objective.kind, corpus),
+        )
         with self._paused():
-            metrics = evaluation.evaluate_members(
-                evaluation_params(state.params, state.opt_state),
-                self._eval_step,
-                pretrain.validation_batches(prepared, config.eval.batch_size, (0, 1)),
-                num_bytes=pretrain.predicted_bytes(config.objective.kind, prepared),
-            )
+            all_own = of_corpus(self._first.prepared)
+            others = {name: of_corpus(corpus) for name, corpus in self._first.corpora.items()}
+        metrics = [
+            evaluation.beside(own, {name: of_all[i] for name, of_all in others.items()})
+            for i, own in enumerate(all_own)
+        ]
 
         def take(i: int, own: TrainState) -> None:
             params = evaluation_params(own.params, own.opt_state)

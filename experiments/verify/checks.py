@@ -48,8 +48,8 @@ def layers(subject: ShrunkRun) -> Result:
 def evaluation(subject: ShrunkRun) -> Result:
     """Every row counts once, whatever the batch size."""
     params = _params(subject)
-    # One of which the last batch is not full.
-    size = next(n for n in itertools.count(3) if subject.num_evaluated % n)
+    # One of which no last batch is full.
+    size = next(n for n in itertools.count(3) if all(rows % n for rows in subject.num_evaluated))
     found = [subject.evaluate(params, n) for n in (1, size)]
     return Result(_difference(*found), _ROUNDING)
 

@@ -71,7 +71,7 @@ def make(
         ),
         uneven=_uneven(data, config.data.multiple, config.data.batch_size),
         evaluate=evaluate,
-        num_evaluated=len(validation.examples),
+        num_evaluated=[len(validation.examples)],
         costs=_costs(data, parts, config.data.multiple),
         chance=subject.INIT_FROM
         if config.init_from

@@ -4,11 +4,11 @@ Dimension key: B batch, L length (of the decoder), M encoder length, P predicted
 """
 
 import dataclasses
-import functools
 import json
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 from experiments import pretrain, report, training
 from experiments.verify import subject
 from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation, multiple
-from experiments.wiring import init_from, mixtures, pretraining, task_data, variants
+from experiments.wiring import eval_corpora, init_from, mixtures, pretraining, task_data, variants
 from lm.corpus import sources
 from lm.corpus.batches import Batches, Corpus
 from lm.corpus.packed_rows import JoinedRows
@@ -26,6 +26,7 @@ from lm.corpus.packing import Piece
 from lm.corpus.preparation import SPLITS
 from lm.corpus.rows import rows_from_pieces
 from lm.corpus.sources import Document
+from lm.errors import UserError
 from lm.models.parameters import Params
 from lm.objectives.batch import Batch, Objective
 from lm.parallel.mesh import make_mesh
@@ -57,8 +58,7 @@ def make(
     # Of epochs of a million rows: to count them the corpus would have to be prepared.
     config = variants.with_num_steps(init_from.with_model(config), 10**6)
     pretraining.abstract_state(pretraining.make_parts(config, own))
-    names = [*mixtures.names(config.data), *config.eval.corpora]
-    training.check(config, evaluation.metrics_of(names), None)
+    training.check(config, eval_corpora.metrics_of(config.data, config.eval.corpora), None)
     config = _shrunk(config, mesh, folder)
     parts = pretraining.make_parts(subject.varied(config, Variation(home)), home)
     prepared = pretraining.make_data(
@@ -79,14 +79,32 @@ def make(
             parts, same if variant.same_draws else objective, abstract
         )
         first = init_from.make_state("", parts, abstract)(config.seed)
-        step = functools.partial(step, key=key)
+        step = partial(step, key=key)
         return StepUnderTest(abstract, lambda: subject.copied(first), step, place)
 
-    num_blocks, num_bytes = config.loss.num_blocks, pretrain.predicted_bytes(kind, prepared)
+    num_blocks, num_bytes_of = config.loss.num_blocks, partial(pretrain.predicted_bytes, kind)
+    corpora = eval_corpora.prepare(
+        config.eval.corpora, config.data, prepared.tokenizer_block, cache_dir=folder
+    )
+    evaluated = [*prepared.corpora.values(), *corpora.values()]
 
     def evaluate(params, batch_size):
-        sizes = dict(batch_size=batch_size, num_blocks=num_blocks, num_bytes=num_bytes)
-        return pretrain.make_evaluation(parts, objective, prepared, **sizes)(params)
+        def of(corpus, others):
+            sizes = dict(batch_size=batch_size, num_blocks=num_blocks)
+            with_bytes = {name: (other, num_bytes_of(other)) for name, other in others.items()}
+            return pretrain.make_evaluation(
+                parts,
+                objective,
+                corpus,
+                **sizes,
+                num_bytes=num_bytes_of(corpus),
+                corpora=with_bytes,
+            )(params)
+
+        if batch_size > 1:
+            return of(prepared, corpora)
+        # One by one, as rows are, so that none is taken for another.
+        return evaluation.beside(of(prepared, {}), {n: of(c, {}) for n, c in corpora.items()})
 
     batch_size = config.data.batch_size
     make_batches = lambda: mixtures.make_batches(
@@ -99,7 +117,7 @@ def make(
         make_batches=make_batches,
         uneven=_uneven(prepared, make_batches(), batch_size),
         evaluate=evaluate,
-        num_evaluated=prepared.splits["validation"].num_rows,
+        num_evaluated=[corpus.splits["validation"].num_rows for corpus in evaluated],
         costs=_costs(
             parts,
             objective,
@@ -123,26 +141,24 @@ def _shrunk(
     config.eval.sample_tokens = 0
     is_mixed = "sources" in config.data
     blocks = config.data.sources.items() if is_mixed else [("", config.data)]
+    write = partial(_write_beginnings, data=config.data, folder=folder)
     train_texts: list[str] = []
     for name, block in blocks:
         # Now, since below each split becomes a file of its own.
         if both := sources.in_both(block.source, block.train, block.validation):
             where = f"data.sources.{name}" if is_mixed else "data"
             report.warn([f"{where}.train and .validation both have {', '.join(both[:5])}"])
-        for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True):
-            source = sources.make_source(
-                block.source,
-                split=split,
-                spec=block[split],
-                field=block.field,
-                **task_data.document_limit(config.data),
-            )
-            readable = sources.readable(source, config.data.on_error, [])
-            texts = _beginnings(readable, num_chars // len(blocks))
-            train_texts += texts if split == "train" else []
-            path = folder / f"{name}{split}.jsonl"
-            path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-            block[split] = str(path)
+        train, _ = (
+            write(block, split, name, num_chars // len(blocks))
+            for split, num_chars in zip(SPLITS, (_TRAIN_CHARS, _VALIDATION_CHARS), strict=True)
+        )
+        train_texts += train
+        block.update(source="jsonl", field="text")
+    for name, block in config.eval.corpora.items():
+        try:
+            write(block, "validation", f"of-{name}-", _VALIDATION_CHARS)
+        except UserError as error:
+            raise UserError(f"eval.corpora.{name}: {error}") from None
         block.update(source="jsonl", field="text")
     if is_mixed:
         _shrink_mixture(config.data)
@@ -162,6 +178,30 @@ def _shrink_mixture(data: ml_collections.ConfigDict) -> None:
     first = 0 if stages and stages[0][0] == 0 else 1  # What comes before them is one, too.
     num = len(stages) + first
     data.mixture.stages = tuple((i / num, w) for i, (_, w) in enumerate(stages, start=first))
+
+
+def _write_beginnings(
+    block: ml_collections.ConfigDict,
+    split: str,
+    name: str,
+    num_chars: int,
+    *,
+    data: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+) -> list[str]:
+    """Writes the beginnings of a split's documents into a file, which becomes the split."""
+    source = sources.make_source(
+        block.source,
+        split=split,
+        spec=block[split],
+        field=block.field,
+        **task_data.document_limit(data),
+    )
+    texts = _beginnings(sources.readable(source, data.on_error, []), num_chars)
+    path = folder / f"{name}{split}.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    block[split] = str(path)
+    return texts
 
 
 def _beginnings(documents: Iterable[Document], num_chars: int) -> list[str]:

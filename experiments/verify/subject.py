@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -64,7 +64,7 @@ class ShrunkRun:
     make_batches: Callable[[], StepBatches]  # Those of training, anew.
     uneven: Any  # A batch whose micro-batches hold unequal numbers of targets.
     evaluate: Callable[[Params, int], dict[str, float]]  # By the batch size.
-    num_evaluated: int  # Rows of the validation split.
+    num_evaluated: Sequence[int]  # Rows of each split that is evaluated by itself.
     # What some documents or examples cost beside others, and alone, in nats; or why none is known.
     costs: Callable[[Params], tuple[np.ndarray, np.ndarray] | str]
     chance: float | str  # The loss of a model that knows nothing, in nats; or why there is none.

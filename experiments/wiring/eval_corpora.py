@@ -1,11 +1,13 @@
 """Corpora beside the run's own validation split on which it is evaluated, each by its name."""
 
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from experiments.cli import CORPUS_KEYS
+from experiments.wiring import mixtures
 from lm.corpus import preparation
 from lm.errors import UserError
 from lm.settings import call
@@ -37,6 +39,11 @@ def check(corpora: Mapping[str, Mapping[str, Any]], sources: Sequence[str] = ())
             raise UserError(f"{key}.source is not set; say where its text is, as data.source does")
 
 
+def metrics_of(data: Mapping[str, Any], corpora: Iterable[str]) -> tuple[str, ...]:
+    """Lists what evaluations give, as far as there are bits per byte; `data` is the block."""
+    return evaluation.metrics_of([*mixtures.names(data), *corpora])
+
+
 def check_best_metric(
     best_metric: str, reasons: Mapping[str, str], averaged: Iterable[str]
 ) -> None:
@@ -60,6 +67,7 @@ def prepare(
     corpora: Mapping[str, Mapping[str, Any]],
     data: Mapping[str, Any],
     tokenizer: Mapping[str, Any],
+    cache_dir: pathlib.Path | None = None,
 ) -> dict[str, preparation.Prepared]:
     """Opens corpora, which the first run prepares, by their names.
 
@@ -67,12 +75,13 @@ def prepare(
       corpora: the `eval.corpora` block.
       data: the `data` block, of which all else is taken: rows of the same length and the same ends.
       tokenizer: the block of the run's own tokenizer, see `Prepared.tokenizer_block`.
+      cache_dir: where they are prepared, by default where all data is.
 
     Raises:
       UserError: one of them cannot be read, or is empty; the error names it.
     """
     own = {key: x for key, x in data.items() if key in _OF_ROWS}
-    where = dict(cache_dir=cache_folder("data"), only=("validation",))
+    where = dict(cache_dir=cache_dir or cache_folder("data"), only=("validation",))
     found = {}
     for name, block in corpora.items():
         try:

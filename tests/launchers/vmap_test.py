@@ -55,6 +55,10 @@ def plan(corpus):
             "data.seq_len": 32,
             "train.accumulate_steps": 2,
             "optimizer.ema_decay": 0.5,
+            "eval.corpora.few.source": "text",
+            "eval.corpora.few.validation": corpus["validation"].replace("*", "0"),
+            "eval.corpora.own.source": "text",
+            "eval.corpora.own.validation": corpus["validation"],
             "eval.sample_tokens": 0,
             "eval.compressors": False,
             "eval.every_steps": 1,
@@ -118,9 +122,12 @@ def test_a_member_is_what_its_run_is_alone(together, plan, tmp_path):
     assert pretrain.run(alone.config, alone.workdir) == 0
 
     assert_same(together[1], alone)
-    assert {key for key in logged(alone) if key[1] == "train/loss"} == {
-        (step, "train/loss") for step in range(1, 5)
-    }
+    found = logged(together[1])
+    for step in range(1, 5):
+        assert (step, "train/loss") in found
+        own, few = found[step, "eval/loss"], found[step, "eval/few/loss"]
+        assert found[step, "eval/own/loss"] == own != few
+        assert found[step, "eval/macro/loss"] == (own + few) / 2
 
 
 @pytest.mark.parametrize(
