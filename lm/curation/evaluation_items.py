@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lm.curation.decontamination import Item
 from lm.errors import UserError
@@ -29,7 +30,8 @@ def read(
       tasks: names of lm_eval's tasks, with commas between, of which all documents are items that an
         evaluation would score.
       include_path: a folder of tasks of one's own, as lm_eval has them; "": none.
-      default_tasks: whether lm_eval's own tasks are known too; to list them takes seconds.
+      default_tasks: whether lm_eval's own tasks are known too; they are listed, which takes long,
+        only where a name is no task of that folder.
 
     Raises:
       UserError: a file cannot be read or has no text, a field is missing, or a task is unknown.
@@ -84,11 +86,21 @@ def _of_tasks(
         raise UserError("decontaminate.tasks needs lm_eval; run: pip install lm_eval") from None
     if include_path and not pathlib.Path(include_path).is_dir():
         raise UserError(f"decontaminate.include_path={include_path} is no folder")
-    manager = TaskManager(include_path=include_path or None, include_defaults=default_tasks)
+    manager = TaskManager(include_path=include_path or None, include_defaults=False)
+    # To list lm_eval's own is to read 14,000 files, and tasks of one's own go before them. Groups
+    # and tags may hold some of both.
+    if default_tasks and not set(names) <= set(manager.all_subtasks):
+        manager = TaskManager(include_path=include_path or None)
     for name in names:
         if not manager.match_tasks([name]):
             raise UserError(f"decontaminate.tasks: {name!r} is unknown to lm_eval")
-    # Groups and tags stand for the tasks in them.
-    for name, task in sorted(manager.load(list(names))["tasks"].items()):
+    found: dict[str, Any] = {}
+    for name in names:  # By itself: at once, lm_eval refuses a task beside a group that has it.
+        try:
+            found |= manager.load([name])["tasks"]  # Of groups and tags, the tasks in them.
+        except (ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"decontaminate.tasks: {name!r} cannot be loaded: {reason}") from None
+    for name, task in sorted(found.items()):
         for i, document in enumerate(task.eval_docs):
             yield from _items_of(fields_lib.Record(f"{name}:{i}", dict(document)), wanted)

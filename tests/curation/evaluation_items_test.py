@@ -1,6 +1,8 @@
 import json
+import pathlib
 import re
 
+import lm_eval.tasks
 import pytest
 import yaml
 
@@ -41,7 +43,9 @@ def test_each_text_of_a_record_is_an_item(tmp_path):
     ]
 
 
-def test_documents_of_tasks_are_items(tmp_path):
+@pytest.fixture
+def own_tasks(tmp_path):
+    """A folder of a task tiny_items, and a group of it."""
     path = write(tmp_path / "a.jsonl", {"ask": "Who was it?", "answers": ["Ann", "Bo"], "gold": 0})
     task = dict(
         task="tiny_items",
@@ -56,13 +60,36 @@ def test_documents_of_tasks_are_items(tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(task))
     group = dict(group="tiny_group", task=["tiny_items"])
     (tmp_path / "group.yaml").write_text(yaml.safe_dump(group))
-    settings = NONE | {"tasks": "tiny_group", "include_path": str(tmp_path)}
+    return NONE | {"include_path": str(tmp_path)}
+
+
+def test_documents_of_tasks_are_items(own_tasks):
+    settings = own_tasks | {"tasks": "tiny_group"}
 
     found = list(evaluation_items.read(**settings))
 
     assert found == [Item("tiny_items:0", "Who was it?"), Item("tiny_items:0", "Ann Bo")]
     with pytest.raises(UserError, match="'no_such_task' is unknown to lm_eval"):
         list(evaluation_items.read(**settings | {"tasks": "no_such_task"}))
+    path = pathlib.Path(settings["include_path"], "a.jsonl")
+    path.unlink()
+    with pytest.raises(UserError, match=r"'tiny_items' cannot be loaded: .*a\.jsonl"):
+        list(evaluation_items.read(**settings | {"tasks": "tiny_items"}))
+
+
+def test_all_tasks_are_listed_only_where_those_of_the_folder_do_not_do(own_tasks, monkeypatch):
+    listed, real = [], lm_eval.tasks.TaskManager
+
+    def manager(include_path, include_defaults=True):
+        listed.append(include_defaults)
+        return real(include_path=include_path, include_defaults=False)
+
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", manager)
+    for tasks, expected in (("tiny_items", [False]), ("tiny_items,tiny_group", [False, True])):
+        listed.clear()
+        found = evaluation_items.read(**own_tasks | {"tasks": tasks, "default_tasks": True})
+        assert {item.name for item in found} == {"tiny_items:0"}
+        assert listed == expected
 
 
 @pytest.mark.parametrize(
