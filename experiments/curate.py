@@ -133,6 +133,11 @@ def _print_losses(report: dict[str, Any]) -> None:
                 f"inputs.{one.name} keeps {num_kept:,} of {num_read:,} documents alone, "
                 f"{bytes_kept:,} of {bytes_read:,} bytes"
             )
+    for group in report["samples"]:
+        if group["reason"] == "no_such_field":
+            one = group["documents"][0]
+            where = f"inputs.{one['source']}.field names no field of {one['place']}"
+            print(safe_text.one_line(f"{where}; {one['head']}"))
 
 
 def _print_samples(report: dict[str, Any]) -> None:

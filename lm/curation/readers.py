@@ -72,7 +72,8 @@ def of_fields(place: str, fields: dict[str, Any], field: str, num_bytes: int) ->
     try:
         value = fields_lib.lookup(fields, field)
     except KeyError:
-        return Lost(place, "no_such_field", num_bytes)
+        head = f"there are {fields_lib.names_of(fields)}"
+        return Lost(place, "no_such_field", num_bytes, head)
     if isinstance(value, bytes):  # TFDS and Parquet may keep text as UTF-8.
         try:
             value = value.decode()
@@ -132,7 +133,8 @@ def parquet(path: pathlib.Path, *, max_bytes: int, field: str) -> Iterator[Found
             top = field if field in file.schema_arrow.names else field.partition(".")[0]
             columns = [top] if top in file.schema_arrow.names else []
             for batch in file.iter_batches(batch_size=256, columns=columns):
-                rows = batch.to_pylist() if columns else [{}] * batch.num_rows
+                nothing = dict.fromkeys(file.schema_arrow.names)
+                rows = batch.to_pylist() if columns else [nothing] * batch.num_rows
                 for fields in rows:
                     yield of_value(f"{name}:{row}", fields, field, max_bytes)
                     row += 1

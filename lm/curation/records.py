@@ -17,11 +17,15 @@ class Found(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """What an input holds and nobody can read: where, the name of the reason, and its bytes."""
+    """What an input holds and nobody can read: where, the name of the reason, and its bytes.
+
+    head: what there is instead, for whoever asks what is lost.
+    """
 
     place: str
     reason: str
     num_bytes: int = 0
+    head: str = ""
 
 
 @dataclasses.dataclass(slots=True)
@@ -75,7 +79,7 @@ def from_input(source: str, item: Found | Lost) -> Record:
     """Makes the record that a document, or the loss of one, begins as."""
     if isinstance(item, Lost):
         name = digest(f"{source}\0{item.place}\0{item.reason}")  # Spread over shards as others.
-        return Record(name, source, item.place, item.num_bytes, "read", item.reason)
+        return Record(name, source, item.place, item.num_bytes, "read", item.reason, head=item.head)
     size = len(item.text.encode())
     record = Record(digest(item.text), source, item.place, size, text=item.text)
     is_empty = not item.text or item.text.isspace()

@@ -53,7 +53,7 @@ PACKED = gzip.compress(b"a", mtime=0)
         ("jsonl", b"null", [Lost("f:1", "not_an_object", 4)]),
         ("jsonl", b'{"text": null}', [Lost("f:1", "text_is_null", 14)]),
         ("jsonl", b'{"text": ["a"]}', [Lost("f:1", "text_is_no_string", 15)]),
-        ("jsonl", b'{"t": "a"}', [Lost("f:1", "no_such_field", 10)]),
+        ("jsonl", b'{"t": "a"}', [Lost("f:1", "no_such_field", 10, "there are 't'")]),
         ("jsonl", b'{"text": "a"', [Lost("f:1", "not_json", 12)]),
         ("jsonl", NUMBER.encode(), [Lost("f:1", "not_json", 5011)]),
         ("jsonl", DEEP.encode()[:9000], [Lost("f:1", "too_deep", 9000)]),
@@ -67,7 +67,8 @@ PACKED = gzip.compress(b"a", mtime=0)
         ("json", b"[" + A + b', 30, {"text": null}]', [
             Found("a", "f[0]"), Lost("f[1]", "not_an_object", 2), Lost("f[2]", "text_is_null")]),
         ("json", b'[{"text": ["a"]}, {"t": 1}]', [
-            Lost("f[0]", "text_is_no_string", 5), Lost("f[1]", "no_such_field", 0)]),
+            Lost("f[0]", "text_is_no_string", 5),
+            Lost("f[1]", "no_such_field", 0, "there are 't'")]),
         ("json", b'[{"text": "\\ud800"}]', [Lost("f[0]", "half_surrogate", 3)]),
         ("json", b'[{"text": "%s"}, %s]' % (LONG, A), [
             Lost("f[0]", "too_long", 20_001), Found("a", "f[1]")]),
@@ -269,7 +270,9 @@ def test_parquet(tmp_path, monkeypatch):
         Lost("f.parquet:2", "too_long", 11_000),
     ]
     missing = read(tmp_path / "f.parquet", "parquet", field="body")
-    assert [item.reason for item in missing] == ["no_such_field"] * 3
+    assert missing == [
+        Lost(f"f.parquet:{i}", "no_such_field", 0, "there are 'text'") for i in range(3)
+    ]
     data = (tmp_path / "f.parquet").read_bytes()
     (tmp_path / "f.parquet").write_bytes(data[:-20])
     assert read(tmp_path / "f.parquet", "parquet")[-1].reason == "damaged_file"

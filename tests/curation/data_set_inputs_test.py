@@ -101,6 +101,8 @@ def test_a_corpus_of_nothing_is_not_recommended(home, capsys):
     assert account(home, "json", home / "a.json", "body") == {"no_such_field": (7, 0)}
 
     said = capsys.readouterr().out
+    assert "inputs.a.field names no field of" in said
+    assert "]; there are 'text'\n" in said
     assert "nothing is kept, so that there is nothing to train on" in said
     assert "train on it" not in said
 
