@@ -99,8 +99,8 @@ def _document(place: str, data: bytes, limits: web_text.Limits) -> Found | Lost:
         return page if isinstance(page, Found) else lost(page.reason)
     if content_type != "text/plain":
         return lost("no_html")
-    text = web_text.decode(body, charset or "")
-    return lost("unknown_encoding") if text is None else Found(text, place)
+    page = web_text.decode(body, charset or "")
+    return lost(page.reason) if page.reason else Found(page.text, place)
 
 
 def _records(path: pathlib.Path, max_bytes: int) -> Iterator[_Record | Lost]:

@@ -8,19 +8,34 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
+from lm.curation import encodings
 from lm.errors import UserError
 from lm.system.bounded import BoundedFunction, Exceeded
 
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # Before UTF-16, whose mark it begins with.
+    codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I)
+_CONTROL = re.compile(rb"[\0-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")  # ESC begins those of ISO 2022.
 # Of the characters of a page, how many may be bytes that its encoding does not know.
 _MOST_UNKNOWN = 0.001
-# As browsers do: pages that declare GB 2312 or GBK hold characters of its successor.
-_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "big5": "big5hkscs"}
+# As browsers do: pages that declare GB 2312 or GBK hold characters of its successor, and so on.
+_WIDER = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "tis-620": "cp874",
+    "iso8859-11": "cp874",
+}
+# Names that Python knows of what no page is in, as where a script wrote its `undefined`.
+_OF_NO_PAGES = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
+_ASCII = b"<meta charset>"  # EBCDIC, too, is no encoding of pages.
 
 
 class Limits(NamedTuple):
@@ -39,60 +54,68 @@ def make_limits(*, max_seconds: float, max_memory_bytes: int) -> Limits:
     return Limits(max_seconds, max_memory_bytes)
 
 
-def decode(data: bytes, charset: str = "") -> str | None:
-    """Decodes a page; None where no encoding fits.
+class Page(NamedTuple):
+    """The text of a page, or the reason why there is none."""
+
+    text: str = ""
+    reason: str = ""
+
+
+def decode(data: bytes, charset: str = "") -> Page:
+    """Decodes a page.
 
     The encoding is that of its mark; or the first in which all bytes have a meaning: the charset of
-    the HTTP header, that of its `meta` element, UTF-8, and what its bytes look like; or the first
-    in which nearly all have.
+    the HTTP header, that of its `meta` element, UTF-8; or that in which its bytes are the likeliest
+    text, where nearly all must have a meaning.
     """
     for mark, encoding in _BOMS.items():
         if data.startswith(mark):
             return _nearly(data[len(mark) :], encoding)
     meta = _META_CHARSET.search(data[:4096])
-    named = [charset, meta[1].decode("ascii") if meta else "", "utf-8", detect_encoding(data)]
-    encodings = [_python_name(name) for name in named if name]
-    for encoding in encodings:
+    named = [_python_name(charset), _python_name(meta[1].decode("ascii") if meta else "")]
+    escaped = ["iso2022_jp"] if b"\x1b$" in data else []
+    # What declares ASCII or Latin-1 may well be UTF-8, which no other text is by chance.
+    tried = sorted([*named, *escaped, "utf-8"], key=lambda name: name == "cp1252")
+    # Control characters may be halves of UTF-16; and what has none could not name it in ASCII.
+    for encoding in [] if _CONTROL.search(data) else tried:
         try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
+            if encoding and _ASCII.decode(encoding) == _ASCII.decode():
+                return Page(data.decode(encoding))
+        except UnicodeError:
             continue
-    found = (_nearly(data, encoding) for encoding in encodings)
-    return next((text for text in found if text is not None), None)
+    hints = [*named, _python_name(detect_encoding(data))]
+    try:
+        return _nearly(data, encodings.guess(data, *hints))
+    except encodings.Doubtful:
+        return Page(reason="doubtful_encoding")
 
 
-def _nearly(data: bytes, encoding: str) -> str | None:
+def _nearly(data: bytes, encoding: str) -> Page:
     text = data.decode(encoding, errors="replace")
-    return text if text.count("\ufffd") <= _MOST_UNKNOWN * len(text) else None
+    is_text = text.count("\ufffd") <= _MOST_UNKNOWN * len(text)
+    return Page(text) if is_text else Page(reason="unknown_encoding")
 
 
 def _python_name(name: str) -> str:
-    name = name.strip().lower()
-    name = _WIDER.get(name, name)
+    """Gives Python's name of an encoding of text; "" where there is none."""
     try:
-        codec = codecs.lookup(name)
+        codec = codecs.lookup(map_encoding_to_html5(name, fallback_utf8=False) or name.strip())
     except (LookupError, ValueError):
-        name = map_encoding_to_html5(name) or "utf-8"
-        return _WIDER.get(name.lower(), name)
-    return codec.name if codec._is_text_encoding else "utf-8"
-
-
-class Page(NamedTuple):
-    """The main text of a page, or the reason why there is none."""
-
-    text: str = ""
-    reason: str = ""
+        return ""
+    if not codec._is_text_encoding or codec.name in _OF_NO_PAGES:
+        return ""
+    return _WIDER.get(codec.name, codec.name)
 
 
 def main_text(data: bytes, charset: str = "") -> Page:
     """Bytes of HTML -> the main text: without menus, links' targets and readers' comments."""
     if data[:1024].lstrip().startswith(b"%PDF"):
         return Page(reason="no_html")
-    html = decode(data, charset)
-    if html is None:
-        return Page(reason="unknown_encoding")
+    page = decode(data, charset)
+    if page.reason:
+        return page
     text = extract_plain_text(
-        _with_lists_deep(HTMLTree.parse(html)),
+        _with_lists_deep(HTMLTree.parse(page.text)),
         preserve_formatting=True,
         main_content=True,
         links=False,
