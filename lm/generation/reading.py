@@ -25,10 +25,12 @@ class Reading:
 
     prompt: tuple[int, ...]
     num_top: int | None  # Likeliest tokens told of each token of the prompt; None to tell nothing.
+    num_context: int = 1  # Tokens that it begins with and of which nothing is told.
     num_read: int = 0  # Of its tokens.
     caches: Any = None
     logits_1V: Any = None  # Of the token behind the last that was read.
-    scores: list[Token] = dataclasses.field(default_factory=list)  # Of all tokens but the first.
+    scores: list[Token] = dataclasses.field(default_factory=list)  # Of the last that were read.
+    is_known: bool = False  # Whether all that others may share of it was read before.
 
     @property
     def is_done(self) -> bool:
@@ -58,14 +60,16 @@ class Reader:
         self._prefix_bytes = 0 if programs.has_encoder else prefix_bytes
         self.prefixes = Prefixes(self._prefix_bytes)
 
-    def begin(self, prompt: tuple[int, ...], num_top: int | None) -> Reading:
-        """Begins to read a prompt, behind what is known of it already."""
-        reading = Reading(prompt, num_top)
-        if num_top is None and self._shares:
-            # The logits of the last token are not known, so that it is always read.
-            num, caches = self.prefixes.find(prompt[:-1])
+    def begin(self, prompt: tuple[int, ...], num_top: int | None, num_context: int = 0) -> Reading:
+        """Begins to read a prompt, behind what is known of it already; see `GenerationRequest`."""
+        num_context = max(num_context, 1) if num_top is not None else len(prompt)
+        reading = Reading(prompt, num_top, num_context)
+        if self._shares:
+            # What follows a known token is not known: the last of the context is always read.
+            num, caches = self.prefixes.find(prompt[: num_context - 1])
             if self._cost(len(prompt) - num) < self._cost(len(prompt)):
                 reading.num_read, reading.caches = num, caches
+                reading.is_known = num_top is not None and num == num_context - 1
         return reading
 
     def next_len(self, reading: Reading) -> int:
@@ -83,10 +87,10 @@ class Reader:
         else:
             num_slots = self._slots_of_prompt(len(reading.prompt), first)
             hidden_1LD = self._read_chunk(reading, tokens_1L, length_1, num_slots)
-            if reading.num_top is not None:
+            if reading.num_top is not None and first + num >= reading.num_context:
                 self._score(reading, hidden_1LD)
         reading.num_read += num
-        if reading.is_done and not self._programs.has_encoder:
+        if reading.is_done and not reading.is_known and not self._programs.has_encoder:
             self.prefixes.add(reading.prompt, reading.caches)
 
     def warm(self) -> None:
@@ -112,16 +116,21 @@ class Reader:
             num_slots *= 2
 
     def _shares_exactly(self, length: int) -> bool:
-        """Says whether a prompt's end gives the same logits behind a prefix of any length."""
-        whole = Reading(some_tokens(length, self._programs.vocab_size), None)
+        """Says whether a prompt's end is read to the same bits behind a prefix of any length."""
+        # Likelihoods are compared once: they take the whole table of the vocabulary.
+        scored = self._sizes[0] if length == self._chunk_len else 0
+        num_top = 1 if scored else None
+        whole = Reading(some_tokens(length, self._programs.vocab_size), num_top)
         while not whole.is_done:
             self.read(whole)
         same = True
         for rest in (size for size in self._sizes if size <= min(length, self._chunk_len)):
-            part = Reading(whole.prompt, None, length - rest + 1, whole.caches)
+            num_top = 1 if rest == scored else None
+            part = Reading(whole.prompt, num_top, 1, length - rest + 1, whole.caches)
             while not part.is_done:
                 self.read(part)
             same = same and bool(np.array_equal(part.logits_1V, whole.logits_1V))
+            same = same and part.scores == whole.scores[length - 1 - len(part.scores) :]
         self.prefixes.clear()
         return same
 

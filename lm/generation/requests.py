@@ -56,6 +56,8 @@ class GenerationRequest:
     goes_on: the text goes on from the prompt's, whose last space it may need, as in
       `writing.Writer`; False for an answer.
     echo_logprobs: also tells how likely each token of the prompt is.
+    num_context: tokens that the prompt begins with and of which that is not told; what many prompts
+      begin with alike is then read once, where it was seen to change no bit.
     """
 
     prompt: tuple[int, ...]
@@ -64,6 +66,7 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     num_choices: int = 1
     echo_logprobs: bool = False
+    num_context: int = 0
     stop_ids: tuple[int, ...] = ()
     goes_on: bool = False
 
@@ -108,7 +111,7 @@ class FinishEvent:
 class PromptEvent:
     """Tells of each token of the prompt its log-probability, and what was likeliest in its place.
 
-    Of the first token, which nothing precedes, they are None and empty.
+    Of the first token, which nothing precedes, and of a context they are None and empty.
     """
 
     logprobs: tuple[float | None, ...]

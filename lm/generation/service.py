@@ -239,7 +239,8 @@ class GenerationService:
         if work.reading is None:
             work.started_seconds = time.monotonic()
             wanted = work.request.sampling.num_logprobs if work.request.echo_logprobs else None
-            work.reading = reader.begin(work.request.prompt, wanted)
+            num_context = work.request.num_context
+            work.reading = reader.begin(work.request.prompt, wanted, num_context)
         num = reader.next_len(work.reading)
         if not self._scheduler.may_read(num):
             return False
@@ -249,9 +250,7 @@ class GenerationService:
             with self._changed:
                 self._scheduler.was_read()
             if work.request.echo_logprobs:
-                scores = work.reading.scores
-                log_probs = (None, *(score.log_prob for score in scores))
-                self._tell(job, PromptEvent(log_probs, ((), *(score.top for score in scores))))
+                self._tell(job, _told_of_prompt(work.reading))
         return True
 
     def _place(self) -> None:
@@ -290,3 +289,10 @@ class GenerationService:
         if not work.unfinished:
             seconds = time.monotonic() - work.started_seconds
             self._mean_seconds += 0.1 * (seconds - self._mean_seconds)
+
+
+def _told_of_prompt(reading: Reading) -> PromptEvent:
+    num_context = reading.num_context
+    scores = reading.scores[num_context - len(reading.prompt) :]
+    log_probs = (*[None] * num_context, *(score.log_prob for score in scores))
+    return PromptEvent(log_probs, (*[()] * num_context, *(score.top for score in scores)))

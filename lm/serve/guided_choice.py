@@ -59,7 +59,7 @@ def plan(
             raise invalid("guided_choice", f"{num}, and may have 1 to max_tokens={most}")
         model.num_new(len(before), len(behind), None, "guided_choice")
     requests = [
-        GenerationRequest(before + behind, 0, sampling, echo_logprobs=True)
+        GenerationRequest(before + behind, 0, sampling, echo_logprobs=True, num_context=len(before))
         for before, behind in flat
     ]
 

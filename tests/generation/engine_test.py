@@ -236,15 +236,44 @@ def test_only_shapes_that_were_seen_to_be_exact_are_used(random_like):
     assert engine._usable == [(0, 32), (0, 64), (1, 32), (1, 64)]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_a_prefix_that_is_known_changes_no_bit(name, random_like):
-    model = FAMILIES[name].module(MODELS[name])
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def engines(request, random_like):
+    """One that shares no prefixes, and one that does."""
+    model = FAMILIES[request.param].module(MODELS[request.param])
     params = random_like(param_shapes(model), scale=0.5)
-    engines = [
+    made = [
         Engine(model, params, num_texts=8, prefix_bytes=size, **VOCABULARY, **SIZES)
         for size in (0, 100_000)
     ]
-    engines[1].warm()
+    made[1].warm()
+    return made
+
+
+def test_answers_are_scored_behind_a_prompt_that_is_read_once_to_the_same_bits(engines):
+    rng = np.random.default_rng(0)
+    prompt = tuple(rng.integers(1, 22, 40).tolist())
+    asked = [prompt + tuple(rng.integers(1, 22, num).tolist()) for num in (3, 1, 8, 20)]
+
+    def scored(engine, whole):
+        reading = engine.reader.begin(whole, 3, len(prompt))
+        num_read = len(whole) - reading.num_read
+        while not reading.is_done:
+            engine.reader.read(reading)
+        return num_read, reading.scores[len(prompt) - len(whole) :]
+
+    alone = [scored(engines[0], whole) for whole in asked]
+    with nothing_compiled():
+        together = [scored(engines[1], whole) for whole in asked]
+
+    assert [scores for _, scores in together] == [scores for _, scores in alone]
+    assert [num for num, _ in alone] == [43, 41, 48, 60]
+    assert [num for num, _ in together] == [43, 2, 9, 21]
+    # What the answers differ in is not worth the room.
+    assert engines[1].reader.begin(asked[-1], None).num_read == 40
+    engines[1].reader.prefixes.clear()
+
+
+def test_a_prefix_that_is_known_changes_no_bit(engines):
     rng = np.random.default_rng(0)
     system = rng.integers(1, 22, 40).tolist()
     asked = [

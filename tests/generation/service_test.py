@@ -352,6 +352,23 @@ def test_the_prompt_is_scored_before_anything_is_written(service):
     np.testing.assert_allclose(first.top, only.events[0].tops[-1], rtol=1e-5)
 
 
+def test_of_a_context_nothing_is_told_and_it_is_read_once(service):
+    prompt = tuple(range(3, 43))
+    asked = [GenerationRequest((*prompt, *more), 0, echo_logprobs=True) for more in ((5,), (6, 7))]
+    wholes = [Asked(service, request).wait().events[0] for request in asked]
+    before = service.stats()["prompt_tokens"]
+
+    events = [
+        Asked(service, dataclasses.replace(request, num_context=40)).wait().events[0]
+        for request in asked
+    ]
+
+    for event, whole in zip(events, wholes, strict=True):
+        assert event.logprobs == (*[None] * 40, *whole.logprobs[40:])
+        assert event.tops == (*[()] * 40, *whole.tops[40:])
+    assert service.stats()["prompt_tokens"] - before == 2 + 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

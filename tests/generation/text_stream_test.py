@@ -60,6 +60,20 @@ def test_a_character_is_given_by_the_token_that_makes_it_whole(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_string_that_the_prompt_ends_with_or_begins_ends_nothing(kind):
+    tokenizer = tokenizer_of(kind)
+    before, tokens = (
+        tokenizer.encode_batch([text])[0].tolist() for text in ("a thing", " the other")
+    )
+
+    plain, _ = stream(tokenizer, tokens, before=before)
+    given, made = stream(tokenizer, tokens, ["thing", "a thing", "g the"], before=before)
+
+    assert not made.stopped
+    assert "".join(given) == "".join(plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_part_of_any_stop_string_is_given(kind):
     tokenizer = tokenizer_of(kind)
     tokens = tokenizer.encode_batch([MIXED])[0].tolist()

@@ -191,7 +191,7 @@ def test_the_likeliest_answer_is_chosen(client, service):
     assert choice.logprobs.token_logprobs == [LOGPROB, LOGPROB]
     behind = {request.prompt[2:] for request in service.asked}
     assert behind == {(100, 100), (100, 101), (100, 102)}
-    assert {request.max_new_tokens for request in service.asked} == {0}
+    assert {(request.max_new_tokens, request.num_context) for request in service.asked} == {(0, 2)}
 
 
 def test_answers_are_drawn_by_their_likelihood(client):
@@ -281,6 +281,21 @@ def test_models_are_listed(client):
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("fak")
     assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "param"),
+    [
+        ({"prompt": [5] * 250}, "context_length_exceeded", None),
+        ({"temperature": -1}, "invalid_value", "temperature"),
+        ({"extra_body": {"temprature": 1}}, "unknown_parameter", "temprature"),
+    ],
+)
+def test_a_refusal_is_an_error_of_the_client_with_its_code(client, settings, code, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        complete(client, **{"max_tokens": None} | settings)
+
+    assert (caught.value.code, caught.value.param) == (code, param)
 
 
 def test_a_failure_is_told_and_ends_a_stream(tmp_path):
