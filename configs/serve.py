@@ -31,6 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.int8 = False  # Whether matrices are rounded to 8 bits: other texts, from less memory.
     config.warm = True  # Whether all is compiled before the first answer, and not when it comes.
     config.max_body_bytes = 1_000_000  # Of a request, at most.
+    config.max_connections = 512  # Open at once, idle ones too; others get 503 and are closed.
     config.drain_seconds = 30.0  # After SIGTERM, for texts that are under way; then they are cut.
     config.key_file = ""  # Holds the key that clients must send; LM_API_KEY may, instead.
     config.allowed_hosts = ()  # Names that clients may call it by, besides this machine's own.

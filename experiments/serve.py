@@ -38,8 +38,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         opening.open_model(name, folder, mesh=mesh, **settings) for name, folder in folders.items()
     ]
     for model in models if config.warm else ():
-        if model.service is not None:
-            model.service.warm()
+        for worker in model.workers.values():
+            worker.warm()
     metrics = Metrics()
     opening.add_readings(metrics, models)
     say = lambda line: print(line, file=sys.stderr, flush=True)
@@ -48,6 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
         application,
         [worker for model in models for worker in model.workers.values()],
         taken,
+        max_connections=config.max_connections,
         drain_seconds=config.drain_seconds,
         on_ready=lambda: print(_ready(server.address_of(taken), models), flush=True),
         say=say,

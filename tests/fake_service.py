@@ -163,11 +163,11 @@ def make_app(
 class Served:
     """An application that is served by a thread, at a free port."""
 
-    def __init__(self, application):
+    def __init__(self, application, max_connections=512):
         taken = server.bind("127.0.0.1", 0)
         self.url = server.address_of(taken)
         self.port = taken.getsockname()[1]
-        self._server = server.make(application)
+        self._server = server.make(application, max_connections=max_connections)
         self._thread = threading.Thread(target=self._server.run, args=([taken],))
 
     def __enter__(self):
@@ -190,6 +190,7 @@ def main(address_file, step_seconds, drain_seconds, reason):
         make_app([model], say=say),
         [service],
         taken,
+        max_connections=512,
         drain_seconds=float(drain_seconds),
         on_ready=lambda: pathlib.Path(address_file).write_text(server.address_of(taken)),
         say=say,

@@ -49,6 +49,7 @@ _RULES = {
     "max_waiting": _POSITIVE,
     "prefix_bytes": (lambda x: 0 <= x < 2**63, "lie in [0, 2^63)"),
     "max_body_bytes": _BYTES,
+    "max_connections": _POSITIVE,
     "drain_seconds": _NOT_NEGATIVE,
     "length_penalty": _ANY,
     "coordinates.widths": _POSITIVE,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from lm.errors import UserError
+from lm.serve import connections
 from lm.serve.app import App
 from lm.serve.served_model import Service
 from lm.system import interrupts
@@ -49,6 +51,7 @@ def serve(
     services: Sequence[Service],
     taken: socket.socket,
     *,
+    max_connections: int,
     drain_seconds: float,
     on_ready: Callable[[], None],
     say: Callable[[str], None],
@@ -56,16 +59,16 @@ def serve(
     """Answers at a socket until SIGTERM, SIGHUP or ctrl-C; then ends what is under way.
 
     What is not done within `drain_seconds` is cut, as if it had been as long as it may be; a second
-    signal cuts at once.
+    signal cuts at once. Of more than `max_connections` the last are told to come back.
 
     Returns:
       The exit code of a program: 0, or 1 where a service could not go on.
     """
-    return asyncio.run(_serve(app, services, taken, drain_seconds, on_ready, say))
+    server = make(app, on_ready, max_connections=max_connections)
+    return asyncio.run(_serve(server, app, services, taken, drain_seconds, say))
 
 
-async def _serve(app, services, taken, drain_seconds, on_ready, say) -> int:
-    server = make(app, on_ready)
+async def _serve(server, app, services, taken, drain_seconds, say) -> int:
     loop, ending = asyncio.get_running_loop(), []
 
     def drain(seconds: float) -> None:
@@ -108,18 +111,21 @@ async def _serve(app, services, taken, drain_seconds, on_ready, say) -> int:
     return int(app.has_failed.is_set())
 
 
-def make(app: App, on_ready: Callable[[], None] = lambda: None) -> uvicorn.Server:
+def make(
+    app: App, on_ready: Callable[[], None] = lambda: None, *, max_connections: int
+) -> uvicorn.Server:
     """Makes a server of HTTP that says nothing by itself, and leaves signals alone."""
     config = uvicorn.Config(
         app,
         loop="asyncio",  # Whatever else is installed: what answers is what was tested.
-        http="h11",
+        http=functools.partial(connections.Connection, max_connections=max_connections),
         lifespan="off",
         ws="none",
         log_config=None,
         log_level="critical",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=connections.IDLE_SECONDS,
         timeout_graceful_shutdown=_FLUSH_SECONDS,
     )
     return _Server(config, on_ready)

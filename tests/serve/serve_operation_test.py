@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lm.errors import UserError
-from lm.serve import access, answering, server
+from lm.serve import access, answering, connections, server
 from tests import fake_service
 from tests.fake_service import TEXT
 
@@ -207,6 +207,63 @@ def test_a_silent_stream_is_kept_alive(tmp_path, monkeypatch):
     assert "".join(texts) == TEXT[:3]
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def told(connection):
+    """What comes of a socket until it is closed from the other side."""
+    data = b""
+    connection.settimeout(20)
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(10_000):
+            data += part
+    return data
+
+
+def test_connections_that_say_nothing_or_not_all_are_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 3)
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with serving(tmp_path, fake_service.FakeService(step_seconds=0.06)) as served:
+        open_one = lambda: socket.create_connection(("127.0.0.1", served.port))
+        silent, slow, again, whole = (open_one() for _ in range(4))
+        slow.sendall(head)
+        for part in (head, b"\r\n"):  # Done in time; then half of another.
+            again.sendall(part)
+        data = b""
+        while not data.endswith(b'{"status":"ok"}'):
+            data += again.recv(10_000)
+        again.sendall(head)
+        whole.sendall(head + b"\r\n")
+        began = time.monotonic()
+        answer = ask(served)  # Takes longer than a head may.
+
+        assert told(silent) == told(slow) == told(again) == b""
+        assert told(whole).endswith(b'{"status":"ok"}')
+        assert time.monotonic() - began > 2.5
+        assert answer.getresponse().status == 200
+
+
+def test_too_many_connections_are_told_to_come_back(tmp_path):
+    service = fake_service.FakeService()
+    lines = []
+    model = fake_service.make_model(tmp_path / "model", service)
+    application = fake_service.make_app([model], say=lines.append)
+    with fake_service.Served(application, max_connections=3) as served:
+        held = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(3)]
+        data = told(socket.create_connection(("127.0.0.1", served.port)))
+        head, _, body = data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 5" in head
+        assert json.loads(body)["error"]["code"] == "too_many_connections"
+        for one in held:
+            one.close()
+        wait_for(lambda: get_status(served) == 200)
+    service.close()
+
+
+def get_status(served):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return get(served, "/health")[0].status
 
 
 def test_requests_have_names(tmp_path):
