@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.errors import UserError
-from lm.generation.decoding import batches
+from lm.generation.decoding import padded
+from lm.inference.few_shapes import FewShapes
 from lm.loading import task_model
 from lm.loading.run import Run
 from lm.models import heads
@@ -54,7 +55,8 @@ class Embedder:
         self._body, self._params = family.body(config), run.params
         for name in ("body",) if isinstance(run, task_model.SavedTaskModel) else family.body_path:
             self._params = self._params[name]
-        self.max_len, self._batch_size, self._pooling = config.max_len, batch_size, pooling
+        self.max_len, self._pooling = config.max_len, pooling
+        self._shapes = FewShapes(batch_size=batch_size, longest=self.max_len)
         text_inputs(block, run.tokenizer, seq_len=self.max_len, truncate=False)  # Checks the two.
         self._inputs = TextInputs(
             run.tokenizer,
@@ -63,6 +65,11 @@ class Embedder:
             seq_len=sys.maxsize,  # Whoever has ids of elsewhere is told of their length as well.
             truncate=False,
         )
+
+    def compile(self) -> None:
+        """Compiles all that can occur."""
+        for num_rows, length in self._shapes:
+            self._vectors(self._params, *padded([[0] * length] * num_rows, self.max_len))
 
     def ids(self, name: str, text: str) -> list[int]:
         """Returns the tokens of a text, with special ones; `name` is what errors call it.
@@ -82,9 +89,10 @@ class Embedder:
                 f"a text of {longest} tokens exceeds the model's {self.max_len}; cut it"
             )
         found: dict[int, np.ndarray] = {}
-        for batch in batches(texts, self._batch_size, self.max_len):
-            vectors_BD = self._vectors(self._params, batch.tokens_BL, batch.lengths_B)
-            found |= dict(zip(batch.indices, np.asarray(vectors_BD), strict=False))
+        for here, num_rows, _ in self._shapes.groups(list(map(len, texts))):
+            rows = [texts[i] for i in here] + [texts[here[0]]] * (num_rows - len(here))
+            vectors_BD = self._vectors(self._params, *padded(rows, self.max_len))
+            found |= dict(zip(here, np.asarray(vectors_BD), strict=False))
         return np.stack([found[i] for i in range(len(texts))])
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from lm.data.records import Record
 from lm.errors import UserError
 from lm.generation import decoding, ending, sampling
 from lm.inference import prompting
+from lm.inference.few_shapes import FewShapes, batch_of
 from lm.loading.task_model import SavedTaskModel
 from lm.models.kv_cache import unstack_for_decoding
 from lm.parallel.batches import place_batch
@@ -36,13 +37,17 @@ class Replies(NamedTuple):
 
 
 class Predictor(NamedTuple):
-    """A model that is ready for new records."""
+    """A model that is ready for new records.
+
+    compile: compiles all shapes of `outputs_of`, where they are few.
+    """
 
     task: Task
     batch_size: int
     read: Callable[[Record], list[Features]]
     outputs_of: Callable[[list[Features]], list[Outputs]]
     predict: Callable[[list[Record], list[list[Outputs]]], list[Any]]
+    compile: Callable[[], None]
 
     def __call__(self, records: Iterable[Record | UserError]) -> Iterator[Predicted]:
         """Predicts records in their order; see `prediction.predictions`."""
@@ -57,7 +62,12 @@ class Predictor(NamedTuple):
 
 
 def make_predictor(
-    run: SavedTaskModel, mesh: Mesh, *, batch_size: int, replies: Replies
+    run: SavedTaskModel,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    replies: Replies,
+    has_few_shapes: bool = False,
 ) -> Predictor:
     """Makes a predictor of a run.
 
@@ -66,6 +76,8 @@ def make_predictor(
       mesh: the devices to compute on, with the `sequence_parts` that the run was opened with.
       batch_size: records at a time, over all devices; changes no number.
       replies: only for tasks of conversations.
+      has_few_shapes: each example has a row of its own, of few lengths (`FewShapes`), in place of
+        rows as full as they can be.
     """
     task, params, model = run.task, place_params(run.params, mesh), run.model
     batch_size = divisible(batch_size, mesh)
@@ -76,13 +88,32 @@ def make_predictor(
     def step(params, batch):
         return task.objective.outputs(model, params, batch)
 
+    row_multiple, seq_len = num_batch_shards(mesh), run.config["data"]["seq_len"]
+    shapes = FewShapes(batch_size=batch_size, longest=seq_len, row_multiple=row_multiple)
+
+    def few_shapes(examples):
+        for group in shapes.groups(list(map(task.layout.size, examples))):
+            here = [examples[i] for i in group.indices]
+            batch, rows = batch_of(here, task.layout, group.num_rows, group.length)
+            yield [[group.indices[i] for i in row] for row in rows], batch
+
+    def compile_all():
+        (example, *_) = task.read(task.sample()) or [None]
+        for num_rows, length in shapes if example is not None else ():
+            batch, _ = batch_of([example], task.layout, num_rows, length)
+            step(params, place_batch(batch, mesh))
+
     def outputs_of(examples):
-        batches = evaluation_batches(
-            examples,
-            layout=task.layout,
-            multiple=run.config["data"]["multiple"],
-            batch_size=batch_size,
-            row_multiple=num_batch_shards(mesh),
+        batches = (
+            few_shapes(examples)
+            if has_few_shapes
+            else evaluation_batches(
+                examples,
+                layout=task.layout,
+                multiple=run.config["data"]["multiple"],
+                batch_size=batch_size,
+                row_multiple=row_multiple,
+            )
         )
         placed = ((rows, place_batch(batch, mesh)) for rows, batch in batches)
         results = fetched((rows, step(params, batch)) for rows, batch in placed)
@@ -97,7 +128,7 @@ def make_predictor(
         predict = functools.partial(task.predictions, model=model, params=written_by)
     if isinstance(task, language.Chat):
         read, predict = _replies(run, written_by, replies)
-    return Predictor(task, batch_size, read, outputs_of, predict)
+    return Predictor(task, batch_size, read, outputs_of, predict, compile_all)
 
 
 def _replies(run: SavedTaskModel, params: Any, replies: Replies) -> tuple[Callable, Callable]:

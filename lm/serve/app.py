@@ -21,7 +21,7 @@ from lm.serve import chat, completions, embeddings, fields, page, predictions
 from lm.serve.access import Access
 from lm.serve.answering import Answer, ClientGone, Failed, queue_full, unless_gone
 from lm.serve.computation import Computation
-from lm.serve.metrics import Metrics
+from lm.serve.metrics import Metrics, Reading
 from lm.serve.refusal import Refusal
 from lm.serve.served_model import ServedModel
 
@@ -58,6 +58,8 @@ class App:
         self._models = {model.name: model for model in models}
         self._access, self._metrics, self._say = access, metrics, say
         self._max_body_bytes = max_body_bytes
+        num_tasks = lambda: {(): len(asyncio.all_tasks())}
+        metrics.add("lm_tasks", "Coroutines under way.", Reading("gauge", num_tasks))
         # Tokenizers work for long on long texts, which must hold up no stream.
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "prompts")
         writing = {"/v1/completions": completions.read, "/v1/chat/completions": chat.read}

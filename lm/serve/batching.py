@@ -16,11 +16,19 @@ class Batches:
 
     Args:
       work: items -> a result of each, in their order; called by this object's own thread alone.
+      compile_all: compiles what the work is made of.
       max_waiting: items that may wait; a request that finds none waiting may have more.
     """
 
-    def __init__(self, work: Callable[[Sequence[Any]], Sequence[Any]], *, max_waiting: int):
+    def __init__(
+        self,
+        work: Callable[[Sequence[Any]], Sequence[Any]],
+        *,
+        compile_all: Callable[[], None] = lambda: None,
+        max_waiting: int,
+    ):
         self._work, self._max_waiting = work, max_waiting
+        self.warm = compile_all  # Before there are requests.
         self._changed = threading.Condition()
         self._waiting: list[tuple[Sequence[Any], concurrent.futures.Future]] = []
         self._num_active, self._num_calls, self._seconds = 0, 0, 0.0

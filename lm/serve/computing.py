@@ -28,19 +28,22 @@ _REPLIES = Replies(
 
 def open_task(run: SavedTaskModel, mesh: Mesh, *, batch_size: int, max_waiting: int) -> ServedTask:
     """Opens what a run was fine-tuned for; see `make_predictor`."""
-    predictor = make_predictor(run, mesh, batch_size=batch_size, replies=_REPLIES)
+    predictor = make_predictor(
+        run, mesh, batch_size=batch_size, replies=_REPLIES, has_few_shapes=True
+    )
 
     def predict(records: Sequence[Record]) -> list[Predicted]:
         return list(predictor(records))
 
-    batches = Batches(predict, max_waiting=max_waiting)
+    batches = Batches(predict, compile_all=predictor.compile, max_waiting=max_waiting)
     return ServedTask(run.config["task"]["kind"], run.task.from_text, batches)
 
 
 def open_embedder(run: Run, *, pooling: str, batch_size: int, max_waiting: int) -> ServedEmbedder:
     """Opens an encoder; see `Embedder`."""
     embedder = Embedder(run, pooling=pooling, batch_size=batch_size)
-    return ServedEmbedder(embedder.ids, Batches(embedder, max_waiting=max_waiting))
+    batches = Batches(embedder, compile_all=embedder.compile, max_waiting=max_waiting)
+    return ServedEmbedder(embedder.ids, batches)
 
 
 def embeds(run: Run) -> bool:

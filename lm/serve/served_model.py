@@ -33,6 +33,9 @@ class Service(Protocol):
     def submit(self, request: GenerationRequest, emit: Any) -> Handle:
         """Takes a request."""
 
+    def warm(self) -> None:
+        """Compiles what can occur; called before there are requests."""
+
     def stats(self) -> dict[str, Any]:
         """Counts what it does."""
 

@@ -35,6 +35,7 @@ from lm.models.families import Family
 from lm.models.parameters import Params
 from lm.settings import choose
 from lm.tasks.task import (
+    SAMPLE_TEXT,
     Batch,
     DropoutKey,
     Outputs,
@@ -168,6 +169,9 @@ class QuestionAnswering(Task):
 
     def from_text(self, name: str, text: str) -> Record:
         raise needs_fields(name, "question", "context")
+
+    def sample(self) -> Record:
+        return Record("sample", dict.fromkeys(("question", "context"), SAMPLE_TEXT))
 
     def _windows(self, record: Record, offsets: Offsets) -> list[Window]:
         """Makes pairs of the question and parts of its context, whose pieces have these offsets."""

@@ -27,6 +27,7 @@ from lm.models.families import Family
 from lm.models.parameters import Params
 from lm.tasks.labels import field, index_of, label_of, labels_of
 from lm.tasks.task import (
+    SAMPLE_TEXT,
     Batch,
     DropoutKey,
     Prediction,
@@ -125,6 +126,9 @@ class TextTask:
         if len(self._fields) > 1:
             raise needs_fields(name, *self._fields)
         return Record(name, {self._fields[0]: text})
+
+    def sample(self) -> Record:
+        return Record("sample", dict.fromkeys(self._fields, SAMPLE_TEXT))
 
     def predictions(
         self, records: Records, outputs: RecordOutputs, model: nn.Module, params: Params

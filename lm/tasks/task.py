@@ -19,6 +19,7 @@ from lm.losses.likelihood import Sums
 from lm.models.families import Family
 from lm.models.parameters import Params
 
+SAMPLE_TEXT = "a 1 一"  # Of which some tokenizers keep but a part.
 Batch = Mapping[str, jax.Array]  # Features of examples, by name, each with a leading B.
 Outputs = Mapping[str, np.ndarray]  # Compact: a few numbers an example, on the host.
 Prediction = dict[str, Any]
@@ -99,6 +100,10 @@ class Task(Report, Protocol):
     @abc.abstractmethod
     def from_text(self, name: str, text: str) -> Record:
         """Makes a record of a text alone; raises UserError where the task reads more than one."""
+
+    def sample(self) -> Record:
+        """Makes a record that can be read, whatever stands in it."""
+        return self.from_text("sample", SAMPLE_TEXT)
 
     @abc.abstractmethod
     def predictions(

@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import openai
 import pytest
 
 from configs import predict as predict_config
@@ -19,6 +20,7 @@ from lm.serve import computing
 from lm.serve.batching import Batches
 from lm.serve.served_model import ServedModel
 from tests import fake_service
+from tests.generation.engine_test import nothing_compiled
 from tests.predict_folders_test import LABELS, TAGS, TEXTS, save, t, vocabulary  # noqa: F401
 
 MAX_LEN = 32
@@ -31,6 +33,7 @@ def folders(vocabulary, tmp_path_factory):  # noqa: F811
         "classifier": (t.BertForSequenceClassification, LABELS),
         "tagger": (t.BertForTokenClassification, TAGS),
         "encoder": (t.BertForMaskedLM, {0: "LABEL_0"}),
+        "reader": (t.BertForQuestionAnswering, {0: "LABEL_0", 1: "LABEL_1"}),
     }
     for name, (make, labels) in kinds.items():
         save(make, vocabulary, folder / name, id2label=labels)
@@ -41,11 +44,14 @@ def folders(vocabulary, tmp_path_factory):  # noqa: F811
 def served(folders):
     mesh = make_mesh(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
     models, sizes = [], dict(batch_size=4, max_waiting=64)
-    for name in ("classifier", "tagger", "encoder"):
+    for name in ("classifier", "tagger", "encoder", "reader"):
         run = load(folders / name)
         task = None if name == "encoder" else computing.open_task(run, mesh, **sizes)
         embedder = computing.open_embedder(run, pooling="mean", **sizes)
         models.append(ServedModel(name, run, None, MAX_LEN, 64, 0, embedder, task))
+    for model in models:
+        for worker in model.workers.values():
+            worker.warm()
     with fake_service.Served(fake_service.make_app(models)) as served:
         yield served
     for model in models:
@@ -109,12 +115,34 @@ def test_vectors_are_those_of_the_library_as_numbers_and_as_bytes(served, folder
     ids = [embed.ids("a", text) for text in TEXTS[:3]]
     _, by_ids = ask(served, "/v1/embeddings", model="encoder", input=ids)
 
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+    by_client = client.embeddings.create(model="encoder", input=TEXTS[:3])  # By base64.
+    np.testing.assert_array_equal(np.float32([x.embedding for x in by_client.data]), expected)
     vectors = [one["embedding"] for one in plain["data"]]
     np.testing.assert_array_equal(np.float32(vectors), expected)
     raw = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in packed["data"]]
     np.testing.assert_array_equal(raw, expected)
     assert by_ids == plain
     assert plain["usage"] == dict.fromkeys(("prompt_tokens", "total_tokens"), sum(map(len, ids)))
+
+
+def test_nothing_is_compiled_once_it_is_ready(served):
+    words = lambda nums: [" ".join(["x"] * num) for num in nums]
+    many = words([1, 2, 29, 5, 40, 8, 1])
+    for name, inputs in (
+        ("classifier", [{"input": words([n])} for n in (1, 9)] + [{"input": many}]),
+        ("tagger", [{"records": [{"tokens": text.split()} for text in many]}]),
+        ("tagger", [{"input": "x y"}]),
+        ("reader", [{"records": [{"question": "x", "context": text} for text in many]}]),
+        ("reader", [{"records": [{"question": "x y", "context": "x " * 200}]}]),
+    ):
+        for body in inputs:
+            with nothing_compiled():
+                status, _ = ask(served, "/v1/predict", model=name, **body)
+            assert status == 200
+    for texts in (["x"], words([1, 28, 3]), words([5] * 9)):
+        with nothing_compiled():
+            assert ask(served, "/v1/embeddings", model="encoder", input=texts)[0] == 200
 
 
 REFUSED = {
