@@ -1,6 +1,7 @@
 """What do drafts by prompt lookup save? `python -m benchmarks.drafts` prints one JSON line.
 
     python -m benchmarks.drafts --checkpoint=runs/quickstart
+    python -m benchmarks.drafts --checkpoint=runs/large --draft=runs/small   # those of a run
 
 A run goes on greedily from files of code, one at a time, token by token and by drafts in turns.
 Without a run it is GPT-2 124M with random weights, which repeats itself, so that its ratio says
@@ -18,6 +19,7 @@ from benchmarks import generation, results
 from configs import gpt2
 from lm.corpus.sources import make_source
 from lm.generation import sampling, speculative
+from lm.generation.draft_model import DraftModel
 from lm.loading.run import load
 from lm.models.factory import make_model
 from lm.models.families import init_params
@@ -30,6 +32,7 @@ TARGET = 1.5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=pathlib.Path, help="a decoder; random weights without")
+    parser.add_argument("--draft", type=pathlib.Path, help="a smaller run of the same tokenizer")
     parser.add_argument("--num_prompts", type=int, default=8)
     parser.add_argument("--prompt_len", type=int, default=128)
     parser.add_argument("--new_tokens", type=int, default=96)
@@ -48,6 +51,13 @@ def main() -> None:
         stop_ids=[],
     )
     key = jax.random.key(0)
+    draft = load(args.draft) if args.draft else None
+    draws = {name: value for name, value in settings.items() if name != "stop_ids"}
+    draws |= dict(copy=0, min_p=0.0, repetition_penalty=1.0)
+    small = draft and (draft.model, unstack_for_decoding(draft.params, draft.model.config.dtype))
+
+    def guess(prompt):
+        return DraftModel(*small, prompt, key, **draws) if small else speculative.Lookup()
 
     def plain():
         found = [sampling.sample(model, params, [prompt], key, **settings) for prompt in prompts]
@@ -55,7 +65,7 @@ def main() -> None:
 
     def drafted():
         found = [
-            speculative.sample(model, params, prompt, key, guess=speculative.Lookup(), **settings)
+            speculative.sample(model, params, prompt, key, guess=guess(prompt), **settings)
             for prompt in prompts
         ]
         return [sample for sample, _ in found], sum(num_passes for _, num_passes in found)

@@ -2,11 +2,11 @@
 
 import http.client
 import json
-import os
 import random
 
 import pytest
 
+from benchmarks.serve_load.mutations import mutated
 from tests import fake_service
 from tests.fake_service import TEXT
 
@@ -276,20 +276,6 @@ def test_other_paths_methods_and_kinds_are_refused(served):
     assert "choose fake, plain" in error["message"]
 
 
-# Values that stand in place of others, or behind other names.
-VALUES = [
-    None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, 5e-324, "", "a",
-    "\u0000", "北京 👋🏽", "x" * 3000, "</s>", [], [[]], {}, [None], ["", "a"], [1, 2], [[1], [2]],
-    [1, "a"], [-1], [2**70], {"a": {"b": []}}, [[[[1]]]], "NaN", [{"role": "user"}],
-    [{"role": "user", "content": "a"}], [{"role": "user", "content": [{}]}], {"type": "text"},
-    [{"role": ["user"], "content": "a"}], {"include_usage": True}, {"messages": 1}, [{}],
-]  # fmt: skip
-NAMES = [
-    "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p",
-    "top_k", "min_p", "repetition_penalty", "n", "stop", "seed", "logprobs", "top_logprobs", "echo",
-    "stream", "stream_options", "guided_choice", "suffix", "tools", "user", "documents",
-    "chat_template_kwargs", "nonsense", "", "prompt\u0000",
-]  # fmt: skip
 WHOLE = [
     (COMPLETIONS, PROMPT | {"max_tokens": 3}),
     (COMPLETIONS, PROMPT | {"max_tokens": 2, "logprobs": 1, "echo": True, "stop": ["a", "b"]}),
@@ -298,27 +284,11 @@ WHOLE = [
 ]
 
 
-def mutated(rng):
-    """A path and the bytes of a body that has been changed in a few ways."""
-    path, body = rng.choice(WHOLE)
-    body = dict(body)
-    for _ in range(rng.randint(0, 3)):
-        body[rng.choice(NAMES)] = rng.choice(VALUES)
-    data = json.dumps(body, ensure_ascii=rng.random() < 0.5).encode()
-    if rng.random() < 0.3:
-        for _ in range(rng.randint(1, 4)):
-            at = rng.randrange(len(data) + 1)
-            drop = rng.choice([0, 0, 1, 5])
-            more = rng.choice([b"", b"\xff", b'"', b"{", b"NaN", b"1e999", b"\\ud800", b"[" * 200])
-            data = data[:at] + more + data[at + drop :]
-    return path, data
-
-
 def check_mutations(served, num):
     """Counts answers by status; whatever is sent, a usual request is answered as before."""
     rng, statuses = random.Random(0), {}
     for i in range(num):
-        path, data = mutated(rng)
+        path, data = mutated(rng, WHOLE)
         connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
         connection.request("POST", path, data, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -335,6 +305,6 @@ def check_mutations(served, num):
 
 
 def test_no_body_makes_a_server_fail(served):
-    statuses = check_mutations(served, int(os.environ.get("LM_TEST_MUTATIONS", "300")))
+    statuses = check_mutations(served, 300)
 
     assert min(statuses[200], statuses[400]) > 30

@@ -158,6 +158,13 @@ def test_answers_are_those_of_generate(client, folders, tmp_path):
         assert choice.finish_reason == written["finish_reason"]
 
 
+def test_what_only_writes_makes_no_vectors(client):
+    with pytest.raises(openai.BadRequestError, match="chat makes no vectors of texts") as caught:
+        client.embeddings.create(model="chat", input="the thing")
+
+    assert caught.value.code == "model_not_supported"
+
+
 def test_a_conversation_is_laid_out_as_transformers_does(served, client, folders, monkeypatch):
     theirs = transformers.AutoTokenizer.from_pretrained(folders / "chat")
     service = served.models["chat"].service
