@@ -74,6 +74,10 @@ _PHONE = re.compile(
     re.VERBOSE,
 )
 
+# Mobile numbers have as many digits as the bytes of a disk or a memory, which are whole MiB.
+_BYTES_AFTER = re.compile(r"[ ]?(?:[kKMGT]?i?B(?!\w)|[Bb]ytes?|octets|字节|位元組)")
+_MIB = 2**20
+
 _ID = re.compile(
     r"(?<![A-Za-z0-9_.])[1-9][0-9]{5}(?:18|19|20)[0-9]{9}[0-9Xx](?![A-Za-z0-9_]|\.[0-9])"
 )
@@ -132,13 +136,13 @@ def find(text: str, kinds: Collection[str] = KINDS) -> list[Private]:
 
     "电话13812345678, see 1.2.3" -> [Private(2, 13, "phone")]
     """
-    if _WIDE.search(text):
-        text = text.translate(_NARROWED)
+    narrowed = text.translate(_NARROWED) if _WIDE.search(text) else text
     found = []
     for kind in KINDS:
         if kind not in kinds:
             continue
-        for start, end in _FINDERS[kind](text):
+        # Numbers of full-width tables run together as addresses, which nobody writes so.
+        for start, end in _FINDERS[kind](text if kind == "ip" else narrowed):
             if not any(start < other.end and other.start < end for other in found):
                 found.append(Private(start, end, kind))
     return sorted(found)
@@ -184,7 +188,8 @@ def _ips(text):
     for found in _IPV4.finditer(text) if _SOME_IPV4.search(text) else ():
         before = text[max(0, found.start() - 20) : found.start()]
         is_version = _NUMBERED_BEFORE.search(before) or _NUMBERED_AFTER.match(text, found.end())
-        if not is_version and _is_global(found[0]):
+        is_section = len(found[0]) == len("1.2.3.4")
+        if not is_version and not is_section and _is_global(found[0]):
             yield found.span()
     for found in _IPV6.finditer(text) if _SOME_IPV6.search(text) else ():
         if _is_global(found[0].rstrip(":")):
@@ -202,9 +207,13 @@ def _is_global(address):
 def _phones(text):
     for found in _PHONE.finditer(text) if _SOME_DIGITS.search(text) else ():
         num_digits = sum(map(str.isdigit, found[0]))
+        is_size = found[0].isdigit() and (
+            int(found[0]) % _MIB == 0 or _BYTES_AFTER.match(text, found.end())
+        )
         # Digits alone behind a plus may be a sum or a line of a patch; with their country's code,
         # numbers have ten of them at least.
-        if 8 <= num_digits <= 15 and not re.fullmatch(r"\+[0-9]{,9}", found[0]):
+        is_short = re.fullmatch(r"\+[0-9]{,9}", found[0])
+        if 8 <= num_digits <= 15 and not is_short and not is_size:
             yield found.span()
 
 

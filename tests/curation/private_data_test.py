@@ -225,6 +225,10 @@ def lookalike(generator, language):
         f"1,{digits(generator, 3)},{digits(generator, 3)},{digits(generator, 3)}",
         f"138{digits(generator, 8)}.{digits(generator, 2)}",
         f"E138{digits(generator, 8)}",
+        f"{generator.randrange(12_400, 18_900) << 20}",  # Bytes, of whole MiB.
+        f"138{digits(generator, 8)} bytes",
+        f"{generator.randrange(1, 10)}.{number % 10}.2.{generator.randrange(1, 10)}",
+        f"１．{number % 90}０．{number % 90}０．{number % 10}",
     ]
     own = {
         "en": [
@@ -239,6 +243,8 @@ def lookalike(generator, language):
             f"第{version}节",
             f"升级到{version}",
             f"{version}版",
+            f"139{digits(generator, 8)}字节",
+            f"山西１．{number % 90}０．{number % 90}０．５甘肃１．６０．８０．７",
         ],
     }
     return generator.choice(anywhere + own[language] * 2)
@@ -272,6 +278,28 @@ def test_full_width_items_are_found():
     item = "１３８１２３４５６７８"
     assert find(f"电话：{item}。") == [Private(3, 14, "phone")]
     assert mask("ＺＨＡＮＧ＠ｅｘａｍｐｌｅ．ｃｏｍ，好") == ("<EMAIL>，好", {"email": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MemTotal: 13958643712, free: 17179869184",
+        "写入13912345678字节",
+        "13912345678 kB",
+        "长春１．５１．０１．３兰州１．５１．１０．９",
+        "3.2.1.1 数据来源",
+        "see 2.1.3.4",
+    ],
+)
+def test_sizes_sections_and_tables_are_no_private_data(text):
+    assert find(text) == []
+
+
+def test_what_is_near_a_size_a_section_or_a_table_is_found():
+    assert mask("13958643713")[1] == {"phone": 1}  # A byte more.
+    assert mask("+86 13958643712")[1] == {"phone": 1}
+    assert mask("电话13912345678，字节")[1] == {"phone": 1}
+    assert mask("１．２ 12.5.33.41")[1] == {"ip": 1}
 
 
 def test_where_two_kinds_overlap_one_is_masked():
