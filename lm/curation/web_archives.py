@@ -64,7 +64,7 @@ def archive(
             place = f"{name}@{item.offset}"
             if uri:
                 place += f" {uri[1].decode(errors='backslashreplace')}"
-            yield _document(place, item.data, limits)
+            yield _document(place, item.data, max_bytes, limits)
 
 
 class _Record(NamedTuple):
@@ -75,7 +75,7 @@ class _Record(NamedTuple):
     data: bytes
 
 
-def _document(place: str, data: bytes, limits: web_text.Limits) -> Found | Lost:
+def _document(place: str, data: bytes, max_bytes: int, limits: web_text.Limits) -> Found | Lost:
     lost = functools.partial(Lost, place, num_bytes=len(data))
     try:
         record = next(iter(ArchiveIterator(io.BytesIO(data), auto_decode="all")), None)
@@ -90,15 +90,18 @@ def _document(place: str, data: bytes, limits: web_text.Limits) -> Found | Lost:
             record.http_content_type if record.is_http else record.headers.get("Content-Type")
         )
         charset = record.http_charset if record.is_http else ""
-        body = record.reader.read()
+        body = record.reader.read(max_bytes + 1)  # A little may be packed that is a lot.
     except (OSError, ValueError):  # What fastwarc raises for what it cannot parse or unpack.
         return lost("malformed_record")
     content_type = (content_type or "").partition(";")[0].strip().lower()
-    if content_type in ("text/html", "application/xhtml+xml"):
+    is_html = content_type in ("text/html", "application/xhtml+xml")
+    if not is_html and content_type != "text/plain":
+        return lost("no_html")
+    if len(body) > max_bytes:
+        return lost("too_long")
+    if is_html:
         page = _page(place, body, charset or "", limits)
         return page if isinstance(page, Found) else lost(page.reason)
-    if content_type != "text/plain":
-        return lost("no_html")
     page = web_text.decode(body, charset or "")
     return lost(page.reason) if page.reason else Found(page.text, place)
 

@@ -33,8 +33,9 @@ _WIDER = {
     "tis-620": "cp874",
     "iso8859-11": "cp874",
 }
-# Names that Python knows of what no page is in, as where a script wrote its `undefined`.
-_OF_NO_PAGES = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
+# Names that Python knows of what no page is in, as where a script wrote its `undefined`; and UTF-7,
+# which can spell half a surrogate.
+_OF_NO_PAGES = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 _ASCII = b"<meta charset>"  # EBCDIC, too, is no encoding of pages.
 
 

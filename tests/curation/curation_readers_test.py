@@ -218,6 +218,18 @@ def test_records_of_an_archive(tmp_path):
         assert of_losses == [len(x) - 4 for x, y in zip(good, expected, strict=True) if "_" in y]
 
 
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+def test_what_is_too_long_once_it_is_unpacked_is_lost_alone(content_type, tmp_path):
+    packed = gzip.compress(b"<p>" + b"a " * 500_000)
+    bomb = record(body=packed, more="Content-Encoding: gzip\r\n", content_type=content_type)
+    (tmp_path / "a.warc").write_bytes(bomb + record())
+
+    lost, found = read(tmp_path / "a.warc", "warc")
+
+    assert (lost.reason, lost.num_bytes) == ("too_long", len(bomb) - 4)
+    assert found.text == MAIN
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

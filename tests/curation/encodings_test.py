@@ -65,6 +65,7 @@ def test_what_the_detector_alone_reads_right_is_read_right(encoding, language):
         ("undefined", "utf-8", "图书馆é"),
         ("punycode", "gb18030", "学校门口的银杏树"),
         ("unicode_escape", "utf-8", "图书馆\\u4e00"),
+        ("utf-7", "utf-8", "+2AA-"),
         ("utf-16", "utf-8", "图书馆"),
         ("utf-16", "gb18030", "学校门口的银杏树"),
         ("us-ascii", "utf-8", "café"),
