@@ -4,6 +4,7 @@ import gzip
 import json
 import pathlib
 import time
+import tracemalloc
 
 import pytest
 from backports import zstd
@@ -291,12 +292,41 @@ def test_parquet(tmp_path, monkeypatch):
 
 
 def test_a_line_is_not_read_into_memory_whole(tmp_path):
-    with (tmp_path / "f").open("wb") as file:
-        file.truncate(200_000_000)  # Of NUL, which takes no place on the disk.
+    packer = zstd.ZstdCompressor()
+    with (tmp_path / "f.zst").open("wb") as file:  # 40 MB take 1 kB on the disk.
+        for _ in range(40):
+            file.write(packer.compress(b"x" * 1_000_000))
+        file.write(packer.compress(b"\n" + A) + packer.flush())
+    tracemalloc.start()
 
-    items = read(tmp_path / "f", "jsonl")
+    items = read(tmp_path / "f.zst", "jsonl")
 
-    assert [item.reason for item in items] == ["not_utf8"]  # It looks like UTF-16.
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert items == [Lost("f.zst:1", "too_long", 40_000_000), Found("a", "f.zst:2")]
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("f.gz", gzip.compress(A + b"\n") * 2, ["a", "a"]),
+        ("f.gz", gzip.compress(A + b"\n") + b"\0" * 99, ["a"]),  # As tapes pad them.
+        ("f.gz", gzip.compress(A + b"\n") + b"no archive", ["a", "rest_of_file"]),
+        ("f.gz", gzip.compress(gzip.compress(A + b"\n")), ["packed"]),
+        ("f.gz", b"", ["rest_of_file"]),
+        ("f.zst", zstd.compress(A + b"\n") * 2, ["a", "a"]),
+        ("f.zst", zstd.compress(A + b"\n") + b"no archive", ["a", "rest_of_file"]),
+        ("\udcff\n.gz", gzip.compress(A + b"\n"), ["a"]),
+    ],
+)
+def test_what_stands_behind_packed_lines_is_read_or_lost(name, data, expected, tmp_path):
+    (tmp_path / name).write_bytes(data)
+
+    items = read(tmp_path / name, "jsonl")
+
+    assert [getattr(item, "reason", None) or item.text for item in items] == expected
+    assert all(item.place.encode() for item in items)
 
 
 def slow(seconds):
