@@ -21,6 +21,7 @@ _BOMS = {
 }
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I)
 _CONTROL = re.compile(rb"[\0-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")  # ESC begins those of ISO 2022.
+_LEAST_CONTROLS = 1 / 16  # Of the bytes of UTF-16; others may have some astray.
 # Of the characters of a page, how many may be bytes that its encoding does not know.
 _MOST_UNKNOWN = 0.001
 # As browsers do: pages that declare GB 2312 or GBK hold characters of its successor, and so on.
@@ -72,13 +73,15 @@ def decode(data: bytes, charset: str = "") -> Page:
     for mark, encoding in _BOMS.items():
         if data.startswith(mark):
             return _nearly(data[len(mark) :], encoding)
-    meta = _META_CHARSET.search(data[:4096])
+    head = data[:4096]
+    meta = _META_CHARSET.search(head)
     named = [_python_name(charset), _python_name(meta[1].decode("ascii") if meta else "")]
     escaped = ["iso2022_jp"] if b"\x1b$" in data else []
     # What declares ASCII or Latin-1 may well be UTF-8, which no other text is by chance.
     tried = sorted([*named, *escaped, "utf-8"], key=lambda name: name == "cp1252")
-    # Control characters may be halves of UTF-16; and what has none could not name it in ASCII.
-    for encoding in [] if _CONTROL.search(data) else tried:
+    # Many control characters are halves of UTF-16; what can be read as ASCII is none.
+    is_wide = _LEAST_CONTROLS * len(head) < len(_CONTROL.findall(head))
+    for encoding in [] if is_wide else tried:
         try:
             if encoding and _ASCII.decode(encoding) == _ASCII.decode():
                 return Page(data.decode(encoding))

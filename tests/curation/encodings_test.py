@@ -81,6 +81,15 @@ def test_what_is_declared_is_read_as_browsers_do(charset, encoding, text, space)
     assert web_text.decode(page.encode(encoding)).text == page
 
 
+@pytest.mark.parametrize("control", ["\0", "\x0b"])
+def test_a_control_character_astray_is_no_doubt_of_what_is_declared(control):
+    page = f"<html><meta charset=koi8-r><body><p>{control}печё</p></body></html>"
+
+    assert web_text.decode(page.encode("koi8-r")).text == page
+    bare = page.replace("meta", "x")
+    assert web_text.decode(bare.encode("koi8-r"), "koi8-r").text == bare
+
+
 @pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
 def test_utf_32_is_read_with_a_mark_and_without(encoding):
     for text in ("<p>图书馆</p>", "<p>\ufeff图书馆</p>", "\ufeff<p>图书馆</p>"):
