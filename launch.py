@@ -39,9 +39,7 @@ _DRY_RUN = flags.DEFINE_bool(
 _DEVICES = flags.DEFINE_integer(
     "devices", None, "Of a dry run: as if there were so many accelerators; none is needed."
 )
-_VERIFY = flags.DEFINE_bool(
-    "verify", False, "Check that runs of this config keep their promises; see docs/verify.md."
-)
+_VERIFY = flags.DEFINE_bool("verify", False, "Check what runs promise; see docs/verify.md.")
 _SWEEP = flags.DEFINE_string(
     "sweep", None, "Train what sweep() of this file yields; --sweep alone: of the config file."
 )
@@ -61,9 +59,7 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; not with auto.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 0; not with auto.")
 _CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wait for the others.")
-_HEARTBEAT_SECONDS = flags.DEFINE_integer(
-    "heartbeat_seconds", 100, "A process that is silent for so long is taken for dead."
-)
+_HEARTBEAT_SECONDS = flags.DEFINE_integer("heartbeat_seconds", 100, "Longer silence is death.")
 _MODES = (_DRY_RUN, _VERIFY, _SHOW_BATCH, _PROFILE)
 _PRINTED = ("generate", "predict")  # Experiments for whoever reads what they print.
 _TRAINING_FLAGS = (*_MODES, _EXTEND, _COORDINATOR)
@@ -283,12 +279,15 @@ def _experiment(name: str) -> Callable[..., int]:
             from experiments.fertility import run
         case "coordinates":
             from experiments.coordinates import run
+        case "interpret":
+            from experiments.interpret import run
         case "curate":
             from experiments.curate import run
         case _:
             raise UserError(
                 f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
-                "serve, predict, harness, convert, extend, fertility, coordinates, curate"
+                "serve, predict, interpret, harness, convert, extend, fertility, coordinates, "
+                "curate"
             )
     return run
 

@@ -49,6 +49,7 @@ ROOMS = [
     "lm.interop",
     "lm.loading",
     "lm.inference",
+    "lm.interpret",
     "lm.serve",
     "lm.results",
     "lm",
@@ -65,6 +66,7 @@ ROOMS = [
     "experiments.generate",
     "experiments.serve",
     "experiments.predict",
+    "experiments.interpret",
     "experiments.convert",
     "experiments.extend",
     "experiments.fertility",
@@ -80,7 +82,7 @@ ROOMS = [
 ]
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
 # Functions of experiments that take the whole config, at most; keys that each reads, at least.
-MAX_TAKERS, MIN_KEYS = 54, 3
+MAX_TAKERS, MIN_KEYS = 55, 3
 CONFIGS, WHOLE = {"config", "self.config"}, {"copy_and_resolve_references", "to_dict", "to_json"}
 
 

@@ -52,6 +52,8 @@ _RULES = {
     "max_connections": _POSITIVE,
     "drain_seconds": _NOT_NEGATIVE,
     "length_penalty": _ANY,
+    "layers": _NOT_NEGATIVE,
+    "heads": _NOT_NEGATIVE,
     "coordinates.widths": _POSITIVE,
     "coordinates.probe_rows": _POSITIVE,
     "coordinates.bound": _ABOVE_ZERO,
@@ -137,7 +139,8 @@ _BEYOND_32_BITS = {
     "engine.sort_bytes",
 }
 _NESTED = {"data.mixture.stages"}  # Checked where it is read.
-_WHOLE = {"coordinates.widths"}  # Lists of whole numbers, whose parts no flag checks.
+# Lists of whole numbers, whose parts no flag checks.
+_WHOLE = {"coordinates.widths", "layers", "heads"}
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
