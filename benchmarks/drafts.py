@@ -41,6 +41,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=size, help="of random weights")
     args = parser.parse_args()
     model, params, prompts, vocab_size = _made(args)
+    size = num_params(params)
     params = unstack_for_decoding(params, model.config.dtype)
     settings = dict(
         vocab_size=vocab_size,
@@ -88,7 +89,7 @@ def main() -> None:
         device=jax.default_backend(),
         packages=("jax",),
         shape={
-            "num_params": num_params(params),
+            "num_params": size,
             "prompt_len": args.prompt_len,
             "new_tokens": args.new_tokens,
             "num_prompts": len(prompts),

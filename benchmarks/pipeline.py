@@ -106,8 +106,8 @@ def _ours(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[int], str
 
     mesh = make_mesh(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
     run = task_model.load(args.folder / "classifier")
-    replies = predicting.Replies(max_new_tokens=1, temperature=0.0, top_k=0, top_p=1.0, seed=0)
-    predictor = predicting.make_predictor(run, mesh, batch_size=BATCH_SIZE, replies=replies)
+    # Replies are those of other tasks.
+    predictor = predicting.make_predictor(run, mesh, batch_size=BATCH_SIZE, replies=None)
 
     def call(num_texts: int) -> str:
         records = [Record(f"text {i}", {"text": x}) for i, x in enumerate(_texts(num_texts))]
