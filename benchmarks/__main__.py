@@ -59,9 +59,15 @@ BENCHMARKS = {
     "curation_rules": Benchmark(
         ("-m", "benchmarks.curation_rules"), ("--num_documents=20", "--rounds=1"), ("cpu",)
     ),
+    "curation_memory": Benchmark(
+        ("-m", "benchmarks.curation_memory"), ("--megabytes=1",), ("cpu",)
+    ),
     "drafts": Benchmark(
         ("-m", "benchmarks.drafts"),
         (*_SMALL_MODEL, "--prompt_len=8", "--new_tokens=16", "--num_prompts=1", "--rounds=1"),
+    ),
+    "duplicates_growth": Benchmark(
+        ("-m", "benchmarks.duplicates_growth"), ("--num_documents=30",), ("cpu",)
     ),
     "finetuning": Benchmark(
         ("-m", "benchmarks.finetuning"),

@@ -20,19 +20,22 @@ _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}，。！？、；�
 
 
 def main(side: str, case: str, path: str, language: str) -> None:
-    texts = [json.loads(line)["text"] for line in pathlib.Path(path).read_text().splitlines()]
     if case == "whole":
         with tempfile.TemporaryDirectory() as folder:
-            {"ours": _whole_ours, "datatrove": _whole_datatrove}[side](
-                texts, pathlib.Path(path), pathlib.Path(folder), language
-            )
+            WHOLE[side](pathlib.Path(path), pathlib.Path(folder), language)
         return
+    texts = _texts(pathlib.Path(path))
     sign = SIGN[side](language)
     sign(texts[0])  # What is loaded at the first call is not counted.
     start = time.process_time()
     for text in texts:
         sign(text)
     print(time.process_time() - start)
+
+
+def _texts(path: pathlib.Path) -> list[str]:
+    with path.open() as lines:
+        return [json.loads(line)["text"] for line in lines]
 
 
 def _ours(language: str):
@@ -82,9 +85,10 @@ def _rensa(language: str):
 SIGN = {"ours": _ours, "datatrove": _datatrove, "datasketch": _datasketch, "rensa": _rensa}
 
 
-def _whole_ours(texts, path, folder, language) -> None:
+def _whole_in_memory(path, folder, language) -> None:
     from lm.curation import duplicates
 
+    texts = _texts(path)
     fates = duplicates.find(
         {str(i): text for i, text in enumerate(texts)}, duplicates.NearDuplicates(**_SETTINGS)
     )
@@ -92,7 +96,28 @@ def _whole_ours(texts, path, folder, language) -> None:
     (folder / "kept.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in kept))
 
 
-def _whole_datatrove(texts, path, folder, language) -> None:
+def _whole_in_stages(path, folder, language) -> None:
+    """Does what a curation does of duplicates, and what it reads and writes for it."""
+    from lm.curation import cache, duplicates, inputs, pipeline, web_text
+    from lm.curation.engines import local
+
+    one = inputs.make_input(
+        name="texts",
+        kind="jsonl",
+        path=str(path),
+        field="text",
+        licence="",
+        max_document_bytes=10_000_000,
+        limits=web_text.Limits(10.0, 2**31),
+    )
+    with local.opened(num_workers=1, num_shards=16, sort_bytes=64_000_000) as engine:
+        stages = pipeline.Pipeline(engine, cache.StageCache(folder))
+        stages.read([one])
+        stages.drop_duplicates(duplicates.NearDuplicates(**_SETTINGS))
+        stages.kept()
+
+
+def _whole_datatrove(path, folder, language) -> None:
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import (
         MinhashDedupBuckets,
@@ -118,6 +143,13 @@ def _whole_datatrove(texts, path, folder, language) -> None:
             stage, tasks=tasks, workers=1, logging_dir=at(f"logs{i}"), skip_completed=False
         ).run()
 
+
+WHOLE = {
+    "ours": _whole_in_memory,
+    "memory": _whole_in_memory,
+    "stages": _whole_in_stages,
+    "datatrove": _whole_datatrove,
+}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

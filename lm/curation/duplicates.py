@@ -19,6 +19,7 @@ The steps, each a function over a sorted stream, so that no step holds more than
 import collections
 import dataclasses
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -115,26 +116,29 @@ def sketch(text: str, settings: NearDuplicates) -> Sketch:
 
 
 class Membership(NamedTuple):
-    """A document in a bucket with others; `is_last` of them in the order of rank."""
+    """A document in a bucket with others; `first` and `is_last` are of the bucket, by rank."""
 
     rank: str
     key: str
     is_last: bool
+    first: str
 
 
 def memberships(keys: Iterable[tuple[str, str]]) -> Iterator[Membership]:
     """Yields who is in a bucket that is not theirs alone; holds one document at a time.
 
-    [("07", "a"), ("1c", "a"), ("1c", "b")] -> a and b are in "1c"; b is the last.
+    [("07", "a"), ("1c", "a"), ("1c", "b")] -> a and b are in "1c"; a is the first, b the last.
 
     Args:
       keys: (key, rank) of all sketches, sorted.
     """
-    before: Membership | None = None
+    bucket = first = ""
     for (key, rank), following in _with_next(keys):
+        if key != bucket:
+            bucket, first = key, rank
         is_last = following is None or following[0] != key
-        if not is_last or (before is not None and before.key == key):
-            yield (before := Membership(rank, key, is_last))
+        if not is_last or rank != first:
+            yield Membership(rank, key, is_last, first)
 
 
 def _with_next(items):
@@ -142,37 +146,48 @@ def _with_next(items):
     return itertools.zip_longest(first, itertools.islice(second, 1, None))
 
 
-def components(found: Iterable[Membership]) -> dict[str, str]:
-    """Gives each rank the component it is in, named by the content hash of its first document.
+def components(links: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yields each rank and the component it is in, named by the content hash of its first document.
 
     Documents in different components share no bucket, however many buckets lie between. This step
-    alone holds something of every document that shares a bucket: 56 bytes of each membership, and
-    for a moment three times as much.
+    alone holds something of every document that shares a bucket: 40 bytes of each link but those
+    that repeat one of the same document, and for a moment four times as much.
+
+    Args:
+      links: (rank, first of a bucket) of each membership; those of a document one after the other.
     """
-    of_each = np.fromiter(
-        ((membership.rank, membership.key) for membership in found),
-        dtype=[("rank", "S40"), ("key", "S16")],
+    grouped = itertools.groupby(links, key=operator.itemgetter(0))
+    edges = np.fromiter(
+        (
+            (bytes.fromhex(rank), bytes.fromhex(first))
+            for of, group in grouped
+            for rank, first in {*group} - {(of, of)}
+        ),
+        dtype=[("rank", _RANK), ("first", _RANK)],
     )
-    if not len(of_each):
-        return {}
-    ranks, of_rank = np.unique(of_each["rank"], return_inverse=True)
-    keys, of_key = np.unique(of_each["key"], return_inverse=True)
-    # Documents and buckets are the two sides of a graph.
-    size = len(ranks) + len(keys)
-    edges = scipy.sparse.coo_array(
-        (np.ones(len(of_each), np.int8), (of_rank, len(ranks) + of_key)), shape=(size, size)
+    if not len(edges):
+        return
+    ends = np.concatenate([edges["rank"], edges["first"]])
+    del edges
+    ranks, ends = np.unique(ends, return_inverse=True)
+    graph = scipy.sparse.coo_array(
+        (np.ones(len(ends) // 2, np.int8), np.split(ends, 2)), shape=(len(ranks), len(ranks))
     )
-    _, labels = scipy.sparse.csgraph.connected_components(edges, directed=False)
-    _, first, label = np.unique(labels[: len(ranks)], return_index=True, return_inverse=True)
-    names = [rank.decode() for rank in ranks.tolist()]
-    return {name: hash_of(names[first[i]]) for name, i in zip(names, label, strict=True)}
+    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    _, firsts = np.unique(labels, return_index=True)  # Ranks are sorted.
+    hexadecimal = lambda rank: rank.ljust(_RANK.itemsize, b"\0").hex()
+    for rank, label in zip(ranks, labels, strict=True):
+        yield hexadecimal(rank), hash_of(hexadecimal(ranks[firsts[label]]))
+
+
+_RANK = np.dtype("S20")  # In bytes; NumPy takes zeros off the end.
 
 
 class Contested(NamedTuple):
-    """A document that shares buckets: its memberships, and its `ngrams`."""
+    """A document that shares buckets: key and `is_last` of each, and its `ngrams`."""
 
     rank: str
-    memberships: Sequence[Membership]
+    buckets: Sequence[tuple[str, bool]]
     ngrams_G: np.ndarray
 
 
@@ -203,7 +218,7 @@ def survivors(contested: Iterable[Contested], settings: NearDuplicates) -> Itera
     """
     buckets: dict[str, _Bucket] = collections.defaultdict(_Bucket)
     for document in contested:
-        mine = [buckets[membership.key] for membership in document.memberships]
+        mine = [buckets[key] for key, _ in document.buckets]
         if settings.measure == "jaccard":
             for bucket in mine:
                 bucket.let_go(len(document.ngrams_G), settings.threshold)
@@ -213,9 +228,9 @@ def survivors(contested: Iterable[Contested], settings: NearDuplicates) -> Itera
             decision = Decision(document.rank, "", 0.0, is_compared)
             for bucket in mine:
                 bucket.add(document, settings.max_compared)
-        for membership in document.memberships:
-            if membership.is_last:
-                del buckets[membership.key]
+        for key, is_last in document.buckets:
+            if is_last:
+                del buckets[key]
         yield decision
 
 
@@ -284,7 +299,11 @@ def find(documents: dict[str, str], settings: NearDuplicates) -> dict[str, Fate]
     found = list(memberships(sorted((key, s.rank) for s in sketches for key in s.keys)))
     by_rank = itertools.groupby(sorted(found), key=lambda membership: membership.rank)
     contested = (
-        Contested(rank, list(group), ngrams(documents[names[hash_of(rank)]], settings))
+        Contested(
+            rank,
+            [(each.key, each.is_last) for each in group],
+            ngrams(documents[names[hash_of(rank)]], settings),
+        )
         for rank, group in by_rank
     )
     decisions = {hash_of(decision.rank): decision for decision in survivors(contested, settings)}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lm.curation import duplicates, records, shards
-from lm.curation.duplicates import Contested, Membership, NearDuplicates
+from lm.curation.duplicates import Contested, NearDuplicates
 from lm.curation.stages import is_dropped
 
 Paths = tuple[pathlib.Path, ...]
@@ -25,25 +25,22 @@ def band_keys(task: Paths, *, settings: NearDuplicates) -> Iterator[bytes]:
         if not is_dropped(line):
             sketch = duplicates.sketch(records.decode(line).text, settings)
             for key in sketch.keys:
-                yield records.line({"id": key, "rank": sketch.rank})
-
-
-def _memberships(shard: pathlib.Path) -> Iterator[Membership]:
-    fields = map(json.loads, shards.read(shard))
-    return duplicates.memberships((each["id"], each["rank"]) for each in fields)
+                # Most lines of all stages are these; as JSON they would cost more than the sketch.
+                yield f'{{"id":"{key}","rank":"{sketch.rank}"}}\n'.encode()
 
 
 def memberships(task: Paths) -> Iterator[bytes]:
     """Keys of bands -> a line for each bucket of each document in one with others, by its text."""
-    for each in _memberships(task[0]):
-        fields = {"id": duplicates.hash_of(each.rank), "rank": each.rank}
-        yield records.line(fields | {"key": each.key, "is_last": each.is_last})
+    keys = ((str(line[7:23], "ascii"), str(line[33:73], "ascii")) for line in shards.read(task[0]))
+    for each in duplicates.memberships(keys):
+        yield records.line({"id": duplicates.hash_of(each.rank)} | each._asdict())
 
 
 def components(task: Paths) -> Iterator[bytes]:
-    """Keys of bands, of all shards -> a line with the component of each document, by its text."""
-    found = itertools.chain.from_iterable(map(_memberships, task))
-    for rank, component in duplicates.components(found).items():
+    """Memberships of all shards -> a line with the component of each document, by its text."""
+    fields = map(json.loads, itertools.chain.from_iterable(map(shards.read, task)))
+    links = ((each["rank"], each["first"]) for each in fields)
+    for rank, component in duplicates.components(links):
         yield records.line({"id": duplicates.hash_of(rank), "component": component})
 
 
@@ -118,7 +115,7 @@ def _decide(component: Iterable[dict[str, Any]], settings: NearDuplicates) -> It
             ngrams_G = np.frombuffer(base64.b64decode(fields.pop("ngrams")), fields["dtype"])
             rank = fields["rank"]
             seen[rank] = fields
-            yield Contested(rank, [Membership(rank, *each) for each in fields["buckets"]], ngrams_G)
+            yield Contested(rank, fields["buckets"], ngrams_G)
 
     kept = {}
     for decision in duplicates.survivors(contested(), settings):

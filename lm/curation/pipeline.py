@@ -140,6 +140,22 @@ class Pipeline:
         Raises:
           UserError: a file changed while it was read, or cannot be read by this user.
         """
+        self.read(inputs, tasks)
+        self._each("repair", stages.repaired, settings.repair, "ftfy")
+        # Before what judges texts, which judges them as they are written.
+        self._each("private", stages.masked, settings.private)
+        self._each("language", stages.told, settings.language, "pycld2")
+        self._each("measure", judging.measured, {})
+        self.thresholds = settings.thresholds
+        self._each("quality", judging.judged, {"thresholds": settings.thresholds})
+        self.drop_duplicates(settings.duplicates)
+        if settings.items is not None:
+            self._decontaminate(settings.items)
+
+    def read(
+        self, inputs: Sequence[inputs_lib.Input], tasks: Sequence[inputs_lib.Task] = ()
+    ) -> None:
+        """Reads the inputs, or these tasks alone; see `run`."""
 
         def read(folder: pathlib.Path) -> None:
             whole = [task for one in inputs for task in inputs_lib.tasks_of(one)]
@@ -154,24 +170,16 @@ class Pipeline:
             prints = [] if tasks else sorted(inputs_lib.fingerprint(one) for one in inputs)
             shape = {"num_shards": self._engine.num_shards, "inputs": prints}
             self.stages["read"] = self._cache.stage("read", [], shape, read)
-        self._each("repair", stages.repaired, settings.repair, "ftfy")
-        # Before what judges texts, which judges them as they are written.
-        self._each("private", stages.masked, settings.private)
-        self._each("language", stages.told, settings.language, "pycld2")
-        self._each("measure", judging.measured, {})
-        self.thresholds = settings.thresholds
-        self._each("quality", judging.judged, {"thresholds": settings.thresholds})
+
+    def drop_duplicates(self, near: NearDuplicates | None) -> None:
+        """Drops equal texts, and near-duplicates unless `near` is None."""
         with waiting("duplicates"):
             texts = self._sort("texts", stages.by_text, [self.final])
             equal = self._sort("equal", stages.equal_texts, [texts])
             self._decide("without_equal", equal)
-            if settings.duplicates is not None:
-                similarity = (None, settings.duplicates.threshold)
-                self.thresholds = settings.thresholds | {"*": {"similarity": similarity}}
-                self._decide("without_near", self._near(texts, settings.duplicates))
-
-        if settings.items is not None:
-            self._decontaminate(settings.items)
+            if near is not None:
+                self.thresholds = self.thresholds | {"*": {"similarity": (None, near.threshold)}}
+                self._decide("without_near", self._near(texts, near))
 
     def _decontaminate(self, items: contamination_stages.Items) -> None:
         before = self.final
@@ -237,7 +245,7 @@ class Pipeline:
         documents = self.final
         bands = self._sort("bands", near_stages.band_keys, [documents], settings)
         buckets = self._sort("buckets", near_stages.memberships, [bands])
-        parts = self._sort("components", near_stages.components, [bands], is_whole=True)
+        parts = self._sort("components", near_stages.components, [buckets], is_whole=True)
         asked = self._sort("asked", near_stages.contested_documents, [texts, buckets, parts])
         contested = self._sort("contested", near_stages.by_component, [documents, asked], settings)
         return self._sort("near", near_stages.decisions, [contested], settings)

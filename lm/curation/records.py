@@ -98,7 +98,7 @@ def encode(record: Record) -> bytes:
 
 def line(fields: dict[str, Any]) -> bytes:
     """Gives an object as a line of JSON."""
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(fields).encode() + b"\n"
 
 
 def decode(data: bytes) -> Record:
@@ -106,6 +106,7 @@ def decode(data: bytes) -> Record:
     return Record(**json.loads(data))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _FIELDS = [field.name for field in dataclasses.fields(Record)]
 _DEFAULTS = dataclasses.asdict(Record("", "", "", 0))
 for _name in ("id", "source", "place", "num_bytes"):

@@ -4,6 +4,7 @@ A line belongs to a shard by the first digits of its id alone. So it lies in the
 wrote it, and all shards one behind the other are sorted.
 """
 
+import io
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -18,6 +19,9 @@ _OPTIONS = {
     zstd.CompressionParameter.compression_level: 3,
     zstd.CompressionParameter.checksum_flag: 1,  # So that damage is an error, never other text.
 }
+
+
+_BUFFER_BYTES = 2**16
 
 
 def name(shard: int, num_shards: int) -> str:
@@ -43,7 +47,7 @@ def read(path: pathlib.Path) -> Iterator[bytes]:
     """
     try:
         with zstd.open(path, "rb") as file:
-            yield from file
+            yield from io.BufferedReader(file)  # Whose lines cost a fifth of the file's own.
     except files.DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -56,9 +60,12 @@ def write(path: pathlib.Path, lines: Iterable[bytes]) -> int:
     """Writes a shard, which is there whole or not at all; gives the number of lines."""
     count = 0
     with atomic_files.replacing(path) as part:
-        with zstd.open(part, "wb", options=_OPTIONS) as file:
+        with (
+            zstd.open(part, "wb", options=_OPTIONS) as file,
+            io.BufferedWriter(file, _BUFFER_BYTES) as buffer,
+        ):
             for line in lines:
-                file.write(line)
+                buffer.write(line)
                 count += 1
         if not count:  # The library writes no frame then, and refuses to read none.
             part.write_bytes(compress([]))

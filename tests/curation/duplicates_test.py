@@ -96,14 +96,15 @@ def test_components_alone_are_decided_as_all_together():
     keys = sorted((key, sketch.rank) for sketch, _ in sketches for key in sketch.keys)
     found = list(duplicates.memberships(keys))
     contested = [
-        Contested(rank, list(group), duplicates.ngrams(text_of[rank], NEAR))
+        Contested(rank, [m[1:3] for m in group], duplicates.ngrams(text_of[rank], NEAR))
         for rank, group in itertools.groupby(sorted(found), key=lambda m: m.rank)
     ]
-    component = duplicates.components(random.Random(0).sample(found, len(found)))
+    links = [(membership.rank, membership.first) for membership in found]
+    component = dict(duplicates.components(random.Random(0).sample(links, len(links))))
 
     decisions = sorted(duplicates.survivors(contested, NEAR))
 
-    assert component == duplicates.components(found)
+    assert component == dict(duplicates.components(sorted(links)))
     assert component.keys() == {document.rank for document in contested}
     for _, bucket in itertools.groupby(found, key=lambda m: m.key):
         assert len({component[membership.rank] for membership in bucket}) == 1
@@ -115,6 +116,17 @@ def test_components_alone_are_decided_as_all_together():
         assert duplicates.hash_of(members[0].rank) == name
         apart += duplicates.survivors(members, NEAR)
     assert sorted(apart) == decisions
+
+
+def test_links_join_components_whatever_bytes_their_ranks_end_in():
+    a, b, c, d, e = (
+        f"0000000{i}" + end * 16 for i, end in enumerate(("f0", "00", "0a", "00", "a0"))
+    )
+
+    found = duplicates.components([(b, b), (b, a), (c, b), (e, d)])
+
+    of_first, of_other = duplicates.hash_of(a), duplicates.hash_of(d)
+    assert dict(found) == {a: of_first, b: of_first, c: of_first, d: of_other, e: of_other}
 
 
 def test_the_longest_is_kept_and_stands_for_its_copies():

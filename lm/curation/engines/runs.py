@@ -45,4 +45,4 @@ def _frames(held: list[bytes], num_shards: int) -> list[bytes]:
 def merge(frames: Iterable[bytes]) -> Iterator[bytes]:
     """Yields the lines of a shard's frames, sorted. Equal lines all stay."""
     # The packed bytes are held, so that no number of runs is a number of open files.
-    return heapq.merge(*(zstd.ZstdFile(io.BytesIO(frame)) for frame in frames))
+    return heapq.merge(*(io.BufferedReader(zstd.ZstdFile(io.BytesIO(frame))) for frame in frames))
