@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         kinds=("key", "email", "iban", "id", "card", "ip", "phone"),  # What is masked; (): nothing.
     )
     config.language = dict(
-        keep=(),  # Languages to keep, as en and zh; und is what none can be told of; (): all.
+        keep=(),  # Languages to keep, as en,zh; und is what none can be told of; (): all.
     )
     config.quality = dict(
         thresholds="published" if arg.inputs else "none",  # Or FILE.json, or none; by language.

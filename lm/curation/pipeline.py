@@ -77,19 +77,26 @@ def make_settings(blocks: Mapping[str, Mapping[str, Any]]) -> Settings:
 
 
 def _language(*, keep: Sequence[str]) -> dict[str, Any]:
-    for name in keep:
+    names = _names(keep)
+    for name in names:
         if name not in language_lib.LANGUAGES:
             raise UserError(
                 f"language.keep={name!r} is no language that texts are told to be in; write codes "
                 "of ISO 639, such as en and zh, or und"
             )
-    return {"keep": tuple(keep)}
+    return {"keep": names}
 
 
 def _private(*, kinds: Sequence[str]) -> dict[str, Any]:
-    for kind in kinds:
+    names = _names(kinds)
+    for kind in names:
         choose("private.kinds", kind, private_data.KINDS)
-    return {"kinds": tuple(kinds)}
+    return {"kinds": names}
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    """("en",) -> ("en",), and as a command line gives "en,zh": ("en,zh",) -> ("en", "zh")."""
+    return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
 def _output(*, validation_share: float) -> float:

@@ -158,6 +158,16 @@ def test_mistakes_are_refused_before_anything_is_written(change, message, config
     assert not (tmp_path / "out").exists()
 
 
+def test_names_may_stand_between_commas(config):
+    config.language.keep = ("en, zh",)
+    config.private.kinds = ("email,phone",)
+
+    _, settings = curate._open(config.to_dict())
+
+    assert settings.language == {"keep": ("en", "zh")}
+    assert settings.private == {"kinds": ("email", "phone")}
+
+
 def test_an_input_that_may_not_be_read_is_named_before_anything_is_written(
     config, tmp_path, monkeypatch
 ):
