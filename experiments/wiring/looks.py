@@ -1,19 +1,30 @@
 """What each look computes of texts, and how it is shown.
 
-Dimension key: N layers, L length, H heads, M key length, C cells.
+Dimension key: N layers, L length, H heads, C cells, K likeliest tokens, D model width.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from experiments.wiring.look_inputs import Found, Settings, check_room
+from experiments.wiring import looks_over_texts
+from experiments.wiring.look_inputs import Found, Settings, check_room, read_texts
 from lm.errors import UserError
-from lm.interpret import attention_maps, page, token_losses
+from lm.interpret import (
+    attention_maps,
+    attributions,
+    lens,
+    page,
+    token_losses,
+    tracing,
+)
 from lm.interpret.cells import over_cells
-from lm.interpret.subject import Subject, Text
+from lm.interpret.subject import Side, Subject, Text
+from lm.interpret.targets import Target, make_target
+from lm.settings import choose
 
 
 def _attention(subject: Subject, texts: Sequence[Text], given: Settings) -> list[Found]:
@@ -70,9 +81,165 @@ def _losses_of(subject: Subject, text: Text) -> Found:
     return Found(text.name, values, arrays, [page.flow(title, cells, measures)])
 
 
-LOOKS: dict[str, Callable[[Subject, Sequence[Text], Settings], list[Found]]] = {
+def _lens(subject: Subject, texts: Sequence[Text], given: Settings) -> list[Found]:
+    lens.check_lens(subject)
+    translators = None
+    if given["num_steps"]:
+        if not given["train_file"]:
+            raise UserError(
+                "num_steps trains a tuned lens, and train_file is not set; name texts to train "
+                "on, or set num_steps=0 for the logit lens"
+            )
+        training = read_texts(subject, given | {"texts": (), "texts_file": given["train_file"]})
+        translators = lens.train_translators(
+            subject,
+            training,
+            num_steps=given["num_steps"],
+            peak_lr=given["peak_lr"],
+            batch_size=given["batch_size"],
+        )
+    found = []
+    for text in texts:
+        plain = lens.read_lens(subject, text)
+        reading = plain if translators is None else lens.read_lens(subject, text, translators)
+        found.append(_lens_of(subject, text, reading, plain))
+    return found
+
+
+def _lens_of(
+    subject: Subject, text: Text, reading: lens.LensReading, plain: lens.LensReading
+) -> Found:
+    piece, side = subject.run.tokenizer.piece, text.written
+    at_C = [cell.end - 1 for cell in side.cells]  # What is predicted behind a cell.
+    N = len(reading.kl_NL)
+    names = ["embedding", *(f"layer {n}" for n in range(N - 1))]
+    likely = lambda n, j: [
+        f"{piece(int(i))}  {p:.4f}"
+        for i, p in zip(reading.top_NLK[n, j], reading.probs_NLK[n, j], strict=True)
+    ]
+    order = range(N - 1, -1, -1)  # The output is on top.
+    block = page.grid(
+        "What each layer predicts behind each cell",
+        [names[n] for n in order],
+        side.cells,
+        np.array([[reading.kl_NL[n, j] for j in at_C] for n in order]),
+        measure="KL from the output",
+        unit="nats",
+        words=[[piece(int(reading.top_NLK[n, j, 0])) for j in at_C] for n in order],
+        more=[["\n".join(likely(n, j)) for j in at_C] for n in order],
+        about="The likeliest token of each layer, by the model's own final norm and output.",
+    )
+    means = [float(x) for x in reading.kl_NL.mean(axis=1)]
+    values = {"kl_by_layer": means, "logit_lens_kl_by_layer": plain.kl_NL.mean(axis=1).tolist()}
+    return Found(text.name, values, reading._asdict(), [block])
+
+
+def _attributions(subject: Subject, texts: Sequence[Text], given: Settings) -> list[Found]:
+    choose("method", given["method"], attributions.METHODS)
+    choose("baseline", given["baseline"], attributions.BASELINES)
+    return [_attributions_of(subject, text, given) for text in texts]
+
+
+def _target(subject: Subject, text: Text, given: Settings) -> Target:
+    return make_target(
+        subject, text, name=given["target"], versus=given["versus"], place=given["place"]
+    )
+
+
+def _attributions_of(subject: Subject, text: Text, given: Settings) -> Found:
+    method = given["method"]
+    if method == "attention_rollout":
+        return _rollout_of(subject, text)
+    target = _target(subject, text, given)
+    if method == "integrated_gradients":
+        settings = dict(baseline=given["baseline"], num_nodes=given["num_nodes"])
+        made = attributions.integrated_gradients(subject, text, target, **settings)
+    elif method == "gradient_x_input":
+        made = attributions.gradient_x_input(subject, text, target)
+    else:
+        made = attributions.saliency(subject, text, target)
+    lines = f"{method} of {target.name} at place {target.place}: {made.value:.4f}"
+    if made.gap is not None:
+        change = made.value - made.baseline_value
+        lines += (
+            f"; {made.baseline_value:.4f} of the baseline {given['baseline']}, gap {made.gap:.2e}"
+        )
+        if abs(made.gap) > 1e-3 * abs(change):
+            lines += "; the attributions do not add up to the change: raise num_nodes"
+    print(f"{text.name}: {lines}")
+    blocks, arrays = [], {}
+    for name, x_LD in made.by_site.items():
+        side = text.side(name)
+        arrays[name] = x_LD.sum(axis=1)
+        by_cell = over_cells(arrays[name], side.cells, how="sum", axis=0)
+        of_cell = page.measure(method, by_cell, signed=method != "saliency")
+        blocks.append(page.flow(lines, side.cells, [of_cell]))
+    values = {"target": target.name, "place": target.place, "value": made.value, "method": method}
+    values |= {"baseline_value": made.baseline_value, "gap": made.gap}
+    return Found(text.name, values, arrays, blocks)
+
+
+def _rollout_of(subject: Subject, text: Text) -> Found:
+    arrays, blocks = attributions.attention_rollout(subject, text), []
+    for name, rolled_LM in arrays.items():
+        cells = text.side(name).cells
+        by_keys = over_cells(rolled_LM, cells, how="sum", axis=1)
+        maps = {"rollout": over_cells(by_keys, cells, how="mean", axis=0)}
+        blocks.append(page.matrix(f"attention rollout, {name}", cells, cells, maps))
+    return Found(text.name, {"method": "attention_rollout"}, arrays, blocks)
+
+
+def _tracing(subject: Subject, texts: Sequence[Text], given: Settings) -> list[Found]:
+    if len(texts) != 2:
+        raise UserError(
+            f"tracing compares a clean text with a corrupted one, and there are {len(texts)}; give "
+            "these two"
+        )
+    clean, corrupted = texts
+    tracing.check_pair(clean, corrupted)
+    target = _target(subject, clean, given)
+    made = tracing.trace(
+        subject, clean, corrupted, target, names=given["sites"], chunk_size=given["chunk_size"]
+    )
+    values = {"target": target.name, "clean": made.clean, "corrupted": made.corrupted}
+    print(f"{target.name}: {made.clean:.4f} of the clean text, {made.corrupted:.4f} corrupted")
+    arrays, blocks = {}, []
+    for name in made.effects:
+        side = clean.side(name)
+        for kind, effects in (("effects", made.effects), ("estimates", made.estimates)):
+            arrays[f"{kind}/{name}"] = effects[name]
+            blocks.append(_effects(name, kind, effects[name], side, target))
+    return [Found(f"{clean.name} into {corrupted.name}", values, arrays, blocks)]
+
+
+def _effects(
+    name: str, kind: str, effects_NL: np.ndarray, side: Side, target: Target
+) -> page.Block:
+    about = {
+        "effects": "Each place is a run on the corrupted text with the clean activations there.",
+        "estimates": "The same to first order, by one gradient.",
+    }
+    order = range(len(effects_NL) - 1, -1, -1)
+    over = over_cells(effects_NL, side.cells, how="sum", axis=1)
+    return page.grid(
+        f"{name}, {kind}",
+        [f"layer {n}" for n in order],
+        side.cells,
+        over[::-1],
+        measure=f"change of {target.name}",
+        signed=True,
+        about=about[kind],
+    )
+
+
+LOOKS: dict[str, Callable[[Subject, Sequence[Text], Mapping[str, Any]], list[Found]]] = {
     "attention": _attention,
     "tokens": _token_losses,
+    "lens": _lens,
+    "attributions": _attributions,
+    "tracing": _tracing,
+    "probes": looks_over_texts.probe_layers,
+    "neurons": looks_over_texts.count_neurons,
 }
 
 
