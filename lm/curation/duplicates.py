@@ -151,7 +151,7 @@ def components(links: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
     Documents in different components share no bucket, however many buckets lie between. This step
     alone holds something of every document that shares a bucket: 40 bytes of each link but those
-    that repeat one of the same document, and for a moment four times as much.
+    that repeat one of the same document, and for a moment six times as much.
 
     Args:
       links: (rank, first of a bucket) of each membership; those of a document one after the other.
