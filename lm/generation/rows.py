@@ -63,8 +63,8 @@ class Programs:
     def __init__(self, model: nn.Module, params: Params, *, vocab_size: int, start_id: int):
         params = unstack_for_decoding(params, model.config.dtype)
         sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
-        is_cut = isinstance(sharding, NamedSharding) and sharding.mesh.size > 1
-        mesh = sharding.mesh if is_cut else None
+        # One device is a mesh, too: arrays would else lie there or elsewhere by what made them.
+        mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
         self.has_encoder = family_of(model).architecture == "encoder_decoder"
         self.vocab_size, self.start_id = vocab_size, start_id
         self.num_ids = model.config.vocab_size

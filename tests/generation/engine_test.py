@@ -311,6 +311,23 @@ def test_a_prompt_is_scored_as_a_text_is(subject):
         assert (ours.top[0][0] == ours.token) == their.is_greedy
 
 
+def test_nothing_is_compiled_of_parameters_on_a_mesh_of_one_device(random_like):
+    model = FAMILIES["gpt2"].module(MODELS["gpt2"])
+    axes = dict(data=1, fsdp=1, tensor=1, sequence=1)
+    mesh = make_mesh(strategy="jit", **axes, devices=jax.devices()[:1])
+    params = place_params(random_like(param_shapes(model), scale=0.5), mesh)
+    sizes = SIZES | dict(max_len=32)  # One shape, which joins and steps follow each other in.
+    engine = Engine(model, params, num_texts=4, prefix_bytes=100_000, **VOCABULARY, **sizes)
+    engine.warm()
+
+    with nothing_compiled():
+        first, other, again = (
+            write(engine, [Ask((3, 1, 4), 5, how, 0)]) for how in (HOWS[0], HOWS[3], HOWS[0])
+        )
+
+    assert first == again != other
+
+
 def test_what_parameters_are_cut_over_devices_write_is_the_same(random_like):
     model = FAMILIES["gpt2"].module(dataclasses.replace(MODELS["gpt2"], vocab_size=24))
     params = random_like(param_shapes(model), scale=0.5)
