@@ -174,12 +174,12 @@ def _fitted(name: str, patch: Patch, shape: jax.ShapeDtypeStruct) -> Patch:
 
     def fit(x):
         x = jnp.asarray(x)
-        try:
-            jnp.broadcast_shapes(x.shape, shape.shape)
-        except ValueError:
+        sizes = zip(x.shape[::-1], shape.shape[::-1], strict=False)
+        # One that broadcasting would let grow the site's array does not fit, either.
+        if x.ndim > len(shape.shape) or any(n not in (1, wanted) for n, wanted in sizes):
             raise UserError(
                 f"a patch of shape {x.shape} does not fit {name}, which is {shape.shape}"
-            ) from None
+            )
         x = x.reshape((1,) * (len(shape.shape) - x.ndim) + x.shape)
         return jnp.broadcast_to(x, (shape.shape[0], *x.shape[1:]))
 

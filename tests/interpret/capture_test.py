@@ -302,11 +302,15 @@ def test_a_site_that_is_not_there_is_named_with_the_nearest(scanned_gpt2):
         look(patches={"layer.in": Patch()})
 
 
-def test_a_patch_that_does_not_fit_is_refused(scanned_gpt2):
+@pytest.mark.parametrize("shape", [(2, 2, L, 5), (1, 2, 2, L, 24), (3, L, 24)])
+def test_a_patch_that_does_not_fit_is_refused(scanned_gpt2, shape):
     case = scanned_gpt2
-    patches = {"layers.out": Patch(value=jnp.zeros((2, 2, L, 5)))}
-    with pytest.raises(UserError, match=r"shape \(2, 2, 9, 5\) does not fit layers\.out.*24"):
-        observe(case.model, case.params, *case.inputs(), patches=patches)
+    one = [x[:1] for x in case.inputs()]
+    patches = {"layers.out": Patch(value=jnp.zeros(shape))}
+    with pytest.raises(
+        UserError, match=rf"shape \({str(shape)[1:-1]}\) does not fit layers\.out.*24"
+    ):
+        observe(case.model, case.params, *one, patches=patches)
 
 
 def test_a_kernel_that_keeps_no_probabilities_gives_way_and_says_so(scanned_gpt2):
