@@ -1,9 +1,10 @@
-"""What do drafts by prompt lookup save? `python -m benchmarks.drafts` prints one JSON line.
+"""What do drafts save? `python -m benchmarks.drafts` prints one JSON line.
 
     python -m benchmarks.drafts --checkpoint=runs/quickstart
     python -m benchmarks.drafts --checkpoint=runs/large --draft=runs/small   # those of a run
 
-A run goes on greedily from files of code, one at a time, token by token and by drafts in turns.
+A run goes on greedily from files of code, one at a time, token by token and by drafts in turns, of
+prompt lookup or of a smaller run.
 Without a run it is GPT-2 124M with random weights, which repeats itself, so that its ratio says
 what drafts may save at most, and nothing of what code is like.
 """

@@ -1,9 +1,9 @@
 """How fast are many clients served? `python -m benchmarks.serving` prints a JSON line a peer.
 
-GPT-2 124M with random float32 weights is served to as many
-streams at once, beside `transformers serve` as it is and with continuous batching. Each server is a
-process of its own, alone on the machine while its turn lasts: it starts, answers a few tokens to
-each stream, then what is measured, and ends. Processor seconds are those of the server.
+GPT-2 124M with random float32 weights is served to eight streams at once, beside `transformers
+serve` as it is and with continuous batching. Each server is a process of its own, alone on the
+machine while its turn lasts: it starts, answers a few tokens to each stream, then what is measured,
+and ends. Processor seconds are those of the server.
 
 Peers need `pip install "transformers[serving]==5.24.0"`.
 """

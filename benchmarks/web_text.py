@@ -84,7 +84,7 @@ def fetch(folder: pathlib.Path) -> None:
 
 def _text_of(path: pathlib.Path, element: str) -> str:
     """All text of the first such element of a page; "" where there is none."""
-    tree = HTMLTree.parse(decode(path.read_bytes()) or "")
+    tree = HTMLTree.parse(decode(path.read_bytes()).text)
     found = tree.document.query_selector(element)
     return extract_plain_text(f"<body>{found.html}", links=False) if found else ""
 
