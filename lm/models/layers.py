@@ -58,9 +58,8 @@ class LazyLogits:
     """Hidden states and the affine map that makes logits of them; losses take it in blocks."""
 
     hidden_BLD: jax.Array  # In the dtype to compute in.
-    unembed_VD: (
-        jax.Array | BlockedMatrix | Int8Matrix
-    )  # The parameter, mostly float32; so is the bias.
+    # The parameter, mostly float32; so is the bias.
+    unembed_VD: jax.Array | BlockedMatrix | Int8Matrix
     bias_V: jax.Array | None = None
 
     def logits(self) -> jax.Array:

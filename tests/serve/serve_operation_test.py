@@ -233,8 +233,8 @@ def test_connections_that_say_nothing_or_not_all_are_closed(tmp_path, monkeypatc
         while not data.endswith(b'{"status":"ok"}'):
             data += again.recv(10_000)
         again.sendall(head)
-        whole.sendall(head + b"\r\n")
         began = time.monotonic()
+        whole.sendall(head + b"\r\n")
         answer = ask(served)  # Takes longer than a head may.
 
         assert told(silent) == told(slow) == told(again) == b""
