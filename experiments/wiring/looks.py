@@ -109,7 +109,8 @@ def _lens(subject: Subject, texts: Sequence[Text], given: Settings) -> list[Foun
 def _lens_of(
     subject: Subject, text: Text, reading: lens.LensReading, plain: lens.LensReading
 ) -> Found:
-    piece, side = subject.run.tokenizer.piece, text.written
+    side = text.written
+    piece = lambda token_id: subject.run.tokenizer.piece(token_id).replace(" ", "␣")
     at_C = [cell.end - 1 for cell in side.cells]  # What is predicted behind a cell.
     N = len(reading.kl_NL)
     names = ["embedding", *(f"layer {n}" for n in range(N - 1))]

@@ -60,6 +60,16 @@ def test_probes_read_words_of_any_model(kind, folders, tagged, tmp_path):
         assert one["selectivity"] == pytest.approx(one["accuracy"] - one["control"])
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "classifier", "t5"])
+def test_each_word_has_its_first_token(kind, folders):
+    one, words = subject.open_subject(folders(kind)[0]), ["the", "believable", "北京", "mat"]
+    text, first_W = subject.read_words(one, "words", words)
+
+    ids_L = next(iter(text.sides.values())).ids_L
+    parts = np.split(ids_L, first_W)
+    assert [one.run.tokenizer.decode(part).strip() for part in parts] == ["", *words]
+
+
 def test_statistics_of_neurons_are_those_of_transformers_and_add_up(folders):
     folder, reference = folders("gpt2")
     one = subject.open_subject(folder)
