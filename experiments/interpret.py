@@ -90,9 +90,9 @@ def _tokens(subject: Subject, text: Text) -> dict[str, Any]:
 def _write(
     workdir: pathlib.Path, made: str, values: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
+    contents = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     workdir.mkdir(parents=True, exist_ok=True)
     atomic_files.write(workdir / _FILES[0], made)
-    contents = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     atomic_files.write(workdir / _FILES[1], contents)
     with atomic_files.replacing(workdir / _FILES[2]) as part, part.open("wb") as file:
         # NumPy would read 16-bit floats of JAX back as bytes.
