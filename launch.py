@@ -178,13 +178,7 @@ def _launch() -> int:
     from experiments.sweeps import plan
 
     # Spelled out, as the experiments below.
-    launchers = {
-        "local": local,
-        "vmap": vmap,
-        "slurm": slurm,
-        "tpu_vm": tpu_vm,
-        "skypilot": skypilot,
-    }
+    launchers = dict(local=local, vmap=vmap, slurm=slurm, tpu_vm=tpu_vm, skypilot=skypilot)
     name = config_flags.get_config_filename(flags.FLAGS["launcher"]).partition(":")[2]
     if name not in launchers:
         raise UserError(f"--launcher={name} is unknown; choose {', '.join(launchers)}")
@@ -277,6 +271,8 @@ def _experiment(name: str) -> Callable[..., int]:
             from experiments.extend import run
         case "fertility":
             from experiments.fertility import run
+        case "fairness":
+            from experiments.fairness.fairness import run
         case "coordinates":
             from experiments.coordinates import run
         case "interpret":
@@ -286,8 +282,8 @@ def _experiment(name: str) -> Callable[..., int]:
         case _:
             raise UserError(
                 f"experiment={name!r} is unknown; choose pretrain, finetune, evaluate, generate, "
-                "serve, predict, interpret, harness, convert, extend, fertility, coordinates, "
-                "curate"
+                "serve, predict, interpret, harness, convert, extend, fertility, fairness, "
+                "coordinates, curate"
             )
     return run
 

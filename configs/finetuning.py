@@ -78,6 +78,7 @@ def recipe(
         validation="",  # Globs of validation files, or a split; "": a share of the other records.
         validation_share=0.1,  # Share of the training records that is held out for validation="".
         num_examples=0,  # Training records that are used, chosen by hash; 0: all.
+        augment="",  # Lists of terms (en, zh, files) that are learned exchanged, too; "": none.
         seq_len=seq_len,  # Most tokens of an example.
         batch_size=batch_size,  # Examples a step, over all devices, hosts and micro-batches.
         batch_size_per_device=0,  # Times the number of devices, in place of batch_size; 0: not.

@@ -1,14 +1,17 @@
 """Evaluates a run's newest checkpoint on its own validation split, or on another corpus."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
+from jax.sharding import Mesh
 
 from experiments import finetune, pretrain, report
 from experiments.wiring import eval_corpora, pretraining, task_data
 from experiments.wiring.number_ranges import check_output, check_positions, folder_of
+from lm.data.records import Record
 from lm.errors import UserError
+from lm.formats import files
 from lm.interop import hugging_face
 from lm.loading import language_model, task_model
 from lm.loading.run_folder import tokenizer_block
@@ -18,6 +21,7 @@ from lm.parallel.mesh import divisible, make_mesh
 from lm.parallel.param_rules import place_params
 from lm.system.cache import cache_folder
 from lm.tasks import labels
+from lm.tasks.task import Prediction
 from lm.train.evaluation import beside, evaluate_sources
 from lm.train.language_model import make_eval_step
 
@@ -72,43 +76,107 @@ def _fine_tuned(config: ml_collections.ConfigDict, folder: pathlib.Path) -> int:
     """Evaluates a fine-tuned run on its own validation split, or on other labelled data."""
     # Before hours of evaluation, of which nothing would be left.
     check_output(config.predictions, config.data.validation, str(folder), key="predictions")
-    mesh = make_mesh(**config.parallel)
-    # What is None in the config stays as the run was trained with.
-    given = {name: value for name, value in config.task.items() if value is not None}
-    run = task_model.load(folder, sequence_parts=mesh.shape["sequence"], task=given)
-    if "source" in run.config and not (config.data.source or config.data.validation):
-        raise UserError(
-            f"{folder} was imported and has no data of its own; set --config.data.validation=FILE"
-        )
-    params = place_params(run.params, mesh)
-    data = ml_collections.ConfigDict(run.config["data"])  # Of training, but for what is given here.
-    if config.data.source or config.data.validation:
-        data.update(source=config.data.source, validation=config.data.validation)
-    if data.validation:
-        data.train = ""  # It may be gone.
-    data.on_error = config.data.on_error
-    data["max_document_bytes"] = config.data.max_document_bytes
-    found = task_data.read_records(data, run.config["task"]["kind"])
-    skipped = list(found.skipped)
-    split = task_data.encode(
-        run.task, found.validation, "data.validation", config.data.on_error, skipped
+    found = evaluate_task(
+        folder,
+        make_mesh(**config.parallel),
+        # What is None in the config stays as the run was trained with.
+        task={name: value for name, value in config.task.items() if value is not None},
+        source=config.data.source,
+        validation=config.data.validation,
+        batch_size=config.data.batch_size,
+        on_error=config.data.on_error,
+        max_document_bytes=config.data.max_document_bytes,
     )
-    sizes = dict(multiple=data.multiple, batch_size=divisible(config.data.batch_size, mesh))
-    evaluate = finetune.make_evaluation(run.task, run.model, mesh, split, **sizes)
-    metrics, predictions = evaluate(params)
-    by_label = run.task.by_label(split.records, predictions)
+    run, records, skipped = found.run, found.records, found.skipped
+    by_label = run.task.by_label(records, found.predictions)
     names = task_model.labels_of(run.config)
     if labels.takes_numbers(run.config["task"]["kind"], names):
         print(labels.what_numbers_mean(names))
-    report.print_scores(f"{folder} at step {run.step}", metrics, {}, by_label)
+    report.print_scores(f"{folder} at step {run.step}", found.metrics, {}, by_label)
     if skipped:
         print(f"left out {len(skipped)} examples, the first of which: {skipped[0]}")
     if config.predictions:
         report.write_predictions(
-            pathlib.Path(config.predictions), run.task, split.records, predictions
+            pathlib.Path(config.predictions), run.task, records, found.predictions
         )
         print(f"written to {config.predictions}")
     return 0
+
+
+class Evaluated(NamedTuple):
+    """What a fine-tuned run makes of labelled data."""
+
+    run: task_model.SavedTaskModel
+    records: list[Record]
+    skipped: list[UserError]  # Why records were left out, where on_error="skip".
+    metrics: dict[str, float]
+    predictions: list[Prediction]  # One of each record.
+
+
+def evaluate_task(
+    folder: pathlib.Path,
+    mesh: Mesh,
+    *,
+    task: dict[str, Any],
+    source: str,
+    validation: str,
+    batch_size: int,
+    key: str = "data.validation",
+    on_error: str = "raise",
+    max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
+) -> Evaluated:
+    """Evaluates a fine-tuned run.
+
+    Args:
+      folder: of the run, or of `transformers` with a head.
+      mesh: the devices to compute on.
+      task: settings that replace those of the run, such as names of fields.
+      source, validation: of the data, as in training; both empty for the run's own.
+      batch_size: examples at a time; changes no number.
+      key: of the config, which names the data in errors.
+      on_error: of records that do not suit: raise, or skip.
+      max_document_bytes: the longest record.
+
+    Raises:
+      UserError: no such run, or data that do not suit it.
+    """
+    run = task_model.load(folder, sequence_parts=mesh.shape["sequence"], task=task)
+    where = dict(source=source, validation=validation, key=key)
+    found = validation_records(run, on_error, max_document_bytes, **where)
+    skipped, data = list(found.skipped), run.config["data"]
+    split = task_data.encode(run.task, found.validation, key, on_error, skipped)
+    sizes = dict(multiple=data["multiple"], batch_size=divisible(batch_size, mesh))
+    evaluate = finetune.make_evaluation(run.task, run.model, mesh, split, **sizes)
+    metrics, predictions = evaluate(place_params(run.params, mesh))
+    return Evaluated(run, split.records, skipped, metrics, predictions)
+
+
+def validation_records(
+    run: task_model.SavedTaskModel,
+    on_error: str = "raise",
+    max_document_bytes: int = files.MAX_DOCUMENT_BYTES,
+    *,
+    source: str,
+    validation: str,
+    key: str = "data.validation",
+) -> task_data.Records:
+    """Reads the records that a fine-tuned run was validated with, or others; see `evaluate_task`.
+
+    Raises:
+      UserError: a run without data of its own, or data that cannot be read.
+    """
+    if "source" in run.config and not (source or validation):
+        raise UserError(
+            f"{run.folder} was imported and has no data of its own; set --config.{key}=FILE"
+        )
+    data = ml_collections.ConfigDict(run.config["data"])  # Of training, but for what is given here.
+    if source or validation:
+        data.update(source=source, validation=validation)
+    if data.validation:
+        data.train = ""  # It may be gone.
+    data.on_error = on_error
+    data["max_document_bytes"] = max_document_bytes
+    return task_data.read_records(data, run.config["task"]["kind"])
 
 
 def _objective(loaded: language_model.SavedRun) -> dict[str, Any]:

@@ -50,6 +50,7 @@ ROOMS = [
     "lm.loading",
     "lm.inference",
     "lm.interpret",
+    "lm.fairness",
     "lm.serve",
     "lm.results",
     "lm",
@@ -70,6 +71,7 @@ ROOMS = [
     "experiments.convert",
     "experiments.extend",
     "experiments.fertility",
+    "experiments.fairness",
     "experiments.harness",
     "experiments.coordinates",
     "experiments.curate",
@@ -82,7 +84,7 @@ ROOMS = [
 ]
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 110, 420
 # Functions of experiments that take the whole config, at most; keys that each reads, at least.
-MAX_TAKERS, MIN_KEYS = 55, 3
+MAX_TAKERS, MIN_KEYS = 56, 3
 CONFIGS, WHOLE = {"config", "self.config"}, {"copy_and_resolve_references", "to_dict", "to_json"}
 
 

@@ -43,6 +43,7 @@ _RULES = {
     # All are held until the last is written.
     "num_samples": (lambda x: 1 <= x <= 10_000, "lie in [1, 10000]; another seed writes others"),
     "num_beams": _POSITIVE,
+    "target_answer": (lambda x: -1 <= x <= 2, "be 0, 1 or 2, or -1 for what each record says"),
     "port": (lambda x: 0 <= x < 2**16, "lie in [0, 65535]; 0 takes one that is free"),
     "num_slots": (lambda x: 1 <= x <= 4096, "lie in [1, 4096]"),
     "cache_len": _NOT_NEGATIVE,

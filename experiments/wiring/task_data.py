@@ -17,6 +17,7 @@ from lm.data import records
 from lm.data.examples import Features, num_seen
 from lm.data.records import Record
 from lm.errors import UserError
+from lm.fairness import substitution
 from lm.formats.fields import texts_of
 from lm.formats.files import RestUnread
 from lm.loading.run_folder import head_of
@@ -114,6 +115,7 @@ def read(
     _check_any(found.train, "data.train")
     if data.num_examples:
         found = found._replace(train=records.take(found.train, data.num_examples))
+    exchanged = _exchanged(task, data.augment, found.train)
     tokenizer, asked = _tokenizer(tokenizer, found.train), task.to_dict()
     templates = tasks.chat_templates(asked, init_from)
     block = tasks.complete(asked, found.train, templates)
@@ -131,7 +133,7 @@ def read(
         of = f"init_from={init_from}, a {model.name}, does not fit: "
         raise UserError(f"{of if init_from else ''}{error}") from None
     skipped, on_error = list(found.skipped), data.on_error
-    train = encode(task, found.train, "data.train", on_error, skipped)
+    train = encode(task, [*found.train, *exchanged], "data.train", on_error, skipped)
     validation = encode(task, found.validation, "data.validation", on_error, skipped)
     identity = f"{found.fingerprint}\n{tokenizer.fingerprint}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:20]
@@ -139,11 +141,42 @@ def read(
     is_numbered = labels.takes_numbers(block["kind"], block.get("labels", ()))
     if is_numbered and head and tuple(head.labels) == tuple(block["labels"]):
         lines["labels"] = labels.what_numbers_mean(block["labels"])
+    if exchanged:
+        lines["augmented"] = (
+            f"{len(exchanged):,} of {len(found.train):,} training records hold a term of "
+            f"data.augment={data.augment}, and are learned with these exchanged, too"
+        )
     for key, split in (("data.train", train), ("data.validation", validation)):
         _check_varies(block, task, split.records, key)
     warnings = _warnings(block, task, train, validation, skipped)
     warnings += _unknown_line(tokenizer, [*train.examples, *validation.examples])
     return TaskData(task, block, tokenizer, train, validation, skipped, lines, digest, warnings)
+
+
+def _exchanged(
+    task: ml_collections.ConfigDict, names: str, found: Sequence[Record]
+) -> list[Record]:
+    """Makes a record of each that holds a term of these lists, with its terms exchanged.
+
+    Raises:
+      UserError: lists that cannot be read, no such record, or a task whose labels would not fit.
+    """
+    if not names:
+        return []
+    if task.kind not in _AUGMENTED:
+        raise UserError(
+            f"data.augment={names}: of task.kind={task.kind} what is right may stand in the text; "
+            f"augment {', '.join(_AUGMENTED)}"
+        )
+    words = substitution.read(names, "data.augment")
+    fields = [name for name in (task.text, task.pair) if name]
+    made = [substitution.exchanged(record, fields, words) for record in found]
+    if not any(made):
+        raise UserError(f"data.augment={names}: no training record holds a term; leave it out")
+    return [record for record, _ in filter(None, made)]
+
+
+_AUGMENTED = ("classification", "multi_label", "regression")
 
 
 def _check_varies(block: dict[str, Any], task: Task, found: Sequence[Record], key: str) -> None:

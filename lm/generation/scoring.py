@@ -1,6 +1,6 @@
 """Computes how likely a model finds given text.
 
-Dimension key: B batch, L length, M encoder length, V vocabulary.
+Dimension key: B batch, L length, M encoder length, P predicted tokens, V vocabulary.
 """
 
 import functools
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
@@ -24,6 +25,7 @@ class Score(NamedTuple):
 
     log_likelihood: float  # Of all tokens together, in nats.
     is_greedy: bool  # Whether each is the likeliest.
+    of_tokens: tuple[float, ...]  # The log-likelihood of each token, in nats.
 
 
 def score(
@@ -64,8 +66,10 @@ def score(
         encoder_BM = encoder_BM if has_encoder else None
         inputs = shard_like(params, (*arrays_BL, encoder_BM, lengths_B))
         found = to_host(with_mesh(functools.partial(_score, model))(params, *inputs, vocab_size))
-        for i, total, greedy in zip(here, *found, strict=False):  # Not of what fills up.
-            scores[i] = Score(float(total), bool(greedy))
+        for i, total, greedy, likely_L in zip(here, *found, strict=False):  # Not what fills up.
+            num = len(pairs[i][1])
+            likely_L = likely_L[len(rows[i][0]) - num :][:num]
+            scores[i] = Score(float(total), bool(greedy), tuple(likely_L.tolist()))
     return [scores[i] for i in range(len(pairs))]
 
 
@@ -100,4 +104,59 @@ def _score(
     # Chosen, not multiplied by weights: what does not count may be -inf, and 0 x -inf is NaN.
     total_B = jnp.sum(jnp.where(counts_BL, likely_BL, 0.0), axis=1)
     is_likeliest_BL = jnp.argmax(logits_BLV, axis=-1) == targets_BL
-    return total_B, jnp.all(is_likeliest_BL | ~counts_BL, axis=1)
+    return total_B, jnp.all(is_likeliest_BL | ~counts_BL, axis=1), likely_BL
+
+
+def pseudo_log_likelihoods(
+    model: nn.Module,
+    params: Params,
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    mask_id: int,
+    vocab_size: int,
+    batch_size: int = 64,
+) -> list[tuple[float, ...]]:
+    """Scores tokens in nats, each masked alone in its text (Salazar et al. 2020, section 2).
+
+    `<s> a b </s>` with the positions 1 2 is read as `<s> <mask> b </s>` and `<s> a <mask> </s>`.
+
+    Args:
+      model: an encoder.
+      params: of the model.
+      texts: token ids, special ones included, and the positions that are scored.
+      mask_id: what hides a token.
+      vocab_size: ids from this on have no likelihood.
+      batch_size: of masked texts at once, whichever they are; changes no number.
+
+    Returns:
+      Of each text, those of its positions.
+    """
+    hidden = [(i, at) for i, (_, positions) in enumerate(texts) for at in positions]
+    lengths = [len(texts[i][0]) for i, _ in hidden]
+    found: dict[tuple[int, int], float] = {}
+    for here, filled in by_length(lengths, batch_size):
+        rows = [hidden[j] for j in filled]
+        tokens_BL, lengths_B = padded([texts[i][0] for i, _ in rows], model.config.max_len)
+        predict_B = np.array([at for _, at in rows], np.int32)
+        targets_B = tokens_BL[np.arange(len(rows)), predict_B]
+        tokens_BL[np.arange(len(rows)), predict_B] = mask_id
+        inputs = shard_like(params, (tokens_BL, lengths_B, predict_B[:, None], targets_B[:, None]))
+        step = with_mesh(functools.partial(_masked_score, model))
+        likely_BP = to_host(step(params, *inputs, vocab_size))
+        found |= {hidden[j]: float(x) for j, (x,) in zip(here, likely_BP, strict=False)}
+    return [tuple(found[i, at] for at in positions) for i, (_, positions) in enumerate(texts)]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
+def _masked_score(model, params, tokens_BL, lengths_B, predict_BP, targets_BP, vocab_size):
+    at_L = jnp.arange(tokens_BL.shape[1])
+    logits_BPV = model.apply(
+        {"params": params},
+        tokens_BL,
+        jnp.broadcast_to(at_L[None], tokens_BL.shape),
+        (at_L[None] < lengths_B[:, None]).astype(jnp.int32),
+        predict_BP,
+    ).logits()
+    logits_BPV = of_known_ids(logits_BPV.astype(jnp.float32), vocab_size)
+    picked_BP = jnp.take_along_axis(logits_BPV, targets_BP[..., None], axis=-1)[..., 0]
+    return picked_BP - jax.nn.logsumexp(logits_BPV, axis=-1)

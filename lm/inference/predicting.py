@@ -66,7 +66,7 @@ def make_predictor(
     mesh: Mesh,
     *,
     batch_size: int,
-    replies: Replies,
+    replies: Replies | None = None,
     has_few_shapes: bool = False,
 ) -> Predictor:
     """Makes a predictor of a run.
@@ -75,7 +75,7 @@ def make_predictor(
       run: see `task_model.load`.
       mesh: the devices to compute on, with the `sequence_parts` that the run was opened with.
       batch_size: records at a time, over all devices; changes no number.
-      replies: only for tasks of conversations.
+      replies: of tasks of conversations, and of no others.
       has_few_shapes: each example has a row of its own, of few lengths (`FewShapes`), in place of
         rows as full as they can be.
     """

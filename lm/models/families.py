@@ -1,5 +1,6 @@
 """The model families, by the names that configs give them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,13 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
     # No parameter depends on the length, so one token will do.
     params = model.init(key, **{name: jnp.zeros((1, 1), jnp.int32) for name in names})["params"]
     return mup.scaled_init(model.config, params)
+
+
+def random_like(model: nn.Module, params: Params, seed: int) -> Params:
+    """Draws random parameters, cut over devices as these are."""
+    shardings = jax.tree.map(lambda x: x.sharding, params)
+    draw = jax.jit(functools.partial(init_params, model), out_shardings=shardings)
+    return draw(jax.random.key(seed))
 
 
 def param_shapes(model: nn.Module) -> Params:

@@ -41,7 +41,12 @@ _MAY_CHANGE = (
     "show_document",
 )
 # Keys that runs of older versions lack, with what they did.
-ADDED = {"tokenizer.character_coverage": 0.9995, "train.only": "", "eval.corpora": {}}
+ADDED = {
+    "tokenizer.character_coverage": 0.9995,
+    "train.only": "",
+    "eval.corpora": {},
+    "data.augment": "",
+}
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")

@@ -50,7 +50,10 @@ def test_texts_are_the_same_on_any_mesh(name, axis, random_like):
     assert is_whole == (axis == "data")
     expected, expected_scores = results(params)
     assert written == expected
-    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
+    for score, other in zip(scores, expected_scores, strict=True):
+        assert score.is_greedy == other.is_greedy
+        np.testing.assert_allclose(score.of_tokens, other.of_tokens, rtol=1e-5)
+        np.testing.assert_allclose(score.log_likelihood, sum(other.of_tokens), rtol=1e-5)
 
 
 def test_beams_are_the_same_on_a_mesh(random_like):
