@@ -69,7 +69,8 @@ class Embedder:
     def compile(self) -> None:
         """Compiles all that can occur."""
         for num_rows, length in self._shapes:
-            self._vectors(self._params, *padded([[0] * length] * num_rows, self.max_len))
+            texts = padded([[0] * length] * num_rows, self.max_len)
+            self._vectors.lower(self._params, *texts).compile()
 
     def ids(self, name: str, text: str) -> list[int]:
         """Returns the tokens of a text, with special ones; `name` is what errors call it.
