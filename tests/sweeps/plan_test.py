@@ -57,8 +57,9 @@ def test_a_run_is_named_by_its_config_and_says_what_differs():
 def test_keys_that_are_new_do_not_rename_runs():
     (run,) = plan({"seed": 1})
     (adapted,) = plan({"seed": 1}, base=Base("configs/adapt.py", {}))
+    (tuned,) = plan({"seed": 1}, base=Base("configs/classify.py", {}))
 
-    values = cli.flat(adapted.config) | cli.flat(run.config)
+    values = cli.flat(tuned.config) | cli.flat(adapted.config) | cli.flat(run.config)
     new = {"data.engine.runner", "data.engine.options", *workdir.ADDED}
     assert new <= plan_lib.SINCE.keys() & values.keys()
     for key in new:
