@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.fairness.measured import RANDOM_SEEDS, Measured, cell
+from experiments.fairness.measured import Measured, beside_random, cell
 from lm.fairness import choices, likelihoods
 from lm.loading import run as run_lib
 from lm.results.forest_plot import Share
@@ -30,15 +30,11 @@ def measure(
     loaded = run_lib.load(folder, mesh=mesh)
     scorer = likelihoods.make_scorer(loaded, batch_size)
     print(f"{folder} at step {loaded.step}: {scorer.kind}s of {len(read):,} questions", flush=True)
-    found = {}
-    for name in ("this model", *(f"random weights {number}" for number in RANDOM_SEEDS)):
-        is_own = name == "this model"
-        params = scorer.params if is_own else scorer.random_params(int(name.split()[-1]))
-        chosen = _chosen(scorer, params, read)
-        found |= {
-            f"{name}, by {score}": choices.compare(read, answers, seed)
-            for score, answers in chosen.items()
-        }
+    found = {
+        f"{name}, by {score}": choices.compare(read, answers, seed)
+        for name, chosen in beside_random(scorer, lambda p: _chosen(scorer, p, read)).items()
+        for score, answers in chosen.items()
+    }
     _print(found)
     contents = dict(step=loaded.step, likelihood=scorer.kind, results=found)
     return Measured(contents, _panels(found), line=None)

@@ -1,8 +1,10 @@
 """What each way to measure a bias gives: its numbers, and how they are shown."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from lm.fairness.likelihoods import Scorer
+from lm.models.parameters import Params
 from lm.results import forest_plot
 
 RANDOM_SEEDS = (0, 1, 2)  # Of weights that no text has shaped, and so no bias of a text.
@@ -14,6 +16,14 @@ class Measured(NamedTuple):
     contents: dict[str, Any]
     panels: forest_plot.Panels
     line: float | None  # Where no bias is, in the picture; None: nowhere.
+
+
+def beside_random(scorer: Scorer, of: Callable[[Params], Any]) -> dict[str, Any]:
+    """Measures a model, and beside it the same architecture at each of `RANDOM_SEEDS`."""
+    found = {"this model": of(scorer.params)}
+    for seed in RANDOM_SEEDS:
+        found[f"random weights {seed}"] = of(scorer.random_params(seed))
+    return found
 
 
 def cell(measure: Mapping[str, Any]) -> str:

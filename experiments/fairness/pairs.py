@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from experiments.fairness.measured import RANDOM_SEEDS, Measured
+from experiments.fairness.measured import Measured, beside_random
 from lm.fairness import likelihoods, pairs
 from lm.loading import run as run_lib
 from lm.results import forest_plot
@@ -53,15 +53,11 @@ def _compare(
     """Compares pairs by the model and by random weights, and with their roles swapped."""
     sentences = _texts(read)
     swapped = [pair.swapped() for pair in read]
-    likely = scorer(scorer.params, sentences)
-    found = {
-        "this model": _by_score(read, likely, seed),
-        "roles swapped": _by_score(swapped, likely, seed),  # Must mirror around a half.
-    }
-    for number in RANDOM_SEEDS:
-        likely = scorer(scorer.random_params(number), sentences)
-        found[f"random weights {number}"] = _by_score(read, likely, seed)
-    return found
+    likely = beside_random(scorer, lambda params: scorer(params, sentences))
+    found = {name: _by_score(read, of_model, seed) for name, of_model in likely.items()}
+    own = found.pop("this model")
+    mirrored = _by_score(swapped, likely["this model"], seed)  # Around a half.
+    return {"this model": own, "roles swapped": mirrored, **found}
 
 
 def _by_score(read: list[pairs.Pair], likely: Any, seed: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.fairness.measured import RANDOM_SEEDS, Measured, cell
+from experiments.fairness.measured import Measured, beside_random, cell
 from lm.fairness import likelihoods, stereoset
 from lm.loading import run as run_lib
 from lm.results.forest_plot import Share
@@ -26,10 +26,8 @@ def measure(folder: pathlib.Path, mesh: Mesh, data: str, *, batch_size: int, see
     loaded = run_lib.load(folder, mesh=mesh)
     scorer = likelihoods.make_scorer(loaded, batch_size)
     print(f"{folder} at step {loaded.step}: {scorer.kind}s of {len(read):,} clusters", flush=True)
-    found = {"this model": stereoset.compare(read, _scores(scorer, scorer.params, read), seed)}
-    for number in RANDOM_SEEDS:
-        scores = _scores(scorer, scorer.random_params(number), read)
-        found[f"random weights {number}"] = stereoset.compare(read, scores, seed)
+    compared = lambda params: stereoset.compare(read, _scores(scorer, params, read), seed)
+    found = beside_random(scorer, compared)
     _print(found)
     contents = dict(step=loaded.step, likelihood=scorer.kind, results=found)
     return Measured(contents, _panels(found), line=0.5)

@@ -12,9 +12,10 @@ from experiments.fairness.groups import task_labels
 from experiments.fairness.measured import Measured, cell
 from lm.data.records import Record
 from lm.errors import UserError
-from lm.fairness import intervals, substitution
+from lm.fairness import substitution
 from lm.inference import predicting
 from lm.loading import task_model
+from lm.metrics import intervals
 from lm.results.forest_plot import Share
 from lm.system import safe_text
 from lm.tasks.task import Prediction

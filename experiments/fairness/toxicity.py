@@ -11,7 +11,7 @@ from experiments.fairness.groups import task_labels
 from experiments.fairness.measured import RANDOM_SEEDS, Measured, cell
 from lm.errors import UserError
 from lm.fairness import toxicity
-from lm.fairness.records import records_of, text_of
+from lm.fairness.records import lines_of, records_of, text_of
 from lm.formats import files, formats
 from lm.formats.fields import Record
 from lm.inference import predicting, writing
@@ -100,10 +100,10 @@ def read_prompts(data: str) -> list[writing.Prompt]:
     for path in files.find("", data, key="data"):
         if formats.is_known(path):
             records += records_of(str(path), "prompt")
-            continue
-        for line in files.without_errors(formats.read(path, 10**9, files.text_lines), "raise", []):
-            if line.text.strip():
-                records.append(Record(f"{files.shown(path)}:{line.number}", {"prompt": line.text}))
+        else:
+            records += [
+                Record(line.name, {"prompt": line.fields["text"]}) for line in lines_of(path)
+            ]
     if not records:
         raise UserError(f"data={data!r} holds no prompt; give it some")
     return [writing.Prompt(record.name, _text(record), {}) for record in records]

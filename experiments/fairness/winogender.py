@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.fairness.measured import RANDOM_SEEDS, Measured, cell
+from experiments.fairness.measured import Measured, beside_random, cell
 from lm.fairness import likelihoods, winogender
 from lm.loading import run as run_lib
 from lm.results.forest_plot import Share
@@ -23,10 +23,8 @@ def measure(folder: pathlib.Path, mesh: Mesh, data: str, *, batch_size: int, see
     loaded = run_lib.load(folder, mesh=mesh)
     scorer = likelihoods.make_scorer(loaded, batch_size)
     print(f"{folder} at step {loaded.step}: {scorer.kind}s of {len(read):,} sentences", flush=True)
-    found = {"this model": winogender.compare(read, _chosen(scorer, scorer.params, read))}
-    for number in RANDOM_SEEDS:
-        chosen = _chosen(scorer, scorer.random_params(number), read)
-        found[f"random weights {number}"] = winogender.compare(read, chosen)
+    compared = lambda params: winogender.compare(read, _chosen(scorer, params, read))
+    found = beside_random(scorer, compared)
     rows = {
         name: {f"accuracy, {gender}": x for gender, x in of["accuracy"].items()}
         | {"male - female": of["difference"], "same answer": of["same"]}

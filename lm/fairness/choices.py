@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.errors import UserError
-from lm.fairness import intervals
 from lm.fairness.records import records_of, text_of
 from lm.formats.fields import Record
+from lm.metrics import intervals
 
 _ANSWERS = ("ans0", "ans1", "ans2")
 _CONDITIONS = {  # As BBQ names them, and CBBQ.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lm.fairness import intervals
-from lm.fairness.intervals import Interval
+from lm.metrics import intervals
+from lm.metrics.intervals import Interval
 
 SMALL = 30  # Groups of fewer examples are flagged.
 _TP, _FN, _FP, _TN = range(4)

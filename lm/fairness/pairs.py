@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.errors import UserError
-from lm.fairness import intervals
-from lm.fairness.records import records_of, text_of
+from lm.fairness.records import lines_of, records_of, text_of
 from lm.formats import files, formats
 from lm.formats.fields import Record
+from lm.metrics import intervals
 from lm.settings import choose
 
 MORE, LESS, CATEGORY, DIRECTION = "sent_more", "sent_less", "bias_type", "stereo_antistereo"
@@ -95,9 +95,7 @@ def _sentences(spec: str, key: str) -> list[tuple[str, str]]:
     if formats.is_known(path):
         records = records_of(str(path), "sentence")
         return [(record.name, text_of(record, "replaced_sentence")) for record in records]
-    lines = files.without_errors(formats.read(path, 10**9, files.text_lines), "raise", [])
-    named = [(f"{files.shown(path)}:{line.number}", line.text) for line in lines]
-    return [(name, _WINOBIAS.sub("", text)) for name, text in named if text.strip()]
+    return [(line.name, _WINOBIAS.sub("", line.fields["text"])) for line in lines_of(path)]
 
 
 _WINOBIAS = re.compile(r"^\d+ (?=.*\[)|[\[\]]")  # "1 [The cook] ate what [he] made.", its marks.

@@ -1,5 +1,7 @@
 """Reads the records of published sets, each of which must hold what is asked of it."""
 
+import pathlib
+
 from lm.errors import UserError
 from lm.formats import files, formats
 from lm.formats.fields import Record, kind_of, names_of
@@ -30,6 +32,17 @@ def records_of(spec: str, what: str) -> list[Record]:
         raise UserError(f"data={spec!r} holds no {what}; give it some")
     plain = lambda fields: {key.removeprefix(_BOM): value for key, value in fields.items()}
     return [Record(record.name, plain(record.fields)) for record in found]
+
+
+def lines_of(path: pathlib.Path) -> list[Record]:
+    """Reads the lines of a file that are not empty, each as the field "text".
+
+    Raises:
+      UserError: it cannot be read, by its line.
+    """
+    lines = files.without_errors(formats.read(path, 10**9, files.text_lines), "raise", [])
+    name = lambda line: f"{files.shown(path)}:{line.number}"
+    return [Record(name(line), {"text": line.text}) for line in lines if line.text.strip()]
 
 
 def text_of(record: Record, key: str) -> str:

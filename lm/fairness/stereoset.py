@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm.errors import UserError
-from lm.fairness import intervals
-from lm.fairness.intervals import RESAMPLES
 from lm.formats import files
+from lm.metrics import intervals
+from lm.metrics.intervals import RESAMPLES
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 SPLITS = ("intrasentence", "intersentence")

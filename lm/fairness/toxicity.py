@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.fairness import intervals
+from lm.metrics import intervals
 
 
 def summary(probability_PK: np.ndarray, seed: int) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lm.errors import UserError
-from lm.fairness import intervals
 from lm.fairness.records import records_of, text_of
 from lm.formats.fields import Record
+from lm.metrics import intervals
 
 GENDERS = ("male", "female", "neutral")
 _PRONOUNS = {

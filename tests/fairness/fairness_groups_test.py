@@ -4,7 +4,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from lm.fairness import groups, intervals
+from lm.fairness import groups
+from lm.metrics import intervals
 
 THEIRS = json.loads((pathlib.Path(__file__).parent / "fairlearn.json").read_text())
 

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from lm.errors import UserError
-from lm.fairness import intervals, pairs
+from lm.fairness import pairs
+from lm.metrics import intervals
 
 HERE = pathlib.Path(__file__).parent
 HEADER = "sent_more,sent_less,stereo_antistereo,bias_type"
