@@ -11,10 +11,7 @@ import numpy as np
 from lm.data import unlabelled
 from lm.errors import UserError
 from lm.formats.fields import Record
-from lm.interpret import (
-    capture,
-    page,
-)
+from lm.interpret import capture, page
 from lm.interpret import subject as subject_lib
 from lm.interpret.subject import Subject, Text
 from lm.system import free_memory

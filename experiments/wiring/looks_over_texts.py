@@ -9,12 +9,7 @@ import numpy as np
 
 from experiments.wiring.look_inputs import Found, Settings, check_room, read_records
 from lm.errors import UserError
-from lm.interpret import (
-    neurons,
-    page,
-    probes,
-    residuals,
-)
+from lm.interpret import neurons, page, probes, residuals
 from lm.interpret import subject as subject_lib
 from lm.interpret.subject import Subject, Text
 

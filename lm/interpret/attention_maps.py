@@ -3,16 +3,10 @@
 Dimension key: N layers, B batch, H heads, L query length, M key length.
 """
 
-import functools
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import numpy as np
-from flax import linen as nn
 
-from lm.interpret.subject import Side, Subject, Text, run_model, sites
-from lm.models.parameters import Params
+from lm.interpret.subject import Side, Subject, Text, seen, sites
 
 _END = "/probs.out"
 
@@ -28,10 +22,8 @@ def attention_maps(subject: Subject, text: Text) -> dict[str, np.ndarray]:
 
     A row of queries sums to 1; what a query does not see is exactly 0.
     """
-    names = tuple(attention_sites(subject, text))
-    seen = _seen(subject.model, subject.params, text.inputs, names)
     found = {}
-    for name, probs_NBHLM in seen.items():
+    for name, probs_NBHLM in seen(subject, text.inputs, attention_sites(subject, text)).items():
         queries, keys = sides_of(text, name)
         found[name] = np.asarray(probs_NBHLM)[:, 0, :, : len(queries.ids_L), : len(keys.ids_L)]
     return found
@@ -41,10 +33,3 @@ def sides_of(text: Text, name: str) -> tuple[Side, Side]:
     """Finds the sequences of queries and of keys of a site of attention."""
     queries = text.side(name)
     return queries, text.sides["encoder/"] if "cross_attention" in name else queries
-
-
-@functools.partial(jax.jit, static_argnames=("model", "names"))
-def _seen(
-    model: nn.Module, params: Params, inputs: Mapping[str, Any], names: tuple[str, ...]
-) -> dict[str, jax.Array]:
-    return run_model(model, params, inputs, keep=names)[1]

@@ -15,7 +15,7 @@ from flax import linen as nn
 from lm.errors import UserError
 from lm.interpret.attention_maps import attention_maps
 from lm.interpret.capture import Patch
-from lm.interpret.subject import Subject, Text, run_model, sites
+from lm.interpret.subject import Subject, Text, run_model, seen, sites
 from lm.interpret.targets import Target
 from lm.models.parameters import Params
 
@@ -102,23 +102,12 @@ def attention_rollout(subject: Subject, text: Text) -> dict[str, np.ndarray]:
 
 def _of_text(text: Text, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """Takes the padding away."""
-    found = {}
-    for name, x_BLD in arrays.items():
-        side = (
-            text.sides[""] if "" in text.sides else text.sides[name.removesuffix("embedding.out")]
-        )
-        found[name] = np.asarray(x_BLD)[0, : len(side.ids_L)]
-    return found
+    length = lambda name: len(text.side(name).ids_L)
+    return {name: np.asarray(x_BLD)[0, : length(name)] for name, x_BLD in arrays.items()}
 
 
 def _embedded(subject: Subject, text: Text, inputs: Mapping[str, Any]) -> Embedded:
-    names = embedding_sites(subject, text)
-    return _embed(subject.model, names, subject.params, inputs)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed(model: nn.Module, names: tuple[str, ...], params: Params, inputs: Any) -> Embedded:
-    return run_model(model, params, inputs, keep=names)[1]
+    return seen(subject, inputs, embedding_sites(subject, text))
 
 
 def _ends(subject: Subject, text: Text, baseline: str) -> tuple[Embedded, Embedded]:

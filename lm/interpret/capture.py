@@ -13,6 +13,7 @@ Dimension key:
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -114,18 +115,21 @@ def sites(
 
     Takes what `observe` does, arrays or their shapes; computes nothing.
     """
-
-    def run(params, inputs, more):
-        with nn.intercept_methods(_interceptor(None)):
-            return model.apply({"params": params}, *inputs, method=method, mutable=[_SEEN], **more)
-
     # What is static, such as `deterministic`, stays outside of the trace.
     is_traced = lambda x: bool(jax.tree.leaves(x)) and not isinstance(x, bool | int | str)
     traced = {name: x for name, x in more.items() if is_traced(x)}
-    static = {name: x for name, x in more.items() if name not in traced}
-    _, seen = jax.eval_shape(lambda p, i, t: run(p, i, t | static), params, inputs, traced)
-    found = flatten_dict(seen.get(_SEEN, {}))
+    static = tuple((name, x) for name, x in more.items() if name not in traced)
+    found = flatten_dict(_all_seen.eval_shape(model, method, static, params, inputs, traced))
     return {_name(path): found[path] for path in sorted(found)}
+
+
+# Compiled never; for its shapes alone, of which JAX remembers what it has traced.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _all_seen(model, method, static, params, inputs, traced):
+    with nn.intercept_methods(_interceptor(None)):
+        settings = dict(method=method, mutable=[_SEEN]) | dict(static)
+        _, seen = model.apply({"params": params}, *inputs, **settings, **traced)
+    return seen.get(_SEEN, {})
 
 
 def check_site(name: str, known: Collection[str]) -> None:

@@ -3,16 +3,13 @@
 Dimension key: N layers, B batch, L length, F neurons of a layer, K kept places.
 """
 
-import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
-from lm.interpret.subject import Subject, Text, run_model, sites
-from lm.models.parameters import Params
+from lm.interpret.subject import Subject, Text, seen, sites
 
 _KEPT = 5
 
@@ -51,8 +48,7 @@ def neuron_statistics(
     """Adds up the statistics of texts by the names of sites; each text has the index given."""
     totals: dict[str, NeuronStatistics] = {}
     for index, text in texts:
-        names = tuple(neuron_sites(subject, text))
-        for name, x_NBLF in _seen(subject.model, names, subject.params, text.inputs).items():
+        for name, x_NBLF in seen(subject, text.inputs, neuron_sites(subject, text)).items():
             length = len(text.side(name).ids_L)
             new = _of_text(np.asarray(x_NBLF)[:, 0, :length], index)
             totals[name] = totals[name] + new if name in totals else new
@@ -72,10 +68,3 @@ def _of_text(x_NLF: np.ndarray, index: int) -> NeuronStatistics:
         np.full(values_NFK.shape, index),
         np.pad(order_NFK, fill),
     )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _seen(
-    model: nn.Module, names: tuple[str, ...], params: Params, inputs: Any
-) -> dict[str, jax.Array]:
-    return run_model(model, params, inputs, keep=names)[1]

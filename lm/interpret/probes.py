@@ -4,7 +4,6 @@ Dimension key: N layers, W words, D model width, S labels.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import scipy.optimize
 import scipy.special
 
 from lm.errors import UserError
+from lm.metrics import intervals
 
 
 class Probe(NamedTuple):
@@ -106,22 +106,11 @@ def score(
 ) -> ProbeScores:
     """Trains a probe, and one of control labels, and scores both on words held out."""
 
-    def accuracy(train_W, held_out_W):
+    def num_right(train_W, held_out_W):
         probe = fit(train_WD, train_W, num_labels, inverse_l2=inverse_l2)
-        return float(np.mean(probe.probabilities(held_out_WD).argmax(axis=1) == held_out_W))
+        return int(np.sum(probe.probabilities(held_out_WD).argmax(axis=1) == held_out_W))
 
-    right = accuracy(train_labels_W, held_out_labels_W)
-    low, high = wilson(right, len(held_out_labels_W))
-    return ProbeScores(right, low, high, accuracy(train_control_W, held_out_control_W))
-
-
-def wilson(share: float, number: int) -> tuple[float, float]:
-    """Gives the 95 % interval of a share of so many (Wilson 1927)."""
-    z = 1.959964
-    centre = (share + z * z / (2 * number)) / (1 + z * z / number)
-    half = (
-        z
-        / (1 + z * z / number)
-        * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-    )
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    num = len(held_out_labels_W)
+    right = num_right(train_labels_W, held_out_labels_W)
+    control = num_right(train_control_W, held_out_control_W)
+    return ProbeScores(right / num, *intervals.wilson(right, num), control / num)

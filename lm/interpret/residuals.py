@@ -3,15 +3,9 @@
 Dimension key: N layers, B batch, L length, D model width.
 """
 
-import functools
-from typing import Any
-
-import jax
 import numpy as np
-from flax import linen as nn
 
-from lm.interpret.subject import Subject, Text, run_model, sites
-from lm.models.parameters import Params
+from lm.interpret.subject import Subject, Text, seen, sites
 
 
 def residuals(subject: Subject, text: Text) -> dict[str, np.ndarray]:
@@ -22,13 +16,6 @@ def residuals(subject: Subject, text: Text) -> dict[str, np.ndarray]:
     name, side = next(iter(text.sides.items()))
     ends = (f"{name}layers.in", f"{name}layers.out")
     found = [next(s for s in sites(subject, text.inputs) if s.endswith(end)) for end in ends]
-    seen = _seen(subject.model, tuple(found), subject.params, text.inputs)
-    into, out = (np.asarray(seen[site])[:, 0, : len(side.ids_L)] for site in found)
+    by_site = seen(subject, text.inputs, found)
+    into, out = (np.asarray(by_site[site])[:, 0, : len(side.ids_L)] for site in found)
     return {"embedding": into[0]} | {f"layer {n}": x_LD for n, x_LD in enumerate(out)}
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _seen(
-    model: nn.Module, names: tuple[str, ...], params: Params, inputs: Any
-) -> dict[str, jax.Array]:
-    return run_model(model, params, inputs, keep=names)[1]

@@ -3,6 +3,7 @@
 Dimension key: B batch, L length, M encoder length, W words, E texts of a row.
 """
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -117,6 +118,18 @@ def run_model(
 def sites(subject: Subject, inputs: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """Lists the sites that a text passes; see `capture.sites`."""
     return capture.sites(subject.model, subject.params, method=_method(subject.model), **inputs)
+
+
+def seen(
+    subject: Subject, inputs: Mapping[str, Any], names: Collection[str]
+) -> dict[str, jax.Array]:
+    """Computes what stands at sites while a model reads a text, by their names."""
+    return _seen(subject.model, subject.params, inputs, tuple(names))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "names"))
+def _seen(model, params, inputs, names):
+    return run_model(model, params, inputs, keep=names)[1]
 
 
 def _method(model: nn.Module) -> Any:

@@ -9,6 +9,7 @@ import sklearn.linear_model
 
 from lm.errors import UserError
 from lm.interpret import probes
+from lm.metrics import intervals
 
 
 @pytest.mark.parametrize("num_labels", [2, 4])
@@ -49,7 +50,7 @@ def test_a_planted_feature_is_found_and_control_labels_are_chance():
     )
 
     assert scores.accuracy >= 0.99 and scores.low > 0.94 and scores.high == 1
-    low, high = probes.wilson(scores.control, 100)
+    low, high = intervals.wilson(round(100 * scores.control), 100)
     assert low <= 0.5 <= high
     assert scores.selectivity == scores.accuracy - scores.control
 
