@@ -35,8 +35,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 @pytest.fixture(scope="module", autouse=True)
 def _room_for_programs():
-    # Each compiled program maps memory, and XLA was seen to crash where Linux gives a process no
-    # more mappings than its default of 65,530.
+    # Each compiled program maps memory, of which a process may have 65,530 mappings by Linux's
+    # default; a worker gathers tens of thousands, and XLA fails where there are no more.
     yield
     mappings = pathlib.Path("/proc/self/maps")
     if mappings.exists() and len(mappings.read_bytes().splitlines()) > 20_000:

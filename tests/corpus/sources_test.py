@@ -14,6 +14,7 @@ from lm.corpus.sources import Document, Source, make_source, readable
 from lm.data.records import read_records
 from lm.errors import UserError
 from lm.formats import files
+from tests import tfds_texts
 
 PACKERS = {
     "": lambda data: data,
@@ -189,23 +190,7 @@ def test_ten_lines_add_a_source(tmp_path, monkeypatch):
 
 
 def test_a_tfds_name_is_a_source(tmp_path, monkeypatch):
-    import tensorflow_datasets as tfds
-
-    class SomeGreetings(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = tmp_path  # Otherwise TFDS looks for the class in a module of that name.
-
-        def _info(self):
-            features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
-            return self.dataset_info_from_configs(features=features, disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            yield from ((i, {"text": f"grüß {i}"}) for i in range(4))
-
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+    tfds_texts.register(monkeypatch, "SomeGreetings", tmp_path, [f"grüß {i}" for i in range(4)])
 
     def source(spec, field="text"):
         return make_source("tfds:some_greetings", split="train", spec=spec, field=field)

@@ -10,6 +10,7 @@ from experiments import curate
 from lm.corpus.sources import make_source
 from lm.curation import ledger
 from lm.errors import UserError
+from tests import tfds_texts
 
 LINE = "Nobody on the ferry of {} spoke of the flood."
 TEXTS = [*(LINE.format(year) for year in range(1801, 1805)), LINE.format(1801), " ", "x" * 1000]
@@ -62,23 +63,7 @@ def test_a_folder_of_hugging_face(form, home, monkeypatch):
 
 
 def test_a_data_set_of_tfds(home, monkeypatch):
-    import tensorflow_datasets as tfds
-
-    class SomeFerries(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = home  # Otherwise TFDS looks for the class in a module of that name.
-
-        def _info(self):
-            features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
-            return self.dataset_info_from_configs(features=features, disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            yield from ((i, {"text": text}) for i, text in enumerate([*TEXTS, b"\xffab"]))
-
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(home))
+    tfds_texts.register(monkeypatch, "SomeFerries", home, [*TEXTS, b"\xffab"])
 
     assert account(home, "tfds", "some_ferries@train") == EXPECTED | {"not_utf8": (1, 3)}
 
