@@ -112,7 +112,9 @@ def test_nothing_is_left_of_many_clients_half_of_which_leave(tmp_path):
     service = fake_service.FakeService(step_seconds=0.002, slots=8, max_waiting=200)
     fds, rng = lambda: len(os.listdir("/proc/self/fd")), random.Random(0)
     with serving(tmp_path, service) as served:
-        get(served, "/health")
+        first = ask(served)  # The thread that reads prompts begins with the first.
+        first.getresponse().read()
+        first.close()
         threads, before = threading.active_count(), fds()
 
         def one(leaves, stream, lines):
