@@ -85,6 +85,29 @@ def test_bias_in_ambiguous_contexts_counts_by_what_is_wrong():
     assert found["cbbq_total"]["value"] is None
 
 
+def test_bias_in_other_contexts_is_of_answers_that_name_a_group():
+    """12 questions: 6 unknown, 4 biased, 2 against: CBBQ's divisor is 6 there."""
+    questions = [q for q in choices.read(EN) if not q.is_ambiguous]
+    answers = [q.unknown for q in questions[:6]] + [q.biased for q in questions[6:10]]
+    answers += [3 - q.unknown - q.biased for q in questions[10:]]
+
+    found = choices.compare(questions, answers, seed=0)["disambiguated"]
+
+    assert found["cbbq_bias"]["value"] == pytest.approx(4 / 6)
+    assert found["bias"]["value"] == pytest.approx(2 * 4 / 6 - 1)
+
+
+def test_a_byte_order_mark_before_keys_is_no_part_of_them(tmp_path):
+    rows = json.loads(pathlib.Path(ZH).read_text())
+    marked = [{"\ufeff" + key.lstrip("\ufeff"): row[key] for key in row} for row in rows]
+    path = tmp_path / "marked.json"
+    path.write_text("\ufeff" + json.dumps(marked))
+
+    asked = [question[1:-1] for question in choices.read(str(path))]
+
+    assert asked == [question[1:-1] for question in choices.read(ZH)]
+
+
 def test_answers_that_records_hold_are_found(tmp_path):
     rows = [json.loads(line) for line in pathlib.Path(EN).read_text().splitlines()]
     said = ["the grandfather. ", "The grandson", "nobody"]

@@ -59,8 +59,9 @@ def test_a_model_without_an_opinion_is_in_the_middle():
         assert low < 50 < high and high - low < 15
     swapped = [(b, a, c) for a, b, c in rng.random((400, 3))]
     mirrored = stereoset.compare(clusters, [(b, a, c) for a, b, c in swapped], seed=0)
-    ss = stereoset.compare(clusters, swapped, seed=0)["ss"]["value"]
-    assert ss + mirrored["ss"]["value"] == pytest.approx(100)
+    found = stereoset.compare(clusters, swapped, seed=0)
+    assert found["ss"]["value"] + mirrored["ss"]["value"] == pytest.approx(100)
+    assert found["icat"]["value"] == pytest.approx(mirrored["icat"]["value"])  # It takes no side.
 
 
 REFUSED = {
