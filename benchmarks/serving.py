@@ -57,7 +57,7 @@ class Burst(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sides", default="ours,serve,continuous")
+    parser.add_argument("--peers", default="serve,continuous", help="beside ours; may be empty")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num_streams", type=int, default=8)
     parser.add_argument("--prompt_characters", type=int, default=150, help="about 80 tokens")
@@ -68,7 +68,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=size)
     args = parser.parse_args()
     sizes = {name: getattr(args, name) for name in SIZES}
-    names = args.sides.split(",")
+    names = ["ours", *filter(None, args.peers.split(","))]
+    if unknown := set(names[1:]) - PEERS.keys():
+        parser.error(f"--peers has {', '.join(unknown)}; there are {', '.join(PEERS)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or pathlib.Path(temporary)
         if not (folder / "model").exists():

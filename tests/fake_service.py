@@ -5,6 +5,7 @@ step, seconds to drain in, and why texts end.
 """
 
 import pathlib
+import socket
 import sys
 import threading
 import time
@@ -165,10 +166,15 @@ class Served:
 
     def __init__(self, application, max_connections=512):
         taken = server.bind("127.0.0.1", 0)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # Of connections: little.
         self.url = server.address_of(taken)
         self.port = taken.getsockname()[1]
         self._server = server.make(application, max_connections=max_connections)
         self._thread = threading.Thread(target=self._server.run, args=([taken],))
+
+    @property
+    def connections(self):
+        return self._server.server_state.connections
 
     def __enter__(self):
         self._thread.start()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -375,8 +376,20 @@ def test_what_was_read_and_written_comes_again_less_and_is_not_drawn_below_a_sha
         for penalty in (1.0, 1.3)
     )
     assert greedy != other
-    with pytest.raises(UserError, match=r"num_beams=2 searches without repetition_penalty=1\.3"):
-        write(folder, tmp_path, prompt="a", num_beams=2, repetition_penalty=1.3)
+
+
+@pytest.mark.parametrize(
+    "said, setting",
+    [
+        ("searches without repetition_penalty=1.3", {"repetition_penalty": 1.3}),
+        ("searches without min_p=0.1", {"min_p": 0.1}),
+        ("searches without top_k=5", {"top_k": 5}),
+        ("temperature=-1.0 ", {"temperature": -1.0}),
+    ],
+)
+def test_beams_refuse_what_is_about_drawing(folder, tmp_path, said, setting):
+    with pytest.raises(UserError, match=re.escape(said)):
+        write(folder, tmp_path, prompt="a", num_beams=2, **setting)
 
 
 def test_stop_strings_cut_what_is_written(folder, tmp_path, capsys):

@@ -24,6 +24,9 @@ from lm.settings import choose
 from lm.tasks import language
 from lm.tokenizers.tokenizers import Tokenizer
 
+# Of what draws, all but what always has a value that restricts.
+_ASK_FOR_NOTHING = {"top_k": 0, "min_p": 0, "repetition_penalty": 1}
+
 
 class Prompt(NamedTuple):
     """Holds a text, or a conversation."""
@@ -144,7 +147,8 @@ def write(
       stop: texts that end what is written, besides what ends it anyway.
       temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens: see `sampling.sample`.
       num_samples: with beams, at most as many as these.
-      num_beams: above 1, nothing is drawn.
+      num_beams: above 1, nothing is drawn: `temperature` and `top_p` change nothing, and what else
+        is about drawing is refused.
       length_penalty: see `beam.search`.
       draft: guesses several tokens that are checked at once (`speculative`), one text after the
         other: "lookup", which takes what stood in the text before, or a smaller run of the same
@@ -163,11 +167,14 @@ def write(
         raise UserError(
             f"num_beams={num_beams} draws nothing that a draft could hold; leave it out"
         )
-    if repetition_penalty != 1 and num_beams > 1:
-        raise UserError(
-            f"num_beams={num_beams} searches without repetition_penalty={repetition_penalty}; "
-            "leave one of them out"
-        )
+    drawn = dict(top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty)
+    sampling.check(temperature=temperature, top_p=top_p, **drawn)
+    for name, nothing in _ASK_FOR_NOTHING.items() if num_beams > 1 else ():
+        if drawn[name] != nothing:
+            raise UserError(
+                f"num_beams={num_beams} searches without {name}={drawn[name]}; leave one of them "
+                "out"
+            )
     tokenizer, model, params = writer.tokenizer, writer.model, writer.params
     stops = ending.stops(tokenizer, writer.stops.ids, [*writer.stops.strings, *stop])
     before = lambda prompt: prompt if writer.goes_on else ()
@@ -180,8 +187,7 @@ def write(
     else:
         # A prompt that is given several times gets as many samples.
         repeated = [x for x in ids for _ in range(num_samples)]
-        settings |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        settings |= dict(repetition_penalty=repetition_penalty)
+        settings |= dict(temperature=temperature, top_p=top_p) | drawn
         befores = [before(x) for x in repeated]
         is_ended = ending.finder(tokenizer, befores, stops.strings, show)
         key = jax.random.key(seed)

@@ -1,4 +1,5 @@
-"""Bounds connections: how many are open, and how long each may take to say what it wants."""
+"""Bounds connections: how many are open, and how long each may take to say what it wants, and to
+read what it is told."""
 
 import asyncio
 import json
@@ -11,10 +12,11 @@ from lm.serve.refusal import Refusal
 
 IDLE_SECONDS = 5  # Between an answer and the next request; clients open another one then.
 HEAD_SECONDS = 10.0  # For a request's line and headers, from their first byte or the connection on.
+UNREAD_SECONDS = 60.0  # For a client to take anything at all of what waits for it.
 
 
 class Connection(H11Protocol):
-    """One of uvicorn's, which leaves both bounds to a proxy.
+    """One of uvicorn's, which leaves all bounds to a proxy.
 
     Args:
       max_connections: others are told to come back, and closed at once.
@@ -25,9 +27,11 @@ class Connection(H11Protocol):
         super().__init__(*given, **named)
         self._max_connections = max_connections
         self._closing_late: asyncio.TimerHandle | None = None
+        self._closing_unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as something waits.
         if len(self.connections) > self._max_connections:
             transport.write(_too_many())
             transport.close()
@@ -45,7 +49,16 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_awaiting()
+        self._stop_writing_late()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reading()
+
+    def resume_writing(self) -> None:
+        self._stop_writing_late()
+        super().resume_writing()
 
     def _await_head(self) -> None:
         self._closing_late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
@@ -54,6 +67,22 @@ class Connection(H11Protocol):
         if self._closing_late is not None:
             self._closing_late.cancel()
             self._closing_late = None
+
+    def _await_reading(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < waiting:
+                self._await_reading()
+            else:  # To close would be to wait until it is read.
+                self.transport.abort()
+
+        self._closing_unread = self.loop.call_later(UNREAD_SECONDS, look)
+
+    def _stop_writing_late(self) -> None:
+        if self._closing_unread is not None:
+            self._closing_unread.cancel()
+            self._closing_unread = None
 
 
 def _too_many() -> bytes:

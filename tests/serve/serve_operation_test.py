@@ -245,6 +245,43 @@ def test_connections_that_say_nothing_or_not_all_are_closed(tmp_path, monkeypatc
         assert answer.getresponse().status == 200
 
 
+def unread(served, **settings):
+    """A client that asks for much, and has room for little of it."""
+    body = json.dumps({"prompt": "ab", "max_tokens": 40, "n": 64, "stop": []} | settings).encode()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # Before it connects.
+    client.connect(("127.0.0.1", served.port))
+    head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return client
+
+
+@pytest.mark.parametrize("settings", [{"stream": True}, {"logprobs": 3, "n": 128}])
+def test_a_client_that_reads_nothing_is_cut_and_one_that_reads_slowly_is_not(
+    tmp_path, monkeypatch, settings
+):
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1)
+    service = fake_service.FakeService()
+    with serving(tmp_path, service) as served:
+        with unread(served, **settings):
+            wait_for(lambda: service.asked)
+            wait_for(lambda: not served.connections)
+            assert service.stats()["active"] == 0
+        data, began = b"", time.monotonic()
+        with unread(served, **settings) as slow:
+            slow.settimeout(20)
+            while part := slow.recv(10_000):
+                data += part
+                time.sleep(0.01)
+
+    assert time.monotonic() - began > 1.0
+    assert data.startswith(b"HTTP/1.1 200 ")
+    assert data.count(b'"finish_reason":"length"') + data.count(b'"finish_reason": "length"') == (
+        settings.get("n", 64)
+    )
+
+
 def test_too_many_connections_are_told_to_come_back(tmp_path):
     service = fake_service.FakeService()
     lines = []
