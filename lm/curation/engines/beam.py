@@ -6,6 +6,7 @@ by shard, and are merged there. All machines see the same folders.
 
 import contextlib
 import functools
+import io
 import json
 import pathlib
 import shutil
@@ -111,7 +112,7 @@ def _merge(
     shard_frames: tuple[int, Iterable[bytes]], *, num_shards: int, target: pathlib.Path
 ) -> None:
     shard, frames = shard_frames
-    _write(target / shards.name(shard, num_shards), runs.merge(frames))
+    _write(target / shards.name(shard, num_shards), runs.merge(map(io.BytesIO, frames)))
 
 
 def _write(path: pathlib.Path, lines: Lines) -> None:

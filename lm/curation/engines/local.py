@@ -6,6 +6,7 @@ whole, with any number of processes.
 
 import contextlib
 import functools
+import io
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from lm.system import atomic_files, workers
 
 T = TypeVar("T")
 _INDEX, _LINES = "index.json", "lines.zst"
+_PART_BYTES = 2**16  # Of a run, that are read at once while many are merged.
 
 
 class LocalEngine:
@@ -139,15 +141,32 @@ def _merge_runs(
     path = target / shards.name(shard, num_shards)
     if path.exists():
         return
-    frames = []
-    for folder in folders:
-        places = json.loads((folder / _INDEX).read_bytes())
-        with (folder / _LINES).open("rb") as file:
-            for run in places:
-                offset, size = run[shard]
-                file.seek(offset)
-                frames.append(file.read(size))
+    frames = [
+        io.BufferedReader(_Part(folder / _LINES, *run[shard]), _PART_BYTES)
+        for folder in folders
+        for run in json.loads((folder / _INDEX).read_bytes())
+    ]
     shards.write(path, runs.merge(frames))
+
+
+class _Part(io.RawIOBase):
+    """Reads some bytes of a file, which it opens for each read and not for longer.
+
+    So no number of runs is a number of open files, and none of them lies in memory.
+    """
+
+    def __init__(self, path: pathlib.Path, start: int, size: int):
+        self._path, self._at, self._end = path, start, start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(self._at)
+            count = file.readinto(memoryview(buffer)[: self._end - self._at])
+        self._at += count
+        return count
 
 
 def _write_shard(

@@ -3,6 +3,7 @@
 import heapq
 import io
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 from backports import zstd
 
@@ -11,8 +12,10 @@ from lm.curation import shards
 NOTHING = shards.compress([])  # The frame of a shard that has no line in a run.
 
 
-def cut(lines: Iterable[bytes], num_shards: int, sort_bytes: int) -> Iterator[list[bytes]]:
+def cut(lines: Iterable[bytes], num_shards: int, sort_bytes: int) -> Iterator[Iterator[bytes]]:
     """Yields runs, at least one, each as a frame of sorted lines for each shard.
+
+    All frames of a run are to be taken before the next run is.
 
     Args:
       lines: that begin with their ids, in any order.
@@ -29,20 +32,18 @@ def cut(lines: Iterable[bytes], num_shards: int, sort_bytes: int) -> Iterator[li
     yield _frames(held, num_shards)
 
 
-def _frames(held: list[bytes], num_shards: int) -> list[bytes]:
+def _frames(held: list[bytes], num_shards: int) -> Iterator[bytes]:
     held.sort()
-    frames, start = [], 0
+    start = 0
     for shard in range(num_shards):
         end = start
         while end < len(held) and shards.shard_of(held[end], num_shards) == shard:
             end += 1
-        frames.append(shards.compress(held[start:end]))
+        yield shards.compress(held[start:end])
         start = end
     assert start == len(held), "lines that are sorted as bytes are sorted by shard"
-    return frames
 
 
-def merge(frames: Iterable[bytes]) -> Iterator[bytes]:
+def merge(frames: Iterable[BinaryIO]) -> Iterator[bytes]:
     """Yields the lines of a shard's frames, sorted. Equal lines all stay."""
-    # The packed bytes are held, so that no number of runs is a number of open files.
-    return heapq.merge(*(io.BufferedReader(zstd.ZstdFile(io.BytesIO(frame))) for frame in frames))
+    return heapq.merge(*(io.BufferedReader(zstd.ZstdFile(frame)) for frame in frames))
