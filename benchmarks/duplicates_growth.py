@@ -5,10 +5,10 @@ r"""How do costs of finding duplicates grow? `python -m benchmarks.duplicates_gr
 
 Half of the documents are English, of 1,100 characters, half Chinese, of 400, a third of them
 copies; see `benchmarks.generated_texts`. Each side reads JSON Lines and writes what is kept, in
-one process, for each language by itself: `stages` as a curation does it, on sorted files; `memory`
-by `duplicates.find`; the peer, of `benchmarks.near_duplicates`, in its four stages. The JSON lines
-have processor seconds of both languages, with the start of each process, and the higher peak of
-memory. `--peer_documents` ends the peer's sizes earlier.
+one process, for each language by itself: ours as a curation does it, on sorted files; the peer in
+its four stages, see `benchmarks.near_duplicates`. The JSON lines have processor seconds of both
+languages, with the start of each process, and the higher peak of memory. `--peer_documents` ends
+the peer's sizes earlier.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     sentences = generated_texts.read(args.texts)
     for size in map(int, args.num_documents.split(",")):
         has_peer = args.peers and size <= args.peer_documents
-        sides = ["stages", "memory", *([_PEER] if has_peer else [])]
+        sides = ["ours", *([_PEER] if has_peer else [])]
         with tempfile.TemporaryDirectory() as folder:
             paths = _write(pathlib.Path(folder), sentences, size)
             taken = {side: [_run(args, side, path) for path in paths] for side in sides}
@@ -80,15 +80,14 @@ def _emit(size: int, taken: dict[str, list[process_tree.Taken]]) -> None:
         "duplicates_growth",
         device="cpu",
         packages=("numpy", "scipy"),
-        shape={"documents": size, "languages": len(taken["stages"])},
+        shape={"documents": size, "languages": len(taken["ours"])},
         unit="seconds",
-        ours=results.rounded(seconds["stages"]),
+        ours=results.rounded(seconds["ours"]),
         peer=theirs and near_duplicates_peers.PEERS[_PEER],
         theirs=theirs and results.rounded(theirs),
-        ratio=theirs and round(theirs / seconds["stages"], 2),
+        ratio=theirs and round(theirs / seconds["ours"], 2),
         target={"ratio": near_duplicates.WHOLE_TARGET} if theirs else {},
         note="processor seconds",
-        memory_seconds=results.rounded(seconds["memory"]),
         peak_bytes=peaks,
         seconds_of={
             side: [results.rounded(each.processor_seconds) for each in of]

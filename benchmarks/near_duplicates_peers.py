@@ -85,18 +85,7 @@ def _rensa(language: str):
 SIGN = {"ours": _ours, "datatrove": _datatrove, "datasketch": _datasketch, "rensa": _rensa}
 
 
-def _whole_in_memory(path, folder, language) -> None:
-    from lm.curation import duplicates
-
-    texts = _texts(path)
-    fates = duplicates.find(
-        {str(i): text for i, text in enumerate(texts)}, duplicates.NearDuplicates(**_SETTINGS)
-    )
-    kept = [text for i, text in enumerate(texts) if not fates[str(i)].of]
-    (folder / "kept.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in kept))
-
-
-def _whole_in_stages(path, folder, language) -> None:
+def _whole_ours(path, folder, language) -> None:
     """Does what a curation does of duplicates, and what it reads and writes for it."""
     from lm.curation import cache, duplicates, inputs, pipeline, web_text
     from lm.curation.engines import local
@@ -144,12 +133,7 @@ def _whole_datatrove(path, folder, language) -> None:
         ).run()
 
 
-WHOLE = {
-    "ours": _whole_in_memory,
-    "memory": _whole_in_memory,
-    "stages": _whole_in_stages,
-    "datatrove": _whole_datatrove,
-}
+WHOLE = {"ours": _whole_ours, "datatrove": _whole_datatrove}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

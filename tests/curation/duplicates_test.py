@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lm.curation import duplicates
-from lm.curation.duplicates import Contested, Fate, NearDuplicates
+from lm.curation.duplicates import Contested, NearDuplicates
 from lm.errors import UserError
 from tests.curation import planted
+from tests.curation.duplicates_in_memory import Fate, find
 
 SETTINGS = dict(
     ngram=5, num_bands=16, band_rows=6, threshold=0.8, measure="jaccard", max_compared=32
@@ -38,7 +39,7 @@ def test_what_is_dropped_is_similar_to_what_is_kept(language, measure):
     texts = planted.families(language, 250)
     settings = NearDuplicates(**SETTINGS | {"measure": measure})
 
-    fates = duplicates.find(texts, settings)
+    fates = find(texts, settings)
 
     found = {name: ngrams(text) for name, text in texts.items()}
     kept = [name for name, fate in fates.items() if not fate.of]
@@ -74,7 +75,7 @@ def test_nothing_is_dropped_for_a_chain():
         words = chain[-1].split()
         words[place] = "changed"
         chain.append(" ".join(words))
-    fates = duplicates.find({f"{i:02d}": text for i, text in enumerate(chain)}, NEAR)
+    fates = find({f"{i:02d}": text for i, text in enumerate(chain)}, NEAR)
 
     kept = [name for name, fate in fates.items() if not fate.of]
     assert len(kept) > 3, "each is similar to the next, and the first unlike the last"
@@ -82,11 +83,11 @@ def test_nothing_is_dropped_for_a_chain():
 
 def test_neither_order_nor_shards_change_what_is_kept():
     texts = planted.families("chinese", 60) | planted.families("english", 60)
-    fates = duplicates.find(texts, NEAR)
+    fates = find(texts, NEAR)
     for seed in range(5):
         items = list(texts.items())
         random.Random(seed).shuffle(items)
-        assert duplicates.find(dict(items), NEAR) == fates
+        assert find(dict(items), NEAR) == fates
 
 
 def test_components_alone_are_decided_as_all_together():
@@ -133,7 +134,7 @@ def test_the_longest_is_kept_and_stands_for_its_copies():
     text = planted.base(random.Random(0), "chinese", 60)
     texts = {"a": text, "b": text + "。", "c": text + "又及", "d": text, "e": "别的。", "f": ""}
 
-    fates = duplicates.find(texts, NEAR)
+    fates = find(texts, NEAR)
 
     assert fates["c"] == Fate(copies=4)
     assert fates["a"] == fates["d"] == fates["b"] == Fate("c", "near", 56 / 58)
@@ -151,7 +152,7 @@ def test_the_longest_is_kept_and_stands_for_its_copies():
     ],
 )
 def test_texts_too_short_for_an_ngram_are_compared_whole(texts, kept):
-    fates = duplicates.find({str(i): text for i, text in enumerate(texts)}, NEAR)
+    fates = find({str(i): text for i, text in enumerate(texts)}, NEAR)
 
     assert sum(not fate.of for fate in fates.values()) == kept
 
@@ -159,10 +160,10 @@ def test_texts_too_short_for_an_ngram_are_compared_whole(texts, kept):
 def test_copies_cost_no_comparison_and_near_copies_one(monkeypatch):
     calls = count_comparisons(monkeypatch)
     text = planted.base(random.Random(0), "english", 60)
-    fates = duplicates.find({str(i): text for i in range(10_000)}, NEAR)
+    fates = find({str(i): text for i in range(10_000)}, NEAR)
     assert not calls and sum(not fate.of for fate in fates.values()) == 1
 
-    fates = duplicates.find({str(i): f"{text}{'!' * i}" for i in range(500)}, NEAR)
+    fates = find({str(i): f"{text}{'!' * i}" for i in range(500)}, NEAR)
     assert len(calls) == 499 and sum(not fate.of for fate in fates.values()) == 1
 
 
@@ -181,7 +182,7 @@ def test_what_was_not_compared_is_kept_and_counted(monkeypatch):
     texts["copy"] = texts["000"].replace(" ", "  ")
     calls = count_comparisons(monkeypatch)
 
-    fates = duplicates.find(texts, NearDuplicates(**SETTINGS | {"max_compared": 4}))
+    fates = find(texts, NearDuplicates(**SETTINGS | {"max_compared": 4}))
 
     kept = [name for name, fate in fates.items() if not fate.of]
     not_compared = [name for name in kept if not fates[name].is_compared]
@@ -190,7 +191,7 @@ def test_what_was_not_compared_is_kept_and_counted(monkeypatch):
     assert {name for name, fate in fates.items() if fate.of} <= {"copy", "000"}
     assert all(fates[name].copies >= 1 for name in kept)
 
-    all_compared = duplicates.find(texts, NearDuplicates(**SETTINGS | {"max_compared": 201}))
+    all_compared = find(texts, NearDuplicates(**SETTINGS | {"max_compared": 201}))
     assert all(fate.is_compared for fate in all_compared.values())
     assert sum(bool(fate.of) for fate in all_compared.values()) == 1
 
@@ -200,9 +201,9 @@ def test_containment_drops_an_excerpt():
     excerpt = " ".join(text.split()[20:180])
     texts = {"whole": text, "part": excerpt}
 
-    assert not duplicates.find(texts, NearDuplicates(**SETTINGS | {"threshold": 0.9}))["part"].of
+    assert not find(texts, NearDuplicates(**SETTINGS | {"threshold": 0.9}))["part"].of
     settings = NearDuplicates(**SETTINGS | {"measure": "containment", "threshold": 0.9})
-    assert duplicates.find(texts, settings)["part"] == Fate("whole", "near", 1.0)
+    assert find(texts, settings)["part"] == Fate("whole", "near", 1.0)
 
 
 @pytest.mark.parametrize(

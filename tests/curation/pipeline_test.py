@@ -9,11 +9,12 @@ import pytest
 from backports import zstd
 
 from lm.corpus import sources
-from lm.curation import duplicates, inputs, ledger, web_text
+from lm.curation import inputs, ledger, web_text
 from lm.curation import pipeline as pipeline_lib
 from lm.curation.cache import StageCache
 from lm.curation.engines import local
 from lm.errors import UserError
+from tests.curation import duplicates_in_memory
 
 BLOCKS = {
     "repair": dict(encoding=True, controls=True),
@@ -217,7 +218,7 @@ def test_duplicates_are_those_that_are_found_in_memory(tmp_path):
 
     curate(tmp_path / "out", {"a": ("auto", str(tmp_path / "a.jsonl"))})
 
-    fates = duplicates.find({str(i): text for i, text in enumerate(texts)}, settings)
+    fates = duplicates_in_memory.find({str(i): text for i, text in enumerate(texts)}, settings)
     kept = {texts[int(name)]: fate.copies for name, fate in fates.items() if not fate.of}
     found = documents(tmp_path / "out")
     assert {document["text"]: document["copies"] for document in found} == kept
