@@ -10,7 +10,7 @@ from typing import Any
 from lm.run import lock
 from lm.system import atomic_files, faults
 
-_FORMAT = 8  # Raise it whenever the same settings would give other files.
+_FORMAT = 9  # Raise it whenever the same settings would give other files.
 _DONE = "done.json"
 
 

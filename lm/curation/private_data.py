@@ -52,6 +52,17 @@ _NUMBERED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NUMBERED_AFTER = re.compile(r"[ ]?[版节章条款]|[ ]\(?(?:19|20)[0-9]{2}-")
+# Four single digits are a section, as 3.2.1.1, unless they stand as an address does, behind its
+# name or a mask, or before a port or the length of a prefix; or are these resolvers.
+_RESOLVERS = {"8.8.8.8", "8.8.4.4", "9.9.9.9"}
+_ADDRESS_BEFORE = re.compile(
+    r"(?:(?<![A-Za-z])(?:ip(?:v4)?|address(?:es)?|dns(?: servers?)?|name ?servers?|resolvers?|"
+    r"gateways?|ping|traceroute|nslookup)|地址|网关|DNS服务器|//|"
+    r"<IP>(?:[,，、;；/]|[ ](?:and|or)|[和或]))"
+    r"[^\S\n]*(?:[:=：]|is|was|to|[设改]?[为成]|是)?[^\S\n]*\Z",
+    re.IGNORECASE,
+)
+_ADDRESS_AFTER = re.compile(r":[0-9]{2,5}(?![0-9:])|/(?:[89]|[12][0-9]|3[0-2])(?![0-9])")
 # Addresses that anyone can reach begin with 2 or 3 (RFC 4291, section 2.4).
 _SOME_IPV6 = re.compile("[23][0-9A-Fa-f]{3}:")
 _IPV6 = re.compile(r"(?<![A-Za-z0-9_:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![A-Za-z0-9_:])")
@@ -188,7 +199,11 @@ def _ips(text):
     for found in _IPV4.finditer(text) if _SOME_IPV4.search(text) else ():
         before = text[max(0, found.start() - 20) : found.start()]
         is_version = _NUMBERED_BEFORE.search(before) or _NUMBERED_AFTER.match(text, found.end())
-        is_section = len(found[0]) == len("1.2.3.4")
+        is_section = len(found[0]) == len("1.2.3.4") and not (
+            found[0] in _RESOLVERS
+            or _ADDRESS_BEFORE.search(before)
+            or _ADDRESS_AFTER.match(text, found.end())
+        )
         if not is_version and not is_section and _is_global(found[0]):
             yield found.span()
     for found in _IPV6.finditer(text) if _SOME_IPV6.search(text) else ():

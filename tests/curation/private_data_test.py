@@ -302,6 +302,47 @@ def test_what_is_near_a_size_a_section_or_a_table_is_found():
     assert mask("１．２ 12.5.33.41")[1] == {"ip": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("8.8.8.8", "<IP>"),
+        ("Set your DNS to 8.8.8.8 or 8.8.4.4.", "Set your DNS to <IP> or <IP>."),
+        ("DNS: 8.8.8.8, 1.1.1.1 and 4.2.2.2", "DNS: <IP>, <IP> and <IP>"),
+        ("its IP address is 5.1.2.3, she said", "its IP address is <IP>, she said"),
+        ("nameserver 1.1.1.1\n", "nameserver <IP>\n"),
+        ("把DNS服务器改为1.1.1.1和8.8.8.8", "把DNS服务器改为<IP>和<IP>"),
+        ("IP地址：5.1.2.3。", "IP地址：<IP>。"),
+        ("网关 5.1.2.3", "网关 <IP>"),
+        ("http://1.1.1.1/dns-query", "http://<IP>/dns-query"),
+        ("listen on 5.1.2.3:53 and 1.0.0.0/24", "listen on <IP>:53 and <IP>/24"),
+    ],
+)
+def test_addresses_of_four_digits_are_told_by_what_stands_beside_them(text, masked):
+    assert mask(text) == (masked, {"ip": masked.count("<IP>")})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.1.1.1 Scope\n1.1.1.2 Terms",
+        "as of 1.0.0.1, and 2.1.3.4:5",
+        "see section 8.8.8.8",
+        "version 8.8.8.8",
+        "v8.8.8.8, name==8.8.8.8, name-8.8.8.8.tar.gz",
+        "第8.8.8.8节",
+        "版本8.8.8.8",
+        "8.8.8.8.8",
+        "a ship 5.1.2.3",
+        "DNS\n1.1.1.1 Scope",
+        "the IP address 1.1.1.1.1 of a table, the address 0.1.2.3",
+        "3.2.1.1/2 of it",
+        "地址见1.2.3.4",
+    ],
+)
+def test_sections_and_versions_of_four_digits_stay(text):
+    assert mask(text) == (text, {})
+
+
 def test_where_two_kinds_overlap_one_is_masked():
     assert mask("13812345678@example.com") == ("<EMAIL>", {"email": 1})
 
