@@ -4,7 +4,8 @@ Dimension key: B batch, L length, M encoder length, P predicted tokens, V vocabu
 """
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -118,37 +119,61 @@ def pseudo_log_likelihoods(
 ) -> list[tuple[float, ...]]:
     """Scores tokens in nats, each masked alone in its text (Salazar et al. 2020, section 2).
 
+    Takes what `masked_scores` does.
+
+    Returns:
+      Of each text, those of its positions.
+    """
+    sizes = dict(mask_id=mask_id, vocab_size=vocab_size, batch_size=batch_size)
+    found = masked_scores(model, params, texts, _log_likelihood, **sizes)
+    return [tuple(float(x) for (x,) in of_text) for of_text in found]
+
+
+def masked_scores(
+    model: nn.Module,
+    params: Params,
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    measure: Callable[[jax.Array, jax.Array], jax.Array],
+    *,
+    mask_id: int,
+    vocab_size: int,
+    batch_size: int,
+) -> list[list[np.ndarray]]:
+    """Measures what is predicted in the place of tokens, each masked alone in its text.
+
     `<s> a b </s>` with the positions 1 2 is read as `<s> <mask> b </s>` and `<s> a <mask> </s>`.
 
     Args:
       model: an encoder.
       params: of the model.
-      texts: token ids, special ones included, and the positions that are scored.
+      texts: token ids, special ones included, and the positions that are measured.
+      measure: takes logits, B x V, and the tokens that are masked, B; gives R numbers of each, R x
+        B. It is compiled, once for the same function.
       mask_id: what hides a token.
       vocab_size: ids from this on have no likelihood.
       batch_size: of masked texts at once, whichever they are; changes no number.
 
     Returns:
-      Of each text, those of its positions.
+      Of each text, and of each of its positions, R numbers.
     """
     hidden = [(i, at) for i, (_, positions) in enumerate(texts) for at in positions]
     lengths = [len(texts[i][0]) for i, _ in hidden]
-    found: dict[tuple[int, int], float] = {}
+    found: dict[int, np.ndarray] = {}
     for here, filled in by_length(lengths, batch_size):
         rows = [hidden[j] for j in filled]
         tokens_BL, lengths_B = padded([texts[i][0] for i, _ in rows], model.config.max_len)
         predict_B = np.array([at for _, at in rows], np.int32)
         targets_B = tokens_BL[np.arange(len(rows)), predict_B]
         tokens_BL[np.arange(len(rows)), predict_B] = mask_id
-        inputs = shard_like(params, (tokens_BL, lengths_B, predict_B[:, None], targets_B[:, None]))
-        step = with_mesh(functools.partial(_masked_score, model))
-        likely_BP = to_host(step(params, *inputs, vocab_size))
-        found |= {hidden[j]: float(x) for j, (x,) in zip(here, likely_BP, strict=False)}
-    return [tuple(found[i, at] for at in positions) for i, (_, positions) in enumerate(texts)]
+        inputs = shard_like(params, (tokens_BL, lengths_B, predict_B[:, None], targets_B))
+        step = with_mesh(functools.partial(_masked_score, model, measure))
+        found |= dict(zip(here, to_host(step(params, *inputs, vocab_size)).T, strict=False))
+    in_order = iter(found[j] for j in range(len(hidden)))
+    return [list(itertools.islice(in_order, len(positions))) for _, positions in texts]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "vocab_size"))
-def _masked_score(model, params, tokens_BL, lengths_B, predict_BP, targets_BP, vocab_size):
+@functools.partial(jax.jit, static_argnames=("model", "measure", "vocab_size"))
+def _masked_score(model, measure, params, tokens_BL, lengths_B, predict_BP, targets_B, vocab_size):
     at_L = jnp.arange(tokens_BL.shape[1])
     logits_BPV = model.apply(
         {"params": params},
@@ -157,6 +182,10 @@ def _masked_score(model, params, tokens_BL, lengths_B, predict_BP, targets_BP, v
         (at_L[None] < lengths_B[:, None]).astype(jnp.int32),
         predict_BP,
     ).logits()
-    logits_BPV = of_known_ids(logits_BPV.astype(jnp.float32), vocab_size)
-    picked_BP = jnp.take_along_axis(logits_BPV, targets_BP[..., None], axis=-1)[..., 0]
-    return picked_BP - jax.nn.logsumexp(logits_BPV, axis=-1)
+    logits_BV = of_known_ids(logits_BPV.astype(jnp.float32), vocab_size)[:, 0]
+    return measure(logits_BV, targets_B)
+
+
+def _log_likelihood(logits_BV: jax.Array, targets_B: jax.Array) -> jax.Array:
+    picked_B = jnp.take_along_axis(logits_BV, targets_B[:, None], axis=-1)[:, 0]
+    return (picked_B - jax.nn.logsumexp(logits_BV, axis=-1))[None]

@@ -12,8 +12,11 @@ import numpy as np
 from flax import linen as nn
 
 from lm.errors import UserError
+from lm.generation import scoring
 from lm.interpret.subject import Subject, Text, run_model
 from lm.models.parameters import Params
+
+_BATCH_SIZE = 16  # Masked texts at once.
 
 
 class TokenLosses(NamedTuple):
@@ -63,30 +66,37 @@ def token_losses(subject: Subject, text: Text) -> TokenLosses:
 
 
 def _masked(subject: Subject, text: Text, ids_L: np.ndarray) -> list[np.ndarray]:
-    mask_id = subject.run.tokenizer.mask_id
-    if mask_id is None:
+    tokenizer = subject.run.tokenizer
+    if tokenizer.mask_id is None:
         raise UserError(f"{subject.folder}: its tokenizer has no mask token, behind which to guess")
-    of_text_BL = text.inputs["tokens_BL"]
-    found = np.full((3, len(ids_L)), np.nan)
-    for i, token_id in enumerate(ids_L.tolist()):
-        if subject.run.tokenizer.is_special(token_id):
-            continue
-        tokens_BL = of_text_BL.copy()
-        tokens_BL[0, i] = mask_id
-        inputs = text.inputs | {"tokens_BL": tokens_BL}
-        scores = _scores(subject.model, subject.params, inputs, of_text_BL)
-        found[:, i] = [np.asarray(x)[0, i] for x in scores]
+    ids = ids_L.tolist()
+    at = [i for i, token_id in enumerate(ids) if not tokenizer.is_special(token_id)]
+    found = np.full((3, len(ids)), np.nan)
+    (of_text,) = scoring.masked_scores(
+        subject.model,
+        subject.params,
+        [(ids, at)],
+        _measures,
+        mask_id=tokenizer.mask_id,
+        vocab_size=subject.model.config.vocab_size,
+        batch_size=_BATCH_SIZE,
+    )
+    found[:, at] = np.array(of_text).T
     return list(found)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _scores(
     model: nn.Module, params: Params, inputs: dict[str, Any], targets_BL: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    logits_BLV, _ = run_model(model, params, inputs)
+) -> jax.Array:
+    return _measures(run_model(model, params, inputs)[0], targets_BL)
+
+
+def _measures(logits_BLV: jax.Array, targets_BL: jax.Array) -> jax.Array:
+    """Gives loss, entropy and rank: three times the shape of `targets_BL`, which may be any."""
     log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
     picked_BL1 = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)
     probs_BLV = jnp.exp(logits_BLV - log_z_BL[..., None])
     entropy_BL = log_z_BL - jnp.sum(probs_BLV * logits_BLV, axis=-1)
     rank_BL = jnp.sum(logits_BLV >= picked_BL1, axis=-1)
-    return log_z_BL - picked_BL1[..., 0], entropy_BL, rank_BL
+    return jnp.stack([log_z_BL - picked_BL1[..., 0], entropy_BL, rank_BL])

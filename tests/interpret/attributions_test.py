@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers as hf
+import transformers
 
 from lm.errors import UserError
 from lm.formats.fields import Record
@@ -22,6 +24,7 @@ from lm.models import heads
 from lm.models.families import FAMILIES
 from lm.tasks.tagging import Tagging
 from lm.tasks.text import TextInputs
+from lm.tokenizers import tokenizers
 from lm.tokenizers.tokenizers import ByteTokenizer
 from tests import interpret_folders
 from tests.models.all_families_test import CONFIGS
@@ -184,6 +187,18 @@ def test_a_target_that_is_none_is_named(name, opened):
     with pytest.raises(UserError, match=message) as error:
         explained(*opened(kind), **settings)
     assert "\n" not in str(error.value)
+
+
+def test_a_target_outside_of_the_vocabulary_is_named(opened, tmp_path):
+    one, text = opened("llama")
+    words = hf.Tokenizer(hf.models.WordLevel({"?": 0, "cat": 1, "dog": 2}, unk_token="?"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(
+        tmp_path
+    )
+    one = one._replace(run=one.run._replace(tokenizer=tokenizers.load_file(tmp_path)))
+    assert explained(one, text, name="dog").index == 2
+    with pytest.raises(UserError, match="target='zebra' is not in the vocabulary; name one token"):
+        explained(one, text, name="zebra")
 
 
 def test_a_baseline_without_its_token_is_refused(opened):

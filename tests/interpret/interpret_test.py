@@ -21,8 +21,10 @@ from configs import interpret as interpret_config
 from configs import quickstart
 from experiments import evaluate, interpret, pretrain
 from lm.errors import UserError
-from lm.interpret import page, subject
+from lm.formats.fields import Record
+from lm.interpret import page, subject, token_losses
 from lm.system import free_memory
+from lm.tokenizers.tokenizers import ByteTokenizer
 from tests import interpret_folders
 
 TEXT = "The cat 北京 sat."
@@ -163,6 +165,14 @@ def test_an_encoder_guesses_each_token_behind_a_mask(folders, tmp_path):
 
     np.testing.assert_allclose(arrays["0/loss"][1:-1], expected, atol=1e-4)
     assert np.isnan(arrays["0/loss"][[0, -1]]).all()
+
+
+def test_an_encoder_without_a_mask_token_guesses_nothing(folders):
+    one = subject.open_subject(folders("bert")[0])
+    (text,) = subject.read(one, Record("text 1", {"text": TEXT}), is_whole=True)
+    without = one._replace(run=one.run._replace(tokenizer=ByteTokenizer()))
+    with pytest.raises(UserError, match="its tokenizer has no mask token"):
+        token_losses.token_losses(without, text)
 
 
 def test_sites_are_listed_with_shapes_and_bytes_and_nothing_runs(
