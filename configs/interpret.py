@@ -8,18 +8,29 @@ Hardware:  a CPU; seconds for a few sentences.
 Expected:  interpret.html (one file, which needs no network), interpret.json and interpret.npz.
 
 `what` is sites (lists what can be seen, with shapes and bytes, and runs nothing), attention,
-tokens, lens, attributions, tracing, probes or neurons; docs/interpret.md says what each shows.
+tokens, lens, attributions, tracing, induction, probes or neurons; docs/interpret.md says what each
+shows.
 """
 
 import ml_collections
 
 from configs import common
 
-_WHATS = ("sites", "attention", "tokens", "lens", "attributions", "tracing", "probes", "neurons")
+_WHATS = (
+    "sites",
+    "attention",
+    "tokens",
+    "lens",
+    "attributions",
+    "tracing",
+    "induction",
+    "probes",
+    "neurons",
+)
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: what=sites|attention|tokens|lens|attributions|tracing|probes|neurons."""
+    """`arg`: what=sites|attention|tokens|lens|attributions|tracing|induction|probes|neurons."""
     arg = common.parse_arg(arg, what="sites")
     common.choose("what", arg.what, dict.fromkeys(_WHATS))
     config = common.new("interpret")
@@ -44,9 +55,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.baseline = "zero"  # What gradients are integrated from: zero, pad, mask or mean.
         config.num_nodes = 50  # Nodes of Gauss-Legendre at which gradients are taken.
     if arg.what == "tracing":
-        # Of the layers: the residual stream, what attention wrote, and what the MLP wrote.
-        config.sites = ("layers.in", "layers/attention.out", "layers/mlp.out")  # What is patched.
+        # Of the layers: the residual stream, what attention wrote, its heads, what the MLP wrote.
+        sites = ("layers.in", "layers/attention.out", "layers/attention/out.in", "layers/mlp.out")
+        config.sites = sites  # What is patched.
         config.chunk_size = 16  # Patched runs at a time; changes no number.
+    if arg.what == "induction":
+        config.num_sequences = 32  # Random sequences that are read.
+        config.sequence_len = 32  # Their tokens, each of which is read twice.
+        config.seed = 0  # Draws them.
     if arg.what == "probes":
         config.tokens = "tokens"  # Field of a record that holds its words.
         config.tags = "tags"  # Field of their tags.

@@ -31,7 +31,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
     given = config.to_dict()
     choose("what", config.what, ("sites", *looks.LOOKS))
     folder = folder_of(config.checkpoint)
-    if bool(config.texts) == bool(config.texts_file) and config.what != "sites":
+    needs_none = config.what in ("sites", "induction")
+    if bool(config.texts) == bool(config.texts_file) and not needs_none:
         raise UserError(
             "give either texts or texts_file: --config.texts=\"('The cat sat.',)\" or "
             "--config.texts_file=FILE"

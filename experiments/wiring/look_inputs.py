@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 def read_texts(subject: Subject, given: Settings) -> list[Text]:
     """Reads `texts`, or those of `texts_file`; of neither, a short one to list sites of."""
-    if given["what"] == "probes":  # They are read in words.
+    if given["what"] in ("probes", "induction"):  # Of words, and of random tokens.
         return []
     read = functools.partial(subject_lib.read, subject, is_whole=given["what"] == "tokens")
     if given["texts_file"]:

@@ -16,13 +16,14 @@ from lm.errors import UserError
 from lm.interpret import (
     attention_maps,
     attributions,
+    induction,
     lens,
     page,
     token_losses,
     tracing,
 )
-from lm.interpret.cells import over_cells
-from lm.interpret.subject import Side, Subject, Text
+from lm.interpret.cells import Cell, over_cells
+from lm.interpret.subject import Subject, Text
 from lm.interpret.targets import Target, make_target
 from lm.settings import choose
 
@@ -206,31 +207,67 @@ def _tracing(subject: Subject, texts: Sequence[Text], given: Settings) -> list[F
     print(f"{target.name}: {made.clean:.4f} of the clean text, {made.corrupted:.4f} corrupted")
     arrays, blocks = {}, []
     for name in made.effects:
-        side = clean.side(name)
         for kind, effects in (("effects", made.effects), ("estimates", made.estimates)):
-            arrays[f"{kind}/{name}"] = effects[name]
-            blocks.append(_effects(name, kind, effects[name], side, target))
+            arrays[f"{kind}/{name}"] = over = effects[name]
+            if name in made.by_head:
+                columns = _heads(over.shape[1])
+            else:
+                columns = clean.side(name).cells
+                over = over_cells(over, columns, how="sum", axis=1)
+            blocks.append(_effects(name, kind, over, columns, target))
     return [Found(f"{clean.name} into {corrupted.name}", values, arrays, blocks)]
 
 
 def _effects(
-    name: str, kind: str, effects_NL: np.ndarray, side: Side, target: Target
+    name: str, kind: str, effects_NC: np.ndarray, columns: Sequence[Cell], target: Target
 ) -> page.Block:
     about = {
-        "effects": "Each place is a run on the corrupted text with the clean activations there.",
+        "effects": "Each place is a run on the corrupted text with the clean activations there; of "
+        "a head, at all positions.",
         "estimates": "The same to first order, by one gradient.",
     }
-    order = range(len(effects_NL) - 1, -1, -1)
-    over = over_cells(effects_NL, side.cells, how="sum", axis=1)
+    order = range(len(effects_NC) - 1, -1, -1)
     return page.grid(
         f"{name}, {kind}",
         [f"layer {n}" for n in order],
-        side.cells,
-        over[::-1],
+        columns,
+        effects_NC[::-1],
         measure=f"change of {target.name}",
         signed=True,
         about=about[kind],
     )
+
+
+def _induction(subject: Subject, texts: Sequence[Text], given: Settings) -> list[Found]:
+    del texts  # It draws its own.
+    settings = {key: given[key] for key in ("num_sequences", "sequence_len", "seed")}
+    made, tokens_BL = induction.induction(subject, **settings)
+    n, h = np.unravel_index(made.copying_NH.argmax(), made.copying_NH.shape)
+    losses = f"{made.first_loss:.4f} nats a token at first, {made.second_loss:.4f} again"
+    print(f"layer {n}, head {h} copies most, {made.copying_NH[n, h]:.4f}; {losses}")
+    abouts = {
+        "copying": "Attention to the token behind the same one in the first reading.",
+        "previous": "Attention to the token before.",
+    }
+    arrays = {"copying": made.copying_NH, "previous": made.previous_NH, "tokens": tokens_BL}
+    blocks = [
+        page.grid(
+            f"{name}: {losses}",
+            [f"layer {n}" for n in range(len(made.copying_NH) - 1, -1, -1)],
+            _heads(arrays[name].shape[1]),
+            arrays[name][::-1],
+            measure="mean probability",
+            about=about,
+        )
+        for name, about in abouts.items()
+    ]
+    values = {name: arrays[name].tolist() for name in abouts}
+    values |= {"first_loss": made.first_loss, "second_loss": made.second_loss}
+    return [Found("random tokens, read twice", values, arrays, blocks)]
+
+
+def _heads(num: int) -> list[Cell]:
+    return [Cell(f"head {h}", h, h + 1, False) for h in range(num)]
 
 
 LOOKS: dict[str, Callable[[Subject, Sequence[Text], Mapping[str, Any]], list[Found]]] = {
@@ -239,6 +276,7 @@ LOOKS: dict[str, Callable[[Subject, Sequence[Text], Mapping[str, Any]], list[Fou
     "lens": _lens,
     "attributions": _attributions,
     "tracing": _tracing,
+    "induction": _induction,
     "probes": looks_over_texts.probe_layers,
     "neurons": looks_over_texts.count_neurons,
 }

@@ -61,6 +61,8 @@ _RULES = {
     "chunk_size": _POSITIVE,
     "inverse_l2": _ABOVE_ZERO,
     "num_shown": _POSITIVE,
+    "num_sequences": _POSITIVE,
+    "sequence_len": (lambda x: x >= 2, "be 2 or more"),
     "heads": _NOT_NEGATIVE,
     "coordinates.widths": _POSITIVE,
     "coordinates.probe_rows": _POSITIVE,

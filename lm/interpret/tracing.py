@@ -1,6 +1,6 @@
 """Where a model keeps what it answers by: activations of one text, patched into another.
 
-Dimension key: N layers, B batch, L length, D model width, H heads, P patched runs, C of a chunk.
+Dimension key: N layers, L length, H heads, J positions or heads, P patched runs.
 """
 
 import functools
@@ -19,23 +19,27 @@ from lm.interpret.capture import Patch
 from lm.interpret.subject import Subject, Text, run_model, sites
 from lm.interpret.targets import Target
 
-# Of each layer: the residual stream before it, what attention wrote, and what its MLP wrote.
-SITES = ("layers.in", "layers/attention.out", "layers/mlp.out")
+# Of each layer: the residual stream before it, what attention wrote, what its heads give, and what
+# its MLP wrote.
+SITES = ("layers.in", "layers/attention.out", "layers/attention/out.in", "layers/mlp.out")
 
 
 class Traced(NamedTuple):
     """What patches of clean activations do to a run on a corrupted text.
 
     clean, corrupted: the target's number in both.
-    effects: by site, N x L: how much the number grows by the patch of a layer and a position.
+    effects: by site, N x J: how much the number grows by the patch of a layer and a position; of a
+      site with heads, of a layer and a head, at all positions.
     estimates: the same, to first order (Nanda 2023): the gradient of the corrupted run by the site,
       times what the patch would change.
+    by_head: the sites that have heads.
     """
 
     clean: float
     corrupted: float
     effects: dict[str, np.ndarray]
     estimates: dict[str, np.ndarray]
+    by_head: frozenset[str]
 
 
 def trace(
@@ -47,7 +51,7 @@ def trace(
     names: Sequence[str],
     chunk_size: int,
 ) -> Traced:
-    """Patches each layer and position of sites (Meng et al. 2022; Wang et al. 2023).
+    """Patches each layer and position, or head, of sites (Meng et al. 2022; Wang et al. 2023).
 
     All patched runs are one program, so many at a time; how many changes no number.
 
@@ -55,7 +59,7 @@ def trace(
       subject: the model.
       clean, corrupted: texts of as many tokens.
       target: the number that is looked at.
-      names: of sites with layers and positions, each N x B x L x ...
+      names: of sites with layers and positions, N x B x L x D, or heads, such as N x B x L x H x K.
       chunk_size: runs at a time.
 
     Raises:
@@ -72,25 +76,33 @@ def trace(
     first, grads, here = _corrupted_run(*fixed, subject.params, corrupted.inputs, shapes)
     effects, estimates = {}, {}
     for name in names:
-        length = len(corrupted.side(name).ids_L)
-        N = shapes[name].shape[0]
-        at_P2 = np.stack(np.meshgrid(np.arange(N), np.arange(length), indexing="ij"), -1)
+        shape, heads = shapes[name].shape, _heads_dim(name, shapes[name])
+        # What fills a text up is no position to patch.
+        dim, num = (heads, shape[heads]) if heads else (2, len(corrupted.side(name).ids_L))
+        at_P2 = np.stack(np.meshgrid(np.arange(shape[0]), np.arange(num), indexing="ij"), -1)
         found_P = _sweep(
             subject.model,
             target,
-            name,
+            (name, dim),
             chunk_size,
             subject.params,
             corrupted.inputs,
             seen[name],
             jnp.asarray(at_P2.reshape(-1, 2)),
         )
-        effects[name] = np.asarray(found_P).reshape(N, length) - float(first)
+        effects[name] = np.asarray(found_P).reshape(shape[0], num) - float(first)
         change = (grads[name] * (seen[name] - here[name])).astype(jnp.float32)
-        # Over all but layers and positions.
-        change_NL = np.asarray(change.reshape(*change.shape[:3], -1).sum(-1)[:, 0])
-        estimates[name] = change_NL[:, :length]
-    return Traced(float(value), float(first), effects, estimates)
+        others = tuple(i for i in range(len(shape)) if i not in (0, dim))
+        estimates[name] = np.asarray(change.sum(others))[:, :num]
+    by_head = frozenset(name for name in names if _heads_dim(name, shapes[name]))
+    return Traced(float(value), float(first), effects, estimates, by_head)
+
+
+def _heads_dim(name: str, shape: jax.ShapeDtypeStruct) -> int | None:
+    """Finds the dimension of the heads of a site; None where its layers have only positions."""
+    if len(shape.shape) < 5:
+        return None
+    return 2 if name.endswith("/probs.out") else 3  # N x B x H x L x M, or N x B x L x H x K.
 
 
 def check_pair(clean: Text, corrupted: Text) -> None:
@@ -130,14 +142,15 @@ def _with_gradients(model, target, names, params, inputs, zeros):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _sweep(model, target, name, chunk_size, params, inputs, clean, at_P2):
-    """Runs the corrupted text once for each (layer, position), with clean activations there."""
+def _sweep(model, target, along, chunk_size, params, inputs, clean, at_P2):
+    """Runs the corrupted text once for each (layer, index along a dimension), patched there."""
+    name, swept = along
     lead = lambda size, at, dim: (jnp.arange(size) == at).reshape(
         tuple(size if i == dim else 1 for i in range(clean.ndim))
     )
 
     def run(at_2):
-        mask = lead(clean.shape[0], at_2[0], 0) & lead(clean.shape[2], at_2[1], 2)
+        mask = lead(clean.shape[0], at_2[0], 0) & lead(clean.shape[swept], at_2[1], swept)
         patches = {name: Patch(mask=mask, value=clean)}
         return target.value(run_model(model, params, inputs, patches=patches)[0])
 

@@ -123,7 +123,7 @@ def test_each_look_has_a_page_without_a_request(what, folders, tagged, tmp_path)
 
     page = tmp_path / "out/interpret.html"
     with browser.opened(page, viewport={"width": 400, "height": 900}) as (shown, asked, problems):
-        assert shown.locator(".block").count() == {"tracing": 6}.get(what, 1)
+        assert shown.locator(".block").count() == {"tracing": 8}.get(what, 1)
         assert shown.evaluate("document.documentElement.scrollWidth") <= 400
         colours = shown.locator(".block .cell, .block td").evaluate_all(
             "all => all.map(one => one.style.background).filter(Boolean).length"

@@ -1,9 +1,11 @@
-"""Patch sweeps beside hooks of torch, and a circuit that was planted.
+"""Patch sweeps beside those of TransformerLens and hooks of torch, and a circuit that was planted.
 
 Dimension key: N layers, L length.
 """
 
 import functools
+import json
+import pathlib
 
 import jax
 import numpy as np
@@ -16,6 +18,9 @@ from lm.interpret import subject, tracing
 from lm.interpret.targets import Target, make_target
 from tests import interpret_folders
 
+REFERENCE = json.loads(
+    pathlib.Path(__file__).with_name("transformer_lens_reference.json").read_text()
+)
 CLEAN, CORRUPTED = "the cat 1 on the mat", "the cat 2 on the mat"
 
 
@@ -70,6 +75,22 @@ def test_sweeps_are_those_of_hooks(opened):
     np.testing.assert_allclose(made.effects["layers.in"], expected, atol=1e-5)
 
 
+def test_sweeps_are_those_of_transformer_lens(opened):
+    one, _, clean, corrupted = opened
+    assert [text.sides[""].ids_L.tolist() for text in (clean, corrupted)] == REFERENCE["ids"]
+    target = make_target(one, clean, name="", versus="", place=-1)
+    assert target.index == REFERENCE["target"]
+    expected = {name: np.array(rows) for name, rows in REFERENCE["effects"].items()}
+
+    made = tracing.trace(one, clean, corrupted, target, names=tuple(expected), chunk_size=16)
+
+    np.testing.assert_allclose([made.clean, made.corrupted], REFERENCE["values"], atol=1e-5)
+    for name, effects in expected.items():
+        assert np.abs(effects).max() > 0.02
+        np.testing.assert_allclose(made.effects[name], effects, atol=1e-5, err_msg=name)
+    assert made.by_head == {name for name in expected if expected[name].shape == (2, 2)}
+
+
 def test_how_many_run_at_once_changes_no_number(opened):
     one, _, clean, corrupted = opened
     target = Target("x", 3, 7, 9)
@@ -104,6 +125,11 @@ def test_a_planted_circuit_is_found(opened):
     rest = attention_NL.copy()
     rest[1, last] = 0
     np.testing.assert_allclose(rest, 0, atol=1e-6)
+    heads_NH = made.effects["layers/attention/out.in"]
+    np.testing.assert_allclose(heads_NH[0], 0, atol=1e-6)
+    assert np.abs(heads_NH[1]).min() > 1e-4
+    # The output is what the norm and the table make of the sum over heads: nearly linear here.
+    assert heads_NH[1].sum() == pytest.approx(change, rel=0.2)
     # Before the layer it is where the texts differ.
     elsewhere = np.setdiff1d(np.arange(last + 1), where)
     np.testing.assert_allclose(made.effects["layers.in"][:, elsewhere], 0, atol=1e-6)
@@ -113,7 +139,10 @@ def test_a_planted_circuit_is_found(opened):
 def test_an_estimate_is_the_effect_of_a_small_change(opened):
     one, _, clean, corrupted = opened
     target = Target("x", 5, 7, None)
-    made = tracing.trace(one, clean, corrupted, target, names=["layers.in"], chunk_size=16)
+    names = ["layers.in", "layers/attention/out.in"]
+    made = tracing.trace(one, clean, corrupted, target, names=names, chunk_size=16)
+    of_heads = made.effects[names[1]].ravel(), made.estimates[names[1]].ravel()
+    assert np.corrcoef(*of_heads)[0, 1] > 0.8
     effects, estimates = made.effects["layers.in"], made.estimates["layers.in"]
     hidden = np.abs(effects) < 1e-7
     np.testing.assert_allclose(estimates[hidden], 0, atol=1e-6)
