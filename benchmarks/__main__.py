@@ -56,6 +56,12 @@ def _vmap(case: str) -> Benchmark:
 BENCHMARKS = {
     "beam": Benchmark(("-m", "benchmarks.beam"), ("--repeats=1",), ("cpu",), ("apache_beam",)),
     "checkpoint": Benchmark(("-m", "benchmarks.checkpoint"), ("--megabytes=7", "--rounds=1")),
+    "crows_pairs": Benchmark(
+        ("-m", "benchmarks.crows_pairs"),
+        ("--num_layers=1", "--model_dim=64", "--num_pairs=4", "--rounds=1"),
+        ("cpu",),
+        _TORCH,
+    ),
     "curation_rules": Benchmark(
         ("-m", "benchmarks.curation_rules"), ("--num_documents=20", "--rounds=1"), ("cpu",)
     ),
