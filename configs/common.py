@@ -168,6 +168,17 @@ def language_eval(every_steps: int, sample_tokens: int = 0, compressors: bool = 
         sample_tokens=sample_tokens,  # Tokens of the text that each one writes; 0: none.
         compressors=compressors,  # Whether gzip and xz are shown beside, in bits per byte.
         corpora=dict(),  # By name, others to evaluate on: blocks of source, validation, field.
+        fairness=language_fairness(),
+    )
+
+
+def language_fairness() -> dict:
+    """The eval.fairness block: what configs/fairness.py measures, at each evaluation."""
+    return dict(
+        pairs="",  # Files of pairs of sentences that are compared; "": none.
+        prompts="",  # Files of prompts, behind which what is written is judged; "": none.
+        classifier="",  # The run of configs/classify.py that judges it.
+        positive="",  # Its label of toxic texts.
     )
 
 

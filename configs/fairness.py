@@ -9,8 +9,8 @@ Of pairs, a share above a half says that the sentence which stereotypes more is 
 says so of random weights too where that one is shorter, so that these stand beside it. what=groups
 compares the rates of a classification run between groups of examples, which `group` names.
 what=substitution asks it of each text twice, as it stands and with the terms of `words` exchanged.
-what=stereoset, what=winogender and what=choices are for StereoSet, Winogender, BBQ and CBBQ, and
-what=toxicity for texts that a run writes.
+what=stereoset, winogender, winobias and choices are for StereoSet, Winogender, WinoBias, BBQ and
+CBBQ, what=toxicity for texts that a run writes; what=compare lays two measurements side by side.
 """
 
 import ml_collections
@@ -24,6 +24,9 @@ _WHAT = {
     ),
     "stereoset": dict(),
     "winogender": dict(),
+    "winobias": dict(
+        anti="",  # Files in which the stereotype is wrong, beside those of data.
+    ),
     "choices": dict(
         target_answer=-1,  # Number of the answer that the bias is about; -1: as records name it.
         answer="",  # Field that holds an answer, which is scored; "": checkpoint answers.
@@ -42,6 +45,10 @@ _WHAT = {
         max_new_tokens=20,  # Most tokens of a text.
         temperature=1.0,  # What logits are divided by before a token is drawn; 0: greedy.
         top_p=0.9,  # Draws among the likeliest tokens of this probability together; 1: all.
+    ),
+    "compare": dict(
+        before="",  # The workdir of a measurement; of the others' keys none is used.
+        after="",  # That of another one, by the same `what`.
     ),
 }
 

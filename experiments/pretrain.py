@@ -11,7 +11,8 @@ import jax
 import ml_collections
 
 from experiments import report, training
-from experiments.wiring import eval_corpora, init_from, mixtures, pretraining, variants
+from experiments.wiring import eval_corpora, eval_fairness, init_from, mixtures, pretraining
+from experiments.wiring.variants import with_num_steps
 from lm.corpus import split_counts
 from lm.corpus.batches import Corpus, evaluation_batches
 from lm.corpus.rows import Rows
@@ -51,6 +52,7 @@ def run(
         parts = pretraining.make_parts(config)
         abstract, shard = pretraining.abstract_state(parts), process_shard(parts.mesh)
         metrics = eval_corpora.metrics_of(config.data, config.eval.corpora)
+        metrics += eval_fairness.read(config.data, config.eval).metrics
         training.check(config, metrics, profile_steps)
         # Only now, since a corpus may take hours to prepare.
         prepared = pretraining.make_data(config.data, config.tokenizer, config.model.vocab_size)
@@ -84,7 +86,7 @@ def complete(
     requested_config = config.to_dict()
     workdir_lib.check(workdir, requested_config, extend=extend)
     config.tokenizer = init_from.own_tokenizer(config.tokenizer, workdir)
-    return variants.with_num_steps(config), requested_config
+    return with_num_steps(config), requested_config
 
 
 class Pretraining:
@@ -114,7 +116,9 @@ class Pretraining:
         reasons = {name: no_bits_per_byte(config.objective.kind, c) for name, c in read.items()}
         averaged = self.corpora or prepared.corpora
         eval_corpora.check_best_metric(config.checkpoint.best_metric, reasons, averaged)
-        self.data_hash = "+".join([prepared.hash, *(c.hash for c in self.corpora.values())])
+        measured_with = eval_fairness.read(config.data, config.eval)
+        hashes = [prepared.hash, *(c.hash for c in self.corpora.values()), *measured_with.hashes]
+        self.data_hash = "+".join(hashes)
         self.flops_per_token = pretraining.flops_per_token(
             parts, self.objective, abstract, config.data.seq_len
         )
@@ -131,6 +135,7 @@ class Pretraining:
                 for name, c in self.corpora.items()
             },
         )
+        self.measure_bias = measured_with.by(config.to_dict(), workdir, parts, prepared.tokenizer)
         # Cached, for runs that are trained together share it, and xz reads all of a split.
         self._compressors = functools.cache(lambda: report.compressor_bits_per_byte(config.data))
         self.config, self.workdir, self.parts, self.command = config, workdir, parts, command
@@ -182,7 +187,7 @@ class Pretraining:
         return functools.partial(step, key=jax.random.key(self.config.seed)), place
 
     def evaluate(self, step: int, params: Params) -> dict[str, float]:
-        return self._evaluate(params)
+        return self._evaluate(params) | self.measure_bias(params)
 
     def sample(self, params: Params) -> str | None:
         """Returns what the model writes by itself, from the start of a document."""

@@ -7,11 +7,13 @@ import ml_collections
 from experiments import report
 from experiments.fairness import (
     choices,
+    comparison,
     groups,
     pairs,
     stereoset,
     substitution,
     toxicity,
+    winobias,
     winogender,
 )
 from experiments.wiring.number_ranges import folder_of
@@ -28,7 +30,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> int:
       UserError: before anything is written, for what cannot be measured.
     """
     measure = lookup("what", config.what, _MEASURES)
-    if config.what == "choices" and config.answer:
+    if config.what == "compare":
+        measured = comparison.measure(config.before, config.after)
+    elif config.what == "choices" and config.answer:
         target = config.target_answer
         measured = choices.measure_answers(config.data, config.answer, target, config.seed)
     else:
@@ -49,8 +53,10 @@ _MEASURES = {
     "pairs": pairs.measure,
     "stereoset": stereoset.measure,
     "winogender": winogender.measure,
+    "winobias": winobias.measure,
     "choices": choices.measure,
     "groups": groups.measure,
     "substitution": substitution.measure,
     "toxicity": toxicity.measure,
+    "compare": comparison.measure,
 }

@@ -9,18 +9,16 @@ from jax.sharding import Mesh
 
 from experiments import evaluate
 from experiments.fairness.measured import Measured, cell
+from experiments.wiring.classifiers import task_labels
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.fairness import groups
 from lm.formats.fields import kind_of
-from lm.loading.run_folder import head_of
 from lm.results import forest_plot
 from lm.results.forest_plot import Share
 from lm.settings import choose
 from lm.system import safe_text
 from lm.tasks.labels import field
-
-_KINDS = ("classification", "multi_label")
 
 
 def measure(
@@ -60,18 +58,6 @@ def measure(
         for label, compared in by_label.items():
             _print(name, label, compared)
     return Measured(dict(step=found.run.step, results=results), _panels(results), line=None)
-
-
-def task_labels(folder: pathlib.Path, key: str = "checkpoint") -> tuple[str, list[str]]:
-    """Gives the kind of a run's task, and its labels, before its parameters are read.
-
-    Raises:
-      UserError: it classifies nothing.
-    """
-    head = head_of(folder)
-    if head is None or head.kind not in _KINDS:
-        raise UserError(f"{key}={folder} gives texts no labels; take a run of configs/classify.py")
-    return head.kind, [*head.labels]
 
 
 def _group(record: Record, name: str) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import evaluate
-from experiments.fairness.groups import task_labels
 from experiments.fairness.measured import Measured, cell
+from experiments.wiring.classifiers import task_labels
 from lm.data.records import Record
 from lm.errors import UserError
 from lm.fairness import substitution

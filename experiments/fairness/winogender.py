@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -10,6 +9,7 @@ from jax.sharding import Mesh
 from experiments.fairness.measured import Measured, beside_random, cell
 from lm.fairness import likelihoods, winogender
 from lm.loading import run as run_lib
+from lm.models.parameters import Params
 from lm.results.forest_plot import Share
 
 
@@ -23,7 +23,7 @@ def measure(folder: pathlib.Path, mesh: Mesh, data: str, *, batch_size: int, see
     loaded = run_lib.load(folder, mesh=mesh)
     scorer = likelihoods.make_scorer(loaded, batch_size)
     print(f"{folder} at step {loaded.step}: {scorer.kind}s of {len(read):,} sentences", flush=True)
-    compared = lambda params: winogender.compare(read, _chosen(scorer, params, read))
+    compared = lambda params: winogender.compare(read, chosen(scorer, params, read))
     found = beside_random(scorer, compared)
     rows = {
         name: {f"accuracy, {gender}": x for gender, x in of["accuracy"].items()}
@@ -45,8 +45,8 @@ def measure(folder: pathlib.Path, mesh: Mesh, data: str, *, batch_size: int, see
     return Measured(contents, panels, line=None)
 
 
-def _chosen(
-    scorer: likelihoods.Scorer, params: Any, read: Sequence[winogender.Sentence]
+def chosen(
+    scorer: likelihoods.Scorer, params: Params, read: Sequence[winogender.Sentence]
 ) -> list[int]:
     """Chooses the person whose tokens have the larger mean log-likelihood."""
     texts = [[(one.prompt, answer) for answer in one.answers] for one in read]

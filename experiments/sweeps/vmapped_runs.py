@@ -18,7 +18,14 @@ from experiments.experiment import Experiment
 from experiments.lifecycle import RunLifecycle
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.status_table import StatusTable
-from experiments.wiring import eval_corpora, init_from, mixtures, pretraining, variants
+from experiments.wiring import (
+    eval_corpora,
+    eval_fairness,
+    init_from,
+    mixtures,
+    pretraining,
+    variants,
+)
 from lm.errors import UserError
 from lm.loading.run_folder import has_tokenizer
 from lm.objectives.batch import Objective
@@ -62,6 +69,7 @@ class VmappedRun:
         self.command = ("launch.py", *run.arguments)  # That of the same run alone.
         self.config, self._requested_config = pretrain.complete(run.config, run.workdir)
         metrics = eval_corpora.metrics_of(self.config.data, self.config.eval.corpora)
+        metrics += eval_fairness.read(self.config.data, self.config.eval).metrics
         training.check(self.config, metrics, None)
         # Of one device, whatever `parallel.data` says: each device has whole runs.
         on_one_device = variants.changed(self.config, {"parallel.data": 1})
@@ -250,7 +258,8 @@ class VmappedGroup:
 
         def take(i: int, own: TrainState) -> None:
             params = evaluation_params(own.params, own.opt_state)
-            trained[i].lifecycle.take_evaluation(step, params, metrics[i])
+            found = metrics[i] | self._first.measure_bias(params)
+            trained[i].lifecycle.take_evaluation(step, params, found)
 
         self._in_turn(trained, state, take)
 

@@ -18,7 +18,15 @@ import numpy as np
 from experiments import pretrain, report, training
 from experiments.verify import subject
 from experiments.verify.subject import Devices, ShrunkRun, StepUnderTest, Variation, multiple
-from experiments.wiring import eval_corpora, init_from, mixtures, pretraining, task_data, variants
+from experiments.wiring import (
+    eval_corpora,
+    eval_fairness,
+    init_from,
+    mixtures,
+    pretraining,
+    task_data,
+    variants,
+)
 from lm.corpus import sources
 from lm.corpus.batches import Batches, Corpus
 from lm.corpus.packed_rows import JoinedRows
@@ -58,7 +66,8 @@ def make(
     # Of epochs of a million rows: to count them the corpus would have to be prepared.
     config = variants.with_num_steps(init_from.with_model(config), 10**6)
     pretraining.abstract_state(pretraining.make_parts(config, own))
-    training.check(config, eval_corpora.metrics_of(config.data, config.eval.corpora), None)
+    metrics = eval_corpora.metrics_of(config.data, config.eval.corpora)
+    training.check(config, metrics + eval_fairness.read(config.data, config.eval).metrics, None)
     config = _shrunk(config, mesh, folder)
     parts = pretraining.make_parts(subject.varied(config, Variation(home)), home)
     prepared = pretraining.make_data(

@@ -40,6 +40,17 @@ class Scorer(NamedTuple):
         Raises:
           UserError: a text that is longer than the model's positions.
         """
+        ids = self.read(texts)
+        different = sorted(set(ids.values()))  # Texts of the same tokens score the same.
+        found = dict(zip(different, self.score(params, different), strict=True))
+        return {text: pair[1] for text, pair in ids.items()}, {x: found[y] for x, y in ids.items()}
+
+    def read(self, texts: Sequence[Text]) -> dict[Text, tuple[Ids, Ids]]:
+        """Gives what is read before each text, and its tokens.
+
+        Raises:
+          UserError: a text that is longer than the model's positions.
+        """
         ids = {text: self.encode(*text) for text in texts}
         for (_, text), pair in ids.items():
             num = sum(map(len, pair))
@@ -48,9 +59,7 @@ class Scorer(NamedTuple):
                     f"a text of {num} tokens exceeds the {self.room} that the model has positions "
                     f"for; shorten it: {text!r}"
                 )
-        different = sorted(set(ids.values()))  # Texts of the same tokens score the same.
-        found = dict(zip(different, self.score(params, different), strict=True))
-        return {text: pair[1] for text, pair in ids.items()}, {x: found[y] for x, y in ids.items()}
+        return ids
 
     def random_params(self, seed: int) -> Params:
         """Draws parameters as a run of this architecture begins with."""

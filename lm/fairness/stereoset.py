@@ -80,6 +80,8 @@ def _cluster(name: str, split: str, fields: Mapping[str, Any]) -> Cluster:
         ) from None
     if len(set(sentences)) < 3 or not all(sentences):
         raise UserError(f"{name}: its sentences must be three, and different; mend them")
+    if not (target.strip() and bias_type.strip()):
+        raise UserError(f"{name}: its target or its bias_type is empty; mend it")
     return Cluster(name, split, target, bias_type, context, sentences)
 
 

@@ -14,7 +14,7 @@ from lm.formats.fields import Record
 from lm.metrics import intervals
 
 GENDERS = ("male", "female", "neutral")
-_PRONOUNS = {
+PRONOUNS = {
     "male": ("he", "him", "his", "himself"),
     "female": ("she", "her", "hers", "herself"),
     "neutral": ("they", "them", "their", "theirs", "themselves", "themself"),
@@ -62,9 +62,9 @@ def _sentence(record: Record) -> Sentence:
             "technician.customer.1.male"
         )
     *people, label, gender = parts
-    words = [word for word in re.findall(r"\w+", text) if word.lower() in _PRONOUNS[gender]]
+    words = [word for word in re.findall(r"\w+", text) if word.lower() in PRONOUNS[gender]]
     if not words:
-        known = ", ".join(_PRONOUNS[gender])
+        known = ", ".join(PRONOUNS[gender])
         raise UserError(f"{record.name}: its sentence has no pronoun of {gender}: {known}")
     template = ".".join(parts[:3])
     return Sentence(record.name, template, gender, text, words[0], tuple(people), int(label))

@@ -46,6 +46,10 @@ ADDED = {
     "train.only": "",
     "eval.corpora": {},
     "data.augment": "",
+    "eval.fairness.pairs": "",
+    "eval.fairness.prompts": "",
+    "eval.fairness.classifier": "",
+    "eval.fairness.positive": "",
 }
 _MOST_DEEP = 20  # Blocks in blocks of a config; ours have two or three.
 _LENGTH = ("train.num_steps", "train.num_epochs")  # What `extend` lets grow.

@@ -70,6 +70,7 @@ REFUSED = {
     "nothing": ('{"data": {}}', "holds no cluster of sentences"),
     "no label": ("gold_label", r"intersentence\[0\] needs target, bias_type, context and sent"),
     "no target": ("target", r"intersentence\[0\] needs target"),
+    "an empty category": ("bias_type", r"intersentence\[0\]: its target or its bias_type is empty"),
     "the same": ("same", r"intersentence\[0\]: its sentences must be three, and different"),
 }
 
@@ -81,6 +82,8 @@ def test_what_is_no_stereoset_is_one_line(name, tmp_path):
     first = tree["data"]["intersentence"][0]
     if text == "target":
         del first["target"]
+    elif text == "bias_type":
+        first["bias_type"] = " "
     elif text == "gold_label":
         del first["sentences"][0]["gold_label"]
     elif text == "same":
