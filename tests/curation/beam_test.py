@@ -1,5 +1,6 @@
 """The engine on Apache Beam writes what that of this machine writes, and fails in a line."""
 
+import collections
 import json
 import os
 import pathlib
@@ -8,12 +9,15 @@ import sys
 import threading
 import time
 
+import datasets
+import pyarrow.parquet
 import pytest
 
 from lm.curation import inputs, shards, stages
 from lm.curation.engines import choice
 from lm.errors import UserError
 from lm.system import apache_beam as apache_beam_lib
+from tests import tfds_texts
 from tests.curation import pipeline_test
 
 try:
@@ -26,6 +30,7 @@ needs_beam = pytest.mark.skipif(
     not is_installed, reason="Apache Beam is not installed (pip install apache-beam)"
 )
 SHAPE = dict(num_shards=3, sort_bytes=3000)
+HERE = dict(kind="local", num_workers=1)
 LAUNCH = pathlib.Path(__file__).parent.parent.parent / "launch.py"
 IN_MEMORY = ("--direct_running_mode=in_memory",)
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
@@ -93,6 +98,49 @@ def test_a_run_on_beam_writes_the_bytes_of_this_machine(options, found, tmp_path
     assert {name for name in here if here[name] != there[name]} == told
     assert {"out/report.json", "out/provenance.jsonl.zst", "out/corpus/corpus.json"} <= here.keys()
     assert len([name for name in here if name.startswith("cache/")]) > 17 * SHAPE["num_shards"]
+
+
+@needs_beam
+@pytest.mark.parametrize(
+    ("options", "name"), [(IN_MEMORY, "one_process"), (TWO_PROCESSES, "two_processes")]
+)
+def test_inputs_that_are_no_plain_files_are_read_as_on_this_machine(
+    options, name, texts, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))  # Where other processes find it by name.
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    read = [json.loads(line).get("text") for line in texts[0] if line.startswith('{"text": "')]
+    read = [text for text in read if text.isprintable()]
+    tfds_texts.register(monkeypatch, name.title().replace("_", ""), tmp_path, read)
+    (tmp_path / "a.json").write_text(json.dumps([{"text": text} for text in [*read, None]]))
+    (tmp_path / "set").mkdir()
+    table = pyarrow.table({"text": [*read, None]})
+    pyarrow.parquet.write_table(table, tmp_path / "set/train.parquet")
+    datasets.load_dataset(f"{tmp_path}/set", split="train").save_to_disk(tmp_path / "saved")
+    pipeline_test.curate(tmp_path / "out", {"a": ("auto", f"{tmp_path}/a.json")})
+    made = [
+        pipeline_test.make_input(f"input{i}", kind, path)
+        for i, (kind, path) in enumerate(
+            [
+                ("tfds", f"{name}@train"),
+                ("hf", f"{tmp_path}/set@train"),
+                ("hf", f"{tmp_path}/saved@train[:90%]"),
+                ("json", f"{tmp_path}/a.json"),
+                ("curated", f"{tmp_path}/out"),
+            ]
+        )
+    ]
+    tasks = [task for one in made for task in inputs.tasks_of(one)]
+    for folder, block in (("here", SHAPE | HERE), ("there", beam(*options))):
+        with choice.opened(**block) as engine:
+            engine.sort(inputs.read, tasks, tmp_path / folder)
+
+    found = files(tmp_path / "there")
+    assert found == {path: of for path, of in files(tmp_path / "here").items() if "/" not in path}
+    lines = [line for shard in found for line in shards.read(tmp_path / "there" / shard)]
+    sources = collections.Counter(json.loads(line)["source"] for line in lines)
+    assert len(sources) == len(made) and min(sources.values()) > 50
 
 
 _busy = threading.Lock()
