@@ -358,15 +358,18 @@ def test_what_takes_too_much_is_ended_and_the_next_call_goes_on():
         each.close()
 
 
-def test_a_page_that_takes_too_much_is_a_loss(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("call", "argument", "reason"),
+    [(slow, 60, "html_exceeds_time"), (large, 2**31, "html_exceeds_memory")],
+)
+def test_a_page_that_takes_too_much_is_a_loss(call, argument, reason, tmp_path, monkeypatch):
     extractor = web_text.Extractor(web_text.make_limits(max_seconds=0.2, max_memory_bytes=2**30))
-    extractor._main_text = BoundedFunction(slow, max_seconds=0.2, max_memory_bytes=2**30)
-    monkeypatch.setattr(extractor, "_main_text", lambda data, _: BoundedFunction.__call__(hard, 60))
-    hard = BoundedFunction(slow, max_seconds=0.2, max_memory_bytes=2**30)
+    hard = BoundedFunction(call, max_seconds=0.2, max_memory_bytes=2**30)
+    monkeypatch.setattr(extractor, "_main_text", lambda data, charset: hard(argument))
     monkeypatch.setattr(web_archives, "_extractor", lambda limits: extractor)
     (tmp_path / "f").write_bytes(b"<p>a")
 
-    assert read(tmp_path / "f", "html") == [Lost("f", "html_exceeds_time", 4)]
+    assert read(tmp_path / "f", "html") == [Lost("f", reason, 4)]
     hard.close()
 
 

@@ -8,13 +8,28 @@ import signal
 import pytest
 from backports import zstd
 
+from lm.curation import inputs, stages
 from lm.curation.engines import local
 from lm.errors import UserError
 from lm.system import faults
-from tests.curation.pipeline_test import BLOCKS, CHINESE, ENGLISH, corpus, curate, documents
+from tests.curation.pipeline_test import (
+    BLOCKS,
+    CHINESE,
+    ENGLISH,
+    corpus,
+    curate,
+    documents,
+    make_input,
+)
 
 
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "Permission denied; give")],
+)
+def test_a_disk_that_takes_nothing_is_one_line_and_the_same_command_goes_on(
+    number, message, tmp_path, monkeypatch
+):
     lines = [json.dumps({"text": ENGLISH.format(i) * 3}) for i in range(20)]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, lines[0], "{"]))
     found = {"a": ("jsonl", f"{tmp_path}/a.jsonl")}
@@ -23,14 +38,14 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path, monkeypa
 
     def write(path, lines):
         if path.parent.name.startswith("language"):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            raise OSError(number, os.strerror(number), str(path))
         return real(path, lines)
 
     with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
         patch.setattr(local.shards, "write", write)
         curate(tmp_path / "full", found)
     said = faults.one_line(caught.value)
-    assert said.startswith(f"{tmp_path}/full/cache/language-") and "the disk is full" in said
+    assert said.startswith(f"{tmp_path}/full/cache/language-") and message in said
     curate(tmp_path / "full", found)
 
     assert corpus(tmp_path / "full") == corpus(tmp_path / "whole")
@@ -66,7 +81,24 @@ ODD = {  # Texts, and where each ends by what is published for English and Chine
     "我们用 Python 写 machine learning 的代码，然后 deploy 到 server 上。"
     * 5: "mean_unit_length_high",
     "這是一個關於編碼的故事。" * 8: "top_3_grams_high",
+    "def read(path):\n    with open(path) as file:\n        return [x + 1 for x in file]\n"
+    * 9: "stop_words_low",
 }
+
+
+def test_of_ten_thousand_copies_one_is_kept_and_counts_all(tmp_path):
+    line = json.dumps({"text": CHINESE.format("三")}) + "\n"
+    (tmp_path / "a.jsonl").write_text(line * 10_000)
+    tasks = inputs.tasks_of(make_input("a", "jsonl", str(tmp_path / "a.jsonl")))
+    with local.opened(num_workers=1, num_shards=2, sort_bytes=10**6) as engine:
+        engine.sort(inputs.read, tasks, tmp_path / "read")
+        shards_of = lambda name: sorted((tmp_path / name).glob("*.zst"))
+        engine.sort(stages.by_text, [(path,) for path in shards_of("read")], tmp_path / "texts")
+        found = [line for path in shards_of("texts") for line in stages.equal_texts((path,))]
+
+    decisions = [json.loads(line) for line in found]
+    assert sum(one.get("reason") == "equal_text" for one in decisions) == 9999
+    assert [one["copies"] for one in decisions if "copies" in one] == [10_000]
 
 
 def test_odd_texts_end_in_one_place_each(tmp_path):
