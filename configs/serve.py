@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.max_waiting = 64  # Prompts, or texts of tasks, that may wait; others are refused (429).
     config.prefix_bytes = 268_435_456  # Memory for what earlier prompts share with later ones.
     config.exact = True  # Whether no bit of a text depends on its company, which may take longer.
-    config.batch_size = 32  # Texts of a task, or for vectors, that are computed at once.
+    config.batch_size = 32  # Records of a task that are read at once; changes no number.
     config.pooling = "mean"  # What of a text's tokens its vector is: their mean, or the first.
     config.int8 = False  # Whether matrices are rounded to 8 bits: other texts, from less memory.
     config.warm = True  # Whether all is compiled before the first answer, and not when it comes.

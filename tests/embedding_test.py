@@ -39,7 +39,7 @@ def reference(folder, pooling):
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_vectors_are_those_of_transformers(folder, pooling):
-    embed = Embedder(load(folder), pooling=pooling, batch_size=2)
+    embed = Embedder(load(folder), pooling=pooling)
 
     found = embed([embed.ids(f"text {i}", text) for i, text in enumerate(TEXTS)])
 
@@ -50,11 +50,11 @@ def test_vectors_are_those_of_transformers(folder, pooling):
 
 def test_what_cannot_be_embedded_is_refused(folder):
     run = load(folder)
-    embed = Embedder(run, pooling="mean", batch_size=2)
+    embed = Embedder(run, pooling="mean")
     with pytest.raises(UserError, match="a text of 102 tokens exceeds the model's 32"):
         embed([embed.ids("long", "a " * 100)])
     with pytest.raises(UserError, match="pooling='last'"):
-        Embedder(run, pooling="last", batch_size=2)
+        Embedder(run, pooling="last")
     decoder = run._replace(config=run.config | {"model": run.config["model"] | {"name": "gpt2"}})
     with pytest.raises(UserError, match="which makes no vectors of texts"):
-        Embedder(decoder, pooling="mean", batch_size=2)
+        Embedder(decoder, pooling="mean")

@@ -42,10 +42,14 @@ def vocabulary(tmp_path_factory):
     return folder / "vocab.txt"
 
 
-def save(make, vocabulary, folder, **config):
-    tokenizer = t.BertTokenizerFast(str(vocabulary), do_lower_case=False, model_max_length=32)
+def save(make, vocabulary, folder, max_len=32, **config):
+    tokenizer = t.BertTokenizerFast(str(vocabulary), do_lower_case=False, model_max_length=max_len)
     torch.manual_seed(0)
-    model = make(t.BertConfig(vocab_size=len(tokenizer), **SIZES, **config))
+    model = make(
+        t.BertConfig(
+            vocab_size=len(tokenizer), **SIZES | {"max_position_embeddings": max_len}, **config
+        )
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

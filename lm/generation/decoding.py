@@ -26,6 +26,15 @@ def bucket(length: int, most: int | None = None) -> int:
     return size if most is None else min(size, most)
 
 
+def fine_buckets(longest: int) -> list[int]:
+    """500 gives 32, 64, 96, 128, 192, 256, 384, 512: few, so that few are compiled."""
+    sizes = [32]
+    while (last := sizes[-1]) < longest:
+        is_power_of_two = last & (last - 1) == 0
+        sizes.append(64 if last == 32 else last * 3 // 2 if is_power_of_two else last * 4 // 3)
+    return sizes
+
+
 class Batch(NamedTuple):
     """Holds prompts that are read at once."""
 

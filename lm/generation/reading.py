@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lm.generation import decoding
 from lm.generation.prefixes import Prefixes
 from lm.generation.requests import Top
 from lm.generation.rows import Drawn, Programs
@@ -54,7 +55,7 @@ class Reader:
         self._programs, self._max_len, self._shortest = programs, max_len, shortest
         # An encoder sees a prompt from both ends, so that it is read at once, and shares no part.
         self._chunk_len = max_len if programs.has_encoder else min(chunk_len, max_len)
-        self._sizes = _chunk_sizes(self._chunk_len)
+        self._sizes = decoding.fine_buckets(self._chunk_len)
         self._is_exact = exact
         self._shares = not exact and not programs.has_encoder and prefix_bytes > 0
         self._prefix_bytes = 0 if programs.has_encoder else prefix_bytes
@@ -175,15 +176,6 @@ class Reader:
         if first or num > self._chunk_len:
             num = max(num, self._chunk_len)
         return slots_for(num, self._shortest)
-
-
-def _chunk_sizes(chunk_len: int) -> list[int]:
-    """500 gives 32, 64, 96, 128, 192, 256, 384, 512: few, so that few are compiled."""
-    sizes = [32]
-    while (last := sizes[-1]) < chunk_len:
-        is_power_of_two = last & (last - 1) == 0
-        sizes.append(64 if last == 32 else last * 3 // 2 if is_power_of_two else last * 4 // 3)
-    return sizes
 
 
 def some_tokens(num: int, vocab_size: int) -> tuple[int, ...]:

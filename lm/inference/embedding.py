@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.errors import UserError
-from lm.generation.decoding import padded
 from lm.inference.few_shapes import FewShapes
 from lm.loading import task_model
 from lm.loading.run import Run
@@ -32,13 +31,12 @@ class Embedder:
     Args:
       run: of an encoder, pretrained or fine-tuned.
       pooling: of `POOLINGS`.
-      batch_size: texts at once; changes a number by what float32 rounds.
 
     Raises:
       UserError: the run is of another architecture.
     """
 
-    def __init__(self, run: Run, *, pooling: str, batch_size: int):
+    def __init__(self, run: Run, *, pooling: str):
         choose("pooling", pooling, POOLINGS)
         block = run.config["model"]
         family = family_named(block["name"])
@@ -56,7 +54,7 @@ class Embedder:
         for name in ("body",) if isinstance(run, task_model.SavedTaskModel) else family.body_path:
             self._params = self._params[name]
         self.max_len, self._pooling = config.max_len, pooling
-        self._shapes = FewShapes(batch_size=batch_size, longest=self.max_len)
+        self._shapes = FewShapes(longest=self.max_len)
         text_inputs(block, run.tokenizer, seq_len=self.max_len, truncate=False)  # Checks the two.
         self._inputs = TextInputs(
             run.tokenizer,
@@ -69,7 +67,7 @@ class Embedder:
     def compile(self) -> None:
         """Compiles all that can occur."""
         for num_rows, length in self._shapes:
-            texts = padded([[0] * length] * num_rows, self.max_len)
+            texts = _padded([[0] * length] * num_rows, length)
             self._vectors.lower(self._params, *texts).compile()
 
     def ids(self, name: str, text: str) -> list[int]:
@@ -90,9 +88,9 @@ class Embedder:
                 f"a text of {longest} tokens exceeds the model's {self.max_len}; cut it"
             )
         found: dict[int, np.ndarray] = {}
-        for here, num_rows, _ in self._shapes.groups(list(map(len, texts))):
+        for here, num_rows, length in self._shapes.groups(list(map(len, texts))):
             rows = [texts[i] for i in here] + [texts[here[0]]] * (num_rows - len(here))
-            vectors_BD = self._vectors(self._params, *padded(rows, self.max_len))
+            vectors_BD = self._vectors(self._params, *_padded(rows, length))
             found |= dict(zip(here, np.asarray(vectors_BD), strict=False))
         return np.stack([found[i] for i in range(len(texts))])
 
@@ -109,6 +107,14 @@ class Embedder:
             return x_BD / jnp.maximum(jnp.linalg.norm(x_BD, axis=1, keepdims=True), 1e-12)
 
         return vectors
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fills rows up with 0 -> B x L; returns also the length of each, B."""
+    tokens_BL = np.zeros((len(rows), length), np.int32)
+    for into, row in zip(tokens_BL, rows, strict=True):
+        into[: len(row)] = row
+    return tokens_BL, np.array([len(row) for row in rows], np.int32)
 
 
 def _first(x_BLD: jax.Array, length_BE: jax.Array) -> jax.Array:

@@ -3,10 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from lm.data.examples import Features, RowLayout, lay_out, sizes_by_letter
-from lm.generation.decoding import bucket
+from lm.generation import decoding
+
+# Tokens of a batch, about. Matrices are laid out anew for each: of a CPU's time that is a sixth at
+# 128 tokens, which one short text costs as well. Other devices wait for launches.
+_TOKENS_ON_CPU, _TOKENS = 128, 4096
 
 
 class Few(NamedTuple):
@@ -18,37 +23,39 @@ class Few(NamedTuple):
 
 
 class FewShapes:
-    """Chooses shapes: rows are 1, 4, 16, ... or `batch_size`; lengths are 32, 64, ... or `longest`.
+    """Chooses shapes: lengths are 32, 64, 96, 128, 192, 256, 384, ... or `longest`, each with one
+    number of rows.
+
+    So a text is computed in a shape that depends on nothing but its length, whoever else is there:
+    float32 rounds otherwise in batches of other shapes.
 
     Args:
-      batch_size: rows at most; a multiple of `row_multiple`.
       longest: tokens of a text at most.
       row_multiple: rows are a multiple of this.
     """
 
-    def __init__(self, *, batch_size: int, longest: int, row_multiple: int = 1):
-        self._longest = longest
-        self._counts = [row_multiple]
-        while self._counts[-1] < batch_size:
-            self._counts.append(min(4 * self._counts[-1], batch_size))
-        self._lengths = [bucket(1, longest)]
-        while self._lengths[-1] < longest:
-            self._lengths.append(bucket(2 * self._lengths[-1], longest))
+    def __init__(self, *, longest: int, row_multiple: int = 1):
+        most = _TOKENS_ON_CPU if jax.default_backend() == "cpu" else _TOKENS
+        lengths = sorted({min(size, longest) for size in decoding.fine_buckets(longest)})
+        num_rows = lambda length: max(1, most // length // row_multiple) * row_multiple
+        self._shapes = {length: num_rows(length) for length in lengths}
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yields each number of rows with each length."""
-        return ((count, length) for count in self._counts for length in self._lengths)
+        """Yields each number of rows with its length."""
+        return ((num_rows, length) for length, num_rows in self._shapes.items())
 
     def groups(self, sizes: Sequence[int]) -> Iterator[Few]:
-        """Puts texts of like length together.
+        """Puts texts of one length together.
 
-        Sizes 40, 5, 70, 8 with 4 rows at most are one batch of 4 rows and 128 tokens.
+        Sizes 40, 5, 64, 8, 50 are 2 texts in 4 rows of 32 tokens, 2 in 2 of 64, and 1 in 2 of 64.
         """
-        order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
-        for first in range(0, len(order), self._counts[-1]):
-            here = order[first : first + self._counts[-1]]
-            num_rows = next(count for count in self._counts if count >= len(here))
-            yield Few(here, num_rows, bucket(sizes[here[-1]], self._longest))
+        by_length: dict[int, list[int]] = {length: [] for length in self._shapes}
+        for i, size in enumerate(sizes):
+            by_length[next(length for length in self._shapes if length >= size)].append(i)
+        for length, indices in by_length.items():
+            num_rows = self._shapes[length]
+            for first in range(0, len(indices), num_rows):
+                yield Few(indices[first : first + num_rows], num_rows, length)
 
 
 def batch_of(

@@ -28,9 +28,7 @@ _REPLIES = Replies(
 
 def open_task(run: SavedTaskModel, mesh: Mesh, *, batch_size: int, max_waiting: int) -> ServedTask:
     """Opens what a run was fine-tuned for; see `make_predictor`."""
-    predictor = make_predictor(
-        run, mesh, batch_size=batch_size, replies=_REPLIES, has_few_shapes=True
-    )
+    predictor = make_predictor(run, mesh, batch_size=batch_size, replies=_REPLIES)
 
     def predict(records: Sequence[Record]) -> list[Predicted]:
         return list(predictor(records))
@@ -39,9 +37,9 @@ def open_task(run: SavedTaskModel, mesh: Mesh, *, batch_size: int, max_waiting: 
     return ServedTask(run.config["task"]["kind"], run.task.from_text, batches)
 
 
-def open_embedder(run: Run, *, pooling: str, batch_size: int, max_waiting: int) -> ServedEmbedder:
+def open_embedder(run: Run, *, pooling: str, max_waiting: int) -> ServedEmbedder:
     """Opens an encoder; see `Embedder`."""
-    embedder = Embedder(run, pooling=pooling, batch_size=batch_size)
+    embedder = Embedder(run, pooling=pooling)
     batches = Batches(embedder, compile_all=embedder.compile, max_waiting=max_waiting)
     return ServedEmbedder(embedder.ids, batches)
 

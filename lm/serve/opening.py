@@ -52,7 +52,8 @@ def open_model(
       max_waiting: prompts, and texts of tasks and for vectors, that may wait.
       prefix_bytes, exact: see `Engine`.
       int8: whether what writes has matrices of 8-bit integers; see `lm.models.int8`.
-      pooling, batch_size: see `Embedder`; the latter is also that of tasks.
+      pooling: see `Embedder`.
+      batch_size: see `make_predictor`.
 
     Raises:
       UserError: it has not so many positions, or any number where none is asked for.
@@ -82,11 +83,10 @@ def open_model(
             **decoding.vocabulary(run.tokenizer),
         )
         service = GenerationService(engine, run.tokenizer, max_waiting=max_waiting)
-    sizes = dict(batch_size=batch_size, max_waiting=max_waiting)
     if isinstance(run, SavedTaskModel):
-        task = computing.open_task(run, mesh, **sizes)
+        task = computing.open_task(run, mesh, batch_size=batch_size, max_waiting=max_waiting)
     if computing.embeds(run):
-        embedder = computing.open_embedder(run, pooling=pooling, **sizes)
+        embedder = computing.open_embedder(run, pooling=pooling, max_waiting=max_waiting)
     opened = int(time.time())
     length = max_len or positions
     return ServedModel(name, run, service, length, max_waiting, opened, embedder, task)

@@ -5,23 +5,23 @@ from lm.data.examples import RowLayout
 from lm.inference.few_shapes import Few, FewShapes, batch_of
 
 
-def test_texts_of_like_length_share_one_of_few_shapes():
-    shapes = FewShapes(batch_size=8, longest=100)
+def test_texts_of_one_length_share_its_shape():
+    shapes = FewShapes(longest=100)
 
-    assert list(shapes) == [(n, length) for n in (1, 4, 8) for length in (32, 64, 100)]
-    assert list(shapes.groups([40, 5, 100, 8])) == [Few([1, 3, 0, 2], 4, 100)]
-    sizes = [70, 3] + [32] * 9
-    assert list(shapes.groups(sizes)) == [
-        Few([1, *range(2, 9)], 8, 32),
-        Few([9, 10, 0], 4, 100),
+    assert list(shapes) == [(4, 32), (2, 64), (1, 96), (1, 100)]
+    assert list(shapes.groups([40, 5, 64, 8, 50])) == [
+        Few([1, 3], 4, 32),
+        Few([0, 2], 2, 64),
+        Few([4], 2, 64),
     ]
-    assert list(FewShapes(batch_size=6, longest=20, row_multiple=2)) == [(2, 20), (6, 20)]
+    assert list(shapes.groups([97])) == [Few([0], 1, 100)]
+    assert list(FewShapes(longest=40, row_multiple=2)) == [(4, 32), (2, 40)]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_text_is_in_one_batch_of_a_shape_that_was_foreseen(seed):
     rng = np.random.default_rng(seed)
-    shapes = FewShapes(batch_size=16, longest=200)
+    shapes = FewShapes(longest=200)
     sizes = rng.integers(1, 201, int(rng.integers(1, 80))).tolist()
 
     groups = list(shapes.groups(sizes))
@@ -31,6 +31,8 @@ def test_every_text_is_in_one_batch_of_a_shape_that_was_foreseen(seed):
     for group in groups:
         assert len(group.indices) <= group.num_rows
         assert max(sizes[i] for i in group.indices) <= group.length
+    alone = [next(shapes.groups([size]))[1:] for size in sizes]  # Whoever else is there.
+    assert all(alone[i] == group[1:] for group in groups for i in group.indices)
 
 
 @pytest.mark.parametrize("joined", ["", "LW"])

@@ -23,7 +23,7 @@ from tests import fake_service
 from tests.generation.engine_test import nothing_compiled
 from tests.predict_folders_test import LABELS, TAGS, TEXTS, save, t, vocabulary  # noqa: F401
 
-MAX_LEN = 32
+MAX_LEN = 64  # Two lengths of `FewShapes`.
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folders(vocabulary, tmp_path_factory):  # noqa: F811
         "reader": (t.BertForQuestionAnswering, {0: "LABEL_0", 1: "LABEL_1"}),
     }
     for name, (make, labels) in kinds.items():
-        save(make, vocabulary, folder / name, id2label=labels)
+        save(make, vocabulary, folder / name, MAX_LEN, id2label=labels)
     return folder
 
 
@@ -47,7 +47,7 @@ def served(folders):
     for name in ("classifier", "tagger", "encoder", "reader"):
         run = load(folders / name)
         task = None if name == "encoder" else computing.open_task(run, mesh, **sizes)
-        embedder = computing.open_embedder(run, pooling="mean", **sizes)
+        embedder = computing.open_embedder(run, pooling="mean", max_waiting=64)
         models.append(ServedModel(name, run, None, MAX_LEN, 64, 0, embedder, task))
     for model in models:
         for worker in model.workers.values():
@@ -69,35 +69,40 @@ def ask(served, path, **body):
         return answer.status, json.loads(answer.read())
 
 
-@pytest.mark.parametrize("name", ["classifier", "tagger"])
-def test_predictions_are_those_of_a_file_to_the_sixth_digit(served, folders, tmp_path, name):
-    field = {"classifier": "text", "tagger": "tokens"}[name]
-    texts = TEXTS[:5]
-    rows = [{field: text if name == "classifier" else text.split()} for text in texts]
+RECORDS = {
+    "classifier": lambda text: {"text": text},
+    "tagger": lambda text: {"tokens": text.split()},
+    "reader": lambda text: {"question": "x y", "context": text},
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_predictions_are_those_of_a_file_to_the_byte(served, folders, tmp_path, name):
+    texts = [" ".join(["x", "y"] * num) for num in (1, 2, 3, 4, 5, 9, 17, 19, 21, 23, 25)] + TEXTS[
+        :5
+    ]
+    rows = [RECORDS[name](text) for text in texts]
     source, output = tmp_path / "new.jsonl", tmp_path / "predictions.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = predict_config.get_config()
     config.update(checkpoint=str(folders / name), input=str(source), output=str(output))
     predict.run(config, tmp_path)
+    expected = [json.loads(line)["prediction"] for line in output.read_bytes().splitlines()]
 
-    status, answer = ask(served, "/v1/predict", model=name, records=rows)
-    alone = [ask(served, "/v1/predict", model=name, records=[row])[1] for row in rows]
+    def answered(rows):
+        status, answer = ask(served, "/v1/predict", model=name, records=rows)
+        assert status == 200
+        return [one["prediction"] for one in answer["data"]]
 
-    assert status == 200
-    expected = [json.loads(line)["prediction"] for line in output.read_text().splitlines()]
-    # Batches of other shapes round otherwise in float32, which the last of six digits may show.
-    for found in (answer["data"], [one["data"][0] for one in alone]):
-        digits = [_split(one["prediction"]) for one in found]
-        for (words, numbers), of_file in zip(digits, map(_split, expected), strict=True):
-            assert words == of_file[0]
-            np.testing.assert_allclose(numbers, of_file[1], atol=2e-6, rtol=0)
+    found = {
+        "together": answered(rows),
+        "backwards": answered(rows[::-1])[::-1],
+        "alone": [answered([row])[0] for row in rows],
+    }
 
-
-def _split(prediction):
-    """A prediction without its fractions, and these."""
-    numbers = []
-    words = json.loads(json.dumps(prediction), parse_float=lambda x: numbers.append(float(x)))
-    return words, numbers
+    assert len({json.dumps(one) for one in expected}) > 5
+    for predictions in found.values():  # Digit for digit.
+        assert json.dumps(predictions) == json.dumps(expected)
 
 
 def test_texts_alone_are_records_where_a_task_reads_no_more(served):
@@ -115,7 +120,7 @@ def test_it_is_told_where_a_text_is_cut(served):
 
 
 def test_vectors_are_those_of_the_library_as_numbers_and_as_bytes(served, folders):
-    embed = Embedder(load(folders / "encoder"), pooling="mean", batch_size=4)
+    embed = Embedder(load(folders / "encoder"), pooling="mean")
     expected = embed([embed.ids("a", text) for text in TEXTS[:3]])
 
     _, plain = ask(served, "/v1/embeddings", model="encoder", input=TEXTS[:3])
@@ -173,8 +178,8 @@ REFUSED = {
     "empty": ("/v1/embeddings", {"input": ["x", " "]}, "input[1] is empty"),
     "mixed": ("/v1/embeddings", {"input": ["x", [5]]}, "must be a text, a list of texts"),
     "beyond ids": ("/v1/embeddings", {"input": [[5, 10**9]]}, "token ids, which are from 0"),
-    "long": ("/v1/embeddings", {"input": "x " * 40}, "this model's context is 32 tokens"),
-    "long ids": ("/v1/embeddings", {"input": [5] * 33}, "context is 32 tokens, and input has 33"),
+    "long": ("/v1/embeddings", {"input": "x " * 80}, "this model's context is 64 tokens"),
+    "long ids": ("/v1/embeddings", {"input": [5] * 65}, "context is 64 tokens, and input has 65"),
     "format": ("/v1/embeddings", {"input": "x", "encoding_format": "hex"}, "one of float, base64"),
     "dimensions": ("/v1/embeddings", {"input": "x", "dimensions": 3}, "is not supported"),
 }
