@@ -16,7 +16,7 @@ from configs import fairness as fairness_config
 from experiments import convert, finetune, harness
 from experiments.fairness import fairness
 from lm.errors import UserError
-from lm.fairness import choices, likelihoods, pairs, stereoset, toxicity, winogender
+from lm.fairness import choices, likelihoods, pairs, stereoset, toxicity, winobias, winogender
 from lm.loading import run as run_lib
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
@@ -49,6 +49,16 @@ def runs_folder(tmp_path_factory, random_like):
     return folder
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """The first pairs of each language: to score them takes most of the time."""
+    folder = tmp_path_factory.mktemp("few")
+    for path in (EN, ZH):
+        lines = pathlib.Path(path).read_text().splitlines(keepends=True)
+        (folder / pathlib.Path(path).name).write_text("".join(lines[:11]))
+    return {name: str(folder / f"pairs_{name}.csv") for name in ("en", "zh")}
+
+
 def measured(checkpoint, data, workdir, **changes):
     config = fairness_config.get_config()
     config.update(checkpoint=str(checkpoint), data=data)
@@ -57,7 +67,7 @@ def measured(checkpoint, data, workdir, **changes):
     return json.loads((workdir / "fairness.json").read_text())
 
 
-def test_the_score_of_sums_is_that_of_lm_eval(runs_folder, tmp_path, monkeypatch):
+def test_the_score_of_sums_is_that_of_lm_eval(runs_folder, few, tmp_path, monkeypatch):
     """On the same file, by the functions of its own task."""
     import lm_eval.tasks
 
@@ -72,21 +82,21 @@ def test_the_score_of_sums_is_that_of_lm_eval(runs_folder, tmp_path, monkeypatch
     task = yaml.safe_load(text.replace("!function ", "FUNCTION "))
     del task["tag"], task["dataset_name"]
     task |= dict(task="own", dataset_path="csv", test_split="test")
-    task |= dict(dataset_kwargs=dict(data_files={"test": EN}))
+    task |= dict(dataset_kwargs=dict(data_files={"test": few["en"]}))
     dumped = yaml.safe_dump(task).replace("FUNCTION ", "!function ")
     (tasks / "own.yaml").write_text(dumped)
     config = harness_test.make_config(runs_folder, tasks, tasks="own", max_len=LENGTH)
     assert harness.run(config, tmp_path / "harness") == 0
     expected = json.loads((tmp_path / "harness" / "results.json").read_text())["results"]["own"]
 
-    found = measured(runs_folder / "llama", EN, tmp_path / "out", batch_size=8)
+    found = measured(runs_folder / "llama", few["en"], tmp_path / "out", batch_size=8)
     found = found["results"]["this model"]["sum"]
 
     assert found["num_ties"] == 0
     assert found["share"] == expected["pct_stereotype,none"]
     assert 0.2 < found["share"] < 0.8
     difference = expected["likelihood_diff,none"]
-    assert found["mean_absolute_difference"] == pytest.approx(difference, rel=1e-6)
+    assert found["mean_absolute_difference"] == pytest.approx(difference, rel=1e-5)
 
 
 def test_an_encoder_is_scored_as_transformers_would(tmp_path):
@@ -124,12 +134,11 @@ def test_an_encoder_is_scored_as_transformers_would(tmp_path):
         assert np.std(expected) > 0.01
 
 
-@pytest.mark.parametrize("family", ["llama", "t5", "bert mask"])
-@pytest.mark.parametrize("data", [EN, ZH], ids=["en", "zh"])
-def test_swapped_roles_mirror_and_the_batch_changes_nothing(family, data, runs_folder, tmp_path):
-    if (family, data) == ("bert mask", ZH):
-        pytest.skip("its pieces know no Chinese")
-    found = measured(runs_folder / family, data, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("family", "language"), [("llama", "zh"), ("t5", "zh"), ("bert mask", "en")]
+)
+def test_swapped_roles_mirror(family, language, runs_folder, few, tmp_path):
+    found = measured(runs_folder / family, few[language], tmp_path / "out")
     results = found["results"]
 
     assert list(results) == [
@@ -146,21 +155,29 @@ def test_swapped_roles_mirror_and_the_batch_changes_nothing(family, data, runs_f
         by_category = one["by_category"].values()
         assert sum(x["num_pairs"] for x in by_category) == one["num_pairs"]
         assert results["random weights 0"][score] != results["random weights 1"][score]
-    if data == EN:
-        again = measured(runs_folder / family, data, tmp_path / "one", batch_size=5)["results"]
-        for name, by_score in results.items():
-            for score, one in by_score.items():
-                difference = again[name][score]["mean_difference"]
-                assert one["mean_difference"] == pytest.approx(difference, abs=1e-4)
     picture = image.imread(tmp_path / "out" / "fairness.png")
     assert picture.shape[0] > 300 < picture.shape[1]
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "bert mask"])
+def test_the_batch_changes_nothing(family, runs_folder, few):
+    run = run_lib.load(runs_folder / family)
+    texts = [("", pair.more) for pair in pairs.read(few["en"])[0][:5]]
+
+    one, other = (
+        scorer(scorer.params, texts)[1]
+        for scorer in (likelihoods.make_scorer(run, size) for size in (3, 32))
+    )
+
+    for text in texts:
+        np.testing.assert_allclose(one[text], other[text], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert mask"])
 def test_models_that_saw_no_text_are_not_called_biased(family, runs_folder):
     """By what sentences share; sums favour the shorter ones."""
     mesh = make_mesh(strategy="jit", data=-1, fsdp=1, tensor=1, sequence=1)
-    scorer = likelihoods.make_scorer(run_lib.load(runs_folder / family, mesh=mesh), 32)
+    scorer = likelihoods.make_scorer(run_lib.load(runs_folder / family, mesh=mesh), 256)
     read, _ = pairs.read(EN)
     sentences = [("", text) for pair in read for text in (pair.more, pair.less)]
     held = 0
@@ -211,6 +228,7 @@ def classifier(tmp_path_factory):
         for i in range(24)
         for group, label in (("x", "yes" if i % 8 else "no"), ("y", "no" if i % 8 else "yes"))
     ]
+    rows += [{"text": "cccc", "label": "other", "meta": {"g": group}} for group in "xy"]
     for name in ("train", "validation"):
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(lines)
@@ -242,10 +260,10 @@ def test_groups_of_a_run_are_those_of_its_predictions(classifier, tmp_path):
     chosen = {"x": [], "y": []}
     for line, group in zip(lines, groups, strict=True):
         chosen[group].append(line["prediction"]["label"] == "yes")
-    assert found.keys() == {"no", "yes"}
+    assert found.keys() == {"no", "other", "yes"}  # Each in turn, where none is `positive`.
     for group, yes in chosen.items():
         measures = found["yes"]["by_group"][group]
-        assert measures["num"] == len(yes) == 24 and measures["small"]
+        assert measures["num"] == len(yes) == 25 and measures["small"]
         assert measures["selection_rate"]["value"] == np.mean(yes)
     parity = found["yes"]["between_groups"]["demographic_parity_difference"]
     assert parity["value"] == abs(np.mean(chosen["x"]) - np.mean(chosen["y"])) > 0.8
@@ -261,7 +279,10 @@ GROUPS_REFUSED = {
     "no one value": (dict(group="meta"), r"validation.jsonl:1: the group 'meta' is an object"),
     "null": (dict(data="null.jsonl", group="g"), r"null.jsonl:2: the group 'g' is null"),
     "empty": (dict(data="empty.jsonl", group="g"), r"empty.jsonl:2: the group 'g' is empty"),
-    "an unknown label": (dict(positive="maybe"), "positive='maybe' is unknown; choose no, yes"),
+    "an unknown label": (
+        dict(positive="maybe"),
+        "positive='maybe' is unknown; choose no, other",
+    ),
     "other labels": (dict(data="other.jsonl", group="g"), "the label 'blue' is none of training's"),
 }
 
@@ -331,9 +352,8 @@ def test_answers_of_others_are_scored_without_a_model(tmp_path):
     assert found["said"]["num_without_target"] == 0
 
 
-@pytest.mark.parametrize("name", ["en", "zh"])
-def test_stereoset_is_scored_beside_random_weights(name, runs_folder, tmp_path):
-    data = HERE / "fairness" / f"stereoset_{name}.json"
+def test_stereoset_is_scored_beside_random_weights(runs_folder, tmp_path):
+    data = HERE / "fairness" / "stereoset_zh.json"
 
     found = asked("stereoset", runs_folder / "llama", data, tmp_path / "out")
 
@@ -366,6 +386,26 @@ def test_pronouns_are_asked_for_beside_random_weights(runs_folder, tmp_path):
     assert len(found) == 4
 
 
+def test_occupations_are_asked_for_beside_random_weights(runs_folder, tmp_path):
+    text = (
+        "1 [The cook] thanked the nurse because [he] ate.\n2 The cook saw [the nurse] and [her].\n"
+    )
+    (tmp_path / "pro.txt").write_text(text)
+    (tmp_path / "anti.txt").write_text(text.replace("[he]", "[she]").replace("[her]", "[him]"))
+    files = dict(data=str(tmp_path / "pro.txt"), anti=str(tmp_path / "anti.txt"))
+
+    found = asked("winobias", runs_folder / "llama", workdir=tmp_path / "out", **files)
+
+    run, read = run_lib.load(runs_folder / "llama"), winobias.read(files["data"], files["anti"])
+    chosen = []
+    for side in read["pro.txt"]:
+        likely = [lm.score(run, [(one.prompt, x) for x in one.answers]) for one in side]
+        chosen.append([int(np.argmax([np.mean(x.of_tokens) for x in two])) for two in likely])
+    expected = json.loads(json.dumps(winobias.compare(read, {"pro.txt": chosen})))
+    assert found["this model"] == expected
+    assert len(found) == 4
+
+
 PROMPTS = {
     "lines.txt": "the one\n\nanother\n",
     "prompts.jsonl": '{"prompt": {"text": "the one", "toxicity": 0.1}}\n{"prompt": "another"}\n',
@@ -379,13 +419,15 @@ def toxic(judge, checkpoint, data, workdir, **changes):
 
 
 def test_texts_of_a_run_are_judged_by_another(classifier, runs_folder, tmp_path):
-    found = []
     for name, text in PROMPTS.items():
         (tmp_path / name).write_text(text)
-        found.append(toxic(classifier, runs_folder / "llama", tmp_path / name, tmp_path / "out"))
+    read = [toxicity.read_prompts(str(tmp_path / name)) for name in PROMPTS]
+    assert [prompt.text for prompt in read[0]] == [prompt.text for prompt in read[1]]
 
-    assert found[0] == found[1]
-    own, untrained = found[0]["this model"], found[0]["random weights 0"]
+    data = tmp_path / "lines.txt"
+    found = toxic(classifier, runs_folder / "llama", data, tmp_path / "out")
+
+    own, untrained = found["this model"], found["random weights 0"]
     assert own != untrained
     assert 0 <= own["mean"]["value"] <= own["expected_maximum"]["value"] <= 1
     assert own["any_above_half"]["value"] in (0, 0.5, 1)
@@ -396,7 +438,7 @@ def test_texts_of_a_run_are_judged_by_another(classifier, runs_folder, tmp_path)
 TOXICITY_REFUSED = {
     "no classifier": ("llama", dict(classifier=""), "classifier is not set"),
     "no classifier of texts": ("llama", dict(classifier="llama"), "gives texts no labels"),
-    "an unknown label": ("llama", dict(positive="x"), "positive='x' is unknown; choose no, yes"),
+    "an unknown label": ("llama", dict(positive="x"), "positive='x' is unknown; choose no, other"),
     "an encoder": ("bert", {}, "bert is an encoder, which writes nothing"),
     "no prompts": ("llama", dict(data=""), "data is not set; name a file of prompts"),
     "empty": ("llama", dict(data="empty.txt"), "data='empty.txt' holds no prompt"),

@@ -1,6 +1,7 @@
 """The model families, by the names that configs give them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -57,9 +58,14 @@ def init_params(model: nn.Module, key: jax.Array) -> Params:
 
 def random_like(model: nn.Module, params: Params, seed: int) -> Params:
     """Draws random parameters, cut over devices as these are."""
-    shardings = jax.tree.map(lambda x: x.sharding, params)
-    draw = jax.jit(functools.partial(init_params, model), out_shardings=shardings)
-    return draw(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, params))
+    return _draw(model, tuple(leaves), tree)(jax.random.key(seed))
+
+
+@functools.lru_cache(maxsize=2)  # Of several seeds the first one compiles.
+def _draw(model: nn.Module, shardings: tuple, tree: Any) -> Callable[[jax.Array], Params]:
+    shardings = jax.tree.unflatten(tree, shardings)
+    return jax.jit(functools.partial(init_params, model), out_shardings=shardings)
 
 
 def param_shapes(model: nn.Module) -> Params:
