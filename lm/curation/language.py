@@ -4,8 +4,10 @@ The detector comes with its tables: nothing is downloaded. It says nothing of di
 single words rather than to guess, which becomes "und", as in BCP 47.
 """
 
+import ctypes
 import functools
 import re
+import sys
 from collections import Counter
 from typing import NamedTuple
 
@@ -65,6 +67,8 @@ def detect(text: str) -> Languages:
         return Languages(UNKNOWN, "", {UNKNOWN: 1.0}, ())
     data = _REFUSED.sub(" ", text).encode()
     _, _, verdicts, vectors = pycld2.detect(data, isPlainText=True, returnVectors=True)
+    if vectors and _keeps_vectors():
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(vectors))
     has_kana = _KANA.search(text) is not None
     language = _code(verdicts[0][1], has_kana)
     parts = [(start, start + length, _code(code, has_kana)) for start, length, _, code in vectors]
@@ -73,6 +77,16 @@ def detect(text: str) -> Languages:
     spans, num_bytes = _spans(data, parts)
     shares = {code: count / len(data) for code, count in num_bytes.most_common()}
     return Languages(language, chinese_script(text) if language == "zh" else "", shares, spans)
+
+
+@functools.cache
+def _keeps_vectors() -> bool:
+    """Whether the detector counts itself as a holder of the vectors that it returns.
+
+    Then nobody frees them (pycld2 0.42): 13 to 20 % of the bytes of texts of 3 kB.
+    """
+    _, _, verdicts, vectors = pycld2.detect(b"The river was calm that year. ", returnVectors=True)
+    return bool(vectors) and sys.getrefcount(vectors) == sys.getrefcount(verdicts) + 1
 
 
 def chinese_script(text: str) -> str:

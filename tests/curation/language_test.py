@@ -93,6 +93,16 @@ def test_the_languages_of_parts_have_their_places_and_bytes():
     assert detect("北京大学").spans == (Span(0, 4, "zh"),)
 
 
+@pytest.mark.parametrize("text", ["", "12 345", ENGLISH, ENGLISH * 20 + "".join(SIMPLIFIED) * 9])
+def test_nothing_stays_in_memory_of_a_text(text):
+    first = detect(text)
+    before = sys.getallocatedblocks()
+
+    assert all(detect(text) == first for _ in range(1000))
+
+    assert sys.getallocatedblocks() < before + 500
+
+
 def test_any_text_is_cut_into_spans_that_add_up():
     generator = random.Random(0)
     likely = [
