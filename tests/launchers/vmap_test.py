@@ -36,8 +36,10 @@ OVERRIDES = [
 
 
 @pytest.fixture(scope="module")
-def plan(corpus):
+def plan(corpus, tmp_path_factory):
     """(overrides, folder, changes of the base) -> runs with dropout, micro-batches and muP."""
+    pairs = tmp_path_factory.mktemp("pairs") / "pairs.csv"
+    pairs.write_text("sent_more,sent_less,bias_type\nHe is kind.,She is kind.,gender\n")
 
     def make(overrides, folder, optimizer="adamw", **changes):
         base = {
@@ -59,6 +61,7 @@ def plan(corpus):
             "eval.corpora.few.validation": corpus["validation"].replace("*", "0"),
             "eval.corpora.own.source": "text",
             "eval.corpora.own.validation": corpus["validation"],
+            "eval.fairness.pairs": str(pairs),
             "eval.sample_tokens": 0,
             "eval.compressors": False,
             "eval.every_steps": 1,
@@ -97,7 +100,8 @@ def assert_same(a, b):
     ours, theirs = logged(a), logged(b)
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
-        assert ours[key] == pytest.approx(value, rel=1e-5), key
+        of_sums = key[1].endswith("/difference")  # Of two numbers that are much larger.
+        assert ours[key] == pytest.approx(value, rel=1e-5, abs=1e-5 * of_sums), key
     for name in ("config.json", "tokenizer"):
         assert (a.workdir / name).exists()
     steps = lambda run: sorted(p.name for p in (run.workdir / "checkpoints").iterdir())
@@ -128,6 +132,7 @@ def test_a_member_is_what_its_run_is_alone(together, plan, tmp_path):
         own, few = found[step, "eval/loss"], found[step, "eval/few/loss"]
         assert found[step, "eval/own/loss"] == own != few
         assert found[step, "eval/macro/loss"] == (own + few) / 2
+        assert (step, "eval/pairs/difference") in found
 
 
 @pytest.mark.parametrize(
