@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.input_format = "auto"  # jsonl, text (a record a line), or auto: by suffix or first line.
     config.task = finetuning.task_settings(is_scored=False)
     config.data = dict(
-        batch_size=32,  # Records that are read at a time; changes no number.
+        batch_size=32,  # Records at a time, over all devices; changes no number.
         on_error="raise",  # raise, or skip, which gives a bad record an "error" for a "prediction".
         truncate=False,  # Whether texts are cut that the task refuses as too long.
         max_document_bytes=100_000_000,  # Longest record, unpacked.

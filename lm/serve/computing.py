@@ -28,7 +28,9 @@ _REPLIES = Replies(
 
 def open_task(run: SavedTaskModel, mesh: Mesh, *, batch_size: int, max_waiting: int) -> ServedTask:
     """Opens what a run was fine-tuned for; see `make_predictor`."""
-    predictor = make_predictor(run, mesh, batch_size=batch_size, replies=_REPLIES)
+    predictor = make_predictor(
+        run, mesh, batch_size=batch_size, replies=_REPLIES, has_few_shapes=True
+    )
 
     def predict(records: Sequence[Record]) -> list[Predicted]:
         return list(predictor(records))
