@@ -1,5 +1,6 @@
 """Fine-tuning through the experiment, from a file of one's own to a score."""
 
+import functools
 import gzip
 import json
 import os
@@ -136,11 +137,25 @@ def trained_on_labels(files, tmp_path_factory):
     return workdir
 
 
+SHARED = {"model.vocab_size": 260, "log.every_steps": 1}  # What two devices divide; each loss.
+
+
+@pytest.fixture(scope="module")
+def trained_by_name(files, tmp_path_factory):
+    """Name of a recipe -> its config, workdir and result; nobody changes the workdir."""
+
+    @functools.cache
+    def train(name):
+        workdir = tmp_path_factory.mktemp(name.split()[0]) / "run"
+        config = make_config(files, name, **SHARED)
+        return config, workdir, run(config, workdir)
+
+    return train
+
+
 @pytest.fixture(scope="module", params=RECIPES)
-def trained(request, files, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp(request.param.split()[0]) / "run"
-    config = make_config(files, request.param)
-    return config, workdir, run(config, workdir)
+def trained(request, trained_by_name):
+    return trained_by_name(request.param)
 
 
 def test_a_run_scores_its_best_checkpoint_beside_a_baseline(trained):
@@ -273,13 +288,13 @@ def test_seeds_are_runs_of_their_own_and_give_a_mean_with_its_error(files, tmp_p
 
 
 LORA = {"lora.rank": 2, "lora.targets": "attention/(query|value)/kernel"}
+ADAPTED = LORA | {"optimizer.peak_lr": 0.05}  # By which adapters change what is predicted.
 
 
 @pytest.fixture(scope="module")
 def trained_with_lora(files, tmp_path_factory):
-    """At a rate by which adapters change what is predicted."""
     workdir = tmp_path_factory.mktemp("lora") / "run"
-    config = make_config(files, **LORA | {"optimizer.peak_lr": 0.05})
+    config = make_config(files, **SHARED | ADAPTED)
     return config, workdir, run(config, workdir)
 
 
@@ -304,25 +319,25 @@ def test_with_lora_only_adapters_and_the_head_are_trained_and_saved(trained_with
 MESHES = {
     "tags by a CRF": {"parallel.data": 1, "parallel.tensor": 2},
     "pairs": {"parallel.data": 1, "parallel.fsdp": 2},
-    "one label": LORA | {"parallel.strategy": "pmap"},
+    "one label": ADAPTED | {"parallel.strategy": "pmap"},
     "answers": {"parallel.data": 1, "parallel.sequence": 2},
 }
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_a_mesh_changes_no_score(files, name, tmp_path):
-    same = {"model.vocab_size": 260, "log.every_steps": 1}  # The vocabulary is divisible.
-    same |= {key: value for key, value in MESHES[name].items() if key in LORA}
-    expected = run(make_config(files, name, **same), tmp_path / "on data")
+def test_a_mesh_changes_no_score(files, trained_by_name, trained_with_lora, name, tmp_path):
+    has_adapters = MESHES[name].keys() >= ADAPTED.keys()
+    _, on_data, expected = trained_with_lora if has_adapters else trained_by_name(name)
 
-    found = run(make_config(files, name, **same | MESHES[name]), tmp_path / "on a mesh")
+    found = run(make_config(files, name, **SHARED | MESHES[name]), tmp_path / "on a mesh")
 
     assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-4)
     losses = [
         [json.loads(line)["train/loss"] for line in lines if "train/loss" in line]
-        for folder in ("on data", "on a mesh")
-        if (lines := (tmp_path / folder / "metrics.jsonl").read_text().splitlines())
+        for workdir in (on_data, tmp_path / "on a mesh")
+        if (lines := (workdir / "metrics.jsonl").read_text().splitlines())
     ]
+    assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -446,26 +461,25 @@ def test_an_evaluation_that_cannot_end_is_not_begun(trained, changes, message, t
         evaluate.run(config, None)
 
 
-def test_what_is_undefined_is_null_in_the_files(files, tmp_path):
+def test_what_is_undefined_is_null_in_the_files(trained_by_name):
     def refuse(constant):
         raise AssertionError(constant)
 
-    run(make_config(files, "a number"), tmp_path / "run")
+    _, workdir, _ = trained_by_name("a number")
 
-    result = json.loads((tmp_path / "run/result.json").read_text(), parse_constant=refuse)
+    result = json.loads((workdir / "result.json").read_text(), parse_constant=refuse)
     assert result["baselines"]["the mean"]["pearson"] is None
 
 
-def test_seeds_may_differ_in_what_they_find(files, tmp_path, monkeypatch):
+def test_seeds_may_differ_in_what_they_find(files, trained_by_name, tmp_path, monkeypatch):
     config = make_config(files, "tags", num_seeds=2)
-    original = finetune._run
+    metrics = trained_by_name("tags")[2]["metrics"]
 
-    def with_a_type_of_its_own(one, folder, *more):
-        code = original(one, folder, *more)
-        result = json.loads((folder / "result.json").read_text())
-        result["metrics"][f"eval/f1/{one.seed}"] = 0.0
-        (folder / "result.json").write_text(json.dumps(result))
-        return code
+    def with_a_type_of_its_own(one, folder, *_):
+        folder.mkdir(parents=True)
+        found = {"metrics": metrics | {f"eval/f1/{one.seed}": 0.0}}
+        (folder / "result.json").write_text(json.dumps(found))
+        return 0
 
     monkeypatch.setattr(finetune, "_run", with_a_type_of_its_own)
     assert finetune.run(config.lock(), tmp_path / "run") == 0
