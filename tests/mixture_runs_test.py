@@ -29,6 +29,7 @@ def texts(tmp_path_factory):
 def make_config(texts, **changes):
     config = quickstart.get_config("sources=en+zh,tokenizer=bytes,optimizer=adamw,debug")
     config.eval.update(sample_tokens=0, compressors=False)
+    config.model.num_layers = 1  # Compiling is what takes the time.
     for name, block in config.data.sources.items():
         place = {split: f"{texts}/{name}.{split}.*.txt" for split in ("train", "validation")}
         block.update(source="text", **place)

@@ -19,7 +19,7 @@ def make_config(corpus):
     config = quickstart.get_config("debug,optimizer=adamw")
     config.data.update(corpus, source="text")
     config.tokenizer = {"kind": "bytes"}
-    config.model.vocab_size = 259
+    config.model.update(vocab_size=259, num_layers=1)  # Compiling is what takes the time.
     few = corpus["validation"].replace("*", "0")
     config.eval.corpora = {"few": {"source": "text", "validation": few, "field": ""}}
     return config
@@ -151,6 +151,7 @@ def test_what_is_broken_is_named_and_shown_in_the_exit_code(corpus, capsys, monk
 def of_family(name):
     def make(corpus, tmp_path):
         config = families.get_config(f"family={name},debug")
+        config.model.num_layers = 1
         config.data.update(corpus, source="text")
         return config
 
@@ -164,6 +165,7 @@ def of_classification(corpus, tmp_path):
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
     config = classify.get_config("debug,model=bert")
     config.tokenizer = {"kind": "bytes"}
+    config.model.num_layers = 1
     config.data.train = str(tmp_path / "data.jsonl")
     return config
 
