@@ -98,6 +98,7 @@ BENCHMARKS = {
     "import_memory": Benchmark(
         ("-m", "benchmarks.import_memory"), ("--num_layers=1", "--model_dim=128")
     ),
+    "interpret": Benchmark(("-m", "benchmarks.interpret"), ("--rounds=1",), ("cpu",), _TORCH),
     "loader": Benchmark(("-m", "benchmarks.loader"), ("--num_steps=5", "--repeats=1")),
     "loss": Benchmark(
         ("-m", "benchmarks.loss"),

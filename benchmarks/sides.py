@@ -40,11 +40,14 @@ class Side:
       module: of the benchmark, which calls `serve` when it is given --side.
       name: of the side.
       flags: what the process is told besides this one's own arguments.
+      python: runs the process.
     """
 
-    def __init__(self, module: str, name: str, flags: Iterable[str] = ()):
+    def __init__(
+        self, module: str, name: str, flags: Iterable[str] = (), python: str = sys.executable
+    ):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *sys.argv[1:], *flags, f"--side={name}"],
+            [python, "-m", module, *sys.argv[1:], *flags, f"--side={name}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
