@@ -209,7 +209,15 @@ def _draw_grokking(axes, found: list[dict[str, Any]]) -> None:
                 names.append(f"{what} {n}")
         axis.imshow(rows, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
         for (i, j), value in np.ndenumerate(rows):
-            axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8)
+            axis.text(
+                j,
+                i,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if value > 0.6 else "black",
+            )
         axis.set(
             title=f"Share that a patch brings back, step {one['step']}",
             xticks=range(4),
