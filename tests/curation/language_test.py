@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from benchmarks.quality import encodings
 from lm.curation.language import Span, chinese_script, detect
 
 ARTICLE_1 = {  # Of the Universal Declaration of Human Rights, or its first sentence.
@@ -56,6 +57,15 @@ def test_languages_are_told_by_one_sentence():
 
     assert len(ARTICLE_1) >= 16
     assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize("name", encodings.TEXTS)
+def test_every_sentence_is_told(name):
+    language, _, script = name.partition("-")
+    found = [detect(sentence) for sentence in encodings.TEXTS[name].strip().split("\n")]
+
+    assert {one.language for one in found} == {language}
+    assert {one.script for one in found} == {(script or "Hans") if language == "zh" else ""}
 
 
 def test_both_scripts_of_chinese_are_told():
