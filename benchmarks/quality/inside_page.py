@@ -68,7 +68,8 @@ def commands(root: str) -> dict[str, str]:
     every = lambda n: f"--config.checkpoint.every_steps={n} --config.checkpoint.keep_every={n}"
     last = LAST_STEP["grokking"]
     return {
-        "quickstart": f"python launch.py --config=configs/quickstart.py {every(10)} --workdir={root}/quickstart",
+        "quickstart": f"python launch.py --config=configs/quickstart.py {every(10)} "
+        f"--workdir={root}/quickstart",
         "grokking": f"python launch.py --config=configs/grokking.py {every(100)} "
         f"--config.train.num_steps={last} --workdir={root}/grokking",
     }
