@@ -5,12 +5,15 @@ import gc
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 from benchmarks import quick_compilation
 
 # Threads of torch and BLAS that wait for work spin, on cores that XLA and the other worker need.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# A shell starts what it leaves in the background with interrupts ignored, which is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Compilation is the budget of this suite.
 os.environ["XLA_FLAGS"] = f"{quick_compilation.FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 
