@@ -21,6 +21,7 @@ from lm.models.parameters import Params
 
 BASELINES = ("zero", "pad", "mask", "mean")
 METHODS = ("integrated_gradients", "gradient_x_input", "saliency", "attention_rollout")
+_NODES_AT_ONCE = 10  # Of an integral: on a CPU one alone leaves cores without work.
 Embedded = dict[str, jax.Array]  # By the names of sites, B x L x D each.
 
 
@@ -159,17 +160,23 @@ def _integrate(model, target, params, inputs, x, start, at_K, weights_K):
     value = functools.partial(_value, model, target, params, inputs)
     gradient = jax.grad(value)
 
-    def add(total, node):
-        at, weight = node
+    def weighted(at, weight):
         here = jax.tree.map(
             lambda end, begin: begin + at.astype(end.dtype) * (end - begin), x, start
         )
-        new = jax.tree.map(lambda g: g.astype(jnp.float32) * weight, gradient(here))
+        return jax.tree.map(lambda g: g.astype(jnp.float32) * weight, gradient(here))
+
+    def add(total, nodes):
+        new = jax.tree.map(lambda g: g.sum(axis=0), jax.vmap(weighted)(*nodes))
         return jax.tree.map(jnp.add, total, new), None
 
     zeros = jax.tree.map(lambda end: jnp.zeros(end.shape, jnp.float32), x)
-    # One node at a time: no more memory than one gradient, whatever their number.
-    total, _ = jax.lax.scan(add, zeros, (at_K.astype(jnp.float32), weights_K.astype(jnp.float32)))
+    # Few at a time: no more memory than their gradients, whatever the number of nodes.
+    few = (-1, min(_NODES_AT_ONCE, len(at_K)))
+    missing = -len(at_K) % few[1]
+    nodes = jnp.pad(at_K, (0, missing), mode="edge"), jnp.pad(weights_K, (0, missing))
+    nodes = tuple(z.astype(jnp.float32).reshape(few) for z in nodes)
+    total, _ = jax.lax.scan(add, zeros, nodes)
     found = jax.tree.map(lambda g, end, begin: g * (end - begin), total, x, start)
     return found, value(x), value(start)
 
