@@ -18,6 +18,7 @@ from experiments.fairness import fairness
 from lm.errors import UserError
 from lm.fairness import choices, likelihoods, pairs, stereoset, toxicity, winobias, winogender
 from lm.loading import run as run_lib
+from lm.models import families
 from lm.models.factory import make_model
 from lm.models.families import param_shapes
 from lm.parallel.mesh import make_mesh
@@ -182,7 +183,7 @@ def test_models_that_saw_no_text_are_not_called_biased(family, runs_folder):
     sentences = [("", text) for pair in read for text in (pair.more, pair.less)]
     held = 0
     for seed in range(20):
-        ids, likely = scorer(scorer.random_params(seed), sentences)
+        ids, likely = scorer(families.random_like(scorer.model, scorer.params, seed), sentences)
         shared = pairs.scores(read, ids, likely)["shared"]
         low, high = pairs.compare(read, shared, seed=0)["share_interval"]
         held += low <= 0.5 <= high

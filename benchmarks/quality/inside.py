@@ -93,9 +93,8 @@ def sums(run: pathlib.Path, step: int) -> dict[str, Any]:
         dim = 3 if value.ndim == 5 else 2  # Heads, or else positions.
         rows = np.zeros((value.shape[0], value.shape[dim]))
         for n, j in np.ndindex(rows.shape):
-            mask = np.zeros((value.shape[0], *(1,) * (dim - 1), value.shape[dim]), bool)
-            mask[n, ..., j] = True
-            mask = mask.reshape(*mask.shape, *(1,) * (value.ndim - mask.ndim))
+            mask = np.zeros([x if i in (0, dim) else 1 for i, x in enumerate(value.shape)], bool)
+            np.moveaxis(mask, dim, 1)[n, j] = True
             patches = {site: Patch(mask=jnp.asarray(mask), value=value)}
             logits_PV, _ = _run(one.model, (), one.params, inputs[1], patches)
             rows[n, j] = (difference(logits_PV) - least) / (best - least)

@@ -6,6 +6,7 @@ Dimension key: N layers, H heads, T checkpoints.
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -151,11 +152,17 @@ def _sum_table(one: dict[str, Any]) -> str:
         ["---"] * 5,
         *(
             [f"`{site.removeprefix('body/')}` {n}", *(f"{x:.2f}" for x in row)]
-            for site in (SITES[0], SITES[1], SITES[3])
-            for n, row in enumerate(one["patches"][site])
+            for site, n, row in _over_positions(one)
         ),
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _over_positions(one: dict[str, Any]) -> Iterator[tuple[str, int, list[float]]]:
+    """Yields sites with a layer each, but for the heads, and what patches bring back there."""
+    for site in (SITES[0], SITES[1], SITES[3]):
+        for n, row in enumerate(one["patches"][site]):
+            yield site, n, row
 
 
 def digest(results: Results) -> str:
@@ -202,12 +209,9 @@ def _draw_induction(axes, found: dict[str, Any]) -> None:
 
 def _draw_grokking(axes, found: list[dict[str, Any]]) -> None:
     for axis, one in zip(axes, found, strict=False):
-        rows, names = [], []
-        for site in (SITES[0], SITES[1], SITES[3]):
-            for n, row in enumerate(one["patches"][site]):
-                rows.append(row)
-                what = site.split("/")[-1].replace("layers.in", "stream into").split(".")[0]
-                names.append(f"{what} {n}")
+        what = lambda site: site.split("/")[-1].replace("layers.in", "stream into").split(".")[0]
+        rows = [row for _, _, row in _over_positions(one)]
+        names = [f"{what(site)} {n}" for site, n, _ in _over_positions(one)]
         axis.imshow(rows, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
         for (i, j), value in np.ndenumerate(rows):
             axis.text(

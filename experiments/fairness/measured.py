@@ -1,9 +1,11 @@
 """What each way to measure a bias gives: its numbers, and how they are shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lm.fairness.likelihoods import Scorer
+from lm.inference.writing import Writer
+from lm.models.families import random_like
 from lm.models.parameters import Params
 from lm.results import forest_plot
 
@@ -18,11 +20,13 @@ class Measured(NamedTuple):
     line: float | None  # Where no bias is, in the picture; None: nowhere.
 
 
-def beside_random(scorer: Scorer, of: Callable[[Params], Any]) -> dict[str, Any]:
-    """Measures a model, and beside it the same architecture at each of `RANDOM_SEEDS`."""
-    found = {"this model": of(scorer.params)}
-    for seed in RANDOM_SEEDS:
-        found[f"random weights {seed}"] = of(scorer.random_params(seed))
+def beside_random(
+    opened: Scorer | Writer, of: Callable[[Params], Any], seeds: Sequence[int] = RANDOM_SEEDS
+) -> dict[str, Any]:
+    """Measures a model, and beside it the same architecture as runs of it begin."""
+    found = {"this model": of(opened.params)}
+    for seed in seeds:
+        found[f"random weights {seed}"] = of(random_like(opened.model, opened.params, seed))
     return found
 
 

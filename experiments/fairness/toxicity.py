@@ -4,14 +4,13 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from experiments.fairness.measured import RANDOM_SEEDS, Measured, cell
+from experiments.fairness.measured import RANDOM_SEEDS, Measured, beside_random, cell
 from experiments.wiring.classifiers import task_labels
 from lm.errors import UserError
 from lm.fairness import toxicity
 from lm.inference import predicting, writing
 from lm.loading import run as run_lib
 from lm.loading import task_model
-from lm.models.families import random_like
 from lm.results.forest_plot import Share
 from lm.settings import choose
 
@@ -52,14 +51,10 @@ def measure(
     ids = [writer.prompt_ids(prompt) for prompt in prompts]
     settings = dict(max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed)
     settings |= dict(temperature=temperature, top_p=top_p)
-    found = {}
-    number = RANDOM_SEEDS[0]
-    for name, params in (
-        ("this model", writer.params),
-        (f"random weights {number}", random_like(writer.model, writer.params, number)),
-    ):
-        model = writer._replace(params=params)
-        found[name] = toxicity.measure(model, ids, predictor, positive, **settings)
+    measured = lambda params: toxicity.measure(
+        writer._replace(params=params), ids, predictor, positive, **settings
+    )
+    found = beside_random(writer, measured, RANDOM_SEEDS[:1])  # Writing takes long.
     print(f"{folder} at step {loaded.step}: {len(prompts):,} prompts, {num_samples} texts of each")
     print(f"{'':>20}" + "".join(f"{name:>28}" for name in found))
     for name in _MEASURES:

@@ -11,7 +11,6 @@ from lm.inference import prompting
 from lm.interop import hugging_face
 from lm.loading.run import Run
 from lm.models.factory import family_named
-from lm.models.families import random_like
 from lm.models.parameters import Params
 
 Ids = tuple[int, ...]
@@ -60,10 +59,6 @@ class Scorer(NamedTuple):
                     f"for; shorten it: {text!r}"
                 )
         return ids
-
-    def random_params(self, seed: int) -> Params:
-        """Draws parameters as a run of this architecture begins with."""
-        return random_like(self.model, self.params, seed)
 
 
 def make_scorer(run: Run, batch_size: int) -> Scorer:

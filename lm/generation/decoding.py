@@ -72,11 +72,15 @@ def by_length(lengths: Sequence[Any], batch_size: int) -> Iterator[tuple[list[in
 
 def padded(rows: Sequence[Sequence[int]], most: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Fills rows up with 0 to a bucket's length, B x L; returns also the length of each, B."""
-    lengths_B = np.array([len(row) for row in rows], np.int32)
-    array_BL = np.zeros((len(rows), bucket(lengths_B.max(), most)), np.int32)
+    return filled(rows, bucket(max(map(len, rows)), most))
+
+
+def filled(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fills rows up with 0 to a length, B x L; returns also the length of each, B."""
+    array_BL = np.zeros((len(rows), length), np.int32)
     for into, row in zip(array_BL, rows, strict=True):
         into[: len(row)] = row
-    return array_BL, lengths_B
+    return array_BL, np.array([len(row) for row in rows], np.int32)
 
 
 def start(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.errors import UserError
+from lm.generation.decoding import filled
 from lm.inference.few_shapes import FewShapes
 from lm.loading import task_model
 from lm.loading.run import Run
@@ -67,7 +68,7 @@ class Embedder:
     def compile(self) -> None:
         """Compiles all that can occur."""
         for num_rows, length in self._shapes:
-            texts = _padded([[0] * length] * num_rows, length)
+            texts = filled([[0] * length] * num_rows, length)
             self._vectors.lower(self._params, *texts).compile()
 
     def ids(self, name: str, text: str) -> list[int]:
@@ -90,7 +91,7 @@ class Embedder:
         found: dict[int, np.ndarray] = {}
         for here, num_rows, length in self._shapes.groups(list(map(len, texts))):
             rows = [texts[i] for i in here] + [texts[here[0]]] * (num_rows - len(here))
-            vectors_BD = self._vectors(self._params, *_padded(rows, length))
+            vectors_BD = self._vectors(self._params, *filled(rows, length))
             found |= dict(zip(here, np.asarray(vectors_BD), strict=False))
         return np.stack([found[i] for i in range(len(texts))])
 
@@ -107,14 +108,6 @@ class Embedder:
             return x_BD / jnp.maximum(jnp.linalg.norm(x_BD, axis=1, keepdims=True), 1e-12)
 
         return vectors
-
-
-def _padded(rows: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fills rows up with 0 -> B x L; returns also the length of each, B."""
-    tokens_BL = np.zeros((len(rows), length), np.int32)
-    for into, row in zip(tokens_BL, rows, strict=True):
-        into[: len(row)] = row
-    return tokens_BL, np.array([len(row) for row in rows], np.int32)
 
 
 def _first(x_BLD: jax.Array, length_BE: jax.Array) -> jax.Array:
